@@ -1,0 +1,46 @@
+"""Pixel coordinates ↔ the 1000 location tokens.
+
+Florence-2 cuts each axis into 1000 equal bins: `<loc_k>` covers k·size/1000 … (k+1)·size/1000, and is
+read back as the middle of its bin (Florence-2, arXiv:2311.06242, section 4.1; Microsoft's processor).
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+BINS = 1000
+LOCATION = re.compile(r"<loc_(\d{1,3})>")
+
+
+def quantize(value: float, size: float) -> int:
+    """The bin, 0 … 999, of a coordinate in pixels on an axis of `size` pixels; what lies outside is clamped.
+
+    Raises ValueError for a coordinate that is not a number and for a size that is not positive.
+    """
+    if not size > 0 or math.isinf(size):
+        raise ValueError(f"size must be a positive number of pixels, not {size}")
+    if math.isnan(value):
+        raise ValueError("a coordinate is not a number (NaN)")
+    return int(min(max(value / (size / BINS), 0.0), BINS - 1.0))
+
+
+def dequantize(location: int, size: float) -> float:
+    """The middle of bin `location` (0 … 999), in pixels on an axis of `size` pixels."""
+    if not 0 <= location < BINS:
+        raise ValueError(f"a location is 0 … {BINS - 1}, not {location}")
+    return (location + 0.5) * size / BINS
+
+
+def quantize_points(points: Sequence[float], width: float, height: float) -> list[int]:
+    """Flat x, y, x, y … in pixels → bins, same order."""
+    return [quantize(v, height if i % 2 else width) for i, v in enumerate(points)]
+
+
+def dequantize_points(locations: Sequence[int], width: float, height: float) -> list[float]:
+    """Flat bins x, y, x, y … → pixels, same order."""
+    return [dequantize(v, height if i % 2 else width) for i, v in enumerate(locations)]
+
+
+def write(locations: Sequence[int]) -> str:
+    """Bins → `<loc_12><loc_34>…`"""
+    return "".join(f"<loc_{v}>" for v in locations)

@@ -1,0 +1,77 @@
+"""What the engine is asked and what it answers: the whole of the seam."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL.Image import Image
+
+from prompts.annotations import Annotation
+from prompts.grammar import Dropped
+from prompts.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt on one picture. `image` is RGB; `region` is x1, y1, x2, y2 in its pixels.
+
+    None for `max_new_tokens` and `num_beams` takes the checkpoint's own generation config.
+    """
+
+    image: Image
+    task: Task
+    text: str | None = None
+    region: Sequence[float] | None = None
+    max_new_tokens: int | None = None
+    num_beams: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds spent waiting for a place, in the vision tower and encoder, and in the decoder."""
+
+    queue_ms: float = 0.0
+    encode_ms: float = 0.0
+    decode_ms: float = 0.0
+
+    @property
+    def total_ms(self) -> float:
+        return self.queue_ms + self.encode_ms + self.decode_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The finished answer. `tokens` are the generated ids after the decoder's start token, end token included;
+    `logprobs` are the model's own log probabilities of them, before any ban or forcing."""
+
+    annotations: list[Annotation]
+    text: str
+    tokens: list[int]
+    logprobs: list[float]
+    finish: str  # "stop": the model ended its answer; "length": max_new_tokens ran out
+    dropped: list[Dropped] = field(default_factory=list)
+    timing: Timing = Timing()
+
+
+class Cancelled(Exception):
+    """The request was cancelled before it finished."""
+
+
+class Overloaded(Exception):
+    """Too many requests wait already; try again in `retry_after` seconds."""
+
+    def __init__(self, waiting: int, retry_after: float) -> None:
+        super().__init__(f"{waiting} requests wait already; try again in {retry_after:.0f} s")
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class InvalidRequest(ValueError):
+    """A request the model cannot take; `field` names the part at fault: text, max_new_tokens, num_beams."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Closed(Exception):
+    """The engine is shutting down and takes no more requests."""
