@@ -26,11 +26,11 @@ def answer(task: Task, annotations: Iterable[Annotation], size: tuple[int, int])
         match task.gives, note:
             case Gives.TEXT, Text():
                 parts.append(label)
-            case (Gives.BOXES | Gives.PHRASES | Gives.ANY), Box():
+            case ((Gives.BOXES | Gives.PHRASES | Gives.ANY), Box()):
                 parts.append(label + _points(note.box, size))
             case Gives.QUADS, Quad():
                 parts.append(label + _points(note.quad, size))
-            case (Gives.POLYGONS | Gives.ANY), Polygon():
+            case ((Gives.POLYGONS | Gives.ANY), Polygon()):
                 parts.append(f"{label}<poly>{'<sep>'.join(_points(_ring(r), size) for r in note.polygons)}</poly>")
             case _:
                 raise ValueError(f"{task.token} gives {task.gives}; it cannot hold a {note.kind}")
