@@ -1,0 +1,66 @@
+"""Pixels → the basic colour names of English (Berlin and Kay's eleven)."""
+
+import colorsys
+
+import numpy as np
+
+NAMES: tuple[str, ...] = (
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"
+)  # fmt: skip
+
+# Upper ends of the hues in degrees; red also begins again behind pink.
+HUES = ((14, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (258, "blue"), (293, "purple"), (342, "pink"), (361, "red"))  # fmt: skip  # noqa: E501
+
+
+def name_indices(pixels: np.ndarray) -> np.ndarray:
+    """(n, 3) RGB 0-255 → (n,) indices into NAMES, by thresholds on hue, saturation and value."""
+    rgb = pixels.astype(np.float32) / 255
+    high, low = rgb.max(axis=1), rgb.min(axis=1)
+    span = np.maximum(high - low, 1e-6)
+    saturation = (high - low) / np.maximum(high, 1e-6)
+    red, green, blue = rgb.T
+    hue = np.where(high == red, (green - blue) / span % 6, np.where(high == green, (blue - red) / span + 2, (red - green) / span + 4)) * 60  # fmt: skip  # noqa: E501
+    ends = np.array([end for end, _ in HUES])
+    names = np.array([NAMES.index(name) for _, name in HUES])
+    found = names[np.searchsorted(ends, hue, side="right").clip(max=len(HUES) - 1)]
+    warm = (hue > 8) & (hue < 50)
+    found = np.where(warm & (high < 0.72) & (saturation > 0.2), NAMES.index("brown"), found)
+    found = np.where(((hue < 20) | (hue > 330)) & (saturation < 0.55) & (high > 0.72), NAMES.index("pink"), found)
+    pale = saturation < np.where(high > 0.85, 0.13, 0.18)
+    found = np.where(pale, np.where(high > 0.84, NAMES.index("white"), NAMES.index("grey")), found)
+    return np.where((high < 0.2) | (pale & (high < 0.3)), NAMES.index("black"), found)
+
+
+def dominant(pixels: np.ndarray) -> str:
+    """The commonest name among (n, 3) RGB pixels, n > 0."""
+    return NAMES[int(np.bincount(name_indices(pixels), minlength=len(NAMES)).argmax())]
+
+
+def random_colour(rng: np.random.Generator) -> tuple[int, int, int]:
+    """Any hue, half of the time pale as walls and paper are, seldom dark, in one of seven a grey."""
+    hue, kind = rng.random(), rng.random()
+    if kind < 0.15:
+        saturation, value = 0.05 * rng.random(), rng.uniform(0.1, 1)
+    elif kind < 0.6:
+        saturation, value = rng.uniform(0.1, 0.45), rng.uniform(0.8, 1)
+    else:
+        saturation, value = rng.uniform(0.3, 0.95), rng.uniform(0.2, 1)
+    red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
+    return red, green, blue
+
+
+def luma(colour: np.ndarray | tuple[int, int, int]) -> float:
+    """Rec. 601 brightness of one RGB colour, 0-255."""
+    red, green, blue = (float(c) for c in colour)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def contrasting(
+    rng: np.random.Generator, other: np.ndarray | tuple[int, int, int], least: float = 95
+) -> tuple[int, int, int]:
+    """A random colour whose brightness differs from that of `other` by `least`; black or white when none is found."""
+    for _ in range(12):
+        colour = random_colour(rng)
+        if abs(luma(colour) - luma(other)) >= least:
+            return colour
+    return (0, 0, 0) if luma(other) > 127 else (255, 255, 255)
