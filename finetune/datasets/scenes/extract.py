@@ -5,9 +5,9 @@ Run once, and again only to change the choice of glyphs:
     npm pack @iconify-json/{noto,noto-v1,twemoji,fluent-emoji-flat,fxemoji,emojione,streamline-emojis,openmoji}
     python -m finetune.datasets.scenes.extract FOLDER_WITH_THE_PACKAGES
 
-An Iconify package holds `package/icons.json` (name → SVG body, with a default width and height) and `package/info.json`
-(author and licence). A category takes only glyphs that a person names with that very word at once, the same few concepts
-in every set, so that sets differ in style and not in subject.
+An Iconify package holds `package/icons.json` (name → SVG body, with a default width and height) and
+`package/info.json` (author and licence). A category takes only glyphs that a person names with that very word at once,
+the same few concepts in every set, so that sets differ in style and not in subject.
 """
 
 import json
@@ -130,7 +130,7 @@ REJECTED = frozenset(
     streamline-emojis/bottle-with-popping-cork streamline-emojis/guitar streamline-emojis/rocket
     streamline-emojis/telephone
     twemoji/motor-boat
-    """.split()
+    """.split()  # noqa: SIM905
 )
 
 LARGEST = 24_000

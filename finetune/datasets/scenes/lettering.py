@@ -95,7 +95,7 @@ def paint(rng: np.random.Generator, picture: Image.Image, item: Lettering, centr
     ink = item.ink if item.angle == 0 else item.ink.rotate(item.angle, Image.Resampling.BICUBIC, expand=True)
     at = (round(centre[0] - ink.width / 2), round(centre[1] - ink.height / 2))
     picture.paste(colours.contrasting(rng, ground), at, ink)
-    corners = item.corners() + (at[0] + ink.width / 2, at[1] + ink.height / 2)
+    corners = item.corners() + np.array([at[0] + ink.width / 2, at[1] + ink.height / 2])
     low, high = corners.min(axis=0), corners.max(axis=0)
     quad = tuple(float(v) for v in corners.ravel())
     return Word(item.text, quad, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a drawn scene knows of itself. Pixels throughout, floats, x to the right and y down, edges of pixels integral."""
+"""What a drawn scene knows of itself. Pixels throughout, as floats, x to the right and y down."""
 
 from dataclasses import dataclass
 
