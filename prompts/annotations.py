@@ -1,6 +1,6 @@
 """The shapes a label can have, in pixels of the picture it belongs to.
 
-All coordinates are floats; x runs right from 0 to the width, y down from 0 to the height.
+All coordinates are finite floats; x runs right from 0 to the width, y down from 0 to the height.
 """
 
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ Score = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class _Annotation(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     label: str = Field("", description="What it is: a category, a phrase, or the words that were read.")
     score: Score | None = Field(None, description="The model's confidence, strictly between 0 and 1.")

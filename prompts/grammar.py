@@ -36,12 +36,16 @@ from prompts.vocabulary import Token
 SEPARATOR, WRAP, UNWRAP = "<sep>", "<poly>", "</poly>"
 # Phrases that Microsoft's processor leaves out of a grounding (its black_list_of_phrase_grounding): there is nothing
 # in the picture that they name.
-FILLERS = frozenset(
-    """it I me mine you your yours he him his she her hers they them their theirs one oneself we us our ours its myself
-    yourself himself herself itself ourselves yourselves themselves this that these those who whom whose which what
-    all another any anybody anyone anything each everybody everyone everything few many nobody none several some
-    somebody someone something image images lots a an the""".split()
-) | {"each other", "one another", "the image", "a group", "a set", "other objects"}
+# fmt: off
+FILLERS = frozenset((
+    "it", "I", "me", "mine", "you", "your", "yours", "he", "him", "his", "she", "her", "hers", "they", "them", "their",
+    "theirs", "one", "oneself", "we", "us", "our", "ours", "its", "myself", "yourself", "himself", "herself", "itself",
+    "ourselves", "yourselves", "themselves", "this", "that", "these", "those", "who", "whom", "whose", "which", "what",
+    "all", "another", "any", "anybody", "anyone", "anything", "each", "everybody", "everyone", "everything", "few",
+    "many", "nobody", "none", "several", "some", "somebody", "someone", "something", "each other", "one another",
+    "image", "images", "the image", "a group", "a set", "other objects", "lots", "a", "an", "the",
+))
+# fmt: on
 
 # How many bare locations make a shape; polygons end by their structure tokens instead.
 _CORNERS = {Gives.BOXES: 4, Gives.PHRASES: 4, Gives.ANY: 4, Gives.QUADS: 8}
@@ -140,7 +144,7 @@ class AnswerParser:
         return self._take()
 
     def finish(self) -> list[Annotation]:
-        """Ends the answer; returns the annotations that the end closed."""
+        """Ends the answer, after which nothing is fed; returns the annotations that the end closed."""
         self._flush()
         word, self._word = self._word.strip(), ""
         if self._gives is Gives.TEXT:
@@ -149,7 +153,7 @@ class AnswerParser:
         else:
             self._end_shape()
             if word:
-                self._drop(f"the text {word!r}", "no location follows it")
+                self._drop(f"the text {_short(word)}", "no location follows it")
         return self._take()
 
     def _hear(self, letters: bytes, logprob: float) -> None:
@@ -211,7 +215,7 @@ class AnswerParser:
             self._end_naming()
             self._label, self._label_score = label, self._word_score.value()
             if self._filler():
-                self._drop(f"the phrase {label!r}", "a pronoun or filler names nothing in the picture")
+                self._drop(f"the phrase {_short(label)}", "a pronoun or filler names nothing in the picture")
         self._word, self._word_score = "", _Score()
 
     def _filler(self) -> bool:
@@ -222,7 +226,7 @@ class AnswerParser:
             self._end_ring()
             self._close_polygon()
         elif self._ring:
-            self._drop(self._written(self._ring), f"a {'box' if self._corners == 4 else 'quad'} has {self._corners}")
+            self._drop(self._written(self._ring), f"they are fewer than the {self._corners} locations of a shape")
             self._ring = []
 
     def _end_ring(self) -> None:
@@ -263,7 +267,7 @@ class AnswerParser:
 
     def _written(self, ring: list[tuple[int, float]]) -> str:
         written = locations.write([location for location, _ in ring])
-        return f"{written} of {self._label!r}" if self._label else written
+        return f"{written} of {_short(self._label)}" if self._label else written
 
     def _drop(self, what: str, reason: str) -> None:
         self.dropped.append(Dropped(what, reason))
@@ -284,3 +288,7 @@ class AnswerParser:
 def _clamp(score: float) -> float:
     # Written so that NaN, from faulty log probabilities, comes out as the lowest score.
     return min(score, 1 - _LOWEST) if score > _LOWEST else _LOWEST
+
+
+def _short(words: str) -> str:
+    return repr(words if len(words) <= 60 else words[:59] + "…")

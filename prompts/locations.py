@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 
 BINS = 1000
-LOCATION = re.compile(r"<loc_(\d{1,3})>")
+# The token's one spelling: `<loc_007>` and digits of other scripts are letters.
+LOCATION = re.compile(r"<loc_(0|[1-9][0-9]{0,2})>")
 
 
 def quantize(value: float, size: float) -> int:

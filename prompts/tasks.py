@@ -71,7 +71,8 @@ class Task:
     ) -> str:
         """The words sent to the encoder.
 
-        `region` is x1, y1, x2, y2 in pixels of a picture of `size` (width, height).
+        `region` is x1, y1, x2, y2 in pixels of a picture of `size` (width, height). White space around the text goes,
+        as in Microsoft's processor; a token that is passed through keeps its text as it is.
         Raises TaskError when the task needs something that is missing, or gets what it does not take.
         """
         if self.takes is not Takes.REGION and region is not None:
@@ -84,11 +85,13 @@ class Task:
             check_region(region, size)
             return self.wording.format(input=locations.write(locations.quantize_points(region, *size)))
         if self.takes is Takes.TEXT:
-            literal = self.token not in TASKS
-            if not literal and not (text or "").strip():
-                raise TaskError(f"{self.token} needs text: what to look for", "text")
-            check_text(text or "")
-            return self.wording.replace("{input}", text or "")
+            text = text or ""
+            if self.token in TASKS:
+                text = text.strip()
+                if not text:
+                    raise TaskError(f"{self.token} needs text: what to look for", "text")
+            check_text(text)
+            return self.wording.replace("{input}", text)
         return self.wording
 
 
@@ -100,7 +103,7 @@ def check_region(region: Sequence[float], size: tuple[int, int]) -> None:
     x1, y1, x2, y2 = region
     if not (x1 < x2 and y1 < y2):
         raise TaskError(f"the region {list(region)} is inverted or empty: it needs x1 < x2 and y1 < y2", "region")
-    if not (0 <= x1 and 0 <= y1 and x2 <= width and y2 <= height):
+    if not (min(x1, y1) >= 0 and x2 <= width and y2 <= height):
         raise TaskError(f"the region {list(region)} reaches outside the picture of {width}×{height} pixels", "region")
 
 
@@ -117,6 +120,7 @@ def _rows(*rows: tuple[str, str, str, Takes, Gives]) -> dict[str, Task]:
 
 _N, _T, _R = Takes.NOTHING, Takes.TEXT, Takes.REGION
 # fmt: off
+# ruff: disable[E501]
 TASKS: dict[str, Task] = _rows(
     ("<CAPTION>", "Caption", "What does the image describe?", _N, Gives.TEXT),
     ("<DETAILED_CAPTION>", "Detailed caption", "Describe in detail what is shown in the image.", _N, Gives.TEXT),
@@ -134,6 +138,7 @@ TASKS: dict[str, Task] = _rows(
     ("<REGION_TO_DESCRIPTION>", "Region to description", "What does the region {input} describe?", _R, Gives.TEXT),
     ("<REGION_TO_OCR>", "Region to text", "What text is in the region {input}?", _R, Gives.TEXT),
 )
+# ruff: enable[E501]
 # fmt: on
 
 _TOKEN = re.compile(r"<[A-Za-z][A-Za-z0-9_]*>")
