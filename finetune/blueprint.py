@@ -1,0 +1,193 @@
+"""The seedling from scratch: its tokenizer, its shape and its first values.
+
+A Florence-2 of 6.6 M parameters in transformers' native layout, so that whatever loads it loads the real ones.
+"""
+
+import copy
+import math
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import (
+    BartConfig,
+    CLIPImageProcessorPil,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
+
+from finetune.datasets.scenes.questions import WORDS
+from prompts.locations import BINS
+from prompts.tasks import ADDED_TOKENS
+from prompts.vocabulary import byte_alphabet
+
+PICTURE = 192  # pixels a side
+GRID = 12  # cells a side
+IMAGE_TOKENS = GRID * GRID + 1  # the pooled token comes first
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """BART's byte-level form with a small vocabulary: 256 bytes, and each known word whole, alone and after a space.
+
+    Any other text is spelled letter by letter, so nothing is unknown; location and structure tokens follow in
+    the order of the hub's tokenizer.
+    """
+    control = ["<s>", "<pad>", "</s>", "<unk>"]
+    words = [form for word in WORDS if len(word) > 1 for form in (word, "Ġ" + word)]
+    letters = sorted(byte_alphabet(), key=byte_alphabet().__getitem__)
+    ids = {token: i for i, token in enumerate([*control, *letters, "Ġa", "ĠA", *words])}
+    # No merges: what is not a whole word falls to its bytes.
+    built = Tokenizer(models.BPE(ids, [], unk_token="<unk>", ignore_merges=True))
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*control, *ADDED_TOKENS)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=built,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
+
+
+def config(words: PreTrainedTokenizerFast) -> Florence2Config:
+    """A DaViT whose stem keeps stride 4 (48 → 24 → 12 → 12 cells), so that letters survive, and a BART of 2 + 3 layers."""
+    text = BartConfig(
+        vocab_size=len(words),
+        d_model=192,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=6,
+        decoder_attention_heads=6,
+        encoder_ffn_dim=768,
+        decoder_ffn_dim=768,
+        max_position_embeddings=512,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        bos_token_id=words.bos_token_id,
+        pad_token_id=words.pad_token_id,
+        eos_token_id=words.eos_token_id,
+        decoder_start_token_id=words.eos_token_id,
+        forced_eos_token_id=words.eos_token_id,
+    )
+    vision = {
+        "depths": [1, 1, 2, 1],
+        "embed_dim": [48, 96, 192, 192],
+        "num_heads": [2, 4, 8, 8],
+        "num_groups": [2, 4, 8, 8],
+        "patch_size": [7, 3, 3, 3],
+        "patch_stride": [4, 2, 2, 1],
+        "patch_padding": [3, 1, 1, 1],
+        "patch_prenorm": [False, True, True, True],
+        "window_size": 12,
+        "drop_path_rate": 0.0,
+        "projection_dim": 192,
+        "max_temporal_embeddings": 4,
+        "max_position_embeddings": GRID,
+    }
+    return Florence2Config(
+        text_config=text.to_dict(),
+        vision_config=vision,
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        bos_token_id=words.bos_token_id,
+        pad_token_id=words.pad_token_id,
+        eos_token_id=words.eos_token_id,
+        tie_word_embeddings=True,
+    )
+
+
+def fourier(positions: torch.Tensor, dim: int) -> torch.Tensor:
+    """Ordered features of positions in 0 … 1: sin and cos of 2π·f·p, f geometric from 0.5 to 40, amplitude
+    f^-0.35, rows of unit length. [n] → [n, dim]. Neighbours start alike, so the model need not learn the order."""
+    frequency = torch.logspace(math.log10(0.5), math.log10(40), dim // 2)
+    angle = 2 * math.pi * positions[:, None] * frequency
+    amplitude = frequency**-0.35
+    return nn.functional.normalize(torch.cat([angle.sin() * amplitude, angle.cos() * amplitude], -1), dim=-1)
+
+
+@torch.no_grad()
+def initialise(model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFast) -> None:
+    """Xavier (Glorot & Bengio 2010) for every matrix: layers are shallow and GELU sits between norms, so variance
+    kept both ways serves better than He's, which assumes ReLU. Words are random of unit length, a word and the
+    same word after a space nearly the same; locations and cell positions are ordered Fourier features."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            if module.weight.dim() == 4 and module.groups > 1:  # type: ignore[union-attr]
+                nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
+            else:
+                nn.init.xavier_uniform_(module.weight.flatten(1)) if module.weight.dim() > 2 else (
+                    nn.init.xavier_uniform_(module.weight)
+                )
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    table = model.model.language_model.shared.weight
+    table.copy_(nn.functional.normalize(torch.randn_like(table), dim=-1))
+    ids = words.get_vocab()
+    for token, i in ids.items():
+        if token.startswith("Ġ") and token[1:] in ids:
+            table[i] = nn.functional.normalize(table[ids[token[1:]]] + 0.5 * table[i], dim=-1)
+    first = ids["<loc_0>"]
+    table[first : first + BINS] = fourier((torch.arange(BINS) + 0.5) / BINS, table.shape[1])
+    table[words.pad_token_id] = 0
+    for positions in (
+        model.model.language_model.encoder.embed_positions,
+        model.model.language_model.decoder.embed_positions,
+    ):
+        nn.init.normal_(positions.weight, std=0.02)
+    cells = (torch.arange(GRID) + 0.5) / GRID
+    place = model.model.multi_modal_projector.image_position_embed
+    for axis in (place.row_embeddings, place.column_embeddings):
+        axis.weight.copy_(fourier(cells, axis.weight.shape[1]))
+
+
+def build(seed: int = 0) -> tuple[Florence2ForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The untaught seedling in fp32 and its tokenizer.
+
+    Eager attention: on a CPU the backward of sdpa over DaViT's channels (head_dim = cells) is 1.6 times slower.
+    """
+    torch.manual_seed(seed)
+    words = tokenizer()
+    shape = config(words)
+    model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation="eager")
+    initialise(model, words)
+    model.generation_config = generation()
+    return model, words
+
+
+def generation() -> GenerationConfig:
+    """Greedy, and no n-gram ban: in its small language `large red car` may rightly be said twice."""
+    return GenerationConfig(
+        num_beams=1,
+        no_repeat_ngram_size=0,
+        early_stopping=False,
+        forced_bos_token_id=0,
+        forced_eos_token_id=2,
+        decoder_start_token_id=2,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        max_new_tokens=256,
+    )
+
+
+def save(model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes the folder that any transformers program, and florist, loads; weights as fp16, half the size."""
+    copy.deepcopy(model).half().save_pretrained(folder)
+    pictures = CLIPImageProcessorPil(
+        size={"height": PICTURE, "width": PICTURE},
+        crop_size={"height": PICTURE, "width": PICTURE},
+        do_center_crop=False,
+        resample=3,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+    pictures.image_seq_length = IMAGE_TOKENS
+    Florence2Processor(pictures, words).save_pretrained(folder)

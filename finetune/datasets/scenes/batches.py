@@ -1,0 +1,134 @@
+"""Training batches of drawn scenes. The batch of a step depends on the seed and the step alone, so a run that was
+stopped goes on with the very pictures it would have seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from finetune.datasets.scenes import questions
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.glyphs import CATEGORIES
+from finetune.datasets.scenes.scene import Scene
+from finetune.dense import HALVES, LETTERS, DenseTargets
+from finetune.losses import IGNORE
+from prompts import locations, targets
+from prompts.tasks import BOS, EOS
+
+# Seeds below this are for looking and testing: training starts above it and never sees them.
+TRAINING_SEEDS = 1_000_000
+# How often each task is asked; detection carries the others, since all of them must look and place.
+SHARES = {
+    "<OD>": 4.0, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.2, "<REGION_TO_CATEGORY>": 1.2,
+    "<CAPTION>": 1.0, "<DETAILED_CAPTION>": 1.0, "<MORE_DETAILED_CAPTION>": 1.0, "<DENSE_REGION_CAPTION>": 1.2,
+    "<REGION_PROPOSAL>": 0.8, "<CAPTION_TO_PHRASE_GROUNDING>": 1.2, "<REFERRING_EXPRESSION_SEGMENTATION>": 1.2,
+    "<REGION_TO_SEGMENTATION>": 1.2, "<OPEN_VOCABULARY_DETECTION>": 1.2, "<REGION_TO_DESCRIPTION>": 1.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """b pictures and n prompts on them. pixels uint8 [b, 3, side, side]; owner [n]: the prompt's picture;
+    prompts [n, p] and labels [n, l], padded on the right with the pad token and -100."""
+
+    pixels: Tensor
+    dense: DenseTargets
+    owner: Tensor
+    prompts: Tensor
+    labels: Tensor
+
+
+class SceneBatches(Dataset[Batch]):
+    """Step → Batch."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        side: int,
+        grid: int,
+        pictures: int,
+        prompts: int,
+        seed: int = 0,
+        objects: tuple[int, int] = (1, 4),
+    ) -> None:
+        """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone."""
+        self.tokenizer, self.side, self.grid = tokenizer, side, grid
+        self.pictures, self.prompts, self.seed, self.objects = pictures, prompts, seed, objects
+
+    def __getitem__(self, step: int) -> Batch:
+        scenes, owner, asked, answered = [], [], [], []
+        for i in range(self.pictures):
+            seed = TRAINING_SEEDS * (1 + self.seed) + step * self.pictures + i
+            rng = np.random.default_rng((seed, 1))
+            empty = rng.random() < 0.03
+            words = (0, 0) if rng.random() < 0.35 else (1, 2)
+            scene = draw(seed, objects=(0, 0) if empty else self.objects, words=words)
+            scenes.append(scene)
+            for question in choose(scene, self.prompts, rng):
+                size = (scene.width, scene.height)
+                owner.append(i)
+                asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
+                answered.append(BOS + targets.answer(question.task, question.answer, size) + EOS)
+        labels = self._ids(answered)
+        labels[labels == self.tokenizer.pad_token_id] = IGNORE
+        pixels = torch.stack([pixels_of(s.image, self.side) for s in scenes])
+        return Batch(pixels, dense_targets(scenes, self.grid), torch.tensor(owner), self._ids(asked), labels)
+
+    def _ids(self, texts: list[str]) -> Tensor:
+        if not texts:
+            return torch.zeros(0, 0, dtype=torch.long)
+        rows = self.tokenizer(texts, add_special_tokens=False, padding=True, padding_side="right")["input_ids"]
+        return torch.tensor(rows)
+
+
+def choose(scene: Scene, count: int, rng: np.random.Generator) -> list[questions.Question]:
+    """`count` questions of different tasks on a scene, by SHARES; fewer when the scene has less to ask about."""
+    tokens = list(SHARES)
+    shares = np.array(list(SHARES.values()))
+    order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
+    found: list[questions.Question] = []
+    for i in order:
+        if len(found) == count:
+            break
+        if question := questions.ask(scene, tokens[i], rng):
+            found.append(question)
+    return found
+
+
+def pixels_of(image: Image.Image, side: int) -> Tensor:
+    """RGB picture → uint8 [3, side, side], squashed bicubically as the server does."""
+    squashed = image.resize((side, side), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(squashed).copy()).permute(2, 0, 1)
+
+
+def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
+    """What each cell of a `grid` × `grid` raster should know; a cell belongs to the smallest box over its middle."""
+    cells = grid * grid
+    classes = np.zeros((len(scenes), cells), dtype=np.int64)
+    boxes = np.zeros((len(scenes), cells, 4), dtype=np.int64)
+    letters = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
+    middle = (np.arange(grid) + 0.5) / grid
+    for i, scene in enumerate(scenes):
+        by_area = sorted(scene.objects, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
+        for thing in by_area:
+            x1, y1, x2, y2 = thing.box
+            columns = (middle >= x1 / scene.width) & (middle <= x2 / scene.width)
+            rows = (middle >= y1 / scene.height) & (middle <= y2 / scene.height)
+            covered = np.flatnonzero(np.outer(rows, columns))
+            classes[i, covered] = 1 + CATEGORIES.index(thing.category)
+            boxes[i, covered] = locations.quantize_points(thing.box, scene.width, scene.height)
+        for word in scene.words:
+            quad = np.array(word.quad).reshape(4, 2) / (scene.width, scene.height)
+            left, right = (quad[0] + quad[3]) / 2, (quad[1] + quad[2]) / 2
+            for k, letter in enumerate(word.text):
+                x, y = left + (right - left) * (k + 0.5) / len(word.text)
+                column = min(max(int(x * grid * HALVES), 0), grid * HALVES - 1)
+                row = min(max(int(y * grid), 0), grid - 1)
+                letters[i, row * grid + column // HALVES, column % HALVES] = 1 + LETTERS.index(letter)
+    return DenseTargets(torch.from_numpy(classes), torch.from_numpy(boxes), torch.from_numpy(letters))

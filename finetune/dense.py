@@ -1,0 +1,85 @@
+"""Supervision of every grid cell: what lies here, how far its box reaches, which letters stand here.
+
+A decoder that gets the sequence loss alone never learns to look (shared trials: 50,000 prompts at the prior).
+These heads teach the image tokens first, in the decoder's own word space: their answers are read through the tied
+embeddings, so what a cell knows is already spelled in the words that the decoder will say.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from finetune.losses import location_loss
+
+NOTHING = 0  # class and letter 0: nothing here
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+HALVES = 2  # letters narrower than a cell: the left and the right half answer apart
+
+
+@dataclass(frozen=True, slots=True)
+class DenseTargets:
+    """For a batch of b pictures of c cells. `classes` [b, c]: 0 nothing, else 1 + category. `boxes` [b, c, 4]: bins,
+    meaningful where a class stands. `letters` [b, c, 2]: 0 nothing, else 1 + index in LETTERS."""
+
+    classes: Tensor
+    boxes: Tensor
+    letters: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLoss:
+    """Each a mean; `total` weighs letters fully, since they are the slowest to come."""
+
+    classes: Tensor
+    boxes: Tensor
+    letters: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.classes + self.boxes + self.letters
+
+
+class DenseHeads(nn.Module):
+    """Seven small heads on each grid cell's image token; used in training alone, thrown away after."""
+
+    def __init__(self, dim: int, category_ids: list[int], letter_ids: list[int], first_location: int) -> None:
+        """`category_ids` and `letter_ids`: the tokens' rows in the tied embedding table."""
+        super().__init__()
+        heads = 1 + 4 + HALVES
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, dim)) for _ in range(heads)
+        )
+        self.nothing = nn.Parameter(torch.randn(2, dim) * dim**-0.5)  # one for classes, one for letters
+        self.register_buffer("category_ids", torch.tensor(category_ids), persistent=False)
+        self.register_buffer("letter_ids", torch.tensor(letter_ids), persistent=False)
+        self.first_location = first_location
+        self.scale = nn.Parameter(torch.tensor(4.0))  # unit vectors need sharpening before a softmax
+
+    def forward(self, cells: Tensor, table: Tensor, targets: DenseTargets, sigma: float) -> DenseLoss:
+        """cells [b, c, dim] (image tokens less the pooled one), table [vocabulary, dim]."""
+        flat = cells.flatten(0, 1)
+        classes = targets.classes.flatten()
+        here = classes != NOTHING
+        weights = torch.ones(1 + len(self.category_ids), device=cells.device)  # type: ignore[arg-type]
+        weights[NOTHING] = 0.2
+        rows = torch.cat([self.nothing[:1], table[self.category_ids]])
+        class_loss = F.cross_entropy(self._logits(0, flat, rows), classes, weight=weights)
+
+        places = table[self.first_location : self.first_location + 1000]
+        inside = flat[here]
+        bins = targets.boxes.flatten(0, 1)[here]
+        boxes = [location_loss(self._logits(1 + side, inside, places), bins[:, side], sigma) for side in range(4)]
+
+        rows = torch.cat([self.nothing[1:], table[self.letter_ids]])
+        weights = torch.ones(len(rows), device=cells.device)
+        weights[NOTHING] = 0.05
+        letters = [
+            F.cross_entropy(self._logits(5 + h, flat, rows), targets.letters[..., h].flatten(), weight=weights)
+            for h in range(HALVES)
+        ]
+        return DenseLoss(class_loss, torch.stack(boxes).mean(), torch.stack(letters).mean())
+
+    def _logits(self, head: int, tokens: Tensor, rows: Tensor) -> Tensor:
+        return (self.heads[head](tokens) @ rows.T).float() * self.scale

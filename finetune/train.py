@@ -1,0 +1,243 @@
+"""Teaches the seedling from scratch: `python -m finetune.train --out runs/seedling` (`make seedling`).
+
+Two stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
+together with the dense heads, locations' targets narrowing from σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear
+cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste.
+A stopped run goes on at its step when called again.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
+
+from finetune import blueprint
+from finetune.datasets.scenes.batches import Batch, SceneBatches
+from finetune.datasets.scenes.glyphs import CATEGORIES
+from finetune.dense import LETTERS, DenseHeads, DenseLoss
+from finetune.losses import IGNORE, answer_loss
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`prompts` questions a picture (0: dense targets alone); `sigma` in bins, from the start to two thirds of the
+    stage; `dense` the weight of the dense heads beside the answers; `cooldown` the share of steps with a falling rate."""
+
+    name: str
+    steps: int
+    pictures: int = 16
+    prompts: int = 0
+    rate: float = 1e-3
+    warmup: int = 200
+    cooldown: float = 0.0
+    sigma: tuple[float, float] = (10.0, 10.0)
+    dense: float = 1.0
+    objects: tuple[int, int] = (1, 4)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of the stage's own `step`, 0 … steps - 1."""
+        left = (self.steps - step) / max(self.steps * self.cooldown, 1)
+        return self.rate * min(1.0, (step + 1) / self.warmup, left)
+
+    def sigma_at(self, step: int) -> float:
+        """The width of the locations' targets, in bins; it narrows geometrically."""
+        start, end = self.sigma
+        return start * (end / start) ** min(1.0, step / (self.steps * 2 / 3))
+
+
+class Steps(Dataset[Batch]):
+    """All stages' batches, one after the other, by global step."""
+
+    def __init__(self, stages: list[Stage], tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+        self.stages = stages
+        self.batches = [
+            SceneBatches(
+                tokenizer, side=blueprint.PICTURE, grid=blueprint.GRID, pictures=stage.pictures,
+                prompts=stage.prompts, seed=seed * 10 + number, objects=stage.objects,
+            )
+            for number, stage in enumerate(stages)
+        ]  # fmt: skip
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Global step → (stage number, step within it)."""
+        for number, stage in enumerate(self.stages):
+            if step < stage.steps:
+                return number, step
+            step -= stage.steps
+        raise IndexError(step)
+
+    def __len__(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def __getitem__(self, step: int) -> Batch:
+        number, within = self.locate(step)
+        return self.batches[number][within]
+
+
+class Teacher:
+    """The model, its dense heads, the optimizer and a running average of the weights (EMA)."""
+
+    def __init__(
+        self, model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerBase, accelerator: Accelerator
+    ) -> None:
+        self.accelerator, self.words = accelerator, words
+        ids = words.convert_tokens_to_ids
+        self.first_location = int(ids("<loc_0>"))
+        dim = model.config.text_config.d_model
+        self.model = model.to(accelerator.device)
+        self.heads = DenseHeads(dim, ids(list(CATEGORIES)), ids(list(LETTERS)), self.first_location)
+        self.heads.to(accelerator.device)
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        parameters = {**dict(model.named_parameters()), **dict(self.heads.named_parameters())}
+        matrices = [p for n, p in parameters.items() if p.dim() > 1 and "embed" not in n and "shared" not in n]
+        rest = [p for p in parameters.values() if not any(p is m for m in matrices)]
+        self.parameters = [*matrices, *rest]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}],
+            lr=1e-3, betas=(0.9, 0.98), fused=True,
+        )  # fmt: skip
+
+    def step(self, batch: Batch, stage: Stage, within: int, decay: float = 0.998) -> dict[str, float]:
+        """One update; returns the parts of the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = stage.rate_at(within)
+        sigma = stage.sigma_at(within)
+        with self.accelerator.autocast():
+            losses = self.losses(batch, stage, sigma)
+        total = losses["total"]
+        if not total.isfinite():
+            raise FloatingPointError(f"the loss is {float(total)}; the last checkpoint is good, lower the rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(total)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            # The average follows young weights closely and old ones slowly.
+            weight = 1 - min(decay, (1 + within) / (10 + within))
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, weight)
+        return {name: float(value) for name, value in losses.items()} | {"sigma": sigma, "rate": stage.rate_at(within)}
+
+    def losses(self, batch: Batch, stage: Stage, sigma: float) -> dict[str, Tensor]:
+        """The parts of the loss on one batch, and their weighted sum as `total`."""
+        inner = self.model.model
+        device = self.accelerator.device
+        pixels = (batch.pixels.to(device).float() / 255 - MEAN.to(device)) / STD.to(device)
+        image = inner.get_image_features(pixels).pooler_output
+        table = inner.language_model.shared.weight
+        dense: DenseLoss = self.heads(image[:, 1:], table, _to(batch.dense, device), sigma)
+        parts = {"class": dense.classes, "box": dense.boxes, "letter": dense.letters}
+        if not stage.prompts:
+            return {"total": dense.total, **parts}
+        prompts, labels = batch.prompts.to(device), batch.labels.to(device)
+        owner = batch.owner.to(device)
+        embedded = torch.cat([image[owner], inner.language_model.shared(prompts).to(image.dtype)], 1)
+        mask = torch.cat([torch.ones_like(owner)[:, None].expand(-1, image.shape[1]), (prompts != 1).long()], 1)
+        encoded = inner.language_model.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        shifted = torch.cat([torch.full_like(labels[:, :1], 2), labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE, 1)], 1)
+        decoded = inner.language_model.decoder(
+            input_ids=shifted, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        answer = answer_loss(self.model.lm_head(decoded), labels, self.first_location, sigma)
+        total = stage.dense * dense.total + answer.text + 0.7 * answer.location + answer.kind
+        return {"total": total, **parts, "text": answer.text, "location": answer.location, "kind": answer.kind}
+
+    def state(self) -> dict[str, Any]:
+        """Everything a stopped run needs to go on."""
+        return {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+
+
+def _to(targets: Any, device: torch.device) -> Any:
+    return type(targets)(*(getattr(targets, name).to(device) for name in targets.__slots__))
+
+
+def snapshot(teacher: Teacher, folder: Path) -> None:
+    """Writes the averaged weights as a checkpoint folder that florist loads."""
+    own = {k: v.clone() for k, v in teacher.model.state_dict().items()}
+    teacher.model.load_state_dict(teacher.average)
+    blueprint.save(teacher.model, teacher.words, folder)
+    teacher.model.load_state_dict(own)
+
+
+def train(out: Path, stages: list[Stage], *, seed: int = 0, every: int = 200, workers: int = 1) -> None:
+    """Runs the stages, writing `log.jsonl`, `state.pt` (to go on from) and `checkpoint/` (to serve) into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    accelerator = Accelerator(mixed_precision="bf16")
+    model, words = blueprint.build(seed)
+    teacher = Teacher(model, words, accelerator)
+    steps = Steps(stages, words, seed)
+    first = 0
+    if (out / "state.pt").exists():
+        saved = torch.load(out / "state.pt", map_location=accelerator.device, weights_only=True)
+        teacher.restore(saved["teacher"])
+        first = saved["step"]
+        print(f"going on at step {first} of {len(steps)}", flush=True)
+    (out / "run.json").write_text(json.dumps({"seed": seed, "stages": [asdict(s) for s in stages]}, indent=2))
+    loader = DataLoader(
+        steps, batch_size=None, sampler=range(first, len(steps)), num_workers=workers, prefetch_factor=8 if workers else None
+    )
+    model.train()
+    clock, sums = time.monotonic(), dict[str, float]()
+    for step, batch in enumerate(loader, first):
+        number, within = steps.locate(step)
+        stage = stages[number]
+        parts = teacher.step(batch, stage, within)
+        sums = {k: sums.get(k, 0.0) + v for k, v in parts.items()}
+        if (step + 1) % 50 == 0:
+            mean = {k: round(v / 50, 4) for k, v in sums.items()}
+            pace = (time.monotonic() - clock) / 50
+            left = (len(steps) - step - 1) * pace / 60
+            line = {"step": step + 1, "stage": stage.name, **mean, "seconds": round(pace, 3)}
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            shown = " ".join(f"{k} {v:.3g}" for k, v in mean.items())
+            print(f"{stage.name} {step + 1}/{len(steps)}  {shown}  {pace:.2f} s a step, {left:.0f} min left", flush=True)
+            clock, sums = time.monotonic(), {}
+        if (step + 1) % every == 0 or step + 1 == len(steps):
+            partial = out / "state.partial"
+            torch.save({"step": step + 1, "teacher": teacher.state()}, partial)
+            partial.replace(out / "state.pt")  # a kill while writing leaves the last one whole
+            snapshot(teacher, out / "checkpoint")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the run; called again, it goes on where it stopped.")],
+    look: Annotated[int, typer.Option(help="Steps of the first stage, dense targets alone.")] = 2600,
+    speak: Annotated[int, typer.Option(help="Steps of the second stage, all tasks.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Seed of the first values and of the scenes.")] = 0,
+) -> None:
+    """Teaches the seedling from scratch."""
+    stages = [
+        Stage("look", look),
+        Stage("speak", speak, prompts=5, sigma=(10.0, 2.5), dense=0.3, cooldown=0.25),
+    ]
+    train(out, stages, seed=seed)
+
+
+if __name__ == "__main__":
+    typer.run(main)
