@@ -74,6 +74,8 @@ def _transformed(rng: np.random.Generator, glyph: glyphs.Glyph, side: float) -> 
     rgb = pixels[..., :3].astype(np.float32) @ (matrix * gain).astype(np.float32) + np.float32(lift)
     pixels[..., :3] = rgb.clip(0, 255)
     rows, columns = (np.flatnonzero((pixels[..., 3] > 127).any(axis=axis)) for axis in (1, 0))
+    if len(rows) == 0:
+        return picture
     return Image.fromarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
@@ -169,7 +171,7 @@ def _described(item: Placed) -> Object:
     if not rings:
         # Only threads thinner than the outline's grid are left: the box is the best polygon.
         rings = [[box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3]]]
-    step = max(1, round((visible.size / 2500) ** 0.5))
+    step = max(1, round((visible.size / 1200) ** 0.5))
     sample = visible[::step, ::step]
     pixels = np.asarray(item.picture)[::step, ::step, :3][sample]
     if len(pixels) == 0:

@@ -13,7 +13,9 @@ LARGEST = 112
 def area(ring: np.ndarray) -> float:
     """Signed area of an (n, 2) ring, positive when it runs clockwise as one sees it (y down)."""
     x, y = ring.T
-    return float(0.5 * np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+    # Relative to the first point, so that the closing edge adds nothing.
+    x, y = x - x[0], y - y[0]
+    return 0.5 * float(x[:-1] @ y[1:] - x[1:] @ y[:-1])
 
 
 def _distances(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -72,11 +74,13 @@ def outlines(alpha: np.ndarray) -> list[np.ndarray]:
         ring = np.asarray(part)[: offset[1] - 1]
         # A sample stands for the centre of its pixel, half a pixel inside; the padding shifted everything by one.
         ring = ((ring - 0.5) * factors).clip(0, [width, height])
-        rings.append(ring if area(ring) > 0 else ring[::-1])
-    rings.sort(key=area, reverse=True)
-    kept = [r for r in rings[:RINGS] if area(r) >= max(0.06 * area(rings[0]), 2.0)]
+        size = area(ring)
+        rings.append((abs(size), ring if size > 0 else ring[::-1]))
+    rings.sort(key=lambda sized: sized[0], reverse=True)
     result = []
-    for ring in kept:
+    for size, ring in rings[:RINGS]:
+        if size < max(0.06 * rings[0][0], 2.0):
+            break
         first = int(np.lexsort((ring[:, 0], ring[:, 1]))[0])
         ring = np.roll(ring, -first, axis=0)
         result.append(simplified(ring, tolerance=0.012 * float(np.ptp(ring, axis=0).max())))
