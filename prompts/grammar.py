@@ -77,9 +77,13 @@ def read(task: Task, tokens: Iterable[Token], size: tuple[int, int], logprobs: S
     the tokens', and for a size that is not positive; never for what the tokens say.
     """
     tokens = list(tokens)
+    if logprobs is None:
+        logprobs = [0.0] * len(tokens)
+    if len(logprobs) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens came with {len(logprobs)} log probabilities")
     parser = AnswerParser(task, size)
     annotations: list[Annotation] = []
-    for token, logprob in zip(tokens, [0.0] * len(tokens) if logprobs is None else logprobs, strict=True):
+    for token, logprob in zip(tokens, logprobs, strict=True):
         annotations += parser.feed(token, logprob)
     annotations += parser.finish()
     return Answer(annotations, parser.text, parser.dropped)

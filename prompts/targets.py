@@ -21,7 +21,7 @@ def answer(task: Task, annotations: Iterable[Annotation], size: tuple[int, int])
 
     Raises ValueError for what could not be read back: an annotation that the task's grammar cannot hold, more than
     one text or an empty one, a polygon without rings or a ring without three points, a label that holds a control,
-    structure or location token, a shape without a label after one that has a label (it would be read as another of
+    structure or location token or a lone surrogate, a shape without a label after one that has a label (it would be read as another of
     that label), and a phrase that grounding leaves out as a filler.
     """
     annotations = list(annotations)
@@ -43,6 +43,8 @@ def answer(task: Task, annotations: Iterable[Annotation], size: tuple[int, int])
 
 def _label(task: Task, note: Annotation) -> str:
     label = note.label.strip()
+    if not label.isascii() and any("\ud800" <= c <= "\udfff" for c in label):
+        raise ValueError(f"the label {label[:60]!r} holds half a character (a lone surrogate), which has no UTF-8")
     if special := special_in(label):
         raise ValueError(f"the label {label[:60]!r} holds the reserved token {special}")
     if task.gives is Gives.PHRASES and label in FILLERS:

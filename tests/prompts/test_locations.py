@@ -29,7 +29,17 @@ def test_inside_the_picture_the_bin_is_floor_of_value_over_bin_width(data, size)
 
 @pytest.mark.parametrize(
     ("value", "location"),
-    [(-1, 0), (-math.inf, 0), (-0.0, 0), (640, 999), (639.999, 999), (1e300, 999), (math.inf, 999), (0.639, 0), (320, 500)],
+    [
+        (-1, 0),
+        (-math.inf, 0),
+        (-0.0, 0),
+        (640, 999),
+        (639.999, 999),
+        (1e300, 999),
+        (math.inf, 999),
+        (0.639, 0),
+        (320, 500),
+    ],
 )
 def test_outside_the_picture_is_clamped_to_the_border(value, location):
     assert locations.quantize(value, 640) == location

@@ -1,7 +1,7 @@
 import pytest
 
 from prompts import tasks
-from prompts.tasks import ADDED_TOKENS, TASKS, Gives, TaskError, Takes, resolve
+from prompts.tasks import ADDED_TOKENS, TASKS, Gives, Takes, TaskError, resolve
 
 SIZE = (1000, 500)
 
@@ -140,7 +140,9 @@ def test_a_misspelt_token_is_told_what_it_may_mean(token, meant):
     assert caught.value.field == "task"
 
 
-@pytest.mark.parametrize("token", ["", "what?", "<two words>", "<s>", "<loc_5>", "<sep>", "<image>", "<A><B>", "x" * 10_000])
+@pytest.mark.parametrize(
+    "token", ["", "what?", "<two words>", "<s>", "<loc_5>", "<sep>", "<image>", "<A><B>", "x" * 10_000]
+)
 def test_what_is_no_task_token_is_refused(token):
     with pytest.raises(TaskError, match="no such task") as caught:
         resolve(token)
