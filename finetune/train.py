@@ -146,7 +146,9 @@ class Teacher:
         embedded = torch.cat([image[owner], inner.language_model.shared(prompts).to(image.dtype)], 1)
         mask = torch.cat([torch.ones_like(owner)[:, None].expand(-1, image.shape[1]), (prompts != 1).long()], 1)
         encoded = inner.language_model.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        shifted = torch.cat([torch.full_like(labels[:, :1], 2), labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE, 1)], 1)
+        shifted = torch.cat(
+            [torch.full_like(labels[:, :1], 2), labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE, 1)], 1
+        )
         decoded = inner.language_model.decoder(
             input_ids=shifted, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
         ).last_hidden_state
@@ -199,7 +201,11 @@ def train(out: Path, stages: list[Stage], *, seed: int = 0, every: int = 200, wo
         print(f"going on at step {first} of {len(steps)}", flush=True)
     (out / "run.json").write_text(json.dumps({"seed": seed, "stages": [asdict(s) for s in stages]}, indent=2))
     loader = DataLoader(
-        steps, batch_size=None, sampler=range(first, len(steps)), num_workers=workers, prefetch_factor=8 if workers else None
+        steps,
+        batch_size=None,
+        sampler=range(first, len(steps)),
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
     )
     model.train()
     clock, sums = time.monotonic(), dict[str, float]()
@@ -216,7 +222,9 @@ def train(out: Path, stages: list[Stage], *, seed: int = 0, every: int = 200, wo
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             shown = " ".join(f"{k} {v:.3g}" for k, v in mean.items())
-            print(f"{stage.name} {step + 1}/{len(steps)}  {shown}  {pace:.2f} s a step, {left:.0f} min left", flush=True)
+            print(
+                f"{stage.name} {step + 1}/{len(steps)}  {shown}  {pace:.2f} s a step, {left:.0f} min left", flush=True
+            )
             clock, sums = time.monotonic(), {}
         if (step + 1) % every == 0 or step + 1 == len(steps):
             partial = out / "state.partial"

@@ -1,0 +1,31 @@
+# On Linux a plain build takes PyTorch's CUDA wheels. For a small CPU image, give PyTorch's CPU wheel index:
+#   docker build --build-arg PIP_ARGS="--extra-index-url <PyTorch's CPU index>" -t florist .
+# For flash attention on a GPU (needs a CUDA toolchain): --build-arg EXTRAS=gpu
+FROM python:3.11-slim AS build
+ARG PIP_ARGS=""
+ARG EXTRAS=""
+ENV PIP_NO_CACHE_DIR=1
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE Makefile ./
+COPY prompts prompts
+COPY server server
+COPY finetune finetune
+RUN make install PIP_ARGS="${PIP_ARGS}" EXTRAS="${EXTRAS}"
+
+FROM python:3.11-slim
+RUN useradd --create-home --uid 10001 florist
+WORKDIR /home/florist
+COPY --from=build /app/.venv /app/.venv
+ENV PATH=/app/.venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    FLORIST_HOST=0.0.0.0 \
+    FLORIST_PORT=8000
+USER 10001
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["florist"]
+CMD ["serve"]

@@ -1,0 +1,63 @@
+# Everything lands in .venv at the root; each target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+RUNS ?= runs/seedling
+SOURCES := prompts server finetune tests benchmarks
+
+.PHONY: help install setup demo serve test test-slow lint types format seedling seedling-report bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
+
+install:  ## Only what serving needs (the Dockerfile's step); EXTRAS=gpu adds flash-attn, PIP_ARGS goes to pip.
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install $(PIP_ARGS) '.$(if $(EXTRAS),[$(EXTRAS)])'
+
+.venv/serve: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@
+
+.venv/dev: .venv/serve
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+setup: .venv/dev  ## Installs florist and the development tools into .venv.
+
+demo: .venv/serve  ## Draws unseen scenes, serves the seedling, asks it over HTTP, labels the folder.
+	$(BIN)/python -m server.demo --out demo
+
+serve: .venv/serve  ## Serves the seedling on port 8000.
+	$(BIN)/florist serve
+
+test: lint types  ## Lint, types, tests.
+	$(BIN)/pytest -n 2
+
+test-slow: .venv/dev  ## The checks that take minutes.
+	$(BIN)/pytest -m slow
+
+lint: .venv/dev  ## ruff, format and check.
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/hadolint Dockerfile
+
+types: .venv/dev
+	$(BIN)/mypy
+
+format: .venv/dev  ## Lets ruff mend what it can.
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+seedling: .venv/dev  ## Teaches the seedling from scratch (hours on two cores); goes on where it stopped.
+	nice $(BIN)/python -m finetune.train --out $(RUNS)
+
+seedling-report: .venv/dev  ## What the committed seedling can do on unseen scenes.
+	$(BIN)/python -m finetune.report
+
+bench: .venv/dev  ## The README's figures, each side in one run.
+	$(BIN)/python -m benchmarks.prompts
+
+clean:  ## Removes the environment and what the demo made.
+	rm -rf .venv demo

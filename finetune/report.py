@@ -1,0 +1,169 @@
+"""What the seedling can do: `python -m finetune.report` (`make seedling-report`), on scenes that it never saw.
+
+Scenes of seeds 0, 1, 2 …, which training never draws; each asked all 15 tasks through the engine, as a client would.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from finetune.datasets.scenes import questions
+from finetune.datasets.scenes.batches import TRAINING_SEEDS
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
+from finetune.datasets.scenes.questions import Question, plural
+from finetune.datasets.scenes.scene import Scene
+from finetune.evaluate import Counts, auroc, box_iou, polygon_iou
+from prompts.annotations import Annotation, Box, Polygon, Quad
+from prompts.tasks import TASKS
+from server.engine.engine import Engine, Handle
+from server.engine.request import Request
+
+_NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}
+
+
+def named(text: str) -> dict[str, int]:
+    """The categories that a caption names, with their counts: `two dogs` → {dog: 2}."""
+    found: dict[str, int] = {}
+    words = re.findall(r"[a-z]+", text.lower())
+    number = 1
+    for word in words:
+        if word in questions.NUMBERS:
+            number = questions.NUMBERS.index(word)
+        elif word in ("a", "an"):
+            number = 1
+        elif noun := _NOUNS.get(word):
+            found[noun] = found.get(noun, 0) + number
+            number = 1
+    return found
+
+
+def _same_box(label: bool) -> Any:
+    def alike(a: Annotation, b: Annotation) -> float:
+        if not isinstance(a, Box) or not isinstance(b, Box) or (label and a.label != b.label):
+            return 0.0
+        return box_iou(a.box, b.box)
+
+    return alike
+
+
+def _same_quad(a: Annotation, b: Annotation) -> float:
+    if not isinstance(a, Quad) or not isinstance(b, Quad) or a.label != b.label:
+        return 0.0
+    hulls = [(min(q.quad[::2]), min(q.quad[1::2]), max(q.quad[::2]), max(q.quad[1::2])) for q in (a, b)]
+    return box_iou(*hulls)
+
+
+@dataclass
+class Marks:
+    """Figures as they come in: `counts` for things found, `shares` for things that are right or not."""
+
+    counts: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    shares: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def mark(self, question: Question, scene: Scene, found: list[Annotation]) -> None:
+        """Judges one answer against the truth."""
+        token, true = question.task.token, list(question.answer)
+        text = found[0].label if found else ""
+        truth = true[0].label if true else ""
+        match token:
+            case "<OD>" | "<DENSE_REGION_CAPTION>":
+                self.counts[f"{token} F1@0.5"].add(found, true, _same_box(label=True))
+                if token == "<DENSE_REGION_CAPTION>":
+                    self.counts["<DENSE_REGION_CAPTION> boxes F1@0.5"].add(found, true, _same_box(label=False))
+            case "<REGION_PROPOSAL>":
+                self.counts[f"{token} F1@0.5"].add(found, true, _same_box(label=False))
+            case "<CAPTION_TO_PHRASE_GROUNDING>" | "<OPEN_VOCABULARY_DETECTION>":
+                if true:
+                    self.counts[f"{token} F1@0.5"].add(found, true, _same_box(label=True))
+                else:
+                    self.shares[f"{token} absent: nothing found"].append(not found)
+            case "<REFERRING_EXPRESSION_SEGMENTATION>" | "<REGION_TO_SEGMENTATION>":
+                rings = [r for f in found if isinstance(f, Polygon) for r in f.polygons]
+                want = [r for t in true if isinstance(t, Polygon) for r in t.polygons]
+                self.shares[f"{token} mean IoU"].append(polygon_iou(rings, want, (scene.width, scene.height)))
+            case "<OCR>":
+                read = text.split("\n")
+                for word in truth.split("\n") if truth else []:
+                    self.shares[f"{token} exact words"].append(word in read)
+            case "<OCR_WITH_REGION>":
+                self.counts[f"{token} F1@0.5, words exact"].add(found, true, _same_quad)
+            case "<CAPTION>" | "<DETAILED_CAPTION>" | "<MORE_DETAILED_CAPTION>":
+                have, want_counts = named(text), named(truth)
+                counts = self.counts[f"{token} F1 of named objects"]
+                counts.add(list(have), list(want_counts), lambda a, b: float(a == b))
+                if token == "<CAPTION>":
+                    self.shares[f"{token} counts right"].append(have == want_counts)
+                else:
+                    self.shares[f"{token} word for word"].append(text == truth)
+            case _:
+                self.shares[f"{token} exact"].append(text == truth)
+
+    def figures(self) -> dict[str, float]:
+        """Every figure by name, in the order of the tasks."""
+        figures = {name: counts.f1 for name, counts in self.counts.items()}
+        figures |= {name: float(np.mean(values)) for name, values in self.shares.items()}
+        order = list(TASKS)
+        figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
+        detection = self.counts.get("<OD> F1@0.5")
+        if detection:
+            figures["score: AUROC of right against wrong boxes"] = auroc(detection.scores)
+        return figures
+
+
+def _asked(
+    engine: Engine, scenes: int, sets: tuple[str, ...], objects: tuple[int, int]
+) -> Iterator[tuple[Scene, list[tuple[Question, Handle]]]]:
+    for seed in range(scenes):
+        if seed >= TRAINING_SEEDS:
+            raise ValueError(f"seeds from {TRAINING_SEEDS} on belong to training")
+        rng = np.random.default_rng((seed, 2))
+        scene = draw(seed, sets=sets, objects=objects, words=(0, 2))
+        asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
+        yield scene, [(q, engine.submit(Request(scene.image, q.task, q.text, q.region))) for q in asked]
+
+
+def measure(engine: Engine, scenes: int, sets: tuple[str, ...], objects: tuple[int, int] = (1, 4)) -> dict[str, float]:
+    """Asks all tasks of scenes with seeds 0 … `scenes` - 1, drawn from the glyph `sets`."""
+    marks = Marks()
+    for scene, asked in track(_asked(engine, scenes, sets, objects), "scenes", total=scenes, transient=True):
+        for question, handle in asked:
+            marks.mark(question, scene, list(handle.wait().annotations))
+    return marks.figures()
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub id.")] = "seedling",
+    scenes: Annotated[int, typer.Option(min=1, help="How many unseen scenes.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON.")] = None,
+) -> None:
+    """Prints what a checkpoint can do on unseen scenes, and on glyphs of a set that training never saw."""
+    engine = Engine.load(model)
+    try:
+        seen = measure(engine, scenes, TRAINING_SETS)
+        unseen = measure(engine, scenes, (HELD_OUT_SET,))
+    finally:
+        engine.close()
+    table = Table(title=f"{model}: {scenes} unseen scenes of 1-4 objects, greedy")
+    table.add_column("Figure")
+    table.add_column("known glyph sets", justify="right")
+    table.add_column(f"{HELD_OUT_SET}, never seen", justify="right")
+    for name, value in seen.items():
+        table.add_row(name, f"{value:.3f}", f"{unseen.get(name, float('nan')):.3f}")
+    Console(width=120).print(table)
+    if out:
+        out.write_text(json.dumps({"scenes": scenes, "known": seen, HELD_OUT_SET: unseen}, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
