@@ -58,7 +58,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def config(words: PreTrainedTokenizerFast) -> Florence2Config:
-    """A DaViT whose stem keeps stride 4 (48 → 24 → 12 → 12 cells), so that letters survive, and a BART of 2 + 3 layers."""
+    """A DaViT whose stem keeps stride 4 (48 → 24 → 12 → 12 cells), so that letters survive; a BART of 2 + 3 layers."""
     text = BartConfig(
         vocab_size=len(words),
         d_model=192,
@@ -119,15 +119,15 @@ def initialise(model: Florence2ForConditionalGeneration, words: PreTrainedTokeni
     kept both ways serves better than He's, which assumes ReLU. Words are random of unit length, a word and the
     same word after a space nearly the same; locations and cell positions are ordered Fourier features."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            if module.weight.dim() == 4 and module.groups > 1:  # type: ignore[union-attr]
-                nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-            else:
-                nn.init.xavier_uniform_(module.weight.flatten(1)) if module.weight.dim() > 2 else (
-                    nn.init.xavier_uniform_(module.weight)
-                )
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            # A depthwise kernel sums over its own few taps alone: Xavier's fan of all channels would all but mute it.
+            nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
+        else:
+            nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     table = model.model.language_model.shared.weight
     table.copy_(nn.functional.normalize(torch.randn_like(table), dim=-1))
     ids = words.get_vocab()

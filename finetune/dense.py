@@ -44,6 +44,9 @@ class DenseLoss:
 class DenseHeads(nn.Module):
     """Seven small heads on each grid cell's image token; used in training alone, thrown away after."""
 
+    category_ids: Tensor
+    letter_ids: Tensor
+
     def __init__(self, dim: int, category_ids: list[int], letter_ids: list[int], first_location: int) -> None:
         """`category_ids` and `letter_ids`: the tokens' rows in the tied embedding table."""
         super().__init__()
@@ -62,7 +65,7 @@ class DenseHeads(nn.Module):
         flat = cells.flatten(0, 1)
         classes = targets.classes.flatten()
         here = classes != NOTHING
-        weights = torch.ones(1 + len(self.category_ids), device=cells.device)  # type: ignore[arg-type]
+        weights = torch.ones(1 + len(self.category_ids), device=cells.device)
         weights[NOTHING] = 0.2
         rows = torch.cat([self.nothing[:1], table[self.category_ids]])
         class_loss = F.cross_entropy(self._logits(0, flat, rows), classes, weight=weights)

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from server.engine.engine import Engine, Handle
 
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
@@ -26,7 +27,6 @@ from finetune.datasets.scenes.scene import Scene
 from finetune.evaluate import Counts, auroc, box_iou, polygon_iou
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS
-from server.engine.engine import Engine, Handle
 from server.engine.request import Request
 
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}

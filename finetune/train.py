@@ -1,8 +1,8 @@
 """Teaches the seedling from scratch: `python -m finetune.train --out runs/seedling` (`make seedling`).
 
 Two stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
-together with the dense heads, locations' targets narrowing from σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear
-cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste.
+together with the dense heads, locations' targets narrowing from σ 10 to 2.5 bins. Warm-up, a constant rate, and a
+linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste.
 A stopped run goes on at its step when called again.
 """
 
@@ -32,7 +32,8 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 @dataclass(frozen=True, slots=True)
 class Stage:
     """`prompts` questions a picture (0: dense targets alone); `sigma` in bins, from the start to two thirds of the
-    stage; `dense` the weight of the dense heads beside the answers; `cooldown` the share of steps with a falling rate."""
+    stage; `dense`: the weight of the dense heads beside the answers; `cooldown`: the share of steps with a falling
+    rate."""
 
     name: str
     steps: int

@@ -124,6 +124,14 @@ def _texts(token: str, text: str) -> Question:
     return Question(TASKS[token], (Text(label=text),) if text else ())
 
 
+def _quads(scene: Scene) -> Question:
+    return Question(TASKS["<OCR_WITH_REGION>"], tuple(Quad(label=w.text, quad=w.quad) for w in scene.words))
+
+
+def _boxes(token: str, scene: Scene, told: Callable[[Object], str]) -> Question:
+    return Question(TASKS[token], tuple(_box(t, told(t)) for t in scene.objects))
+
+
 def _grounding(scene: Scene, rng: np.random.Generator) -> Question:
     """A caption of what is there, sometimes less, sometimes with what is not there, in any order."""
     groups = list(_groups(scene.objects).items())
@@ -212,10 +220,10 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
     "<DETAILED_CAPTION>": lambda s, _: _texts("<DETAILED_CAPTION>", detailed_caption(s)),
     "<MORE_DETAILED_CAPTION>": lambda s, _: _texts("<MORE_DETAILED_CAPTION>", paragraph(s)),
     "<OCR>": lambda s, _: _texts("<OCR>", "\n".join(w.text for w in s.words)),
-    "<OCR_WITH_REGION>": lambda s, _: Question(TASKS["<OCR_WITH_REGION>"], tuple(Quad(label=w.text, quad=w.quad) for w in s.words)),
-    "<OD>": lambda s, _: Question(TASKS["<OD>"], tuple(_box(t, t.category) for t in s.objects)),
-    "<DENSE_REGION_CAPTION>": lambda s, _: Question(TASKS["<DENSE_REGION_CAPTION>"], tuple(_box(t, described(t, s)) for t in s.objects)),
-    "<REGION_PROPOSAL>": lambda s, _: Question(TASKS["<REGION_PROPOSAL>"], tuple(_box(t, "") for t in s.objects)),
+    "<OCR_WITH_REGION>": lambda s, _: _quads(s),
+    "<OD>": lambda s, _: _boxes("<OD>", s, lambda t: t.category),
+    "<DENSE_REGION_CAPTION>": lambda s, _: _boxes("<DENSE_REGION_CAPTION>", s, lambda t: described(t, s)),
+    "<REGION_PROPOSAL>": lambda s, _: _boxes("<REGION_PROPOSAL>", s, lambda _: ""),
     "<CAPTION_TO_PHRASE_GROUNDING>": _grounding,
     "<REFERRING_EXPRESSION_SEGMENTATION>": _referring,
     "<REGION_TO_SEGMENTATION>": _on_object("<REGION_TO_SEGMENTATION>", lambda t, _: Polygon(polygons=t.polygons)),
