@@ -21,8 +21,8 @@ def answer(task: Task, annotations: Iterable[Annotation], size: tuple[int, int])
 
     Raises ValueError for what could not be read back: an annotation that the task's grammar cannot hold, more than
     one text or an empty one, a polygon without rings or a ring without three points, a label that holds a control,
-    structure or location token or a lone surrogate, a shape without a label after one that has a label (it would be read as another of
-    that label), and a phrase that grounding leaves out as a filler.
+    structure or location token or a lone surrogate, a shape without a label after one that has a label (it would be
+    read as another of that label), and a phrase that grounding leaves out as a filler.
     """
     annotations = list(annotations)
     if task.gives is Gives.TEXT and len(annotations) > 1:

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prompts.tasks import ADDED_TOKENS, CONTROL, IMAGE
 from prompts.vocabulary import Token, Vocabulary, byte_alphabet, classify, special_in, tokens_of
@@ -100,3 +101,27 @@ def test_text_without_a_special_token_is_one_run_of_letters(text):
 def test_a_special_token_is_found_within_text(before, token, after):
     before = before.replace("<", "")
     assert special_in(before + token + after) == token
+
+
+def test_a_tokenizers_ids_are_read_as_the_text_they_were_made_from():
+    alphabet = {token: i for i, token in enumerate(byte_alphabet())}
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet | {"ca": 256, "Ġca": 257}, merges=[("c", "a"), ("Ġ", "ca")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([*CONTROL, *ADDED_TOKENS])
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    vocabulary = Vocabulary(tokenizer.get_vocab(), added)
+    text = "<s>a cat, naïve 🐈<loc_0><loc_999><sep>देव<poly></s>"
+    read = [vocabulary[i] for i in tokenizer.encode(text).ids]
+    assert Token(letters=b" ca") in read
+    assert joined(read) == joined(tokens_of(text))
+
+
+def joined(tokens):
+    """Runs of letters made one, since how a text is cut into letters is the tokenizer's own affair."""
+    parts = []
+    for token in tokens:
+        if token.letters is not None and parts and parts[-1].letters is not None:
+            parts[-1] = Token(letters=parts[-1].letters + token.letters)
+        else:
+            parts.append(token)
+    return parts
