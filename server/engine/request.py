@@ -52,11 +52,11 @@ class Result:
     timing: Timing = Timing()
 
 
-class Cancelled(Exception):
+class Cancelled(Exception):  # noqa: N818
     """The request was cancelled before it finished."""
 
 
-class Overloaded(Exception):
+class Overloaded(Exception):  # noqa: N818
     """Too many requests wait already; try again in `retry_after` seconds."""
 
     def __init__(self, waiting: int, retry_after: float) -> None:
@@ -65,13 +65,13 @@ class Overloaded(Exception):
         self.retry_after = retry_after
 
 
-class InvalidRequest(ValueError):
-    """A request the model cannot take; `field` names the part at fault: text, max_new_tokens, num_beams."""
+class InvalidRequest(ValueError):  # noqa: N818
+    """A request the model cannot take; `field` names the part at fault, as in `Request`."""
 
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
         self.field = field
 
 
-class Closed(Exception):
+class Closed(Exception):  # noqa: N818
     """The engine is shutting down and takes no more requests."""

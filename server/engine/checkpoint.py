@@ -1,0 +1,227 @@
+"""Checkpoints: a name or a path → a model, its tokenizer and how it wants to be asked.
+
+Four kinds load: `seedling`, which comes with florist; transformers' native layout, from the hub or a folder;
+Microsoft's remote-code layout, converted as it is read, its code never run; and what fine-tuning saved, native again.
+"""
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from torch import Tensor
+from transformers import Florence2Config, Florence2ForConditionalGeneration
+
+from prompts.vocabulary import Vocabulary
+from server.engine import conversion, vision, weights
+from server.engine.generation import PUBLISHED, GenerationConfig, warn_of_ignored
+from server.engine.tokenizer import Tokenizer
+from server.engine.vision import Preprocessing
+from server.engine.weights import CheckpointError
+
+__all__ = ["SEEDLING", "Checkpoint", "CheckpointError", "load"]
+
+SEEDLING = "seedling"
+_SEEDLING_FOLDER = Path(__file__).parent / "seedling"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LISTED = 8  # names in an error; a layout gone wrong has hundreds
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded model and all that belongs to it.
+
+    `generation`: its own settings, `max_new_tokens` set. `image_tokens`: the encoder's places that a picture takes.
+    `max_prompt_tokens`: what is left of them for `<s>`, prompt, `</s>`. `max_new_tokens`: the decoder's positions, and
+    so the longest answer. `unused` [V]: true for ids that stand for no token. `sha256`: of the weight files.
+    """
+
+    name: str
+    model: Florence2ForConditionalGeneration
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    preprocessing: Preprocessing
+    generation: GenerationConfig
+    image_tokens: int
+    max_prompt_tokens: int
+    max_new_tokens: int
+    unused: Tensor
+    sha256: str
+
+
+def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Loads a checkpoint by name (`seedling`, a hub id) or path onto a device, its weights turned into `dtype`.
+
+    Raises CheckpointError, which says what to do.
+    """
+    folder = locate(name)
+    config, settings = _json(folder, "config.json"), _json(folder, "generation_config.json", optional=True)
+    if config.get("model_type") != "florence2":
+        raise CheckpointError(f"{name} is a {config.get('model_type')} model; florist serves Florence-2 only")
+    tokenizer = _tokenizer(name, folder)
+    state = weights.read(folder)
+    try:
+        microsoft = conversion.is_microsoft_config(config)
+        if microsoft:
+            # Microsoft's `generate` runs the inner BART, which its text_config rules: that goes first.
+            sources: list[dict[str, Any]] = [config["text_config"], settings, PUBLISHED]
+            rows = -(-max(len(tokenizer), config["text_config"]["vocab_size"]) // 64) * 64
+            config = conversion.native_config(config, rows) | {"image_token_id": tokenizer.image}
+        else:
+            warn_of_ignored(settings, f"{name}'s generation_config.json")
+            sources = [settings or PUBLISHED, config["text_config"]] if settings else [PUBLISHED, config["text_config"]]
+            # A model's config carries leftovers of generation settings too: only what every answer needs is taken.
+            sources[1] = {k: sources[1].get(k) for k in ("decoder_start_token_id", "eos_token_id")}
+        shape = Florence2Config.from_dict(config)
+        if conversion.is_microsoft(state):
+            state = conversion.to_native(state, shape.text_config.vocab_size)
+        preprocessing = _preprocessing(name, folder)
+        generation = GenerationConfig.read(*sources)
+        image_tokens = vision.image_tokens(shape, preprocessing)
+        model = _fill(name, shape, state, device, dtype)
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{error.args[0]!r} is missing from its config" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{name} is not a Florence-2 checkpoint that florist can load: {reason}") from error
+    if shape.image_token_id != tokenizer.image or len(tokenizer) > shape.text_config.vocab_size:
+        raise CheckpointError(
+            f"{name}'s tokenizer does not belong to its model: it has {len(tokenizer)} tokens and <image> is "
+            f"{tokenizer.image}, the model {shape.text_config.vocab_size} and {shape.image_token_id}; copy the right "
+            "tokenizer.json"
+        )
+    vocabulary = tokenizer.vocabulary()
+    known = set(tokenizer.ids.values())
+    positions = shape.text_config.max_position_embeddings
+    return Checkpoint(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        preprocessing=preprocessing,
+        generation=generation.within(positions),
+        image_tokens=image_tokens,
+        max_prompt_tokens=positions - image_tokens,
+        max_new_tokens=positions,
+        unused=torch.tensor([i not in known for i in range(shape.text_config.vocab_size)], device=device),
+        sha256=weights.sha256(folder),
+    )
+
+
+def locate(name: str) -> Path:
+    """The folder of a checkpoint, fetched from the hub where it is a hub id and not a folder here."""
+    if name == SEEDLING:
+        return _SEEDLING_FOLDER
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{name} is a file; name the folder that holds it, with config.json and tokenizer.json")
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"there is no folder {name}; name a folder, a hub id such as microsoft/Florence-2-base, or seedling"
+        )
+    try:
+        kept = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["*/*"]))
+        if not any(kept.glob("*.safetensors")):
+            kept = Path(snapshot_download(name, allow_patterns=["*.json", "*.bin"], ignore_patterns=["*/*"]))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise CheckpointError(
+            f"{name} is neither a folder here nor a model that the hub shows; check the name"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"{name} is no folder here, and the hub cannot be reached ({type(error).__name__}). Go online once to "
+            "fetch it, or copy the model's files into a folder and name that"
+        ) from error
+    return kept
+
+
+def _fill(
+    name: str, shape: Florence2Config, state: dict[str, Tensor], device: str | torch.device, dtype: torch.dtype
+) -> Florence2ForConditionalGeneration:
+    """A model of `shape` that holds exactly `state`.
+
+    Raises CheckpointError when a weight is missing, left over or of another shape.
+    """
+    tables = [state.pop(key) for key in conversion.TIED if key in state]
+    if tables:
+        if any(not torch.equal(tables[0], table) for table in tables[1:]):
+            raise CheckpointError(
+                f"{name}'s embedding and lm_head differ; Florence-2 ties them. Merge it again, lm_head left out"
+            )
+        state[conversion.SHARED] = tables[0]
+    with torch.device("meta"):
+        model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation="sdpa", dtype=dtype)
+    wanted = {k: v.shape for k, v in model.state_dict().items() if k == conversion.SHARED or k not in conversion.TIED}
+    faults = {
+        "missing": sorted(wanted.keys() - state.keys()),
+        "left over": sorted(state.keys() - wanted.keys()),
+        "of another shape": [
+            f"{k} {list(state[k].shape)} instead of {list(size)}"
+            for k, size in wanted.items()
+            if k in state and state[k].shape != size
+        ],
+    }
+    if any(faults.values()):
+        said = "; ".join(
+            f"{len(keys)} {fault}: {', '.join(keys[:_LISTED])}{' …' if len(keys) > _LISTED else ''}"
+            for fault, keys in faults.items()
+            if keys
+        )
+        raise CheckpointError(f"{name}'s weights do not fit its config. {said}")
+    ready = {k: v.to(device, dtype if v.is_floating_point() else None).contiguous() for k, v in state.items()}
+    model.load_state_dict(ready | dict.fromkeys(conversion.TIED, ready[conversion.SHARED]), strict=True, assign=True)
+    model.tie_weights()
+    if left := [k for k, v in (*model.named_parameters(), *model.named_buffers()) if v.is_meta]:
+        raise CheckpointError(f"{name} left {', '.join(left[:_LISTED])} without values; this is a fault of florist's")
+    return model.eval().requires_grad_(False)
+
+
+def _json(folder: Path, file: str, *, optional: bool = False) -> dict[str, Any]:
+    path = folder / file
+    if not path.exists():
+        if optional:
+            return {}
+        if (folder / "adapter_config.json").exists():
+            raise CheckpointError(f"{folder} holds an adapter, not a model; merge it into its base and save that")
+        raise CheckpointError(f"{folder} lacks {file}; name the folder of a whole checkpoint")
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); fetch it again") from error
+    if not isinstance(read, dict):
+        raise CheckpointError(f"{path} is not a JSON object; fetch it again")
+    return read
+
+
+def _tokenizer(name: str, folder: Path) -> Tokenizer:
+    if not (folder / "tokenizer.json").exists():
+        raise CheckpointError(
+            f"{folder} lacks tokenizer.json; copy it from the checkpoint that this one was tuned from"
+        )
+    try:
+        return Tokenizer.load(folder)
+    except ValueError as error:
+        raise CheckpointError(f"{name}'s tokenizer.json: {error}") from error
+
+
+def _preprocessing(name: str, folder: Path) -> Preprocessing:
+    """From preprocessor_config.json, or processor_config.json, where newer versions of transformers keep it."""
+    config = _json(folder, "preprocessor_config.json", optional=True)
+    config = config or _json(folder, "processor_config.json", optional=True).get("image_processor") or {}
+    if not config:
+        raise CheckpointError(
+            f"{folder} lacks preprocessor_config.json (or processor_config.json); copy it from the checkpoint that this "
+            "one was tuned from"
+        )
+    try:
+        return Preprocessing.read(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{name}'s picture preprocessing cannot be done: {error}") from error

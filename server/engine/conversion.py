@@ -1,0 +1,174 @@
+"""Microsoft's remote-code layout ↔ transformers' native layout: weights and config, both directions.
+
+Source: the checkpoints microsoft/Florence-2-* against transformers' `Florence2ForConditionalGeneration`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BartConfig, Florence2VisionConfig
+
+from server.engine.generation import GenerationConfig
+
+# (Microsoft, native), each a pattern and what it becomes; the first that fits a key is applied, whole keys aside.
+_BLOCKS = (
+    (r"\.(conv[12])\.fn\.dw\.", r".\1.", r"\.(conv[12])\.", r".\1.fn.dw."),
+    (r"\.(window|channel)_attn\.norm\.", r".norm1.", None, None),
+    (r"\.(window|channel)_attn\.fn\.", r".\1_attn.", r"\.(window|channel)_attn\.", r".\1_attn.fn."),
+    (r"\.ffn\.norm\.", ".norm2.", r"\.norm2\.", ".ffn.norm."),
+    (r"\.ffn\.fn\.net\.", ".ffn.", r"\.ffn\.", ".ffn.fn.net."),
+)
+_PROJECTOR = "model.multi_modal_projector."
+_BIAS = "language_model.final_logits_bias"
+SHARED = "model.language_model.shared.weight"
+# Names of the one embedding table; a file may hold any of them.
+TIED = (
+    SHARED,
+    "model.language_model.encoder.embed_tokens.weight",
+    "model.language_model.decoder.embed_tokens.weight",
+    "lm_head.weight",
+)
+
+
+def is_microsoft(keys: Mapping[str, Any]) -> bool:
+    """Whether these weights are in Microsoft's layout."""
+    return any(key.startswith(("language_model.", "vision_tower.")) for key in keys)
+
+
+def native_key(key: str) -> str:
+    """A name in Microsoft's layout → the native one; one that is unknown comes back as it is."""
+    if key.startswith("vision_tower.convs."):
+        return "model." + key.replace(".proj.", ".conv.")
+    if key.startswith("vision_tower."):
+        for pattern, native, _, _ in _BLOCKS:
+            if re.search(pattern, key):
+                return "model." + re.sub(pattern, native, key)
+        return "model." + key
+    if key == "image_projection":
+        return _PROJECTOR + "image_projection.weight"
+    if key.startswith("image_pos_embed."):
+        return _PROJECTOR + key.replace("image_pos_embed.", "image_position_embed.")
+    if key.startswith(("image_proj_norm.", "visual_temporal_embed.")):
+        return _PROJECTOR + key
+    if key.startswith("language_model.model."):
+        return key.replace("language_model.model.", "model.language_model.", 1)
+    return "lm_head.weight" if key == "language_model.lm_head.weight" else key
+
+
+def microsoft_key(key: str) -> str:
+    """The inverse of `native_key`."""
+    if key.startswith("model.vision_tower.convs."):
+        return key.removeprefix("model.").replace(".conv.", ".proj.")
+    if key.startswith("model.vision_tower."):
+        key = key.removeprefix("model.")
+        if ".norm1." in key:
+            return key.replace(".norm1.", ".window_attn.norm." if ".spatial_block." in key else ".channel_attn.norm.")
+        for _, _, pattern, microsoft in _BLOCKS:
+            if pattern and microsoft and re.search(pattern, key):
+                return re.sub(pattern, microsoft, key)
+        return key
+    if key == _PROJECTOR + "image_projection.weight":
+        return "image_projection"
+    if key.startswith(_PROJECTOR):
+        return key.removeprefix(_PROJECTOR).replace("image_position_embed.", "image_pos_embed.")
+    return (
+        "language_model.lm_head.weight"
+        if key == "lm_head.weight"
+        else key.replace("model.language_model.", "language_model.model.", 1)
+    )
+
+
+def to_native(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+    """Microsoft's weights → native ones. The embedding grows to `vocab_size` rows: Microsoft's has none for `<image>`.
+
+    Raises ValueError when final_logits_bias is not zero: the native model has no place for it.
+    """
+    if (bias := state.get(_BIAS)) is not None and bool((bias != 0).any()):
+        raise ValueError(f"{_BIAS} is not zero, and the native model has no such bias: florist cannot load it exactly")
+    native = {native_key(k): v.T.contiguous() if k == "image_projection" else v for k, v in state.items() if k != _BIAS}
+    for key in TIED:
+        if key in native and native[key].dim() == 2 and (missing := vocab_size - native[key].shape[0]) > 0:
+            table = native[key]
+            native[key] = torch.cat([table, table.new_zeros(missing, table.shape[1])])
+    return native
+
+
+def to_microsoft(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+    """The inverse of `to_native`, its embedding cut to `vocab_size` rows, with the zero final_logits_bias."""
+    microsoft = {
+        microsoft_key(k): v.T.contiguous() if k == _PROJECTOR + "image_projection.weight" else v
+        for k, v in state.items()
+    }
+    for key in map(microsoft_key, TIED):
+        if key in microsoft:
+            microsoft[key] = microsoft[key][:vocab_size].clone()
+    microsoft[_BIAS] = torch.zeros(1, vocab_size)
+    return microsoft
+
+
+def is_microsoft_config(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is in Microsoft's form."""
+    vision = config.get("vision_config") or {}
+    return "dim_embed" in vision or vision.get("model_type") == "davit"
+
+
+def native_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Microsoft's config.json → the native one, for an embedding of `vocab_size` rows.
+
+    Raises ValueError for what the native model does not do, KeyError for a config that lacks a part.
+    """
+    theirs, text = dict(config["vision_config"]), dict(config["text_config"])
+    sources = theirs.get("image_feature_source", ["spatial_avg_pool", "temporal_avg_pool"])
+    if list(sources) != ["spatial_avg_pool", "temporal_avg_pool"]:
+        raise ValueError(f"image_feature_source is {sources}; only spatial_avg_pool, temporal_avg_pool can be loaded")
+    if odd := [k for k in ("normalize_before", "add_final_layer_norm", "scale_embedding") if text.get(k)]:
+        raise ValueError(f"text_config sets {', '.join(odd)}, which no Florence-2 does and the native model cannot")
+    vision = {k: v for k, v in theirs.items() if k in _fields(Florence2VisionConfig)}
+    vision |= {
+        "model_type": "florence_vision",
+        "embed_dim": theirs["dim_embed"],
+        "max_temporal_embeddings": theirs["visual_temporal_embedding"]["max_temporal_embeddings"],
+        "max_position_embeddings": theirs["image_pos_embed"]["max_pos_embeddings"],
+    }
+    words = {k: v for k, v in text.items() if k in _fields(BartConfig)}
+    return {
+        "model_type": "florence2",
+        "text_config": words | {"model_type": "bart", "vocab_size": vocab_size},
+        "vision_config": vision,
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": True,
+    } | {k: config[k] for k in ("bos_token_id", "pad_token_id", "eos_token_id", "image_token_id") if k in config}
+
+
+def microsoft_config(config: Mapping[str, Any], generation: GenerationConfig, vocab_size: int) -> dict[str, Any]:
+    """The inverse of `native_config`: Microsoft keeps the generation settings in its text_config."""
+    vision = {k: v for k, v in config["vision_config"].items() if k in _fields(Florence2VisionConfig)}
+    vision |= {
+        "model_type": "davit",
+        "dim_embed": vision.pop("embed_dim"),
+        "visual_temporal_embedding": {
+            "type": "COSINE",
+            "max_temporal_embeddings": vision.pop("max_temporal_embeddings"),
+        },
+        "image_pos_embed": {"type": "learned_abs_2d", "max_pos_embeddings": vision.pop("max_position_embeddings")},
+        "image_feature_source": ["spatial_avg_pool", "temporal_avg_pool"],
+    }
+    settings = {name: getattr(generation, name) for name in GenerationConfig.__slots__}
+    text = {k: v for k, v in config["text_config"].items() if k in _fields(BartConfig)}
+    return {
+        "model_type": "florence2",
+        "architectures": ["Florence2ForConditionalGeneration"],
+        "projection_dim": vision["projection_dim"],
+        "text_config": text | settings | {"vocab_size": vocab_size},
+        "vision_config": vision,
+        "vocab_size": vocab_size,
+        "is_encoder_decoder": True,
+    } | {k: config[k] for k in ("bos_token_id", "pad_token_id", "eos_token_id", "image_token_id") if k in config}
+
+
+def _fields(config: type) -> set[str]:
+    """The settings that a transformers config class itself declares, without those of every model."""
+    return set(config.__annotations__)
