@@ -100,6 +100,7 @@ RING, RING2 = (1, 2, 3, 4, 5, 6), (21, 22, 23, 24, 25, 26, 27, 28)
         (Gives.POLYGONS, f"<poly>{locs(*RING)}</poly><poly>{locs(*RING2)}</poly>", [("", [[*RING]]), ("", [[*RING2]])]),
         (Gives.POLYGONS, f"cat{locs(*RING)}dog{locs(*RING2)}", [("cat", [[*RING]]), ("dog", [[*RING2]])]),
         (Gives.POLYGONS, f"cat<poly>{locs(*RING)}<sep>{locs(*RING2)}</poly>", [("cat", [[*RING], [*RING2]])]),
+        (Gives.POLYGONS, f"<poly>{locs(*RING)}<sep>dog{locs(*RING2)}", [("", [[*RING]]), ("dog", [[*RING2]])]),
         # Wrappers that were not closed, or not opened.
         (Gives.POLYGONS, f"<poly>{locs(*RING)}<poly>{locs(*RING2)}", [("", [[*RING]]), ("", [[*RING2]])]),
         (Gives.POLYGONS, f"{locs(*RING)}</poly>{locs(*RING2)}", [("", [[*RING]]), ("", [[*RING2]])]),
@@ -263,6 +264,16 @@ def test_letters_that_are_no_utf8_are_marked(letters):
         answer = read(task, [Token(letters=letters), *tokens_of(rest)], SIZE)
         assert answer.annotations[0].label == letters.decode(errors="replace")
         assert "\ufffd" in answer.text
+
+
+def test_a_letter_cut_short_is_still_a_letter():
+    cut = Token(letters=b"\xc3")
+    answer = read(TASK[Gives.ANY], [cut, *tokens_of("<poly>" + locs(*RING))], SIZE)
+    assert answer.text == "\ufffd<poly>" + locs(*RING)
+    assert answer.annotations[0].label == "\ufffd"
+    # So it begins a label, and ends the box before it.
+    answer = read(TASK[Gives.BOXES], [*tokens_of("cat" + locs(1, 2)), cut, *tokens_of(locs(*A))], SIZE)
+    assert [(note.label, bins_of(note)) for note in answer.annotations] == [("\ufffd", A)]
 
 
 def test_the_text_of_an_answer_shows_all_but_control_tokens():

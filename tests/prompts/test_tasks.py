@@ -126,6 +126,7 @@ def test_a_fine_tuned_models_own_token_passes_through_literally(token):
     [
         ("caption", "<CAPTION>"),
         ("<caption>", "<CAPTION>"),
+        ("<CAPTON>", "<CAPTION>"),
         ("<OD", "<OD>"),
         ("<od>", "<OD>"),
         ("<DETAILED_CAPTIONS>", "<DETAILED_CAPTION>"),
