@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
@@ -87,7 +93,17 @@ def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: tor
         model = _fill(name, shape, state, device, dtype)
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(f"{name} does not fit into the memory of {device}: {error}") from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+        StrictDataclassError,
+    ) as error:
         reason = f"{error.args[0]!r} is missing from its config" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{name} is not a Florence-2 checkpoint that florist can load: {reason}") from error
     if shape.image_token_id != tokenizer.image or len(tokenizer) > shape.text_config.vocab_size:
@@ -218,8 +234,8 @@ def _preprocessing(name: str, folder: Path) -> Preprocessing:
     config = config or _json(folder, "processor_config.json", optional=True).get("image_processor") or {}
     if not config:
         raise CheckpointError(
-            f"{folder} lacks preprocessor_config.json (or processor_config.json); copy it from the checkpoint that this "
-            "one was tuned from"
+            f"{folder} lacks preprocessor_config.json (or processor_config.json); copy it from the checkpoint that "
+            "this one was tuned from"
         )
     try:
         return Preprocessing.read(config)

@@ -99,7 +99,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey(values: np.ndarray, mode: str) -> Image.Image:
-    """Grey of more than 8 bits → RGB of 8. 16 bits by their full range; 32 bits and floats by what they seem to hold."""
+    """Grey of more than 8 bits → RGB of 8. 16 bits by their full range, 32 and floats by what they hold."""
     values = np.nan_to_num(values.astype(np.float64), nan=0.0)
     low, high = 0.0, 65535.0
     if mode == "F":

@@ -1,0 +1,44 @@
+"""The checkpoints that the engine is tested with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import MIXED, save, tiny_model
+from transformers.utils import logging
+
+from server.engine import checkpoint as checkpoints
+from server.engine.checkpoint import Checkpoint
+
+logging.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """The machine is shared, and tiny models lose time on threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("checkpoints") / "tiny", tiny_model())
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Checkpoint:
+    return checkpoints.load(str(tiny_folder))
+
+
+@pytest.fixture(scope="session", params=[MIXED, 2, 16, 0, "seedling"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Checkpoints whose answers are held against transformers': random ones by seed, and the seedling itself."""
+    if request.param == "seedling":
+        if not (checkpoints.locate("seedling") / "model.safetensors").exists():
+            pytest.skip("the seedling has not been trained yet")
+        return checkpoints.load("seedling")
+    folder = tmp_path_factory.mktemp("checkpoints") / str(request.param)
+    return checkpoints.load(str(save(folder, tiny_model(request.param))))

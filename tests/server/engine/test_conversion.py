@@ -1,0 +1,248 @@
+"""Microsoft's layout ↔ the native one, both directions, at tiny size."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reference
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import picture, save, tiny_model, tiny_tokenizer
+from torch import Tensor
+
+from prompts.tasks import ADDED_TOKENS
+from server.engine import checkpoint as checkpoints
+from server.engine import conversion
+from server.engine.checkpoint import Checkpoint, CheckpointError
+
+IMAGE = tiny_tokenizer().token_to_id("<image>")  # Microsoft's embedding ends before it
+
+# Names as they stand in microsoft/Florence-2-base, and what the native model calls them.
+NAMES = {
+    "vision_tower.convs.2.proj.weight": "model.vision_tower.convs.2.conv.weight",
+    "vision_tower.convs.2.norm.bias": "model.vision_tower.convs.2.norm.bias",
+    "vision_tower.blocks.2.8.spatial_block.conv1.fn.dw.weight": "model.vision_tower.blocks.2.8.spatial_block.conv1.weight",
+    "vision_tower.blocks.0.0.spatial_block.window_attn.norm.weight": "model.vision_tower.blocks.0.0.spatial_block.norm1.weight",
+    "vision_tower.blocks.0.0.spatial_block.window_attn.fn.qkv.bias": (
+        "model.vision_tower.blocks.0.0.spatial_block.window_attn.qkv.bias"
+    ),
+    "vision_tower.blocks.0.0.spatial_block.conv2.fn.dw.bias": "model.vision_tower.blocks.0.0.spatial_block.conv2.bias",
+    "vision_tower.blocks.0.0.spatial_block.ffn.norm.weight": "model.vision_tower.blocks.0.0.spatial_block.norm2.weight",
+    "vision_tower.blocks.0.0.spatial_block.ffn.fn.net.fc1.weight": (
+        "model.vision_tower.blocks.0.0.spatial_block.ffn.fc1.weight"
+    ),
+    "vision_tower.blocks.3.0.channel_block.channel_attn.norm.bias": "model.vision_tower.blocks.3.0.channel_block.norm1.bias",
+    "vision_tower.blocks.3.0.channel_block.channel_attn.fn.proj.weight": (
+        "model.vision_tower.blocks.3.0.channel_block.channel_attn.proj.weight"
+    ),
+    "vision_tower.blocks.3.0.channel_block.ffn.fn.net.fc2.bias": "model.vision_tower.blocks.3.0.channel_block.ffn.fc2.bias",
+    "image_projection": "model.multi_modal_projector.image_projection.weight",
+    "image_proj_norm.weight": "model.multi_modal_projector.image_proj_norm.weight",
+    "image_pos_embed.row_embeddings.weight": "model.multi_modal_projector.image_position_embed.row_embeddings.weight",
+    "visual_temporal_embed.pos_idx_to_embed": "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed",
+    "language_model.model.shared.weight": "model.language_model.shared.weight",
+    "language_model.model.decoder.layers.5.encoder_attn.k_proj.weight": (
+        "model.language_model.decoder.layers.5.encoder_attn.k_proj.weight"
+    ),
+    "language_model.lm_head.weight": "lm_head.weight",
+}
+
+
+@pytest.mark.parametrize(("microsoft", "native"), NAMES.items(), ids=NAMES)
+def test_names_both_ways(microsoft: str, native: str) -> None:
+    assert conversion.native_key(microsoft) == native
+    assert conversion.microsoft_key(native) == microsoft
+
+
+def microsoft_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tiny model as Microsoft would have saved it."""
+    return conversion.to_microsoft(checkpoint.model.state_dict(), IMAGE)
+
+
+def microsoft_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    return conversion.microsoft_config(checkpoint.model.config.to_dict(), checkpoint.generation, IMAGE)
+
+
+def write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], tiny_folder: Path, *, pickled: bool) -> Path:
+    """A folder in Microsoft's layout: BART's tokenizer alone, no generation_config.json."""
+    folder.mkdir()
+    if pickled:
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        save_file({k: v.clone() for k, v in state.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(tiny_folder / "preprocessor_config.json", folder)
+    tiny_tokenizer(added=()).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_there_and_back_is_the_same(tiny: Checkpoint) -> None:
+    native = tiny.model.state_dict()
+    back = conversion.to_native(microsoft_state(tiny), native[conversion.SHARED].shape[0])
+    assert back.keys() == native.keys()
+    for key, value in native.items():
+        if key in conversion.TIED:  # the rows that Microsoft's embedding lacks come back as zeros
+            assert torch.equal(back[key][:IMAGE], value[:IMAGE])
+            assert not back[key][IMAGE:].any()
+        else:
+            assert torch.equal(back[key], value), key
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+@pytest.mark.parametrize("head", [True, False])
+def test_a_microsoft_folder_says_what_the_native_one_says(
+    tiny: Checkpoint, tiny_folder: Path, tmp_path: Path, pickled: bool, head: bool
+) -> None:
+    state = microsoft_state(tiny)
+    if not head:  # newer files lack it
+        del state["language_model.lm_head.weight"]
+    folder = write(tmp_path / "microsoft", state, microsoft_config(tiny), tiny_folder, pickled=pickled)
+    loaded = checkpoints.load(str(folder))
+    assert loaded.tokenizer.ids == tiny.tokenizer.ids
+    assert loaded.generation == tiny.generation  # from its text_config
+    asked = reference.request("<OD>", picture(), limit=12)
+    with torch.inference_mode():
+        inputs, start = reference.inputs(tiny, asked), torch.tensor([[2, 0, 5, 300]])
+        ours, theirs = (c.model(**inputs, decoder_input_ids=start).logits for c in (tiny, loaded))
+    assert torch.equal(ours[..., :IMAGE], theirs[..., :IMAGE])
+    assert reference.generate(loaded, asked) == reference.generate(tiny, asked, suppress_tokens=None)
+
+
+def test_shards(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny_folder, folder)
+    tiny.model.save_pretrained(folder, max_shard_size="100KB")
+    (folder / "model.safetensors").unlink()
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    assert torch.equal(
+        checkpoints.load(str(folder)).model.state_dict()["lm_head.weight"], tiny.model.state_dict()["lm_head.weight"]
+    )
+    next(folder.glob("*.safetensors")).unlink()
+    with pytest.raises(CheckpointError, match="lacks model-00001"):
+        checkpoints.load(str(folder))
+
+
+def test_what_is_missing_left_over_or_misshapen_is_listed(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    state = microsoft_state(tiny)
+    del state["image_projection"]
+    state["vision_tower.head.weight"] = torch.zeros(2)
+    state["image_proj_norm.bias"] = torch.zeros(7)
+    folder = write(tmp_path / "broken", state, microsoft_config(tiny), tiny_folder, pickled=False)
+    with pytest.raises(CheckpointError) as raised:
+        checkpoints.load(str(folder))
+    said = str(raised.value)
+    assert "1 missing: model.multi_modal_projector.image_projection.weight" in said
+    assert "1 left over: model.vision_tower.head.weight" in said
+    assert "image_proj_norm.bias [7] instead of [32]" in said
+
+
+def test_a_bias_on_the_logits_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    state = microsoft_state(tiny)
+    state["language_model.final_logits_bias"][0, 3] = 0.5
+    folder = write(tmp_path / "biased", state, microsoft_config(tiny), tiny_folder, pickled=True)
+    with pytest.raises(CheckpointError, match="final_logits_bias is not zero"):
+        checkpoints.load(str(folder))
+
+
+def test_an_untied_head_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    state = microsoft_state(tiny)
+    state["language_model.lm_head.weight"][5] += 1
+    folder = write(tmp_path / "untied", state, microsoft_config(tiny), tiny_folder, pickled=True)
+    with pytest.raises(CheckpointError, match="lm_head differ"):
+        checkpoints.load(str(folder))
+
+
+def test_the_published_config() -> None:
+    """The values of microsoft/Florence-2-large's config.json that shape the model."""
+    config = {
+        "model_type": "florence2",
+        "pad_token_id": 1,
+        "projection_dim": 1024,
+        "text_config": {
+            "vocab_size": 51289,
+            "activation_dropout": 0.1,
+            "activation_function": "gelu",
+            "add_bias_logits": False,
+            "add_final_layer_norm": False,
+            "attention_dropout": 0.1,
+            "classif_dropout": 0.1,
+            "d_model": 1024,
+            "decoder_attention_heads": 16,
+            "decoder_ffn_dim": 4096,
+            "decoder_layers": 12,
+            "decoder_start_token_id": 2,
+            "early_stopping": True,
+            "encoder_attention_heads": 16,
+            "encoder_ffn_dim": 4096,
+            "encoder_layers": 12,
+            "forced_bos_token_id": 0,
+            "forced_eos_token_id": 2,
+            "label2id": {"LABEL_0": 0},
+            "max_position_embeddings": 4096,
+            "no_repeat_ngram_size": 3,
+            "normalize_before": False,
+            "num_hidden_layers": 12,
+            "scale_embedding": False,
+            "num_beams": 3,
+        },
+        "vision_config": {
+            "model_type": "davit",
+            "drop_path_rate": 0.1,
+            "patch_size": [7, 3, 3, 3],
+            "patch_stride": [4, 2, 2, 2],
+            "patch_padding": [3, 1, 1, 1],
+            "patch_prenorm": [False, True, True, True],
+            "enable_checkpoint": False,
+            "dim_embed": [256, 512, 1024, 2048],
+            "num_heads": [8, 16, 32, 64],
+            "num_groups": [8, 16, 32, 64],
+            "depths": [1, 1, 9, 1],
+            "window_size": 12,
+            "projection_dim": 1024,
+            "visual_temporal_embedding": {"type": "COSINE", "max_temporal_embeddings": 100},
+            "image_pos_embed": {"type": "learned_abs_2d", "max_pos_embeddings": 50},
+            "image_feature_source": ["spatial_avg_pool", "temporal_avg_pool"],
+        },
+    }
+    assert conversion.is_microsoft_config(config)
+    native = conversion.native_config(config, 51328)
+    shape = checkpoints.Florence2Config.from_dict(native | {"image_token_id": 51289})
+    with torch.device("meta"):
+        model = checkpoints.Florence2ForConditionalGeneration._from_config(shape)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(770.2e6, abs=0.1e6)
+    assert native["vision_config"]["embed_dim"] == [256, 512, 1024, 2048]
+    assert "num_beams" not in native["text_config"]
+    back = conversion.microsoft_config(shape.to_dict(), checkpoints.GenerationConfig(num_beams=3), 51289)
+    for key, value in config["vision_config"].items():  # type: ignore[attr-defined]
+        assert key == "enable_checkpoint" or back["vision_config"][key] == value
+
+
+def test_other_image_features_are_refused(tiny: Checkpoint) -> None:
+    config = microsoft_config(tiny)
+    config["vision_config"]["image_feature_source"] = ["last_frame"]
+    with pytest.raises(ValueError, match="image_feature_source"):
+        conversion.native_config(config, 64)
+
+
+def test_added_tokens_keep_their_order(tiny: Checkpoint) -> None:
+    first = tiny.tokenizer.ids[ADDED_TOKENS[0]]
+    assert [tiny.tokenizer.ids[t] for t in ADDED_TOKENS] == list(range(first, first + len(ADDED_TOKENS)))
+
+
+def test_native_weights_beside_a_microsoft_config_load(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    """Each is told by its own form: tools convert one and forget the other."""
+    folder = write(tmp_path / "mixed", microsoft_state(tiny), microsoft_config(tiny), tiny_folder, pickled=True)
+    (folder / "pytorch_model.bin").unlink()
+    shutil.copy(tiny_folder / "model.safetensors", folder)
+    assert checkpoints.load(str(folder)).model.num_parameters() == tiny.model.num_parameters()
+    assert load_file(folder / "model.safetensors").keys() < tiny.model.state_dict().keys()
+
+
+def test_save_pretrained_reloads(tiny: Checkpoint, tmp_path: Path) -> None:
+    """What fine-tuning saves is a checkpoint again."""
+    tuned = tiny_model(5)
+    loaded = checkpoints.load(str(save(tmp_path / "tuned", tuned)))
+    for key, value in tuned.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[key], value)

@@ -1,0 +1,148 @@
+"""Token for token what transformers' `generate` says of each request alone, in mixed batches; and the model's scores."""
+
+from collections.abc import Sequence as Many
+from dataclasses import replace
+
+import pytest
+import reference
+import torch
+from tiny import picture
+from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
+
+from prompts.tasks import TASKS
+from server.engine import vision
+from server.engine.checkpoint import Checkpoint
+from server.engine.decoder import Batch, encode, forbid_repeats
+from server.engine.handle import Handle
+from server.engine.request import Request, Result
+from server.engine.sequence import Sequence, plan
+
+LIMITS = (24, 1, 9, 2, 40, 17)
+
+
+def questions(beams: int) -> list[Request]:
+    """Every task, on pictures of several shapes, with limits that differ."""
+    shapes = ((80, 60), (40, 90), (64, 64))
+    return [
+        reference.request(token, picture(i % 4, shapes[i % 3]), beams=beams, limit=LIMITS[i % len(LIMITS)])
+        for i, token in enumerate(TASKS)
+    ]
+
+
+def prepare(checkpoint: Checkpoint, requests: Many[Request]) -> tuple[list[Sequence], Batch]:
+    sequences = [Sequence(plan(r, checkpoint), checkpoint, Handle(lambda _: None)) for r in requests]
+    squashed = [checkpoint.preprocessing.squash(r.image) for r in requests]
+    with torch.inference_mode():
+        features = vision.image_features(checkpoint.model, checkpoint.preprocessing.normalise(squashed))
+        states, mask = encode(checkpoint.model, features, [s.plan.prompt for s in sequences])
+    return sequences, Batch(checkpoint.model, states, mask, [s.search for s in sequences], checkpoint.unused)
+
+
+def decode(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
+    """All requests in one batch."""
+    sequences, batch = prepare(checkpoint, requests)
+    with torch.inference_mode():
+        while batch.searches:
+            batch.step()
+    for sequence in sequences:
+        sequence.read()
+    return [s.result() for s in sequences]
+
+
+def assert_equal(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
+    results = decode(checkpoint, requests)
+    for asked, result in zip(requests, results, strict=True):
+        assert result.tokens == reference.generate(checkpoint, asked), (asked.task.token, asked.num_beams)
+    return results
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_tokens_equal_generate_alone(checkpoint: Checkpoint, beams: int) -> None:
+    checkpoint = replace(checkpoint, generation=replace(checkpoint.generation, no_repeat_ngram_size=3))
+    assert_equal(checkpoint, questions(beams))
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize(("beams", "length_penalty"), [(2, 1.0), (3, 2.0), (3, 0.0), (4, -1.0)])
+def test_every_kind_of_stopping(
+    tiny: Checkpoint, early_stopping: bool | str, beams: int, length_penalty: float
+) -> None:
+    settings = replace(tiny.generation, early_stopping=early_stopping, length_penalty=length_penalty)
+    assert_equal(replace(tiny, generation=settings), questions(beams)[:8])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"forced_bos_token_id": None},
+        {"forced_eos_token_id": None},
+        {"forced_bos_token_id": None, "forced_eos_token_id": None, "no_repeat_ngram_size": 0},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2},
+    ],
+    ids=str,
+)
+def test_each_rule_off_or_other(tiny: Checkpoint, settings: dict[str, int | None], beams: int) -> None:
+    assert_equal(replace(tiny, generation=replace(tiny.generation, **settings)), questions(beams)[:6])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_logprobs_equal_teacher_forcing(checkpoint: Checkpoint, beams: int) -> None:
+    for asked, result in zip(questions(beams), decode(checkpoint, questions(beams)), strict=True):
+        forced = reference.teacher_forced(checkpoint, asked, result.tokens)
+        assert result.logprobs == pytest.approx(forced, abs=1e-4)
+
+
+def test_the_tests_would_notice(tiny: Checkpoint) -> None:
+    """Lengths differ, the picture matters and the n-gram ban bites: without these, equality would mean little."""
+    results = decode(tiny, questions(1))
+    assert len({len(r.tokens) for r in results}) > 5
+    assert {"stop", "length"} == {r.finish for r in results}
+    one, other = (decode(tiny, [reference.request("<OD>", picture(i), beams=1, limit=20)])[0] for i in (0, 1))
+    assert one.tokens != other.tokens
+    free = replace(tiny, generation=replace(tiny.generation, no_repeat_ngram_size=0))
+    assert [r.tokens for r in decode(free, questions(1))] != [r.tokens for r in results]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rows_that_leave_change_nothing_for_the_rest(tiny: Checkpoint, beams: int) -> None:
+    asked = [q for q in questions(beams) if (q.max_new_tokens or 0) > 8]
+    whole = [r.tokens for r in decode(tiny, asked)]
+    for leave_at in (0, 1, 4):
+        sequences, batch = prepare(tiny, asked)
+        with torch.inference_mode():
+            for step in range(100):
+                if step == leave_at:
+                    batch.drop([s.search for s in sequences[::2] if not s.search.done])
+                if not batch.searches:
+                    break
+                batch.step()
+        for i, sequence in enumerate(sequences):
+            if i % 2:
+                assert [token for token, _ in sequence.search.settled] == whole[i]
+
+
+def test_ids_that_stand_for_nothing_never_come_out(tiny: Checkpoint) -> None:
+    assert int(tiny.unused.sum()) > 0
+    weight = tiny.model.model.language_model.shared.weight
+    before = weight.clone()
+    try:
+        weight[tiny.unused] *= 40  # what a padded row would have to hold to be the likeliest
+        for result in decode(tiny, questions(1)) + decode(tiny, questions(3)):
+            assert not any(tiny.unused[token] for token in result.tokens)
+    finally:
+        weight.copy_(before)
+
+
+def test_forbid_repeats_equals_transformers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for size in (1, 2, 3):
+        rows = torch.randint(0, 4, (5, 12), generator=generator)
+        scores = torch.randn(5, 6, generator=generator)
+        lengths = torch.tensor([12, 9, 1, 2, 5])
+        padded = rows.masked_fill(torch.arange(12) >= lengths[:, None], -1)
+        got = forbid_repeats(scores, padded, lengths, size)
+        for row in range(5):
+            alone = NoRepeatNGramLogitsProcessor(size)(rows[row : row + 1, : lengths[row]], scores[row : row + 1])
+            assert torch.equal(got[row], alone[0]), (size, row)

@@ -1,0 +1,125 @@
+"""Checkpoints small enough to test with: random weights, spread so wide that answers differ from prompt to prompt."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
+
+from prompts.tasks import ADDED_TOKENS
+from prompts.vocabulary import byte_alphabet
+
+MIXED = 13  # a seed whose answers end at all lengths
+SIDE = 64  # pixels; a grid of 2 × 2
+PUBLISHED = {
+    "num_beams": 3,
+    "no_repeat_ngram_size": 3,
+    "early_stopping": True,
+    "forced_bos_token_id": 0,
+    "forced_eos_token_id": 2,
+    "length_penalty": 1.0,
+    "decoder_start_token_id": 2,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def tiny_tokenizer(added: tuple[str, ...] = ADDED_TOKENS) -> Tokenizer:
+    """Control tokens, the 256 bytes and a few merges, then `added`: the order of BART's, at small size."""
+    control = ["<s>", "<pad>", "</s>", "<unk>"]
+    letters = sorted(byte_alphabet(), key=byte_alphabet().__getitem__)
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "a"), ("i", "n"), ("o", "b")]
+    ids = {token: i for i, token in enumerate([*control, *letters, *map("".join, merges)])}
+    built = Tokenizer(models.BPE(ids, merges, unk_token="<unk>"))
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*control, *added)])
+    return built
+
+
+def tiny_config(vocab_size: int, image_token: int) -> Florence2Config:
+    """A DaViT of four stages and a BART of 2 + 2 layers; more ids than tokens, as in padded checkpoints."""
+    return Florence2Config(
+        text_config={
+            "model_type": "bart",
+            "vocab_size": vocab_size,
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 96,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 2,
+            "forced_eos_token_id": 2,
+        },
+        vision_config={
+            "depths": [1, 1, 1, 1],
+            "embed_dim": [16, 16, 32, 32],
+            "num_heads": [2, 2, 4, 4],
+            "num_groups": [2, 2, 4, 4],
+            "window_size": 4,
+            "projection_dim": 32,
+            "max_temporal_embeddings": 8,
+            "max_position_embeddings": 8,
+        },
+        image_token_id=image_token,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+
+
+def tiny_model(seed: int = MIXED, vocab_size: int | None = None) -> Florence2ForConditionalGeneration:
+    tokenizer = tiny_tokenizer()
+    known = tokenizer.get_vocab_size()
+    config = tiny_config(vocab_size or -(-known // 64) * 64, tokenizer.token_to_id("<image>"))
+    torch.manual_seed(seed)
+    model = Florence2ForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "norm" not in name and value.dim() > 1:
+                value.normal_(std=0.25 if "shared" not in name else 0.5)
+            elif name.endswith("bias"):
+                value.normal_(std=0.1)
+        # A longer row of </s> is said more often: with some seeds answers end at all lengths, with others never.
+        model.model.language_model.shared.weight[2] *= 2
+    model.generation_config = GenerationConfig(**PUBLISHED)
+    return model
+
+
+def preprocessor_config(side: int = SIDE) -> dict[str, Any]:
+    """The hub's preprocessor_config.json, at another size."""
+    return {
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_center_crop": False,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 3,
+        "size": {"height": side, "width": side},
+    }
+
+
+def save(folder: Path, model: Florence2ForConditionalGeneration, tokenizer: Tokenizer | None = None) -> Path:
+    """A checkpoint folder in native layout."""
+    model.save_pretrained(folder)
+    (tokenizer or tiny_tokenizer()).save(str(folder / "tokenizer.json"))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor_config()))
+    return folder
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (80, 60)) -> Image.Image:
+    """Coarse coloured noise."""
+    colours = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
