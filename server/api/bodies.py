@@ -1,0 +1,115 @@
+"""A request's body, JSON or multipart form, as a PromptRequest and the picture's bytes."""
+
+from typing import Any
+
+import pydantic_core
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from server.api.problems import BAD_BODY, INVALID_REQUEST, UNSUPPORTED_TYPE, Problem, invalid
+from server.api.schemas import PromptRequest
+
+_FORM = "multipart/form-data"
+_FIELDS = 32  # more than there are, so that a wrong one is named rather than counted
+
+
+async def read(request: Request, most: int) -> tuple[PromptRequest, bytes | None]:
+    """The request, and the file of a form where it came with one. `most`: bytes of a form's field.
+
+    Raises Problem.
+    """
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    file: bytes | None = None
+    if content_type == _FORM:
+        fields, file = await _form(request, most)
+    elif content_type in ("application/json", "") or content_type.endswith("+json"):
+        fields = _json(await _all(request))
+    else:
+        raise Problem(
+            UNSUPPORTED_TYPE,
+            f"send application/json or {_FORM}, not {content_type[:80]!r}",
+            headers={"Accept": f"application/json, {_FORM}"},
+        )
+    try:
+        asked = PromptRequest.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False)) from None
+    given = [source for source in (asked.image, file, asked.image_url) if source]
+    if len(given) != 1:
+        detail = "send `image` or `image_url`, not both" if given else "send the picture as `image`"
+        raise Problem(INVALID_REQUEST, detail, "image")
+    return asked, file
+
+
+async def _all(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise _cut_short() from None
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        # Refuses what is no JSON though some parsers read it: NaN, Infinity, lone surrogates, endless nesting.
+        read = pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Problem(BAD_BODY, f"the body is not JSON: {error}; send an object in UTF-8") from None
+    if not isinstance(read, dict):
+        raise Problem(BAD_BODY, 'the body must be a JSON object, such as {"image": …, "task": "<OD>"}')
+    return read
+
+
+async def _form(request: Request, most: int) -> tuple[dict[str, Any], bytes | None]:
+    try:
+        form = await request.form(max_files=1, max_fields=_FIELDS, max_part_size=most)
+    except ClientDisconnect:
+        raise _cut_short() from None
+    except HTTPException as error:
+        raise Problem(BAD_BODY, f"the form cannot be read: {error.detail}") from None
+    except (ValueError, KeyError, LookupError) as error:  # the parser's own, on a boundary or charset gone wrong
+        raise Problem(BAD_BODY, f"the form cannot be read: {error}") from None
+    try:
+        return await _fields(form)
+    finally:
+        await form.close()
+
+
+async def _fields(form: FormData) -> tuple[dict[str, Any], bytes | None]:
+    fields: dict[str, Any] = {}
+    file: bytes | None = None
+    for name, value in form.multi_items():
+        if name in fields or (name == "image" and file is not None):
+            raise Problem(INVALID_REQUEST, f"{name[:80]} is there twice; send it once", name[:80])
+        if isinstance(value, UploadFile):
+            if name != "image":
+                raise Problem(INVALID_REQUEST, f"only `image` is a file; {name[:80]} is a field", name[:80])
+            file = await value.read()
+            if not file:
+                raise Problem(INVALID_REQUEST, "the picture's file is empty", "image")
+        elif name == "region":
+            fields[name] = _numbers(value)
+        elif name == "prompts":
+            fields[name] = _list(value)
+        elif value != "" or name == "task":
+            # A form sends its empty fields too.
+            fields[name] = value
+    return fields, file
+
+
+def _numbers(value: str) -> Any:
+    """`1,2,3,4` or `[1, 2, 3, 4]`."""
+    return [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",")] if value else None
+
+
+def _list(value: str) -> Any:
+    try:
+        return pydantic_core.from_json(value, allow_inf_nan=False)
+    except ValueError as error:
+        raise Problem(INVALID_REQUEST, f"prompts is not JSON: {error}; send a list of objects", "prompts") from None
+
+
+def _cut_short() -> Problem:
+    return Problem(BAD_BODY, "the body ended before its declared length")

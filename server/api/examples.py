@@ -1,0 +1,55 @@
+"""Examples for the OpenAPI that work as they stand: the picture is small enough to be pasted."""
+
+import base64
+import io
+from functools import cache
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+
+@cache
+def picture() -> bytes:
+    """A PNG of 64×48 pixels: a red ball and a blue house on a meadow."""
+    image = Image.new("RGB", (64, 48), (206, 229, 245))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 34, 64, 48), fill=(122, 178, 92))
+    draw.ellipse((8, 22, 26, 40), fill=(214, 52, 46))
+    draw.rectangle((38, 20, 56, 38), fill=(62, 104, 178))
+    draw.polygon([(35, 21), (47, 9), (59, 21)], fill=(150, 76, 48))
+    saved = io.BytesIO()
+    image.quantize(8).save(saved, "PNG", optimize=True)
+    return saved.getvalue()
+
+
+def body() -> dict[str, Any]:
+    """The request bodies of POST /v1/prompt, for OpenAPI's `requestBody`."""
+    image = base64.b64encode(picture()).decode()
+    asks: dict[str, tuple[str, dict[str, Any]]] = {
+        "detect": ("All objects", {"task": "<OD>"}),
+        "caption": ("A caption, sent as a data URL", {"task": "<CAPTION>"}),
+        "ground": ("Where a phrase is", {"task": "<CAPTION_TO_PHRASE_GROUNDING>", "text": "a red ball"}),
+        "region": ("What is in a region", {"task": "<REGION_TO_CATEGORY>", "region": [8, 22, 27, 41]}),
+        "several": (
+            "Several questions on one picture",
+            {"prompts": [{"task": "<OD>"}, {"task": "<REGION_TO_CATEGORY>", "region": [35, 9, 60, 39]}]},
+        ),
+    }
+    prefixes = {"caption": "data:image/png;base64,"}
+    return {
+        name: {"summary": summary, "value": {"image": prefixes.get(name, "") + image, **ask}}
+        for name, (summary, ask) in asks.items()
+    }
+
+
+ANSWER: dict[str, Any] = {
+    "model": "seedling",
+    "task": "<OD>",
+    "width": 64,
+    "height": 48,
+    "annotations": [{"kind": "box", "label": "ball", "score": 0.97, "box": [8.032, 22.104, 26.208, 40.056]}],
+    "text": "ball<loc_125><loc_460><loc_409><loc_834>",
+    "finish": "stop",
+    "dropped": [],
+    "timing": {"queue": 0.3, "encode": 21.5, "decode": 48.2, "total": 70.0},
+}

@@ -1,0 +1,33 @@
+"""The OpenAPI document: FastAPI's own, and the schemas that routes refer to by name."""
+
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from server.api.prompt import SCHEMAS
+from server.api.schemas import PromptRequest
+
+_ABOUT = """The labeling server for Florence-2: a picture and a prompt in; boxes, polygons, words and captions out.
+
+Every error is an RFC 9457 problem (`application/problem+json`) that says what to do."""
+
+
+def describe(app: FastAPI) -> None:
+    """Completes the document that `app` serves at /openapi.json."""
+    app.description = _ABOUT
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = plain()
+            modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+                (model, "validation" if model is PromptRequest else "serialization") for model in SCHEMAS
+            ]
+            _, named = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+            document.setdefault("components", {}).setdefault("schemas", {}).update(named["$defs"])
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,130 @@
+"""The questions of one request, under way: submitted together, answered or refused each on its own."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from PIL.Image import Image
+from starlette.types import Message
+
+from prompts.annotations import Annotation
+from prompts.tasks import TaskError, resolve
+from server.api.metrics import Metrics
+from server.api.problems import FAILED, INVALID_PROMPT, OVERLOADED, SHUTTING_DOWN, TIMED_OUT, Problem, busy
+from server.api.schemas import Answer, Prompt, answer, wanted
+from server.engine.handle import Handle
+from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+
+class Questions:
+    """Submits all prompts; each place holds a handle, or the problem that its prompt has."""
+
+    def __init__(
+        self, engine: "Engine", image: Image, prompts: Sequence[Prompt], metrics: Metrics, timeout: float
+    ) -> None:
+        """`timeout`: seconds from now for all. Raises Problem when too many wait already: then none is asked."""
+        self.engine, self.size, self.prompts, self.metrics = engine, image.size, list(prompts), metrics
+        self.timeout = timeout
+        self.ends = asyncio.get_running_loop().time() + timeout
+        self.places: list[Handle | Problem] = []
+        try:
+            for prompt in self.prompts:
+                self.places.append(self._submit(image, prompt))
+        except Overloaded as error:
+            self.cancel()
+            detail = f"{error.waiting} prompts wait already; ask again in {error.retry_after:.0f} s"
+            raise busy(OVERLOADED, detail, error.retry_after) from error
+        except Closed as error:
+            self.cancel()
+            raise busy(SHUTTING_DOWN, "it takes nothing new; ask again soon", 5) from error
+
+    def _submit(self, image: Image, prompt: Prompt) -> Handle | Problem:
+        try:
+            task = resolve(prompt.task)
+            asked = Request(image, task, prompt.text, prompt.region, prompt.max_new_tokens, prompt.num_beams)
+            return self.engine.submit(asked)
+        except (TaskError, InvalidRequest) as error:
+            self.metrics.prompt(prompt.task, "invalid")
+            return Problem(INVALID_PROMPT, str(error), error.field)
+        except Overloaded:
+            self.metrics.prompt(prompt.task, "overloaded")
+            raise
+
+    def raise_first(self) -> None:
+        """Raises the first place's problem, where it has one."""
+        if isinstance(self.places[0], Problem):
+            raise self.places[0]
+
+    async def answers(self, receive: Callable[[], Awaitable[Message]]) -> list[Answer | Problem] | None:
+        """All answers; None when the client left first, which `receive` tells."""
+        everything = asyncio.ensure_future(asyncio.gather(*map(self.answer, range(len(self.places)))))
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            both: set[asyncio.Future[Any]] = {everything, gone}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            return list(everything.result()) if everything.done() else None
+        finally:
+            self.cancel()
+            everything.cancel()
+            gone.cancel()
+            await asyncio.gather(everything, gone, return_exceptions=True)
+
+    async def answer(self, index: int) -> Answer | Problem:
+        """The answer in one place; never raises but when it is cancelled itself."""
+        place, prompt = self.places[index], self.prompts[index]
+        if isinstance(place, Problem):
+            return place
+        try:
+            async with asyncio.timeout_at(self.ends):
+                result = await place.result()
+        except asyncio.CancelledError:
+            self.metrics.prompt(prompt.task, "cancelled")
+            raise
+        except Exception as error:
+            place.cancel()
+            outcome, problem = self._blame(error)
+            self.metrics.prompt(prompt.task, outcome)
+            return problem
+        self.metrics.prompt(prompt.task, "answered", result)
+        return answer(self.engine.checkpoint.name, prompt, self.size, result)
+
+    async def annotations(self, index: int) -> AsyncIterator[Annotation]:
+        """The wanted annotations in one place, each the moment it closes. Ends early, silently, on a problem: `answer`
+        has it."""
+        place = self.places[index]
+        if isinstance(place, Problem):
+            return
+        try:
+            async for annotation in place.stream():
+                if wanted(self.prompts[index], annotation):
+                    yield annotation
+        except Exception:
+            return
+
+    def cancel(self) -> None:
+        """Gives up whatever is not done."""
+        for place in self.places:
+            if isinstance(place, Handle) and not place.done():
+                place.cancel()
+
+    def _blame(self, error: Exception) -> tuple[str, Problem]:
+        """What a failed prompt counts as, and what is answered."""
+        match error:
+            case TimeoutError():
+                detail = f"no answer within {self.timeout:g} s; ask for fewer prompts or a lower max_new_tokens"
+                return "timed_out", Problem(TIMED_OUT, detail)
+            case Closed() | Cancelled():
+                return "cancelled", busy(SHUTTING_DOWN, "it stopped before the answer was there; ask again soon", 5)
+        logger.error("a prompt failed", exc_info=error)
+        return "failed", Problem(FAILED, "the model failed on this prompt; tell the operator the request_id")
+
+
+async def _disconnect(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,134 @@
+"""What POST /v1/prompt takes and gives."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from prompts.annotations import Annotation
+from server.api import examples
+from server.api.problems import ProblemDetails
+from server.engine.request import Result
+
+Region = Annotated[
+    tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat],
+    Field(description="x1, y1, x2, y2 in pixels: the corners at the top left and bottom right."),
+]
+
+
+class Options(BaseModel):
+    """How an answer is generated, and which annotations of it are wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_score: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Annotations with a lower score are left out."
+    )
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=1_000_000, description="The longest answer, in tokens. None: as the checkpoint says."
+    )
+    num_beams: int | None = Field(
+        None, ge=1, le=1000, description="Beams of the search; 1 is greedy. None: as the checkpoint says."
+    )
+
+
+class Prompt(Options):
+    """One question."""
+
+    task: str = Field(description="A task token such as `<OD>`; GET /v1/tasks lists them.")
+    text: str | None = Field(None, description="What to look for, for the tasks that take text.")
+    region: Region | None = Field(None, description="For the tasks that take a region.")
+
+
+class PromptRequest(Options):
+    """One picture, and one question (`task` …) or several (`prompts`).
+
+    Options beside `prompts` hold for each prompt that does not set its own.
+    """
+
+    image: str | None = Field(None, description="The picture: base64, or a data URL.")
+    image_url: str | None = Field(
+        None, max_length=4096, description="Where the picture is, on servers that allow it. Instead of `image`."
+    )
+    task: str | None = Field(None, description="A task token such as `<OD>`; GET /v1/tasks lists them.")
+    text: str | None = Field(None, description="What to look for, for the tasks that take text.")
+    region: Region | None = Field(None, description="For the tasks that take a region.")
+    prompts: list[Prompt] | None = Field(None, min_length=1, description="Several questions on the one picture.")
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if (self.task is None) == (self.prompts is None):
+            raise ValueError("send either `task`, for one question, or `prompts`, a list of them")
+        if self.prompts is not None and (self.text is not None or self.region is not None):
+            raise ValueError("put `text` and `region` into the prompt that they belong to")
+        return self
+
+    def questions(self) -> list[Prompt]:
+        """Each question with all that holds for it."""
+        shared = {name: getattr(self, name) for name in Options.model_fields}
+        if self.prompts is None:
+            return [Prompt(task=self.task or "", text=self.text, region=self.region, **shared)]
+        unset = [{k: v for k, v in shared.items() if getattr(prompt, k) is None} for prompt in self.prompts]
+        return [prompt.model_copy(update=update) for prompt, update in zip(self.prompts, unset, strict=True)]
+
+
+class Timing(BaseModel):
+    """Milliseconds: waiting for a batch, in vision tower and encoder, in the decoder, and from first to last."""
+
+    queue: float
+    encode: float
+    decode: float
+    total: float
+
+
+class Unread(BaseModel):
+    """A part of the answer that makes no annotation, and why."""
+
+    what: str
+    reason: str
+
+
+class Answer(BaseModel):
+    """The answer to one question. Coordinates are pixels of a picture of `width` × `height`, as EXIF turns it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
+
+    model: str
+    task: str
+    width: int
+    height: int
+    annotations: list[Annotation]
+    text: str = Field(description="The model's answer as it said it, location tokens written out.")
+    finish: str = Field(description="stop: the model ended its answer; length: max_new_tokens ran out.")
+    dropped: list[Unread] = Field(description="What of the answer could not be used.")
+    timing: Timing
+
+
+class Answers(BaseModel):
+    """One entry a prompt, in their order; a prompt that failed has a problem there."""
+
+    results: list[Answer | ProblemDetails]
+
+
+def answer(model: str, prompt: Prompt, size: tuple[int, int], result: Result) -> Answer:
+    timing = result.timing
+    return Answer(
+        model=model,
+        task=prompt.task,
+        width=size[0],
+        height=size[1],
+        annotations=[note for note in result.annotations if wanted(prompt, note)],
+        text=result.text,
+        finish=result.finish,
+        dropped=[Unread(what=d.what, reason=d.reason) for d in result.dropped],
+        timing=Timing(
+            queue=round(timing.queue_ms, 3),
+            encode=round(timing.encode_ms, 3),
+            decode=round(timing.decode_ms, 3),
+            total=round(timing.total_ms, 3),
+        ),
+    )
+
+
+def wanted(prompt: Prompt, note: Annotation) -> bool:
+    """Whether an annotation's score is as high as the prompt asks; one without a score always is."""
+    return prompt.min_score is None or note.score is None or note.score >= prompt.min_score

@@ -1,0 +1,119 @@
+"""The one engine that a server has, and what state the server is in: loading, ready, failed, or draining."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import anyio
+
+from server.api.problems import LOADING, NO_MODEL, SHUTTING_DOWN, busy
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+
+class Serving:
+    """Loads the engine beside the event loop, hands it out, and counts the requests that hold it.
+
+    `on_failure` is called, with the reason, when the model cannot be loaded.
+    """
+
+    def __init__(self, settings: Settings, engine: "Engine | None" = None) -> None:
+        self.settings = settings
+        self.failure: str | None = None
+        self.draining = False
+        self.running = 0
+        # Decoding a picture takes a core, and up to hundreds of megabytes.
+        self.decoding = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self.on_failure: Callable[[str], None] = lambda reason: None
+        self._engine = engine
+        self._ours = engine is None
+        self._loading: asyncio.Task[None] | None = None
+
+    @property
+    def loaded(self) -> "Engine | None":
+        return self._engine
+
+    def engine(self) -> "Engine":
+        """The engine, for a new request. Raises Problem while it loads, once that failed, and as the server stops."""
+        if self.draining:
+            raise busy(SHUTTING_DOWN, "it answers what it has begun and takes nothing new; ask again soon", 5)
+        if self.failure:
+            raise busy(NO_MODEL, "its operator finds the reason in the log", 60)
+        if self._engine is None:
+            raise busy(LOADING, "the model is still being loaded; GET /readyz tells when it is there", 2)
+        return self._engine
+
+    @contextmanager
+    def work(self) -> Iterator[ExitStack]:
+        """Counts a request as running; who takes the stack over (`pop_all`) ends it by closing that."""
+        self.running += 1
+        with ExitStack() as stack:
+            stack.callback(self._done)
+            yield stack
+
+    def _done(self) -> None:
+        self.running -= 1
+
+    def start(self) -> None:
+        """Begins to load, unless an engine was given."""
+        if self._engine is None:
+            self._loading = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        settings = self.settings
+        loaded: Future[Engine] = Future()
+        # A daemon, unlike asyncio's own threads: a server told to stop does not wait for a download to end.
+        threading.Thread(target=_load, args=(settings, loaded), name="florist-load", daemon=True).start()
+        try:
+            self._engine = await asyncio.wrap_future(loaded)
+        except Exception as error:
+            self.failure = str(error) or type(error).__name__
+            expected = isinstance(error, ValueError | RuntimeError | OSError)
+            logger.error(
+                "the model %s cannot be loaded: %s", settings.model, self.failure, exc_info=None if expected else error
+            )
+            self.on_failure(self.failure)
+        else:
+            logger.info("the model %s is loaded on %s", settings.model, self._engine.device)
+
+    async def abandon(self) -> None:
+        """Gives up what still runs: those who wait are told that the server is shutting down."""
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close, drain=False)
+
+    async def stop(self) -> None:
+        """Closes the engine that was loaded here; one that was given stays its giver's."""
+        self.draining = True
+        if self._loading is not None:
+            self._loading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loading
+        if self._ours:
+            await self.abandon()
+
+
+def _load(settings: Settings, loaded: "Future[Engine]") -> None:
+    try:
+        from server.engine.engine import Engine  # brings torch, which takes seconds: /healthz answers meanwhile
+
+        loaded.set_result(
+            Engine.load(
+                settings.model,
+                device=settings.device,
+                dtype=settings.dtype,
+                max_batch=settings.max_batch,
+                max_waiting=settings.max_waiting,
+            )
+        )
+    except BaseException as error:
+        with suppress(InvalidStateError):  # nobody waits any more
+            loaded.set_exception(error)
