@@ -18,7 +18,7 @@ MAX_PIXELS = 64_000_000  # under the size at which Pillow itself begins to warn
 
 # Only formats whose decoders run in this process and that say by their first bytes what they are: EPS would start
 # Ghostscript, TGA claims anything.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _SHOWN = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000 or AVIF"
 # Other kinds that people send as pictures, by how they begin after `offset` bytes.
 _FOREIGN = (

@@ -1,4 +1,4 @@
-"""Token for token what transformers' `generate` says of each request alone, in mixed batches; and the model's scores."""
+"""Token for token what transformers' `generate` says of each request alone, in mixed batches; and its scores."""
 
 from collections.abc import Sequence as Many
 from dataclasses import replace

@@ -1,0 +1,85 @@
+"""Preprocessing against transformers' own, and the vision pass."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from PIL import Image
+from tiny import picture, preprocessor_config
+from transformers import Florence2Config
+
+from server.engine import vision
+from server.engine.checkpoint import Checkpoint
+from server.engine.vision import Preprocessing
+
+# microsoft/Florence-2-large's preprocessor_config.json, what matters of it.
+PUBLISHED: dict[str, Any] = {
+    "do_convert_rgb": None,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "do_center_crop": False,
+    "image_processor_type": "CLIPImageProcessor",
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "resample": 3,
+    "size": {"height": 768, "width": 768},
+    "crop_size": {"height": 768, "width": 768},
+}
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1, 1), (768, 768), (3, 900), (1600, 31)])
+def test_pixel_values_equal_transformers(tiny: Checkpoint, size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    preprocessing = Preprocessing.read(PUBLISHED)
+    got = preprocessing.normalise([preprocessing.squash(image)])
+    expected = reference.pixel_values(replace(tiny, preprocessing=preprocessing), image)
+    assert got.shape == (1, 3, 768, 768)
+    assert got.dtype == torch.float32
+    assert (got - expected).abs().max() < 1e-5
+
+
+def test_a_picture_of_another_mode_is_turned_into_rgb() -> None:
+    preprocessing = Preprocessing.read(preprocessor_config(8))
+    grey = Image.new("L", (5, 4), 77)
+    assert (preprocessing.squash(grey) == 77).all()
+    assert preprocessing.squash(grey).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": {"shortest_edge": 224}},
+        {"size": 768},
+        {"do_center_crop": True},
+        {"do_resize": False},
+        {"image_std": [0.2, 0.2]},
+        {"image_std": [0.2, 0.0, 0.2]},
+        {"resample": 99},
+    ],
+    ids=str,
+)
+def test_what_florence_does_not_do_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Preprocessing.read(PUBLISHED | change)
+
+
+def test_digests_tell_pictures_apart() -> None:
+    preprocessing = Preprocessing.read(preprocessor_config())
+    one, same, other = (vision.digest(preprocessing.squash(picture(i))) for i in (1, 1, 2))
+    assert one == same != other
+
+
+@pytest.mark.parametrize("side", [64, 96, 50])
+def test_image_tokens_are_what_the_tower_gives(tiny: Checkpoint, side: int) -> None:
+    preprocessing = Preprocessing.read(preprocessor_config(side))
+    with torch.inference_mode():
+        features = vision.image_features(tiny.model, preprocessing.normalise([preprocessing.squash(picture())]))
+    assert features.shape == (1, vision.image_tokens(tiny.model.config, preprocessing), 32)
+
+
+def test_published_sizes_make_577_tokens() -> None:
+    assert vision.image_tokens(Florence2Config(), Preprocessing.read(PUBLISHED)) == 577
