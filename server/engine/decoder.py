@@ -4,6 +4,7 @@ Each search holds `width` rows of the batch (a row a beam) and leaves it when it
 position, since a batch starts together.
 """
 
+import math
 from collections.abc import Collection, Sequence
 
 import torch
@@ -132,6 +133,10 @@ class Batch:
         rows = parents + torch.arange(0, logits.shape[0], width, device=logits.device)[:, None]
         own = logprobs[rows, tokens]
         columns = (parents.tolist(), tokens.tolist(), best.tolist(), own.tolist())
+        if any(math.isnan(score) for search in columns[2] for score in search):
+            raise FloatingPointError(
+                "the model gave what is not a number; its weights are broken or its type too narrow"
+            )
         return [[Candidate(*c) for c in zip(*search, strict=True)] for search in zip(*columns, strict=True)]
 
     def _constrain(self, scores: Tensor) -> Tensor:

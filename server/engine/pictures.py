@@ -100,14 +100,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _grey(values: np.ndarray, mode: str) -> Image.Image:
     """Grey of more than 8 bits → RGB of 8. 16 bits by their full range, 32 and floats by what they hold."""
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0)
-    low, high = 0.0, 65535.0
-    if mode == "F":
-        high = 1.0 if values.max() <= 1 else 255.0
-    if values.min() < low or values.max() > high:
-        low, high = values.min(), values.max()
-    scaled = (values - low) * (255 / max(high - low, 1e-300))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+    finite = values[np.isfinite(values)]
+    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    low, high = 0.0, 65535.0 if mode != "F" else 1.0 if most <= 1 else 255.0
+    if least < low or most > high:
+        low, high = least, most
+    scale = 255 / ((high - low) or 1.0)
+    values = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
+    return Image.fromarray(np.rint(values * scale - low * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
