@@ -1,0 +1,248 @@
+"""`florist`: serve, ask, label, and look up. What needs torch is imported by the command that runs a model."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
+from server import settings as settings_
+from server.options import with_settings
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
+    from server.engine.request import Request
+
+app = typer.Typer(
+    help="The labeling server for Florence-2: a picture and a prompt in; boxes, polygons, words and captions out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console, errors = Console(), Console(stderr=True)
+
+Model = Annotated[str | None, typer.Option(envvar="FLORIST_MODEL", help="seedling, a folder, or a hub id.")]
+Device = Annotated[str | None, typer.Option(envvar="FLORIST_DEVICE", help="auto, cpu, cuda, cuda:1 …")]
+Text = Annotated[str | None, typer.Option(help="What to look for, for the tasks that take text.")]
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    errors.print(f"[bold red]florist:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code)
+
+
+@app.command()
+@with_settings
+def serve(**given: Any) -> None:
+    """Serves a model over HTTP. Each option can be set as the environment variable beside it."""
+    try:
+        chosen = settings_.load(**given)
+    except settings_.SettingsError as error:
+        _fail(str(error))
+    from server.process import CannotListen, serve
+
+    try:
+        code = serve(chosen)
+    except CannotListen as error:
+        _fail(str(error))
+    raise typer.Exit(code)
+
+
+@app.command()
+def prompt(
+    picture: Annotated[Path, typer.Argument(help="The picture's file.")],
+    task: Annotated[str, typer.Argument(help="A task token such as '<OD>'; `florist tasks` lists them.")],
+    text: Text = None,
+    region: Annotated[str | None, typer.Option(help="x1,y1,x2,y2 in pixels, for the tasks that take a region.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Save the picture here with its labels drawn.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Asks one question about one picture."""
+    asked, corners = _task(task, text, region), _region(region)
+    from server.engine.pictures import PictureError, decode
+    from server.engine.request import InvalidRequest, Request
+
+    try:
+        data = picture.read_bytes()
+        image = decode(data, max_bytes=len(data))
+        asked.prompt(text, corners, image.size)
+    except OSError as error:
+        _fail(f"{picture}: {error.strerror or error}")
+    except PictureError as error:
+        _fail(f"{picture}: {error}")
+    except TaskError as error:
+        _fail(str(error))
+    with _engine(model, device) as engine:
+        try:
+            result = engine.submit(Request(image, asked, text, corners)).wait()
+        except InvalidRequest as error:
+            _fail(str(error))
+    if as_json:
+        notes = [note.model_dump() for note in result.annotations]
+        answer = {"model": engine.checkpoint.name, "task": task, "width": image.width, "height": image.height}
+        print(json.dumps({**answer, "annotations": notes, "text": result.text}, ensure_ascii=False, indent=2))
+    elif not result.annotations:
+        errors.print("nothing was found")
+    else:
+        _print(result.annotations)
+    if draw is not None:
+        from server import drawing
+
+        try:
+            drawing.draw(image, result.annotations).save(draw)
+        except (OSError, ValueError) as error:
+            _fail(f"{draw}: {getattr(error, 'strerror', None) or error}")
+
+
+@app.command()
+def label(
+    folder: Annotated[Path, typer.Argument(help="Pictures, in subfolders too.")],
+    task: Annotated[str, typer.Option(help="A task token such as '<OD>'.")],
+    out: Annotated[Path, typer.Option(help="Folder for annotations.json (COCO) and pictures/.")],
+    text: Text = None,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Labels a folder of pictures: a COCO file, and each picture with its labels drawn.
+
+    Exit code 0: all labelled; 1: some were skipped, as listed; 2: nothing could be done.
+    """
+    asked = _task(task, text)
+    if asked.takes is Takes.REGION:
+        _fail(f"{task} asks about a region of one picture; use `florist prompt`")
+    if not folder.is_dir():
+        _fail(f"there is no folder {folder}")
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from server import labeling
+    from server.engine.request import Request
+
+    paths = labeling.pictures_in(folder, besides=out)
+    if not paths:
+        _fail(f"there are no pictures in {folder}; their names end in {', '.join(sorted(labeling.SUFFIXES))}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(f"{out}: {error.strerror}")
+
+    def request(image: Any) -> "Request":
+        return Request(image, asked, text)
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with _engine(model, device) as engine, Progress(*columns, console=errors) as progress:
+        bar = progress.add_task(f"{task} by {engine.checkpoint.name}", total=len(paths))
+        try:
+            report = labeling.label(engine, paths, folder, out, request, asked, lambda: progress.advance(bar))
+        except OSError as error:
+            _fail(f"{out}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            _fail(f"interrupted; what was labelled is in {out / 'annotations.json'}", 130)
+    console.print(
+        f"{report.annotations} annotations on {report.labelled} pictures: {escape(str(out / 'annotations.json'))}",
+        soft_wrap=True,
+    )
+    if report.skipped:
+        errors.print(f"[bold red]skipped {len(report.skipped)}:[/]")
+        for name, reason in report.skipped.items():
+            errors.print(f"  {escape(name)}: {escape(reason)}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1 if report.labelled else 2)
+
+
+@app.command()
+def models() -> None:
+    """Lists the kinds of checkpoints that load, and those that are on this machine."""
+    from server import local
+
+    table = Table(title="Name one with --model; any folder of these kinds loads too.")
+    table.add_column("model", no_wrap=True)
+    table.add_column("kind")
+    table.add_column("here")
+    for row in local.models():
+        table.add_row(escape(row.name), row.kind, row.here)
+    console.print(table)
+
+
+@app.command()
+def tasks() -> None:
+    """Lists the tasks: what each takes, and what it gives."""
+    table = Table("task", "what", "takes", "gives")
+    for row in TASKS.values():
+        table.add_row(row.token, row.title, row.takes, row.gives)
+    console.print(table)
+
+
+@app.command()
+def key() -> None:
+    """Makes an API key. The server is given its hash; the key itself is shown once, here."""
+    from server.api.auth import new_key
+
+    made, hashed = new_key()
+    print(f"key   {made}\nhash  {hashed}")
+    errors.print("Start the server with FLORIST_API_KEYS=<hash>; send the key as `Authorization: Bearer <key>`.")
+
+
+def _task(token: str, text: str | None, region: str | None = None) -> Task:
+    """The task, and whether it gets what it takes: told before a model is loaded."""
+    try:
+        task = resolve(token)
+        if task.takes is not Takes.REGION and region is None:
+            task.prompt(text)
+    except TaskError as error:
+        _fail(str(error).replace("GET /v1/tasks (or `florist tasks`) lists", "`florist tasks` lists"))
+    return task
+
+
+def _region(region: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in region.split(",")) if region is not None else None
+    except ValueError:
+        _fail(f"--region is x1,y1,x2,y2 in pixels, such as 10,20,200,180; got {region!r}")
+
+
+def _engine(model: str | None, device: str | None) -> "Engine":
+    try:
+        chosen = settings_.load(model=model, device=device)
+    except settings_.SettingsError as error:
+        _fail(str(error))
+    with errors.status(f"loading {chosen.model} …"):
+        from server.engine.checkpoint import CheckpointError
+        from server.engine.engine import Engine
+
+        try:
+            return Engine.load(
+                chosen.model,
+                device=chosen.device,
+                dtype=chosen.dtype,
+                max_batch=chosen.max_batch,
+                max_waiting=chosen.max_waiting,
+            )
+        except CheckpointError as error:
+            _fail(str(error))
+
+
+def _print(annotations: Any) -> None:
+    if all(note.kind == "text" for note in annotations):
+        for note in annotations:
+            print(note.label)
+        return
+    table = Table("kind", "label", "score", "where, in pixels")
+    for note in annotations:
+        where = {"box": "box", "quad": "quad", "polygon": "polygons"}.get(note.kind)
+        places = getattr(note, where) if where else ()
+        shown = " | ".join(_numbers(ring) for ring in (places if note.kind == "polygon" else [places]))
+        table.add_row(note.kind, escape(note.label), "" if note.score is None else f"{note.score:.2f}", shown)
+    console.print(table)
+
+
+def _numbers(values: Any) -> str:
+    return " ".join(f"{value:.1f}" for value in values)
+
+
+if __name__ == "__main__":
+    app()
