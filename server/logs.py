@@ -16,9 +16,10 @@ _SHARED: list[structlog.typing.Processor] = [
 
 def configure(log_format: str = "auto", level: str = "info") -> None:
     """Sends all logging to stderr. `log_format`: auto, json or console; auto is console on a terminal."""
+    # Plain traces: structlog's own show local variables, and with them strangers' pictures.
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     ends: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )

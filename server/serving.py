@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class CannotLoad(Exception):  # noqa: N818
+    """The model cannot be loaded, for a reason that its operator can mend."""
+
+
 class Serving:
     """Loads the engine beside the event loop, hands it out, and counts the requests that hold it.
 
@@ -65,6 +69,7 @@ class Serving:
 
     def start(self) -> None:
         """Begins to load, unless an engine was given."""
+        self.draining = False
         if self._engine is None:
             self._loading = asyncio.create_task(self._load())
 
@@ -77,10 +82,8 @@ class Serving:
             self._engine = await asyncio.wrap_future(loaded)
         except Exception as error:
             self.failure = str(error) or type(error).__name__
-            expected = isinstance(error, ValueError | RuntimeError | OSError)
-            logger.error(
-                "the model %s cannot be loaded: %s", settings.model, self.failure, exc_info=None if expected else error
-            )
+            trace = None if isinstance(error, CannotLoad) else error
+            logger.error("the model %s cannot be loaded: %s", settings.model, self.failure, exc_info=trace)
             self.on_failure(self.failure)
         else:
             logger.info("the model %s is loaded on %s", settings.model, self._engine.device)
@@ -103,17 +106,28 @@ class Serving:
 
 def _load(settings: Settings, loaded: "Future[Engine]") -> None:
     try:
-        from server.engine.engine import Engine  # brings torch, which takes seconds: /healthz answers meanwhile
-
-        loaded.set_result(
-            Engine.load(
-                settings.model,
-                device=settings.device,
-                dtype=settings.dtype,
-                max_batch=settings.max_batch,
-                max_waiting=settings.max_waiting,
-            )
-        )
-    except BaseException as error:
-        with suppress(InvalidStateError):  # nobody waits any more
+        result, error = _engine(settings), None
+    except BaseException as raised:
+        result, error = None, raised
+    with suppress(InvalidStateError):  # nobody waits any more
+        if result is None:
             loaded.set_exception(error)
+        else:
+            loaded.set_result(result)
+
+
+def _engine(settings: Settings) -> "Engine":
+    # They bring torch, which takes seconds: /healthz answers meanwhile.
+    from server.engine.checkpoint import CheckpointError
+    from server.engine.engine import Engine
+
+    try:
+        return Engine.load(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_batch=settings.max_batch,
+            max_waiting=settings.max_waiting,
+        )
+    except CheckpointError as error:
+        raise CannotLoad(str(error)) from error

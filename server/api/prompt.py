@@ -39,12 +39,20 @@ _BODY: dict[str, Any] = {
     },
 }
 _ONE, _MANY = ({"$ref": f"#/components/schemas/{model.__name__}"} for model in (Answer, Answers))
+_EVENT = {  # OpenAPI 3.2's way to describe a stream, which readers of 3.1 pass over
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["annotation", "result", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 _ANSWERED: dict[str, Any] = {
     "description": "The answer to the one question, or `results`, one entry a prompt. With `stream`, events:"
     " `annotation` each the moment it closes, `result` with the whole at the end, or `error` with a problem.",
     "content": {
         "application/json": {"schema": {"anyOf": [_ONE, _MANY]}, "example": examples.ANSWER},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {"itemSchema": _EVENT},
     },
 }
 SCHEMAS = (PromptRequest, Answer, Answers, problems.ProblemDetails)  # for the OpenAPI, which refers to them above

@@ -79,6 +79,8 @@ def _target(url: str) -> httpx.URL:
         raise _refusal("this is not an address; it must be like https://example.org/cat.jpg") from None
     if target.scheme not in ("http", "https") or not target.host:
         raise _refusal("the address must begin with http:// or https:// and name a host")
+    if target.port is not None and not 0 < target.port < 65536:
+        raise _refusal("the address has a port that does not exist; it must be 1 to 65535")
     if target.userinfo:
         raise _refusal("the address holds a user name or password; take it out")
     return target

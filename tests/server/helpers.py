@@ -1,0 +1,127 @@
+"""Servers to test against: an engine that waits to be told, an app behind a socket, and the real process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from prompts.annotations import Annotation
+from server.engine.handle import Handle
+from server.engine.request import Closed, Overloaded, Request, Result
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 180.0  # seconds; the machine may be busy
+
+
+class StuckEngine:
+    """An engine whose requests wait until a test ends them; it takes `room` of them."""
+
+    def __init__(self, room: int = 100) -> None:
+        self.room = room
+        self.handles: list[Handle] = []
+        self.checkpoint = SimpleNamespace(name="stuck")
+        self.max_batch, self.max_waiting = 1, room
+
+    def submit(self, request: Request) -> Handle:
+        request.task.prompt(request.text, request.region, request.image.size)
+        waiting = sum(not handle.done() for handle in self.handles)
+        if waiting >= self.room:
+            raise Overloaded(waiting, 7.2)
+        handle = Handle(lambda handle: handle._cancel() and None)
+        self.handles.append(handle)
+        return handle
+
+    def stats(self) -> None:
+        return None
+
+    def close(self, *, drain: bool = True) -> None:
+        for handle in self.handles:
+            handle._fail(Closed("shut down"))
+
+    def close(self, *, drain: bool = True) -> None:
+        for handle in self.handles:
+            handle._fail(Closed("shut down"))
+
+    def finish(self, index: int, annotations: list[Annotation]) -> None:
+        self.handles[index]._stream(annotations)
+        self.handles[index]._finish(Result(annotations, "said", [2], [0.0], "stop"))
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The app behind a real socket, in a thread of this process; its URL."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+def connected(app: FastAPI, **options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://florist", timeout=PATIENCE, **options)
+
+
+class Process:
+    """`florist serve` as a user runs it."""
+
+    def __init__(self, log: Path, *options: str, **environment: str) -> None:
+        self.port, self.log = free_port(), log
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "server.cli", "serve", "--port", str(self.port), *options]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("FLORIST_")}
+        with log.open("wb") as file:
+            self.running = subprocess.Popen(
+                command, stdout=file, stderr=file, cwd=ROOT, env=clean | {"OMP_NUM_THREADS": "1"} | environment
+            )
+
+    def wait_ready(self) -> None:
+        until(lambda: self.running.poll() is not None or self.status("/readyz") == 200)
+        assert self.running.poll() is None, self.log.read_text()
+
+    def status(self, path: str) -> int:
+        try:
+            return httpx.get(self.url + path, timeout=5).status_code
+        except httpx.TransportError:
+            return 0
+
+    def terminate(self) -> None:
+        self.running.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        return self.running.wait(PATIENCE)
+
+    def kill(self) -> None:
+        if self.running.poll() is None:
+            self.running.kill()
+            self.running.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(true: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    """Waits until something holds."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.02)
