@@ -86,7 +86,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIX
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture in any of Pillow's modes → RGB. Raises ValueError for a mode that has no way there (LAB)."""
+    """A picture in any of Pillow's modes → RGB.."""
     if image.mode.startswith("I") or image.mode == "F":
         return _grey(np.asarray(image), image.mode)
     if image.has_transparency_data:

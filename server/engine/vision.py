@@ -60,12 +60,13 @@ class Preprocessing:
     def normalise(self, squashed: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
         """n squashed pictures → pixel values, fp32 [n, 3, height, width].
 
-        Equal to transformers' CLIPImageProcessor on Pillow to 1e-5.
+        Equal to transformers' CLIPImageProcessor on Pillow, to the bit.
         """
-        # Bytes cross to the device, a quarter of the floats.
-        pixels = torch.from_numpy(np.stack(squashed)).to(device).permute(0, 3, 1, 2).float()
+        # Bytes cross to the device, a quarter of the floats. Scaled in double, as transformers does: the last bit of a
+        # pixel can be the third digit of a feature.
+        pixels = torch.from_numpy(np.stack(squashed)).to(device).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
-        return ((pixels * self.scale - mean) / std).contiguous()
+        return (((pixels.double() * self.scale).float() - mean) / std).contiguous()
 
 
 def digest(squashed: np.ndarray) -> bytes:
