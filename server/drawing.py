@@ -60,13 +60,7 @@ def _with_shapes(scene: Image.Image, shapes: Sequence[Box | Quad | Polygon], sca
     thickness = max(2, round(2.5 * unit))
     names = list(dict.fromkeys(note.label for note in shapes))
     everything = _detections(shapes, names, scale)
-    fill, outline = sv.MaskAnnotator(color=_PALETTE, opacity=0.4), sv.PolygonAnnotator(_PALETTE, thickness)
-    for i, note in enumerate(shapes):
-        if isinstance(note, Polygon):
-            # One by one: a mask is as large as the picture.
-            one = everything[[i]]
-            one.mask = _mask(note, scale, scene.size)[None]
-            scene = outline.annotate(fill.annotate(scene, one), one)
+    scene = _with_polygons(scene, shapes, names, scale, thickness)
     for kind, annotator in (
         (Box, sv.BoxAnnotator(_PALETTE, thickness)),
         (Quad, sv.OrientedBoxAnnotator(_PALETTE, thickness)),
@@ -83,6 +77,21 @@ def _with_shapes(scene: Image.Image, shapes: Sequence[Box | Quad | Polygon], sca
         smart_position=True,
     )
     return labels.annotate(scene, everything[named], [_caption(shapes[i]) for i in named]) if named else scene
+
+
+def _with_polygons(
+    scene: Image.Image, shapes: Sequence[Box | Quad | Polygon], names: Sequence[str], scale: float, thickness: int
+) -> Image.Image:
+    # Ring by ring: supervision's polygon annotator traces masks, each as large as the picture, and loses thin ones.
+    pixels = np.asarray(scene)[:, :, ::-1].copy()  # its drawing functions have blue first
+    for note in shapes:
+        if isinstance(note, Polygon):
+            color = _PALETTE.by_idx(names.index(note.label))
+            for ring in _rings(note):
+                points = np.rint(ring * scale).astype(np.int32)
+                pixels = sv.draw_filled_polygon(pixels, points, color, opacity=0.4)
+                pixels = sv.draw_polygon(pixels, points, color, thickness)
+    return Image.fromarray(pixels[:, :, ::-1])
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int = 4, width: int = 400, gap: int = 16) -> Image.Image:
@@ -153,9 +162,3 @@ def _detections(shapes: Sequence[Box | Quad | Polygon], names: Sequence[str], sc
 def _rings(note: Box | Quad | Polygon) -> list[np.ndarray]:
     flat = [note.box] if isinstance(note, Box) else [note.quad] if isinstance(note, Quad) else note.polygons
     return [np.reshape(ring, (-1, 2)) for ring in flat]
-
-
-def _mask(note: Polygon, scale: float, size: tuple[int, int]) -> np.ndarray:
-    """[height, width], true inside any ring."""
-    rings = [np.rint(ring * scale).astype(np.int32) for ring in _rings(note)]
-    return np.logical_or.reduce([sv.polygon_to_mask(ring, size).astype(bool) for ring in rings])

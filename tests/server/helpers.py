@@ -50,10 +50,6 @@ class StuckEngine:
         for handle in self.handles:
             handle._fail(Closed("shut down"))
 
-    def close(self, *, drain: bool = True) -> None:
-        for handle in self.handles:
-            handle._fail(Closed("shut down"))
-
     def finish(self, index: int, annotations: list[Annotation]) -> None:
         self.handles[index]._stream(annotations)
         self.handles[index]._finish(Result(annotations, "said", [2], [0.0], "stop"))

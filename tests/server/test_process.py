@@ -16,7 +16,6 @@ from prompts.annotations import Box
 from server.api import examples
 from server.app import create_app
 from server.process import Server
-from server.process import Server
 from server.settings import Settings
 
 ASK = examples.body()["detect"]["value"]
