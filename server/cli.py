@@ -171,7 +171,10 @@ def models() -> None:
 @app.command()
 def tasks() -> None:
     """Lists the tasks: what each takes, and what it gives."""
-    table = Table("task", "what", "takes", "gives")
+    table = Table()
+    table.add_column("task", no_wrap=True)
+    for column in ("what", "takes", "gives"):
+        table.add_column(column)
     for row in TASKS.values():
         table.add_row(row.token, row.title, row.takes, row.gives)
     console.print(table)

@@ -52,8 +52,8 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Serves until told to stop; returns the exit code. Raises CannotListen."""
-    logs.configure(settings.log_format, settings.log_level)
     listener = _listen(settings.host, settings.port)
+    logs.configure(settings.log_format, settings.log_level)
     config = uvicorn.Config(
         create_app(settings),
         log_config=None,

@@ -8,6 +8,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+MAX_PROMPTS = 4096  # whatever the setting: so many are looked at before a request is refused
+
 # A list is written with commas, in the environment and on the command line alike.
 Commas = Annotated[tuple[str, ...], NoDecode]
 
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     max_batch: int = Field(16, ge=1, le=1024, description="Most prompts decoded together.")
     max_waiting: int = Field(256, ge=1, description="Most prompts that may wait; beyond them the answer is 503.")
-    max_prompts: int = Field(32, ge=1, description="Most prompts in one request.")
+    max_prompts: int = Field(32, ge=1, le=MAX_PROMPTS, description="Most prompts in one request.")
     max_text_length: int = Field(8192, ge=1, description="Longest text of a prompt, in characters.")
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="Largest request body, and largest fetched picture.")
     max_pixels: int = Field(64_000_000, ge=1, le=170_000_000, description="Most pixels of a picture (width × height).")

@@ -1,5 +1,6 @@
 """POST /v1/prompt: a picture and one question or several, answered at once or as they come."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -67,6 +68,7 @@ SCHEMAS = (PromptRequest, Answer, Answers, problems.ProblemDetails)  # for the O
         **problems.documented(
             problems.BAD_BODY,
             problems.UNAUTHORIZED,
+            problems.TOO_SLOW,
             problems.TOO_LARGE,
             problems.UNSUPPORTED_TYPE,
             problems.INVALID_REQUEST,
@@ -93,7 +95,12 @@ async def prompt(
     serving: Serving = request.app.state.serving
     engine = serving.engine()
     with serving.work() as work:
-        asked, file = await bodies.read(request, settings.max_body_bytes)
+        try:
+            async with asyncio.timeout(settings.timeout):
+                asked, file = await bodies.read(request, settings.max_body_bytes)
+        except TimeoutError:
+            detail = f"the body was not there within {settings.timeout:g} s; send a smaller picture"
+            raise problems.Problem(problems.TOO_SLOW, detail, headers={"Connection": "close"}) from None
         asks = asked.questions()
         _check(asked, settings)
         image = await pictures.picture(asked, file, settings, serving.decoding)

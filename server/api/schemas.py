@@ -8,6 +8,7 @@ from prompts.annotations import Annotation
 from server.api import examples
 from server.api.problems import ProblemDetails
 from server.engine.request import Result
+from server.settings import MAX_PROMPTS
 
 Region = Annotated[
     tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat],
@@ -34,7 +35,7 @@ class Options(BaseModel):
 class Prompt(Options):
     """One question."""
 
-    task: str = Field(description="A task token such as `<OD>`; GET /v1/tasks lists them.")
+    task: str = Field(max_length=100, description="A task token such as `<OD>`; GET /v1/tasks lists them.")
     text: str | None = Field(None, description="What to look for, for the tasks that take text.")
     region: Region | None = Field(None, description="For the tasks that take a region.")
 
@@ -49,10 +50,12 @@ class PromptRequest(Options):
     image_url: str | None = Field(
         None, max_length=4096, description="Where the picture is, on servers that allow it. Instead of `image`."
     )
-    task: str | None = Field(None, description="A task token such as `<OD>`; GET /v1/tasks lists them.")
+    task: str | None = Field(None, max_length=100, description="A task token such as `<OD>`; GET /v1/tasks lists them.")
     text: str | None = Field(None, description="What to look for, for the tasks that take text.")
     region: Region | None = Field(None, description="For the tasks that take a region.")
-    prompts: list[Prompt] | None = Field(None, min_length=1, description="Several questions on the one picture.")
+    prompts: list[Prompt] | None = Field(
+        None, min_length=1, max_length=MAX_PROMPTS, description="Several questions on the one picture."
+    )
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:

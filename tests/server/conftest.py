@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 import torch
 
 from server.app import create_app
@@ -18,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from helpers import Process, StuckEngine, connected
 from tiny import save, tiny_model
+
+# As the server's own: structlog's default shows the local variables of a trace, which takes seconds.
+structlog.configure([structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def problem(answered: httpx.Response, status: int, kind: str, field: str | None 
         ({"task": "detect cats"}, "invalid-prompt", "task"),
         ({"task": ""}, "invalid-prompt", "task"),
         ({"task": "<loc_5>"}, "invalid-prompt", "task"),
-        ({"task": "<OD>" * 100_000}, "invalid-prompt", "task"),
+        ({"task": "<OD>" * 100_000}, "invalid-request", "task"),
         ({"task": None}, "invalid-request", None),
         ({"task": 5}, "invalid-request", "task"),
         ({"prompts": [{"task": "<OD>"}]}, "invalid-request", None),

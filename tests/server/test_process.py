@@ -68,6 +68,16 @@ def test_a_client_gone_in_the_middle_of_its_body(stuck: StuckEngine) -> None:
         assert 'status="500"' not in httpx.get(f"{url}/metrics").text
 
 
+def test_a_body_that_never_comes_frees_its_place(stuck: StuckEngine) -> None:
+    app = create_app(Settings(timeout=0.3), stuck)  # type: ignore[arg-type]
+    with serving(app) as url:
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port or 0), PATIENCE) as client:
+            client.sendall(posted(b'{"image": ', length=1000))
+            assert client.recv(1000).startswith(b"HTTP/1.1 408")
+        assert app.state.serving.running == 0
+
+
 def test_a_body_too_large_is_told_so_though_it_is_still_being_sent() -> None:
     with serving(create_app(Settings(max_body_bytes=10_000), StuckEngine())) as url:  # type: ignore[arg-type]
         answered = httpx.post(f"{url}/v1/prompt", content=b"x" * 5_000_000, timeout=PATIENCE)
