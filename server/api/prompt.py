@@ -89,7 +89,8 @@ async def prompt(
     """Asks the model about a picture.
 
     Send `image` with `task` for one question, or with `prompts` for several. As JSON the picture is base64 or a data
-    URL; as a multipart form it is a file.
+    URL; as a multipart form it is a file: `curl -F image=@cat.jpg --form-string "task=<OD>"` (plain `-F` reads `<` as
+    "from a file").
     """
     settings: Settings = request.app.state.settings
     serving: Serving = request.app.state.serving
