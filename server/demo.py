@@ -1,4 +1,4 @@
-"""`make demo`: draw scenes that the model never saw, serve it, ask it over HTTP, label the folder, leave what to look at.
+"""`make demo`: draws scenes that the model never saw, serves it, asks it over HTTP, labels the folder: then look at it.
 
 Nothing here reaches into the server: it is started as a user starts it and asked as a client asks it.
 """
