@@ -1,6 +1,6 @@
 """The seedling from scratch: its tokenizer, its shape and its first values.
 
-A Florence-2 of 6.6 M parameters in transformers' native layout, so that whatever loads it loads the real ones.
+A Florence-2 of 6.7 M parameters in transformers' native layout, so that whatever loads it loads the real ones.
 """
 
 import copy

@@ -22,7 +22,10 @@ def location_targets(bins: Tensor, sigma: float, count: int = 1000) -> Tensor:
 
 
 def location_loss(logits: Tensor, bins: Tensor, sigma: float) -> Tensor:
-    """Cross entropy against `location_targets`, minus its floor, so that 0 is perfect. [n, 1000], [n] → scalar."""
+    """Cross entropy against `location_targets`, minus its floor, so that 0 is perfect. [n, 1000], [n] → scalar.
+
+    Within some 3σ of either end the target is a cut Gaussian, whose floor is lower: there perfect is down to -ln 2.
+    """
     if not len(bins):
         return logits.sum() * 0
     loss = -(location_targets(bins, sigma, logits.shape[-1]) * logits.log_softmax(-1)).sum(-1).mean()
@@ -39,15 +42,16 @@ class AnswerLoss:
 
 
 def answer_loss(logits: Tensor, labels: Tensor, first_location: int, sigma: float, count: int = 1000) -> AnswerLoss:
-    """The loss of teacher-forced answers. logits [batch, length, vocabulary], labels [batch, length], -100 ignored.
+    """The loss of teacher-forced answers. logits […, vocabulary], labels […], -100 ignored.
 
     Letters: plain cross entropy over the vocabulary. Locations: `location_loss` within the location rows, and the
     negative log share of probability that the location rows hold together.
     """
-    logits, labels = logits.flatten(0, 1), labels.flatten()
+    logits, labels = logits.flatten(0, -2), labels.flatten()
     placed = (labels >= first_location) & (labels < first_location + count)
     spelled = ~placed & (labels != IGNORE)
-    text = F.cross_entropy(logits[spelled].float(), labels[spelled])
+    letters = logits[spelled].float()
+    text = F.cross_entropy(letters, labels[spelled]) if len(letters) else letters.sum() * 0
     chosen = logits[placed].float()
     rows = chosen[:, first_location : first_location + count]
     kind = (chosen.logsumexp(-1) - rows.logsumexp(-1)).mean() if len(chosen) else chosen.sum() * 0

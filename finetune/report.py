@@ -4,6 +4,7 @@ Scenes of seeds 0, 1, 2 …, which training never draws; each asked all 15 tasks
 """
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from server.engine.engine import Engine, Handle
 
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
@@ -27,6 +27,8 @@ from finetune.datasets.scenes.scene import Scene
 from finetune.evaluate import Counts, auroc, box_iou, polygon_iou
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS
+from server.engine.engine import Engine
+from server.engine.handle import Handle
 from server.engine.request import Request
 
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}
@@ -115,9 +117,9 @@ class Marks:
         figures |= {name: float(np.mean(values)) for name, values in self.shares.items()}
         order = list(TASKS)
         figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
-        detection = self.counts.get("<OD> F1@0.5")
-        if detection:
-            figures["score: AUROC of right against wrong boxes"] = auroc(detection.scores)
+        ranking = auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
+        if not math.isnan(ranking):  # a figure that cannot be told is left out: JSON has no NaN
+            figures["score: AUROC of right against wrong boxes"] = ranking
         return figures
 
 

@@ -1,13 +1,16 @@
 """Teaches the seedling from scratch: `python -m finetune.train --out runs/seedling` (`make seedling`).
 
-Two stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
-together with the dense heads, locations' targets narrowing from σ 10 to 2.5 bins. Warm-up, a constant rate, and a
+Three stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
+together with the dense heads. `name`: the same with names before letters. Locations' targets narrow from σ 10 to 2.5
+bins. Warm-up, a constant rate, and a
 linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste.
 A stopped run goes on at its step when called again.
 """
 
 import json
+import math
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +35,8 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 @dataclass(frozen=True, slots=True)
 class Stage:
     """`prompts` questions a picture (0: dense targets alone); `sigma` in bins, from the start to two thirds of the
-    stage; `dense`: the weight of the dense heads beside the answers; `cooldown`: the share of steps with a falling
+    stage; `dense` and `text`: the weights of the dense heads and of the answers' words; `reading` scales how
+    often words are asked to be read; `cooldown`: the share of steps with a falling
     rate."""
 
     name: str
@@ -44,12 +48,14 @@ class Stage:
     cooldown: float = 0.0
     sigma: tuple[float, float] = (10.0, 10.0)
     dense: float = 1.0
+    text: float = 1.0
+    reading: float = 1.0
     objects: tuple[int, int] = (1, 4)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the stage's own `step`, 0 … steps - 1."""
         left = (self.steps - step) / max(self.steps * self.cooldown, 1)
-        return self.rate * min(1.0, (step + 1) / self.warmup, left)
+        return self.rate * min(1.0, (step + 1) / max(self.warmup, 1), left)
 
     def sigma_at(self, step: int) -> float:
         """The width of the locations' targets, in bins; it narrows geometrically."""
@@ -65,7 +71,7 @@ class Steps(Dataset[Batch]):
         self.batches = [
             SceneBatches(
                 tokenizer, side=blueprint.PICTURE, grid=blueprint.GRID, pictures=stage.pictures,
-                prompts=stage.prompts, seed=seed * 10 + number, objects=stage.objects,
+                prompts=stage.prompts, seed=seed * 10 + number, objects=stage.objects, reading=stage.reading,
             )
             for number, stage in enumerate(stages)
         ]  # fmt: skip
@@ -110,7 +116,10 @@ class Teacher:
         )  # fmt: skip
 
     def step(self, batch: Batch, stage: Stage, within: int, decay: float = 0.998) -> dict[str, float]:
-        """One update; returns the parts of the loss."""
+        """One update; returns the parts of the loss.
+
+        Raises FloatingPointError, with the weights as they were, when the loss or its gradient is not finite.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = stage.rate_at(within)
         sigma = stage.sigma_at(within)
@@ -118,10 +127,12 @@ class Teacher:
             losses = self.losses(batch, stage, sigma)
         total = losses["total"]
         if not total.isfinite():
-            raise FloatingPointError(f"the loss is {float(total)}; the last checkpoint is good, lower the rate")
+            raise FloatingPointError(f"the loss is {total.item()}; the last checkpoint is good, lower the rate")
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(total)
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not norm.isfinite():
+            raise FloatingPointError(f"the gradient is {norm.item()}; the last checkpoint is good, lower the rate")
         self.optimizer.step()
         with torch.no_grad():
             # The average follows young weights closely and old ones slowly.
@@ -129,7 +140,7 @@ class Teacher:
             for name, value in self.model.state_dict().items():
                 if value.is_floating_point():
                     self.average[name].lerp_(value, weight)
-        return {name: float(value) for name, value in losses.items()} | {"sigma": sigma, "rate": stage.rate_at(within)}
+        return {name: value.item() for name, value in losses.items()} | {"sigma": sigma, "rate": stage.rate_at(within)}
 
     def losses(self, batch: Batch, stage: Stage, sigma: float) -> dict[str, Tensor]:
         """The parts of the loss on one batch, and their weighted sum as `total`."""
@@ -147,15 +158,32 @@ class Teacher:
         embedded = torch.cat([image[owner], inner.language_model.shared(prompts).to(image.dtype)], 1)
         mask = torch.cat([torch.ones_like(owner)[:, None].expand(-1, image.shape[1]), (prompts != 1).long()], 1)
         encoded = inner.language_model.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        shifted = torch.cat(
-            [torch.full_like(labels[:, :1], 2), labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE, 1)], 1
-        )
-        decoded = inner.language_model.decoder(
-            input_ids=shifted, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state
-        answer = answer_loss(self.model.lm_head(decoded), labels, self.first_location, sigma)
-        total = stage.dense * dense.total + answer.text + 0.7 * answer.location + answer.kind
+        decoded, taught = self._decoded(encoded, mask, labels)
+        answer = answer_loss(self.model.lm_head(decoded), taught, self.first_location, sigma)
+        total = stage.dense * dense.total + stage.text * answer.text + 0.7 * answer.location + answer.kind
         return {"total": total, **parts, "text": answer.text, "location": answer.location, "kind": answer.kind}
+
+    def _decoded(self, encoded: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's states for the tokens that are taught, and those tokens: [n, d], [n].
+
+        Short answers and long ones (polygons) go through apart, since padding costs as much as what it pads.
+        """
+        lengths = (labels != IGNORE).sum(1)
+        order = lengths.argsort()
+        states, tokens = [], []
+        for rows in order.split(math.ceil(len(order) * 0.7)):
+            own = labels[rows, : int(lengths[rows].max())]
+            start = torch.full_like(own[:, :1], self.model.config.text_config.decoder_start_token_id)
+            said = own[:, :-1].masked_fill(own[:, :-1] == IGNORE, self.model.config.text_config.pad_token_id)
+            out = self.model.model.language_model.decoder(
+                input_ids=torch.cat([start, said], 1),
+                encoder_hidden_states=encoded[rows],
+                encoder_attention_mask=mask[rows],
+                use_cache=False,
+            ).last_hidden_state
+            states.append(out[own != IGNORE])
+            tokens.append(own[own != IGNORE])
+        return torch.cat(states), torch.cat(tokens)
 
     def state(self) -> dict[str, Any]:
         """Everything a stopped run needs to go on."""
@@ -209,15 +237,16 @@ def train(out: Path, stages: list[Stage], *, seed: int = 0, every: int = 200, wo
         prefetch_factor=8 if workers else None,
     )
     model.train()
-    clock, sums = time.monotonic(), dict[str, float]()
+    clock, seen = time.monotonic(), defaultdict[str, list[float]](list)  # since the last line of the log
     for step, batch in enumerate(loader, first):
         number, within = steps.locate(step)
         stage = stages[number]
         parts = teacher.step(batch, stage, within)
-        sums = {k: sums.get(k, 0.0) + v for k, v in parts.items()}
+        for part, value in parts.items():
+            seen[part].append(value)
         if (step + 1) % 50 == 0:
-            mean = {k: round(v / 50, 4) for k, v in sums.items()}
-            pace = (time.monotonic() - clock) / 50
+            mean = {part: round(sum(values) / len(values), 4) for part, values in seen.items()}
+            pace = (time.monotonic() - clock) / len(seen["total"])
             left = (len(steps) - step - 1) * pace / 60
             line = {"step": step + 1, "stage": stage.name, **mean, "seconds": round(pace, 3)}
             with (out / "log.jsonl").open("a") as log:
@@ -226,24 +255,29 @@ def train(out: Path, stages: list[Stage], *, seed: int = 0, every: int = 200, wo
             print(
                 f"{stage.name} {step + 1}/{len(steps)}  {shown}  {pace:.2f} s a step, {left:.0f} min left", flush=True
             )
-            clock, sums = time.monotonic(), {}
+            clock = time.monotonic()
+            seen.clear()
         if (step + 1) % every == 0 or step + 1 == len(steps):
+            # The state last: a kill before it is whole leaves the old one, and going on from that writes both anew.
+            snapshot(teacher, out / "checkpoint")
             partial = out / "state.partial"
             torch.save({"step": step + 1, "teacher": teacher.state()}, partial)
-            partial.replace(out / "state.pt")  # a kill while writing leaves the last one whole
-            snapshot(teacher, out / "checkpoint")
+            partial.replace(out / "state.pt")
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run; called again, it goes on where it stopped.")],
-    look: Annotated[int, typer.Option(help="Steps of the first stage, dense targets alone.")] = 2600,
-    speak: Annotated[int, typer.Option(help="Steps of the second stage, all tasks.")] = 5000,
+    look: Annotated[int, typer.Option(help="Steps of the first stage, dense targets alone.")] = 2000,
+    speak: Annotated[int, typer.Option(help="Steps of the second stage, all tasks.")] = 800,
+    name: Annotated[int, typer.Option(help="Steps of the third stage, names before letters.")] = 1400,
     seed: Annotated[int, typer.Option(help="Seed of the first values and of the scenes.")] = 0,
 ) -> None:
     """Teaches the seedling from scratch."""
     stages = [
         Stage("look", look),
-        Stage("speak", speak, prompts=5, sigma=(10.0, 2.5), dense=0.3, cooldown=0.25),
+        Stage("speak", speak, prompts=5, sigma=(10.0, 5.0), dense=0.3),
+        # Reading comes last of all skills: until cells know letters, spelling is noise that drowns the names.
+        Stage("name", name, prompts=5, warmup=50, sigma=(5.0, 2.5), dense=0.3, text=2.0, reading=0.2, cooldown=0.4),
     ]
     train(out, stages, seed=seed)
 

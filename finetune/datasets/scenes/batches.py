@@ -22,6 +22,7 @@ from prompts.tasks import BOS, EOS
 
 # Seeds below this are for looking and testing: training starts above it and never sees them.
 TRAINING_SEEDS = 1_000_000
+READING = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
 # How often each task is asked; detection carries the others, since all of them must look and place.
 SHARES = {
     "<OD>": 4.0, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.2, "<REGION_TO_CATEGORY>": 1.2,
@@ -56,10 +57,13 @@ class SceneBatches(Dataset[Batch]):
         prompts: int,
         seed: int = 0,
         objects: tuple[int, int] = (1, 4),
+        reading: float = 1.0,
     ) -> None:
-        """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone."""
+        """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone; `reading`
+        scales the share of the tasks that read words."""
         self.tokenizer, self.side, self.grid = tokenizer, side, grid
         self.pictures, self.prompts, self.seed, self.objects = pictures, prompts, seed, objects
+        self.reading = reading
 
     def __getitem__(self, step: int) -> Batch:
         scenes, owner, asked, answered = [], [], [], []
@@ -70,7 +74,7 @@ class SceneBatches(Dataset[Batch]):
             words = (0, 0) if rng.random() < 0.35 else (1, 2)
             scene = draw(seed, objects=(0, 0) if empty else self.objects, words=words)
             scenes.append(scene)
-            for question in choose(scene, self.prompts, rng):
+            for question in choose(scene, self.prompts, rng, self.reading):
                 size = (scene.width, scene.height)
                 owner.append(i)
                 asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
@@ -78,7 +82,8 @@ class SceneBatches(Dataset[Batch]):
         labels = self._ids(answered)
         labels[labels == self.tokenizer.pad_token_id] = IGNORE
         pixels = torch.stack([pixels_of(s.image, self.side) for s in scenes])
-        return Batch(pixels, dense_targets(scenes, self.grid), torch.tensor(owner), self._ids(asked), labels)
+        owners = torch.tensor(owner, dtype=torch.long)
+        return Batch(pixels, dense_targets(scenes, self.grid), owners, self._ids(asked), labels)
 
     def _ids(self, texts: list[str]) -> Tensor:
         if not texts:
@@ -87,10 +92,10 @@ class SceneBatches(Dataset[Batch]):
         return torch.tensor(rows)
 
 
-def choose(scene: Scene, count: int, rng: np.random.Generator) -> list[questions.Question]:
+def choose(scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0) -> list[questions.Question]:
     """`count` questions of different tasks on a scene, by SHARES; fewer when the scene has less to ask about."""
     tokens = list(SHARES)
-    shares = np.array(list(SHARES.values()))
+    shares = np.array([share * (reading if token in READING else 1.0) for token, share in SHARES.items()])
     order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
     found: list[questions.Question] = []
     for i in order:

@@ -1,0 +1,32 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from finetune import blueprint
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.scene import Scene
+
+
+@pytest.fixture(scope="session")
+def words() -> PreTrainedTokenizerBase:
+    """The seedling's tokenizer."""
+    return blueprint.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def scenes() -> list[Scene]:
+    """Scenes of every kind: with and without objects and words, crowded and sparse."""
+    counts = [((0, 0), (0, 0)), ((0, 0), (1, 2)), ((1, 4), (0, 0)), *[((1, 4), (0, 2))] * 3]
+    return [draw(seed, objects=counts[seed % 6][0], words=counts[seed % 6][1]) for seed in range(60)]
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sums in one order, on the CPU."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

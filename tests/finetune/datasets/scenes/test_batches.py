@@ -1,0 +1,231 @@
+"""Batches by step: repeatable, never the report's scenes, and true to the scenes that they are made of."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerBase
+
+from finetune.datasets.scenes import batches as module
+from finetune.datasets.scenes.batches import (
+    SHARES,
+    TRAINING_SEEDS,
+    Batch,
+    SceneBatches,
+    choose,
+    dense_targets,
+    pixels_of,
+)
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.glyphs import CATEGORIES
+from finetune.datasets.scenes.scene import Object, Scene, Word
+from finetune.dense import LETTERS
+from finetune.losses import IGNORE
+from prompts import grammar, locations
+from prompts.tasks import BOS, EOS, TASKS
+from prompts.vocabulary import tokens_of
+
+SIDE, GRID = 96, 12
+
+
+def source(words: PreTrainedTokenizerBase, **changes: int) -> SceneBatches:
+    return SceneBatches(words, **({"side": SIDE, "grid": GRID, "pictures": 3, "prompts": 4, "seed": 0} | changes))
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    dense = batch.dense
+    return [batch.pixels, dense.classes, dense.boxes, dense.letters, batch.owner, batch.prompts, batch.labels]
+
+
+@pytest.fixture
+def seeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The seeds that are drawn, as they are drawn."""
+    drawn: list[int] = []
+    monkeypatch.setattr(module, "draw", lambda seed, **kinds: drawn.append(seed) or draw(seed, **kinds))
+    return drawn
+
+
+def test_a_step_is_one_batch_and_no_other(words: PreTrainedTokenizerBase) -> None:
+    one, again = source(words)[7], source(words)[7]
+    for a, b in zip(tensors(one), tensors(again), strict=True):
+        assert torch.equal(a, b)
+    for other in (source(words)[8], source(words, seed=1)[7]):
+        assert not torch.equal(one.pixels, other.pixels)
+
+
+def test_training_never_draws_the_reports_scenes_nor_one_twice(
+    words: PreTrainedTokenizerBase, seeds: list[int]
+) -> None:
+    for seed in (0, 1, 11):
+        for step in (0, 1, 2):
+            source(words, seed=seed, prompts=0)[step]
+    assert len(seeds) == len(set(seeds)) == 27
+    assert min(seeds) >= TRAINING_SEEDS
+
+
+def test_shapes_and_padding(words: PreTrainedTokenizerBase) -> None:
+    batch = source(words)[0]
+    assert batch.pixels.shape == (3, 3, SIDE, SIDE)
+    assert batch.pixels.dtype == torch.uint8
+    assert (batch.dense.classes.shape, batch.dense.boxes.shape) == ((3, GRID**2), (3, GRID**2, 4))
+    assert batch.dense.letters.shape == (3, GRID**2, 2)
+    assert batch.owner.tolist() == sorted(batch.owner.tolist())
+    assert len(batch.owner) == len(batch.prompts) == len(batch.labels)
+    assert set(batch.owner.tolist()) == {0, 1, 2}
+    ends = ((batch.prompts, words.pad_token_id), (batch.labels, IGNORE))
+    for rows, filler in ends:
+        assert (rows == filler).any()
+        for row in rows.tolist():
+            length = row.index(words.eos_token_id) + 1
+            assert row[0] == words.bos_token_id
+            assert filler not in row[:length]
+            assert set(row[length:]) <= {filler}
+    assert words.pad_token_id not in batch.labels
+
+
+def test_prompts_and_answers_stay_together(words: PreTrainedTokenizerBase) -> None:
+    """Every answer reads without complaint as one to its own prompt's task, and places what its picture holds."""
+    batch = source(words, pictures=4)[3]
+    wordings = {task.wording.split("{input}")[0].strip(): task for task in TASKS.values() if "{" not in task.wording}
+    detections = 0
+    for owner, prompt, label in zip(batch.owner, batch.prompts, batch.labels, strict=True):
+        asked = words.decode(prompt[prompt != words.pad_token_id]).removeprefix(BOS).removesuffix(EOS)
+        said = words.decode(label[label != IGNORE]).removeprefix(BOS).removesuffix(EOS)
+        task = wordings.get(asked)
+        if task is None:
+            continue
+        answer = grammar.read(task, tokens_of(said), (1000, 1000))
+        assert not answer.dropped
+        if task.token == "<OD>":
+            detections += 1
+            held = {CATEGORIES[k - 1] for k in batch.dense.classes[owner].unique().tolist() if k}
+            assert {note.label for note in answer.annotations} == held
+    assert detections
+
+
+def test_no_prompts_leave_dense_targets_alone(words: PreTrainedTokenizerBase) -> None:
+    asked, bare = source(words)[5], source(words, prompts=0)[5]
+    assert torch.equal(asked.pixels, bare.pixels)
+    assert torch.equal(asked.dense.classes, bare.dense.classes)
+    assert (bare.prompts.shape, bare.labels.shape, bare.owner.shape) == ((0, 0), (0, 0), (0,))
+    assert bare.owner.dtype == bare.labels.dtype == torch.long
+
+
+def test_shares_name_every_task() -> None:
+    assert set(SHARES) == set(TASKS)
+    assert min(SHARES.values()) > 0
+
+
+def test_chosen_questions_are_of_different_tasks(scenes: list[Scene]) -> None:
+    for number, scene in enumerate(scenes):
+        chosen = choose(scene, 5, np.random.default_rng(number))
+        assert len({question.task.token for question in chosen}) == len(chosen) == 5
+    bare = Scene(Image.new("RGB", (90, 90)), (), (), "red")
+    assert len(choose(bare, 15, np.random.default_rng(0))) == 10  # what can be asked of an empty picture
+    assert choose(bare, 0, np.random.default_rng(0)) == []
+
+
+@pytest.mark.parametrize("reading", [1.0, 0.25])
+def test_tasks_are_asked_by_their_shares(scenes: list[Scene], reading: float) -> None:
+    scene = next(s for s in scenes if s.objects and s.words)
+    rng = np.random.default_rng(0)
+    first = [choose(scene, 1, rng, reading)[0].task.token for _ in range(1500)]
+    shares = {token: share * (reading if "OCR" in token else 1) for token, share in SHARES.items()}
+    total = sum(shares.values())
+    for token, share in shares.items():
+        expected = share / total
+        assert first.count(token) / 1500 == pytest.approx(expected, abs=4 * (expected / 1500) ** 0.5), token
+
+
+def test_pixels_are_the_squashed_picture() -> None:
+    ramp = np.zeros((40, 80, 3), np.uint8)
+    ramp[:, 40:, 0] = 200  # the right half is red
+    ramp[20:, :, 2] = 100  # the lower half is blue
+    squashed = pixels_of(Image.fromarray(ramp), 16)
+    assert squashed.shape == (3, 16, 16)
+    assert [squashed[0, 4, 2], squashed[0, 4, 13]] == [0, 200]
+    assert [squashed[2, 2, 4], squashed[2, 13, 4]] == [0, 100]
+    assert not squashed[1].any()
+
+
+def cell_of(x: float, y: float, scene: Scene, grid: int = GRID) -> int:
+    return min(int(y / scene.height * grid), grid - 1) * grid + min(int(x / scene.width * grid), grid - 1)
+
+
+def test_the_cells_within_a_lone_object_are_its_own() -> None:
+    for seed in range(20):
+        scene = draw(seed, objects=(1, 1), words=(0, 0))
+        (thing,) = scene.objects
+        dense = dense_targets([scene], GRID)
+        covered = {
+            row * GRID + column
+            for row in range(GRID)
+            for column in range(GRID)
+            if thing.box[0] <= (column + 0.5) * scene.width / GRID <= thing.box[2]
+            and thing.box[1] <= (row + 0.5) * scene.height / GRID <= thing.box[3]
+        }
+        assert covered
+        assert set(dense.classes[0].nonzero().flatten().tolist()) == covered
+        bins = locations.quantize_points(thing.box, scene.width, scene.height)
+        for cell in covered:
+            assert dense.classes[0, cell] == 1 + CATEGORIES.index(thing.category)
+            assert dense.boxes[0, cell].tolist() == bins
+        assert not dense.letters.any()
+
+
+def test_a_middle_belongs_to_the_smallest_object_over_it(scenes: list[Scene]) -> None:
+    dense = dense_targets(scenes, GRID)
+    told = 0
+    for number, scene in enumerate(scenes):
+        for thing in scene.objects:
+            cell = cell_of((thing.box[0] + thing.box[2]) / 2, (thing.box[1] + thing.box[3]) / 2, scene)
+            x, y = (cell % GRID + 0.5) * scene.width / GRID, (cell // GRID + 0.5) * scene.height / GRID
+            over = [t for t in scene.objects if t.box[0] <= x <= t.box[2] and t.box[1] <= y <= t.box[3]]
+            if over:
+                least = min(over, key=lambda t: (t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
+                assert dense.classes[number, cell] == 1 + CATEGORIES.index(least.category)
+                bins = locations.quantize_points(least.box, scene.width, scene.height)
+                assert dense.boxes[number, cell].tolist() == bins
+                told += 1
+    assert told > 50
+
+
+def test_the_order_of_objects_does_not_matter() -> None:
+    def thing(category: str, box: tuple[float, float, float, float]) -> Object:
+        return Object(category, "noto/x", box, [[0.0, 0.0, 1.0, 0.0, 1.0, 1.0]], "red")
+
+    large, small = thing("cat", (0, 0, 120, 120)), thing("dog", (30, 30, 60, 60))
+    pictures = [Scene(Image.new("RGB", (120, 120)), things, (), "red") for things in ((large, small), (small, large))]
+    one, two = dense_targets(pictures, GRID).classes
+    assert torch.equal(one, two)
+    assert (one.eq(1 + CATEGORIES.index("dog")).sum(), one.eq(0).sum()) == (9, 0)
+
+
+def test_letters_stand_in_their_half_cells() -> None:
+    """Twelve letters in a row, one a half cell, upright and upside down."""
+    text = "ABCDEFGHIJ09"
+    upright = Word(text, (0, 40, 120, 40, 120, 60, 0, 60), (0, 40, 120, 60))
+    turned = Word(text, (240, 160, 120, 160, 120, 140, 240, 140), (120, 140, 240, 160))
+    picture = Scene(Image.new("RGB", (240, 240)), (), (upright, turned), "red")
+    letters = dense_targets([picture], GRID).letters[0].reshape(GRID, GRID * 2)
+    read = {row: "".join(LETTERS[k - 1] if k else "." for k in letters[row].tolist()) for row in (2, 7)}
+    assert read == {2: text + "." * 12, 7: "." * 12 + text[::-1]}
+    assert letters.count_nonzero() == 24
+
+
+def test_drawn_letters_stand_where_their_word_is(scenes: list[Scene]) -> None:
+    dense = dense_targets(scenes, GRID)
+    for number, scene in enumerate(scenes):
+        seen = dense.letters[number].reshape(GRID, GRID * 2)
+        signs = [LETTERS.index(letter) + 1 for word in scene.words for letter in word.text]
+        assert set(seen[seen > 0].tolist()) <= set(signs)
+        assert len(signs) * 0.7 <= seen.count_nonzero() <= len(signs)  # two in one half cell: one is lost
+        for row, half in seen.nonzero().tolist():
+            x, y = (half + 0.5) / (2 * GRID) * scene.width, (row + 0.5) / GRID * scene.height
+            margin = (scene.width / (4 * GRID) + 1, scene.height / (2 * GRID) + 1)
+            assert any(
+                w.box[0] - margin[0] <= x <= w.box[2] + margin[0] and w.box[1] - margin[1] <= y <= w.box[3] + margin[1]
+                for w in scene.words
+            )

@@ -1,0 +1,209 @@
+"""The seedling before it is taught: words to ids and back, first values, and the folder that transformers loads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Florence2ForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
+
+from finetune import blueprint
+from finetune.datasets.scenes.batches import pixels_of
+from finetune.datasets.scenes.questions import WORDS
+from prompts.tasks import ADDED_TOKENS, BOS, EOS, IMAGE, TASKS, Takes
+from prompts.vocabulary import Vocabulary, special_in, tokens_of
+
+quick = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+
+
+@pytest.fixture(scope="module")
+def model() -> Florence2ForConditionalGeneration:
+    return blueprint.build(0)[0].eval()
+
+
+@pytest.fixture(scope="module")
+def table(model: Florence2ForConditionalGeneration) -> torch.Tensor:
+    return model.get_input_embeddings().weight.detach()
+
+
+@pytest.fixture(scope="module")
+def folder(
+    model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("seedling")
+    blueprint.save(model, words, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def vocabulary(words: PreTrainedTokenizerBase) -> Vocabulary:
+    return Vocabulary(words.get_vocab(), words.get_added_vocab())
+
+
+def ids(words: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return words(text, add_special_tokens=False)["input_ids"]
+
+
+@quick
+@given(text=st.text())
+def test_any_text_comes_back(words: PreTrainedTokenizerBase, text: str) -> None:
+    assume(special_in(text) is None)
+    assert words.decode(ids(words, text)) == text
+
+
+@quick
+@given(parts=st.lists(st.sampled_from([*ADDED_TOKENS, "cat", " two dogs.", "é", "\n", "🙂"]), max_size=8))
+def test_ids_mean_to_the_grammar_what_the_text_means(
+    words: PreTrainedTokenizerBase, vocabulary: Vocabulary, parts: list[str]
+) -> None:
+    read: list[object] = []
+    for token in (vocabulary[i] for i in ids(words, "".join(parts))):
+        if token.letters is not None and read and isinstance(read[-1], bytes):
+            read[-1] += token.letters
+        else:
+            read.append(token if token.letters is None else token.letters)
+    assert read == [t if t.letters is None else t.letters for t in tokens_of("".join(parts))]
+
+
+def test_control_tokens_stand_where_bart_has_them(words: PreTrainedTokenizerBase) -> None:
+    assert words.convert_ids_to_tokens([0, 1, 2, 3]) == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert (words.bos_token_id, words.pad_token_id, words.eos_token_id) == (0, 1, 2)
+
+
+def test_added_tokens_are_last_and_in_order(words: PreTrainedTokenizerBase) -> None:
+    first = words.convert_tokens_to_ids(ADDED_TOKENS[0])
+    assert tuple(words.convert_ids_to_tokens(list(range(first, len(words))))) == ADDED_TOKENS
+    assert len(words) == 1585  # ids are what a trained seedling knows: another word is another seedling
+
+
+def test_each_word_is_one_token_alone_and_after_a_space(words: PreTrainedTokenizerBase) -> None:
+    for word in WORDS:
+        assert len(ids(words, word)) == len(ids(words, " " + word)) == 1, word
+
+
+def test_other_text_is_spelled_byte_by_byte(words: PreTrainedTokenizerBase) -> None:
+    assert len(ids(words, "STOP")) == 4
+    assert len(ids(words, "catz")) == 4
+    assert len(ids(words, "é")) == 2
+
+
+def test_shape(model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerBase) -> None:
+    assert sum(p.numel() for p in model.parameters()) == 6_737_856
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert model.config.image_token_id == words.convert_tokens_to_ids(IMAGE)
+    side = blueprint.PICTURE
+    with torch.no_grad():
+        image = model.get_image_features(torch.zeros(1, 3, side, side)).pooler_output
+    assert image.shape == (1, blueprint.IMAGE_TOKENS, model.config.text_config.d_model)
+
+
+def test_same_seed_same_values() -> None:
+    one, two, other = (blueprint.build(seed)[0].state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_every_value_is_finite_and_no_matrix_is_mute(model: Florence2ForConditionalGeneration) -> None:
+    for name, value in model.named_parameters():
+        assert value.isfinite().all(), name
+        assert value.dim() < 2 or value.std() > 1e-3, name
+
+
+def test_words_are_of_unit_length_and_padding_is_nothing(table: torch.Tensor, words: PreTrainedTokenizerBase) -> None:
+    lengths = table.norm(dim=-1)
+    assert lengths[words.pad_token_id] == 0
+    lengths[words.pad_token_id] = 1
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+def test_a_word_is_nearly_itself_after_a_space(table: torch.Tensor, words: PreTrainedTokenizerBase) -> None:
+    for word in ("cat", "dogs", "background", "a"):
+        alone, spaced, other = (table[words.convert_tokens_to_ids(t)] for t in (word, "Ġ" + word, "Ġthe"))
+        assert alone @ spaced > 0.7
+        assert abs(alone @ other) < 0.4
+
+
+def test_locations_are_ordered(table: torch.Tensor, words: PreTrainedTokenizerBase) -> None:
+    first = words.convert_tokens_to_ids("<loc_0>")
+    places = table[first : first + 1000]
+    likeness = places @ places.T
+    mean = [float(likeness.diagonal(gap).mean()) for gap in (1, 3, 10, 30, 100, 300)]
+    assert mean == sorted(mean, reverse=True)
+    assert mean[0] > 0.99
+    assert mean[-1] < 0.5
+    assert torch.equal(likeness.argmax(-1), torch.arange(1000))  # each is most like itself: none is another's double
+
+
+def test_image_tokens_run_row_by_row_after_the_pooled_one(model: Florence2ForConditionalGeneration) -> None:
+    """What stands in a cell of the picture shows most in that cell's own token, which the dense heads teach, or, since
+    DaViT's strided convolutions look around the corner of a cell and not its middle, in the next."""
+    side, grid = blueprint.PICTURE, blueprint.GRID
+    cell = side // grid
+    noise = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
+    spots = [(2, 9), (8, 1)]
+    pictures = [noise.clone(), noise.clone(), noise]
+    for picture, (row, column) in zip(pictures, spots, strict=False):
+        picture[:, row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] *= -1
+    with torch.no_grad():
+        *spotted, plain = model.get_image_features(torch.stack(pictures)).pooler_output
+    for tokens, (row, column) in zip(spotted, spots, strict=True):
+        shown = divmod(int((tokens - plain).norm(dim=-1)[1:].argmax()), grid)
+        assert 0 <= shown[0] - row <= 1
+        assert 0 <= shown[1] - column <= 1
+
+
+def test_transformers_loads_the_saved_folder(
+    folder: Path, model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerBase
+) -> None:
+    loaded = AutoModelForImageTextToText.from_pretrained(folder)
+    assert isinstance(loaded, Florence2ForConditionalGeneration)
+    state = loaded.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value.half()), name
+    assert loaded.generation_config.num_beams == 1
+    assert loaded.generation_config.no_repeat_ngram_size == 0
+    processor = AutoProcessor.from_pretrained(folder)
+    assert processor.tokenizer.get_vocab() == words.get_vocab()
+
+
+def test_saving_leaves_the_model_in_full_precision(folder: Path, model: Florence2ForConditionalGeneration) -> None:
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert model.config.dtype != torch.float16
+
+
+def test_saved_weights_are_halves_and_small(folder: Path) -> None:
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 16_000_000
+    assert {v.dtype for v in load_file(folder / "model.safetensors").values()} == {torch.float16}
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "florence2"
+
+
+def test_saved_processor_asks_and_sees_as_training_does(folder: Path, words: PreTrainedTokenizerBase) -> None:
+    processor = AutoProcessor.from_pretrained(folder)
+    noise = np.random.default_rng(0).integers(0, 256, (131, 257, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    inputs = {
+        Takes.NOTHING: ("", None, None),
+        Takes.TEXT: ("a cat", "a cat", None),
+        Takes.REGION: ("<loc_0><loc_0><loc_499><loc_999>", None, (0, 0, 128.4, 131)),
+    }
+    for task in TASKS.values():
+        said, text, region = inputs[task.takes]
+        encoded = processor(text=task.token + said, images=picture, return_tensors="pt")
+        asked = ids(words, BOS + task.prompt(text, region, picture.size) + EOS)
+        image = [words.convert_tokens_to_ids(IMAGE)] * blueprint.IMAGE_TOKENS
+        assert encoded["input_ids"].tolist() == [image + asked]
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    seen = (pixels_of(picture, blueprint.PICTURE) / 255 - mean) / deviation
+    torch.testing.assert_close(encoded["pixel_values"][0], seen)

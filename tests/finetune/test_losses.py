@@ -1,0 +1,151 @@
+"""The losses against plain sums, one token at a time."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.losses import IGNORE, answer_loss, location_loss, location_targets
+
+FIRST, COUNT = 7, 40  # a small vocabulary: 7 words, 40 locations, 3 words
+
+
+def gaussian(place: int, sigma: float, count: int) -> list[float]:
+    heights = [math.exp(-((k - place) ** 2) / (2 * sigma**2)) for k in range(count)]
+    return [h / sum(heights) for h in heights]
+
+
+def log_probabilities(row: Tensor) -> list[float]:
+    heights = [math.exp(v) for v in row.tolist()]
+    return [math.log(h / sum(heights)) for h in heights]
+
+
+def sample(labels: list[list[int]], seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    placed = torch.tensor(labels)
+    return torch.randn(*placed.shape, FIRST + COUNT + 3, generator=generator).requires_grad_(), placed
+
+
+@pytest.mark.parametrize("sigma", [0.7, 2.5, 10.0])
+@pytest.mark.parametrize("place", [0, 3, 500, 999])
+def test_targets_are_the_gaussian(place: int, sigma: float) -> None:
+    (row,) = location_targets(torch.tensor([place]), sigma)
+    torch.testing.assert_close(row, torch.tensor(gaussian(place, sigma, 1000)), atol=1e-6, rtol=1e-4)
+    assert float(row.sum()) == pytest.approx(1)
+    assert int(row.argmax()) == place
+
+
+def test_targets_are_centred_and_as_wide_as_sigma() -> None:
+    (row,) = location_targets(torch.tensor([400]), 10.0)
+    bins = torch.arange(1000)
+    assert float((row * bins).sum()) == pytest.approx(400, abs=1e-2)
+    assert float((row * (bins - 400) ** 2).sum() ** 0.5) == pytest.approx(10, abs=1e-2)
+
+
+def test_location_loss_is_the_mean_cross_entropy_less_the_entropy() -> None:
+    logits = torch.randn(3, COUNT, generator=torch.Generator().manual_seed(1))
+    places, sigma = [0, 12, 39], 2.0
+    crosses = [
+        -sum(t * p for t, p in zip(gaussian(place, sigma, COUNT), log_probabilities(row), strict=True))
+        for place, row in zip(places, logits, strict=True)
+    ]
+    floor = math.log(sigma) + 0.5 * math.log(2 * math.pi) + 0.5
+    assert float(location_loss(logits, torch.tensor(places), sigma)) == pytest.approx(
+        sum(crosses) / 3 - floor, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("sigma", [2.5, 10.0])
+def test_location_loss_is_zero_at_the_perfect_answer_and_above_elsewhere(sigma: float) -> None:
+    places = torch.tensor([100, 500, 900])
+    perfect = location_targets(places, sigma).clamp(min=1e-30).log()
+    assert float(location_loss(perfect, places, sigma)) == pytest.approx(0, abs=1e-3)
+    for step in range(1, 6):
+        noise = torch.randn(perfect.shape, generator=torch.Generator().manual_seed(step))
+        assert float(location_loss(perfect + 0.3 * step * noise, places, sigma)) > 0.01
+    assert float(location_loss(perfect, places + 3, sigma)) > 0.01
+
+
+def test_location_loss_at_the_border_is_perfect_at_minus_ln_two() -> None:
+    """Half the Gaussian is cut off there, so the entropy that is left is lower by ln 2."""
+    places = torch.tensor([0, 999])
+    perfect = location_targets(places, 10.0).clamp(min=1e-30).log()
+    assert float(location_loss(perfect, places, 10.0)) == pytest.approx(-math.log(2), abs=0.1)
+
+
+def test_location_gradient_is_what_is_said_less_what_is_true() -> None:
+    logits = torch.randn(1, COUNT, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    place = torch.tensor([5])
+    location_loss(logits, place, 2.0).backward()
+    torch.testing.assert_close(logits.grad, logits.detach().softmax(-1) - location_targets(place, 2.0, COUNT))
+
+
+def test_no_locations_cost_nothing() -> None:
+    logits = torch.zeros(0, COUNT, requires_grad=True)
+    loss = location_loss(logits, torch.zeros(0, dtype=torch.long), 2.0)
+    loss.backward()
+    assert loss.item() == 0
+
+
+def test_answer_loss_token_by_token() -> None:
+    labels = [[0, FIRST, 6, FIRST + COUNT - 1, IGNORE], [FIRST + COUNT, FIRST + 20, IGNORE, IGNORE, IGNORE]]
+    logits, placed = sample(labels)
+    text, kind, rows, places = [], [], [], []
+    for row, label in zip(logits.detach().flatten(0, 1), placed.flatten().tolist(), strict=True):
+        said = log_probabilities(row)
+        if FIRST <= label < FIRST + COUNT:
+            kind.append(-math.log(sum(math.exp(p) for p in said[FIRST : FIRST + COUNT])))
+            rows.append(row[FIRST : FIRST + COUNT])
+            places.append(label - FIRST)
+        elif label != IGNORE:
+            text.append(-said[label])
+    loss = answer_loss(logits, placed, FIRST, 2.0, COUNT)
+    assert (len(text), len(kind)) == (3, 3)
+    assert float(loss.text) == pytest.approx(sum(text) / 3, abs=1e-5)
+    assert float(loss.kind) == pytest.approx(sum(kind) / 3, abs=1e-5)
+    expected = location_loss(torch.stack(rows), torch.tensor(places), 2.0)
+    assert float(loss.location) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_kind_falls_as_the_locations_rise_together_and_their_choice_stays() -> None:
+    logits, placed = sample([[FIRST + 3, FIRST + 30]])
+    raised = logits.detach().clone()
+    raised[..., FIRST : FIRST + COUNT] += 20
+    before, after = (answer_loss(x, placed, FIRST, 2.0, COUNT) for x in (logits, raised))
+    assert float(after.kind) == pytest.approx(0, abs=1e-6)
+    assert float(before.kind) > 0.1
+    assert float(after.location) == pytest.approx(float(before.location), abs=1e-5)
+
+
+def test_ignored_tokens_change_nothing() -> None:
+    logits, placed = sample([[1, FIRST + 2, IGNORE], [IGNORE, 2, FIRST + 9]])
+    other = logits.detach().clone()
+    other[placed == IGNORE] = torch.randn(2, other.shape[-1], generator=torch.Generator().manual_seed(9)) * 50
+    one, two = answer_loss(logits, placed, FIRST, 2.0, COUNT), answer_loss(other, placed, FIRST, 2.0, COUNT)
+    for part in ("text", "location", "kind"):
+        torch.testing.assert_close(getattr(one, part), getattr(two, part))
+    (one.text + one.location + one.kind).backward()
+    assert logits.grad is not None
+    assert not logits.grad[placed == IGNORE].any()
+    assert logits.grad[placed != IGNORE].any(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "zero"),
+    [
+        pytest.param([[1, 2], [3, IGNORE]], {"location", "kind"}, id="all text"),
+        pytest.param([[FIRST, FIRST + 5], [FIRST + 39, IGNORE]], {"text"}, id="all locations"),
+        pytest.param([[IGNORE, IGNORE]], {"text", "location", "kind"}, id="nothing"),
+    ],
+)
+def test_batches_of_one_sort_are_finite(labels: list[list[int]], zero: set[str]) -> None:
+    logits, placed = sample(labels)
+    loss = answer_loss(logits, placed, FIRST, 2.0, COUNT)
+    (loss.text + loss.location + loss.kind).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    for part in ("text", "location", "kind"):
+        value = float(getattr(loss, part))
+        assert math.isfinite(value)
+        assert (value == 0) == (part in zero)

@@ -1,0 +1,102 @@
+"""A run that was stopped goes on as if it had not been, and its log tells what it saw."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from finetune import blueprint
+from finetune import train as training
+from finetune.train import Stage, Steps, Teacher, train
+
+LOOK = Stage("look", 2, pictures=1)
+SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Killed(BaseException):
+    """As a signal would: nothing catches it."""
+
+
+def killed_at(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    """`function`, but its `call`th call ends the run, after the work is done."""
+    calls = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = function(*args, **kwargs)
+        if calls == call:
+            raise Killed
+        return result
+
+    return wrapped
+
+
+def flat(state: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(state, dict | list):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for name, value in items for k, v in flat(value, f"{path}/{name}").items()}
+    return {path: state}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(out, [LOOK, SPEAK], every=2, workers=0)
+    return out
+
+
+def test_a_killed_run_goes_on_bit_for_bit(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills: list[tuple[Any, str, int]] = [
+        (Teacher, "step", 3),  # between saves
+        (training, "snapshot", 1),  # at the save of step 4, the checkpoint new and the state old
+        (torch, "save", 2),  # at the last save, the state not yet in its place
+    ]
+    for owner, name, call in kills:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed_at(getattr(owner, name), call))
+            with pytest.raises(Killed):
+                train(tmp_path, [LOOK, SPEAK], every=2, workers=0)
+    train(tmp_path, [LOOK, SPEAK], every=2, workers=0)
+    one, two = (flat(torch.load(out / "state.pt", weights_only=True)) for out in (undisturbed, tmp_path))
+    assert one.keys() == two.keys()
+    assert one["/step"] == 5
+    for key, value in one.items():
+        assert torch.equal(value, two[key]) if isinstance(value, Tensor) else value == two[key], key
+    weights, again = (load_file(out / "checkpoint" / "model.safetensors") for out in (undisturbed, tmp_path))
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+
+
+def test_state_holds_what_a_run_in_progress_will_look_for(undisturbed: Path) -> None:
+    state = torch.load(undisturbed / "state.pt", weights_only=True)
+    assert state.keys() == {"step", "teacher"}
+    assert state["teacher"].keys() == {"model", "heads", "optimizer", "average"}
+    changed = [not torch.equal(state["teacher"]["model"][k], v) for k, v in blueprint.build(0)[0].state_dict().items()]
+    assert sum(changed) > 0.9 * len(changed)
+    assert [s["name"] for s in json.loads((undisturbed / "run.json").read_text())["stages"]] == ["look", "speak"]
+
+
+def test_the_log_tells_means_since_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(_: Teacher, batch: int, stage: Stage, within: int) -> dict[str, float]:
+        return {"total": float(batch)} | ({"text": float(within)} if stage.prompts else {})
+
+    monkeypatch.setattr(Steps, "__getitem__", lambda self, number: number)
+    monkeypatch.setattr(Teacher, "step", killed_at(step, 35))
+    stages = [replace(LOOK, steps=40), replace(SPEAK, steps=60)]
+    with pytest.raises(Killed):
+        train(tmp_path, stages, every=30, workers=0)
+    monkeypatch.setattr(Teacher, "step", step)
+    train(tmp_path, stages, every=1000, workers=0)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["stage"]) for line in lines] == [(50, "speak"), (100, "speak")]
+    assert [line["total"] for line in lines] == [39.5, 74.5]  # the first since step 30, where the run went on
+    assert [line["text"] for line in lines] == [4.5, 34.5]

@@ -1,0 +1,228 @@
+"""The training loop: what is taught is what transformers runs, and a stopped run goes on as if it had not stopped."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from transformers import AutoModelForImageTextToText
+
+from finetune import blueprint
+from finetune.datasets.scenes.batches import Batch
+from finetune.losses import IGNORE, answer_loss
+from finetune.train import Stage, Steps, Teacher, snapshot
+
+LOOK = Stage("look", 2, pictures=1)
+SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def teacher_of(seed: int = 0) -> Teacher:
+    return Teacher(*blueprint.build(seed), Accelerator(mixed_precision="bf16"))
+
+
+@pytest.fixture(scope="module")
+def reader() -> Teacher:
+    """A teacher whose model no test changes."""
+    teacher = teacher_of()
+    teacher.model.eval()
+    return teacher
+
+
+@pytest.fixture(scope="module")
+def batch(reader: Teacher) -> Batch:
+    stage = replace(SPEAK, pictures=2, prompts=4)
+    return Steps([stage], reader.words, 0)[0]
+
+
+def losses_of(teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return teacher.losses(batch, SPEAK, 5.0)
+
+
+def logits_of(teacher: Teacher, batch: Batch) -> list[Tensor]:
+    """[length, vocabulary] for each prompt's answer, each asked alone."""
+    said: list[Tensor] = []
+    hook = teacher.model.lm_head.register_forward_hook(lambda *call: said.append(call[-1].flatten(0, -2)))
+    for i in range(len(batch.owner)):
+        row = slice(i, i + 1)
+        losses_of(teacher, replace(batch, owner=batch.owner[row], prompts=batch.prompts[row], labels=batch.labels[row]))
+    hook.remove()
+    taught = (batch.labels != IGNORE).sum(1).tolist()
+    return [logits[:length] for logits, length in zip(said, taught, strict=True)]
+
+
+def test_what_is_taught_is_what_transformers_runs(reader: Teacher, batch: Batch) -> None:
+    model = reader.model
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    image = torch.full((len(batch.owner), blueprint.IMAGE_TOKENS), model.config.image_token_id)
+    asked = torch.cat([image, batch.prompts], 1)
+    with torch.no_grad():
+        theirs = model(
+            input_ids=asked,
+            pixel_values=((batch.pixels / 255 - mean) / deviation)[batch.owner],
+            attention_mask=(asked != model.config.pad_token_id).long(),
+            labels=batch.labels,
+        ).logits
+    assert len(set(batch.owner.tolist())) == 2
+    assert (batch.prompts == 1).any()
+    assert (batch.labels == IGNORE).any()
+    for ours, expected, label in zip(logits_of(reader, batch), theirs, batch.labels, strict=True):
+        torch.testing.assert_close(ours, expected[label != IGNORE], atol=1e-4, rtol=1e-4)
+    answer = answer_loss(theirs, batch.labels, reader.words.convert_tokens_to_ids("<loc_0>"), 5.0)
+    losses = losses_of(reader, batch)
+    for part in ("text", "location", "kind"):
+        torch.testing.assert_close(losses[part], getattr(answer, part), atol=1e-5, rtol=1e-4)
+
+
+def test_padding_changes_nothing(reader: Teacher, batch: Batch) -> None:
+    ours, losses = logits_of(reader, batch), losses_of(reader, batch)
+    wide = replace(
+        batch,
+        prompts=F.pad(batch.prompts, (0, 7), value=reader.words.pad_token_id),
+        labels=F.pad(batch.labels, (0, 5), value=IGNORE),
+    )
+    torch.testing.assert_close(logits_of(reader, wide), ours, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(losses_of(reader, wide), losses, atol=1e-4, rtol=1e-4)
+    longer = replace(batch, prompts=F.pad(batch.prompts, (0, 7), value=5))  # seven letters more do change it
+    assert all((a - b).abs().max() > 1e-3 for a, b in zip(logits_of(reader, longer), ours, strict=True))
+
+
+def test_the_order_of_prompts_does_not_matter(reader: Teacher, batch: Batch) -> None:
+    order = torch.arange(len(batch.owner)).flip(0)
+    other = replace(batch, owner=batch.owner[order], prompts=batch.prompts[order], labels=batch.labels[order])
+    torch.testing.assert_close(losses_of(reader, other), losses_of(reader, batch), atol=1e-5, rtol=1e-4)
+
+
+def test_an_answer_is_predicted_from_what_came_before_it(reader: Teacher, batch: Batch) -> None:
+    labels = batch.labels.clone()
+    labels[:, 2] = labels[:, 2].where(labels[:, 2] == IGNORE, 5)
+    compared = 0
+    for ours, other in zip(logits_of(reader, batch), logits_of(reader, replace(batch, labels=labels)), strict=True):
+        torch.testing.assert_close(other[:3], ours[:3], atol=1e-5, rtol=1e-4)
+        if len(ours) > 3:
+            assert (other[3] - ours[3]).abs().max() > 1e-3
+            compared += 1
+    assert compared >= 2
+
+
+def test_total_is_the_weighted_sum(reader: Teacher, batch: Batch) -> None:
+    with torch.no_grad():
+        parts = reader.losses(batch, SPEAK, 5.0)
+        looked = reader.losses(batch, LOOK, 5.0)
+    dense = parts["class"] + parts["box"] + parts["letter"]
+    answer = parts["text"] + 0.7 * parts["location"] + parts["kind"]
+    torch.testing.assert_close(parts["total"], 0.3 * dense + answer)
+    with torch.no_grad():
+        worded = reader.losses(batch, replace(SPEAK, text=2.5), 5.0)
+    torch.testing.assert_close(worded["total"], 0.3 * dense + answer + 1.5 * parts["text"])
+    torch.testing.assert_close(looked["total"], dense)
+
+
+def test_each_picture_answers_for_its_own_prompts(reader: Teacher, batch: Batch) -> None:
+    pixels = batch.pixels.clone()
+    pixels[1] = 255 - pixels[1]
+    both = zip(logits_of(reader, batch), logits_of(reader, replace(batch, pixels=pixels)), strict=True)
+    for owner, (ours, other) in zip(batch.owner.tolist(), both, strict=True):
+        distance = float((ours - other).abs().max())
+        assert distance > 1e-3 if owner else distance < 1e-4
+
+
+def test_rate_warms_up_holds_and_cools_down() -> None:
+    stage = Stage("x", 1000, rate=2.0, warmup=100, cooldown=0.25)
+    assert [stage.rate_at(s) for s in (0, 49, 99, 500, 750)] == pytest.approx([0.02, 1.0, 2.0, 2.0, 2.0])
+    assert [stage.rate_at(s) for s in (875, 999)] == pytest.approx([1.0, 2.0 / 250])
+    rates = [stage.rate_at(s) for s in range(1000)]
+    assert rates[:751] == sorted(rates[:751])
+    assert rates[750:] == sorted(rates[750:], reverse=True)
+    assert min(rates) > 0
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_rate_without_warm_up_or_cool_down_is_constant(warmup: int) -> None:
+    stage = Stage("x", 10, rate=0.5, warmup=warmup)
+    assert {stage.rate_at(s) for s in range(10)} == {0.5}
+
+
+def test_sigma_narrows_geometrically_to_two_thirds() -> None:
+    stage = Stage("x", 900, sigma=(10.0, 2.5))
+    assert [stage.sigma_at(s) for s in (0, 300, 600, 899)] == pytest.approx([10.0, 5.0, 2.5, 2.5])
+    assert Stage("x", 900).sigma_at(700) == 10.0
+
+
+def test_stages_follow_each_other(reader: Teacher) -> None:
+    steps = Steps([LOOK, SPEAK], reader.words, 0)
+    assert len(steps) == 5
+    assert [steps.locate(s) for s in range(5)] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    with pytest.raises(IndexError):
+        steps.locate(5)
+    assert len(steps[1].owner) == 0
+    assert len(steps[2].owner) == 2
+    assert not torch.equal(steps[0].pixels, steps[2].pixels)  # a stage never draws the other's pictures
+
+
+def test_one_step_moves_weights_and_average(batch: Batch) -> None:
+    teacher = teacher_of()
+    name = "model.language_model.decoder.layers.0.fc1.weight"
+    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
+    stage = replace(SPEAK, rate=1e-3, warmup=4)
+    parts = teacher.step(batch, stage, 1)
+    after = teacher.model.state_dict()
+    moved = (after[name] - before[name]).abs()
+    # Adam's first step is as long as the rate, wherever there is a gradient; decay adds its 2 % of the rate.
+    assert float(moved.max()) == pytest.approx(5e-4, rel=0.05)
+    assert {g["lr"] for g in teacher.optimizer.param_groups} == {stage.rate_at(1)} == {parts["rate"]}
+    kept = 2 / 11
+    torch.testing.assert_close(teacher.average[name], kept * before[name] + (1 - kept) * after[name])
+    assert teacher.average["lm_head.weight"].equal(teacher.average["model.language_model.shared.weight"])
+
+
+def test_every_parameter_is_learnt_once(reader: Teacher, batch: Batch) -> None:
+    held = [p for group in reader.optimizer.param_groups for p in group["params"]]
+    every = {id(p) for module in (reader.model, reader.heads) for p in module.parameters()}
+    assert len(held) == len(every)
+    assert {id(p) for p in held} == every
+    table = reader.model.get_input_embeddings().weight
+    decayed = [p for g in reader.optimizer.param_groups if g["weight_decay"] for p in g["params"]]
+    assert decayed
+    assert all(p.dim() > 1 and p is not table for p in decayed)
+
+
+def poisoned_weight(teacher: Teacher) -> None:
+    with torch.no_grad():
+        teacher.model.lm_head.weight[9] = math.nan
+
+
+def poisoned_gradient(teacher: Teacher) -> None:
+    teacher.model.model.language_model.encoder.layers[0].fc1.weight.register_hook(lambda g: g * math.inf)
+
+
+@pytest.mark.parametrize("poison", [poisoned_weight, poisoned_gradient])
+def test_a_step_that_is_not_finite_is_refused(poison: Callable[[Teacher], None], batch: Batch) -> None:
+    teacher = teacher_of()
+    poison(teacher)
+    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="lower the rate"):
+        teacher.step(batch, SPEAK, 0)
+    for name, value in teacher.model.state_dict().items():
+        assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
+
+
+def test_snapshot_holds_the_average_and_leaves_the_model(tmp_path: Path) -> None:
+    teacher = teacher_of()
+    for value in teacher.average.values():
+        value.mul_(0.5)
+    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
+    snapshot(teacher, tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
+    for name, value in teacher.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+        assert torch.equal(loaded[name], teacher.average[name].half().float()), name
