@@ -77,7 +77,7 @@ def test_boxes_count_only_where_a_class_stands(
     )
     boxes[targets.classes != NOTHING] = 999 - boxes[targets.classes != NOTHING]
     after = heads(cells, table, DenseTargets(targets.classes, boxes, targets.letters), 5.0).boxes
-    assert abs(float(after - before)) > 1e-3
+    assert abs((after - before).item()) > 1e-3
 
 
 def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, table: Tensor) -> None:
