@@ -21,28 +21,37 @@ _NEVER = -1e9  # transformers' score of a beam that does not exist yet
 class Candidate:
     """One token that could come next.
 
-    `parent`: the beam it continues; `score`: what the search ranks by; `logprob`: the model's own of the token.
+    `parent`: the beam it continues; `score`: what the search ranks by; `logprob`: the model's own of the token;
+    `certainty`: that of meaning this or nearly this (`Batch.certainties`).
     """
 
     parent: int
     token: int
     score: float
     logprob: float
+    certainty: float
+
+
+class Said(NamedTuple):
+    """A token of an answer, with the model's own log probability and certainty of it."""
+
+    token: int
+    logprob: float
+    certainty: float
 
 
 class Node(NamedTuple):
     """A token and all before it. Beams share their past, so a step costs the same at any length."""
 
     past: "Node | None"
-    token: int
-    logprob: float
+    said: Said
 
 
-def unroll(node: Node | None) -> list[tuple[int, float]]:
-    """Tokens and log probabilities from the first to `node`."""
+def unroll(node: Node | None) -> list[Said]:
+    """What was said from the first token to `node`."""
     said = []
     while node is not None:
-        said.append((node.token, node.logprob))
+        said.append(node.said)
         node = node.past
     return said[::-1]
 
@@ -51,8 +60,8 @@ class Search(ABC):
     """The state of one answer. `width` rows of the batch are its own, `offered` candidates it wants each step.
 
     `scores`: fp32 sums of log probabilities of the running rows; `tokens`: the last token of each; `length`: steps
-    so far; `done`: no more steps; `settled`: the answer's tokens that no later step can change, with the model's log
-    probabilities, and at the end all of them, the end token included.
+    so far; `done`: no more steps; `settled`: the answer's tokens that no later step can change, and at the end all of
+    them, the end token included.
     """
 
     def __init__(self, config: GenerationConfig, width: int, offered: int, max_new_tokens: int) -> None:
@@ -61,7 +70,7 @@ class Search(ABC):
         self.tokens = [config.decoder_start_token_id] * width
         self.length = 0
         self.done = False
-        self.settled: list[tuple[int, float]] = []
+        self.settled: list[Said] = []
 
     def forced(self) -> int | None:
         """The token that the coming step must take whatever the model says."""
@@ -87,7 +96,7 @@ class Greedy(Search):
     def advance(self, candidates: Sequence[Candidate]) -> list[int]:
         best = candidates[0]
         self.length += 1
-        self.settled.append((best.token, best.logprob))
+        self.settled.append(Said(best.token, best.logprob, best.certainty))
         self.tokens = [best.token]
         self.done = self.ends(best.token)
         return [0]
@@ -104,7 +113,7 @@ class Beams(Search):
 
     def advance(self, candidates: Sequence[Candidate]) -> list[int]:
         self.length += 1
-        nodes = [Node(self._running[c.parent], c.token, c.logprob) for c in candidates]
+        nodes = [Node(self._running[c.parent], Said(c.token, c.logprob, c.certainty)) for c in candidates]
         ends = [self.ends(c.token) for c in candidates]
         # The candidates past num_beams are a reserve to go on with; they may not end an answer.
         ended = [

@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
+from prompts.locations import BINS
 from prompts.vocabulary import Vocabulary
 from server.engine import conversion, vision, weights
 from server.engine.generation import PUBLISHED, GenerationConfig, warn_of_ignored
@@ -59,6 +60,11 @@ class Checkpoint:
     max_new_tokens: int
     unused: Tensor
     sha256: str
+
+    @property
+    def locations(self) -> range:
+        """The ids of the location tokens, in order."""
+        return range(self.tokenizer.locations, self.tokenizer.locations + BINS)
 
 
 def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:

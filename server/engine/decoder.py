@@ -13,6 +13,7 @@ from transformers import DynamicCache, EncoderDecoderCache, Florence2ForConditio
 
 from server.engine.beams import Candidate, Search
 
+NEAR = 10  # bins, 1 % of the picture's side: how far off a location is still nearly right
 _NONE = -1  # no token: what a shorter row is filled up with
 
 
@@ -51,6 +52,21 @@ def forbid_repeats(scores: Tensor, sequences: Tensor, lengths: Tensor, size: int
     return scores.masked_fill(banned[:, :spare], -torch.inf)
 
 
+def certainties(logprobs: Tensor, rows: Tensor, tokens: Tensor, locations: range) -> Tensor:
+    """How sure the model is of what a token means: log probabilities, of the shape of `tokens`.
+
+    A letter token means itself. A location token means a place, and its neighbours mean nearly the same one, so its
+    certainty is the probability of all bins within NEAR of it. The token's own probability would say how finely the
+    model was taught to aim (taught with smoothed targets, a perfect box would score 0.1), not whether the box is right.
+    `logprobs` [rows, V]; `rows`, `tokens` [n, m].
+    """
+    window = tokens[..., None] + torch.arange(-NEAR, NEAR + 1, device=tokens.device)
+    inside = (window >= locations.start) & (window < locations.stop)
+    near = logprobs[rows[..., None], window.clamp(0, logprobs.shape[1] - 1)].masked_fill(~inside, -torch.inf)
+    placed = (tokens >= locations.start) & (tokens < locations.stop)
+    return torch.where(placed, near.logsumexp(-1).clamp(max=0.0), logprobs[rows, tokens])
+
+
 class Batch:
     """Searches that decode together. `searches` are those still in it, in the order of their rows."""
 
@@ -61,9 +77,11 @@ class Batch:
         mask: Tensor,
         searches: Sequence[Search],
         suppressed: Tensor,
+        locations: range,
     ) -> None:
         """`states` [n, tokens, d] and `mask` [n, tokens] of n searches of one width; `suppressed` [V] is true for the
-        ids that may never come out."""
+        ids that may never come out; `locations`: the ids of the location tokens, in order."""
+        self.locations = locations
         self.model, self.states, self.mask, self.suppressed = model, states, mask, suppressed
         self.searches = list(searches)
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -132,7 +150,8 @@ class Batch:
         parents, tokens = index // size, index % size
         rows = parents + torch.arange(0, logits.shape[0], width, device=logits.device)[:, None]
         own = logprobs[rows, tokens]
-        columns = (parents.tolist(), tokens.tolist(), best.tolist(), own.tolist())
+        sure = certainties(logprobs, rows, tokens, self.locations)
+        columns = (parents.tolist(), tokens.tolist(), best.tolist(), own.tolist(), sure.tolist())
         if any(math.isnan(score) for search in columns[2] for score in search):
             raise FloatingPointError(
                 "the model gave what is not a number; its weights are broken or its type too narrow"

@@ -227,7 +227,9 @@ class Engine:
             self._stats.vision_seconds += seen - began
             self._stats.encode_seconds += encoded - seen
         try:
-            self._decode(sequences, Batch(model, states, mask, [s.search for s in sequences], self.checkpoint.unused))
+            searches = [s.search for s in sequences]
+            checkpoint = self.checkpoint
+            self._decode(sequences, Batch(model, states, mask, searches, checkpoint.unused, checkpoint.locations))
         finally:
             with self._ready:
                 self._stats.decode_seconds += self._now() - encoded

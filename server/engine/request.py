@@ -41,7 +41,8 @@ class Timing:
 @dataclass(frozen=True, slots=True)
 class Result:
     """The finished answer. `tokens` are the generated ids after the decoder's start token, end token included;
-    `logprobs` are the model's own log probabilities of them, before any ban or forcing."""
+    `logprobs` are the model's own log probabilities of them, before any ban or forcing. The scores of the annotations
+    come from the same pass (`decoder.certainties`, `prompts.grammar`)."""
 
     annotations: list[Annotation]
     text: str

@@ -63,8 +63,8 @@ class Sequence:
 
     def read(self) -> None:
         """Parses the tokens that have settled and streams what they closed."""
-        for token, logprob in self.search.settled[self._read :]:
-            self.annotations += self.parser.feed(self.checkpoint.vocabulary[token], logprob)
+        for said in self.search.settled[self._read :]:
+            self.annotations += self.parser.feed(self.checkpoint.vocabulary[said.token], said.certainty)
             self._read += 1
         if self.search.done:
             self.annotations += self.parser.finish()
@@ -76,13 +76,13 @@ class Sequence:
         config = self.checkpoint.generation
         # A forced end token at the limit is not the model's own.
         stopped = len(settled) < self.plan.max_new_tokens or (
-            settled[-1][0] == config.eos_token_id and config.forced_eos_token_id is None
+            settled[-1].token == config.eos_token_id and config.forced_eos_token_id is None
         )
         return Result(
             annotations=self.annotations,
             text=self.parser.text,
-            tokens=[token for token, _ in settled],
-            logprobs=[logprob for _, logprob in settled],
+            tokens=[said.token for said in settled],
+            logprobs=[said.logprob for said in settled],
             finish="stop" if stopped else "length",
             dropped=self.parser.dropped,
             timing=Timing(

@@ -10,7 +10,8 @@ from prompts.vocabulary import Vocabulary
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer.json. `ids`: string form → id; `bos`, `eos`, `image`: those ids."""
+    """A checkpoint's tokenizer.json. `ids`: string form → id; `bos`, `eos`, `image`: those ids; `locations`: the first
+    location's, the others follow it."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         """Adds Florence-2's own tokens where they are missing, as in Microsoft's checkpoints, in the hub's order.
@@ -27,6 +28,7 @@ class Tokenizer:
         if missing := [t for t in (tasks.BOS, tasks.EOS, tasks.PAD) if t not in self.ids]:
             raise ValueError(f"the tokenizer lacks {', '.join(missing)}")
         self.bos, self.eos, self.image = self.ids[tasks.BOS], self.ids[tasks.EOS], self.ids[tasks.IMAGE]
+        self.locations = self.ids[tasks.LOCATIONS[0]]
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":

@@ -68,11 +68,17 @@ def generate(checkpoint: Checkpoint, asked: Request, **settings: object) -> list
     return tokens
 
 
-def teacher_forced(checkpoint: Checkpoint, asked: Request, tokens: Sequence[int]) -> list[float]:
-    """The model's log probability of each token, from one pass over the whole answer."""
+def teacher_forced_rows(checkpoint: Checkpoint, asked: Request, tokens: Sequence[int]) -> torch.Tensor:
+    """The model's log probabilities [tokens, V] at each token, from one pass over the whole answer."""
     start = checkpoint.generation.decoder_start_token_id
     decoder = torch.tensor([[start, *tokens[:-1]]])
     with torch.inference_mode():
         logits = checkpoint.model(**inputs(checkpoint, asked), decoder_input_ids=decoder).logits.float()
-    found: list[float] = logits.log_softmax(-1)[0].gather(1, torch.tensor(tokens)[:, None]).flatten().tolist()
+    return logits.log_softmax(-1)[0]
+
+
+def teacher_forced(checkpoint: Checkpoint, asked: Request, tokens: Sequence[int]) -> list[float]:
+    """The model's log probability of each token."""
+    rows = teacher_forced_rows(checkpoint, asked, tokens)
+    found: list[float] = rows.gather(1, torch.tensor(tokens)[:, None]).flatten().tolist()
     return found

@@ -13,7 +13,7 @@ CONFIG = GenerationConfig(forced_bos_token_id=0, forced_eos_token_id=EOS)
 
 
 def offer(*candidates: tuple[int, int, float]) -> list[Candidate]:
-    return [Candidate(parent, token, score, score) for parent, token, score in candidates]
+    return [Candidate(parent, token, score, score, score) for parent, token, score in candidates]
 
 
 def test_search_is_greedy_for_one_beam() -> None:
@@ -34,10 +34,10 @@ def test_forced_tokens() -> None:
 def test_greedy_settles_as_it_goes() -> None:
     greedy = Greedy(CONFIG, 9)
     greedy.advance(offer((0, 5, -0.5)))
-    assert greedy.settled == [(5, -0.5)]
+    assert greedy.settled == [(5, -0.5, -0.5)]
     greedy.advance(offer((0, EOS, -0.1)))
     assert greedy.done
-    assert greedy.settled == [(5, -0.5), (EOS, -0.1)]
+    assert greedy.settled == [(5, -0.5, -0.5), (EOS, -0.1, -0.1)]
 
 
 def test_beams_follow_their_parents() -> None:
@@ -49,7 +49,7 @@ def test_beams_follow_their_parents() -> None:
     assert beams.settled == []
     beams.advance(offer((0, EOS, -2.5), (1, EOS, -2.6), (0, 3, -9.0), (1, 3, -9.0)))
     assert beams.done
-    assert [token for token, _ in beams.settled] == [6, 9, EOS]  # its first token was the second best
+    assert [said.token for said in beams.settled] == [6, 9, EOS]  # its first token was the second best
 
 
 def test_the_reserve_may_not_end() -> None:
@@ -87,7 +87,7 @@ def test_at_the_limit_running_beams_become_answers() -> None:
     beams.advance(offer((0, 5, -1.0), (0, 6, -2.0), (0, 7, -3.0), (0, 8, -4.0)))
     beams.advance(offer((0, 5, -1.1), (0, 6, -2.0), (1, 7, -3.0), (1, 8, -4.0)))
     assert beams.done
-    assert [token for token, _ in beams.settled] == [5, 5]
+    assert [said.token for said in beams.settled] == [5, 5]
 
 
 def test_a_long_answer_unrolls() -> None:

@@ -9,10 +9,11 @@ import torch
 from tiny import picture
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
+from prompts.grammar import read
 from prompts.tasks import TASKS
 from server.engine import vision
 from server.engine.checkpoint import Checkpoint
-from server.engine.decoder import Batch, encode, forbid_repeats
+from server.engine.decoder import NEAR, Batch, certainties, encode, forbid_repeats
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.engine.sequence import Sequence, plan
@@ -35,7 +36,9 @@ def prepare(checkpoint: Checkpoint, requests: Many[Request]) -> tuple[list[Seque
     with torch.inference_mode():
         features = vision.image_features(checkpoint.model, checkpoint.preprocessing.normalise(squashed))
         states, mask = encode(checkpoint.model, features, [s.plan.prompt for s in sequences])
-    return sequences, Batch(checkpoint.model, states, mask, [s.search for s in sequences], checkpoint.unused)
+    return sequences, Batch(
+        checkpoint.model, states, mask, [s.search for s in sequences], checkpoint.unused, checkpoint.locations
+    )
 
 
 def decode(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
@@ -94,6 +97,35 @@ def test_logprobs_equal_teacher_forcing(checkpoint: Checkpoint, beams: int) -> N
         assert result.logprobs == pytest.approx(forced, abs=1e-4)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_scores_equal_teacher_forcing(checkpoint: Checkpoint, beams: int) -> None:
+    """Every annotation's score, recomputed from one pass over the finished answer."""
+    scored = 0
+    for asked, result in zip(questions(beams), decode(checkpoint, questions(beams)), strict=True):
+        logprobs = reference.teacher_forced_rows(checkpoint, asked, result.tokens)
+        rows = torch.arange(len(result.tokens))[:, None]
+        sure = certainties(logprobs, rows, torch.tensor(result.tokens)[:, None], checkpoint.locations)[:, 0]
+        tokens = [checkpoint.vocabulary[token] for token in result.tokens]
+        again = read(asked.task, tokens, asked.image.size, sure.tolist()).annotations
+        assert [a.score for a in result.annotations] == pytest.approx([a.score for a in again], abs=1e-4)
+        scored += len(again)
+    assert scored
+
+
+def test_certainty_is_the_probability_of_nearly_the_same_place() -> None:
+    generator = torch.Generator().manual_seed(5)
+    logprobs = torch.randn(3, 1100, generator=generator).mul(3).log_softmax(-1)
+    locations = range(50, 1050)
+    tokens = torch.tensor([[50], [600], [1049]])  # the first bin, one in the middle, the last
+    found = certainties(logprobs, torch.arange(3)[:, None], tokens, locations)
+    for row, (token,) in enumerate(tokens.tolist()):
+        near = [i for i in range(token - NEAR, token + NEAR + 1) if i in locations]
+        assert found[row, 0].exp() == pytest.approx(float(logprobs[row, near].exp().sum()), abs=1e-6)
+    letters = torch.tensor([[0], [49], [1050]])  # neighbours of a letter mean something else
+    found = certainties(logprobs, torch.arange(3)[:, None], letters, locations)
+    assert torch.equal(found, logprobs.gather(1, letters))
+
+
 def test_the_tests_would_notice(tiny: Checkpoint) -> None:
     """Lengths differ, the picture matters and the n-gram ban bites: without these, equality would mean little."""
     results = decode(tiny, questions(1))
@@ -120,7 +152,7 @@ def test_rows_that_leave_change_nothing_for_the_rest(tiny: Checkpoint, beams: in
                 batch.step()
         for i, sequence in enumerate(sequences):
             if i % 2:
-                assert [token for token, _ in sequence.search.settled] == whole[i]
+                assert [said.token for said in sequence.search.settled] == whole[i]
 
 
 def test_ids_that_stand_for_nothing_never_come_out(tiny: Checkpoint) -> None:
