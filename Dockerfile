@@ -1,7 +1,10 @@
 # On Linux a plain build takes PyTorch's CUDA wheels. For a small CPU image, give PyTorch's CPU wheel index:
 #   docker build --build-arg PIP_ARGS="--extra-index-url <PyTorch's CPU index>" -t florist .
-# For flash attention on a GPU (needs a CUDA toolchain): --build-arg EXTRAS=gpu
-FROM python:3.11-slim AS build
+# For flash attention on a GPU, a base with Python and a CUDA toolchain, and torch before it:
+#   docker build --build-arg BASE=<a CUDA development image with Python 3.11> --build-arg EXTRAS=gpu -t florist .
+ARG BASE=python:3.11-slim
+# hadolint ignore=DL3006
+FROM ${BASE} AS build
 ARG PIP_ARGS=""
 ARG EXTRAS=""
 ENV PIP_NO_CACHE_DIR=1
@@ -14,7 +17,8 @@ COPY server server
 COPY finetune finetune
 RUN make install PIP_ARGS="${PIP_ARGS}" EXTRAS="${EXTRAS}"
 
-FROM python:3.11-slim
+# hadolint ignore=DL3006
+FROM ${BASE}
 RUN useradd --create-home --uid 10001 florist
 WORKDIR /home/florist
 COPY --from=build /app/.venv /app/.venv
@@ -24,8 +28,8 @@ ENV PATH=/app/.venv/bin:$PATH \
     FLORIST_PORT=8000
 USER 10001
 EXPOSE 8000
-HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['FLORIST_PORT'] + '/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["florist"]
 CMD ["serve"]

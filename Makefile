@@ -12,7 +12,11 @@ help:  ## Lists the targets.
 
 install:  ## Only what serving needs (the Dockerfile's step); EXTRAS=gpu adds flash-attn, PIP_ARGS goes to pip.
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install $(PIP_ARGS) '.$(if $(EXTRAS),[$(EXTRAS)])'
+	$(BIN)/pip install $(PIP_ARGS) .
+ifneq ($(EXTRAS),)
+	# flash-attn asks the torch that is already there how to build itself.
+	$(BIN)/pip install $(PIP_ARGS) --no-build-isolation '.[$(EXTRAS)]'
+endif
 
 .venv/serve: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -56,7 +60,7 @@ seedling: .venv/dev  ## Teaches the seedling from scratch (hours on two cores); 
 seedling-report: .venv/dev  ## What the committed seedling can do on unseen scenes.
 	$(BIN)/python -m finetune.report
 
-bench: .venv/dev  ## The README's figures, each side in one run.
+bench: .venv/dev  ## The engine against transformers, both sides in one run.
 	$(BIN)/python -m benchmarks.prompts
 
 clean:  ## Removes the environment and what the demo made.

@@ -31,7 +31,7 @@ def work(scenes: int) -> list[Request]:
         scene = draw(seed)
         rng = np.random.default_rng((seed, 3))
         asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
-        requests += [Request(scene.image, q.task, q.text, q.region, max_new_tokens=128) for q in asked]
+        requests += [Request(scene.image, q.task, q.text, q.region, max_new_tokens=128, num_beams=1) for q in asked]
     return requests
 
 
@@ -39,9 +39,9 @@ def processor(model: str):  # type: ignore[no-untyped-def]
     """transformers' own processor of a checkpoint name."""
     from transformers import AutoProcessor
 
-    from server.engine.checkpoint import SEEDLING
+    from server.engine.checkpoint import locate
 
-    return AutoProcessor.from_pretrained(SEEDLING if model == "seedling" else model)
+    return AutoProcessor.from_pretrained(locate(model))
 
 
 @torch.inference_mode()
@@ -56,7 +56,10 @@ def transformers_alone(engine: Engine, model: str, requests: list[Request]) -> l
         image = IMAGE * int((inputs["input_ids"] == network.config.image_token_id).sum())
         words = asked.tokenizer(image + BOS + prompt + EOS, add_special_tokens=False, return_tensors="pt")
         tokens = network.generate(
-            **words, pixel_values=inputs["pixel_values"].to(network.dtype), max_new_tokens=request.max_new_tokens
+            **words,
+            pixel_values=inputs["pixel_values"].to(network.dtype),
+            max_new_tokens=request.max_new_tokens,
+            num_beams=1,
         )
         answers.append(tokens[0, 1:].tolist())
     return answers

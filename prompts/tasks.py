@@ -141,7 +141,7 @@ TASKS: dict[str, Task] = _rows(
 # ruff: enable[E501]
 # fmt: on
 
-_TOKEN = re.compile(r"<[A-Za-z][A-Za-z0-9_]*>")
+_TOKEN = re.compile(r"<[A-Za-z][A-Za-z0-9_.-]*>")
 
 
 def resolve(token: str) -> Task:

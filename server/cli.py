@@ -70,7 +70,7 @@ def prompt(
 
     try:
         data = picture.read_bytes()
-        image = decode(data, max_bytes=len(data))
+        image = decode(data, max_bytes=len(data), max_pixels=_settings().max_pixels)
         asked.prompt(text, corners, image.size)
     except OSError as error:
         _fail(f"{picture}: {error.strerror or error}")
@@ -83,6 +83,8 @@ def prompt(
             result = engine.submit(Request(image, asked, text, corners)).wait()
         except InvalidRequest as error:
             _fail(str(error))
+        except Exception as error:
+            _fail(f"the model failed on this prompt: {error}", 1)
     if as_json:
         notes = [note.model_dump() for note in result.annotations]
         answer = {"model": engine.checkpoint.name, "task": task, "width": image.width, "height": image.height}
@@ -208,11 +210,15 @@ def _region(region: str | None) -> tuple[float, ...] | None:
         _fail(f"--region is x1,y1,x2,y2 in pixels, such as 10,20,200,180; got {region!r}")
 
 
-def _engine(model: str | None, device: str | None) -> "Engine":
+def _settings(**given: Any) -> settings_.Settings:
     try:
-        chosen = settings_.load(model=model, device=device)
+        return settings_.load(**given)
     except settings_.SettingsError as error:
         _fail(str(error))
+
+
+def _engine(model: str | None, device: str | None) -> "Engine":
+    chosen = _settings(model=model, device=device)
     with errors.status(f"loading {chosen.model} …"):
         from server.engine.checkpoint import CheckpointError
         from server.engine.engine import Engine

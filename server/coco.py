@@ -30,13 +30,16 @@ class Coco:
             self.annotations.append(entry if note.score is None else {**entry, "score": round(note.score, 6)})
 
     def document(self) -> dict[str, Any]:
+        """The file's content. Captions alone have no `categories`, as in COCO's own captions files: readers that find
+        the key ask every annotation for its category."""
+        shapes = any("category_id" in entry for entry in self.annotations) or not self.annotations
+        categories = [{"id": i, "name": name, "supercategory": ""} for name, i in self._categories.items()]
         return {
             "info": {"description": self.description, "version": "1.0"},
             "licenses": [],
             "images": self.images,
             "annotations": self.annotations,
-            "categories": [{"id": i, "name": name, "supercategory": ""} for name, i in self._categories.items()],
-        }
+        } | ({"categories": categories} if shapes else {})
 
     def write(self, path: Path) -> None:
         """Writes the file whole or not at all."""

@@ -106,7 +106,7 @@ async def prompt(
         _check(asked, settings)
         image = await pictures.picture(asked, file, settings, serving.decoding)
         several = asked.prompts is not None
-        questions = Questions(engine, image, asks, request.app.state.metrics, settings.timeout)
+        questions = Questions(engine, image, asks, request.app.state.metrics, settings)
         if not several:
             questions.raise_first()
         if stream:
@@ -124,13 +124,8 @@ async def prompt(
 
 
 def _check(asked: PromptRequest, settings: Settings) -> None:
-    """The limits that are settings. Raises Problem."""
+    """The limit on prompts. Raises Problem."""
     prompts = asked.prompts or []
     if len(prompts) > settings.max_prompts:
         detail = f"{len(prompts)} prompts; at most {settings.max_prompts} go in one request"
         raise problems.Problem(problems.INVALID_REQUEST, detail, "prompts")
-    texts = {"text": asked.text, **{f"prompts.{i}.text": prompt.text for i, prompt in enumerate(prompts)}}
-    for field, text in texts.items():
-        if text is not None and len(text) > settings.max_text_length:
-            detail = f"{field} has {len(text):,} characters; at most {settings.max_text_length:,} are read"
-            raise problems.Problem(problems.INVALID_REQUEST, detail, field)

@@ -15,6 +15,7 @@ from server.api.problems import FAILED, INVALID_PROMPT, OVERLOADED, SHUTTING_DOW
 from server.api.schemas import Answer, Prompt, answer, wanted
 from server.engine.handle import Handle
 from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
+from server.settings import Settings
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
@@ -26,12 +27,12 @@ class Questions:
     """Submits all prompts; each place holds a handle, or the problem that its prompt has."""
 
     def __init__(
-        self, engine: "Engine", image: Image, prompts: Sequence[Prompt], metrics: Metrics, timeout: float
+        self, engine: "Engine", image: Image, prompts: Sequence[Prompt], metrics: Metrics, settings: Settings
     ) -> None:
-        """`timeout`: seconds from now for all. Raises Problem when too many wait already: then none is asked."""
+        """The settings' timeout runs from now. Raises Problem when too many wait already: then none is asked."""
         self.engine, self.size, self.prompts, self.metrics = engine, image.size, list(prompts), metrics
-        self.timeout = timeout
-        self.ends = asyncio.get_running_loop().time() + timeout
+        self.timeout, self.max_text_length = settings.timeout, settings.max_text_length
+        self.ends = asyncio.get_running_loop().time() + self.timeout
         self.places: list[Handle | Problem] = []
         try:
             for prompt in self.prompts:
@@ -45,6 +46,10 @@ class Questions:
             raise busy(SHUTTING_DOWN, "it takes nothing new; ask again soon", 5) from error
 
     def _submit(self, image: Image, prompt: Prompt) -> Handle | Problem:
+        if prompt.text is not None and len(prompt.text) > self.max_text_length:
+            self.metrics.prompt(prompt.task, "invalid")
+            detail = f"text has {len(prompt.text):,} characters; at most {self.max_text_length:,} are read"
+            return Problem(INVALID_PROMPT, detail, "text")
         try:
             task = resolve(prompt.task)
             asked = Request(image, task, prompt.text, prompt.region, prompt.max_new_tokens, prompt.num_beams)

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,13 @@ def locate(name: str) -> Path:
     return kept
 
 
+def _attention(device: str | torch.device, dtype: torch.dtype) -> str | dict[str, str]:
+    """Flash attention for the text model where it is installed and fits (CUDA, 16 bit); DaViT's heads are too wide."""
+    if torch.device(device).type == "cuda" and dtype != torch.float32 and find_spec("flash_attn"):
+        return {"vision_config": "sdpa", "text_config": "flash_attention_2"}
+    return "sdpa"
+
+
 def _fill(
     name: str, shape: Florence2Config, state: dict[str, Tensor], device: str | torch.device, dtype: torch.dtype
 ) -> Florence2ForConditionalGeneration:
@@ -180,7 +188,8 @@ def _fill(
             )
         state[conversion.SHARED] = tables[0]
     with torch.device("meta"):
-        model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation="sdpa", dtype=dtype)
+        attention = _attention(device, dtype)
+        model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation=attention, dtype=dtype)
     wanted = {k: v.shape for k, v in model.state_dict().items() if k == conversion.SHARED or k not in conversion.TIED}
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
+from typing import TypeVar
 
 from prompts.annotations import Annotation
 from server.engine.request import Cancelled, Result
+
+T = TypeVar("T")
 
 
 class Handle:
@@ -21,6 +24,7 @@ class Handle:
         self._future: Future[Result] = Future()
         self._future.set_running_or_notify_cancel()  # from here on only `_finish` and `_fail` complete it
         self._closed: list[Annotation] = []
+        self._tokens: list[int] = []
         self._lock = threading.Lock()
         self._over = False
         self._wakers: list[Callable[[], None]] = []
@@ -34,8 +38,15 @@ class Handle:
         """The result. A caller that stops waiting does not cancel the request: `cancel` does."""
         return await asyncio.shield(asyncio.wrap_future(self._future))
 
-    async def stream(self) -> AsyncIterator[Annotation]:
+    def stream(self) -> AsyncGenerator[Annotation]:
         """Each annotation the moment it closes, from the first one on however late this is called."""
+        return self._follow(self._closed)
+
+    def tokens(self) -> AsyncGenerator[int]:
+        """Each token id the moment it is settled: greedily at its step, with beams at the end."""
+        return self._follow(self._tokens)
+
+    async def _follow(self, growing: Sequence[T]) -> AsyncGenerator[T]:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
@@ -49,8 +60,8 @@ class Handle:
             while True:
                 changed.clear()
                 done = self._future.done()  # asked first: what closed before the end is then in the list
-                while sent < len(self._closed):
-                    yield self._closed[sent]
+                while sent < len(growing):
+                    yield growing[sent]
                     sent += 1
                 if done:
                     self._future.result()
@@ -71,10 +82,12 @@ class Handle:
 
     # What follows is the engine's.
 
-    def _stream(self, annotations: Sequence[Annotation]) -> None:
-        """Takes all annotations so far; passes on those that are new."""
-        if new := annotations[len(self._closed) :]:
-            self._closed += new
+    def _stream(self, annotations: Sequence[Annotation], tokens: Sequence[int] = ()) -> None:
+        """Takes all annotations and tokens so far; passes on those that are new."""
+        closed, said = annotations[len(self._closed) :], tokens[len(self._tokens) :]
+        self._closed += closed
+        self._tokens += said
+        if closed or said:
             self._wake()
 
     def _finish(self, result: Result) -> bool:

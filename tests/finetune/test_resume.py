@@ -100,3 +100,9 @@ def test_the_log_tells_means_since_its_last_line(tmp_path: Path, monkeypatch: py
     assert [(line["step"], line["stage"]) for line in lines] == [(50, "speak"), (100, "speak")]
     assert [line["total"] for line in lines] == [39.5, 74.5]  # the first since step 30, where the run went on
     assert [line["text"] for line in lines] == [4.5, 34.5]
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, [replace(LOOK, steps=1)], every=1, workers=0)
+    with pytest.raises(SystemExit, match="holds another run"):
+        train(tmp_path, [replace(LOOK, steps=2)], every=1, workers=0)

@@ -1,4 +1,4 @@
-"""A model to serve: the seedling where it is there, else a tiny one of random weights."""
+"""A model to serve: the seedling."""
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,25 +10,20 @@ import structlog
 import torch
 
 from server.app import create_app
-from server.engine import checkpoint
 from server.engine.engine import Engine
 from server.settings import Settings
 
 # pytest's importlib mode leaves helpers beside the tests unfound.
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from helpers import Process, StuckEngine, connected
-from tiny import save, tiny_model
 
 # As the server's own: structlog's default shows the local variables of a trace, which takes seconds.
 structlog.configure([structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 
 
 @pytest.fixture(scope="session")
-def model_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if (Path(checkpoint.__file__).parent / "seedling" / "model.safetensors").exists():
-        return "seedling"
-    return str(save(tmp_path_factory.mktemp("checkpoints") / "tiny", tiny_model()))
+def model_name() -> str:
+    return "seedling"
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from pycocotools.coco import COCO
 
-from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.coco import Coco
 
 
@@ -43,3 +44,16 @@ def test_the_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["annotations.json"]
     Coco("Größe").write(path)
     assert json.loads(path.read_text(encoding="utf-8"))["info"]["description"] == "Größe"
+
+
+SHAPE, CAPTION = Box(label="cat", score=0.5, box=(1, 2, 11, 22)), Text(label="a cat", score=0.5)
+
+
+@pytest.mark.parametrize("notes", [[CAPTION], [SHAPE], []], ids=["captions", "shapes", "nothing"])
+def test_pycocotools_reads_it(tmp_path: Path, notes: list[Annotation]) -> None:
+    written = Coco("test")
+    written.add("a.png", (30, 40), notes)
+    written.write(tmp_path / "annotations.json")
+    read = COCO(tmp_path / "annotations.json")
+    assert [i["file_name"] for i in read.loadImgs(read.getImgIds())] == ["a.png"]
+    assert len(read.loadAnns(read.getAnnIds())) == len(notes)
