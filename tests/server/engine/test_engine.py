@@ -137,6 +137,12 @@ async def test_annotations_stream_before_the_end(engine: Engine, monkeypatch: py
     assert await collect(handle) == (await handle.result()).annotations  # a late follower gets all
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+async def test_tokens_stream_too(engine: Engine, beams: int) -> None:
+    handle = engine.submit(ask("<OD>", beams=beams, limit=20))
+    assert [token async for token in handle.tokens()] == (await handle.result()).tokens
+
+
 async def test_beams_stream_at_their_end(engine: Engine) -> None:
     handle = engine.submit(ask("<REGION_PROPOSAL>", beams=3, limit=30))
     assert await collect(handle) == (await handle.result()).annotations
