@@ -115,7 +115,7 @@ def test_one_picture_is_seen_once(engine: Engine, gate: Gate) -> None:
         ({"task": TASKS["<REGION_TO_OCR>"], "region": (0, 0, 999, 5)}, "region"),
         ({"image": Image.new("RGB", (0, 5))}, "image"),
     ],
-    ids=str,
+    ids=lambda change: "-".join(change) if isinstance(change, dict) else str(change),
 )
 def test_what_the_model_cannot_take(engine: Engine, change: dict[str, Any], field: str) -> None:
     fields: dict[str, Any] = {"image": picture(), "task": TASKS["<OD>"]}
