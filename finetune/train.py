@@ -1,8 +1,8 @@
 """Teaches the seedling from scratch: `python -m finetune.train --out runs/seedling` (`make seedling`).
 
-Four stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
-together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes
-first again. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a
+Five stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
+together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first again, with a
+cool-down; `polish`: one more, shorter. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a
 linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste.
 A stopped run goes on at its step when called again.
 """
@@ -292,6 +292,7 @@ def main(
     speak: Annotated[int, typer.Option(help="Steps of the second stage, all tasks.")] = 800,
     name: Annotated[int, typer.Option(help="Steps of the third stage, names before letters.")] = 400,
     see: Annotated[int, typer.Option(help="Steps of the last stage, looking again, with a cool-down.")] = 1800,
+    polish: Annotated[int, typer.Option(help="Steps of a second, shorter cool-down from a lower rate.")] = 520,
     seed: Annotated[int, typer.Option(help="Seed of the first values and of the scenes.")] = 0,
 ) -> None:
     """Teaches the seedling from scratch."""
@@ -302,6 +303,7 @@ def main(
         Stage("name", name, prompts=5, warmup=50, sigma=(5.0, 2.5), dense=0.3, text=2.0, reading=0.2),
         # What cells still take for something else, no decoder can name: back to looking, with one question beside it.
         Stage("see", see, prompts=1, warmup=50, sigma=(4.0, 2.5), classes=2.0, reading=0.1, cooldown=0.7),
+        Stage("polish", polish, 16, 1, 6e-4, warmup=20, sigma=(2.5, 2.5), classes=2.0, reading=0.1, cooldown=0.9),
     ]
     train(out, stages, seed=seed, sheets=400)
 

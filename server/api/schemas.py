@@ -28,7 +28,7 @@ class Options(BaseModel):
         None, ge=1, le=1_000_000, description="The longest answer, in tokens. None: as the checkpoint says."
     )
     num_beams: int | None = Field(
-        None, ge=1, le=8, description="Beams of the search; 1 is greedy. None: as the checkpoint says."
+        None, ge=1, le=1000, description="Beams of the search; 1 is greedy. None: as the checkpoint says."
     )
 
 

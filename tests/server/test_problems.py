@@ -61,7 +61,7 @@ def problem(answered: httpx.Response, status: int, kind: str, field: str | None 
         ({"task": "<OPEN_VOCABULARY_DETECTION>", "text": " "}, "invalid-prompt", "text"),
         ({"task": "<OPEN_VOCABULARY_DETECTION>", "text": "</s>"}, "invalid-prompt", "text"),
         ({"task": "<OPEN_VOCABULARY_DETECTION>", "text": "cat " * 2000}, "invalid-prompt", "text"),
-        ({"task": "<OPEN_VOCABULARY_DETECTION>", "text": "c" * 9000}, "invalid-request", "text"),
+        ({"task": "<OPEN_VOCABULARY_DETECTION>", "text": "c" * 9000}, "invalid-prompt", "text"),
         ({"task": "<REGION_TO_OCR>"}, "invalid-prompt", "region"),
         ({"region": [1, 2, 3, 4]}, "invalid-prompt", "region"),
         ({"task": "<REGION_TO_OCR>", "region": [9, 9, 1, 1]}, "invalid-prompt", "region"),

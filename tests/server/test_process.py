@@ -95,7 +95,9 @@ def test_serving_asking_and_sigterm(start: Callable[..., Process]) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: httpx.post(f"{server.url}/v1/prompt", json=ASK, timeout=PATIENCE), range(16)))
     assert {answer.status_code for answer in answers} == {200}
-    assert len({json.dumps(answer.json()["annotations"]) for answer in answers}) == 1
+    # Batches of other sizes round the last bit of a score otherwise.
+    said = [[{**note, "score": round(note["score"], 4)} for note in a.json()["annotations"]] for a in answers]
+    assert all(notes == said[0] for notes in said)
 
     # A request that has begun when the signal comes is finished; what comes after it is refused.
     body = json.dumps(ASK).encode()
