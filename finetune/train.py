@@ -218,8 +218,8 @@ def snapshot(teacher: Teacher, folder: Path) -> None:
 
 def _same_run(path: Path, run: dict[str, Any]) -> None:
     """Raises SystemExit when the folder holds a run of another seed or other stages: its steps mean something else."""
-    before = json.loads(path.read_text()) if path.exists() else run
     now = json.loads(json.dumps(run))
+    before = json.loads(path.read_text()) if path.exists() else now
     if before != now:
         raise SystemExit(
             f"{path.parent} holds another run; give a new --out, or delete {path} to go on in spite of it.\n"

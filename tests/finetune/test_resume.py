@@ -106,3 +106,6 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     train(tmp_path, [replace(LOOK, steps=1)], every=1, workers=0)
     with pytest.raises(SystemExit, match="holds another run"):
         train(tmp_path, [replace(LOOK, steps=2)], every=1, workers=0)
+    (tmp_path / "run.json").unlink()  # as the message says
+    train(tmp_path, [replace(LOOK, steps=2)], every=1, workers=0)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
