@@ -25,6 +25,7 @@ from prompts.locations import BINS
 from prompts.tasks import ADDED_TOKENS
 from prompts.vocabulary import byte_alphabet
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the hub's preprocessor
 PICTURE = 192  # pixels a side
 GRID = 12  # cells a side
 IMAGE_TOKENS = GRID * GRID + 1  # the pooled token comes first
@@ -186,8 +187,8 @@ def save(model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFas
         crop_size={"height": PICTURE, "width": PICTURE},
         do_center_crop=False,
         resample=3,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
+        image_mean=list(MEAN),
+        image_std=list(STD),
     )
     pictures.image_seq_length = IMAGE_TOKENS
     Florence2Processor(pictures, words).save_pretrained(folder)

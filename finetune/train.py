@@ -28,8 +28,8 @@ from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.dense import LETTERS, DenseHeads, DenseLoss
 from finetune.losses import IGNORE, answer_loss
 
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+MEAN = torch.tensor(blueprint.MEAN).view(1, 3, 1, 1)
+STD = torch.tensor(blueprint.STD).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)

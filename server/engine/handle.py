@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from prompts.annotations import Annotation
+from server.engine.beams import Said
 from server.engine.request import Cancelled, Result
 
 T = TypeVar("T")
@@ -82,11 +83,11 @@ class Handle:
 
     # What follows is the engine's.
 
-    def _stream(self, annotations: Sequence[Annotation], tokens: Sequence[int] = ()) -> None:
-        """Takes all annotations and tokens so far; passes on those that are new."""
-        closed, said = annotations[len(self._closed) :], tokens[len(self._tokens) :]
+    def _stream(self, annotations: Sequence[Annotation], settled: Sequence[Said] = ()) -> None:
+        """Takes all annotations and settled tokens so far; passes on those that are new."""
+        closed, said = annotations[len(self._closed) :], settled[len(self._tokens) :]
         self._closed += closed
-        self._tokens += said
+        self._tokens += [s.token for s in said]
         if closed or said:
             self._wake()
 

@@ -68,7 +68,7 @@ class Sequence:
             self._read += 1
         if self.search.done:
             self.annotations += self.parser.finish()
-        self.handle._stream(self.annotations, [said.token for said in self.search.settled])
+        self.handle._stream(self.annotations, self.search.settled)
 
     def result(self) -> Result:
         """The answer, once the search is done and read."""
