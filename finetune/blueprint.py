@@ -143,7 +143,8 @@ def initialise(model: Florence2ForConditionalGeneration, words: PreTrainedTokeni
         model.model.language_model.decoder.embed_positions,
     ):
         nn.init.normal_(positions.weight, std=0.02)
-    cells = (torch.arange(GRID) + 0.5) / GRID
+    # Strides of odd kernels keep the first pixel's middle: cell k looks at pixel k · 16, not at the middle of 16.
+    cells = (torch.arange(GRID) * (PICTURE // GRID) + 0.5) / PICTURE
     place = model.model.multi_modal_projector.image_position_embed
     for axis in (place.row_embeddings, place.column_embeddings):
         axis.weight.copy_(fourier(cells, axis.weight.shape[1]))

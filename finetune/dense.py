@@ -21,38 +21,41 @@ HALVES = 2  # letters narrower than a cell: the left and the right half answer a
 @dataclass(frozen=True, slots=True)
 class DenseTargets:
     """For a batch of b pictures of c cells. `classes` [b, c]: 0 nothing, else 1 + category. `boxes` [b, c, 4]: bins,
-    meaningful where a class stands. `letters` [b, c, 2]: 0 nothing, else 1 + index in LETTERS."""
+    meaningful where a class stands. `letters` [b, c, 2]: 0 nothing, else 1 + index in LETTERS. `signs` [b, 4 c]: the
+    same on a raster twice as fine in both directions."""
 
     classes: Tensor
     boxes: Tensor
     letters: Tensor
+    signs: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class DenseLoss:
-    """Each a mean; `total` weighs letters fully, since they are the slowest to come."""
+    """Each a mean. `letters`: of both rasters."""
 
     classes: Tensor
     boxes: Tensor
     letters: Tensor
 
-    @property
-    def total(self) -> Tensor:
-        return self.classes + self.boxes + self.letters
-
 
 class DenseHeads(nn.Module):
-    """Seven small heads on each grid cell's image token; used in training alone, thrown away after."""
+    """Seven small heads on each grid cell's image token, and one for letters halfway up the tower, where they are still
+    told apart by place; used in training alone, thrown away after."""
 
     category_ids: Tensor
     letter_ids: Tensor
 
-    def __init__(self, dim: int, category_ids: list[int], letter_ids: list[int], first_location: int) -> None:
-        """`category_ids` and `letter_ids`: the tokens' rows in the tied embedding table."""
+    def __init__(
+        self, dim: int, early: int, category_ids: list[int], letter_ids: list[int], first_location: int
+    ) -> None:
+        """`early`: channels of the raster halfway up; `category_ids` and `letter_ids`: the tokens' rows in the tied
+        embedding table."""
         super().__init__()
         heads = 1 + 4 + HALVES
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, dim)) for _ in range(heads)
+            nn.Sequential(nn.Linear(inputs, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, dim))
+            for inputs in (*[dim] * heads, early)
         )
         self.nothing = nn.Parameter(torch.randn(2, dim) * dim**-0.5)  # one for classes, one for letters
         self.register_buffer("category_ids", torch.tensor(category_ids), persistent=False)
@@ -60,8 +63,8 @@ class DenseHeads(nn.Module):
         self.first_location = first_location
         self.scale = nn.Parameter(torch.tensor(4.0))  # unit vectors need sharpening before a softmax
 
-    def forward(self, cells: Tensor, table: Tensor, targets: DenseTargets, sigma: float) -> DenseLoss:
-        """cells [b, c, dim] (image tokens less the pooled one), table [vocabulary, dim]."""
+    def forward(self, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets, sigma: float) -> DenseLoss:
+        """cells [b, c, dim] (image tokens less the pooled one), halfway [b, 4 c, early], table [vocabulary, dim]."""
         flat = cells.flatten(0, 1)
         classes = targets.classes.flatten()
         here = classes != NOTHING
@@ -82,7 +85,9 @@ class DenseHeads(nn.Module):
             F.cross_entropy(self._logits(5 + h, flat, rows), targets.letters[..., h].flatten(), weight=weights)
             for h in range(HALVES)
         ]
-        return DenseLoss(class_loss, torch.stack(boxes).mean(), torch.stack(letters).mean())
+        signs = self._logits(5 + HALVES, halfway.flatten(0, 1), rows)
+        early = F.cross_entropy(signs, targets.signs.flatten(), weight=weights)
+        return DenseLoss(class_loss, torch.stack(boxes).mean(), torch.stack(letters).mean() + early)
 
     def _logits(self, head: int, tokens: Tensor, rows: Tensor) -> Tensor:
         return (self.heads[head](tokens) @ rows.T).float() * self.scale

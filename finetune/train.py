@@ -1,10 +1,11 @@
 """Teaches the seedling from scratch: `python -m finetune.train --out runs/seedling` (`make seedling`).
 
-Five stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
+By stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
 together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first again, with a
-cool-down; `polish`: one more, shorter. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a
-linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste.
-A stopped run goes on at its step when called again.
+cool-down; `polish`: one more, shorter. `read`: all of it at once, letters too; `settle`: its cool-down. Locations'
+targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al. 2024,
+arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its step when
+called again; `--init server/engine/seedling --start read` takes up the committed weights.
 """
 
 import json
@@ -52,6 +53,7 @@ class Stage:
     text: float = 1.0
     reading: float = 1.0
     objects: tuple[int, int] = (1, 4)
+    words: tuple[int, int] = (1, 2)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the stage's own `step`, 0 … steps - 1."""
@@ -72,7 +74,8 @@ class Steps(Dataset[Batch]):
         self.batches = [
             SceneBatches(
                 tokenizer, side=blueprint.PICTURE, grid=blueprint.GRID, pictures=stage.pictures,
-                prompts=stage.prompts, seed=seed * 10 + number, objects=stage.objects, reading=stage.reading,
+                prompts=stage.prompts, seed=seed * 10 + number, objects=stage.objects, words=stage.words,
+                reading=stage.reading,
             )
             for number, stage in enumerate(stages)
         ]  # fmt: skip
@@ -104,7 +107,8 @@ class Teacher:
         self.first_location = int(ids("<loc_0>"))
         dim = model.config.text_config.d_model
         self.model = model.to(accelerator.device)
-        self.heads = DenseHeads(dim, ids(list(CATEGORIES)), ids(list(LETTERS)), self.first_location)
+        early = model.config.vision_config.embed_dim[1]
+        self.heads = DenseHeads(dim, early, ids(list(CATEGORIES)), ids(list(LETTERS)), self.first_location)
         self.heads.to(accelerator.device)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         parameters = {**dict(model.named_parameters()), **dict(self.heads.named_parameters())}
@@ -148,9 +152,13 @@ class Teacher:
         inner = self.model.model
         device = self.accelerator.device
         pixels = (batch.pixels.to(device).float() / 255 - MEAN.to(device)) / STD.to(device)
+        halfway: list[Tensor] = []  # what the tower sees at twice the grid: [b, channels, 2 grid, 2 grid]
+        hook = inner.vision_tower.blocks[1][-1].register_forward_hook(lambda *call: halfway.append(call[-1]))
         image = inner.get_image_features(pixels).pooler_output
+        hook.remove()
         table = inner.language_model.shared.weight
-        dense: DenseLoss = self.heads(image[:, 1:], table, _to(batch.dense, device), sigma)
+        early = halfway[0].flatten(2).transpose(1, 2)
+        dense: DenseLoss = self.heads(image[:, 1:], early, table, _to(batch.dense, device), sigma)
         parts = {"class": dense.classes, "box": dense.boxes, "letter": dense.letters}
         looked = stage.classes * dense.classes + dense.boxes + stage.reading * dense.letters
         if not stage.prompts:
@@ -160,19 +168,19 @@ class Teacher:
         embedded = torch.cat([image[owner], inner.language_model.shared(prompts).to(image.dtype)], 1)
         mask = torch.cat([torch.ones_like(owner)[:, None].expand(-1, image.shape[1]), (prompts != 1).long()], 1)
         encoded = inner.language_model.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        decoded, taught = self._decoded(encoded, mask, labels)
-        answer = answer_loss(self.model.lm_head(decoded), taught, self.first_location, sigma)
+        decoded, taught, answers = self._decoded(encoded, mask, labels)
+        answer = answer_loss(self.model.lm_head(decoded), taught, answers, self.first_location, sigma)
         total = stage.dense * looked + stage.text * answer.text + 0.7 * answer.location + answer.kind
         return {"total": total, **parts, "text": answer.text, "location": answer.location, "kind": answer.kind}
 
-    def _decoded(self, encoded: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's states for the tokens that are taught, and those tokens: [n, d], [n].
+    def _decoded(self, encoded: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The decoder's states for the tokens that are taught, those tokens, and whose they are: [n, d], [n], [n].
 
         Short answers and long ones (polygons) go through apart, since padding costs as much as what it pads.
         """
         lengths = (labels != IGNORE).sum(1)
         order = lengths.argsort()
-        states, tokens = [], []
+        states, tokens, owners = [], [], []
         for rows in order.split(math.ceil(len(order) * 0.7)):
             own = labels[rows, : int(lengths[rows].max())]
             start = torch.full_like(own[:, :1], self.model.config.text_config.decoder_start_token_id)
@@ -185,7 +193,8 @@ class Teacher:
             ).last_hidden_state
             states.append(out[own != IGNORE])
             tokens.append(own[own != IGNORE])
-        return torch.cat(states), torch.cat(tokens)
+            owners.append(rows[:, None].expand_as(own)[own != IGNORE])
+        return torch.cat(states), torch.cat(tokens), torch.cat(owners)
 
     def state(self) -> dict[str, Any]:
         """Everything a stopped run needs to go on."""
@@ -227,36 +236,53 @@ def _same_run(path: Path, run: dict[str, Any]) -> None:
         )
 
 
+def precision() -> str:
+    """bf16 where the processor has matrix products of that type; elsewhere they take a hundred times fp32's time."""
+    quick = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if quick else "no"
+
+
 def train(
-    out: Path, stages: list[Stage], *, seed: int = 0, every: int = 200, workers: int = 1, sheets: int = 0
-) -> None:
-    """Runs the stages, writing `log.jsonl`, `state.pt` (to go on from) and `checkpoint/` (to serve) into `out`; every
-    `sheets` steps also `sheet-STEP.png`, a dozen unseen scenes as the model of the moment labels them."""
+    out: Path, stages: list[Stage], *, first: int = 0, init: Path | None = None, seed: int = 0, every: int = 200,
+    workers: int = 1, sheets: int = 0,
+) -> None:  # fmt: skip
+    """Runs the stages from number `first` on, writing `log.jsonl`, `state.pt` (to go on from) and `checkpoint/` (to
+    serve) into `out`; every `sheets` steps also `sheet-STEP.png`, a dozen unseen scenes as the model of the moment
+    labels them. `init`: a checkpoint folder of this shape to start from; the dense heads, which no checkpoint holds,
+    start anew."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    accelerator = Accelerator(mixed_precision="bf16")
+    accelerator = Accelerator(mixed_precision=precision())
     model, words = blueprint.build(seed)
+    if init:
+        model = Florence2ForConditionalGeneration.from_pretrained(
+            init, dtype=torch.float32, attn_implementation="eager"
+        )
+        if model.config.text_config.vocab_size != len(words):
+            raise SystemExit(
+                f"{init} has another vocabulary than the seedling; start from a checkpoint of the seedling"
+            )
     teacher = Teacher(model, words, accelerator)
     steps = Steps(stages, words, seed)
-    first = 0
-    run = {"seed": seed, "stages": [asdict(s) for s in stages]}
+    begin = sum(stage.steps for stage in stages[:first])
+    run = {"seed": seed, "init": str(init) if init else None, "stages": [asdict(s) for s in stages]}
     if (out / "state.pt").exists():
         _same_run(out / "run.json", run)
         saved = torch.load(out / "state.pt", map_location=accelerator.device, weights_only=True)
         teacher.restore(saved["teacher"])
-        first = saved["step"]
-        print(f"going on at step {first} of {len(steps)}", flush=True)
+        begin = saved["step"]
+        print(f"going on at step {begin} of {len(steps)}", flush=True)
     (out / "run.json").write_text(json.dumps(run, indent=2))
     loader = DataLoader(
         steps,
         batch_size=None,
-        sampler=range(first, len(steps)),
+        sampler=range(begin, len(steps)),
         num_workers=workers,
         prefetch_factor=8 if workers else None,
     )
     model.train()
     clock, seen = time.monotonic(), defaultdict[str, list[float]](list)  # since the last line of the log
-    for step, batch in enumerate(loader, first):
+    for step, batch in enumerate(loader, begin):
         number, within = steps.locate(step)
         stage = stages[number]
         parts = teacher.step(batch, stage, within)
@@ -286,26 +312,32 @@ def train(
             print(f"detection F1@0.5 on a dozen unseen scenes: {f1:.2f}", flush=True)
 
 
+STAGES = (
+    Stage("look", 2000),
+    Stage("speak", 800, prompts=5, sigma=(10.0, 5.0), dense=0.3),
+    # Spelling is noise that drowns the names until cells know letters.
+    Stage("name", 400, prompts=5, warmup=50, sigma=(5.0, 2.5), dense=0.3, text=2.0, reading=0.2),
+    # What a cell takes for something else, no decoder can name: back to looking, with one question beside it.
+    Stage("see", 1800, prompts=1, warmup=50, sigma=(4.0, 2.5), classes=2.0, reading=0.1, cooldown=0.7),
+    Stage("polish", 520, 16, 1, 6e-4, warmup=20, sigma=(2.5, 2.5), classes=2.0, reading=0.1, cooldown=0.9),
+    # Half the pictures a step, twice the steps: as good a gradient for the time, and they fit a CPU's cache.
+    Stage("read", 1480, 8, 2, 7e-4, warmup=100, sigma=(2.5, 2.5), classes=2.0, text=1.5),
+    Stage("spell", 1600, 8, 2, 7e-4, warmup=100, sigma=(2.5, 2.5), classes=2.0, reading=1.5, words=(2, 5)),
+    Stage("settle", 1600, 8, 2, 7e-4, warmup=1, sigma=(2.5, 2.5), classes=2.0, text=1.5, words=(1, 3), cooldown=1.0),
+)
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run; called again, it goes on where it stopped.")],
-    look: Annotated[int, typer.Option(help="Steps of the first stage, dense targets alone.")] = 2000,
-    speak: Annotated[int, typer.Option(help="Steps of the second stage, all tasks.")] = 800,
-    name: Annotated[int, typer.Option(help="Steps of the third stage, names before letters.")] = 400,
-    see: Annotated[int, typer.Option(help="Steps of the last stage, looking again, with a cool-down.")] = 1800,
-    polish: Annotated[int, typer.Option(help="Steps of a second, shorter cool-down from a lower rate.")] = 520,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from, instead of from scratch.")] = None,
+    start: Annotated[str, typer.Option(help=f"First stage: {', '.join(s.name for s in STAGES)}.")] = STAGES[0].name,
     seed: Annotated[int, typer.Option(help="Seed of the first values and of the scenes.")] = 0,
 ) -> None:
-    """Teaches the seedling from scratch."""
-    stages = [
-        Stage("look", look),
-        Stage("speak", speak, prompts=5, sigma=(10.0, 5.0), dense=0.3),
-        # Reading comes last of all skills: until cells know letters, spelling is noise that drowns the names.
-        Stage("name", name, prompts=5, warmup=50, sigma=(5.0, 2.5), dense=0.3, text=2.0, reading=0.2),
-        # What cells still take for something else, no decoder can name: back to looking, with one question beside it.
-        Stage("see", see, prompts=1, warmup=50, sigma=(4.0, 2.5), classes=2.0, reading=0.1, cooldown=0.7),
-        Stage("polish", polish, 16, 1, 6e-4, warmup=20, sigma=(2.5, 2.5), classes=2.0, reading=0.1, cooldown=0.9),
-    ]
-    train(out, stages, seed=seed, sheets=400)
+    """Teaches the seedling, from scratch or on from a checkpoint of it."""
+    names = [stage.name for stage in STAGES]
+    if start not in names:
+        raise typer.BadParameter(f"there is no stage {start}; one of {', '.join(names)}", param_hint="--start")
+    train(out, list(STAGES), first=names.index(start), init=init, seed=seed, sheets=500)
 
 
 if __name__ == "__main__":

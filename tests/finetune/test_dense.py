@@ -1,5 +1,7 @@
 """The dense heads against the sums that they stand for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,19 +10,24 @@ from torch.nn import functional as F  # noqa: N812
 from finetune.dense import LETTERS, NOTHING, DenseHeads, DenseTargets
 from finetune.losses import location_loss
 
-DIM, CELLS, PICTURES = 16, 9, 2
+DIM, EARLY, CELLS, PICTURES = 16, 8, 9, 2
 CATEGORY_IDS, LETTER_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), 50
 
 
 @pytest.fixture
 def heads() -> DenseHeads:
     torch.manual_seed(0)
-    return DenseHeads(DIM, CATEGORY_IDS, LETTER_IDS, FIRST)
+    return DenseHeads(DIM, EARLY, CATEGORY_IDS, LETTER_IDS, FIRST)
 
 
 @pytest.fixture
 def cells() -> Tensor:
     return torch.randn(PICTURES, CELLS, DIM, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def halfway() -> Tensor:
+    return torch.randn(PICTURES, 4 * CELLS, EARLY, generator=torch.Generator().manual_seed(4))
 
 
 @pytest.fixture
@@ -35,7 +42,8 @@ def targets() -> DenseTargets:
     boxes = torch.randint(0, 1000, (PICTURES, CELLS, 4), generator=generator)
     letters = torch.randint(0, 1 + len(LETTERS), (PICTURES, CELLS, 2), generator=generator)
     letters[torch.rand(letters.shape, generator=generator) < 0.5] = NOTHING
-    return DenseTargets(classes, boxes, letters)
+    signs = torch.randint(0, 1 + len(LETTERS), (PICTURES, 4 * CELLS), generator=generator)
+    return DenseTargets(classes, boxes, letters, signs)
 
 
 def weighted(logits: Tensor, wanted: Tensor, nothing: float) -> Tensor:
@@ -45,8 +53,10 @@ def weighted(logits: Tensor, wanted: Tensor, nothing: float) -> Tensor:
     return sum((c * w for c, w in zip(costs, weights, strict=True)), torch.tensor(0.0)) / sum(weights)
 
 
-def test_losses_are_the_plain_sums(heads: DenseHeads, cells: Tensor, table: Tensor, targets: DenseTargets) -> None:
-    loss = heads(cells, table, targets, 5.0)
+def test_losses_are_the_plain_sums(
+    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
+) -> None:
+    loss = heads(cells, halfway, table, targets, 5.0)
     flat = cells.flatten(0, 1)
 
     def logits(head: int, rows: Tensor) -> Tensor:
@@ -62,49 +72,50 @@ def test_losses_are_the_plain_sums(heads: DenseHeads, cells: Tensor, table: Tens
     torch.testing.assert_close(loss.boxes, sum(sides, torch.tensor(0.0)) / 4)
     rows = torch.cat([heads.nothing[1:2], table[LETTER_IDS]])
     halves = [weighted(logits(5 + half, rows), targets.letters[..., half].flatten(), 0.05) for half in range(2)]
-    torch.testing.assert_close(loss.letters, (halves[0] + halves[1]) / 2)
-    torch.testing.assert_close(loss.total, loss.classes + loss.boxes + loss.letters)
+    early = heads.heads[7](halfway.flatten(0, 1)) @ rows.T * heads.scale
+    signs = weighted(early, targets.signs.flatten(), 0.05)
+    torch.testing.assert_close(loss.letters, (halves[0] + halves[1]) / 2 + signs)
 
 
 def test_boxes_count_only_where_a_class_stands(
-    heads: DenseHeads, cells: Tensor, table: Tensor, targets: DenseTargets
+    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
-    before = heads(cells, table, targets, 5.0).boxes
+    before = heads(cells, halfway, table, targets, 5.0).boxes
     boxes = targets.boxes.clone()
     boxes[targets.classes == NOTHING] = 999 - boxes[targets.classes == NOTHING]
-    torch.testing.assert_close(
-        heads(cells, table, DenseTargets(targets.classes, boxes, targets.letters), 5.0).boxes, before
-    )
+    torch.testing.assert_close(heads(cells, halfway, table, replace(targets, boxes=boxes), 5.0).boxes, before)
     boxes[targets.classes != NOTHING] = 999 - boxes[targets.classes != NOTHING]
-    after = heads(cells, table, DenseTargets(targets.classes, boxes, targets.letters), 5.0).boxes
+    after = heads(cells, halfway, table, replace(targets, boxes=boxes), 5.0).boxes
     assert abs((after - before).item()) > 1e-3
 
 
-def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, table: Tensor) -> None:
+def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor) -> None:
     cells.requires_grad_()
     none = DenseTargets(
         torch.zeros(PICTURES, CELLS, dtype=torch.long),
         torch.zeros(PICTURES, CELLS, 4, dtype=torch.long),
         torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
+        torch.zeros(PICTURES, 4 * CELLS, dtype=torch.long),
     )
-    loss = heads(cells, table, none, 5.0)
-    loss.total.backward()
+    loss = heads(cells, halfway, table, none, 5.0)
+    (loss.classes + loss.boxes + loss.letters).backward()
     assert float(loss.boxes) == 0
-    assert loss.total.isfinite()
+    assert (loss.classes + loss.boxes + loss.letters).isfinite()
     assert cells.grad is not None
     assert cells.grad.isfinite().all()
 
 
 def test_heads_learn_what_every_cell_holds(
-    heads: DenseHeads, cells: Tensor, table: Tensor, targets: DenseTargets
+    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
-    first = heads(cells, table, targets, 20.0)
+    first = heads(cells, halfway, table, targets, 20.0)
     learner = torch.optim.Adam(heads.parameters(), lr=0.02)
     for _ in range(150):
         learner.zero_grad()
-        heads(cells, table, targets, 20.0).total.backward()
+        loss = heads(cells, halfway, table, targets, 20.0)
+        (loss.classes + loss.boxes + loss.letters).backward()
         learner.step()
-    last = heads(cells, table, targets, 20.0)
+    last = heads(cells, halfway, table, targets, 20.0)
     for part in ("classes", "letters"):
         assert float(getattr(last, part)) < 0.1 * float(getattr(first, part))
     assert float(last.boxes) < 0.7 * float(first.boxes)  # random rows in 16 dimensions hold no Gaussian

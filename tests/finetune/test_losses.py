@@ -27,6 +27,11 @@ def sample(labels: list[list[int]], seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.randn(*placed.shape, FIRST + COUNT + 3, generator=generator).requires_grad_(), placed
 
 
+def rows_of(placed: Tensor) -> Tensor:
+    """Which answer each token belongs to: its row."""
+    return torch.arange(len(placed))[:, None].expand_as(placed)
+
+
 @pytest.mark.parametrize("sigma", [0.7, 2.5, 10.0])
 @pytest.mark.parametrize("place", [0, 3, 500, 999])
 def test_targets_are_the_gaussian(place: int, sigma: float) -> None:
@@ -92,6 +97,7 @@ def test_answer_loss_token_by_token() -> None:
     labels = [[0, FIRST, 6, FIRST + COUNT - 1, IGNORE], [FIRST + COUNT, FIRST + 20, IGNORE, IGNORE, IGNORE]]
     logits, placed = sample(labels)
     text, kind, rows, places = [], [], [], []
+    weights = torch.tensor([2**-0.5, 2**-0.5, 1.0])  # the first answer has two locations, the second one
     for row, label in zip(logits.detach().flatten(0, 1), placed.flatten().tolist(), strict=True):
         said = log_probabilities(row)
         if FIRST <= label < FIRST + COUNT:
@@ -100,11 +106,12 @@ def test_answer_loss_token_by_token() -> None:
             places.append(label - FIRST)
         elif label != IGNORE:
             text.append(-said[label])
-    loss = answer_loss(logits, placed, FIRST, 2.0, COUNT)
+    loss = answer_loss(logits, placed, rows_of(placed), FIRST, 2.0, COUNT)
     assert (len(text), len(kind)) == (3, 3)
     assert float(loss.text) == pytest.approx(sum(text) / 3, abs=1e-5)
     assert float(loss.kind) == pytest.approx(sum(kind) / 3, abs=1e-5)
-    expected = location_loss(torch.stack(rows), torch.tensor(places), 2.0)
+    one_by_one = [location_loss(row[None], torch.tensor([place]), 2.0) for row, place in zip(rows, places, strict=True)]
+    expected = (torch.stack(one_by_one) * weights).sum() / weights.sum()
     assert float(loss.location) == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -112,7 +119,7 @@ def test_kind_falls_as_the_locations_rise_together_and_their_choice_stays() -> N
     logits, placed = sample([[FIRST + 3, FIRST + 30]])
     raised = logits.detach().clone()
     raised[..., FIRST : FIRST + COUNT] += 20
-    before, after = (answer_loss(x, placed, FIRST, 2.0, COUNT) for x in (logits, raised))
+    before, after = (answer_loss(x, placed, rows_of(placed), FIRST, 2.0, COUNT) for x in (logits, raised))
     assert float(after.kind) == pytest.approx(0, abs=1e-6)
     assert float(before.kind) > 0.1
     assert float(after.location) == pytest.approx(float(before.location), abs=1e-5)
@@ -122,7 +129,10 @@ def test_ignored_tokens_change_nothing() -> None:
     logits, placed = sample([[1, FIRST + 2, IGNORE], [IGNORE, 2, FIRST + 9]])
     other = logits.detach().clone()
     other[placed == IGNORE] = torch.randn(2, other.shape[-1], generator=torch.Generator().manual_seed(9)) * 50
-    one, two = answer_loss(logits, placed, FIRST, 2.0, COUNT), answer_loss(other, placed, FIRST, 2.0, COUNT)
+    one, two = (
+        answer_loss(logits, placed, rows_of(placed), FIRST, 2.0, COUNT),
+        answer_loss(other, placed, rows_of(placed), FIRST, 2.0, COUNT),
+    )
     for part in ("text", "location", "kind"):
         torch.testing.assert_close(getattr(one, part), getattr(two, part))
     (one.text + one.location + one.kind).backward()
@@ -141,7 +151,7 @@ def test_ignored_tokens_change_nothing() -> None:
 )
 def test_batches_of_one_sort_are_finite(labels: list[list[int]], zero: set[str]) -> None:
     logits, placed = sample(labels)
-    loss = answer_loss(logits, placed, FIRST, 2.0, COUNT)
+    loss = answer_loss(logits, placed, rows_of(placed), FIRST, 2.0, COUNT)
     (loss.text + loss.location + loss.kind).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()

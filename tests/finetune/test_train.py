@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 from finetune import blueprint
 from finetune.datasets.scenes.batches import Batch
 from finetune.losses import IGNORE, answer_loss
-from finetune.train import Stage, Steps, Teacher, snapshot
+from finetune.train import Stage, Steps, Teacher, precision, snapshot
 
 LOOK = Stage("look", 2, pictures=1)
 SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def teacher_of(seed: int = 0) -> Teacher:
-    return Teacher(*blueprint.build(seed), Accelerator(mixed_precision="bf16"))
+    return Teacher(*blueprint.build(seed), Accelerator(mixed_precision=precision()))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,8 @@ def test_what_is_taught_is_what_transformers_runs(reader: Teacher, batch: Batch)
     assert (batch.labels == IGNORE).any()
     for ours, expected, label in zip(logits_of(reader, batch), theirs, batch.labels, strict=True):
         torch.testing.assert_close(ours, expected[label != IGNORE], atol=1e-4, rtol=1e-4)
-    answer = answer_loss(theirs, batch.labels, reader.words.convert_tokens_to_ids("<loc_0>"), 5.0)
+    rows = torch.arange(len(batch.labels))[:, None].expand_as(batch.labels)
+    answer = answer_loss(theirs, batch.labels, rows, reader.words.convert_tokens_to_ids("<loc_0>"), 5.0)
     losses = losses_of(reader, batch)
     for part in ("text", "location", "kind"):
         torch.testing.assert_close(losses[part], getattr(answer, part), atol=1e-5, rtol=1e-4)

@@ -57,13 +57,15 @@ class SceneBatches(Dataset[Batch]):
         prompts: int,
         seed: int = 0,
         objects: tuple[int, int] = (1, 4),
+        words: tuple[int, int] = (1, 2),
         reading: float = 1.0,
     ) -> None:
-        """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone; `reading`
-        scales the share of the tasks that read words."""
+        """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone; `words`: the
+        least and the most, in the two scenes of three that have any; `reading` scales the share of the tasks that read
+        them."""
         self.tokenizer, self.side, self.grid = tokenizer, side, grid
         self.pictures, self.prompts, self.seed, self.objects = pictures, prompts, seed, objects
-        self.reading = reading
+        self.words, self.reading = words, reading
 
     def __getitem__(self, step: int) -> Batch:
         scenes, owner, asked, answered = [], [], [], []
@@ -71,7 +73,7 @@ class SceneBatches(Dataset[Batch]):
             seed = TRAINING_SEEDS * (1 + self.seed) + step * self.pictures + i
             rng = np.random.default_rng((seed, 1))
             empty = rng.random() < 0.03
-            words = (0, 0) if rng.random() < 0.35 else (1, 2)
+            words = (0, 0) if rng.random() < 0.35 else self.words
             scene = draw(seed, objects=(0, 0) if empty else self.objects, words=words)
             scenes.append(scene)
             for question in choose(scene, self.prompts, rng, self.reading):
@@ -113,12 +115,19 @@ def pixels_of(image: Image.Image, side: int) -> Tensor:
 
 
 def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
-    """What each cell of a `grid` × `grid` raster should know; a cell belongs to the smallest box over its middle."""
+    """What each cell of a `grid` × `grid` raster should know; a cell belongs to the smallest box over its middle.
+
+    Cell k looks at pixel k · side / grid (`blueprint.initialise`). A half belongs to the letter under its middle, and
+    each letter has at least the half that is nearest.
+    """
     cells = grid * grid
     classes = np.zeros((len(scenes), cells), dtype=np.int64)
     boxes = np.zeros((len(scenes), cells, 4), dtype=np.int64)
     letters = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
-    middle = (np.arange(grid) + 0.5) / grid
+    signs = np.zeros((len(scenes), 4 * cells), dtype=np.int64)
+    middle = np.arange(grid) / grid
+    halves = (np.arange(grid * HALVES) - (HALVES - 1) / 2) / (grid * HALVES)
+    fine = np.arange(2 * grid) / (2 * grid)
     for i, scene in enumerate(scenes):
         by_area = sorted(scene.objects, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
         for thing in by_area:
@@ -130,10 +139,19 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
             boxes[i, covered] = locations.quantize_points(thing.box, scene.width, scene.height)
         for word in scene.words:
             quad = np.array(word.quad).reshape(4, 2) / (scene.width, scene.height)
-            left, right = (quad[0] + quad[3]) / 2, (quad[1] + quad[2]) / 2
-            for k, letter in enumerate(word.text):
-                x, y = left + (right - left) * (k + 0.5) / len(word.text)
-                column = min(max(int(x * grid * HALVES), 0), grid * HALVES - 1)
-                row = min(max(int(y * grid), 0), grid - 1)
-                letters[i, row * grid + column // HALVES, column % HALVES] = 1 + LETTERS.index(letter)
-    return DenseTargets(torch.from_numpy(classes), torch.from_numpy(boxes), torch.from_numpy(letters))
+            spelled = np.array([1 + LETTERS.index(letter) for letter in word.text])
+            _spell(letters[i].reshape(grid, grid * HALVES), halves, middle, quad, spelled)
+            _spell(signs[i].reshape(2 * grid, 2 * grid), fine, fine, quad, spelled)
+    return DenseTargets(*map(torch.from_numpy, (classes, boxes, letters, signs)))
+
+
+def _spell(raster: np.ndarray, across: np.ndarray, down: np.ndarray, quad: np.ndarray, spelled: np.ndarray) -> None:
+    """Writes a word's letters into the places of `raster` that look at them, their middles at `across` and `down`."""
+    # Where each middle lies along the word's top side and down its left one, 0 … 1 inside.
+    points = np.stack(np.meshgrid(across, down), -1) - quad[0]
+    along, below = np.moveaxis(points @ np.linalg.inv([quad[1] - quad[0], quad[3] - quad[0]]), -1, 0)
+    inside = (along >= 0) & (along < 1) & (below >= 0) & (below < 1)
+    raster[inside] = spelled[(along[inside] * len(spelled)).astype(int)]
+    left, right = (quad[0] + quad[3]) / 2, (quad[1] + quad[2]) / 2
+    x, y = (left + (right - left) * ((np.arange(len(spelled)) + 0.5) / len(spelled))[:, None]).T
+    raster[np.abs(down[:, None] - y).argmin(0), np.abs(across[:, None] - x).argmin(0)] = spelled

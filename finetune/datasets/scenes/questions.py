@@ -56,10 +56,15 @@ def described(thing: Object, scene: Scene) -> str:
     return f"{size_word(thing.box, scene)} {thing.colour} {thing.category}"
 
 
+def with_article(words: str) -> str:
+    """`a cat`, `an orange cat`"""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
 def counted(noun: str, count: int) -> str:
     """`a cat`, `an apple`, `two dogs`"""
     if count == 1:
-        return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+        return with_article(noun)
     return f"{NUMBERS[count]} {plural(noun)}"
 
 
@@ -88,14 +93,14 @@ def detailed_caption(scene: Scene) -> str:
     parts = ["a " + described(thing, scene) for thing in scene.objects]
     if scene.words:
         parts.append(counted("word", len(scene.words)))
-    return f"{listed(parts) if parts else 'an empty picture'} on a {scene.background} background"
+    return f"{listed(parts) if parts else 'an empty picture'} on {with_article(scene.background)} background"
 
 
 def paragraph(scene: Scene) -> str:
     """A sentence of counts, then one for each object and word with its place."""
     count = len(scene.objects)
     noun = "object" if count == 1 else "objects"
-    sentences = [f"The picture shows {NUMBERS[count]} {noun} on a {scene.background} background."]
+    sentences = [f"The picture shows {NUMBERS[count]} {noun} on {with_article(scene.background)} background."]
     sentences += [f"A {described(t, scene)} is at the {place_words(t.box, scene)}." for t in scene.objects]
     sentences += [f"A word is at the {place_words(w.box, scene)}." for w in scene.words]
     return " ".join(sentences)
@@ -148,7 +153,7 @@ def _grounding(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def _open_vocabulary(scene: Scene, rng: np.random.Generator) -> Question:
-    """A category, plain or with its colour; one in three is not there."""
+    """A category, plain or with a colour; four in ten are not there, or have another colour."""
     task = TASKS["<OPEN_VOCABULARY_DETECTION>"]
     present = {t.category for t in scene.objects}
     if not scene.objects or rng.random() < 0.33:
@@ -156,8 +161,9 @@ def _open_vocabulary(scene: Scene, rng: np.random.Generator) -> Question:
         return Question(task, (), text=text)
     thing = scene.objects[int(rng.integers(len(scene.objects)))]
     if rng.random() < 0.3:
-        text = f"{thing.colour} {thing.category}"
-        found = [t for t in scene.objects if (t.category, t.colour) == (thing.category, thing.colour)]
+        colour = thing.colour if rng.random() < 0.7 else str(rng.choice(COLOURS))
+        text = f"{colour} {thing.category}"
+        found = [t for t in scene.objects if (t.category, t.colour) == (thing.category, colour)]
     else:
         text, found = thing.category, [t for t in scene.objects if t.category == thing.category]
     return Question(task, tuple(_box(t, text) for t in found), text=text)
