@@ -1,0 +1,283 @@
+"""The vision tower of Florence-2: pictures → image tokens, as transformers' and with less memory moved.
+
+DaViT (Ding et al. 2022, arXiv:2204.03645) and the projector on top of it. One layout throughout: a picture is
+[n, h, w, c], which a convolution reads as channels-last, a linear layer as rows of c, and nothing copies in between.
+On a CPU the pictures go one by one and each in tiles of rows, so that what a layer writes is still in the cache when
+the next one reads it, and no large block is taken from the system and given back.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import Florence2Config
+
+from server.engine.linear import Linear, Shares
+
+TILE = 1152  # tokens: enough rows for a matrix product at full speed, few enough for the cache
+
+
+def tiles(x: Tensor, step: int = 1) -> Iterator[Tensor]:
+    """x [n, h, w, …] → views [n, rows, w, …] of about TILE tokens, rows a multiple of `step`; on a GPU all at once."""
+    if x.device.type != "cpu":
+        return iter((x,))
+    return iter(x.split(step * max(1, TILE // (step * x.shape[2])), 1))
+
+
+class Norm(nn.Module):
+    """Layer norm over the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x […, c] → the same shape."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias)
+
+
+class Conv(nn.Module):
+    """A convolution of channels-last pictures."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, padding: int, groups: int = 1) -> None:
+        super().__init__()
+        self.stride, self.padding, self.groups = stride, padding, groups
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, size, size))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def arrange(self) -> None:
+        """Lays the weights out as the pictures are, once."""
+        self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [n, h, w, inputs] → [n, h', w', outputs]."""
+        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, self.stride, self.padding, groups=self.groups)
+        return y.permute(0, 2, 3, 1).contiguous()
+
+
+class Mixing(Conv):
+    """x + a depthwise 3 × 3 convolution of x: each block's sense of where its tokens are."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, 1, 1, channels)
+
+    def arrange(self) -> None:
+        """Folds the addition of x into the kernel's centre. 16 bits would round the kernel away beside the 1."""
+        if self.weight.dtype == torch.float32:
+            self.weight.data = self.weight.data.clone()
+            self.weight.data[:, 0, 1, 1] += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [n, h, w, c] → the same shape, in memory of its own."""
+        y = super().forward(x)
+        return y if self.weight.dtype == torch.float32 else y.add_(x)
+
+
+class Patches(nn.Module):
+    """What begins a stage: a strided convolution, and a layer norm after it (first stage) or before it."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, padding: int, *, norm_first: bool) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.conv = Conv(inputs, outputs, size, stride, padding)
+        self.norm = Norm(inputs if norm_first else outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [n, h, w, inputs] → [n, h / stride, w / stride, outputs]."""
+        return self.conv(self.norm(x)) if self.norm_first else self.norm(self.conv(x))
+
+
+class WindowAttention(nn.Module):
+    """Attention of the tokens of a window among each other, in heads of channels."""
+
+    def __init__(self, channels: int, heads: int, side: int, *, bias: bool) -> None:
+        super().__init__()
+        self.heads, self.side = heads, side
+        self.qkv = Linear(channels, 3 * channels, bias=bias)
+        self.proj = Linear(channels, channels)
+
+    def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
+        """Adds to x [n, h, w, c], in place, what its windows of side × side give."""
+        for rows in tiles(x, self.side):
+            self._add(rows, norm(rows), shares)
+
+    def _add(self, x: Tensor, normed: Tensor, shares: Shares) -> None:
+        n, h, w, c = x.shape
+        side = self.side
+        below, right = -h % side, -w % side
+        if below or right:
+            normed = F.pad(normed, (0, 0, 0, right, 0, below))
+        down, across = (h + below) // side, (w + right) // side
+        windows = normed.view(n, down, side, across, side, c).transpose(2, 3).reshape(-1, side * side, c)
+        qkv = self.qkv(windows, shares).view(-1, side * side, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, side * side, c)
+        y = self.proj(mixed, shares).view(n, down, across, side, side, c).transpose(2, 3)
+        if below or right:
+            x += y.reshape(n, h + below, w + right, c)[:, :h, :w]
+        else:
+            x.view(n, down, side, across, side, c).add_(y)
+
+
+class ChannelAttention(nn.Module):
+    """Attention of the channels of a group among each other; a channel's features are its values at all tokens."""
+
+    def __init__(self, channels: int, groups: int, *, bias: bool) -> None:
+        super().__init__()
+        self.groups = groups
+        self.qkv = Linear(channels, 3 * channels, bias=bias)
+        self.proj = Linear(channels, channels)
+
+    def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
+        """Adds to x [n, h, w, c], in place, what its channels give. d = c / groups."""
+        n, h, w, c = x.shape
+        scores, values = x.new_zeros((), dtype=torch.float32), []
+        for rows in tiles(x):
+            qkv = self.qkv(norm(rows), shares).view(n, -1, 3, self.groups, c // self.groups)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [n, groups, tokens, d]
+            scores = scores + q.transpose(2, 3) @ k
+            values.append(v)
+        attention = (scores * (h * w) ** -0.5).softmax(-1).to(x.dtype).transpose(2, 3)  # [n, groups, d, d]
+        for rows, v in zip(tiles(x), values, strict=True):
+            rows += self.proj((v @ attention).transpose(1, 2).reshape(rows.shape), shares)
+
+
+class FeedForward(nn.Module):
+    """Two layers with a GELU between."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(channels, hidden)
+        self.fc2 = Linear(hidden, channels)
+
+    def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
+        """Adds to x [n, h, w, c], in place, what its tokens give."""
+        for rows in tiles(x):
+            rows += self.fc2(torch.ops.aten.gelu_(self.fc1(norm(rows), shares)), shares)
+
+
+class Block(nn.Module):
+    """Half a DaViT block: attention over windows or over channels, then the feed-forward."""
+
+    def __init__(self, channels: int, hidden: int, **attention: nn.Module) -> None:
+        """`attention`: the one module, by its native name."""
+        super().__init__()
+        self.conv1, self.conv2 = Mixing(channels), Mixing(channels)
+        self.norm1, self.norm2 = Norm(channels), Norm(channels)
+        ((self.attention, module),) = attention.items()
+        self.add_module(self.attention, module)
+        self.ffn = FeedForward(channels, hidden)
+
+    def forward(self, x: Tensor, shares: Shares) -> Tensor:
+        """x [n, h, w, c] → the same shape."""
+        x = self.conv1(x)
+        self.get_submodule(self.attention)(x, self.norm1, shares)
+        x = self.conv2(x)
+        self.ffn(x, self.norm2, shares)
+        return x
+
+
+class Projector(nn.Module):
+    """The last grid → image tokens: positions added, the pooled token put first, all brought to the words' width."""
+
+    positions: Tensor  # [side, side, c], for the largest grid
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.image_projection = Linear(channels, outputs, bias=False)
+        self.image_proj_norm = Norm(outputs)
+
+    def forward(self, x: Tensor, shares: Shares) -> Tensor:
+        """x [n, h, w, c] → [n, 1 + h · w, outputs]."""
+        n, h, w, c = x.shape
+        tokens = (x + self.positions[:h, :w]).view(n, h * w, c)
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+        return self.image_proj_norm(self.image_projection(tokens, shares))
+
+
+class VisionTower(nn.Module):
+    """transformers' `get_image_features(…).pooler_output`, inference only.
+
+    Submodules bear native names, so a weight's key is its path: `convs.*` and `blocks.*` under `model.vision_tower.`,
+    `projector.*` under `model.multi_modal_projector.`.
+    """
+
+    def __init__(self, config: Florence2Config) -> None:
+        super().__init__()
+        vision = config.vision_config
+        if vision.activation_function != "gelu":
+            raise ValueError(f"Florence-2's vision tower uses gelu, not {vision.activation_function}")
+        widths, bias = vision.embed_dim, vision.qkv_bias
+        self.convs = nn.ModuleList(
+            Patches(inputs, outputs, size, stride, padding, norm_first=norm_first)
+            for inputs, outputs, size, stride, padding, norm_first in zip(
+                (vision.in_channels, *widths[:-1]),
+                widths,
+                vision.patch_size,
+                vision.patch_stride,
+                vision.patch_padding,
+                vision.patch_prenorm,
+                strict=True,
+            )
+        )
+        self.blocks = nn.ModuleList()
+        for c, heads, groups, depth in zip(widths, vision.num_heads, vision.num_groups, vision.depths, strict=True):
+            hidden = int(c * vision.mlp_ratio)
+            stage = nn.ModuleList()
+            for _ in range(depth):
+                window = WindowAttention(c, heads, vision.window_size, bias=bias)
+                channel = ChannelAttention(c, groups, bias=bias)
+                block = {
+                    "spatial_block": Block(c, hidden, window_attn=window),
+                    "channel_block": Block(c, hidden, channel_attn=channel),
+                }
+                stage.append(nn.ModuleDict(block))
+            self.blocks.append(stage)
+        self.projector = Projector(widths[-1], vision.projection_dim)
+        self.requires_grad_(False)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes the weights by their native keys, as they are; other keys are passed over. Raises KeyError."""
+        self.load_state_dict({name: state[_native(name)] for name in self.state_dict()}, assign=True)
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.arrange()
+        native = "model.multi_modal_projector."
+        down = state[f"{native}image_position_embed.row_embeddings.weight"]
+        across = state[f"{native}image_position_embed.column_embeddings.weight"]
+        side = len(down)
+        grid = torch.cat([across.expand(side, -1, -1), down[:, None].expand(-1, side, -1)], 2)
+        positions = grid + state[f"{native}visual_temporal_embed.pos_idx_to_embed"][0]
+        self.projector.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, pixels: Tensor, shares: Shares = ()) -> Tensor:
+        """Normalised pixels [n, 3, h, w] → [n, 1 + grid, projection_dim], the pooled token first.
+
+        `shares` name one adapter for all pictures (rows None), since a layer's rows are windows here, tokens there.
+        """
+        if any(share.rows is not None for share in shares):
+            raise ValueError("the pictures of a batch share one adapter; run another batch for another")
+        alone = pixels.split(1) if pixels.device.type == "cpu" else (pixels,)
+        return torch.cat([self._features(p, shares) for p in alone])
+
+    def _features(self, pixels: Tensor, shares: Shares) -> Tensor:
+        x = pixels.permute(0, 2, 3, 1)
+        for conv, stage in zip(self.convs, self.blocks, strict=True):
+            x = conv(x)
+            for block in cast(nn.ModuleList, stage):
+                for half in cast(nn.ModuleDict, block).values():
+                    x = half(x, shares)
+        return cast(Tensor, self.projector(x, shares))
+
+    def adaptable(self) -> dict[str, tuple[Linear, int]]:
+        """Native path of each layer that an adapter may change → the layer, and the first of its output rows."""
+        return {_native(name): (module, 0) for name, module in self.named_modules() if isinstance(module, Linear)}
+
+
+def _native(name: str) -> str:
+    """The path of a module or weight of ours in transformers' model."""
+    inside = name.removeprefix("projector.")
+    return f"model.vision_tower.{name}" if inside == name else f"model.multi_modal_projector.{inside}"
