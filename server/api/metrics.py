@@ -76,15 +76,28 @@ class _EngineStats(Collector):
         if now is None:
             return
         stats = asdict(now)  # type: ignore[call-overload]
-        yield GaugeMetricFamily("florist_queue_depth", "Prompts that wait for a batch.", stats["waiting"])
-        yield GaugeMetricFamily("florist_running", "Prompts in the batch that runs.", stats["running"])
+        yield GaugeMetricFamily("florist_queue_depth", "Prompts that wait for a place.", stats["waiting"])
+        yield GaugeMetricFamily("florist_running", "Prompts that are decoded now.", stats["running"])
         yield SummaryMetricFamily(
-            "florist_batch_size", "Prompts a batch.", count_value=stats["batches"], sum_value=stats["batched"]
+            "florist_batch_size", "Prompts a decoder step.", count_value=stats["steps"], sum_value=stats["rows"]
+        )
+        yield CounterMetricFamily(
+            "florist_out_of_memory", "Batches that were too much for the memory, and tried again smaller.",
+            stats["out_of_memory"],
+        )  # fmt: skip
+        cache = stats["cache"]
+        asked = CounterMetricFamily("florist_feature_cache", "Pictures looked up among those seen.", labels=["outcome"])
+        for outcome, count in (("hit", cache["hits"]), ("miss", cache["misses"])):
+            asked.add_metric([outcome], count)
+        yield asked
+        yield GaugeMetricFamily("florist_feature_cache_bytes", "Bytes of image features kept.", cache["bytes"])
+        yield GaugeMetricFamily(
+            "florist_feature_cache_pictures", "Pictures whose features are kept.", cache["pictures"]
         )
         yield CounterMetricFamily("florist_generated_tokens", "Tokens generated.", stats["tokens"])
         yield CounterMetricFamily("florist_pictures", "Pictures that the vision tower saw.", stats["pictures"])
         busy = CounterMetricFamily("florist_engine_seconds", "Seconds of the engine by phase.", labels=["phase"])
-        for phase in ("preprocess", "vision", "encode", "decode"):
+        for phase in ("vision", "encode", "decode"):
             busy.add_metric([phase], stats[f"{phase}_seconds"])
         yield busy
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Callable
 
 import anyio
 from PIL import Image
@@ -10,13 +11,19 @@ from server.api.problems import INVALID_PICTURE, Problem
 from server.api.remote import fetch
 from server.api.schemas import PromptRequest
 from server.engine.pictures import PictureError, decode
+from server.engine.vision import Picture
 from server.settings import Settings
 
 
 async def picture(
-    asked: PromptRequest, file: bytes | None, settings: Settings, limiter: anyio.CapacityLimiter
-) -> Image.Image:
-    """The request's picture, RGB and upright. `limiter`: how many are decoded at once. Raises Problem."""
+    asked: PromptRequest,
+    file: bytes | None,
+    settings: Settings,
+    limiter: anyio.CapacityLimiter,
+    prepare: Callable[[Image.Image], Picture],
+) -> Picture:
+    """The request's picture, upright, and made ready by `prepare`: so small it may wait. `limiter`: how many are
+    decoded at once. Raises Problem."""
     source: bytes | str = file if file is not None else asked.image or ""
     field = "image"
     if asked.image_url is not None:
@@ -25,7 +32,7 @@ async def picture(
             raise Problem(INVALID_PICTURE, "this server fetches no pictures; send the picture itself as `image`", field)
         source = await fetch(asked.image_url, settings.max_body_bytes, settings.image_url_timeout)
     try:
-        return await anyio.to_thread.run_sync(_decode, source, settings.max_pixels, limiter=limiter)
+        return await anyio.to_thread.run_sync(_ready, source, settings.max_pixels, prepare, limiter=limiter)
     except PictureError as error:
         raise Problem(INVALID_PICTURE, str(error), field) from error
 
@@ -45,6 +52,6 @@ def from_text(text: str) -> bytes:
         raise Problem(INVALID_PICTURE, detail, "image") from None
 
 
-def _decode(source: bytes | str, max_pixels: int) -> Image.Image:
+def _ready(source: bytes | str, max_pixels: int, prepare: Callable[[Image.Image], Picture]) -> Picture:
     data = from_text(source) if isinstance(source, str) else source
-    return decode(data, max_bytes=len(data), max_pixels=max_pixels)
+    return prepare(decode(data, max_bytes=len(data), max_pixels=max_pixels))

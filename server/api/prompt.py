@@ -104,7 +104,7 @@ async def prompt(
             raise problems.Problem(problems.TOO_SLOW, detail, headers={"Connection": "close"}) from None
         asks = asked.questions()
         _check(asked, settings)
-        image = await pictures.picture(asked, file, settings, serving.decoding)
+        image = await pictures.picture(asked, file, settings, serving.decoding, engine.prepare)
         several = asked.prompts is not None
         questions = Questions(engine, image, asks, request.app.state.metrics, settings)
         if not several:

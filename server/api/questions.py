@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from PIL.Image import Image
 from starlette.types import Message
 
 from prompts.annotations import Annotation
@@ -15,6 +14,7 @@ from server.api.problems import FAILED, INVALID_PROMPT, OVERLOADED, SHUTTING_DOW
 from server.api.schemas import Answer, Prompt, answer, wanted
 from server.engine.handle import Handle
 from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
+from server.engine.vision import Picture
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Questions:
     """Submits all prompts; each place holds a handle, or the problem that its prompt has."""
 
     def __init__(
-        self, engine: "Engine", image: Image, prompts: Sequence[Prompt], metrics: Metrics, settings: Settings
+        self, engine: "Engine", image: Picture, prompts: Sequence[Prompt], metrics: Metrics, settings: Settings
     ) -> None:
         """The settings' timeout runs from now. Raises Problem when too many wait already: then none is asked."""
         self.engine, self.size, self.prompts, self.metrics = engine, image.size, list(prompts), metrics
@@ -45,7 +45,7 @@ class Questions:
             self.cancel()
             raise busy(SHUTTING_DOWN, "it takes nothing new; ask again soon", 5) from error
 
-    def _submit(self, image: Image, prompt: Prompt) -> Handle | Problem:
+    def _submit(self, image: Picture, prompt: Prompt) -> Handle | Problem:
         if prompt.text is not None and len(prompt.text) > self.max_text_length:
             self.metrics.prompt(prompt.task, "invalid")
             detail = f"text has {len(prompt.text):,} characters; at most {self.max_text_length:,} are read"

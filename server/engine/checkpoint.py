@@ -8,7 +8,6 @@ import json
 import logging
 import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from prompts.locations import BINS
 from prompts.vocabulary import Vocabulary
 from server.engine import conversion, vision, weights
 from server.engine.generation import PUBLISHED, GenerationConfig, warn_of_ignored
+from server.engine.model import Florence2
 from server.engine.tokenizer import Tokenizer
 from server.engine.vision import Preprocessing
 from server.engine.weights import CheckpointError
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded model and all that belongs to it.
+    """A loaded model and all that belongs to it. `folder`: where its files are.
 
     `generation`: its own settings, `max_new_tokens` set. `image_tokens`: the encoder's places that a picture takes.
     `max_prompt_tokens`: what is left of them for `<s>`, prompt, `</s>`. `max_new_tokens`: the decoder's positions, and
@@ -51,7 +51,8 @@ class Checkpoint:
     """
 
     name: str
-    model: Florence2ForConditionalGeneration
+    folder: Path
+    model: Florence2
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     preprocessing: Preprocessing
@@ -124,6 +125,7 @@ def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: tor
     positions = shape.text_config.max_position_embeddings
     return Checkpoint(
         name=name,
+        folder=folder,
         model=model,
         tokenizer=tokenizer,
         vocabulary=vocabulary,
@@ -166,17 +168,10 @@ def locate(name: str) -> Path:
     return kept
 
 
-def _attention(device: str | torch.device, dtype: torch.dtype) -> str | dict[str, str]:
-    """Flash attention for the text model where it is installed and fits (CUDA, 16 bit); DaViT's heads are too wide."""
-    if torch.device(device).type == "cuda" and dtype != torch.float32 and find_spec("flash_attn"):
-        return {"vision_config": "sdpa", "text_config": "flash_attention_2"}
-    return "sdpa"
-
-
 def _fill(
     name: str, shape: Florence2Config, state: dict[str, Tensor], device: str | torch.device, dtype: torch.dtype
-) -> Florence2ForConditionalGeneration:
-    """A model of `shape` that holds exactly `state`.
+) -> Florence2:
+    """Our model of `shape` that holds exactly `state`.
 
     Raises CheckpointError when a weight is missing, left over or of another shape.
     """
@@ -187,10 +182,9 @@ def _fill(
                 f"{name}'s embedding and lm_head differ; Florence-2 ties them. Merge it again, lm_head left out"
             )
         state[conversion.SHARED] = tables[0]
-    with torch.device("meta"):
-        attention = _attention(device, dtype)
-        model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation=attention, dtype=dtype)
-    wanted = {k: v.shape for k, v in model.state_dict().items() if k == conversion.SHARED or k not in conversion.TIED}
+    with torch.device("meta"):  # no weights: what a checkpoint of this shape must hold
+        reference = Florence2ForConditionalGeneration._from_config(shape, dtype=dtype).state_dict()
+    wanted = {k: v.shape for k, v in reference.items() if k == conversion.SHARED or k not in conversion.TIED}
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
         "left over": sorted(state.keys() - wanted.keys()),
@@ -208,11 +202,11 @@ def _fill(
         )
         raise CheckpointError(f"{name}'s weights do not fit its config. {said}")
     ready = {k: v.to(device, dtype if v.is_floating_point() else None).contiguous() for k, v in state.items()}
-    model.load_state_dict(ready | dict.fromkeys(conversion.TIED, ready[conversion.SHARED]), strict=True, assign=True)
-    model.tie_weights()
+    model = Florence2(shape)
+    model.load(ready)
     if left := [k for k, v in (*model.named_parameters(), *model.named_buffers()) if v.is_meta]:
         raise CheckpointError(f"{name} left {', '.join(left[:_LISTED])} without values; this is a fault of florist's")
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _json(folder: Path, file: str, *, optional: bool = False) -> dict[str, Any]:

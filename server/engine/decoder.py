@@ -1,184 +1,202 @@
-"""Decoding: the encoder's states → tokens, one step at a time, for a batch of requests in step.
+"""Continuous decoding: requests enter and leave at any step, each in a slot of its own.
 
-Each search holds `width` rows of the batch (a row a beam) and leaves it when it is done. All rows are at the same
-position, since a batch starts together.
+Requests of one kind (how many beams, whether they draft) share a pool of slots; a step takes all pools through the
+decoder at once, since its matrix products do not care whose rows they multiply.
 """
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, Florence2ForConditionalGeneration
 
-from server.engine.beams import Candidate, Search
+from server.engine.beams import Search
+from server.engine.candidates import NONE, Chooser
+from server.engine.constraint import Automaton, State
+from server.engine.drafts import draft
+from server.engine.linear import Share
+from server.engine.model import Florence2
+from server.engine.slots import Slots, Span
 
-NEAR = 10  # bins, 1 % of the picture's side: how far off a location is still nearly right
-_NONE = -1  # no token: what a shorter row is filled up with
-
-
-def encode(
-    model: Florence2ForConditionalGeneration, features: Tensor, prompts: Sequence[Sequence[int]]
-) -> tuple[Tensor, Tensor]:
-    """Image features [n, image tokens, d] and n prompts as ids, `<s>` … `</s>` → states and mask [n, tokens(, d)].
-
-    Prompts are padded on the right, since BART's positions are absolute.
-    """
-    words = model.model.language_model
-    longest = max(map(len, prompts))
-    pad = model.config.text_config.pad_token_id
-    ids = torch.tensor([[*p, *[pad] * (longest - len(p))] for p in prompts], device=features.device)
-    mask = torch.tensor([[1] * len(p) + [0] * (longest - len(p)) for p in prompts], device=features.device)
-    mask = torch.cat([mask.new_ones(features.shape[:2]), mask], 1)
-    embedded = torch.cat([features, words.shared(ids).to(features.dtype)], 1)
-    return words.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state, mask
+Kind = tuple[int, int]
+"""Beams, and tokens drafted a step."""
 
 
-def forbid_repeats(scores: Tensor, sequences: Tensor, lengths: Tensor, size: int) -> Tensor:
-    """Sets to -inf every token that would complete an n-gram of `size` that the row already holds.
+@dataclass(eq=False)
+class Member:
+    """A request in the decoder. `drafts`: how many tokens of its prompt a step may guess (greedy only)."""
 
-    `scores` [rows, V]; `sequences` [rows, L] with the start token, filled up with -1; `lengths` [rows].
-    As transformers' NoRepeatNGramLogitsProcessor, for rows of any lengths.
-    """
-    if size <= 0 or sequences.shape[1] < size:
-        return scores
-    ends = lengths[:, None] - (size - 1) + torch.arange(size - 1, device=lengths.device)
-    prefix = sequences.gather(1, ends.clamp(min=0))
-    windows = sequences.unfold(1, size, 1)
-    repeats = (windows[..., :-1] == prefix[:, None]).all(-1) & (lengths >= size)[:, None] & (windows[..., -1] != _NONE)
-    spare = scores.shape[1]  # a column past the vocabulary takes what is not banned
-    banned = torch.zeros(scores.shape[0], spare + 1, dtype=torch.bool, device=scores.device)
-    banned.scatter_(1, torch.where(repeats, windows[..., -1], spare), True)
-    return scores.masked_fill(banned[:, :spare], -torch.inf)
+    search: Search
+    prompt: Sequence[int]
+    adapter: str | None = None
+    automaton: Automaton | None = None
+    drafts: int = 0
 
+    def __post_init__(self) -> None:
+        self.states: list[State] = [self.automaton.start] * self.search.width if self.automaton else []
+        self.said: list[int] = []  # of the first beam; what drafts are looked up by
 
-def certainties(logprobs: Tensor, rows: Tensor, tokens: Tensor, locations: range) -> Tensor:
-    """How sure the model is of what a token means: log probabilities, of the shape of `tokens`.
+    @property
+    def kind(self) -> Kind:
+        return self.search.width, self.drafts
 
-    A letter token means itself. A location token means a place, and its neighbours mean nearly the same one, so its
-    certainty is the probability of all bins within NEAR of it. The token's own probability would say how finely the
-    model was taught to aim (taught with smoothed targets, a perfect box would score 0.1), not whether the box is right.
-    `logprobs` [rows, V]; `rows`, `tokens` [n, m].
-    """
-    window = tokens[..., None] + torch.arange(-NEAR, NEAR + 1, device=tokens.device)
-    inside = (window >= locations.start) & (window < locations.stop)
-    near = logprobs[rows[..., None], window.clamp(0, logprobs.shape[1] - 1)].masked_fill(~inside, -torch.inf)
-    placed = (tokens >= locations.start) & (tokens < locations.stop)
-    return torch.where(placed, near.logsumexp(-1).clamp(max=0.0), logprobs[rows, tokens])
+    def advance(self, parents: Sequence[int]) -> None:
+        """Follows a step that the search has taken."""
+        self.said.append(self.search.tokens[0])
+        if self.automaton:
+            steps = zip(parents, self.search.tokens, strict=True)
+            self.states = [self.automaton.next(self.states[parent], token) for parent, token in steps]
 
 
-class Batch:
-    """Searches that decode together. `searches` are those still in it, in the order of their rows."""
+class Pool:
+    """The members of one kind and their slots, in the same order."""
 
-    def __init__(
-        self,
-        model: Florence2ForConditionalGeneration,
-        states: Tensor,
-        mask: Tensor,
-        searches: Sequence[Search],
-        suppressed: Tensor,
-        locations: range,
-    ) -> None:
-        """`states` [n, tokens, d] and `mask` [n, tokens] of n searches of one width; `suppressed` [V] is true for the
-        ids that may never come out; `locations`: the ids of the location tokens, in order."""
-        self.locations = locations
-        self.model, self.states, self.mask, self.suppressed = model, states, mask, suppressed
-        self.searches = list(searches)
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        starts = [[s.tokens[0]] for s in searches]
-        self.sequences = torch.tensor(starts, device=states.device)  # [rows, tokens so far]
+    def __init__(self, model: Florence2, kind: Kind, count: int, ngram: int) -> None:
+        self.width, self.drafts = kind
+        self.slots: Slots = model.slots(self.width, count, spare=self.drafts)
+        self.members: list[Member] = []
+        # What each beam has said, the start token first, for the n-gram ban.
+        shape = (count, self.width, self.slots.positions + 1) if ngram else (0, 0, 0)
+        self.said = torch.full(shape, NONE, device=model.device)
 
+    def leave(self, member: Member) -> None:
+        slot = self.members.index(member)
+        moved = self.slots.leave(slot)
+        if len(self.said):
+            self.said[slot] = self.said[moved]
+        last = self.members.pop()
+        if last is not member:
+            self.members[slot] = last
+
+
+class Decoder:
+    """Takes members in with their encoder states, and all of them a token further at each step."""
+
+    def __init__(self, model: Florence2, chooser: Chooser, capacity: int) -> None:
+        """`capacity`: slots a pool has, and so the most members at once."""
+        self.model, self.chooser, self.capacity = model, chooser, capacity
+        self._pools: dict[Kind, Pool] = {}
+        self.steps = 0
+
+    def __len__(self) -> int:
+        return sum(len(pool.members) for pool in self._pools.values())
+
+    @torch.inference_mode()
+    def enter(self, members: Sequence[Member], states: Tensor, lengths: Sequence[int]) -> None:
+        """Takes in members of one kind: `states` [members, tokens, d], the first `lengths` of which count.
+
+        Prefill: the start token and the one that is forced after it go through the decoder together.
+        """
+        kind = members[0].kind
+        if kind not in self._pools:
+            self._pools[kind] = Pool(self.model, kind, self.capacity, self.chooser.ngram)
+        pool = self._pools[kind]
+        first = pool.slots.enter(lengths)
+        pool.members += members  # from here on `leave` undoes it, whatever fails below
+        config = members[0].search.config
+        prefix = [config.decoder_start_token_id]
+        if config.forced_bos_token_id is not None:
+            prefix.append(config.forced_bos_token_id)
+        span = pool.slots.span(first, [list(range(len(prefix)))] * len(members), states)
+        shares = shares_of((m.adapter for m in members), states.device)
+        self.model.text.decoder.read(states, span, shares)
+        logits = self._say([(span, prefix * len(members))], [m.adapter for m in members for _ in prefix], states.device)
+        if len(pool.said):
+            pool.said[first : pool.slots.used] = NONE
+            pool.said[first : pool.slots.used, :, 0] = prefix[0]
+        for column in logits.view(len(members), len(prefix), -1).unbind(1):
+            # What is not done yet: a request for a single token ends with the first column.
+            places = [first + i for i, m in enumerate(members) if not m.search.done]
+            if places:
+                own = column[torch.tensor(places, device=column.device) - first]
+                self._take(pool, places, own.repeat_interleave(pool.width, 0))
+
+    @torch.inference_mode()
     def step(self) -> None:
-        """Each search takes one token; those done leave."""
-        logits = self._forward()
-        if self.cache.get_seq_length() == 1 and (width := self.searches[0].width) > 1:
-            # The beams of a search are the same before their first token: compute it once, then spread.
-            logits = self._spread(logits, width)
-        candidates = self._candidates(logits)
-        parents, first = list[int](), 0
-        for search, own in zip(self.searches, candidates, strict=True):
-            parents += [first + parent for parent in search.advance(own)]
-            first += search.width
-        tokens = torch.tensor([[t] for s in self.searches for t in s.tokens], device=logits.device)
-        if parents != list(range(len(parents))):
-            index = torch.tensor(parents, device=logits.device)
-            # Beams of one request share their cross-attention: only what they have said themselves moves.
-            self.cache.self_attention_cache.reorder_cache(index)
-            self.sequences = self.sequences[index]
-        self.sequences = torch.cat([self.sequences, tokens], 1)
-        self.drop([s for s in self.searches if s.done])
+        """Each member says one token, or as many as its draft guessed and one more."""
+        pools = [pool for pool in self._pools.values() if pool.members]
+        parts: list[tuple[Span, list[int]]] = []
+        adapters: list[str | None] = []
+        drafted: list[list[list[int]]] = []
+        like = self.model.text.table
+        for pool in pools:
+            guesses = [draft(m.prompt, m.said, pool.drafts) if pool.drafts else [] for m in pool.members]
+            drafted.append(guesses)
+            positions, tokens = [], list[int]()
+            for member, guess in zip(pool.members, guesses, strict=True):
+                at, filler = member.search.length, [member.search.tokens[0]] * (pool.drafts - len(guess))
+                positions.append([at] * pool.width if not pool.drafts else list(range(at, at + pool.drafts + 1)))
+                tokens += [*member.search.tokens, *guess, *filler]
+                adapters += [member.adapter] * len(positions[-1])
+            parts.append((pool.slots.span(0, positions, like), tokens))
+        logits = self._say(parts, adapters, like.device)
+        self.steps += 1
+        for pool, guesses, own in zip(pools, drafted, logits.split([span.rows for span, _ in parts]), strict=True):
+            if not pool.drafts:
+                self._take(pool, list(range(len(pool.members))), own)
+                continue
+            columns = own.view(len(pool.members), pool.drafts + 1, -1)
+            going = list(range(len(pool.members)))
+            for i in range(pool.drafts + 1):
+                self._take(pool, going, columns[torch.tensor(going, device=own.device), i])
+                going = [g for g in going if guesses[g][i : i + 1] == pool.members[g].search.tokens]
+                going = [g for g in going if not pool.members[g].search.done]
+                if not going:
+                    break
 
-    def drop(self, searches: Collection[Search]) -> None:
-        """Takes searches out of the batch and frees their rows."""
-        if not searches:
-            return
-        gone = set(map(id, searches))
-        spread = self.sequences.shape[0] == sum(s.width for s in self.searches)
-        rows, first = list[int](), 0
-        for search in self.searches:
-            width = search.width if spread else 1
-            if id(search) not in gone:
-                rows += range(first, first + width)
-            first += width
-        self.searches = [s for s in self.searches if id(s) not in gone]
-        self._select(torch.tensor(rows, device=self.states.device, dtype=torch.long))
+    @torch.inference_mode()
+    def leave(self, member: Member) -> None:
+        """Frees the member's slot; to be called for those that are done too. One that has none is no error."""
+        if (pool := self._pools.get(member.kind)) and member in pool.members:
+            pool.leave(member)
 
-    def _forward(self) -> Tensor:
-        """One pass of the decoder over the last tokens → logits [rows, V] in fp32."""
-        out = self.model.model.language_model.decoder(
-            input_ids=self.sequences[:, -1:],
-            encoder_hidden_states=self.states,
-            encoder_attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        return self.model.lm_head(out.last_hidden_state[:, -1]).float()
+    def _say(
+        self, parts: Sequence[tuple[Span, list[int]]], adapters: Sequence[str | None], device: torch.device
+    ) -> Tensor:
+        """One pass of the decoder → logits [rows, V] in fp32."""
+        tokens = torch.tensor([t for _, own in parts for t in own], device=device)
+        positions = torch.cat([span.places.flatten() for span, _ in parts])
+        return self.model.say(tokens, positions, [span for span, _ in parts], shares_of(adapters, device))
 
-    def _candidates(self, logits: Tensor) -> list[list[Candidate]]:
-        """What each search may choose from, best first."""
-        width, offered = self.searches[0].width, self.searches[0].offered
-        logprobs = logits.log_softmax(-1)
-        # Greedy ranks logits, beams log probabilities, as transformers does: rounding may tie one and not the other.
-        scores = self._constrain(logits if width == 1 else logprobs)
-        if width > 1:
-            scores = scores + torch.tensor([x for s in self.searches for x in s.scores], device=logits.device)[:, None]
-        size = logits.shape[1]
-        scores = scores.view(-1, width * size)
-        # argmax, as transformers' greedy search: of equals it takes the first, topk any.
-        index = scores.argmax(-1, keepdim=True) if offered == 1 else scores.topk(offered).indices
-        best = scores.gather(1, index)
-        parents, tokens = index // size, index % size
-        rows = parents + torch.arange(0, logits.shape[0], width, device=logits.device)[:, None]
-        own = logprobs[rows, tokens]
-        sure = certainties(logprobs, rows, tokens, self.locations)
-        columns = (parents.tolist(), tokens.tolist(), best.tolist(), own.tolist(), sure.tolist())
-        if any(math.isnan(score) for search in columns[2] for score in search):
-            raise FloatingPointError(
-                "the model gave what is not a number; its weights are broken or its type too narrow"
-            )
-        return [[Candidate(*c) for c in zip(*search, strict=True)] for search in zip(*columns, strict=True)]
+    def _take(self, pool: Pool, places: Sequence[int], logits: Tensor) -> None:
+        """The members at `places` take a step; `logits` [places · width, V]."""
+        members = [pool.members[i] for i in places]
+        searches = [m.search for m in members]
+        lengths = [s.length + 1 for s in searches]
+        index = torch.tensor(places, device=logits.device)
+        said = pool.said[index, :, : max(lengths)].flatten(0, 1) if len(pool.said) else pool.said
+        found = self.chooser.candidates(searches, logits, said, lengths, _allowed(members, logits))
+        parents = [search.advance(own) for search, own in zip(searches, found, strict=True)]
+        for member, own in zip(members, parents, strict=True):
+            member.advance(own)
+        if any(own != list(range(pool.width)) for own in parents):
+            order = torch.tensor(parents, device=logits.device)
+            pool.slots.reorder(index, order)
+            if len(pool.said):
+                pool.said[index] = pool.said[index].gather(1, order[:, :, None].expand(-1, -1, pool.said.shape[2]))
+        if len(pool.said):
+            tokens = torch.tensor([s.tokens for s in searches], device=logits.device)
+            pool.said[index, :, torch.tensor(lengths, device=logits.device)] = tokens
 
-    def _constrain(self, scores: Tensor) -> Tensor:
-        """The n-gram ban, forced tokens and ids that do not exist, in transformers' order."""
-        lengths = torch.full((scores.shape[0],), self.sequences.shape[1], device=scores.device)
-        scores = forbid_repeats(scores, self.sequences, lengths, self.searches[0].config.no_repeat_ngram_size)
-        scores = scores.masked_fill(self.suppressed, -torch.inf)
-        first = 0
-        for search in self.searches:
-            if (token := search.forced()) is not None:
-                scores[first : first + search.width] = -torch.inf
-                scores[first : first + search.width, token] = 0
-            first += search.width
-        return scores
 
-    def _spread(self, logits: Tensor, width: int) -> Tensor:
-        self.cache.batch_repeat_interleave(width)
-        self.states, self.mask, self.sequences, logits = (
-            x.repeat_interleave(width, 0) for x in (self.states, self.mask, self.sequences, logits)
-        )
-        return logits
+def shares_of(adapters: Iterable[str | None], device: torch.device) -> list[Share]:
+    """Which rows each adapter answers for."""
+    rows: dict[str, list[int]] = {}
+    for row, adapter in enumerate(adapters):
+        if adapter is not None:
+            rows.setdefault(adapter, []).append(row)
+    return [Share(adapter, torch.tensor(own, device=device)) for adapter, own in rows.items()]
 
-    def _select(self, rows: Tensor) -> None:
-        if self.cache.get_seq_length():
-            self.cache.batch_select_indices(rows)
-        self.states, self.mask, self.sequences = self.states[rows], self.mask[rows], self.sequences[rows]
+
+def _allowed(members: Sequence[Member], logits: Tensor) -> Tensor | None:
+    """[rows, V], true where the row's constraint lets a token come; None when no member is constrained."""
+    if not any(m.automaton for m in members):
+        return None
+    every = torch.ones(logits.shape[1], dtype=torch.bool)
+    rows: list[Tensor] = []
+    for member in members:
+        if member.automaton:
+            rows += [member.automaton.allowed(state) for state in member.states]
+        else:
+            rows += [every] * member.search.width
+    return torch.stack(rows).to(logits.device)

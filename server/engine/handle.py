@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prompts.annotations import Annotation
 from server.engine.beams import Said
@@ -30,6 +30,7 @@ class Handle:
         self._over = False
         self._wakers: list[Callable[[], None]] = []
         self.cancelled = False
+        self._work: Any = None  # the engine's own record of the request
 
     def wait(self, timeout: float | None = None) -> Result:
         """The result, for callers without an event loop. Raises TimeoutError after `timeout` seconds."""

@@ -8,21 +8,31 @@ from PIL.Image import Image
 from prompts.annotations import Annotation
 from prompts.grammar import Dropped
 from prompts.tasks import Task
+from server.engine.constraint import Constrain
+from server.engine.vision import Picture
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt on one picture. `image` is RGB; `region` is x1, y1, x2, y2 in its pixels.
+    """One prompt on one picture. `image` is RGB, or what `Engine.prepare` made of it, which spares the work where one
+    picture is asked about several times; `region` is x1, y1, x2, y2 in its pixels.
 
-    None for `max_new_tokens` and `num_beams` takes the checkpoint's own generation config.
+    None for `max_new_tokens` and `num_beams` takes the checkpoint's own generation config. `adapter`: the name of one
+    that is loaded. `constrain`: what the answer may be (it can change answers). `client` and `interactive` are for
+    fairness: see `Scheduler`. `timeout`: seconds until it is given up, from `submit` on.
     """
 
-    image: Image
+    image: Image | Picture
     task: Task
     text: str | None = None
     region: Sequence[float] | None = None
     max_new_tokens: int | None = None
     num_beams: int | None = None
+    adapter: str | None = None
+    constrain: Constrain | None = None
+    client: str = ""
+    interactive: bool = True
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,10 @@ class Result:
 
 class Cancelled(Exception):  # noqa: N818
     """The request was cancelled before it finished."""
+
+
+class DeadlineExceeded(TimeoutError):  # noqa: N818
+    """The request's own timeout ran out."""
 
 
 class Overloaded(Exception):  # noqa: N818

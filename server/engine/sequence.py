@@ -1,23 +1,29 @@
 """One request under way: its prompt, its search, and the reader of its answer."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prompts.annotations import Annotation
 from prompts.grammar import AnswerParser
-from server.engine.beams import Search, search
+from server.engine.beams import search
 from server.engine.checkpoint import Checkpoint
+from server.engine.constraint import Automaton
+from server.engine.decoder import Member
 from server.engine.handle import Handle
 from server.engine.request import InvalidRequest, Request, Result, Timing
+from server.engine.vision import Picture
 
 MAX_BEAMS = 8
+DRAFTED = "<CAPTION_TO_PHRASE_GROUNDING>"  # the task whose answers repeat phrases of its prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request, checked: the encoder's ids and the limits in force."""
+    """A request, checked: the picture made ready, the encoder's ids and the limits in force."""
 
     request: Request
+    picture: Picture
     prompt: list[int]
     num_beams: int
     max_new_tokens: int
@@ -43,32 +49,72 @@ def plan(request: Request, checkpoint: Checkpoint) -> Plan:
     beams = checkpoint.generation.num_beams if request.num_beams is None else request.num_beams
     if not 1 <= beams <= MAX_BEAMS:
         raise InvalidRequest(f"num_beams must be 1 to {MAX_BEAMS}, not {beams}", "num_beams")
-    return Plan(request, prompt, beams, limit)
+    image = request.image
+    picture = image if isinstance(image, Picture) else checkpoint.preprocessing.prepare(image)
+    return Plan(request, picture, prompt, beams, limit)
 
 
 class Sequence:
-    """A planned request on its way through the engine."""
+    """A planned request on its way through the engine: what the loop calls work.
 
-    def __init__(self, plan: Plan, checkpoint: Checkpoint, handle: Handle) -> None:
+    `adapter`: the key of its weights in the layers; `tower`: the same where they change the vision tower. `on_end` is
+    called with how it ended (finished, failed, cancelled), once.
+    """
+
+    def __init__(
+        self, plan: Plan, checkpoint: Checkpoint, handle: Handle, *, adapter: str | None = None,
+        tower: str | None = None, automaton: Automaton | None = None, drafts: int = 0,
+        on_end: Callable[["Sequence", str], None] = lambda sequence, how: None,
+    ) -> None:  # fmt: skip
         self.plan, self.checkpoint, self.handle = plan, checkpoint, handle
+        self.adapter, self.tower, self._automaton, self._on_end = adapter, tower, automaton, on_end
+        self._drafts = drafts if plan.num_beams == 1 and plan.request.task.token == DRAFTED else 0
+        self.client, self.interactive = plan.request.client, plan.request.interactive
+        self.cost = checkpoint.image_tokens + len(plan.prompt)
+        self.picture = plan.picture.key + (tower or "").encode()
         self.submitted = self.started = self.encoded = time.monotonic()
+        self.deadline = None if plan.request.timeout is None else self.submitted + plan.request.timeout
+        self.solo = False
         self.restart()
+
+    @property
+    def cancelled(self) -> bool:
+        return self.handle.cancelled
 
     def restart(self) -> None:
         """Back to before the first token; what was streamed already is not streamed again."""
-        self.search: Search = search(self.checkpoint.generation, self.plan.num_beams, self.plan.max_new_tokens)
-        self.parser = AnswerParser(self.plan.request.task, self.plan.request.image.size)
+        self.search = search(self.checkpoint.generation, self.plan.num_beams, self.plan.max_new_tokens)
+        self.member = Member(self.search, self.plan.prompt, self.adapter, self._automaton, self._drafts)
+        self.parser = AnswerParser(self.plan.request.task, self.plan.picture.size)
         self.annotations: list[Annotation] = []
         self._read = 0
 
-    def read(self) -> None:
-        """Parses the tokens that have settled and streams what they closed."""
+    def read(self) -> bool:
+        """Parses the tokens that have settled and streams what they closed; whether the answer is whole."""
+        if self._read == len(self.search.settled) and not self.search.done:
+            return False
         for said in self.search.settled[self._read :]:
             self.annotations += self.parser.feed(self.checkpoint.vocabulary[said.token], said.certainty)
             self._read += 1
         if self.search.done:
             self.annotations += self.parser.finish()
         self.handle._stream(self.annotations, self.search.settled)
+        return self.search.done
+
+    def finish(self) -> None:
+        """Hands the answer over."""
+        result = self.result()
+        if self.handle._finish(result):
+            self._on_end(self, "finished")
+
+    def give_up(self) -> None:
+        """Ends a cancelled request."""
+        if self.handle._cancel():
+            self._on_end(self, "cancelled")
+
+    def fail(self, error: BaseException) -> None:
+        if self.handle._fail(error):
+            self._on_end(self, "failed")
 
     def result(self) -> Result:
         """The answer, once the search is done and read."""

@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import Florence2Config, Florence2ForConditionalGeneration
+from transformers import Florence2Config
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture made ready: `size` is its own, width × height; `pixels` uint8 [height, width, 3] as the tower takes
+    them; `key` tells it apart from every other."""
+
+    size: tuple[int, int]
+    pixels: np.ndarray
+    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,12 @@ class Preprocessing:
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         return np.asarray(rgb.resize((self.width, self.height), self.resample))
 
+    def prepare(self, image: Image.Image) -> Picture:
+        """A picture in any mode → what the engine keeps of it."""
+        pixels = self.squash(image)
+        key = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
+        return Picture(image.size, pixels, key)
+
     def normalise(self, squashed: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
         """n squashed pictures → pixel values, fp32 [n, 3, height, width].
 
@@ -67,16 +83,6 @@ class Preprocessing:
         pixels = torch.from_numpy(np.stack(squashed)).to(device).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
         return (((pixels.double() * self.scale).float() - mean) / std).contiguous()
-
-
-def digest(squashed: np.ndarray) -> bytes:
-    """What tells two pictures apart for the vision tower: it sees nothing else."""
-    return hashlib.blake2b(np.ascontiguousarray(squashed).data, digest_size=16).digest()
-
-
-def image_features(model: Florence2ForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """Pixel values [n, 3, height, width] → projected image features [n, image tokens, d] in the model's type."""
-    return model.model.get_image_features(pixels.to(model.dtype)).pooler_output
 
 
 def image_tokens(config: Florence2Config, preprocessing: Preprocessing) -> int:

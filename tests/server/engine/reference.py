@@ -1,14 +1,19 @@
 """What transformers says: the reference that the engine's tokens and scores are held against."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Many
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import BatchFeature, CLIPImageProcessorPil
+from transformers import BatchFeature, CLIPImageProcessorPil, Florence2ForConditionalGeneration
 
 from prompts.tasks import TASKS
 from server.engine.checkpoint import Checkpoint
-from server.engine.request import Request
+from server.engine.handle import Handle
+from server.engine.request import Request, Result
+from server.engine.runner import Runner
+from server.engine.sequence import Sequence, plan
 
 # One prompt for each task; regions are shares of the picture.
 TEXTS = {
@@ -16,6 +21,32 @@ TEXTS = {
     "<REFERRING_EXPRESSION_SEGMENTATION>": "the bin",
     "<OPEN_VOCABULARY_DETECTION>": "the ring",
 }
+
+
+@lru_cache(8)
+def _network(folder: Path) -> Florence2ForConditionalGeneration:
+    network = Florence2ForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32)
+    return network.eval()
+
+
+def network(checkpoint: Checkpoint) -> Florence2ForConditionalGeneration:
+    """transformers' own model on the same files, which must be in the native layout."""
+    return _network(checkpoint.folder)
+
+
+def values(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """All weights of our model."""
+    return dict(checkpoint.model.named_parameters())
+
+
+def answer(checkpoint: Checkpoint, asked: Request) -> Result:
+    """What our model says to a request alone."""
+    runner = Runner(checkpoint, 1, 0)
+    sequence = Sequence(plan(asked, checkpoint), checkpoint, Handle(lambda _: None))
+    runner.enter([sequence])
+    while not sequence.read():
+        runner.step()
+    return sequence.result()
 
 
 def request(token: str, image: Image.Image, *, beams: int | None = None, limit: int | None = None) -> Request:
@@ -42,7 +73,7 @@ def inputs(checkpoint: Checkpoint, asked: Request) -> dict[str, torch.Tensor]:
     words = asked.task.prompt(asked.text, asked.region, asked.image.size)
     text = "<image>" * checkpoint.image_tokens + "<s>" + words + "</s>"
     ids = torch.tensor([checkpoint.tokenizer.backend.encode(text, add_special_tokens=False).ids])
-    values = pixel_values(checkpoint, asked.image).to(checkpoint.model.dtype)
+    values = pixel_values(checkpoint, asked.image)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": values}
 
 
@@ -61,23 +92,23 @@ def generate(checkpoint: Checkpoint, asked: Request, **settings: object) -> list
         "do_sample": False,
     }
     with torch.inference_mode():
-        out = checkpoint.model.generate(
+        out = network(checkpoint).generate(
             **inputs(checkpoint, asked), **(published | settings), suppress_tokens=unused or None
         )
     tokens: list[int] = out[0, 1:].tolist()
     return tokens
 
 
-def teacher_forced_rows(checkpoint: Checkpoint, asked: Request, tokens: Sequence[int]) -> torch.Tensor:
+def teacher_forced_rows(checkpoint: Checkpoint, asked: Request, tokens: Many[int]) -> torch.Tensor:
     """The model's log probabilities [tokens, V] at each token, from one pass over the whole answer."""
     start = checkpoint.generation.decoder_start_token_id
     decoder = torch.tensor([[start, *tokens[:-1]]])
     with torch.inference_mode():
-        logits = checkpoint.model(**inputs(checkpoint, asked), decoder_input_ids=decoder).logits.float()
+        logits = network(checkpoint)(**inputs(checkpoint, asked), decoder_input_ids=decoder).logits.float()
     return logits.log_softmax(-1)[0]
 
 
-def teacher_forced(checkpoint: Checkpoint, asked: Request, tokens: Sequence[int]) -> list[float]:
+def teacher_forced(checkpoint: Checkpoint, asked: Request, tokens: Many[int]) -> list[float]:
     """The model's log probability of each token."""
     rows = teacher_forced_rows(checkpoint, asked, tokens)
     found: list[float] = rows.gather(1, torch.tensor(tokens)[:, None]).flatten().tolist()

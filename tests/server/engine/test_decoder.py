@@ -1,5 +1,6 @@
 """Token for token what transformers' `generate` says of each request alone, in mixed batches; and its scores."""
 
+import random
 from collections.abc import Sequence as Many
 from dataclasses import replace
 
@@ -11,11 +12,11 @@ from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
 from prompts.grammar import read
 from prompts.tasks import TASKS
-from server.engine import vision
+from server.engine.candidates import NEAR, certainties, forbid_repeats
 from server.engine.checkpoint import Checkpoint
-from server.engine.decoder import NEAR, Batch, certainties, encode, forbid_repeats
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
+from server.engine.runner import Runner
 from server.engine.sequence import Sequence, plan
 
 LIMITS = (24, 1, 9, 2, 40, 17)
@@ -30,26 +31,31 @@ def questions(beams: int) -> list[Request]:
     ]
 
 
-def prepare(checkpoint: Checkpoint, requests: Many[Request]) -> tuple[list[Sequence], Batch]:
-    sequences = [Sequence(plan(r, checkpoint), checkpoint, Handle(lambda _: None)) for r in requests]
-    squashed = [checkpoint.preprocessing.squash(r.image) for r in requests]
-    with torch.inference_mode():
-        features = vision.image_features(checkpoint.model, checkpoint.preprocessing.normalise(squashed))
-        states, mask = encode(checkpoint.model, features, [s.plan.prompt for s in sequences])
-    return sequences, Batch(
-        checkpoint.model, states, mask, [s.search for s in sequences], checkpoint.unused, checkpoint.locations
-    )
+def sequences_of(checkpoint: Checkpoint, requests: Many[Request], drafts: int = 0) -> list[Sequence]:
+    return [Sequence(plan(r, checkpoint), checkpoint, Handle(lambda _: None), drafts=drafts) for r in requests]
+
+
+def run(runner: Runner, sequences: Many[Sequence], arrivals: Many[int]) -> list[Result]:
+    """Decodes sequences, each entering at its own step; those that are done leave at once."""
+    running: list[Sequence] = []
+    for step in range(10_000):
+        if entering := [s for s, at in zip(sequences, arrivals, strict=True) if at == step]:
+            runner.enter(entering)
+            running += entering
+        for sequence in [s for s in running if s.read()]:
+            runner.leave(sequence)
+            running.remove(sequence)
+        if running:
+            runner.step()
+        elif step >= max(arrivals):
+            break
+    assert len(runner.decoder) == 0
+    return [s.result() for s in sequences]
 
 
 def decode(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
     """All requests in one batch."""
-    sequences, batch = prepare(checkpoint, requests)
-    with torch.inference_mode():
-        while batch.searches:
-            batch.step()
-    for sequence in sequences:
-        sequence.read()
-    return [s.result() for s in sequences]
+    return run(Runner(checkpoint, len(requests), 0), sequences_of(checkpoint, requests), [0] * len(requests))
 
 
 def assert_equal(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
@@ -137,27 +143,58 @@ def test_the_tests_would_notice(tiny: Checkpoint) -> None:
     assert [r.tokens for r in decode(free, questions(1))] != [r.tokens for r in results]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_arrivals_at_any_step_change_nothing(checkpoint: Checkpoint, seed: int) -> None:
+    """Greedy and beams of several widths in one batch, each entering at its own moment, some leaving early."""
+    draw = random.Random(seed)
+    asked = [replace(q, num_beams=draw.choice((1, 1, 2, 3))) for q in questions(1)]
+    arrivals = [draw.randrange(30) for _ in asked]
+    results = run(Runner(checkpoint, len(asked), 1 << 20), sequences_of(checkpoint, asked), arrivals)
+    for request, result in zip(asked, results, strict=True):
+        assert result.tokens == reference.generate(checkpoint, request), (request.task.token, request.num_beams)
+        forced = reference.teacher_forced(checkpoint, request, result.tokens)
+        assert result.logprobs == pytest.approx(forced, abs=1e-4)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_rows_that_leave_change_nothing_for_the_rest(tiny: Checkpoint, beams: int) -> None:
     asked = [q for q in questions(beams) if (q.max_new_tokens or 0) > 8]
     whole = [r.tokens for r in decode(tiny, asked)]
     for leave_at in (0, 1, 4):
-        sequences, batch = prepare(tiny, asked)
-        with torch.inference_mode():
-            for step in range(100):
-                if step == leave_at:
-                    batch.drop([s.search for s in sequences[::2] if not s.search.done])
-                if not batch.searches:
-                    break
-                batch.step()
+        runner, sequences = Runner(tiny, len(asked), 0), sequences_of(tiny, asked)
+        runner.enter(sequences)
+        for step in range(100):
+            if step == leave_at:
+                for sequence in sequences[::2]:
+                    runner.leave(sequence)
+            for sequence in sequences:
+                if sequence.search.done:
+                    runner.leave(sequence)
+            if not len(runner.decoder):
+                break
+            runner.step()
         for i, sequence in enumerate(sequences):
             if i % 2:
                 assert [said.token for said in sequence.search.settled] == whole[i]
 
 
+@pytest.mark.parametrize("drafts", [1, 4])
+def test_drafts_change_nothing(checkpoint: Checkpoint, drafts: int) -> None:
+    token = "<CAPTION_TO_PHRASE_GROUNDING>"
+    asked = [
+        reference.request(token, picture(i), beams=1, limit=limit) for i, limit in enumerate((40, 1, 9, 2, 96, 17))
+    ]
+    asked += questions(1)[:4]
+    alone = [reference.generate(checkpoint, request) for request in asked]
+    results = run(
+        Runner(checkpoint, len(asked), 0), sequences_of(checkpoint, asked, drafts), [i % 3 for i in range(len(asked))]
+    )
+    assert [r.tokens for r in results] == alone
+
+
 def test_ids_that_stand_for_nothing_never_come_out(tiny: Checkpoint) -> None:
     assert int(tiny.unused.sum()) > 0
-    weight = tiny.model.model.language_model.shared.weight
+    weight = tiny.model.text.table
     before = weight.clone()
     try:
         weight[tiny.unused] *= 40  # what a padded row would have to hold to be the likeliest

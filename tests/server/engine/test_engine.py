@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from tiny import picture
 
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
-from server.engine import engine as engines
+from server.engine.candidates import Chooser
 from server.engine.checkpoint import Checkpoint, CheckpointError
-from server.engine.decoder import Batch
 from server.engine.engine import Engine
 from server.engine.handle import Handle
-from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
+from server.engine.model import Florence2
+from server.engine.request import Cancelled, Closed, DeadlineExceeded, InvalidRequest, Overloaded, Request
+from server.engine.runner import Runner
+from server.engine.vision import Picture
 
 WAIT = 30.0
 
@@ -37,15 +40,15 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open, self.steps = threading.Event(), threading.Event(), 0
-        step = Batch.step
+        step = Runner.step
 
-        def gated(batch: Batch) -> None:
+        def gated(runner: Runner) -> None:
             self.reached.set()
             assert self.open.wait(WAIT)
             self.steps += 1
-            step(batch)
+            step(runner)
 
-        monkeypatch.setattr(Batch, "step", gated)
+        monkeypatch.setattr(Runner, "step", gated)
 
 
 @pytest.fixture
@@ -73,18 +76,19 @@ def test_the_checkpoints_own_settings_are_the_default(engine: Engine, tiny: Chec
     assert engine.submit(request).wait(WAIT).tokens == reference.generate(tiny, request, num_beams=3, max_new_tokens=96)
 
 
-def test_many_threads(engine: Engine, tiny: Checkpoint) -> None:
-    engine.max_waiting = 100
+def test_many_threads(tiny: Checkpoint) -> None:
+    engine = Engine(tiny, max_batch=4, max_waiting=100)
     requests = [ask(list(TASKS)[i % 6], i % 3, beams=1 + i % 2, limit=5 + i % 7) for i in range(48)]
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda r: engine.submit(r).wait(WAIT), requests))
     assert all(r.tokens == reference.generate(tiny, q) for q, r in zip(requests[:12], results[:12], strict=True))
     stats = engine.stats()
     assert (stats.submitted, stats.finished, stats.waiting) == (48, 48, 0)
-    assert stats.batched == 48
-    assert stats.batches < 48
-    assert stats.tokens >= sum(len(r.tokens) for r in results)
-    assert min(stats.vision_seconds, stats.encode_seconds, stats.decode_seconds, stats.preprocess_seconds) > 0
+    assert stats.tokens == sum(len(r.tokens) for r in results)
+    assert stats.steps < stats.tokens  # several answers a step
+    assert (stats.pictures, stats.cache.misses, stats.cache.hits) == (3, 3, 45)
+    assert min(stats.vision_seconds, stats.encode_seconds, stats.decode_seconds) > 0
+    engine.close()
 
 
 def test_one_picture_is_seen_once(engine: Engine, gate: Gate) -> None:
@@ -99,7 +103,7 @@ def test_one_picture_is_seen_once(engine: Engine, gate: Gate) -> None:
     for handle in (first, *handles):
         handle.wait(WAIT)
     assert engine.stats().pictures == 2
-    assert engine.stats().batches == 2
+    assert engine.stats().cache.hits == 3
 
 
 @pytest.mark.parametrize(
@@ -157,17 +161,17 @@ def fake_answer(
     """Makes the decoder offer the tokens of `text`, one a step; before step `hold_after` it waits for HOLD."""
     HOLD.clear()
     ids = [*engine.checkpoint.tokenizer.prompt(text)]
-    candidates = Batch._candidates
+    candidates = Chooser.candidates
 
-    def offered(batch: Batch, logits: torch.Tensor) -> Any:
-        step = batch.searches[0].length
-        if step == hold_after:
-            assert HOLD.wait(WAIT)
+    def offered(chooser: Chooser, searches: Any, logits: torch.Tensor, *rest: Any) -> Any:
         logits[:] = -50.0
-        logits[:, ids[step]] = 0.0
-        return candidates(batch, logits)
+        for row, search in enumerate(searches):
+            if search.length == hold_after:
+                assert HOLD.wait(WAIT)
+            logits[row, ids[search.length]] = 0.0
+        return candidates(chooser, searches, logits, *rest)
 
-    monkeypatch.setattr(Batch, "_candidates", offered)
+    monkeypatch.setattr(Chooser, "candidates", offered)
     return ids
 
 
@@ -222,9 +226,9 @@ async def collect(handle: Handle) -> list[Annotation]:
 
 
 def test_overload(engine: Engine, gate: Gate) -> None:
-    handles = [engine.submit(ask(limit=2))]
+    handles = [engine.submit(ask(limit=4))]
     gate.reached.wait(WAIT)
-    handles += [engine.submit(ask(limit=2)) for _ in range(8)]
+    handles += [engine.submit(ask(limit=4)) for _ in range(8)]
     with pytest.raises(Overloaded) as raised:
         engine.submit(ask())
     assert raised.value.waiting == 8
@@ -235,18 +239,43 @@ def test_overload(engine: Engine, gate: Gate) -> None:
         handle.wait(WAIT)
 
 
-def test_the_oldest_goes_first_whatever_its_beams(engine: Engine, gate: Gate, tiny: Checkpoint) -> None:
-    order: list[int] = []
-    first = engine.submit(ask(limit=2))
+def test_a_short_answer_does_not_wait_for_a_long_one(engine: Engine, gate: Gate) -> None:
+    """It enters beside the long one, whatever its beams, and leaves before it."""
+    order: list[str] = []
+    long = engine.submit(ask("<OD>", 3, limit=60))
     gate.reached.wait(WAIT)
-    beams = [3, 1, 3, 1, 2]
-    handles = [engine.submit(ask(beams=b, limit=3)) for b in beams]
-    for i, handle in enumerate(handles):
-        handle._future.add_done_callback(lambda _, i=i: order.append(beams[i]))  # type: ignore[misc]
+    short = [engine.submit(ask(beams=beams, limit=3)) for beams in (1, 3, 2)]
+    for name, handle in zip(("long", "a", "b", "c"), (long, *short), strict=True):
+        handle._future.add_done_callback(lambda _, name=name: order.append(name))  # type: ignore[misc]
     gate.open.set()
-    for handle in (first, *handles):
+    for handle in (long, *short):
         handle.wait(WAIT)
-    assert order == [3, 3, 1, 1, 2]
+    assert len(long.wait().tokens) > 6
+    assert order[-1] == "long"
+    assert engine.stats().rows > engine.stats().steps
+
+
+def test_what_takes_too_long_is_given_up(engine: Engine, gate: Gate) -> None:
+    running = engine.submit(replace(ask(limit=90), timeout=0.05))
+    gate.reached.wait(WAIT)
+    waiting = [engine.submit(replace(ask(limit=3), timeout=0.05)) for _ in range(5)]
+    later = engine.submit(ask(limit=3))
+    time.sleep(0.1)
+    gate.open.set()
+    for handle in (running, *waiting):
+        with pytest.raises(DeadlineExceeded):
+            handle.wait(WAIT)
+    assert later.wait(WAIT).tokens
+    assert (engine.stats().failed, engine.stats().finished) == (6, 1)
+
+
+def test_a_prepared_picture_is_the_same_question(engine: Engine) -> None:
+    request = ask()
+    assert not isinstance(request.image, Picture)
+    prepared = replace(request, image=engine.prepare(request.image))
+    one, two = engine.submit(request).wait(WAIT), engine.submit(prepared).wait(WAIT)
+    assert (one.tokens, one.annotations) == (two.tokens, two.annotations)
+    assert engine.stats().pictures == 1
 
 
 class Poison(Image.Image):
@@ -256,39 +285,29 @@ class Poison(Image.Image):
         raise OSError("these pixels cannot be had")
 
 
-def test_a_poisonous_picture_fails_alone(engine: Engine, gate: Gate) -> None:
-    first = engine.submit(ask(limit=2))
-    gate.reached.wait(WAIT)
+def test_a_poisonous_picture_fails_alone(engine: Engine) -> None:
     bad = Poison()
     bad._size, bad._mode, bad.im = (8, 8), "RGB", Image.new("RGB", (8, 8)).im
-    good, poisoned, better = (
-        engine.submit(ask()),
-        engine.submit(Request(bad, TASKS["<OD>"], num_beams=1)),
-        engine.submit(ask()),
-    )
-    gate.open.set()
-    assert first.wait(WAIT).tokens
-    assert good.wait(WAIT).tokens == better.wait(WAIT).tokens
+    good = engine.submit(ask())
     with pytest.raises(OSError, match="cannot be had"):
-        poisoned.wait(WAIT)
-    assert engine.submit(ask()).wait(WAIT).tokens
-    assert engine.stats().failed == 1
+        engine.submit(Request(bad, TASKS["<OD>"], num_beams=1))
+    assert good.wait(WAIT).tokens == engine.submit(ask()).wait(WAIT).tokens
 
 
-def test_a_batch_that_fails_is_tried_one_by_one(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_together_is_tried_apart(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when together they are too much for the memory, or one is more than the device can bear."""
-    run = engines.encode
+    read = Florence2.read
 
-    def choking(model: Any, features: torch.Tensor, prompts: Any) -> Any:
+    def choking(model: Florence2, features: torch.Tensor, prompts: Any, shares: Any = ()) -> Any:
         if len(prompts) > 1 or len(prompts[0]) > 60:
             raise torch.OutOfMemoryError("too much")
-        return run(model, features, prompts)
+        return read(model, features, prompts, shares)
 
     gate = Gate(monkeypatch)
-    first = engine.submit(ask(limit=2))
+    first = engine.submit(ask(limit=4))
     gate.reached.wait(WAIT)
-    monkeypatch.setattr(engines, "encode", choking)
-    handles = [engine.submit(ask(seed=i, limit=6)) for i in range(3)]
+    monkeypatch.setattr(Florence2, "read", choking)
+    handles = [engine.submit(ask(seed=i % 2, limit=6)) for i in range(4)]
     long = Request(picture(), TASKS["<OPEN_VOCABULARY_DETECTION>"], "y" * 60, num_beams=1)
     choked = engine.submit(long)
     gate.open.set()
@@ -297,34 +316,34 @@ def test_a_batch_that_fails_is_tried_one_by_one(engine: Engine, monkeypatch: pyt
     with pytest.raises(torch.OutOfMemoryError):
         choked.wait(WAIT)
     assert engine.stats().failed == 1
+    assert engine.stats().out_of_memory >= 2
 
 
-async def test_a_second_try_does_not_stream_twice(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("once"), torch.OutOfMemoryError("once")], ids=["fault", "memory"])
+async def test_a_second_try_does_not_stream_twice(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     fake_answer(monkeypatch, "cat<loc_1><loc_2><loc_3><loc_4>dog<loc_5><loc_6><loc_7><loc_8>", engine)
-    gate = Gate(monkeypatch)
     fails = {10}
-    step = Batch.step
+    step = Runner.step
 
-    def failing(batch: Batch) -> None:
-        if gate.steps in fails:
+    def failing(runner: Runner) -> None:
+        if runner.decoder.steps in fails:
             fails.clear()
-            raise RuntimeError("once")
-        step(batch)
+            raise error
+        step(runner)
 
-    first = engine.submit(ask(limit=1))
-    gate.reached.wait(WAIT)
-    handles = [engine.submit(ask(seed=i, limit=40)) for i in range(2)]
-    monkeypatch.setattr(Batch, "step", failing)
-    gate.open.set()
-    assert first.wait(WAIT)
+    monkeypatch.setattr(Runner, "step", failing)
+    handles = [engine.submit(ask(seed=i, limit=40)) for i in range(3)]
     for handle in handles:
         assert [note.label for note in await collect(handle)] == ["cat", "dog"]
     assert not fails
+    assert engine.stats().out_of_memory == isinstance(error, torch.OutOfMemoryError)
 
 
 def test_not_a_number_fails_the_request(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = Batch._forward
-    monkeypatch.setattr(Batch, "_forward", lambda batch: forward(batch) * float("nan"))
+    say = Florence2.say
+    monkeypatch.setattr(Florence2, "say", lambda *call: say(*call) * float("nan"))
     for beams in (1, 3):
         with pytest.raises(FloatingPointError, match="not a number"):
             engine.submit(ask(beams=beams)).wait(WAIT)
@@ -348,7 +367,7 @@ def test_close_without_draining_is_quick(tiny: Checkpoint, gate: Gate) -> None:
     gate.reached.wait(WAIT)
     closing = threading.Thread(target=engine.close, kwargs={"drain": False})
     closing.start()
-    while not engine._abandon:
+    while not engine._loop.abandon:
         time.sleep(0.001)
     gate.open.set()
     closing.join(WAIT)

@@ -67,17 +67,18 @@ def test_what_florence_does_not_do_is_refused(change: dict[str, Any]) -> None:
         Preprocessing.read(PUBLISHED | change)
 
 
-def test_digests_tell_pictures_apart() -> None:
+def test_keys_tell_pictures_apart() -> None:
     preprocessing = Preprocessing.read(preprocessor_config())
-    one, same, other = (vision.digest(preprocessing.squash(picture(i))) for i in (1, 1, 2))
-    assert one == same != other
+    one, same, other = (preprocessing.prepare(picture(i)) for i in (1, 1, 2))
+    assert one.key == same.key != other.key
+    assert one.size == picture(1).size
 
 
 @pytest.mark.parametrize("side", [64, 96, 50])
 def test_image_tokens_are_what_the_tower_gives(tiny: Checkpoint, side: int) -> None:
     preprocessing = Preprocessing.read(preprocessor_config(side))
     with torch.inference_mode():
-        features = vision.image_features(tiny.model, preprocessing.normalise([preprocessing.squash(picture())]))
+        features = tiny.model.look(preprocessing.normalise([preprocessing.squash(picture())]))
     assert features.shape == (1, vision.image_tokens(tiny.model.config, preprocessing), 32)
 
 
