@@ -32,11 +32,12 @@ class DenseTargets:
 
 @dataclass(frozen=True, slots=True)
 class DenseLoss:
-    """Each a mean. `letters`: of both rasters."""
+    """Each a mean. `signs`: the letters halfway up the tower."""
 
     classes: Tensor
     boxes: Tensor
     letters: Tensor
+    signs: Tensor
 
 
 class DenseHeads(nn.Module):
@@ -87,7 +88,7 @@ class DenseHeads(nn.Module):
         ]
         signs = self._logits(5 + HALVES, halfway.flatten(0, 1), rows)
         early = F.cross_entropy(signs, targets.signs.flatten(), weight=weights)
-        return DenseLoss(class_loss, torch.stack(boxes).mean(), torch.stack(letters).mean() + early)
+        return DenseLoss(class_loss, torch.stack(boxes).mean(), torch.stack(letters).mean(), early)
 
     def _logits(self, head: int, tokens: Tensor, rows: Tensor) -> Tensor:
         return (self.heads[head](tokens) @ rows.T).float() * self.scale

@@ -159,8 +159,8 @@ class Teacher:
         table = inner.language_model.shared.weight
         early = halfway[0].flatten(2).transpose(1, 2)
         dense: DenseLoss = self.heads(image[:, 1:], early, table, _to(batch.dense, device), sigma)
-        parts = {"class": dense.classes, "box": dense.boxes, "letter": dense.letters}
-        looked = stage.classes * dense.classes + dense.boxes + stage.reading * dense.letters
+        parts = {"class": dense.classes, "box": dense.boxes, "letter": dense.letters, "sign": dense.signs}
+        looked = stage.classes * dense.classes + dense.boxes + stage.reading * (dense.letters + dense.signs)
         if not stage.prompts:
             return {"total": looked, **parts}
         prompts, labels = batch.prompts.to(device), batch.labels.to(device)
@@ -322,7 +322,9 @@ STAGES = (
     Stage("polish", 520, 16, 1, 6e-4, warmup=20, sigma=(2.5, 2.5), classes=2.0, reading=0.1, cooldown=0.9),
     # Half the pictures a step, twice the steps: as good a gradient for the time, and they fit a CPU's cache.
     Stage("read", 1480, 8, 2, 7e-4, warmup=100, sigma=(2.5, 2.5), classes=2.0, text=1.5),
-    Stage("spell", 1600, 8, 2, 7e-4, warmup=100, sigma=(2.5, 2.5), classes=2.0, reading=1.5, words=(2, 5)),
+    Stage("write", 400, 8, 2, 7e-4, warmup=100, sigma=(2.5, 2.5), classes=2.0, reading=1.5, words=(2, 5)),
+    # A page of words a picture, no questions: letters are learnt by their number, and this is the cheapest way to many.
+    Stage("spell", 1300, 8, 0, 1e-3, warmup=100, sigma=(2.5, 2.5), reading=2.0, objects=(0, 3), words=(4, 9)),
     Stage("settle", 1600, 8, 2, 7e-4, warmup=1, sigma=(2.5, 2.5), classes=2.0, text=1.5, words=(1, 3), cooldown=1.0),
 )
 

@@ -46,4 +46,13 @@ async def authorise(
     raise Problem(UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="florist"'})
 
 
+def client_of(request: Request) -> str:
+    """Who asks, for fairness between clients: the key's hash, on an open server the address."""
+    bearer = request.headers.get("authorization", "").partition(" ")[2]
+    key = bearer.strip() or request.headers.get("x-api-key", "")
+    if key and request.app.state.settings.api_keys:
+        return digest(key)[:16]
+    return request.client.host if request.client else ""
+
+
 Authorised = Depends(authorise)

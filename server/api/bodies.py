@@ -91,8 +91,8 @@ async def _fields(form: FormData) -> tuple[dict[str, Any], bytes | None]:
                 raise Problem(INVALID_REQUEST, "the picture's file is empty", "image")
         elif name == "region":
             fields[name] = _numbers(value)
-        elif name == "prompts":
-            fields[name] = _list(value)
+        elif name in ("prompts", "constrain") and value:
+            fields[name] = _field(name, value)
         elif value != "" or name == "task":
             # A form sends its empty fields too.
             fields[name] = value
@@ -104,11 +104,12 @@ def _numbers(value: str) -> Any:
     return [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",")] if value else None
 
 
-def _list(value: str) -> Any:
+def _field(name: str, value: str) -> Any:
     try:
         return pydantic_core.from_json(value, allow_inf_nan=False)
     except ValueError as error:
-        raise Problem(INVALID_REQUEST, f"prompts is not JSON: {error}; send a list of objects", "prompts") from None
+        what = "a list of objects" if name == "prompts" else "an object"
+        raise Problem(INVALID_REQUEST, f"{name} is not JSON: {error}; send {what}", name) from None
 
 
 def _cut_short() -> Problem:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from server.api import bodies, examples, pictures, problems
-from server.api.auth import Authorised
+from server.api.auth import Authorised, client_of
 from server.api.questions import Questions
 from server.api.schemas import Answer, Answers, PromptRequest
 from server.api.streaming import AnswerStream
@@ -34,6 +34,8 @@ _BODY: dict[str, Any] = {
                     "min_score": {"type": "number", "minimum": 0, "maximum": 1},
                     "max_new_tokens": {"type": "integer", "minimum": 1},
                     "num_beams": {"type": "integer", "minimum": 1},
+                    "constrain": {"type": "string", "description": 'A JSON object: {"labels": ["cat", "dog"]}.'},
+                    "priority": {"type": "string", "enum": ["interactive", "job"]},
                 },
             }
         },
@@ -106,7 +108,7 @@ async def prompt(
         _check(asked, settings)
         image = await pictures.picture(asked, file, settings, serving.decoding, engine.prepare)
         several = asked.prompts is not None
-        questions = Questions(engine, image, asks, request.app.state.metrics, settings)
+        questions = Questions(engine, image, asks, request.app.state.metrics, settings, client_of(request))
         if not several:
             questions.raise_first()
         if stream:

@@ -27,9 +27,19 @@ class Questions:
     """Submits all prompts; each place holds a handle, or the problem that its prompt has."""
 
     def __init__(
-        self, engine: "Engine", image: Picture, prompts: Sequence[Prompt], metrics: Metrics, settings: Settings
+        self,
+        engine: "Engine",
+        image: Picture,
+        prompts: Sequence[Prompt],
+        metrics: Metrics,
+        settings: Settings,
+        client: str,
     ) -> None:
-        """The settings' timeout runs from now. Raises Problem when too many wait already: then none is asked."""
+        """`client`: who shares the engine fairly with others. The settings' timeout runs from now.
+
+        Raises Problem when too many wait already: then none is asked.
+        """
+        self.client = client
         self.engine, self.size, self.prompts, self.metrics = engine, image.size, list(prompts), metrics
         self.timeout, self.max_text_length = settings.timeout, settings.max_text_length
         self.ends = asyncio.get_running_loop().time() + self.timeout
@@ -52,7 +62,18 @@ class Questions:
             return Problem(INVALID_PROMPT, detail, "text")
         try:
             task = resolve(prompt.task)
-            asked = Request(image, task, prompt.text, prompt.region, prompt.max_new_tokens, prompt.num_beams)
+            asked = Request(
+                image,
+                task,
+                prompt.text,
+                prompt.region,
+                prompt.max_new_tokens,
+                prompt.num_beams,
+                constrain=prompt.constrain.read() if prompt.constrain else None,
+                client=self.client,
+                interactive=prompt.priority != "job",
+                timeout=self.timeout,
+            )
             return self.engine.submit(asked)
         except (TaskError, InvalidRequest) as error:
             self.metrics.prompt(prompt.task, "invalid")

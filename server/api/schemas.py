@@ -1,12 +1,13 @@
 """What POST /v1/prompt takes and gives."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from prompts.annotations import Annotation
 from server.api import examples
 from server.api.problems import ProblemDetails
+from server.engine.constraint import Constrain
 from server.engine.request import Result
 from server.settings import MAX_PROMPTS
 
@@ -14,6 +15,19 @@ Region = Annotated[
     tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat],
     Field(description="x1, y1, x2, y2 in pixels: the corners at the top left and bottom right."),
 ]
+
+
+class Constraint(BaseModel):
+    """What an answer may be. It can change what the model says: a mended form, or a label nearer to yours."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grammar: bool = Field(True, description="Locations come in the number and order that the task's form needs.")
+    labels: list[str] | None = Field(None, max_length=2000, description="Labels may only be these.")
+
+    def read(self) -> Constrain:
+        """As the engine takes it."""
+        return Constrain(self.grammar, None if self.labels is None else tuple(self.labels))
 
 
 class Options(BaseModel):
@@ -29,6 +43,10 @@ class Options(BaseModel):
     )
     num_beams: int | None = Field(
         None, ge=1, le=1000, description="Beams of the search; 1 is greedy. None: as the checkpoint says."
+    )
+    constrain: Constraint | None = Field(None, description="What the answer may be. None: whatever the model says.")
+    priority: Literal["interactive", "job"] | None = Field(
+        None, description="Jobs give way to interactive prompts, and are never starved by them. None: interactive."
     )
 
 

@@ -74,7 +74,8 @@ def test_losses_are_the_plain_sums(
     halves = [weighted(logits(5 + half, rows), targets.letters[..., half].flatten(), 0.05) for half in range(2)]
     early = heads.heads[7](halfway.flatten(0, 1)) @ rows.T * heads.scale
     signs = weighted(early, targets.signs.flatten(), 0.05)
-    torch.testing.assert_close(loss.letters, (halves[0] + halves[1]) / 2 + signs)
+    torch.testing.assert_close(loss.letters, (halves[0] + halves[1]) / 2)
+    torch.testing.assert_close(loss.signs, signs)
 
 
 def test_boxes_count_only_where_a_class_stands(
@@ -98,9 +99,9 @@ def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Te
         torch.zeros(PICTURES, 4 * CELLS, dtype=torch.long),
     )
     loss = heads(cells, halfway, table, none, 5.0)
-    (loss.classes + loss.boxes + loss.letters).backward()
+    (loss.classes + loss.boxes + loss.letters + loss.signs).backward()
     assert float(loss.boxes) == 0
-    assert (loss.classes + loss.boxes + loss.letters).isfinite()
+    assert (loss.classes + loss.boxes + loss.letters + loss.signs).isfinite()
     assert cells.grad is not None
     assert cells.grad.isfinite().all()
 
@@ -113,10 +114,10 @@ def test_heads_learn_what_every_cell_holds(
     for _ in range(150):
         learner.zero_grad()
         loss = heads(cells, halfway, table, targets, 20.0)
-        (loss.classes + loss.boxes + loss.letters).backward()
+        (loss.classes + loss.boxes + loss.letters + loss.signs).backward()
         learner.step()
     last = heads(cells, halfway, table, targets, 20.0)
-    for part in ("classes", "letters"):
+    for part in ("classes", "letters", "signs"):
         assert float(getattr(last, part)) < 0.1 * float(getattr(first, part))
     assert float(last.boxes) < 0.7 * float(first.boxes)  # random rows in 16 dimensions hold no Gaussian
 

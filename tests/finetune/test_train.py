@@ -119,7 +119,7 @@ def test_total_is_the_weighted_sum(reader: Teacher, batch: Batch) -> None:
     with torch.no_grad():
         parts = reader.losses(batch, SPEAK, 5.0)
         looked = reader.losses(batch, LOOK, 5.0)
-    dense = parts["class"] + parts["box"] + parts["letter"]
+    dense = parts["class"] + parts["box"] + parts["letter"] + parts["sign"]
     answer = parts["text"] + 0.7 * parts["location"] + parts["kind"]
     torch.testing.assert_close(parts["total"], 0.3 * dense + answer)
     with torch.no_grad():

@@ -14,12 +14,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from PIL import Image
 
 from prompts.annotations import Annotation
 from server.engine.handle import Handle
 from server.engine.request import Closed, Overloaded, Request, Result
+from server.engine.vision import Picture
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0  # seconds; the machine may be busy
@@ -33,6 +36,9 @@ class StuckEngine:
         self.handles: list[Handle] = []
         self.checkpoint = SimpleNamespace(name="stuck")
         self.max_batch, self.max_waiting = 1, room
+
+    def prepare(self, image: Image.Image) -> Picture:
+        return Picture(image.size, np.zeros((1, 1, 3), np.uint8), b"")
 
     def submit(self, request: Request) -> Handle:
         request.task.prompt(request.text, request.region, request.image.size)

@@ -66,6 +66,21 @@ async def test_a_form_answers_as_json_does(client: httpx.AsyncClient) -> None:
     assert timeless[0] == timeless[1] == timeless[2]
 
 
+async def test_a_constrained_answer_keeps_to_the_labels(client: httpx.AsyncClient) -> None:
+    constrain = {"labels": ["teapot", "kettle"]}
+    asked = {"image": PICTURE, "task": "<OD>", "max_new_tokens": 60, "constrain": constrain}
+    plain = await client.post("/v1/prompt", json=asked)
+    fields = {"task": "<OD>", "max_new_tokens": "60", "constrain": json.dumps(constrain)}
+    form = await client.post("/v1/prompt", files={"image": ("p.png", examples.picture())}, data=fields)
+    for answered in (plain, form):
+        assert answered.status_code == 200, answered.text
+        answer = Answer.model_validate(answered.json())
+        assert {note.label for note in answer.annotations} <= {"teapot", "kettle"}
+        assert not answer.dropped
+    refused = await client.post("/v1/prompt", json={**asked, "constrain": {"labels": []}})
+    assert (refused.status_code, refused.json()["field"]) == (422, "constrain")
+
+
 @pytest.mark.parametrize("region", ["8,22,27,41", "[8, 22, 27, 41]", " 8, 22.0 ,27,41 "])
 async def test_a_region_in_a_form(client: httpx.AsyncClient, region: str) -> None:
     fields = {"task": "<REGION_TO_CATEGORY>", "region": region, **SHORT}

@@ -1,0 +1,486 @@
+import random
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tiny import tiny_tokenizer
+
+from finetune.datasets.scenes import questions
+from finetune.datasets.scenes.draw import draw
+from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.grammar import FILLERS, AnswerParser
+from prompts.targets import answer
+from prompts.tasks import TASKS, Gives, resolve
+from prompts.vocabulary import UNUSED, special_in
+from server.engine import checkpoint
+from server.engine.constraint import Constrain, automaton
+from server.engine.tokenizer import Tokenizer
+
+SIZE = (1000, 1000)
+SPARE = 5  # ids past the tokenizer's, as in padded checkpoints
+LABELS = ("cat", "cat fish", "the tin", "at", "犬", "Übergröße", "don't", "line\nbreak", "x < y", "dog")
+SEEDLING = Path(checkpoint.__file__).parent / "seedling"
+LABELLED = [t for t in TASKS.values() if t.gives not in (Gives.TEXT, Gives.POLYGONS) and t.token != "<REGION_PROPOSAL>"]
+NAMED = [*LABELLED, TASKS["<REGION_TO_CATEGORY>"], TASKS["<REGION_TO_OCR>"], resolve("<VQA>")]
+OD, PROPOSAL, CATEGORY = TASKS["<OD>"], TASKS["<REGION_PROPOSAL>"], TASKS["<REGION_TO_CATEGORY>"]
+POLYGON, QUADS, ANY = (
+    TASKS["<REGION_TO_SEGMENTATION>"],
+    TASKS["<OCR_WITH_REGION>"],
+    TASKS["<OPEN_VOCABULARY_DETECTION>"],
+)
+GROUNDING, CAPTION = TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], TASKS["<CAPTION>"]
+
+# The same examples every run, and no time limit an example: the machine may be busy.
+steady = settings(derandomize=True, deadline=None, max_examples=30)
+
+
+@cache
+def tokenizer(kind):
+    return Tokenizer(tiny_tokenizer()) if kind == "tiny" else Tokenizer.load(SEEDLING)
+
+
+@cache
+def vocabulary(kind):
+    return tokenizer(kind).vocabulary()
+
+
+@cache
+def made(kind, task, constrain=Constrain()):
+    own = tokenizer(kind)
+    return automaton(task, constrain, own, vocabulary(kind), len(own) + SPARE)
+
+
+def ids_of(kind, text):
+    return tokenizer(kind).backend.encode(text, add_special_tokens=False).ids
+
+
+def locs(*bins):
+    return "".join(f"<loc_{k}>" for k in bins)
+
+
+def refused(machine, ids, state=None):
+    """The first of `ids` that may not come, by its index; None when all may."""
+    state = machine.start if state is None else state
+    for i, token in enumerate(ids):
+        if not machine.allowed(state)[token]:
+            return i
+        state = machine.next(state, token)
+    return None
+
+
+def accepts(kind, task, text, constrain=Constrain()):
+    """Whether `text` is a whole answer. All but its `</s>` being fine is not the same as a fault in the middle."""
+    own = tokenizer(kind)
+    return refused(made(kind, task, constrain), [own.bos, *ids_of(kind, text), own.eos]) is None
+
+
+kinds = pytest.mark.parametrize("kind", ["tiny", "seedling"])
+
+
+# What is let through is well-formed
+
+
+def walk(kind, machine, rng, steps):
+    """Allowed tokens by chance, first a while of any, then straight to the end."""
+    own = tokenizer(kind)
+    letters, places, others = classes(kind)
+    state, said = machine.start, []
+    while not said or said[-1] != own.eos:
+        mask = machine.allowed(state)
+        assert mask.dtype == torch.bool
+        assert mask.shape == (len(own) + SPARE,)
+        assert mask.any()
+        assert not mask[len(own) :].any()
+        if steps > 0:
+            # By class first: chosen from all alike, nearly all would be locations. Ends are rare: they cut the walk.
+            may = [mask & c for c in (letters, places, others) if (mask & c).any()]
+            token = own.eos
+            if may and (not mask[own.eos] or rng.random() < 0.9):
+                token = rng.choice(rng.choice(may).nonzero().flatten().tolist())
+        else:
+            close = own.ids["</poly>"]
+            located = mask & places
+            token = rng.choice((located if located.any() else mask).nonzero().flatten().tolist())
+            token = own.eos if mask[own.eos] else close if mask[close] else token
+        assert len(said) < 1000, "no way out"
+        said.append(token)
+        state = machine.next(state, token)
+        steps -= 1
+    assert machine.allowed(state).nonzero().flatten().tolist() == [own.eos]  # and so it stays, for a beam that ended
+    assert machine.next(state, own.eos) == state
+    return said
+
+
+@cache
+def classes(kind):
+    """[V] each: letters, locations, and structure with `<s>`."""
+    tokens = [*vocabulary(kind), *[UNUSED] * SPARE]
+    others = torch.tensor([t.structure is not None or t.control == "<s>" for t in tokens])
+    return (
+        torch.tensor([bool(t.letters) for t in tokens]),
+        torch.tensor([t.location is not None for t in tokens]),
+        others,
+    )
+
+
+def read(kind, task, ids):
+    parser = AnswerParser(task, SIZE)
+    annotations = [a for token in ids for a in parser.feed(vocabulary(kind)[token])]
+    return annotations + parser.finish(), parser.dropped
+
+
+def in_order(kind, ids):
+    """Whether each box was said top left first, not turned upright by the reader."""
+    first = tokenizer(kind).locations
+    bins = [i - first for i in ids if first <= i < first + 1000]
+    boxes = [bins[i : i + 4] for i in range(0, len(bins), 4)]
+    return all(len(b) == 4 and b[0] <= b[2] and b[1] <= b[3] for b in boxes)
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [*((task, None) for task in (*TASKS.values(), resolve("<VQA>"))), *((task, LABELS) for task in NAMED)],
+    ids=lambda x: getattr(x, "token", "listed" if x else "free"),
+)
+def test_any_walk_is_read_with_nothing_dropped(kind, task, labels):
+    rng = random.Random(f"{kind} {task.token} {labels}")
+    machine, seen = made(kind, task, Constrain(labels=labels)), set()
+    for _ in range(8):
+        ids = walk(kind, machine, rng, rng.choice((2, 10, 40)))
+        notes, dropped = read(kind, task, ids)
+        assert dropped == []
+        located = [n for n in notes if not isinstance(n, Text)]
+        if labels:
+            assert {n.label for n in notes} <= set(labels)
+        elif task in LABELLED:
+            assert all(n.label for n in located)
+        else:
+            assert not any(n.label for n in located)
+        if task.gives in (Gives.BOXES, Gives.PHRASES):
+            assert in_order(kind, ids)
+        structure = [i for i in ids if vocabulary(kind)[i].structure]
+        assert not structure or task.gives in (Gives.POLYGONS, Gives.ANY)
+        seen |= {type(n) for n in notes}
+    holds = {Gives.TEXT: {Text}, Gives.QUADS: {Quad}, Gives.POLYGONS: {Polygon}, Gives.ANY: {Box, Polygon}}
+    assert seen == holds.get(task.gives, {Box})
+
+
+@kinds
+@pytest.mark.parametrize("task", LABELLED, ids=lambda t: t.token)
+def test_labels_alone_leave_locations_free(kind, task):
+    rng, machine, faults = random.Random(task.token), made(kind, task, Constrain(grammar=False, labels=LABELS)), 0
+    for _ in range(8):
+        ids = walk(kind, machine, rng, 40)
+        notes, dropped = read(kind, task, ids)
+        assert {n.label for n in notes} <= {*LABELS, ""}
+        assert not any("the text" in d.what for d in dropped)  # a label is never left without its location
+        faults += len(dropped)
+    assert faults  # which the grammar would have kept out
+
+
+# What is taught is let through
+
+
+@kinds
+@pytest.mark.parametrize("token", TASKS)
+def test_answers_on_scenes_are_accepted(kind, token):
+    rng, task, asked = np.random.default_rng(0), TASKS[token], 0
+    for scene in scenes():
+        question = questions.ask(scene, token, rng)
+        if question is None:
+            continue
+        asked += 1
+        text = answer(task, question.answer, (scene.width, scene.height))
+        own = tokenizer(kind)
+        ids = [*ids_of(kind, text), own.eos]
+        machines = [made(kind, task)]
+        labels = tuple(dict.fromkeys(n.label for n in question.answer))
+        if task in NAMED and labels:
+            machines.append(made(kind, task, Constrain(labels=labels)))
+            machines.append(made(kind, task, Constrain(grammar=False, labels=labels)))
+        for machine in machines:
+            for starts in (1, 3):  # large says three
+                assert refused(machine, [own.bos] * starts + ids) is None, text
+            assert refused(machine, [own.bos] * 4) == 3
+    assert asked > 3
+
+
+@cache
+def scenes():
+    return [draw(seed, objects=(seed % 3, 3), words=(0, 2), size=(200, 160), hard=0) for seed in range(8)]
+
+
+words = st.text(min_size=1, max_size=8).filter(
+    lambda t: t.strip() and t.isprintable() and t.strip() not in FILLERS and not special_in(t)
+)
+points = st.floats(0, 1000)
+rings = st.integers(3, 5).flatmap(lambda n: st.lists(points, min_size=2 * n, max_size=2 * n))
+
+
+def shapes(task, label):
+    box = st.builds(Box, label=label, box=st.tuples(*[points] * 4))
+    quad = st.builds(Quad, label=label, quad=st.tuples(*[points] * 8))
+    polygon = st.builds(Polygon, label=label, polygons=st.lists(rings, min_size=1, max_size=3))
+    match task.gives:
+        case Gives.TEXT:
+            return st.builds(Text, label=label)
+        case Gives.QUADS:
+            return quad
+        case Gives.POLYGONS:
+            return polygon
+        case Gives.ANY:
+            return st.one_of(box, polygon)
+    return box
+
+
+@pytest.mark.parametrize("task", [OD, PROPOSAL, GROUNDING, QUADS, POLYGON, ANY, CATEGORY], ids=lambda t: t.token)
+@steady
+@given(data=st.data(), kind=st.sampled_from(["tiny", "seedling"]))
+def test_answers_with_any_labels_are_accepted(kind, task, data):
+    nameless = task in (PROPOSAL, POLYGON)
+    few = data.draw(st.lists(words.map(str.strip), min_size=1, max_size=3))
+    label = st.just("") if nameless else st.sampled_from(few)
+    notes = data.draw(st.lists(shapes(task, label), max_size=1 if task is CATEGORY else 4))
+    text = answer(task, notes, SIZE)
+    assert accepts(kind, task, text)
+    if not nameless:
+        assert accepts(kind, task, text, Constrain(labels=("zebra", *few)))
+
+
+# By hand
+
+BOX, OTHER, RING = locs(1, 2, 3, 4), locs(5, 6, 5, 6), locs(1, 2, 3, 4, 5, 6)
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("task", "good", "bad"),
+    [
+        (
+            OD,
+            ["", f"cat{BOX}", f"cat{BOX}{OTHER}dog{BOX}", f" cat{BOX} dog{BOX}", f"cat{BOX}cat{BOX}", f"犬{BOX}"],
+            ["cat", BOX, f" {BOX}", f"\u2003{BOX}", f"cat{locs(1, 2, 3)}", f"cat{locs(1, 2, 3, 4, 5)}", f"cat{BOX}dog",
+             f"cat{locs(3, 2, 1, 4)}", f"cat{locs(1, 4, 3, 2)}", f"cat{locs(1, 2)} {locs(3, 4)}", f"cat{BOX} {BOX}",
+             f"cat<poly>{RING}</poly>", f"cat{BOX}<sep>", f"cat<od>{BOX}", f"cat{BOX} ", f"cat<pad>{BOX}"],
+        ),
+        (PROPOSAL, ["", BOX, BOX + OTHER], [f"cat{BOX}", f"{BOX}cat", locs(1, 2), locs(3, 2, 1, 4), f" {BOX}"]),
+        (
+            QUADS,
+            ["", f"STOP{RING}{locs(0, 0)}", f"a\nb{RING}{locs(0, 0)}a{RING}{locs(9, 9)}"],
+            [f"STOP{RING}", f"STOP{BOX}", RING + locs(7, 8), f"a{RING}{locs(7, 8)}{RING}{locs(7, 8)}", "STOP"],
+        ),
+        (
+            POLYGON,
+            ["", RING, RING + locs(7, 8), f"{RING}<sep>{RING}", f"<poly>{RING}</poly>",
+             f"<poly>{RING}<sep>{RING}{locs(7, 8)}</poly><poly>{RING}</poly>"],
+            [RING + locs(7), BOX, f"{RING}<sep>", f"<sep>{RING}", "<poly></poly>", f"<poly>{RING}", f"{RING}</poly>",
+             f"<poly>{BOX}</poly>", f"<poly>{RING}</poly>{RING}", f"cat{RING}", f"{RING}<sep>{BOX}", f"{RING}cat",
+             f"<poly>{RING}<poly>{RING}</poly>", f"{RING}<poly>{RING}</poly>"],
+        ),
+        (
+            ANY,
+            ["", f"cat{BOX}", f"cat<poly>{RING}</poly>", f"cat<poly>{RING}</poly>{BOX}", f"cat{BOX}<poly>{RING}</poly>",
+             f"cat<poly>{RING}<sep>{RING}</poly><poly>{RING}</poly>dog{BOX}{OTHER}"],
+            [BOX, f"<poly>{RING}</poly>", f"cat<poly>{BOX}</poly>", f"cat{RING}", f"cat<poly>{RING}", f"cat{BOX}<sep>",
+             f"cat{BOX}</poly>", f"cat<poly>{RING}cat</poly>", f"cat{locs(3, 2, 1, 4)}"],
+        ),
+        (
+            GROUNDING,
+            [f"a cat{BOX}", f"them all{BOX}", f"iti{BOX}", f"a group of cats{BOX}", f"each  other{BOX}"],
+            [f"it{BOX}", f" it{BOX}", f"it \n{BOX}", f"each other{BOX}", f"the{BOX}", BOX, f"a cat{BOX}I{BOX}"],
+        ),
+        (CAPTION, ["", "a cat", " \n", "犬"], [f"a cat{BOX}", "a<sep>cat", RING, "a<s>a", "a<unk>"]),
+    ],
+    ids=lambda x: getattr(x, "token", ""),
+)  # fmt: skip
+def test_the_form(kind, task, good, bad):
+    assert [t for t in good if not accepts(kind, task, t)] == []
+    assert [t for t in bad if accepts(kind, task, t)] == []
+
+
+@kinds
+def test_labels_are_spelt_to_their_end_and_no_further(kind):
+    constrain = Constrain(labels=("cat", "cat fish", "tin", "a", "the"))
+    good = ["", f"cat{BOX}", f"cat fish{BOX}", f" cat{BOX} tin{BOX}a{BOX}", f" a{BOX}", f" the{BOX}{OTHER}"]
+    bad = ["cat", f"ca{BOX}", f"cats{BOX}", f"cat f{BOX}", f"dog{BOX}", f"at{BOX}", f"  cat{BOX}", f"cat {BOX}", BOX]
+    assert [t for t in good if not accepts(kind, OD, t, constrain)] == []
+    assert [t for t in bad if accepts(kind, OD, t, constrain)] == []
+    assert [t for t in ("", "cat", " cat fish") if not accepts(kind, CATEGORY, t, constrain)] == []
+    assert [t for t in ("cats", "cat fis", "cat tin", "cat.", BOX) if accepts(kind, CATEGORY, t, constrain)] == []
+
+
+def test_the_first_token_of_a_labelled_answer():
+    own, machine = tokenizer("seedling"), made("seedling", OD, Constrain(labels=("cat", "dog")))
+    state = machine.next(machine.start, own.bos)
+    may = {own.backend.id_to_token(i) for i in machine.allowed(state).nonzero().flatten().tolist()}
+    assert may == {"cat", "Ġcat", "dog", "Ġdog", "<s>", "</s>"}
+    after = machine.next(state, own.ids["cat"])
+    assert machine.allowed(after).nonzero().flatten().tolist() == list(range(own.locations, own.locations + 1000))
+
+
+@pytest.mark.parametrize("prefix_space", [False, True])
+def test_a_tokenizer_that_puts_a_space_before_words(prefix_space):
+    """Then labels come with it, however they are written; no label without one is ever taught."""
+    backend = tiny_tokenizer()
+    backend.pre_tokenizer.add_prefix_space = prefix_space
+    own = Tokenizer(backend)
+    machine = automaton(OD, Constrain(labels=("a", "犬")), own, own.vocabulary(), len(own))
+    ids = backend.encode(f"a{BOX}犬{BOX}", add_special_tokens=False).ids
+    assert ids[0] == own.ids["Ġa" if prefix_space else "a"]
+    assert refused(machine, [own.bos, *ids, own.eos]) is None
+
+
+phrases = st.one_of(
+    st.text("abeit \n", max_size=4),
+    st.tuples(st.sampled_from(sorted(FILLERS)), st.text(" \nes", max_size=2)).map("".join),
+)
+
+
+@steady
+@given(text=phrases, kind=st.sampled_from(["tiny", "seedling"]))
+@example(text="the image ", kind="tiny")
+@example(text="\x1c each other\u3000", kind="tiny")
+def test_a_phrase_is_barred_where_the_reader_drops_it(text, kind):
+    for label in (text, text + " "):
+        ids = ids_of(kind, label + BOX)
+        notes, dropped = read(kind, GROUNDING, ids)
+        sound = not dropped and bool(notes) and bool(notes[0].label)
+        assert (refused(made(kind, GROUNDING), ids) is None) == sound
+
+
+def test_half_a_letter_is_a_label_since_the_reader_takes_it_for_one():
+    own = tokenizer("tiny")
+    half = ids_of("tiny", "犬")[:2]
+    ids = [*half, *ids_of("tiny", BOX)]
+    assert read("tiny", OD, ids) == read("tiny", OD, ids_of("tiny", f"\ufffd{BOX}"))
+    assert refused(made("tiny", OD), [*ids, own.eos]) is None
+
+
+# Masks
+
+
+@kinds
+def test_masks_are_kept(kind):
+    own = tokenizer(kind)
+    for task, constrain in ((OD, Constrain()), (OD, Constrain(labels=LABELS))):
+        # Two automata's worth of states, each reached twice on ways of their own.
+        machine = made(kind, task, constrain)
+        walks = [machine.start, machine.start]
+        ids = [own.bos, *ids_of(kind, f"cat{BOX}{OTHER}dog{locs(1, 2, 3, 4)}")]
+        for token in ids:
+            masks = [machine.allowed(s) for s in walks]
+            assert masks[0] is masks[1]
+            walks = [machine.next(s, token) for s in walks]
+        assert walks[0] == walks[1]
+        assert hash(walks[0]) == hash(walks[1])
+    # Another place, the same situation: in a label, and at the same lower bound.
+    free = made(kind, OD)
+    one, two = (follow(free, ids_of(kind, t)) for t in ("cat", f"cat{BOX}dogs"))
+    assert free.allowed(one) is free.allowed(two)
+    one, two = (follow(free, ids_of(kind, f"cat{locs(*b)}")) for b in ((7, 1), (3, 7, 9)))
+    assert free.allowed(one) is free.allowed(two)
+
+
+def follow(machine, ids):
+    state = machine.start
+    for token in ids:
+        state = machine.next(state, token)
+    return state
+
+
+def test_masks_take_bounded_memory():
+    machine = made("tiny", OD)
+    for least in range(1000):
+        assert int(machine.allowed(follow(machine, ids_of("tiny", f"cat{locs(least, 0)}"))).sum()) == 1000 - least
+    info = machine._mask.cache_info()
+    assert info.maxsize is not None
+    assert info.currsize <= info.maxsize < 1000
+
+
+def test_states_of_different_places_differ():
+    """What a state means hangs on more than its numbers."""
+    texts = ["", "cat", f"cat{locs(6)}", f"cat{BOX}", "cat<poly>", f"cat<poly>{locs(6)}", f"cat<poly>{RING}"]
+    machine = made("tiny", ANY)
+    states = [follow(machine, ids_of("tiny", t)) for t in texts]
+    assert len(set(states)) == len(states)
+
+
+@kinds
+@pytest.mark.parametrize("text", ["cat", f"cat{locs(1)}", "<poly>", ""])
+def test_a_forced_end_ends_it_anywhere(kind, text):
+    own, machine = tokenizer(kind), made(kind, ANY)
+    state = machine.next(follow(machine, ids_of(kind, text)), own.eos)
+    assert machine.allowed(state).nonzero().flatten().tolist() == [own.eos]
+
+
+def test_no_token_raises():
+    machine = made("tiny", ANY, Constrain(labels=("cat",)))
+    states = [machine.start, *(follow(machine, ids_of("tiny", t)) for t in ("ca", "cat", f"cat{locs(1)}", "cat<poly>"))]
+    for state in states:
+        for token in [-1, *range(len(machine.allowed(state)) + 2)]:
+            assert machine.allowed(machine.next(state, token)).any()
+
+
+# What cannot be asked
+
+
+@pytest.mark.parametrize(
+    ("task", "constrain", "reason"),
+    [
+        (OD, Constrain(grammar=False), "leave constrain out"),
+        (OD, Constrain(labels=()), "name at least one"),
+        (PROPOSAL, Constrain(labels=("cat",)), "no labels"),
+        (POLYGON, Constrain(labels=("cat",)), "no labels"),
+        (POLYGON, Constrain(labels=()), "no labels"),
+        (TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], Constrain(grammar=False, labels=("cat",)), "no labels"),
+        (CAPTION, Constrain(labels=("cat",)), "free text"),
+        (TASKS["<OCR>"], Constrain(labels=("cat",)), "free text"),
+        (TASKS["<REGION_TO_DESCRIPTION>"], Constrain(labels=("cat",)), "free text"),
+        (OD, Constrain(labels=("cat", "")), "blank"),
+        (OD, Constrain(labels=(" \n",)), "blank"),
+        (OD, Constrain(labels=(" cat",)), "white space"),
+        (OD, Constrain(labels=("cat\u3000",)), "white space"),
+        (OD, Constrain(labels=("cat<loc_5>",)), "<loc_5>"),
+        (CATEGORY, Constrain(labels=("a</s>",)), "</s>"),
+        (OD, Constrain(labels=("a<poly>",)), "<poly>"),
+        (OD, Constrain(labels=("a\ud800",)), "surrogate"),
+        (GROUNDING, Constrain(labels=("a cat", "the image")), "filler"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(task, constrain, reason):
+    with pytest.raises(ValueError, match=reason):
+        made("tiny", task, constrain)
+
+
+def test_a_label_that_the_tokenizer_changes_is_refused():
+    from tokenizers import normalizers
+
+    backend = tiny_tokenizer()
+    backend.normalizer = normalizers.Lowercase()
+    own = Tokenizer(backend)
+    with pytest.raises(ValueError, match="'Cat' unchanged"):
+        automaton(OD, Constrain(labels=("Cat",)), own, own.vocabulary(), len(own))
+    assert automaton(OD, Constrain(labels=("cat",)), own, own.vocabulary(), len(own))
+
+
+def test_a_filler_is_a_label_where_it_is_not_a_phrase():
+    assert accepts("tiny", OD, f"it{BOX}", Constrain(labels=("it",)))
+    assert accepts("tiny", OD, f"it{BOX}")
+
+
+def test_bounds_hold_for_every_pair():
+    """The least x2 is x1, the least y2 is y1: each its own, not the other's."""
+    machine = made("tiny", OD)
+    first = tokenizer("tiny").locations
+    for bins, least in (((700, 20), 700), ((700, 20, 800), 20), ((700,), 0), ((), 0)):
+        mask = machine.allowed(follow(machine, ids_of("tiny", f"cat{locs(*bins)}")))
+        places = [i - first for i in mask.nonzero().flatten().tolist() if i >= first]
+        assert places[0] == least
+        assert all(b - a == 1 for a, b in pairwise(places))
+        assert places[-1] == 999
