@@ -301,13 +301,14 @@ def train(
             )
             clock = time.monotonic()
             seen.clear()
-        if (step + 1) % every == 0 or step + 1 == len(steps):
+        looking = sheets and (step + 1) % sheets == 0
+        if (step + 1) % every == 0 or step + 1 == len(steps) or looking:
             # The state last: a kill before it is whole leaves the old one, and going on from that writes both anew.
             snapshot(teacher, out / "checkpoint")
             partial = out / "state.partial"
             torch.save({"step": step + 1, "teacher": teacher.state()}, partial)
             partial.replace(out / "state.pt")
-        if sheets and (step + 1) % sheets == 0:
+        if looking:
             f1 = progress.look(out / "checkpoint", out / f"sheet-{step + 1:05}.png")
             print(f"detection F1@0.5 on a dozen unseen scenes: {f1:.2f}", flush=True)
 

@@ -132,17 +132,52 @@ class ChannelAttention(nn.Module):
         self.proj = Linear(channels, channels)
 
     def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
-        """Adds to x [n, h, w, c], in place, what its channels give. d = c / groups."""
+        """Adds to x [n, h, w, c], in place, what its channels give.
+
+        From the tokens to the sum, values, attention and projection are linear, so the picture's own product of their
+        three matrices does in one layer what they do in two. Not for an adapter, which adds to each of them, nor for
+        a grid of so few tokens that the product costs more than it saves.
+        """
         n, h, w, c = x.shape
-        scores, values = x.new_zeros((), dtype=torch.float32), []
+        adapted = any(share.adapter in layer.adapters for share in shares for layer in (self.qkv, self.proj))
+        folded = not adapted and h * w > c
+        scores, kept = x.new_zeros((), dtype=torch.float32), []
         for rows in tiles(x):
-            qkv = self.qkv(norm(rows), shares).view(n, -1, 3, self.groups, c // self.groups)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [n, groups, tokens, d]
+            normed = norm(rows)
+            if folded:
+                bias = None if self.qkv.bias is None else self.qkv.bias[: 2 * c]
+                q, k = self._grouped(F.linear(normed, self.qkv.weight[: 2 * c], bias))
+                kept.append(normed.view(n, -1, c))
+            else:
+                q, k, v = self._grouped(self.qkv(normed, shares))
+                kept.append(v)
             scores = scores + q.transpose(2, 3) @ k
-            values.append(v)
-        attention = (scores * (h * w) ** -0.5).softmax(-1).to(x.dtype).transpose(2, 3)  # [n, groups, d, d]
-        for rows, v in zip(tiles(x), values, strict=True):
-            rows += self.proj((v @ attention).transpose(1, 2).reshape(rows.shape), shares)
+        attention = (scores * (h * w) ** -0.5).softmax(-1).to(x.dtype)  # [n, groups, d, d]
+        if folded:
+            weight, bias = self._fold(attention)
+            for rows, normed in zip(tiles(x), kept, strict=True):
+                rows += torch.baddbmm(bias, normed, weight).view(rows.shape)
+        else:
+            for rows, v in zip(tiles(x), kept, strict=True):
+                rows += self.proj((v @ attention.transpose(2, 3)).transpose(1, 2).reshape(rows.shape), shares)
+
+    def _grouped(self, y: Tensor) -> tuple[Tensor, ...]:
+        """[n, h, w, several · c] → as many of [n, groups, tokens, d], d = c / groups."""
+        c = self.proj.weight.shape[0]
+        return y.view(len(y), -1, y.shape[-1] // c, self.groups, c // self.groups).permute(2, 0, 3, 1, 4).unbind()
+
+    def _fold(self, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, groups, d, d] → what a normed token is multiplied by, [n, c, c], and what is added, [n, 1, c]."""
+        c = self.proj.weight.shape[0]
+
+        def through(v: Tensor) -> Tensor:
+            """v [inputs, c] → [n, inputs, c], each row attended and projected."""
+            mixed = v.view(-1, self.groups, c // self.groups).transpose(0, 1) @ attention.transpose(2, 3)
+            return mixed.transpose(1, 2).reshape(len(attention), -1, c) @ self.proj.weight.T
+
+        weight, bias = self.qkv.weight[2 * c :], self.qkv.bias
+        added = cast(Tensor, self.proj.bias)
+        return through(weight.T), added + through(bias[None, 2 * c :]) if bias is not None else added.expand(1, 1, c)
 
 
 class FeedForward(nn.Module):
