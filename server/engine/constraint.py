@@ -238,10 +238,11 @@ def automaton(task: Task, constrain: Constrain, tokenizer: Tokenizer, vocabulary
 
 
 def _spellings(task: Task, label: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> set[tuple[int, ...]]:
-    """The ids of `label` wherever it may stand: first or after a shape, with a space before it or without.
+    """The ids of `label` wherever it may stand: with a space before it and without.
 
-    It is encoded with its neighbours, since what a tokenizer writes may hang on them. Raises ValueError for what would
-    not be read back as the same label.
+    It is encoded with the location that follows. What stands before it is a token of its own or nothing, which a
+    tokenizer tells apart in no way: it splits there first. Raises ValueError for what would not be read back as the
+    same label.
     """
     shown = repr(label if len(label) <= 60 else label[:59] + "…")
     if not label.strip():
@@ -256,15 +257,13 @@ def _spellings(task: Task, label: str, tokenizer: Tokenizer, vocabulary: Vocabul
         label.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the label {shown} holds half a character (a lone surrogate); write it anew") from error
-    place = LOCATIONS[0]
+    after = "" if task.gives is Gives.TEXT else LOCATIONS[0]
     found = set()
-    for before in ("", place):
-        for space in ("", " "):
-            written = before + space + label + ("" if task.gives is Gives.TEXT else place)
-            ids = tokenizer.backend.encode(written, add_special_tokens=False).ids
-            spelling = tuple(i for i in ids if vocabulary[i].location is None)
-            letters = [vocabulary[i].letters for i in spelling]
-            if None in letters or b"".join(filter(None, letters)).strip() != label.encode():
-                raise ValueError(f"the tokenizer cannot write the label {shown} unchanged; use other characters")
-            found.add(spelling)
+    for written in (label, " " + label):
+        ids = tokenizer.backend.encode(written + after, add_special_tokens=False).ids
+        spelling = tuple(i for i in ids if vocabulary[i].location is None)
+        letters = [vocabulary[i].letters for i in spelling]
+        if None in letters or b"".join(filter(None, letters)).strip() != label.encode():
+            raise ValueError(f"the tokenizer cannot write the label {shown} unchanged; use other characters")
+        found.add(spelling)
     return found

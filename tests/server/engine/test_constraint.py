@@ -292,7 +292,7 @@ BOX, OTHER, RING = locs(1, 2, 3, 4), locs(5, 6, 5, 6), locs(1, 2, 3, 4, 5, 6)
         ),
         (
             GROUNDING,
-            [f"a cat{BOX}", f"them all{BOX}", f"iti{BOX}", f"a group of cats{BOX}", f"each  other{BOX}"],
+            [f"a cat{BOX}", f"them all{BOX}", f"iti{BOX}", f"a group of cats{BOX}", f"each  other{BOX}", f"a  n{BOX}"],
             [f"it{BOX}", f" it{BOX}", f"it \n{BOX}", f"each other{BOX}", f"the{BOX}", BOX, f"a cat{BOX}I{BOX}"],
         ),
         (CAPTION, ["", "a cat", " \n", "犬"], [f"a cat{BOX}", "a<sep>cat", RING, "a<s>a", "a<unk>"]),
@@ -331,7 +331,7 @@ def test_a_tokenizer_that_puts_a_space_before_words(prefix_space):
     backend.pre_tokenizer.add_prefix_space = prefix_space
     own = Tokenizer(backend)
     machine = automaton(OD, Constrain(labels=("a", "犬")), own, own.vocabulary(), len(own))
-    ids = backend.encode(f"a{BOX}犬{BOX}", add_special_tokens=False).ids
+    ids = backend.encode(f"a{BOX}犬{BOX}a{BOX}", add_special_tokens=False).ids
     assert ids[0] == own.ids["Ġa" if prefix_space else "a"]
     assert refused(machine, [own.bos, *ids, own.eos]) is None
 
