@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -12,6 +13,7 @@ from PIL.Image import Image
 
 from prompts.tasks import Task
 from server.engine import checkpoint as checkpoints
+from server.engine.adapters import Adapter, Adapters, UnknownAdapter
 from server.engine.checkpoint import Checkpoint
 from server.engine.constraint import Automaton, Constrain, automaton
 from server.engine.features import CacheStats
@@ -20,10 +22,11 @@ from server.engine.loop import Loop
 from server.engine.request import Closed, InvalidRequest, Overloaded, Request
 from server.engine.runner import Runner
 from server.engine.scheduler import Scheduler
-from server.engine.sequence import Sequence, plan
+from server.engine.sequence import Plan, Sequence, plan
 from server.engine.vision import Picture
 
 CACHE_BYTES = 256 << 20  # some 280 pictures of Florence-2-base in fp32
+ADAPTER_BYTES = 1 << 30  # some 300 adapters of Florence-2-base's attention in fp32, of rank 8
 logger = logging.getLogger(__name__)
 
 
@@ -59,12 +62,14 @@ class Engine:
 
     def __init__(
         self, checkpoint: Checkpoint, *, max_batch: int = 16, max_waiting: int = 256, cache_bytes: int = CACHE_BYTES,
-        drafts: int = 0,
+        adapter_bytes: int = ADAPTER_BYTES, drafts: int = 0,
     ) -> None:  # fmt: skip
         """`max_batch`: requests decoded together; `max_waiting`: requests that may wait for a place; `cache_bytes`: of
-        image features kept; `drafts`: tokens a step may guess from a grounding prompt."""
+        image features kept; `adapter_bytes`: of adapters loaded; `drafts`: tokens a step may guess from a
+        grounding prompt."""
         self.checkpoint, self.max_batch, self.max_waiting, self.drafts = checkpoint, max_batch, max_waiting, drafts
         self.device = checkpoint.model.device
+        self._adapters = Adapters(checkpoint.model, checkpoint.sha256, adapter_bytes)
         self._ready = threading.Condition()
         self._runner = Runner(checkpoint, max_batch, cache_bytes)
         self._scheduler: Scheduler[Sequence] = Scheduler(max_waiting, time.monotonic)
@@ -86,6 +91,7 @@ class Engine:
         max_batch: int = 16,
         max_waiting: int = 256,
         cache_bytes: int = CACHE_BYTES,
+        adapter_bytes: int = ADAPTER_BYTES,
     ) -> Self:
         """An engine on a checkpoint by name or path.
 
@@ -106,7 +112,9 @@ class Engine:
         else:
             raise checkpoints.CheckpointError(f"dtype must be auto or one of {', '.join(kinds)}, not {dtype}")
         loaded = checkpoints.load(name, device=place, dtype=kind)
-        return cls(loaded, max_batch=max_batch, max_waiting=max_waiting, cache_bytes=cache_bytes)
+        return cls(
+            loaded, max_batch=max_batch, max_waiting=max_waiting, cache_bytes=cache_bytes, adapter_bytes=adapter_bytes
+        )
 
     def prepare(self, image: Image) -> Picture:
         """What the engine keeps of a picture, for requests that ask about it several times. Takes milliseconds."""
@@ -116,22 +124,27 @@ class Engine:
         """Takes a request in. Raises InvalidRequest, Overloaded or Closed; what goes wrong later, the handle raises."""
         planned = plan(request, self.checkpoint)
         guide = self._guide(request)
-        with self._ready:
-            if self._closing:
-                raise Closed("the engine is shutting down")
-            if self._scheduler.full(interactive=request.interactive):
-                self._count(refused=1)
-                rounds = 1 + len(self._scheduler) / self.max_batch
-                raise Overloaded(len(self._scheduler), max(1.0, rounds * self._seconds))
-            handle = Handle(self._cancel)
-            sequence = Sequence(
-                planned, self.checkpoint, handle, automaton=guide, drafts=self.drafts, on_end=self._ended
-            )
-            handle._work = sequence
-            self._scheduler.add(sequence)
-            self._count(submitted=1)
-            self._ready.notify()
-        return handle
+        adapter = self._adapter(request)
+        try:
+            return self._add(planned, guide, adapter)
+        except BaseException:
+            if adapter:
+                self._adapters.release(adapter.key)
+            raise
+
+    def load_adapter(self, name: str, folder: Path, sha256: str | None = None) -> Adapter:
+        """Loads a LoRA adapter from a folder of PEFT's, beside what runs; requests name it from then on. One that has
+        the name already is replaced, for new requests. `sha256`: what its weights' file must have. Takes as long as
+        reading the file does. Raises AdapterError."""
+        return self._adapters.load(name, folder, sha256)
+
+    def unload_adapter(self, name: str) -> None:
+        """New requests can name it no more; those under way end on it. Raises UnknownAdapter."""
+        self._adapters.unload(name)
+
+    def adapters(self) -> list[Adapter]:
+        """Those that requests can name."""
+        return self._adapters.loaded()
 
     def stats(self) -> Stats:
         """A snapshot."""
@@ -179,6 +192,35 @@ class Engine:
         checkpoint = self.checkpoint
         return automaton(task, constrain, checkpoint.tokenizer, checkpoint.vocabulary, len(checkpoint.unused))
 
+    def _adapter(self, request: Request) -> Adapter | None:
+        """The adapter that the request names, held for it."""
+        if request.adapter is None:
+            return None
+        try:
+            return self._adapters.acquire(request.adapter)
+        except UnknownAdapter as error:
+            raise InvalidRequest(str(error), "adapter") from error
+
+    def _add(self, planned: Plan, guide: Automaton | None, adapter: Adapter | None) -> Handle:
+        """Takes a checked request in. Raises Overloaded or Closed."""
+        with self._ready:
+            if self._closing:
+                raise Closed("the engine is shutting down")
+            if self._scheduler.full(interactive=planned.request.interactive):
+                self._count(refused=1)
+                rounds = 1 + len(self._scheduler) / self.max_batch
+                raise Overloaded(len(self._scheduler), max(1.0, rounds * self._seconds))
+            handle = Handle(self._cancel)
+            sequence = Sequence(
+                planned, self.checkpoint, handle, adapter=adapter.key if adapter else None,
+                tower=adapter.tower if adapter else None, automaton=guide, drafts=self.drafts, on_end=self._ended,
+            )  # fmt: skip
+            handle._work = sequence
+            self._scheduler.add(sequence)
+            self._count(submitted=1)
+            self._ready.notify()
+        return handle
+
     def _cancel(self, handle: Handle) -> None:
         """A waiting request ends here and now; a running one at the worker's next turn."""
         with self._ready:
@@ -187,6 +229,8 @@ class Engine:
             handle._work.give_up()
 
     def _ended(self, sequence: Sequence, how: str) -> None:
+        if sequence.adapter:
+            self._adapters.release(sequence.adapter)
         with self._ready:
             if how == "finished":
                 self._seconds += 0.1 * (time.monotonic() - sequence.started - self._seconds)

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from PIL import Image
 from transformers import BatchFeature, CLIPImageProcessorPil, Florence2ForConditionalGeneration
 
@@ -24,14 +25,14 @@ TEXTS = {
 
 
 @lru_cache(8)
-def _network(folder: Path) -> Florence2ForConditionalGeneration:
+def _network(folder: Path, adapter: Path | None) -> Florence2ForConditionalGeneration | PeftModel:
     network = Florence2ForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32)
-    return network.eval()
+    return (PeftModel.from_pretrained(network, adapter) if adapter else network).eval()
 
 
-def network(checkpoint: Checkpoint) -> Florence2ForConditionalGeneration:
-    """transformers' own model on the same files, which must be in the native layout."""
-    return _network(checkpoint.folder)
+def network(checkpoint: Checkpoint, adapter: Path | None = None) -> Florence2ForConditionalGeneration | PeftModel:
+    """transformers' own model on the same files, which must be in the native layout; PEFT's on top for an adapter."""
+    return _network(checkpoint.folder, adapter)
 
 
 def values(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -77,8 +78,8 @@ def inputs(checkpoint: Checkpoint, asked: Request) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": values}
 
 
-def generate(checkpoint: Checkpoint, asked: Request, **settings: object) -> list[int]:
-    """The tokens of `model.generate` for a request alone, after the start token, padding off."""
+def generate(checkpoint: Checkpoint, asked: Request, *, adapter: Path | None = None, **settings: object) -> list[int]:
+    """The tokens of `model.generate` for a request alone, after the start token, padding off. `adapter`: its folder."""
     unused = checkpoint.unused.nonzero().flatten().tolist()
     c = checkpoint.generation
     published = {
@@ -92,24 +93,28 @@ def generate(checkpoint: Checkpoint, asked: Request, **settings: object) -> list
         "do_sample": False,
     }
     with torch.inference_mode():
-        out = network(checkpoint).generate(
+        out = network(checkpoint, adapter).generate(
             **inputs(checkpoint, asked), **(published | settings), suppress_tokens=unused or None
         )
     tokens: list[int] = out[0, 1:].tolist()
     return tokens
 
 
-def teacher_forced_rows(checkpoint: Checkpoint, asked: Request, tokens: Many[int]) -> torch.Tensor:
+def teacher_forced_rows(
+    checkpoint: Checkpoint, asked: Request, tokens: Many[int], adapter: Path | None = None
+) -> torch.Tensor:
     """The model's log probabilities [tokens, V] at each token, from one pass over the whole answer."""
     start = checkpoint.generation.decoder_start_token_id
     decoder = torch.tensor([[start, *tokens[:-1]]])
     with torch.inference_mode():
-        logits = network(checkpoint)(**inputs(checkpoint, asked), decoder_input_ids=decoder).logits.float()
+        logits = network(checkpoint, adapter)(**inputs(checkpoint, asked), decoder_input_ids=decoder).logits.float()
     return logits.log_softmax(-1)[0]
 
 
-def teacher_forced(checkpoint: Checkpoint, asked: Request, tokens: Many[int]) -> list[float]:
+def teacher_forced(
+    checkpoint: Checkpoint, asked: Request, tokens: Many[int], adapter: Path | None = None
+) -> list[float]:
     """The model's log probability of each token."""
-    rows = teacher_forced_rows(checkpoint, asked, tokens)
+    rows = teacher_forced_rows(checkpoint, asked, tokens, adapter)
     found: list[float] = rows.gather(1, torch.tensor(tokens)[:, None]).flatten().tolist()
     return found
