@@ -1,6 +1,7 @@
 """What can be set. Each field is an option of `florist serve` and an environment variable, FLORIST_ and its name."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -34,6 +35,11 @@ class Settings(BaseSettings):
     max_text_length: int = Field(8192, ge=1, description="Longest text of a prompt, in characters.")
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="Largest request body, and largest fetched picture.")
     max_pixels: int = Field(64_000_000, ge=1, le=170_000_000, description="Most pixels of a picture (width × height).")
+    adapters_folder: Path | None = Field(
+        None,
+        description="Folder of adapters: each subfolder, one of PEFT's, is served under its name. None: in memory.",
+    )
+    max_adapter_bytes: int = Field(1024**3, ge=1024, description="Most bytes of adapters: all that are loaded, or one.")
     timeout: float = Field(120.0, gt=0, allow_inf_nan=False, description="Longest a request may take.")
     shutdown_timeout: float = Field(
         30.0, ge=0, allow_inf_nan=False, description="How long a stopping server lets running requests finish."
@@ -57,6 +63,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("adapters_folder", mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        return None if value == "" else value  # not the folder where the server was started
 
     @field_validator("api_keys")
     @classmethod

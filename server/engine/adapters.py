@@ -11,13 +11,17 @@ from server.engine.linear import Linear, LowRank
 from server.engine.lora import AdapterError, Pair, read
 from server.engine.model import Florence2
 
-__all__ = ["Adapter", "AdapterError", "Adapters", "UnknownAdapter"]
+__all__ = ["Adapter", "AdapterError", "Adapters", "NoRoom", "UnknownAdapter"]
 
 _TOWER = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
 class UnknownAdapter(AdapterError):  # noqa: N818
     """No adapter of this name is loaded."""
+
+
+class NoRoom(AdapterError):  # noqa: N818
+    """It is as it should be, but there is no memory for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class Adapters:
             leaving = old.bytes if old and not self._holders[old.key] else 0
             room = self.capacity - sum(adapter.bytes for adapter in self._kept.values()) + leaving
         if size > room:
-            raise AdapterError(
+            raise NoRoom(
                 f"it takes {size:,} bytes, and {max(0, room):,} of {self.capacity:,} are left; unload another, or set "
                 "--max-adapter-bytes higher"
             )
@@ -145,7 +149,7 @@ class Adapters:
             try:
                 a, b = (half.detach().to(self._device, self._dtype).contiguous() for half in (a, b))
             except RuntimeError as error:
-                raise AdapterError(f"it does not fit into the memory of {self._device}: {error}") from error
+                raise NoRoom(f"it does not fit into the memory of {self._device}: {error}") from error
             if not all(half.isfinite().all() for half in (a, b)):
                 raise AdapterError(f"{path} has weights that are not finite in {self._dtype}; train it again")
             layers.setdefault(linear, []).append(LowRank(first, a, b, scale))
