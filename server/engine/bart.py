@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import BartConfig
 
-from server.engine.linear import Linear, Shares
+from server.engine.linear import Linear, Packed, Shares
 from server.engine.slots import Span
 
 OFFSET = 2  # rows of the position table that BART leaves unused
@@ -38,7 +38,7 @@ class FeedForward(Block):
         self.fc1, self.fc2 = Linear(dim, inner), Linear(inner, dim)
 
     def forward(self, x: Tensor, shares: Shares) -> Tensor:
-        return self.add(x, self.fc2(F.gelu(self.fc1(x, shares)), shares))
+        return self.add(x, self.fc2(self.fc1(x, shares, gelu=True), shares))
 
 
 class SelfAttention(Block):
@@ -190,6 +190,7 @@ class Bart(nn.Module):
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes the native `model.language_model.*` weights, of one device and type; other keys are ignored."""
         self.table = nn.Parameter(state[_ROOT + "shared.weight"], requires_grad=False)
+        self._head = Packed(self.table)
         for side, half in (("encoder", self.encoder), ("decoder", self.decoder)):
             half.positions = nn.Parameter(state[f"{_ROOT}{side}.embed_positions.weight"], requires_grad=False)
             _norm(half.norm, state, f"{_ROOT}{side}.layernorm_embedding")
@@ -212,7 +213,7 @@ class Bart(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """[rows, d] → [rows, V] in fp32."""
-        return F.linear(x, self.table).float()
+        return self._head.multiply(x).float()
 
     def _layers(self) -> Iterator[tuple[str, Layer]]:
         """Every layer, after its native path."""

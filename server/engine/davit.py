@@ -26,6 +26,13 @@ def tiles(x: Tensor, step: int = 1) -> Iterator[Tensor]:
     return iter(x.split(step * max(1, TILE // (step * x.shape[2])), 1))
 
 
+def together(parts: list[Tensor]) -> list[Tensor]:
+    """Pictures [n, h, w, c] in parts → the same in fewer parts, as many at a time as make a tile."""
+    n, h, w, _ = parts[0].shape
+    fit = TILE // (h * w)
+    return list(torch.cat(parts).split(fit)) if len(parts) > 1 and fit > n else parts
+
+
 class Norm(nn.Module):
     """Layer norm over the channels."""
 
@@ -191,7 +198,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
         """Adds to x [n, h, w, c], in place, what its tokens give."""
         for rows in tiles(x):
-            rows += self.fc2(torch.ops.aten.gelu_(self.fc1(norm(rows), shares)), shares)
+            rows += self.fc2(self.fc1(norm(rows), shares, gelu=True), shares)
 
 
 class Block(nn.Module):
@@ -295,17 +302,13 @@ class VisionTower(nn.Module):
         """
         if any(share.rows is not None for share in shares):
             raise ValueError("the pictures of a batch share one adapter; run another batch for another")
-        alone = pixels.split(1) if pixels.device.type == "cpu" else (pixels,)
-        return torch.cat([self._features(p, shares) for p in alone])
-
-    def _features(self, pixels: Tensor, shares: Shares) -> Tensor:
-        x = pixels.permute(0, 2, 3, 1)
+        parts = list(pixels.permute(0, 2, 3, 1).split(1 if pixels.device.type == "cpu" else len(pixels)))
         for conv, stage in zip(self.convs, self.blocks, strict=True):
-            x = conv(x)
+            parts = together([conv(x) for x in parts])
             for block in cast(nn.ModuleList, stage):
                 for half in cast(nn.ModuleDict, block).values():
-                    x = half(x, shares)
-        return cast(Tensor, self.projector(x, shares))
+                    parts = [half(x, shares) for x in parts]
+        return torch.cat([self.projector(x, shares) for x in parts])
 
     def adaptable(self) -> dict[str, tuple[Linear, int]]:
         """Native path of each layer that an adapter may change → the layer, and the first of its output rows."""

@@ -84,7 +84,7 @@ def read(folder: Path, places: Mapping[str, tuple[Linear, int]], base: str, most
     if not halves:
         raise AdapterError("it adapts nothing: its file of weights is empty; check its target_modules")
     pairs = {}
-    for path, own in halves.items():
+    for path, own in sorted(halves.items()):  # whatever order the file has, the same fault is named
         # One that was trained on Microsoft's remote code has its names.
         native = path if path in places else native_key(f"{path}.weight").removesuffix(".weight")
         if native not in places:

@@ -27,6 +27,9 @@ class Florence2(nn.Module):
         """Takes native weights, all of one device and floating type."""
         self.tower.load(state)
         self.text.load(state)
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.arrange()
         self.eval()
 
     @property
