@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from server.api import health, metrics, middleware, models, openapi, problems, prompt, tasks
+from server.api import adapters, health, metrics, middleware, models, openapi, problems, prompt, tasks
 from server.serving import Serving
 from server.settings import Settings
 
@@ -20,7 +20,9 @@ def create_app(settings: Settings | None = None, engine: "Engine | None" = None)
     """The server. Loads the settings' model as it starts, beside answering /healthz, unless it is given an `engine`."""
     settings = settings or Settings()
     serving = Serving(settings, engine)
-    measured = metrics.Metrics(lambda: serving.loaded and serving.loaded.stats())
+    measured = metrics.Metrics(
+        lambda: serving.loaded and serving.loaded.stats(), lambda: serving.loaded.adapters() if serving.loaded else []
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -30,12 +32,14 @@ def create_app(settings: Settings | None = None, engine: "Engine | None" = None)
 
     app = FastAPI(title="florist", version=version("florist"), lifespan=lifespan, redirect_slashes=False)
     app.state.settings, app.state.serving, app.state.metrics = settings, serving, measured
-    for resource in (prompt, tasks, models, health, metrics):
+    for resource in (prompt, tasks, models, adapters, health, metrics):
         app.include_router(resource.router)
     problems.handle(app)
     openapi.describe(app)
     # The last one added is the outermost: whatever refuses a request, its answer has an id and lets pages read it.
-    app.add_middleware(middleware.BodyLimit, most=settings.max_body_bytes)
+    app.add_middleware(
+        middleware.BodyLimit, most=lambda scope: adapters.body_limit(scope, settings) or settings.max_body_bytes
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

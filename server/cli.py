@@ -27,6 +27,7 @@ console, errors = Console(), Console(stderr=True)
 
 Model = Annotated[str | None, typer.Option(envvar="FLORIST_MODEL", help="seedling, a folder, or a hub id.")]
 Device = Annotated[str | None, typer.Option(envvar="FLORIST_DEVICE", help="auto, cpu, cuda, cuda:1 …")]
+Adapter = Annotated[Path | None, typer.Option(help="A folder of PEFT's: the LoRA adapter that answers.")]
 Text = Annotated[str | None, typer.Option(help="What to look for, for the tasks that take text.")]
 
 
@@ -60,6 +61,7 @@ def prompt(
     region: Annotated[str | None, typer.Option(help="x1,y1,x2,y2 in pixels, for the tasks that take a region.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Save the picture here with its labels drawn.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    adapter: Adapter = None,
     model: Model = None,
     device: Device = None,
 ) -> None:
@@ -78,16 +80,17 @@ def prompt(
         _fail(f"{picture}: {error}")
     except TaskError as error:
         _fail(str(error))
-    with _engine(model, device) as engine:
+    with _engine(model, device, adapter) as engine:
         try:
-            result = engine.submit(Request(image, asked, text, corners)).wait()
+            result = engine.submit(Request(image, asked, text, corners, adapter=_name(adapter))).wait()
         except InvalidRequest as error:
             _fail(str(error))
         except Exception as error:
             _fail(f"the model failed on this prompt: {error}", 1)
     if as_json:
         notes = [note.model_dump() for note in result.annotations]
-        answer = {"model": engine.checkpoint.name, "task": task, "width": image.width, "height": image.height}
+        who = {"model": engine.checkpoint.name, "adapter": _name(adapter)}
+        answer = {**who, "task": task, "width": image.width, "height": image.height}
         print(json.dumps({**answer, "annotations": notes, "text": result.text}, ensure_ascii=False, indent=2))
     elif not result.annotations:
         errors.print("nothing was found")
@@ -108,6 +111,7 @@ def label(
     task: Annotated[str, typer.Option(help="A task token such as '<OD>'.")],
     out: Annotated[Path, typer.Option(help="Folder for annotations.json (COCO) and pictures/.")],
     text: Text = None,
+    adapter: Adapter = None,
     model: Model = None,
     device: Device = None,
 ) -> None:
@@ -134,13 +138,14 @@ def label(
         _fail(f"{out}: {error.strerror}")
 
     def request(image: Any) -> "Request":
-        return Request(image, asked, text)
+        return Request(image, asked, text, adapter=_name(adapter))
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with _engine(model, device) as engine, Progress(*columns, console=errors) as progress:
-        bar = progress.add_task(f"{task} by {engine.checkpoint.name}", total=len(paths))
+    with _engine(model, device, adapter) as engine, Progress(*columns, console=errors) as progress:
+        title = f"{asked.token} by {engine.checkpoint.name}" + (f" with {_name(adapter)}" if adapter else "")
+        bar = progress.add_task(title, total=len(paths))
         try:
-            report = labeling.label(engine, paths, folder, out, request, asked, lambda: progress.advance(bar))
+            report = labeling.label(engine, paths, folder, out, request, title, lambda: progress.advance(bar))
         except OSError as error:
             _fail(f"{out}: {error.strerror or error}")
         except KeyboardInterrupt:
@@ -217,22 +222,37 @@ def _settings(**given: Any) -> settings_.Settings:
         _fail(str(error))
 
 
-def _engine(model: str | None, device: str | None) -> "Engine":
+def _name(adapter: Path | None) -> str | None:
+    """What an adapter of a folder is called."""
+    return adapter.resolve().name if adapter else None
+
+
+def _engine(model: str | None, device: str | None, adapter: Path | None = None) -> "Engine":
+    """The model, with the adapter of a folder loaded."""
     chosen = _settings(model=model, device=device)
     with errors.status(f"loading {chosen.model} …"):
+        from server.engine.adapters import AdapterError
         from server.engine.checkpoint import CheckpointError
         from server.engine.engine import Engine
 
         try:
-            return Engine.load(
+            engine = Engine.load(
                 chosen.model,
                 device=chosen.device,
                 dtype=chosen.dtype,
                 max_batch=chosen.max_batch,
                 max_waiting=chosen.max_waiting,
+                adapter_bytes=chosen.max_adapter_bytes,
             )
         except CheckpointError as error:
             _fail(str(error))
+        if adapter:
+            try:
+                engine.load_adapter(_name(adapter) or "", adapter)
+            except AdapterError as error:
+                engine.close(drain=False)
+                _fail(f"the adapter {adapter} cannot be used: {error}")
+        return engine
 
 
 def _print(annotations: Any) -> None:

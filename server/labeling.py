@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from prompts.tasks import Task
 from server import drawing
 from server.coco import Coco
 from server.engine.engine import Engine
@@ -50,14 +49,15 @@ def label(
     folder: Path,
     out: Path,
     request: Callable[[Image.Image], Request],
-    task: Task,
+    description: str,
     step: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Labels `paths`, which lie in `folder`, into `out`: annotations.json and pictures/. `step` is called for each.
+    """Labels `paths`, which lie in `folder`, into `out`: annotations.json, with its `description`, and pictures/.
+    `step` is called for each.
 
     Interrupted, it writes what it has. Raises OSError when `out` cannot be written.
     """
-    coco, report = Coco(f"{task.token} by {engine.checkpoint.name}"), Report()
+    coco, report = Coco(description), Report()
     try:
         for path, image, handle in _answered(engine, paths, folder, request, report, step):
             name = path.relative_to(folder).as_posix()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from server.adapters import AdapterStore
 from server.api.problems import LOADING, NO_MODEL, SHUTTING_DOWN, busy
-from server.settings import Settings
+from server.settings import Settings, variable
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
@@ -37,6 +38,7 @@ class Serving:
         self.running = 0
         # Decoding a picture takes a core, and up to hundreds of megabytes.
         self.decoding = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self.storing = anyio.CapacityLimiter(1)  # what adapters wait for: the store takes one call at a time
         self.on_failure: Callable[[str], None] = lambda reason: None
         self._engine = engine
         self._ours = engine is None
@@ -56,6 +58,10 @@ class Serving:
             raise busy(LOADING, "the model is still being loaded; GET /readyz tells when it is there", 2)
         return self._engine
 
+    def adapters(self) -> AdapterStore:
+        """The engine's adapters, to be changed under `storing`. Raises Problem as `engine` does."""
+        return AdapterStore(self.engine(), self.settings.adapters_folder)
+
     @contextmanager
     def work(self) -> Iterator[ExitStack]:
         """Counts a request as running; who takes the stack over (`pop_all`) ends it by closing that."""
@@ -68,9 +74,11 @@ class Serving:
         self.running -= 1
 
     def start(self) -> None:
-        """Begins to load, unless an engine was given."""
+        """Begins to load, unless an engine was given. Raises OSError when its adapters' folder cannot be used."""
         self.draining = False
-        if self._engine is None:
+        if self._engine is not None:
+            AdapterStore(self._engine, self.settings.adapters_folder).load()
+        else:
             self._loading = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
@@ -122,12 +130,19 @@ def _engine(settings: Settings) -> "Engine":
     from server.engine.engine import Engine
 
     try:
-        return Engine.load(
+        engine = Engine.load(
             settings.model,
             device=settings.device,
             dtype=settings.dtype,
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
+            adapter_bytes=settings.max_adapter_bytes,
         )
     except CheckpointError as error:
         raise CannotLoad(str(error)) from error
+    try:
+        AdapterStore(engine, settings.adapters_folder).load()
+    except OSError as error:
+        engine.close(drain=False)
+        raise CannotLoad(f"{variable('adapters_folder')} {error.filename}: {error.strerror}") from error
+    return engine

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from server.api.problems import BAD_BODY, INVALID_REQUEST, UNSUPPORTED_TYPE, Problem, invalid
 from server.api.schemas import PromptRequest
 
-_FORM = "multipart/form-data"
+FORM = "multipart/form-data"
 _FIELDS = 32  # more than there are, so that a wrong one is named rather than counted
 
 
@@ -21,18 +21,14 @@ async def read(request: Request, most: int) -> tuple[PromptRequest, bytes | None
 
     Raises Problem.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    content_type = type_of(request)
     file: bytes | None = None
-    if content_type == _FORM:
+    if content_type == FORM:
         fields, file = await _form(request, most)
     elif content_type in ("application/json", "") or content_type.endswith("+json"):
         fields = _json(await _all(request))
     else:
-        raise Problem(
-            UNSUPPORTED_TYPE,
-            f"send application/json or {_FORM}, not {content_type[:80]!r}",
-            headers={"Accept": f"application/json, {_FORM}"},
-        )
+        raise unsupported(content_type, "application/json", FORM)
     try:
         asked = PromptRequest.model_validate(fields)
     except ValidationError as error:
@@ -42,6 +38,17 @@ async def read(request: Request, most: int) -> tuple[PromptRequest, bytes | None
         detail = "send `image` or `image_url`, not both" if given else "send the picture as `image`"
         raise Problem(INVALID_REQUEST, detail, "image")
     return asked, file
+
+
+def type_of(request: Request) -> str:
+    """The body's media type, without parameters."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def unsupported(content_type: str, *wanted: str) -> Problem:
+    """A body of another type than those that are read."""
+    detail = f"send {' or '.join(wanted)}, not {content_type[:80]!r}"
+    return Problem(UNSUPPORTED_TYPE, detail, headers={"Accept": ", ".join(wanted)})
 
 
 async def _all(request: Request) -> bytes:
@@ -62,19 +69,25 @@ def _json(body: bytes) -> dict[str, Any]:
     return read
 
 
-async def _form(request: Request, most: int) -> tuple[dict[str, Any], bytes | None]:
+async def form(request: Request, files: int, most: int) -> FormData:
+    """A multipart form with at most so many files; `most`: bytes of a field that is no file. Its files lie on the disk
+    until it is closed. Raises Problem."""
     try:
-        form = await request.form(max_files=1, max_fields=_FIELDS, max_part_size=most)
+        return await request.form(max_files=files, max_fields=_FIELDS, max_part_size=most)
     except ClientDisconnect:
         raise _cut_short() from None
     except HTTPException as error:
         raise Problem(BAD_BODY, f"the form cannot be read: {error.detail}") from None
     except (ValueError, KeyError, LookupError) as error:  # the parser's own, on a boundary or charset gone wrong
         raise Problem(BAD_BODY, f"the form cannot be read: {error}") from None
+
+
+async def _form(request: Request, most: int) -> tuple[dict[str, Any], bytes | None]:
+    read = await form(request, 1, most)
     try:
-        return await _fields(form)
+        return await _fields(read)
     finally:
-        await form.close()
+        await read.close()
 
 
 async def _fields(form: FormData) -> tuple[dict[str, Any], bytes | None]:

@@ -44,6 +44,7 @@ def body() -> dict[str, Any]:
 
 ANSWER: dict[str, Any] = {
     "model": "seedling",
+    "adapter": None,
     "task": "<OD>",
     "width": 64,
     "height": 48,

@@ -1,6 +1,6 @@
 """What Prometheus reads. Behind an API key where there are any, as how much a server is used is its owner's affair."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from prompts.tasks import TASKS
 from server.api.auth import Authorised
 from server.api.problems import UNAUTHORIZED, documented
+from server.engine.adapters import Adapter
 from server.engine.request import Result
 
 router = APIRouter(tags=["health"], dependencies=[Authorised], responses=documented(UNAUTHORIZED))
@@ -21,11 +22,12 @@ _ANSWER_TOKENS = (2, 5, 10, 20, 50, 100, 200, 500, 1000, 4000)
 
 
 class Metrics:
-    """The counters of one app, in a registry of its own. `stats` gives the engine's, None before it is loaded."""
+    """The counters of one app, in a registry of its own. `stats` gives the engine's, None before it is loaded;
+    `adapters` those that are loaded."""
 
-    def __init__(self, stats: Callable[[], object | None]) -> None:
+    def __init__(self, stats: Callable[[], object | None], adapters: Callable[[], Sequence[Adapter]]) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_EngineStats(stats))
+        self.registry.register(_EngineStats(stats, adapters))
         self.http = Histogram(
             "florist_http_request_seconds",
             "Seconds from a request's head to the end of its answer.",
@@ -67,8 +69,8 @@ class Metrics:
 class _EngineStats(Collector):
     """The engine's own counters, read when Prometheus asks."""
 
-    def __init__(self, stats: Callable[[], object | None]) -> None:
-        self.stats = stats
+    def __init__(self, stats: Callable[[], object | None], adapters: Callable[[], Sequence[Adapter]]) -> None:
+        self.stats, self.adapters = stats, adapters
 
     def collect(self) -> Iterator[Metric]:
         now = self.stats()
@@ -94,6 +96,10 @@ class _EngineStats(Collector):
         yield GaugeMetricFamily(
             "florist_feature_cache_pictures", "Pictures whose features are kept.", cache["pictures"]
         )
+        # Not prompts by adapter: names come and go for ever, and each would stay a series.
+        adapters = self.adapters()
+        yield GaugeMetricFamily("florist_adapters", "Adapters that prompts can name.", len(adapters))
+        yield GaugeMetricFamily("florist_adapter_bytes", "Bytes of them in memory.", sum(a.bytes for a in adapters))
         yield CounterMetricFamily("florist_generated_tokens", "Tokens generated.", stats["tokens"])
         yield CounterMetricFamily("florist_pictures", "Pictures that the vision tower saw.", stats["pictures"])
         busy = CounterMetricFamily("florist_engine_seconds", "Seconds of the engine by phase.", labels=["phase"])

@@ -68,18 +68,20 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses a body over `most` bytes: by its declared length before reading, and while reading where none is."""
+    """Refuses a body over `most` bytes of its request's scope: by its declared length before reading, and while reading
+    where none is."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: Callable[[Scope], int]) -> None:
         self.app, self.most = app, most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        most = self.most(scope)
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > self.most:
-            await self._refusal().response()(scope, receive, send)
+        if declared.isdecimal() and int(declared[:20]) > most:
+            await _refusal(most).response()(scope, receive, send)
             return
         read = 0
 
@@ -87,11 +89,12 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self.most:
-                raise self._refusal()
+            if read > most:
+                raise _refusal(most)
             return message
 
         await self.app(scope, counted, send)
 
-    def _refusal(self) -> Problem:
-        return Problem(TOO_LARGE, f"at most {self.most:,} bytes are read; send a smaller picture")
+
+def _refusal(most: int) -> Problem:
+    return Problem(TOO_LARGE, f"at most {most:,} bytes are read; send a smaller file")

@@ -35,12 +35,14 @@ UNSUPPORTED_TYPE = Kind("unsupported-media-type", 415, "This content type is not
 INVALID_REQUEST = Kind("invalid-request", 422, "The request has a fault")
 INVALID_PROMPT = Kind("invalid-prompt", 422, "The prompt cannot be asked")
 INVALID_PICTURE = Kind("invalid-picture", 422, "The picture cannot be used")
+INVALID_ADAPTER = Kind("invalid-adapter", 422, "The adapter cannot be used")
 FAILED = Kind("failed", 500, "The server failed")
 OVERLOADED = Kind("overloaded", 503, "Too many prompts are waiting")
 NO_MODEL = Kind("no-model", 503, "The model could not be loaded")
 LOADING = Kind("loading", 503, "The model is not loaded yet")
 SHUTTING_DOWN = Kind("shutting-down", 503, "The server is shutting down")
 TIMED_OUT = Kind("timed-out", 504, "The answer took too long")
+NO_ROOM = Kind("no-room", 507, "The server cannot store it")
 
 
 class Fault(BaseModel):

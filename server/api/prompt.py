@@ -35,6 +35,7 @@ _BODY: dict[str, Any] = {
                     "max_new_tokens": {"type": "integer", "minimum": 1},
                     "num_beams": {"type": "integer", "minimum": 1},
                     "constrain": {"type": "string", "description": 'A JSON object: {"labels": ["cat", "dog"]}.'},
+                    "adapter": {"type": "string", "description": "A name of GET /v1/adapters."},
                     "priority": {"type": "string", "enum": ["interactive", "job"]},
                 },
             }

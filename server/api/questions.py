@@ -69,6 +69,7 @@ class Questions:
                 prompt.region,
                 prompt.max_new_tokens,
                 prompt.num_beams,
+                prompt.adapter,
                 constrain=prompt.constrain.read() if prompt.constrain else None,
                 client=self.client,
                 interactive=prompt.priority != "job",

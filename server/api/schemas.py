@@ -45,6 +45,9 @@ class Options(BaseModel):
         None, ge=1, le=1000, description="Beams of the search; 1 is greedy. None: as the checkpoint says."
     )
     constrain: Constraint | None = Field(None, description="What the answer may be. None: whatever the model says.")
+    adapter: str | None = Field(
+        None, max_length=100, description="Who answers: a name of GET /v1/adapters. None: the model alone."
+    )
     priority: Literal["interactive", "job"] | None = Field(
         None, description="Jobs give way to interactive prompts, and are never starved by them. None: interactive."
     )
@@ -114,6 +117,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
 
     model: str
+    adapter: str | None = Field(None, description="The adapter that answered; null: the model alone.")
     task: str
     width: int
     height: int
@@ -134,6 +138,7 @@ def answer(model: str, prompt: Prompt, size: tuple[int, int], result: Result) ->
     timing = result.timing
     return Answer(
         model=model,
+        adapter=prompt.adapter,
         task=prompt.task,
         width=size[0],
         height=size[1],
