@@ -113,8 +113,7 @@ class Loop(Generic[W]):
                 cost += LOOKING * work.cost
             budget = budget or (1 + LOOKING) * work.cost * (1 if self.running else AT_ONCE)
             if (work.solo and (self.running or chosen)) or (chosen and spent + cost > budget):
-                with self.lock:
-                    self.scheduler.give_back(work)
+                self._give_back([work])
                 break
             new.add(work.picture)
             spent += cost
@@ -138,8 +137,7 @@ class Loop(Generic[W]):
                     self._enter(works[i : i + half])
             elif short and self.running:
                 self._shrink()
-                with self.lock:
-                    self.scheduler.give_back(works[0])
+                self._give_back(works)
             else:
                 works[0].fail(error)
             return
@@ -188,9 +186,15 @@ class Loop(Generic[W]):
             self._drop(work)
             work.restart()
             work.solo = work.solo or not short
+        self._give_back(back)
+
+    def _give_back(self, works: list[W]) -> None:
+        """They wait again. Not those cancelled since they were taken: who cancelled has looked for them in vain."""
         with self.lock:
-            for work in back:
-                self.scheduler.give_back(work)
+            self.scheduler.give_back([work for work in works if not work.cancelled])
+        for work in works:
+            if work.cancelled:
+                work.give_up()
 
     def _shrink(self) -> None:
         self.room = max(1, len(self.running) // 2)

@@ -1,18 +1,17 @@
-"""Who is next: fair between clients, interactive before jobs, nobody for ever last.
+"""Who is next: people before jobs, clients in turn, nobody for ever last.
 
-Start-time fair queueing (Goyal, Vin, Cheng 1996): each client's interactive requests, and each one's jobs, are a flow.
-A flow's next request starts when its last one would have ended, were it served at its weight alone; the earliest start
-is next. A flow that waits keeps its start while those of others grow past it, so none starves; a flow that was idle
-does not save up.
+Interactive requests go first, but after so many of them a job that waits has its turn, and no flood starves it. Among
+interactive requests, and among jobs, clients take turns (round robin), each with its oldest. A client that comes anew
+comes last, so that a stream of strangers does not push back those who wait.
 """
 
-import heapq
 import itertools
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
-INTERACTIVE_WEIGHT = 16.0  # interactive requests for each job's, of the same client or another
+JOB_AFTER = 16  # interactive requests that may go before a job that waits
 JOBS_SHARE = 0.75  # of the waiting room; the rest is kept for people
 
 
@@ -27,7 +26,6 @@ class Waiting(Protocol):
 
 
 T = TypeVar("T", bound=Waiting)
-Flow = tuple[str, bool]
 
 
 class Scheduler(Generic[T]):
@@ -35,74 +33,76 @@ class Scheduler(Generic[T]):
 
     def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
         self.capacity, self.clock = capacity, clock
-        self._flows: dict[Flow, OrderedDict[T, None]] = {}
-        self._ends: dict[Flow, float] = {}  # when each flow's last request would have ended, in virtual time
-        self._virtual = 0.0
+        # Clients in the order of their turns, each with what it waits for, in the order of arrival.
+        self._people: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
+        self._jobs: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
+        self._passed = 0  # interactive requests that went before the jobs that wait
         self._returned: OrderedDict[T, None] = OrderedDict()
-        self._deadlines: list[tuple[float, int, T]] = []
-        self._count = itertools.count()
+        self._soonest = math.inf  # no deadline of what waits is earlier
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
-
-    def __contains__(self, item: Hashable) -> bool:
-        return item in self._returned or any(item in flow for flow in self._flows.values())
 
     def full(self, *, interactive: bool) -> bool:
         """Whether one more would be too many."""
         return self._size >= (self.capacity if interactive else max(1, int(self.capacity * JOBS_SHARE)))
 
     def add(self, item: T) -> None:
-        """To the end of its flow."""
-        self._flows.setdefault((item.client, item.interactive), OrderedDict())[item] = None
+        """To the end of what its client waits for."""
+        self._queue(item).setdefault(item.client, OrderedDict())[item] = None
         self._keep(item)
 
-    def give_back(self, item: T) -> None:
-        """One that was taken and could not run: first of all, after others given back before."""
-        self._returned[item] = None
-        self._keep(item)
+    def give_back(self, items: Sequence[T]) -> None:
+        """Those that were taken and could not run are first of all, in their order."""
+        for item in reversed(items):
+            self._returned[item] = None
+            self._returned.move_to_end(item, last=False)
+            self._keep(item)
 
     def _keep(self, item: T) -> None:
         self._size += 1
         if item.deadline is not None:
-            heapq.heappush(self._deadlines, (item.deadline, next(self._count), item))
+            self._soonest = min(self._soonest, item.deadline)
 
     def next(self) -> T | None:
         """Takes the next one out; None when none waits."""
-        if self._returned:
-            self._size -= 1
-            return self._returned.popitem(last=False)[0]
-        if not self._flows:
+        if not self._size:
             return None
-        flow = min(self._flows, key=self._start)
-        self._virtual = self._start(flow)
-        self._ends[flow] = self._virtual + (1.0 if not flow[1] else 1.0 / INTERACTIVE_WEIGHT)
-        item, _ = self._flows[flow].popitem(last=False)
         self._size -= 1
-        self._forget(flow)
+        if self._returned:
+            return self._returned.popitem(last=False)[0]
+        jobs = bool(self._jobs) and (not self._people or self._passed >= JOB_AFTER)
+        self._passed = 0 if jobs or not self._jobs else self._passed + 1
+        queue = self._jobs if jobs else self._people
+        client, items = queue.popitem(last=False)
+        item, _ = items.popitem(last=False)
+        if items:
+            queue[client] = items
         return item
 
     def remove(self, item: T) -> bool:
         """Takes this one out; False when it does not wait."""
+        queue = self._queue(item)
         if item in self._returned:
             del self._returned[item]
+        elif item in (items := queue.get(item.client, OrderedDict())):
+            del items[item]
+            if not items:
+                del queue[item.client]
         else:
-            flow = (item.client, item.interactive)
-            if item not in self._flows.get(flow, ()):
-                return False
-            del self._flows[flow][item]
-            self._forget(flow)
+            return False
         self._size -= 1
         return True
 
     def expired(self) -> list[T]:
         """Takes out those whose deadline has passed."""
-        found: list[T] = []
-        while self._deadlines and self._deadlines[0][0] <= self.clock():
-            item = heapq.heappop(self._deadlines)[2]
-            if self.remove(item):
-                found.append(item)
+        if (now := self.clock()) < self._soonest:
+            return []
+        found = [item for item in self._waiting() if item.deadline is not None and item.deadline <= now]
+        for item in found:
+            self.remove(item)
+        self._soonest = min((d for item in self._waiting() if (d := item.deadline) is not None), default=math.inf)
         return found
 
     def clear(self) -> list[T]:
@@ -112,12 +112,8 @@ class Scheduler(Generic[T]):
             found.append(item)
         return found
 
-    def _start(self, flow: Flow) -> float:
-        return max(self._virtual, self._ends.get(flow, 0.0))
+    def _queue(self, item: T) -> OrderedDict[str, OrderedDict[T, None]]:
+        return self._people if item.interactive else self._jobs
 
-    def _forget(self, flow: Flow) -> None:
-        """Drops an empty flow, and the ends that virtual time has passed: strangers must not pile up."""
-        if not self._flows[flow]:
-            del self._flows[flow]
-        if len(self._ends) > 64 + 2 * len(self._flows):
-            self._ends = {f: end for f, end in self._ends.items() if end > self._virtual or f in self._flows}
+    def _waiting(self) -> Iterator[T]:
+        return itertools.chain(self._returned, *self._people.values(), *self._jobs.values())
