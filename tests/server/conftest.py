@@ -14,6 +14,7 @@ from server.engine.engine import Engine
 from server.settings import Settings
 
 # pytest's importlib mode leaves helpers beside the tests unfound.
+sys.path.insert(0, str(Path(__file__).parent / "engine"))
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import Process, StuckEngine, connected
 

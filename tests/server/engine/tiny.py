@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
@@ -116,6 +117,18 @@ def save(folder: Path, model: Florence2ForConditionalGeneration, tokenizer: Toke
     model.save_pretrained(folder)
     (tokenizer or tiny_tokenizer()).save(str(folder / "tokenizer.json"))
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor_config()))
+    return folder
+
+
+def save_adapter(folder: Path, seed: int = 1, std: float = 0.05, **config: Any) -> Path:
+    """A LoRA adapter of `tiny_model()`, trained by chance, as PEFT saves it."""
+    torch.manual_seed(seed)
+    network = get_peft_model(tiny_model(), LoraConfig(**({"r": 4, "lora_alpha": 8} | config)))
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=std)
+    network.save_pretrained(str(folder))
     return folder
 
 
