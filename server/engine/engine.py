@@ -4,6 +4,7 @@ import functools
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -111,7 +112,10 @@ class Engine:
             kind = kinds[dtype]
         else:
             raise checkpoints.CheckpointError(f"dtype must be auto or one of {', '.join(kinds)}, not {dtype}")
-        loaded = checkpoints.load(name, device=place, dtype=kind)
+        # On a thread that ends: OpenMP keeps helpers for every thread that has used it, and once there are more of them
+        # than cores they sleep between any two operations, which makes the worker's steps take twice as long.
+        with ThreadPoolExecutor(1, thread_name_prefix="florist-load") as thread:
+            loaded = thread.submit(checkpoints.load, name, device=place, dtype=kind).result()
         return cls(
             loaded, max_batch=max_batch, max_waiting=max_waiting, cache_bytes=cache_bytes, adapter_bytes=adapter_bytes
         )

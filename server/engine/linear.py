@@ -43,13 +43,14 @@ class Packed:
     def __init__(self, weight: Tensor) -> None:
         """`weight` [outputs, inputs]."""
         self.weight, self.packed = weight, None
+        kernels = torch.ops.mkldnn
         ready = {
-            torch.float32: lambda: True,
-            torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-            torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+            torch.float32: True,
+            torch.bfloat16: kernels._is_mkldnn_bf16_supported(),
+            torch.float16: kernels._is_mkldnn_fp16_supported(),
         }
-        if weight.device.type == "cpu" and weight.numel() >= self.LEAST and ready[weight.dtype]():
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), self.ROWS)
+        if weight.device.type == "cpu" and weight.numel() >= self.LEAST and ready[weight.dtype]:
+            self.packed = kernels._reorder_linear_weight(weight.detach(), self.ROWS)
 
     def multiply(self, x: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
         """x [rows, …, inputs] → x Wᵀ + b [rows, …, outputs], then GELU where asked."""
