@@ -182,7 +182,7 @@ async def _stored(serving: Serving, call: Callable[[], T]) -> T:
         raise Problem(problems.INVALID_ADAPTER, str(error)[:1000]) from None
     except OSError as error:
         logger.error("the folder of adapters cannot be written", exc_info=error)
-        detail = f"the folder of adapters cannot be written: {error.strerror}; its operator can mend that"
+        detail = f"the folder of adapters cannot be written: {error.strerror or error}; its operator can mend that"
         raise Problem(problems.NO_ROOM, detail) from None
 
 

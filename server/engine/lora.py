@@ -5,10 +5,12 @@ import io
 import json
 import math
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import regex
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -44,6 +46,7 @@ _FAULTS = {
     "lora_magnitude_vector": "it is DoRA; train it without use_dora",
     ".bias": "it trains biases; train it with bias none",
 }
+_PATTERNS, _PATIENCE = 1000, 0.1  # the most patterns of ranks or alphas, and the seconds that one may take
 
 
 class AdapterError(Exception):
@@ -112,12 +115,20 @@ def _of(config: Mapping[str, Any], name: str, patterns: str, path: str) -> float
     """The rank or alpha of a module as PEFT finds it: of the first pattern that fits the end of its path, or of all."""
     value = config.get(name, 8)
     try:
-        fitting = (v for key, v in (config.get(patterns) or {}).items() if re.match(rf"(.*\.)?({key})$", path))
+        given = config.get(patterns) or {}
+        if len(given) > _PATTERNS:
+            raise TimeoutError
+        # A stranger's pattern may take for ever: `regex`, unlike `re`, can be told not to, and lets others run.
+        fitting = (
+            v for key, v in given.items() if regex.match(rf"(.*\.)?({key})$", path, timeout=_PATIENCE, concurrent=True)
+        )
         value = next(fitting, value)
         if value and -math.inf < value < math.inf:
             return float(value)
-    except (TypeError, AttributeError, re.error):
+    except (TypeError, AttributeError, OverflowError, regex.error):
         pass
+    except TimeoutError as error:
+        raise AdapterError(f"{CONFIG} has a {patterns} that takes too long to match; write a simpler one") from error
     raise AdapterError(f"{CONFIG} has {value!r} for the {name} of {path}, which cannot be; save the adapter again")
 
 
@@ -158,12 +169,26 @@ def _weights(folder: Path, most: int) -> tuple[dict[str, Tensor], str]:
         if path.suffix == ".safetensors":
             weights = safetensors.torch.load(data)
         else:
+            _check_unpacked(data, most)
             weights = torch.load(io.BytesIO(data), "cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises anything
         raise AdapterError(f"{path.name} cannot be read, it may be cut short ({error}); copy it again") from error
     if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point()
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
         for name, value in weights.items()
     ):
         raise AdapterError(f"{path.name} holds something other than weights by name; save the adapter again")
     return weights, hashlib.sha256(data).hexdigest()
+
+
+def _check_unpacked(data: bytes, most: int) -> None:
+    """What torch saves is a zip file, and one that is not torch's own may unpack to a thousand times its size."""
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            size = sum(part.file_size for part in file.infolist())
+        if size > most:
+            raise ValueError(f"it unpacks to {size:,} bytes")

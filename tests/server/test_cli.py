@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny import save, save_adapter, tiny_model
 from typer.testing import CliRunner, Result
 
 from prompts.tasks import TASKS
@@ -123,6 +124,35 @@ def test_label_says_that_all_went_well(model_name: str, picture: Path, tmp_path:
     arguments = "--task", "<CAPTION>", "--out", tmp_path / "out", "--model", model_name
     assert run("label", picture.parent, *arguments).exit_code == 0
     assert json.loads((tmp_path / "out" / "annotations.json").read_text())["images"][0]["file_name"] == "ball.png"
+
+
+def test_an_adapter_answers(picture: Path, tmp_path: Path) -> None:
+    base = save(tmp_path / "tiny", tiny_model())
+    modules = r"model\.language_model\..*(q_proj|v_proj|fc1)"
+    folder = save_adapter(tmp_path / "project", target_modules=modules, std=0.2)
+    said = []
+    for more in ((), ("--adapter", folder)):
+        ended = run("prompt", picture, "<CAPTION>", "--json", "--model", base, *more)
+        assert ended.exit_code == 0, ended.stderr
+        said.append(json.loads(ended.stdout))
+    assert [answer["adapter"] for answer in said] == [None, "project"]
+    assert said[0]["text"] != said[1]["text"]
+
+    out = tmp_path / "out"
+    ended = run("label", picture.parent, "--task", "<CAPTION>", "--out", out, "--model", base, "--adapter", folder)
+    assert ended.exit_code == 0, ended.stderr
+    coco = json.loads((out / "annotations.json").read_text())
+    assert coco["info"]["description"].endswith("with project")
+    assert [note["caption"] for note in coco["annotations"]] == [note["label"] for note in said[1]["annotations"]]
+
+
+@pytest.mark.parametrize("command", ["prompt", "label"])
+def test_an_adapter_that_cannot_be_used(model_name: str, picture: Path, tmp_path: Path, command: str) -> None:
+    rest = [picture, "<OD>"] if command == "prompt" else [tmp_path, "--task", "<OD>", "--out", tmp_path / "out"]
+    ended = run(command, *rest, "--model", model_name, "--adapter", tmp_path / "none")
+    assert ended.exit_code == 2
+    assert "none cannot be used: there is no adapter_config.json" in ended.stderr
+    assert [line for line in ended.stderr.splitlines() if line.startswith("florist: ")] != []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -53,6 +54,12 @@ def test_lists_come_with_commas_from_the_environment(monkeypatch: pytest.MonkeyP
     loaded = settings.load()
     assert loaded.api_keys == (digest("a"), digest("b"))
     assert loaded.cors_origins == ("https://a.example", "http://localhost:3000")
+
+
+def test_an_empty_folder_of_adapters_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLORIST_ADAPTERS_FOLDER", "")
+    assert settings.load().adapters_folder is None
+    assert settings.load(adapters_folder="adapters").adapters_folder == Path("adapters")
 
 
 def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
