@@ -25,7 +25,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FLORIST_", extra="ignore", frozen=True)
 
     model: str = Field("seedling", min_length=1, description="Checkpoint: seedling, a folder, or a hub id.")
-    device: str = Field("auto", min_length=1, description="auto, cpu, cuda, cuda:1 …")
+    device: str = Field(
+        "auto",
+        min_length=1,
+        description="auto, cpu, cuda:1 …; several, commas between, share the queue: cuda:0,cuda:1.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for every network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")

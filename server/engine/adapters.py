@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +50,11 @@ class Adapters:
     no more, but stays in the layers until nobody holds it.
     """
 
-    def __init__(self, model: Florence2, base: str, capacity: int) -> None:
-        """`base`: the hash of the model's weights; `capacity`: bytes that all adapters in the layers may take."""
-        self.base, self.capacity = base, capacity
-        self._places, self._device, self._dtype = model.adaptable(), model.device, model.dtype
+    def __init__(self, models: Sequence[Florence2], base: str, capacity: int) -> None:
+        """`models`: the same one on each device; `base`: the hash of its weights; `capacity`: bytes that all adapters
+        may take in the layers of each."""
+        self.models, self.base, self.capacity = models, base, capacity
+        self._places, self._dtype = [model.adaptable() for model in models], models[0].dtype
         self._named: dict[str, Adapter] = {}
         self._kept: dict[str, Adapter] = {}  # all that are in the layers, by key
         self._holders = Counter[str]()
@@ -66,12 +67,12 @@ class Adapters:
         `sha256`: of its weights' file, where that is known. Raises AdapterError, and then changes nothing.
         """
         with self._loading:  # one at a time: so memory holds one more than there is room for at most
-            pairs, found = read(folder, self._places, self.base, self.capacity)
+            pairs, found = read(folder, self._places[0], self.base, self.capacity)
             if sha256 is not None and sha256.lower() != found:
                 raise AdapterError(f"its weights have the SHA-256 {found}, not {sha256}; copy the folder again")
             size = sum(pair.a.numel() + pair.b.numel() for pair in pairs.values()) * self._dtype.itemsize
             self._check_room(name, size)
-            layers = self._layers(pairs)
+            layers = self._layers(pairs)  # on every device, before any of them has it
             adapter = Adapter(
                 name=name,
                 key=f"{name}#{next(self._numbers)}",
@@ -126,8 +127,9 @@ class Adapters:
         """Takes it out of the layers, unless a request holds it or may still ask for it."""
         if self._holders[adapter.key] or self._named.get(adapter.name) is adapter:
             return
-        for linear, _ in self._places.values():
-            linear.adapters.pop(adapter.key, None)
+        for places in self._places:
+            for linear, _ in places.values():
+                linear.adapters.pop(adapter.key, None)
         del self._kept[adapter.key], self._holders[adapter.key]
 
     def _check_room(self, name: str, size: int) -> None:
@@ -142,15 +144,16 @@ class Adapters:
             )
 
     def _layers(self, pairs: Mapping[str, Pair]) -> dict[Linear, list[LowRank]]:
-        """The pairs on the model's device and in its type, by the layer that computes their module."""
+        """The pairs on each model's device and in its type, by the layer that computes their module."""
         layers: dict[Linear, list[LowRank]] = {}
-        for path, (a, b, scale) in pairs.items():
-            linear, first = self._places[path]
-            try:
-                a, b = (half.detach().to(self._device, self._dtype).contiguous() for half in (a, b))
-            except RuntimeError as error:
-                raise NoRoom(f"it does not fit into the memory of {self._device}: {error}") from error
-            if not all(half.isfinite().all() for half in (a, b)):
-                raise AdapterError(f"{path} has weights that are not finite in {self._dtype}; train it again")
-            layers.setdefault(linear, []).append(LowRank(first, a, b, scale))
+        for model, places in zip(self.models, self._places, strict=True):
+            for path, (a, b, scale) in pairs.items():
+                linear, first = places[path]
+                try:
+                    a, b = (half.detach().to(model.device, self._dtype).contiguous() for half in (a, b))
+                except RuntimeError as error:
+                    raise AdapterError(f"it does not fit into the memory of {model.device}: {error}") from error
+                if not all(half.isfinite().all() for half in (a, b)):
+                    raise AdapterError(f"{path} has weights that are not finite in {self._dtype}; train it again")
+                layers.setdefault(linear, []).append(LowRank(first, a, b, scale))
         return layers

@@ -1,9 +1,9 @@
-"""The engine: `submit` a request, get a handle. Behind that one seam a worker thread turns the loop."""
+"""The engine: `submit` a request, get a handle. Behind that one seam a queue, and a worker for each device."""
 
 import functools
-import logging
 import threading
 import time
+from collections.abc import Sequence as Many
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,23 +17,21 @@ from server.engine import checkpoint as checkpoints
 from server.engine.adapters import Adapter, Adapters, UnknownAdapter
 from server.engine.checkpoint import Checkpoint
 from server.engine.constraint import Automaton, Constrain, automaton
-from server.engine.features import CacheStats
+from server.engine.features import CacheStats, FeatureCache
 from server.engine.handle import Handle
-from server.engine.loop import Loop
 from server.engine.request import Closed, InvalidRequest, Overloaded, Request
-from server.engine.runner import Runner
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import Plan, Sequence, plan
 from server.engine.vision import Picture
+from server.engine.worker import Worker, shares_of_cores
 
 CACHE_BYTES = 256 << 20  # some 280 pictures of Florence-2-base in fp32
 ADAPTER_BYTES = 1 << 30  # some 300 adapters of Florence-2-base's attention in fp32, of rank 8
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counters since the start, seconds of the worker's time by phase, and how many requests wait and run now.
+    """Counters since the start, seconds of the workers' time by phase, and how many requests wait and run now.
 
     `submitted` counts those accepted, `refused` those turned away as too many; `pictures` went through the vision
     tower, fewer than requests where they share one; `rows` is the sum of the running requests over all `steps`;
@@ -59,28 +57,37 @@ class Stats:
 
 
 class Engine:
-    """One model on one device. Safe to use from any thread."""
+    """One model on one device or several. Safe to use from any thread."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, max_batch: int = 16, max_waiting: int = 256, cache_bytes: int = CACHE_BYTES,
-        adapter_bytes: int = ADAPTER_BYTES, drafts: int = 0,
+        self, checkpoint: Checkpoint, *, replicas: Many[Checkpoint] = (), max_batch: int = 16, max_waiting: int = 256,
+        cache_bytes: int = CACHE_BYTES, adapter_bytes: int = ADAPTER_BYTES, drafts: int = 0,
     ) -> None:  # fmt: skip
-        """`max_batch`: requests decoded together; `max_waiting`: requests that may wait for a place; `cache_bytes`: of
-        image features kept; `adapter_bytes`: of adapters loaded; `drafts`: tokens a step may guess from a
-        grounding prompt."""
+        """`replicas`: the same checkpoint on further devices, a worker each; one that stands there again gets a further
+        worker on cores of its own. `max_batch`: requests that a worker decodes together; `max_waiting`: requests that
+        may wait for a place; `cache_bytes`: of image features that a device keeps; `adapter_bytes`: of adapters loaded;
+        `drafts`: tokens a step may guess from a grounding prompt. Raises ValueError for more workers than cores."""
         self.checkpoint, self.max_batch, self.max_waiting, self.drafts = checkpoint, max_batch, max_waiting, drafts
         self.device = checkpoint.model.device
-        self._adapters = Adapters(checkpoint.model, checkpoint.sha256, adapter_bytes)
+        everywhere = (checkpoint, *replicas)
+        self._caches = {id(own): FeatureCache(cache_bytes) for own in everywhere}
+        models = list({id(own): own.model for own in everywhere}.values())
+        self._adapters = Adapters(models, checkpoint.sha256, adapter_bytes)
         self._ready = threading.Condition()
-        self._runner = Runner(checkpoint, max_batch, cache_bytes)
         self._scheduler: Scheduler[Sequence] = Scheduler(max_waiting, time.monotonic)
-        self._loop = Loop(self._runner, self._scheduler, self._ready, slots=max_batch, clock=time.monotonic)
         self._closing = False
         self._stats = Stats()
         self._seconds = 1.0  # a running mean of a request's time in the decoder
         self._automaton = functools.lru_cache(64)(self._built)
-        self._worker = threading.Thread(target=self._work, name="florist-engine", daemon=True)
-        self._worker.start()
+        on_cpu = [own for own in everywhere if own.model.device.type == "cpu"]
+        cores = iter(shares_of_cores(len(on_cpu)) if len(on_cpu) > 1 else [[]])
+        self._workers = [
+            Worker(
+                own, self._caches[id(own)], self._scheduler, self._ready, max_batch,
+                next(cores) if own.model.device.type == "cpu" else (),
+            )
+            for own in everywhere
+        ]  # fmt: skip
 
     @classmethod
     def load(
@@ -96,29 +103,25 @@ class Engine:
     ) -> Self:
         """An engine on a checkpoint by name or path.
 
-        `device`: auto, cpu, cuda, cuda:1 …; `dtype`: auto, float32, bfloat16, float16. Raises CheckpointError.
+        `device`: auto, cpu, cuda, cuda:1 …; several with commas between get a worker each (`cuda:0,cuda:1`; `cpu,cpu`
+        shares out the cores). `dtype`: auto, float32, bfloat16, float16. Raises CheckpointError.
         """
-        try:
-            place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-            torch.empty(0, device=place)
-        except (RuntimeError, AssertionError) as error:
-            raise checkpoints.CheckpointError(f"the device {device} cannot be used: {error}") from error
-        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-        if dtype == "auto":
-            # On a CPU only fp32 gives the reference's tokens, and bf16 gains little there.
-            half = torch.bfloat16 if place.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
-            kind = torch.float32 if place.type == "cpu" else half
-        elif dtype in kinds:
-            kind = kinds[dtype]
-        else:
-            raise checkpoints.CheckpointError(f"dtype must be auto or one of {', '.join(kinds)}, not {dtype}")
+        places = [_place(part.strip()) for part in device.split(",")]
         # On a thread that ends: OpenMP keeps helpers for every thread that has used it, and once there are more of them
         # than cores they sleep between any two operations, which makes the worker's steps take twice as long.
         with ThreadPoolExecutor(1, thread_name_prefix="florist-load") as thread:
-            loaded = thread.submit(checkpoints.load, name, device=place, dtype=kind).result()
-        return cls(
-            loaded, max_batch=max_batch, max_waiting=max_waiting, cache_bytes=cache_bytes, adapter_bytes=adapter_bytes
-        )
+            loaded = {
+                place: thread.submit(checkpoints.load, name, device=place, dtype=_kind(dtype, place)).result()
+                for place in dict.fromkeys(places)
+            }
+        first, *replicas = [loaded[place] for place in places]
+        try:
+            return cls(
+                first, replicas=replicas, max_batch=max_batch, max_waiting=max_waiting, cache_bytes=cache_bytes,
+                adapter_bytes=adapter_bytes,
+            )  # fmt: skip
+        except ValueError as error:
+            raise checkpoints.CheckpointError(str(error)) from error
 
     def prepare(self, image: Image) -> Picture:
         """What the engine keeps of a picture, for requests that ask about it several times. Takes milliseconds."""
@@ -152,30 +155,32 @@ class Engine:
 
     def stats(self) -> Stats:
         """A snapshot."""
-        runner, loop = self._runner, self._loop
+        loops = [worker.loop for worker in self._workers]
+        runners = [worker.runner for worker in self._workers]
         with self._ready:
             return replace(
                 self._stats,
-                steps=loop.steps,
-                rows=loop.rows,
-                pictures=runner.pictures,
-                out_of_memory=loop.out_of_memory,
-                vision_seconds=runner.seconds.vision,
-                encode_seconds=runner.seconds.encode,
-                decode_seconds=runner.seconds.decode,
+                steps=sum(loop.steps for loop in loops),
+                rows=sum(loop.rows for loop in loops),
+                pictures=sum(runner.pictures for runner in runners),
+                out_of_memory=sum(loop.out_of_memory for loop in loops),
+                vision_seconds=sum(runner.seconds.vision for runner in runners),
+                encode_seconds=sum(runner.seconds.encode for runner in runners),
+                decode_seconds=sum(runner.seconds.decode for runner in runners),
                 waiting=len(self._scheduler),
-                running=len(loop.running),
-                cache=runner.cache.stats(),
+                running=sum(len(loop.running) for loop in loops),
+                cache=CacheStats.total(cache.stats() for cache in self._caches.values()),
             )
 
     def close(self, *, drain: bool = True) -> None:
-        """Takes no more requests and returns when the worker has ended: after all answers, or without `drain` at once,
-        the rest failing with Closed."""
+        """Takes no more requests and returns when the workers have ended: after all answers, or without `drain` at
+        once, the rest failing with Closed."""
         with self._ready:
             self._closing = True
-            self._loop.abandon = self._loop.abandon or not drain
-            self._ready.notify_all()
-        self._worker.join()
+            for worker in self._workers:
+                worker.close(drain=drain)
+        for worker in self._workers:
+            worker.join()
 
     def __enter__(self) -> Self:
         return self
@@ -212,7 +217,7 @@ class Engine:
                 raise Closed("the engine is shutting down")
             if self._scheduler.full(interactive=planned.request.interactive):
                 self._count(refused=1)
-                rounds = 1 + len(self._scheduler) / self.max_batch
+                rounds = 1 + len(self._scheduler) / (self.max_batch * len(self._workers))
                 raise Overloaded(len(self._scheduler), max(1.0, rounds * self._seconds))
             handle = Handle(self._cancel)
             sequence = Sequence(
@@ -226,7 +231,7 @@ class Engine:
         return handle
 
     def _cancel(self, handle: Handle) -> None:
-        """A waiting request ends here and now; a running one at the worker's next turn."""
+        """A waiting request ends here and now; a running one at its worker's next turn."""
         with self._ready:
             waited = self._scheduler.remove(handle._work)
         if waited:
@@ -245,14 +250,24 @@ class Engine:
     def _count(self, **more: int) -> None:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
 
-    def _work(self) -> None:
-        """The worker: turns as long as there is something to do."""
-        while True:
-            with self._ready:
-                self._ready.wait_for(lambda: len(self._scheduler) or self._loop.running or self._closing)
-                if self._closing and not len(self._scheduler) and not self._loop.running:
-                    return
-            try:
-                self._loop.turn()
-            except BaseException:  # the worker outlives whatever happens to it
-                logger.exception("a turn failed")
+
+def _place(device: str) -> torch.device:
+    """A device that can be used. Raises CheckpointError."""
+    try:
+        place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise checkpoints.CheckpointError(f"the device {device} cannot be used: {error}") from error
+    return place
+
+
+def _kind(dtype: str, place: torch.device) -> torch.dtype:
+    """The type of the weights on a device. Raises CheckpointError."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        # On a CPU only fp32 gives the reference's tokens.
+        half = torch.bfloat16 if place.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+        return torch.float32 if place.type == "cpu" else half
+    if dtype not in kinds:
+        raise checkpoints.CheckpointError(f"dtype must be auto or one of {', '.join(kinds)}, not {dtype}")
+    return kinds[dtype]

@@ -2,7 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from typing import Self
 
 from torch import Tensor
 
@@ -16,6 +18,11 @@ class CacheStats:
     bytes: int = 0
     pictures: int = 0
 
+    @classmethod
+    def total(cls, several: Iterable[Self]) -> Self:
+        """Of several caches together."""
+        return cls(*map(sum, zip(*map(astuple, several), strict=True)))
+
 
 class FeatureCache:
     """Picture → image features [image tokens, d], at most `capacity` bytes of them; the least recently used leave.
@@ -26,6 +33,7 @@ class FeatureCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._claims: dict[bytes, object] = {}
         self._hits = self._misses = self._bytes = 0
         self._lock = threading.Lock()
 
@@ -43,6 +51,18 @@ class FeatureCache:
     def __contains__(self, key: bytes) -> bool:
         with self._lock:
             return key in self._kept
+
+    def claim(self, key: bytes, owner: object) -> bool:
+        """Whether `owner` may go on with this picture: it is kept, or nobody else is looking at it, and then nobody
+        else will until `release`."""
+        with self._lock:
+            return key in self._kept or self._claims.setdefault(key, owner) is owner
+
+    def release(self, key: bytes, owner: object) -> None:
+        """Ends a claim; one that another has, or nobody, is no error."""
+        with self._lock:
+            if self._claims.get(key) is owner:
+                del self._claims[key]
 
     def count_hit(self) -> None:
         """Two that arrived together share one look: the second one's is a hit too."""

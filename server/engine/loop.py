@@ -44,6 +44,7 @@ class Runs(Protocol[C]):
     """The model at work. Whatever `enter` and `step` raise, nothing of it has happened that `leave` does not undo."""
 
     def seen(self, work: C, /) -> bool: ...
+    def claim(self, work: C, /) -> bool: ...
     def enter(self, works: Sequence[C], /) -> None: ...
     def step(self) -> None: ...
     def leave(self, work: C, /) -> None: ...
@@ -112,7 +113,8 @@ class Loop(Generic[W]):
             if work.picture not in new and not self.runner.seen(work):
                 cost += LOOKING * work.cost
             budget = budget or (1 + LOOKING) * work.cost * (1 if self.running else AT_ONCE)
-            if (work.solo and (self.running or chosen)) or (chosen and spent + cost > budget):
+            alone = work.solo and (self.running or chosen)
+            if alone or (chosen and spent + cost > budget) or not self.runner.claim(work):
                 self._give_back([work])
                 break
             new.add(work.picture)

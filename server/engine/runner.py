@@ -26,9 +26,9 @@ class Seconds:
 class Runner:
     """One model on one device, for one thread."""
 
-    def __init__(self, checkpoint: Checkpoint, slots: int, cache_bytes: int) -> None:
-        self.checkpoint, self.model = checkpoint, checkpoint.model
-        self.cache = FeatureCache(cache_bytes)
+    def __init__(self, checkpoint: Checkpoint, slots: int, cache: FeatureCache) -> None:
+        """`cache`: of this device; others on it may share it."""
+        self.checkpoint, self.model, self.cache = checkpoint, checkpoint.model, cache
         chooser = Chooser(checkpoint.unused, checkpoint.locations, checkpoint.generation.no_repeat_ngram_size)
         self.decoder = Decoder(self.model, chooser, slots)
         self.seconds = Seconds()
@@ -39,11 +39,19 @@ class Runner:
         """Whether the tower need not look at its picture."""
         return sequence.picture in self.cache
 
+    def claim(self, sequence: Sequence) -> bool:
+        """Whether to take it in now; not while another runner is looking at its picture."""
+        return self.cache.claim(sequence.picture, self)
+
     @torch.inference_mode()
     def enter(self, sequences: Many[Sequence]) -> None:
         """Takes sequences into the decoder."""
         began = time.monotonic()
-        features = self._features(sequences)
+        try:
+            features = self._features(sequences)
+        finally:
+            for sequence in sequences:
+                self.cache.release(sequence.picture, self)
         looked = self._now()
         prompts, adapters = [s.plan.prompt for s in sequences], [s.adapter for s in sequences]
         states, lengths = self.model.read(features, prompts, shares_of(adapters, self.model.device))

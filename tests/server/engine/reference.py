@@ -11,6 +11,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, Florence2ForCondit
 
 from prompts.tasks import TASKS
 from server.engine.checkpoint import Checkpoint
+from server.engine.features import FeatureCache
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.engine.runner import Runner
@@ -42,7 +43,7 @@ def values(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 def answer(checkpoint: Checkpoint, asked: Request) -> Result:
     """What our model says to a request alone."""
-    runner = Runner(checkpoint, 1, 0)
+    runner = Runner(checkpoint, 1, FeatureCache(0))
     sequence = Sequence(plan(asked, checkpoint), checkpoint, Handle(lambda _: None))
     runner.enter([sequence])
     while not sequence.read():

@@ -239,7 +239,7 @@ def test_however_it_ends_an_adapter_is_let_go(
     engine.unload_adapter("text")
     closing = threading.Thread(target=engine.close, kwargs={"drain": False})
     closing.start()
-    while not engine._loop.abandon:
+    while not engine._workers[0].loop.abandon:
         threading.Event().wait(0.001)
     gate.open.set()
     closing.join(WAIT)
@@ -277,7 +277,7 @@ def test_loading_beside_requests(engine: Engine, tiny: Checkpoint, folders: dict
 
 
 def test_room_is_for_what_is_in_the_layers(tiny: Checkpoint, folders: dict[str, Path]) -> None:
-    adapters = Adapters(tiny.model, tiny.sha256, 1 << 20)
+    adapters = Adapters([tiny.model], tiny.sha256, 1 << 20)
     adapters.capacity = 2 * adapters.load("a", folders["all"]).bytes - 1
     with pytest.raises(AdapterError, match=r"unload another"):
         adapters.load("b", folders["all"])
@@ -376,7 +376,7 @@ def test_what_is_refused(
 ) -> None:
     change, said = REFUSED[case]
     folder = Path(shutil.copytree(folders["text"], tmp_path / "adapter"))
-    adapters = Adapters(tiny.model, tiny.sha256, 1 << 20)
+    adapters = Adapters([tiny.model], tiny.sha256, 1 << 20)
     adapters.load("before", folder)
     before = left(tiny)
     change(folder)
@@ -403,14 +403,14 @@ def test_what_is_refused(
 )
 def test_what_peft_can_do_and_we_do_not(tiny: Checkpoint, tmp_path: Path, config: dict[str, Any], said: str) -> None:
     with pytest.raises(AdapterError, match=re.escape(said)):
-        Adapters(tiny.model, tiny.sha256, 1 << 20).load("a", save(tmp_path / "a", **config))
+        Adapters([tiny.model], tiny.sha256, 1 << 20).load("a", save(tmp_path / "a", **config))
     assert not left(tiny)
 
 
 def test_the_base_that_it_names_is_enough(tiny: Checkpoint, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["text"], tmp_path / "adapter"))
     config_with(florist_base_sha256=tiny.sha256)(folder)
-    adapters = Adapters(tiny.model, tiny.sha256, 1 << 20)
+    adapters = Adapters([tiny.model], tiny.sha256, 1 << 20)
     adapters.load("a", folder)
     adapters.unload("a")
     assert reference.generate(tiny, ask("a"), adapter=folder)  # PEFT does not mind

@@ -14,6 +14,7 @@ from prompts.grammar import read
 from prompts.tasks import TASKS
 from server.engine.candidates import NEAR, certainties, forbid_repeats
 from server.engine.checkpoint import Checkpoint
+from server.engine.features import FeatureCache
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.engine.runner import Runner
@@ -55,7 +56,7 @@ def run(runner: Runner, sequences: Many[Sequence], arrivals: Many[int]) -> list[
 
 def decode(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
     """All requests in one batch."""
-    return run(Runner(checkpoint, len(requests), 0), sequences_of(checkpoint, requests), [0] * len(requests))
+    return run(Runner(checkpoint, len(requests), FeatureCache(0)), sequences_of(checkpoint, requests), [0] * len(requests))
 
 
 def assert_equal(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
@@ -149,7 +150,7 @@ def test_arrivals_at_any_step_change_nothing(checkpoint: Checkpoint, seed: int) 
     draw = random.Random(seed)
     asked = [replace(q, num_beams=draw.choice((1, 1, 2, 3))) for q in questions(1)]
     arrivals = [draw.randrange(30) for _ in asked]
-    results = run(Runner(checkpoint, len(asked), 1 << 20), sequences_of(checkpoint, asked), arrivals)
+    results = run(Runner(checkpoint, len(asked), FeatureCache(1 << 20)), sequences_of(checkpoint, asked), arrivals)
     for request, result in zip(asked, results, strict=True):
         assert result.tokens == reference.generate(checkpoint, request), (request.task.token, request.num_beams)
         forced = reference.teacher_forced(checkpoint, request, result.tokens)
@@ -161,7 +162,7 @@ def test_rows_that_leave_change_nothing_for_the_rest(tiny: Checkpoint, beams: in
     asked = [q for q in questions(beams) if (q.max_new_tokens or 0) > 8]
     whole = [r.tokens for r in decode(tiny, asked)]
     for leave_at in (0, 1, 4):
-        runner, sequences = Runner(tiny, len(asked), 0), sequences_of(tiny, asked)
+        runner, sequences = Runner(tiny, len(asked), FeatureCache(0)), sequences_of(tiny, asked)
         runner.enter(sequences)
         for step in range(100):
             if step == leave_at:
@@ -187,7 +188,7 @@ def test_drafts_change_nothing(checkpoint: Checkpoint, drafts: int) -> None:
     asked += questions(1)[:4]
     alone = [reference.generate(checkpoint, request) for request in asked]
     results = run(
-        Runner(checkpoint, len(asked), 0), sequences_of(checkpoint, asked, drafts), [i % 3 for i in range(len(asked))]
+        Runner(checkpoint, len(asked), FeatureCache(0)), sequences_of(checkpoint, asked, drafts), [i % 3 for i in range(len(asked))]
     )
     assert [r.tokens for r in results] == alone
 

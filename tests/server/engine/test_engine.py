@@ -367,7 +367,7 @@ def test_close_without_draining_is_quick(tiny: Checkpoint, gate: Gate) -> None:
     gate.reached.wait(WAIT)
     closing = threading.Thread(target=engine.close, kwargs={"drain": False})
     closing.start()
-    while not engine._loop.abandon:
+    while not engine._workers[0].loop.abandon:
         time.sleep(0.001)
     gate.open.set()
     closing.join(WAIT)

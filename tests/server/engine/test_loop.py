@@ -61,12 +61,16 @@ class Runner:
         self.slots, self.memory, self.faults = slots, memory, set(faults)
         self.inside: list[Ask] = []
         self.looked_at = set[bytes]()
+        self.elsewhere = set[bytes]()  # pictures that another runner is looking at
         self.entered: list[list[Ask]] = []
         self.calls = 0
         self.during: Callable[[], None] = lambda: None  # what another thread does meanwhile
 
     def seen(self, ask: Ask) -> bool:
         return ask.picture in self.looked_at
+
+    def claim(self, ask: Ask) -> bool:
+        return ask.picture not in self.elsewhere
 
     def enter(self, asks: Sequence[Ask]) -> None:
         assert not set(asks) & set(self.inside)
@@ -409,3 +413,16 @@ def test_shutting_down_ends_all() -> None:
     world.loop.abandon = True
     world.turn()
     assert [type(ask.ended[0]) for ask in world.asked] == [Closed] * 6
+
+
+def test_a_picture_that_another_runner_looks_at_is_waited_for() -> None:
+    world = World(4)
+    ask, other = Ask(picture=b"1", length=2), Ask(picture=b"2", length=2)
+    world.runner.elsewhere.add(b"1")
+    world.ask(ask, other)
+    for _ in range(3):
+        world.turn()
+    assert ask not in world.loop.running
+    world.runner.elsewhere.clear()
+    assert world.run(10) < 10
+    assert (ask.ended, other.ended) == (["finished"], ["finished"])

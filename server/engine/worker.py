@@ -1,0 +1,73 @@
+"""A device at work: a runner, the loop that turns it, and their thread, on the queue that all devices share."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence as Many
+
+import torch
+
+from server.engine.checkpoint import Checkpoint
+from server.engine.features import FeatureCache
+from server.engine.loop import Loop
+from server.engine.runner import Runner
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Sequence
+
+IDLE = 0.002  # seconds until a worker looks again for a picture that another one is looking at
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Turns its loop as long as there is something to do."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, cache: FeatureCache, scheduler: Scheduler[Sequence], ready: threading.Condition,
+        slots: int, cores: Many[int] = (),
+    ) -> None:  # fmt: skip
+        """`ready` guards the scheduler and is notified of what comes; `cores`: the only ones to run on, where several
+        workers share a CPU."""
+        self.runner = Runner(checkpoint, slots, cache)
+        self.loop = Loop(self.runner, scheduler, ready, slots=slots, clock=time.monotonic)
+        self._scheduler, self._ready, self._cores = scheduler, ready, cores
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name=f"florist-{self.runner.model.device}", daemon=True)
+        self._thread.start()
+
+    def close(self, *, drain: bool) -> None:
+        """Ends after all answers, or without `drain` at once. The caller holds `ready`."""
+        self._closing = True
+        self.loop.abandon = self.loop.abandon or not drain
+        self._ready.notify_all()
+
+    def join(self) -> None:
+        """Returns when the thread has ended."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        if self._cores:
+            # Both hold for this thread and for the helpers that OpenMP starts for it, and for no other.
+            os.sched_setaffinity(0, self._cores)
+            torch.set_num_threads(len(self._cores))
+        while True:
+            with self._ready:
+                self._ready.wait_for(lambda: len(self._scheduler) or self.loop.running or self._closing)
+                if self._closing and not len(self._scheduler) and not self.loop.running:
+                    return
+            try:
+                self.loop.turn()
+            except BaseException:  # the worker outlives whatever happens to it
+                logger.exception("a turn failed")
+            if not self.loop.running:
+                with self._ready:
+                    if len(self._scheduler):  # not for this one, or not yet
+                        self._ready.wait(IDLE)
+
+
+def shares_of_cores(count: int) -> list[list[int]]:
+    """The cores of this process in `count` neighbouring parts. Raises ValueError when there are fewer."""
+    cores = sorted(os.sched_getaffinity(0))
+    if count > len(cores):
+        raise ValueError(f"{count} engines on a CPU with {len(cores)} cores; name cpu at most that often")
+    return [cores[i * len(cores) // count : (i + 1) * len(cores) // count] for i in range(count)]
