@@ -568,3 +568,25 @@ async def test_before_the_model_is_there(folders: dict[str, Path]) -> None:
             await client.delete("/v1/adapters/a"),
         ):
             problem(answered, 503, "loading")
+
+
+async def started(model: Path, kept: Path) -> tuple[str | None, list[str]]:
+    """A server that loads its own model: what it failed for, or the adapters that it has."""
+    app = create_app(Settings(model=str(model), device="cpu", adapters_folder=kept))
+    async with app.router.lifespan_context(app), connected(app) as client:
+        while (await client.get("/readyz")).json().get("type") == "urn:florist:problem:loading":
+            await asyncio.sleep(0.01)
+        failure = app.state.serving.failure
+        return failure, [] if failure else await names(client)
+
+
+async def test_a_server_loads_its_folder_before_it_is_ready(
+    tiny: Checkpoint, folders: dict[str, Path], kept: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folders["text"], kept / "a")
+    assert await started(tiny.folder, kept) == (None, ["a"])
+    (tmp_path / "file").write_text("no folder")
+    failure, _ = await started(tiny.folder, tmp_path / "file")
+    assert failure is not None
+    assert failure.startswith("FLORIST_ADAPTERS_FOLDER ")
+    assert failure.endswith("file: File exists")

@@ -57,7 +57,10 @@ def api(app: FastAPI) -> Any:
     ("path", "method", "examples"),
     [
         ("/v1/prompt", "POST", 150),
-        *((path, "GET", 10) for path in ("/v1/tasks", "/v1/models", "/healthz", "/readyz", "/metrics")),
+        ("/v1/adapters/{name}", "PUT", 60),
+        ("/v1/adapters/{name}", "DELETE", 10),
+        ("/v1/adapters/{name}", "GET", 10),
+        *((path, "GET", 10) for path in ("/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),
     ],
 )
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "not allowed"])
