@@ -1,106 +1,113 @@
-"""Prompts a second: transformers one at a time against the engine, same weights, dtype and work, in one run.
+"""One picture, several prompts: the engine, cold and warm, against transformers, plain and sharing what it sees.
 
-`python -m benchmarks.prompts` (`make bench`). Each side answers the same prompts on the same unseen scenes, greedy,
-after a warm-up; the answers' tokens are compared, so a faster wrong answer cannot win.
+`python -m benchmarks.prompts`. Cold: no side has seen the picture. Warm: both have its features already; transformers
+by `mm_encoder_outputs`, which a careful script keeps. A cold side is never held against a warm one. Greedy; the
+seedling answers as long as it likes, base's shape (random weights) as long as it is told.
 """
 
-import platform
-import time
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
+from PIL.Image import Image
 
-from finetune.datasets.scenes import questions
-from finetune.datasets.scenes.draw import draw
-from prompts.tasks import BOS, EOS, IMAGE, TASKS
+from benchmarks import base
+from benchmarks.baselines import Transformers
+from benchmarks.floor import Floor
+from benchmarks.machine import apart, measure, timed
+from benchmarks.results import Row, show
+from benchmarks.workloads import LONGEST, one_picture, scenes, together
+from server.engine import checkpoint as checkpoints
 from server.engine.engine import Engine
 from server.engine.request import Request
 
-SEED = 50_000  # apart from the report's scenes and the demo's
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+REFERENCE = "cold: transformers, one at a time"
 
 
-def work(scenes: int) -> list[Request]:
-    """Every task that a scene can be asked, for each of `scenes` scenes."""
-    import numpy as np
+class Comparison:
+    """Both sides on one checkpoint in one type."""
 
-    requests = []
-    for seed in range(SEED, SEED + scenes):
-        scene = draw(seed)
-        rng = np.random.default_rng((seed, 3))
-        asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
-        requests += [Request(scene.image, q.task, q.text, q.region, max_new_tokens=128, num_beams=1) for q in asked]
-    return requests
+    def __init__(self, model: str, dtype: str, limit: int, rounds: int) -> None:
+        self.dtype, self.limit, self.rounds = dtype, limit, rounds
+        self.name = "seedling" if model == checkpoints.SEEDLING else "base"
+        kind = TYPES[dtype]
+        self.checkpoint = apart(lambda: checkpoints.load(model, dtype=kind))
+        self.theirs = Transformers(self.checkpoint, kind)
+        self._fresh = iter(range(10_000))
+        apart(lambda: self.theirs.tune([self.picture()]))
+        side = self.checkpoint.preprocessing.height
+        tokens = self.checkpoint.image_tokens + 13
+        self.floor = Floor.of(self.checkpoint.model.config, side, tokens, kind, measure(kind))
 
+    def picture(self) -> Image:
+        """One that nobody has seen."""
+        return scenes(1, next(self._fresh))[0].image
 
-def processor(model: str):  # type: ignore[no-untyped-def]
-    """transformers' own processor of a checkpoint name."""
-    from transformers import AutoProcessor
+    def rows(self, prompts: int) -> list[Row]:
+        """Milliseconds a prompt of all sides, `prompts` asked of one picture: the best of several rounds, each on a
+        picture of its own."""
+        rounds = [self._round(one_picture(self.picture(), prompts, limit=self.limit)) for _ in range(self.rounds)]
+        best = {name: min(one[name][0] for one in rounds) for name in rounds[0]}
+        lengths = [len(tokens) for tokens in rounds[-1]["cold: florist"][1]]
+        rows = []
+        for name, took in best.items():
+            temperature = name.split(":")[0]
+            least = self.floor.seconds(int(temperature == "cold"), lengths)
+            ratio, note = best[f"{temperature}: transformers, one at a time"] / took, ""
+            if name.endswith("florist"):
+                pairs = [p for one in rounds for p in zip(one[name][1], one[REFERENCE][1], strict=True)]
+                note = f"the same tokens in {sum(a == b for a, b in pairs)} of {len(pairs)}"
+            work = f"{self.name}, {self.dtype}, {prompts} prompts"
+            rows.append(Row(work, name, took * 1e3 / prompts, "ms a prompt", ratio, least / took, note))
+        return rows
 
-    from server.engine.checkpoint import locate
-
-    return AutoProcessor.from_pretrained(locate(model))
-
-
-@torch.inference_mode()
-def transformers_alone(engine: Engine, model: str, requests: list[Request]) -> list[list[int]]:
-    """Each prompt through the hub's processor and `generate`, one after the other: what a plain script does."""
-    asked = processor(model)
-    network = engine.checkpoint.model
-    answers = []
-    for request in requests:
-        prompt = request.task.prompt(request.text, request.region, request.image.size)
-        inputs = asked(images=request.image, text="", return_tensors="pt")
-        image = IMAGE * int((inputs["input_ids"] == network.config.image_token_id).sum())
-        words = asked.tokenizer(image + BOS + prompt + EOS, add_special_tokens=False, return_tensors="pt")
-        tokens = network.generate(
-            **words,
-            pixel_values=inputs["pixel_values"].to(network.dtype),
-            max_new_tokens=request.max_new_tokens,
-            num_beams=1,
-        )
-        answers.append(tokens[0, 1:].tolist())
-    return answers
-
-
-def engine_together(engine: Engine, requests: list[Request]) -> list[list[int]]:
-    """All prompts submitted at once."""
-    handles = [engine.submit(request) for request in requests]
-    return [handle.wait().tokens for handle in handles]
+    def _round(self, requests: list[Request]) -> dict[str, tuple[float, list[list[int]]]]:
+        """Seconds and answers of each side."""
+        theirs, prompts = self.theirs, len(requests)
+        features = apart(lambda: theirs.look([requests[0].image]))
+        found = {
+            REFERENCE: timed(lambda: theirs.one_at_a_time(requests)),
+            "cold: transformers, one at a time, sharing the picture": timed(
+                lambda: theirs.one_at_a_time_sharing(requests)
+            ),
+            "cold: transformers, one batch, sharing the picture": timed(
+                lambda: theirs.batched(requests, prompts, share=True)
+            ),
+        }
+        with Engine(self.checkpoint) as engine:
+            together(engine, one_picture(self.picture(), 1, limit=3))
+            found["cold: florist"] = timed(lambda: together(engine, requests))
+            warm = timed(lambda: together(engine, requests))
+        found |= {
+            "warm: transformers, one at a time": timed(lambda: [theirs.answer([r], features)[0] for r in requests]),
+            "warm: transformers, one batch": timed(lambda: theirs.answer(requests, features.expand(prompts, -1, -1))),
+            "warm: florist": warm,
+        }
+        return found
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Checkpoint.")] = "seedling",
-    scenes: Annotated[int, typer.Option(min=1, help="Scenes, each asked every task.")] = 12,
+    model: Annotated[list[str], typer.Option(help="seedling, base or both.")] = ["seedling", "base"],  # noqa: B006
+    dtype: Annotated[list[str], typer.Option(help="Types for base; the seedling runs in fp32.")] = ["bfloat16"],  # noqa: B006
+    prompts: Annotated[list[int], typer.Option(help="Prompts a picture.")] = [1, 4, 8, 16],  # noqa: B006
+    limit: Annotated[int, typer.Option(min=1, help="Tokens of an answer of base's.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
-    """Prints prompts a second of both sides and their ratio."""
-    requests = work(scenes)
-    table = Table(title=f"{model}, fp32, greedy: {len(requests)} prompts on {scenes} scenes")
-    for column in ("side", "seconds", "prompts/s", "ratio"):
-        table.add_column(column, justify="right")
-    engine = Engine.load(model, dtype="float32", max_waiting=len(requests) + 1)
-    try:
-        sides = {
-            "transformers, one at a time": lambda part: transformers_alone(engine, model, part),
-            "florist engine": lambda part: engine_together(engine, part),
-        }
-        first, answers = 0.0, []
-        for name, side in sides.items():
-            side(requests[:15])
-            start = time.perf_counter()
-            answers.append(side(requests))
-            seconds = time.perf_counter() - start
-            first = first or seconds
-            table.add_row(name, f"{seconds:.2f}", f"{len(requests) / seconds:.1f}", f"{first / seconds:.2f}×")
-    finally:
-        engine.close()
-    alike = sum(a == b for a, b in zip(*answers, strict=True))
-    console = Console(width=100)
-    console.print(table)
-    console.print(f"same tokens: {alike} of {len(requests)}")
-    console.print(f"machine: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    """Prints milliseconds a prompt of all sides, their ratio, and the share of the floor that each reaches."""
+    rows: list[Row] = []
+    if "seedling" in model:
+        small = Comparison(checkpoints.SEEDLING, "float32", LONGEST, rounds=3)
+        rows += [row for count in prompts for row in small.rows(count)]
+    if "base" in model:
+        with tempfile.TemporaryDirectory() as folder:
+            base.save(Path(folder))
+            for kind in dtype:
+                large = Comparison(folder, kind, limit, rounds=1)
+                rows += [row for count in prompts for row in large.rows(count)]
+    show("One picture, several prompts, greedy", rows, out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""What is asked: drawn scenes that the seedling never saw, and questions about them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL.Image import Image
+
+from finetune.datasets.scenes import questions
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.scene import Scene
+from prompts.tasks import TASKS
+from server.engine.engine import Engine
+from server.engine.request import Request
+
+SEED = 50_000  # apart from the report's scenes and the demo's
+LONGEST = 128  # tokens of an answer of the seedling's
+
+
+def scenes(count: int, first: int = 0) -> list[Scene]:
+    """The same ones at every call."""
+    return [draw(SEED + first + i) for i in range(count)]
+
+
+def every_task(count: int, beams: int = 1) -> list[Request]:
+    """All tasks that a scene can be asked, for each of `count` scenes."""
+    requests = []
+    for i, scene in enumerate(scenes(count)):
+        rng = np.random.default_rng((SEED + i, 3))
+        asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
+        requests += [
+            Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=beams) for q in asked
+        ]
+    return requests
+
+
+def one_picture(image: Image, prompts: int, *, limit: int, beams: int = 1) -> list[Request]:
+    """`prompts` different questions about one picture, of tasks that need no knowledge of it."""
+    width, height = image.size
+    found: list[Request] = []
+    for i in range(prompts):
+        task = list(TASKS.values())[i % len(TASKS)]
+        corner = width * (0.1 + 0.02 * i), height * 0.1
+        region = (*corner, width * 0.9, height * 0.9) if task.takes == "region" else None
+        text = "a cat and a red car" if task.takes == "text" else None
+        found.append(Request(image, task, text, region, max_new_tokens=limit, num_beams=beams))
+    return found
+
+
+def forced(images: Sequence[Image], lengths: Sequence[int], beams: int = 1) -> list[Request]:
+    """A question a length, the pictures in turn: for weights whose answers never end by themselves."""
+    tasks = [task for task in TASKS.values() if task.takes == "nothing"]
+    return [
+        Request(images[i % len(images)], tasks[i % len(tasks)], max_new_tokens=length, num_beams=beams)
+        for i, length in enumerate(lengths)
+    ]
+
+
+def together(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
+    """The tokens of the engine's answers, all submitted at once."""
+    handles = [engine.submit(request) for request in requests]
+    return [handle.wait().tokens for handle in handles]
