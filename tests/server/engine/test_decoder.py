@@ -1,62 +1,20 @@
-"""Token for token what transformers' `generate` says of each request alone, in mixed batches; and its scores."""
+"""The rules of decoding, each as transformers' `generate` has it, in batches that requests leave. See test_exactness."""
 
-import random
 from collections.abc import Sequence as Many
 from dataclasses import replace
 
 import pytest
 import reference
 import torch
+from batches import decode, questions, sequences_of
 from tiny import picture
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
-from prompts.grammar import read
-from prompts.tasks import TASKS
 from server.engine.candidates import NEAR, certainties, forbid_repeats
 from server.engine.checkpoint import Checkpoint
 from server.engine.features import FeatureCache
-from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.engine.runner import Runner
-from server.engine.sequence import Sequence, plan
-
-LIMITS = (24, 1, 9, 2, 40, 17)
-
-
-def questions(beams: int) -> list[Request]:
-    """Every task, on pictures of several shapes, with limits that differ."""
-    shapes = ((80, 60), (40, 90), (64, 64))
-    return [
-        reference.request(token, picture(i % 4, shapes[i % 3]), beams=beams, limit=LIMITS[i % len(LIMITS)])
-        for i, token in enumerate(TASKS)
-    ]
-
-
-def sequences_of(checkpoint: Checkpoint, requests: Many[Request], drafts: int = 0) -> list[Sequence]:
-    return [Sequence(plan(r, checkpoint), checkpoint, Handle(lambda _: None), drafts=drafts) for r in requests]
-
-
-def run(runner: Runner, sequences: Many[Sequence], arrivals: Many[int]) -> list[Result]:
-    """Decodes sequences, each entering at its own step; those that are done leave at once."""
-    running: list[Sequence] = []
-    for step in range(10_000):
-        if entering := [s for s, at in zip(sequences, arrivals, strict=True) if at == step]:
-            runner.enter(entering)
-            running += entering
-        for sequence in [s for s in running if s.read()]:
-            runner.leave(sequence)
-            running.remove(sequence)
-        if running:
-            runner.step()
-        elif step >= max(arrivals):
-            break
-    assert len(runner.decoder) == 0
-    return [s.result() for s in sequences]
-
-
-def decode(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
-    """All requests in one batch."""
-    return run(Runner(checkpoint, len(requests), FeatureCache(0)), sequences_of(checkpoint, requests), [0] * len(requests))
 
 
 def assert_equal(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:
@@ -64,12 +22,6 @@ def assert_equal(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result
     for asked, result in zip(requests, results, strict=True):
         assert result.tokens == reference.generate(checkpoint, asked), (asked.task.token, asked.num_beams)
     return results
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_tokens_equal_generate_alone(checkpoint: Checkpoint, beams: int) -> None:
-    checkpoint = replace(checkpoint, generation=replace(checkpoint.generation, no_repeat_ngram_size=3))
-    assert_equal(checkpoint, questions(beams))
 
 
 @pytest.mark.parametrize("early_stopping", [True, False, "never"])
@@ -97,28 +49,6 @@ def test_each_rule_off_or_other(tiny: Checkpoint, settings: dict[str, int | None
     assert_equal(replace(tiny, generation=replace(tiny.generation, **settings)), questions(beams)[:6])
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_logprobs_equal_teacher_forcing(checkpoint: Checkpoint, beams: int) -> None:
-    for asked, result in zip(questions(beams), decode(checkpoint, questions(beams)), strict=True):
-        forced = reference.teacher_forced(checkpoint, asked, result.tokens)
-        assert result.logprobs == pytest.approx(forced, abs=1e-4)
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_scores_equal_teacher_forcing(checkpoint: Checkpoint, beams: int) -> None:
-    """Every annotation's score, recomputed from one pass over the finished answer."""
-    scored = 0
-    for asked, result in zip(questions(beams), decode(checkpoint, questions(beams)), strict=True):
-        logprobs = reference.teacher_forced_rows(checkpoint, asked, result.tokens)
-        rows = torch.arange(len(result.tokens))[:, None]
-        sure = certainties(logprobs, rows, torch.tensor(result.tokens)[:, None], checkpoint.locations)[:, 0]
-        tokens = [checkpoint.vocabulary[token] for token in result.tokens]
-        again = read(asked.task, tokens, asked.image.size, sure.tolist()).annotations
-        assert [a.score for a in result.annotations] == pytest.approx([a.score for a in again], abs=1e-4)
-        scored += len(again)
-    assert scored
-
-
 def test_certainty_is_the_probability_of_nearly_the_same_place() -> None:
     generator = torch.Generator().manual_seed(5)
     logprobs = torch.randn(3, 1100, generator=generator).mul(3).log_softmax(-1)
@@ -144,19 +74,6 @@ def test_the_tests_would_notice(tiny: Checkpoint) -> None:
     assert [r.tokens for r in decode(free, questions(1))] != [r.tokens for r in results]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_arrivals_at_any_step_change_nothing(checkpoint: Checkpoint, seed: int) -> None:
-    """Greedy and beams of several widths in one batch, each entering at its own moment, some leaving early."""
-    draw = random.Random(seed)
-    asked = [replace(q, num_beams=draw.choice((1, 1, 2, 3))) for q in questions(1)]
-    arrivals = [draw.randrange(30) for _ in asked]
-    results = run(Runner(checkpoint, len(asked), FeatureCache(1 << 20)), sequences_of(checkpoint, asked), arrivals)
-    for request, result in zip(asked, results, strict=True):
-        assert result.tokens == reference.generate(checkpoint, request), (request.task.token, request.num_beams)
-        forced = reference.teacher_forced(checkpoint, request, result.tokens)
-        assert result.logprobs == pytest.approx(forced, abs=1e-4)
-
-
 @pytest.mark.parametrize("beams", [1, 3])
 def test_rows_that_leave_change_nothing_for_the_rest(tiny: Checkpoint, beams: int) -> None:
     asked = [q for q in questions(beams) if (q.max_new_tokens or 0) > 8]
@@ -177,20 +94,6 @@ def test_rows_that_leave_change_nothing_for_the_rest(tiny: Checkpoint, beams: in
         for i, sequence in enumerate(sequences):
             if i % 2:
                 assert [said.token for said in sequence.search.settled] == whole[i]
-
-
-@pytest.mark.parametrize("drafts", [1, 4])
-def test_drafts_change_nothing(checkpoint: Checkpoint, drafts: int) -> None:
-    token = "<CAPTION_TO_PHRASE_GROUNDING>"
-    asked = [
-        reference.request(token, picture(i), beams=1, limit=limit) for i, limit in enumerate((40, 1, 9, 2, 96, 17))
-    ]
-    asked += questions(1)[:4]
-    alone = [reference.generate(checkpoint, request) for request in asked]
-    results = run(
-        Runner(checkpoint, len(asked), FeatureCache(0)), sequences_of(checkpoint, asked, drafts), [i % 3 for i in range(len(asked))]
-    )
-    assert [r.tokens for r in results] == alone
 
 
 def test_ids_that_stand_for_nothing_never_come_out(tiny: Checkpoint) -> None:
