@@ -14,6 +14,7 @@ from server.engine.beams import Search
 from server.engine.candidates import NONE, Chooser
 from server.engine.constraint import Automaton, State
 from server.engine.drafts import draft
+from server.engine.graphs import Graphs
 from server.engine.linear import Share
 from server.engine.model import Florence2
 from server.engine.slots import Slots, Span
@@ -75,6 +76,7 @@ class Decoder:
     def __init__(self, model: Florence2, chooser: Chooser, capacity: int) -> None:
         """`capacity`: slots a pool has, and so the most members at once."""
         self.model, self.chooser, self.capacity = model, chooser, capacity
+        self.graphs = Graphs(model) if model.device.type == "cuda" else None
         self._pools: dict[Kind, Pool] = {}
         self.steps = 0
 
@@ -129,7 +131,10 @@ class Decoder:
                 tokens += [*member.search.tokens, *guess, *filler]
                 adapters += [member.adapter] * len(positions[-1])
             parts.append((pool.slots.span(0, positions, like), tokens))
-        logits = self._say(parts, adapters, like.device)
+        if self.graphs and not any(adapters):
+            logits = torch.cat([self.graphs.say(span, tokens) for span, tokens in parts])
+        else:
+            logits = self._say(parts, adapters, like.device)
         self.steps += 1
         for pool, guesses, own in zip(pools, drafted, logits.split([span.rows for span, _ in parts]), strict=True):
             if not pool.drafts:
