@@ -12,7 +12,7 @@ from server.engine import checkpoint as checkpoints
 from server.engine.checkpoint import Checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib leaves helpers beside the tests unfound
-from tiny import MIXED, save, tiny_model
+from tiny import MIXED, base_model, save, tiny_model
 
 logging.disable_progress_bar()
 
@@ -36,10 +36,11 @@ def tiny(tiny_folder: Path) -> Checkpoint:
     return checkpoints.load(str(tiny_folder))
 
 
-@pytest.fixture(scope="session", params=[MIXED, 2, 16, 0, "seedling"])
+@pytest.fixture(scope="session", params=[MIXED, 2, 16, 0, "base", "seedling"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """Checkpoints whose answers are held against transformers': random ones by seed, and the seedling itself."""
+    """Checkpoints whose answers are held against transformers': random ones by seed, one as wide
+    as Florence-2-base, and the seedling itself."""
     if request.param == "seedling":
         return checkpoints.load("seedling")
     folder = tmp_path_factory.mktemp("checkpoints") / str(request.param)
-    return checkpoints.load(str(save(folder, tiny_model(request.param))))
+    return checkpoints.load(str(save(folder, base_model() if request.param == "base" else tiny_model(request.param))))

@@ -1,4 +1,4 @@
-"""The rules of decoding, each as transformers' `generate` has it, in batches that requests leave. See test_exactness."""
+"""The rules of decoding, each as transformers' `generate` has it, in batches that requests leave."""
 
 from collections.abc import Sequence as Many
 from dataclasses import replace

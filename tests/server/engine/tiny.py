@@ -15,6 +15,7 @@ from prompts.tasks import ADDED_TOKENS
 from prompts.vocabulary import byte_alphabet
 
 MIXED = 13  # a seed whose answers end at all lengths
+BASE = 1  # such a seed for the words of `base_model`
 SIDE = 64  # pixels; a grid of 2 × 2
 PUBLISHED = {
     "num_beams": 3,
@@ -78,6 +79,30 @@ def tiny_config(vocab_size: int, image_token: int) -> Florence2Config:
         pad_token_id=1,
         eos_token_id=2,
     )
+
+
+def base_model() -> Florence2ForConditionalGeneration:
+    """Florence-2-base in every width, with two layers on each side of BART, a DaViT of one block a stage, and the tiny
+    tokenizer's words."""
+    tokenizer = tiny_tokenizer()
+    config = tiny_config(tokenizer.get_vocab_size(), tokenizer.token_to_id("<image>"))
+    text, vision = config.text_config, config.vision_config
+    text.d_model, text.encoder_ffn_dim, text.decoder_ffn_dim = 768, 3072, 3072
+    text.encoder_attention_heads = text.decoder_attention_heads = 12
+    vision.embed_dim, vision.projection_dim, vision.window_size = [128, 256, 512, 1024], 768, 12
+    vision.num_heads = vision.num_groups = [4, 8, 16, 32]
+    torch.manual_seed(0)
+    model = Florence2ForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
+    table = model.model.language_model.shared.weight
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "norm" not in name and value.dim() > 1:
+                value.normal_(std=1.4 / value[0].numel() ** 0.5 if value is not table else 0.5)
+        torch.manual_seed(BASE)
+        table.copy_(torch.randn(table.shape) * 0.1)
+        table[2] *= 2
+    model.generation_config = GenerationConfig(**PUBLISHED)
+    return model
 
 
 def tiny_model(seed: int = MIXED, vocab_size: int | None = None) -> Florence2ForConditionalGeneration:
