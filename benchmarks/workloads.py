@@ -1,5 +1,6 @@
 """What is asked: drawn scenes that the seedling never saw, and questions about them."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,19 @@ def every_task(count: int, beams: int = 1) -> list[Request]:
         requests += [
             Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=beams) for q in asked
         ]
+    return requests
+
+
+def new_pictures(count: int, first: int = 0) -> list[Request]:
+    """A picture each that no other call with another range has, the tasks in turn."""
+    requests: list[Request] = []
+    tasks = itertools.cycle(TASKS)
+    for i, scene in enumerate(scenes(count, first)):
+        question = None
+        while question is None:  # not every task can be asked of every scene
+            question = questions.ask(scene, next(tasks), np.random.default_rng((SEED + first + i, 5)))
+        q = question
+        requests.append(Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=1))
     return requests
 
 
