@@ -4,8 +4,8 @@
 its own `max_new_tokens`. Every request has a picture of its own, and neither side keeps anything of another round.
 
 transformers runs one at a time (on the first `--alone` requests: its time there is a sum, so that a part tells the
-whole), and batched and padded, where the longest answer ends the batch: in the order of arrival; and sorted by the
-answers' lengths, which no server knows beforehand, as the best that batches of whole requests could do.
+whole), and all in one padded batch, which its longest answer ends. With `--sorted N` also in batches of N sorted by the
+answers' lengths, which no server knows beforehand: the best that batches of whole requests could do.
 """
 
 import tempfile
@@ -28,25 +28,29 @@ LENGTHS = (5, 15, 60, 300)
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def compare(folder: Path, dtype: str, beams: int, count: int, alone: int, batch: int) -> list[Row]:
+def compare(folder: Path, dtype: str, beams: int, count: int, alone: int, by_length: int) -> list[Row]:
     """Seconds a request of all sides, in one type and search."""
     kind = TYPES[dtype]
     checkpoint = apart(lambda: checkpoints.load(str(folder), dtype=kind))
     images = [scene.image for scene in scenes(count)]
     requests = forced(images, [LENGTHS[i % len(LENGTHS)] for i in range(count)], beams)
     theirs = Transformers(checkpoint, kind)
-    apart(lambda: theirs.tune(images[:1]))
+    unseen = forced([scenes(1, first=900)[0].image], [3], beams)  # to warm up with
+    apart(lambda: theirs.tune([unseen[0].image]))
+    apart(lambda: theirs.answer(unseen))
     sides = {
         "transformers, one at a time": lambda: theirs.one_at_a_time(requests[:alone]),
-        f"transformers, batches of {batch}": lambda: theirs.batched(requests, batch),
-        "transformers, the same sorted by length": lambda: theirs.batched(requests, batch, lambda r: r.max_new_tokens),
+        f"transformers, one batch of {count}": lambda: theirs.answer(requests),
     }
+    if by_length:
+        name = f"transformers, batches of {by_length}, sorted by length"
+        sides[name] = lambda: theirs.batched(requests, by_length, lambda r: r.max_new_tokens)
     took, answers = {}, {}
     for name, side in sides.items():
         taken, answers[name] = timed(side)
         took[name] = taken / len(answers[name])
     with Engine(checkpoint, max_batch=16) as engine:
-        together(engine, forced([scenes(1, 900)[0].image], [3], beams))  # a warm-up, on a picture of its own
+        together(engine, unseen)
         taken, answers["florist"] = timed(lambda: together(engine, requests))
         took["florist"] = taken / count
     floor = Floor.of(checkpoint.model.config, base.SIDE, checkpoint.image_tokens + 13, kind, measure(kind))
@@ -66,14 +70,17 @@ def main(
     beams: Annotated[list[int], typer.Option(help="Beams.")] = [1, 3],  # noqa: B006
     count: Annotated[int, typer.Option(min=4, help="Requests, a picture each.")] = 8,
     alone: Annotated[int, typer.Option(min=1, help="Of them, those that transformers answers one at a time.")] = 4,
-    batch: Annotated[int, typer.Option(min=1, help="transformers' batches.")] = 4,
+    by_length: Annotated[int, typer.Option("--sorted", help="Batches sorted by length, of so many.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
     """Prints seconds a request of all sides, their ratio, and the share of the floor that each reaches."""
     with tempfile.TemporaryDirectory() as folder:
         base.save(Path(folder))
         rows = [
-            row for kind in dtype for width in beams for row in compare(Path(folder), kind, width, count, alone, batch)
+            row
+            for kind in dtype
+            for width in beams
+            for row in compare(Path(folder), kind, width, count, alone, by_length)
         ]
     lengths = ", ".join(map(str, LENGTHS))
     show(f"Florence-2-base's shape, offline: {count} requests, answers of {lengths} tokens", rows, out)
