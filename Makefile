@@ -60,8 +60,12 @@ seedling: .venv/dev  ## Teaches the seedling from scratch (hours on two cores); 
 seedling-report: .venv/dev  ## What the committed seedling can do on unseen scenes.
 	$(BIN)/python -m finetune.report
 
-bench: .venv/dev  ## The engine against transformers, both sides in one run.
-	$(BIN)/python -m benchmarks.prompts
+.venv/bench: .venv/dev
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	touch $@
+
+bench: .venv/bench  ## Every figure of speed, both sides in one run, into docs/ and the README; BENCH=http runs that one.
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## Removes the environment and what the demo made.
 	rm -rf .venv demo
