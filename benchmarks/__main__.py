@@ -24,6 +24,7 @@ KEPT = ROOT / "docs" / "bench.json"
 # What runs under which name: a file of this folder and its options.
 PLAN = {
     "vision": "vision",
+    "exports": "exports",
     "mixed-bf16": "mixed --dtype bfloat16 --beams 1 --sorted 4",
     "mixed-bf16-beams": "mixed --dtype bfloat16 --beams 3",
     "mixed-fp32": "mixed --dtype float32 --beams 1",
