@@ -1,12 +1,16 @@
 """The seedling over HTTP at saturation: `florist serve` in a process of its own, against the bare engine.
 
 `python -m benchmarks.http`. Clients in a process of their own ask in closed loops: each sends its next request when the
-answer to its last is there. A request begins as the bytes of a PNG on every side, and every picture is new, so that no
-cache helps. transformers answers one at a time, and behind LitServe (`pip install litserve`), which batches what waits.
+answer to its last is there. A request begins as the bytes of a PNG on every side, and every picture is new, so that
+nothing is kept from one request to the next. First one question a picture: transformers answers one at a time, and
+behind LitServe (`pip install litserve`), which batches what waits. Then all tasks of a picture in one request, as
+labeling asks: transformers one at a time, and sharing what it sees of the picture as the server does.
 Client, server and model share this machine's cores: on two of them the client's work is the server's loss.
 """
 
 import io
+import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -17,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,47 +34,62 @@ from PIL import Image
 from benchmarks.baselines import Transformers
 from benchmarks.machine import apart, timed
 from benchmarks.results import Row, show
-from benchmarks.workloads import new_pictures
+from benchmarks.workloads import every_task, new_pictures, together
+from prompts.tasks import TASKS
 from server.engine import checkpoint as checkpoints
+from server.engine.checkpoint import Checkpoint
 from server.engine.engine import Engine
 from server.engine.request import Request
 
 ROOT = Path(__file__).parents[1]
 BOUNDARY = "florist-benchmark"
 PATIENCE = 120.0  # seconds for a server to be ready
+ALONE = "transformers, one at a time"
 ENGINE = "florist's engine alone"
-Asked = tuple[bytes, Request]
 
 
-def asked(count: int, first: int) -> list[Asked]:
-    """A new picture each, as PNG and as a request, the tasks in turn."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A picture's file, and what is asked about it in one request."""
+
+    file: bytes
+    questions: Sequence[Request]
+
+    def decoded(self) -> list[Request]:
+        """The questions with the picture read anew."""
+        image = Image.open(io.BytesIO(self.file)).convert("RGB")
+        return [replace(question, image=image) for question in self.questions]
+
+
+def asked(requests: Sequence[Request]) -> list[Asked]:
+    """Neighbours that share a picture are asked together."""
     found: list[Asked] = []
-    for request in new_pictures(count, first):
-        file = io.BytesIO()
-        request.image.save(file, "PNG", compress_level=1)
-        found.append((file.getvalue(), request))
+    for _, own in itertools.groupby(requests, key=lambda request: id(request.image)):
+        questions, file = list(own), io.BytesIO()
+        questions[0].image.save(file, "PNG", compress_level=1)
+        found.append(Asked(file.getvalue(), questions))
     return found
-
-
-def decoded(one: Asked) -> Request:
-    """The request with its picture read anew."""
-    file, r = one
-    image = Image.open(io.BytesIO(file)).convert("RGB")
-    return Request(image, r.task, r.text, r.region, max_new_tokens=r.max_new_tokens, num_beams=r.num_beams)
 
 
 def form(one: Asked) -> bytes:
     """The body of POST /v1/prompt."""
-    file, r = one
-    fields = {"task": r.task.token, "max_new_tokens": str(r.max_new_tokens), "num_beams": str(r.num_beams)}
-    fields |= {"text": r.text} if r.text else {}
-    fields |= {"region": ",".join(map(str, r.region))} if r.region else {}
+    prompts = [
+        {"task": r.task.token}
+        | ({"text": r.text} if r.text else {})
+        | ({"region": list(map(float, r.region))} if r.region else {})
+        for r in one.questions
+    ]
+    fields = {"max_new_tokens": str(one.questions[0].max_new_tokens), "num_beams": str(one.questions[0].num_beams)}
+    if len(prompts) > 1:
+        fields["prompts"] = json.dumps(prompts)
+    else:
+        fields |= {k: v if isinstance(v, str) else ",".join(map(str, v)) for k, v in prompts[0].items()}
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
     ]
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n'
-    parts.append(head.encode() + b"Content-Type: image/png\r\n\r\n" + file + f"\r\n--{BOUNDARY}--\r\n".encode())
+    parts.append(head.encode() + b"Content-Type: image/png\r\n\r\n" + one.file + f"\r\n--{BOUNDARY}--\r\n".encode())
     return b"".join(parts)
 
 
@@ -150,7 +170,7 @@ def bare(engine: Engine, work: Sequence[Asked], clients: int) -> None:
                 one = next(rest, None)
             if one is None:
                 return
-            engine.submit(decoded(one)).wait()
+            together(engine, one.decoded())
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
@@ -159,43 +179,80 @@ def bare(engine: Engine, work: Sequence[Asked], clients: int) -> None:
         thread.join()
 
 
+@dataclass
+class Saturation:
+    """Both workloads on one model; rates are prompts a second."""
+
+    checkpoint: Checkpoint
+    theirs: Transformers
+    clients: int
+
+    def served(self, work: Sequence[Asked], warm: Sequence[Asked]) -> dict[str, float]:
+        """By the engine in this process, and by `florist serve`."""
+        prompts = sum(len(one.questions) for one in work)
+        with Engine(self.checkpoint) as engine:
+            bare(engine, warm, self.clients)
+            took, _ = timed(lambda: bare(engine, work, self.clients))
+        serve = [sys.executable, "-m", "server.cli", "serve", "--device", "cpu", "--log-level", "error", "--port"]
+        with process(lambda port: [*serve, str(port)], "/readyz") as port:
+            over = self._clocked(work, warm, port, "/v1/prompt")
+        return {ENGINE: prompts / took, "florist serve": prompts / over}
+
+    def behind_litserve(self, work: Sequence[Asked], warm: Sequence[Asked]) -> dict[str, float]:
+        """Empty where LitServe is not installed."""
+        if not find_spec("litserve"):
+            return {}
+        command = [sys.executable, "-m", "benchmarks.litserving"]
+        with process(lambda port: [*command, str(port)], "/health") as port:
+            took = self._clocked(work, warm, port, "/predict")
+        return {"transformers behind LitServe, batches of 16": len(work) / took}
+
+    def alone(self, work: Sequence[Asked]) -> dict[str, float]:
+        """One prompt at a time."""
+        prompts = sum(len(one.questions) for one in work)
+        took, _ = timed(lambda: [self.theirs.one_at_a_time(one.decoded()) for one in work])
+        return {ALONE: prompts / took}
+
+    def sharing(self, work: Sequence[Asked]) -> dict[str, float]:
+        """The prompts of a picture, one at a time and in one batch, over one look at it."""
+        prompts = sum(len(one.questions) for one in work)
+        each, _ = timed(lambda: [self.theirs.one_at_a_time_sharing(one.decoded()) for one in work])
+        batch, _ = timed(lambda: [self.theirs.batched(one.decoded(), len(one.questions), share=True) for one in work])
+        return {f"{ALONE}, sharing the picture": prompts / each, "transformers, a batch a picture": prompts / batch}
+
+    def _clocked(self, work: Sequence[Asked], warm: Sequence[Asked], port: int, path: str) -> float:
+        from_elsewhere([form(one) for one in warm], self.clients, port, path)
+        return from_elsewhere([form(one) for one in work], self.clients, port, path)
+
+
+def rows(work: str, rates: dict[str, float]) -> list[Row]:
+    """Prompts a second, the first side as the baseline."""
+    own = {"florist serve": f"{rates['florist serve'] / rates[ENGINE]:.0%} of the engine alone"}
+    return [Row(work, name, r, "prompts/s", r / rates[ALONE], None, own.get(name, "")) for name, r in rates.items()]
+
+
 def main(
-    count: Annotated[int, typer.Option(min=16, help="Requests.")] = 400,
-    alone: Annotated[int, typer.Option(min=1, help="Of them, those that transformers answers one at a time.")] = 60,
+    count: Annotated[int, typer.Option(min=16, help="Requests of one prompt.")] = 400,
+    pictures: Annotated[int, typer.Option(min=8, help="Requests of all tasks.")] = 32,
+    alone: Annotated[int, typer.Option(min=1, help="Prompts of either that transformers answers one at a time.")] = 60,
     clients: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 32,
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
-    """Prints requests a second of all sides."""
-    work, warm = asked(count, 0), asked(32, 5000)
-    bodies, warming = [form(one) for one in work], [form(one) for one in warm]
+    """Prints prompts a second of all sides."""
+    single, warm = asked(new_pictures(count)), asked(new_pictures(32, first=5000))
+    whole, warm_whole = asked(every_task(pictures)), asked(every_task(4, first=5000))
     checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
     theirs = Transformers(checkpoint, torch.float32)
-    apart(lambda: theirs.tune([decoded(one).image for one in warm[:1]]))
-    apart(lambda: theirs.one_at_a_time([decoded(one) for one in warm[:8]]))
-    took, _ = timed(lambda: [theirs.answer([decoded(one)]) for one in work[:alone]])
-    rates, notes = {"transformers, one at a time": alone / took}, {}
-    if find_spec("litserve"):
-        command = [sys.executable, "-m", "benchmarks.litserving"]
-        with process(lambda port: [*command, str(port)], "/health") as port:
-            part = bodies[: count // 4]
-            from_elsewhere(warming, clients, port, "/predict")
-            name = "transformers behind LitServe, batches of 16"
-            rates[name] = len(part) / from_elsewhere(part, clients, port, "/predict")
-    with Engine(checkpoint, max_batch=16) as engine:
-        bare(engine, warm, clients)
-        took, _ = timed(lambda: bare(engine, work, clients))
-        rates[ENGINE] = count / took
-    serve = [sys.executable, "-m", "server.cli", "serve", "--device", "cpu", "--log-level", "error", "--port"]
-    with process(lambda port: [*serve, str(port)], "/readyz") as port:
-        from_elsewhere(warming, clients, port, "/v1/prompt")
-        rates["florist serve"] = count / from_elsewhere(bodies, clients, port, "/v1/prompt")
-    notes["florist serve"] = f"{rates['florist serve'] / rates[ENGINE]:.0%} of the engine alone"
-    first = rates["transformers, one at a time"]
-    title = f"seedling, fp32, greedy, a new picture each, {clients} clients"
-    rows = [
-        Row(title, name, rate, "requests/s", rate / first, None, notes.get(name, "")) for name, rate in rates.items()
-    ]
-    show("The seedling over HTTP at saturation; client, server and model share the cores", rows, out)
+    apart(lambda: theirs.tune([one.decoded()[0].image for one in warm[:1]]))
+    apart(lambda: theirs.one_at_a_time([question for one in warm[:8] for question in one.decoded()]))
+    one = Saturation(checkpoint, theirs, clients)
+    rates = one.alone(single[:alone]) | one.behind_litserve(single[: count // 4], warm) | one.served(single, warm)
+    found = rows(f"seedling, fp32, greedy, a new picture each, {clients} clients", rates)
+    many = Saturation(checkpoint, theirs, clients=4)
+    part = whole[: max(1, alone // len(TASKS))]
+    rates = many.alone(part) | many.sharing(part) | many.served(whole, warm_whole)
+    found += rows("seedling, fp32, greedy, all tasks of a new picture in one request, 4 clients", rates)
+    show("The seedling over HTTP at saturation; client, server and model share the cores", found, out)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ def scenes(count: int, first: int = 0) -> list[Scene]:
     return [draw(SEED + first + i) for i in range(count)]
 
 
-def every_task(count: int, beams: int = 1) -> list[Request]:
+def every_task(count: int, beams: int = 1, first: int = 0) -> list[Request]:
     """All tasks that a scene can be asked, for each of `count` scenes."""
     requests = []
-    for i, scene in enumerate(scenes(count)):
-        rng = np.random.default_rng((SEED + i, 3))
+    for i, scene in enumerate(scenes(count, first)):
+        rng = np.random.default_rng((SEED + first + i, 3))
         asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
         requests += [
             Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=beams) for q in asked
