@@ -90,7 +90,7 @@ def beside_a_job(engine: Engine, requests: Sequence[Request], rate: float, capac
 
 
 def main(
-    count: Annotated[int, typer.Option(min=20, help="Requests at each rate.")] = 300,
+    count: Annotated[int, typer.Option(min=20, help="Requests at each rate.")] = 200,
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
     """Prints p50 and p99 at each rate."""
