@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from benchmarks.page import HEADLINES, Section
 
@@ -27,14 +28,14 @@ def _ratios(axes: Axes, sections: Mapping[str, Section]) -> None:
         for offset, (name, row) in enumerate(zip(COLOURS, rows, strict=True)):
             if row is None or row.ratio is None:
                 continue
-            label = name if place == 0 or (place == 2 and offset == 1) else None
-            bars = axes.barh(place + 0.27 * (offset - 1), row.ratio, 0.25, color=COLOURS[name], label=label)
+            bars = axes.barh(place + 0.27 * (offset - 1), row.ratio, 0.25, color=COLOURS[name])
             axes.bar_label(bars, fmt="%.1f×", padding=3, fontsize=8)
     axes.set_yticks(range(len(found)), [title for title, _ in found])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("times as fast as transformers one at a time")
-    axes.legend(loc="lower right", frameon=False)
+    patches = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
+    axes.legend(handles=patches, loc="lower left", bbox_to_anchor=(-0.5, 1.0), ncols=3, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -48,8 +49,9 @@ def _latencies(axes: Axes, sections: Mapping[str, Section]) -> None:
         ]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=COLOURS["florist"], label=f"p{percentile}")
-    axes.set_xlabel("load, % of capacity (seedling, Poisson arrivals)")
-    axes.set_ylabel("ms from the scheduled arrival to the answer")
+    axes.set_xlabel("load, % of capacity")
+    axes.set_ylabel("ms from scheduled arrival to answer")
+    axes.set_title("seedling, Poisson arrivals", fontsize=10)
     axes.set_ylim(bottom=0)
     if rows:
         axes.legend(frameon=False)
