@@ -23,6 +23,7 @@ from server.engine.request import Request
 
 CACHE = 16 << 20  # bytes of features: some 150 pictures
 SAMPLES = 40
+PROMPTS = 4  # a picture, one after the other
 
 
 def resident() -> float:
@@ -33,7 +34,7 @@ def resident() -> float:
 
 def main(
     count: Annotated[int, typer.Option(min=400, help="Requests.")] = 10_000,
-    pictures: Annotated[int, typer.Option(min=1, help="Different pictures, in turn.")] = 300,
+    pictures: Annotated[int, typer.Option(min=1, help="Different pictures, in turn, four prompts each.")] = 300,
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
     """Prints memory after the first tenth, at the end, and its growth over the second half."""
@@ -46,7 +47,7 @@ def main(
         under_way: deque[Handle] = deque()
         for i in range(count):
             request = Request(
-                images[i % pictures],
+                images[i // PROMPTS % pictures],
                 tasks[i % len(tasks)],
                 max_new_tokens=2 + i % 9,
                 num_beams=3 if i % 4 == 0 else 1,
