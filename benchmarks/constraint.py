@@ -28,6 +28,7 @@ from server.engine.engine import Engine
 from server.engine.request import Request, Result
 
 NAMING = ("<OD>", "<REGION_TO_CATEGORY>")  # whose labels are categories
+LISTED = (*CATEGORIES, "word")  # what the seedling was taught to name; a region may hold printed words
 FORMED = [token for token, task in TASKS.items() if task.gives is not Gives.TEXT or token in NAMING]
 
 
@@ -69,7 +70,7 @@ def answered(engine: Engine, requests: Sequence[Request]) -> Marks:
 
 def constrained(request: Request) -> Request:
     """The same with its form kept, and its labels from the list where it names things."""
-    labels = tuple(CATEGORIES) if request.task.token in NAMING else None
+    labels = LISTED if request.task.token in NAMING else None
     return replace(request, constrain=Constrain(labels=labels))
 
 
@@ -107,7 +108,7 @@ def main(
             answered(engine, warm)
         sides = {"free": answered(engine, free), "constrained": answered(engine, bound)}
     work = f"seedling, {scenes} unseen scenes, {len(asks)} questions"
-    known, rows = set(CATEGORIES), []
+    known, rows = set(LISTED), []
     for name, marks in sides.items():
         rows.append(
             Row(f"{work}: what it costs", name, marks.ms, "ms a token in the decoder", sides["free"].ms / marks.ms)
