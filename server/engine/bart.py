@@ -61,8 +61,9 @@ class SelfAttention(Block):
         for span, part in zip(spans, parts, strict=True):
             own = part.view(span.count, span.queries, 3, self.heads, -1)
             k, v = span.remember(layer, own[:, :, 1], own[:, :, 2])
-            look = F.scaled_dot_product_attention(own[:, :, 0].transpose(1, 2), k, v, attn_mask=span.mask)
-            seen.append(look.transpose(1, 2).reshape(span.rows, -1))
+            q = own[:, :, 0].transpose(1, 2).to(k.dtype)
+            look = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask)
+            seen.append(look.transpose(1, 2).reshape(span.rows, -1).to(x.dtype))
         return self.add(x, self.out(seen[0] if len(seen) == 1 else torch.cat(seen), shares))
 
 
@@ -82,10 +83,10 @@ class CrossAttention(Block):
         seen = []
         parts = self.q(x, shares).split([span.rows for span in spans])
         for span, part in zip(spans, parts, strict=True):
-            q = part.view(span.count, span.queries, self.heads, -1).transpose(1, 2)
             k, v = span.source(layer)
+            q = part.view(span.count, span.queries, self.heads, -1).transpose(1, 2).to(k.dtype)
             look = F.scaled_dot_product_attention(q, k, v, attn_mask=span.source_mask)
-            seen.append(look.transpose(1, 2).reshape(span.rows, -1))
+            seen.append(look.transpose(1, 2).reshape(span.rows, -1).to(x.dtype))
         return self.add(x, self.out(seen[0] if len(seen) == 1 else torch.cat(seen), shares))
 
 

@@ -99,7 +99,7 @@ class Decoder:
         prefix = [config.decoder_start_token_id]
         if config.forced_bos_token_id is not None:
             prefix.append(config.forced_bos_token_id)
-        span = pool.slots.span(first, [list(range(len(prefix)))] * len(members), states)
+        span = pool.slots.span(first, [list(range(len(prefix)))] * len(members))
         shares = shares_of((m.adapter for m in members), states.device)
         self.model.text.decoder.read(states, span, shares)
         logits = self._say([(span, prefix * len(members))], [m.adapter for m in members for _ in prefix], states.device)
@@ -120,7 +120,6 @@ class Decoder:
         parts: list[tuple[Span, list[int]]] = []
         adapters: list[str | None] = []
         drafted: list[list[list[int]]] = []
-        like = self.model.text.table
         for pool in pools:
             guesses = [draft(m.prompt, m.said, pool.drafts) if pool.drafts else [] for m in pool.members]
             drafted.append(guesses)
@@ -130,11 +129,11 @@ class Decoder:
                 positions.append([at] * pool.width if not pool.drafts else list(range(at, at + pool.drafts + 1)))
                 tokens += [*member.search.tokens, *guess, *filler]
                 adapters += [member.adapter] * len(positions[-1])
-            parts.append((pool.slots.span(0, positions, like), tokens))
+            parts.append((pool.slots.span(0, positions), tokens))
         if self.graphs and not any(adapters):
             logits = torch.cat([self.graphs.say(span, tokens) for span, tokens in parts])
         else:
-            logits = self._say(parts, adapters, like.device)
+            logits = self._say(parts, adapters, self.model.device)
         self.steps += 1
         for pool, guesses, own in zip(pools, drafted, logits.split([span.rows for span, _ in parts]), strict=True):
             if not pool.drafts:

@@ -232,10 +232,13 @@ class Engine:
 
     def _cancel(self, handle: Handle) -> None:
         """A waiting request ends here and now; a running one at its worker's next turn."""
+        work = handle._work
+        if work is None:  # it has ended
+            return
         with self._ready:
-            waited = self._scheduler.remove(handle._work)
+            waited = self._scheduler.remove(work)
         if waited:
-            handle._work.give_up()
+            work.give_up()
 
     def _ended(self, sequence: Sequence, how: str) -> None:
         if sequence.adapter:

@@ -29,7 +29,7 @@ class Step:
 
     def __init__(self, model: Florence2, span: Span, count: int, places: int, sources: int) -> None:
         """`span`: any of the slots whose steps these are; `count`, `places`, `sources`: the bucket's sizes."""
-        slots, like = span.slots, model.text.table
+        slots, like = span.slots, span.slots.k[0]
         self.tokens = torch.zeros(count * span.queries, dtype=torch.long, device=like.device)
         self.mask = like.new_zeros(count, 1, span.queries, places * slots.width)
         self.source_mask = like.new_zeros(count, 1, 1, sources)

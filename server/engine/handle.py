@@ -30,7 +30,7 @@ class Handle:
         self._over = False
         self._wakers: list[Callable[[], None]] = []
         self.cancelled = False
-        self._work: Any = None  # the engine's own record of the request
+        self._work: Any = None  # the engine's own record of the request, until it ends
 
     def wait(self, timeout: float | None = None) -> Result:
         """The result, for callers without an event loop. Raises TimeoutError after `timeout` seconds."""
@@ -111,6 +111,7 @@ class Handle:
     def _end(self) -> bool:
         with self._lock:
             first, self._over = not self._over, True
+            self._work = None  # it knows this handle: a circle, whose picture would lie about until it is collected
             return first
 
     def _wake(self) -> None:

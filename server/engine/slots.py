@@ -43,8 +43,8 @@ class Span:
         [count, heads, reach, d] each."""
         keys, values = (kept[layer][self.first : self.first + self.count] for kept in (self.slots.k, self.slots.v))
         places = torch.arange(self.count, device=k.device)[:, None]
-        keys[places, :, self.columns] = k
-        values[places, :, self.columns] = v
+        keys[places, :, self.columns] = k.to(keys.dtype)
+        values[places, :, self.columns] = v.to(values.dtype)
         return keys[:, :, : self.reach], values[:, :, : self.reach]
 
     def learn(self, layer: int, k: Tensor, v: Tensor) -> None:
@@ -117,13 +117,11 @@ class Slots:
         own = self.ancestors[slots]
         self.ancestors[slots] = own.gather(1, parents[:, :, None].expand_as(own))
 
-    def span(self, first: int, positions: Sequence[Sequence[int]], like: Tensor) -> Span:
+    def span(self, first: int, positions: Sequence[Sequence[int]]) -> Span:
         """The slots from `first` on, with the positions of each one's newest tokens: one for each beam, all at the same
-        position, or in a slot of one beam several in a row (the first beam's, when the beams are still alike).
-
-        `like`: a tensor of the model's type and device.
-        """
+        position, or in a slot of one beam several in a row (the first beam's, when the beams are still alike)."""
         count, queries = len(positions), len(positions[0])
+        like = self.k[0]
         device = like.device
         together = self.width > 1 and not (queries == self.width and len(set(positions[0])) == 1)
         beams = [0] * queries if together or self.width == 1 else list(range(self.width))

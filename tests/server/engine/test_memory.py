@@ -3,6 +3,7 @@
 import gc
 import resource
 import sys
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 
@@ -76,3 +77,20 @@ def test_memory_is_flat(tiny: Checkpoint) -> None:
         assert more <= tensors + 20
         assert larger <= size + MIB // 4
         assert peak() <= before + 24 * MIB
+
+
+def test_a_picture_is_gone_with_its_request(tiny: Checkpoint) -> None:
+    """At once: what waits for the collector of circles grows with every request under load."""
+    image = picture(0)
+    gone = weakref.ref(image)
+    gc.disable()
+    try:
+        with Engine(tiny) as engine:
+            handle = engine.submit(reference.request("<OD>", image, beams=1, limit=5))
+            handle.wait(60)
+            del image
+            engine.submit(reference.request("<OD>", picture(1), beams=1, limit=5)).wait(60)
+            assert gone() is None
+            handle.cancel()  # too late, and no error
+    finally:
+        gc.enable()
