@@ -1,0 +1,1 @@
+"""Batch labeling: pictures and a recipe in, a dataset out."""
