@@ -38,6 +38,7 @@ PLAN = {
     "constraint": "constraint",
     "drafts": "drafts",
     "precision": "precision",
+    "breakdown": "breakdown --model seedling",
     "memory": "memory",
 }
 
