@@ -11,6 +11,7 @@ from rich.table import Table
 
 from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
 from server import settings as settings_
+from server.commands import recipe as recipe_
 from server.options import with_settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(recipe_.app, name="recipe")
 console, errors = Console(), Console(stderr=True)
 
 Model = Annotated[str | None, typer.Option(envvar="FLORIST_MODEL", help="seedling, a folder, or a hub id.")]
