@@ -1,0 +1,297 @@
+"""A job at work: pictures are leased, asked about as the recipe says, many at a time, and each is written when it ends.
+
+One thread leases and writes; a thread for each picture under way reads it and follows its recipe, so that the engine's
+batches fill from all of them. Whatever ends the process, what is not written is not done, and is leased again.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from PIL import Image
+
+from server.engine.engine import Engine
+from server.engine.handle import Handle
+from server.engine.pictures import FORMATS, PictureError, decode
+from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request, Result
+from server.jobs.asks import Ask, Asking
+from server.jobs.labels import Label
+from server.jobs.sources.source import Fault, ItemError, Source
+from server.jobs.store import Answer, Done, Failure, Item, Job, JobState, Store, StoreAway, StoreError
+from server.jobs.views import Room, Views, steady
+
+Annotate = Callable[[tuple[int, int]], Asking]
+"""A recipe: the size of a picture, width × height → its questions."""
+
+LEASE = 60.0  # seconds until an owner that says nothing is taken for dead
+_PIXELS = 150_000_000  # of pictures decoded at a time
+_TURN = 0.5  # seconds after which the loop looks about if nothing happens
+_AWAY = 2.0  # seconds between two tries to reach a database that is away
+_MODEL = "model"  # the kind of failure that may not be the picture's fault
+_HOPELESS = 100  # such failures in a row, and no success: the next million pictures would fare no better
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+def answerer(engine: Engine, adapters: Iterable[str] = ()) -> str:
+    """The hash of all that answers: the model's weights, and those of the adapters that a recipe names. Raises
+    StoreError for one that is not loaded."""
+    loaded = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
+    names = sorted(set(adapters))
+    if missing := [name for name in names if name not in loaded]:
+        raise StoreError(f"the recipe needs the adapter {missing[0]}, which is not loaded")
+    if not names:
+        return engine.checkpoint.sha256
+    return hashlib.sha256(
+        "".join([engine.checkpoint.sha256, *(f"{n}\0{loaded[n]}" for n in names)]).encode()
+    ).hexdigest()
+
+
+def run(
+    store: Store,
+    job: Job,
+    engine: Engine,
+    source: Source,
+    annotate: Annotate,
+    *,
+    sole: bool = False,
+    lease: float = LEASE,
+    told: Callable[[Done | Failure], None] = lambda ended: None,
+) -> Job:
+    """Works on the job until no picture is open, or somebody pauses or cancels it: the job as it then stands.
+
+    `sole`: nobody else works on it, so that what a dead process held is free at once. `told` hears of each picture that
+    was labelled or set aside, once that is written. A database that is away is waited for. Raises StoreError where
+    nothing can be written, JobFailed where the model fails on everything, and Closed when the engine is.
+    """
+    return _Runner(store, job, engine, source, annotate, lease, told).run(sole)
+
+
+class JobFailed(Exception):  # noqa: N818
+    """The job cannot go on, for a reason that is no picture's; it can be resumed once that is mended."""
+
+
+class _Stopped(Exception):  # noqa: N818
+    """The run ends; what is in hand is given back."""
+
+
+class _Runner:
+    def __init__(
+        self, store: Store, job: Job, engine: Engine, source: Source, annotate: Annotate, lease: float,
+        told: Callable[[Done | Failure], None],
+    ) -> None:  # fmt: skip
+        self.store, self.job, self.engine, self.source, self.annotate = store, job, engine, source, annotate
+        self.told = told
+        owner = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.leases = store.leases(job, owner, lease)
+        self.window = min(2 * engine.max_batch, engine.max_waiting)
+        self.room = Room(_PIXELS)
+        self.stop = threading.Event()
+        self.adapters = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
+        self.broken = 0
+        self.lock = threading.Lock()
+        self.handles: set[Handle] = set()
+        self.asked: dict[str, Future[Answer | None]] = {}  # by picture: under way, or answered and not yet written
+
+    def run(self, sole: bool) -> Job:
+        job = self._patiently(lambda: self.store.start(self.job))
+        if sole:
+            self._patiently(lambda: self.store.reclaim(job))
+        flying: dict[Future[Done | Failure], Item] = {}
+        looked = renewed = time.monotonic()
+        with ThreadPoolExecutor(self.window, "florist-job") as pool:
+            try:
+                while job.state is JobState.RUNNING or (flying and job.state is not JobState.CANCELLED):
+                    if job.state is JobState.RUNNING and len(flying) <= 3 * self.window // 4:
+                        for item in self._patiently(lambda: self._take(len(flying))):
+                            flying[pool.submit(self._work, item)] = item
+                        if not flying and (job := self._patiently(lambda: self.store.finish(self.job))).state is (
+                            JobState.RUNNING
+                        ):
+                            self.stop.wait(_TURN)  # others hold the rest, or a failure waits for its next try
+                    ended, _ = wait(flying, _TURN, FIRST_COMPLETED)
+                    self._write([future.result() for future in ended if not future.exception()])
+                    for future in ended:
+                        del flying[future]
+                        future.result()  # raises what no picture is to blame for
+                    now = time.monotonic()
+                    if now - renewed > self.leases.seconds / 4:
+                        self._patiently(self.leases.renew)
+                        renewed = now
+                    if now - looked > _TURN:
+                        job = self._patiently(lambda: self.store.job(self.job.id))
+                        looked = now
+            finally:
+                self._drop()
+                pool.shutdown(cancel_futures=True)
+                with suppress(StoreError):
+                    self.leases.release()
+        return self.store.job(self.job.id)
+
+    def _take(self, flying: int) -> list[Item]:
+        """More pictures. One with which a process died is taken when nothing else is in hand, and alone."""
+        if items := self.leases.take(self.window - flying):
+            return items
+        suspect = None if flying else self.leases.take_suspect()
+        return [suspect] if suspect else []
+
+    def _write(self, ended: Sequence[Done | Failure]) -> None:
+        done = [one for one in ended if isinstance(one, Done)]
+        failed = [one for one in ended if isinstance(one, Failure)]
+        told: list[Done | Failure] = []
+        if done:
+            kept = self._patiently(lambda: self.leases.complete(done))
+            told += [one for one in done if one.position in kept]
+            with self.lock:
+                for one in done:
+                    self.asked.pop(one.answer.sha256, None)
+        if failed:
+            told += self._patiently(lambda: self.leases.fail(failed))
+        for ending in told:
+            self.told(ending)
+        if ended:
+            broken = [failure.reason for failure in failed if failure.kind == _MODEL]
+            self.broken = self.broken + len(broken) if len(broken) == len(ended) else 0
+            if self.broken >= _HOPELESS:
+                reason = f"the model failed {self.broken} times in a row, the last time so: {broken[-1]}"
+                self._patiently(lambda: self.store.give_up(self.job, reason))
+                raise JobFailed(reason)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """A call of the store, made again until the database is there."""
+        warned = False
+        while True:
+            try:
+                return call()
+            except StoreAway as away:
+                if not warned:
+                    logger.warning("%s; waiting for it", away)
+                warned = True
+                if self.stop.wait(_AWAY):
+                    raise
+
+    def _drop(self) -> None:
+        """Ends all that is under way."""
+        self.stop.set()
+        with self.lock:
+            handles = list(self.handles)
+        for handle in handles:
+            handle.cancel()
+
+    # In the thread of a picture
+
+    def _work(self, item: Item) -> Done | Failure:
+        """What came of one picture."""
+
+        def failed(kind: str, error: Exception, *, final: bool) -> Failure:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            return Failure(item.position, kind, reason, final, item.name, item.tries)
+
+        try:
+            return Done(item.position, self._answer(self.source[item.position].read()))
+        except (_Stopped, Closed, StoreError):
+            raise
+        except ItemError as error:
+            return failed(error.fault, error, final=error.fault is not Fault.UNREACHABLE)
+        except OSError as error:
+            return failed("unreadable", error, final=False)
+        except PictureError as error:
+            return failed(error.reason, error, final=True)
+        except InvalidRequest as error:
+            return failed("request", error, final=True)
+        except Exception as error:
+            logger.exception("%s failed", item.name)
+            return failed(_MODEL, error, final=False)
+
+    def _answer(self, data: bytes) -> Answer:
+        """What is said about a picture: asked once, however often it is in the source."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if known := self._patiently(lambda: self.store.answer(self.job, sha256)):
+            return known
+        while True:
+            with self.lock:
+                other = self.asked.get(sha256)
+                if other is None:
+                    own = self.asked[sha256] = Future()
+                    break
+            if said := other.result():
+                return said
+        answer = None
+        try:
+            answer = self._asked(sha256, data)
+            return answer
+        finally:
+            if answer is None:
+                with self.lock:
+                    del self.asked[sha256]
+            own.set_result(answer)
+
+    def _asked(self, sha256: str, data: bytes) -> Answer:
+        with self.room.hold(_pixels(data)):
+            image = decode(data, max_bytes=len(data))
+            views, asking = Views(self.engine, image), self.annotate(image.size)
+            try:
+                asks = next(asking)
+                while True:
+                    asks = asking.send(self._results(views, asks))
+            except StopIteration as end:
+                labels: list[Label] = end.value
+            finally:
+                asking.close()
+        return Answer(sha256, *image.size, tuple(map(self._signed, labels)))
+
+    def _results(self, views: Views, asks: Sequence[Ask]) -> list[Result]:
+        """The answers, in order. If one fails, so do they all."""
+        handles: list[Handle] = []
+        try:
+            for ask in asks:
+                handles.append(self._submit(views, ask))
+            results = [handle.wait() for handle in handles]
+        except Cancelled as error:
+            raise _Stopped from error
+        finally:
+            for handle in handles:
+                handle.cancel()
+            with self.lock:
+                self.handles.difference_update(handles)
+        return [replace(result, annotations=steady(result.annotations)) for result in results]
+
+    def _submit(self, views: Views, ask: Ask) -> Handle:
+        request = Request(
+            views.show(ask), ask.task, ask.text, ask.region, adapter=ask.adapter, client=f"job {self.job.id}",
+            interactive=False,
+        )  # fmt: skip
+        while not self.stop.is_set():
+            try:
+                handle = self.engine.submit(request)
+            except Overloaded as error:
+                self.stop.wait(min(error.retry_after, 0.1))
+                continue
+            with self.lock:
+                self.handles.add(handle)
+            if self.stop.is_set():
+                handle.cancel()
+            return handle
+        raise _Stopped
+
+    def _signed(self, label: Label) -> Label:
+        """The label with the hashes of what answered; a recipe knows adapters by name only."""
+        adapter = label.adapter and self.adapters.get(label.adapter, label.adapter)
+        return replace(label, model=label.model or self.engine.checkpoint.sha256, adapter=adapter)
+
+
+def _pixels(data: bytes) -> int:
+    """How many a picture's header promises; what is broken is left to `decode`."""
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        return opened.width * opened.height
+    return 0

@@ -1,0 +1,20 @@
+"""What jobs keep, in SQLite or PostgreSQL: their pictures, how far they are, and every label that was ever given."""
+
+from server.jobs.store.database import StoreAway, StoreError
+from server.jobs.store.records import Answer, Done, Failure, Item, Job, JobChanged, JobState, Progress, Wanted
+from server.jobs.store.store import Store
+
+__all__ = [
+    "Answer",
+    "Done",
+    "Failure",
+    "Item",
+    "Job",
+    "JobChanged",
+    "JobState",
+    "Progress",
+    "Store",
+    "StoreAway",
+    "StoreError",
+    "Wanted",
+]

@@ -1,0 +1,135 @@
+"""A database opened: SQLite in WAL mode, or PostgreSQL; its tables brought up to date; its errors in plain words."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+PATIENCE = 30.0  # seconds that SQLite waits for another process's transaction
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_UPGRADE = 0x666C6F72  # the advisory lock of those who bring PostgreSQL's tables up to date: one at a time
+_GONE = ("08", "57P", "40", "53300", "25006")  # connection lost, shutting down, conflict, too many clients, standby
+
+
+class StoreError(Exception):
+    """The store cannot be used; the message says what to do. What it holds is safe."""
+
+
+class StoreAway(StoreError):  # noqa: N818
+    """The database does not answer now; the same call may be made again, for none does its work twice."""
+
+
+def connect(url: str) -> sa.Engine:
+    """A database by SQLAlchemy's URL (`sqlite:///florist.db`, `postgresql://user@host/name`), its tables up to date.
+    Raises StoreError."""
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError as error:
+        raise StoreError("a database is named postgresql://user:password@host/name or sqlite:///file") from error
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        engine = sa.create_engine(parsed, connect_args={"timeout": PATIENCE})
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    elif kind == "postgresql":
+        # A network that swallows packets is noticed within half a minute, not after TCP's two hours.
+        arguments = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
+        engine = sa.create_engine(
+            parsed.set(drivername="postgresql+psycopg"), connect_args=arguments, pool_pre_ping=True, max_overflow=20
+        )
+    else:
+        raise StoreError(f"jobs are kept in SQLite or PostgreSQL, not in {kind}")
+    try:
+        with plain_errors(engine):
+            _upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def writing(engine: sa.Engine) -> sa.Engine:
+    """The same database for transactions that write: SQLite takes its lock at their start, for a reader that turns
+    writer midway is refused where another wrote meanwhile."""
+    return engine.execution_options(writes=True)
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    # With WAL, NORMAL survives kill -9 whole; a power cut may take the last moments, which are then labelled again.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Runs the migrations that the database has not seen, all or none."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    with writing(engine).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE)))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StoreError(f"{place(engine)} was written by a newer florist; update this one ({error})") from error
+
+
+def place(engine: sa.Engine) -> str:
+    """Where the database is, for people, without its password."""
+    return engine.url.database or "memory" if engine.dialect.name == "sqlite" else repr(engine.url)
+
+
+@contextmanager
+def plain_errors(engine: sa.Engine) -> Iterator[None]:
+    """Turns what the drivers raise into StoreError and StoreAway; broken constraints pass as they are."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except PoolTimeout as error:
+        raise StoreAway(f"{place(engine)} has been busy for too long") from error
+    except DBAPIError as error:
+        raise _plain(engine, error) from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"{place(engine)}: {error}") from error
+
+
+def _plain(engine: sa.Engine, error: DBAPIError) -> StoreError:
+    where, said = place(engine), str(error.orig).strip().split("\n")[0]
+    if engine.dialect.name == "sqlite":
+        code = getattr(error.orig, "sqlite_errorname", "")
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StoreAway(f"another process has been writing to {where} for {PATIENCE:.0f} s")
+        if code.startswith("SQLITE_FULL"):
+            return StoreError(_full(where))
+        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+            return StoreError(f"{where} cannot be written ({said}): see to the rights of it and of its folder")
+        if code.startswith("SQLITE_IOERR"):
+            return StoreError(f"the disk of {where} fails or is full ({said}); what was labelled is kept")
+        if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return StoreError(f"{where} is no database of florist's, or is damaged ({said})")
+        return StoreError(f"{where}: {said}")
+    state = getattr(error.orig, "sqlstate", None)
+    if state == "53100":
+        return StoreError(_full(where))
+    if error.connection_invalidated or state is None or state.startswith(_GONE):
+        return StoreAway(f"the database {where} does not answer: {said}")
+    return StoreError(f"the database {where}: {said}")
+
+
+def _full(where: str) -> str:
+    return f"the disk of {where} is full; what was labelled is kept: make room and run the same command again"

@@ -1,0 +1,259 @@
+"""Jobs kept in a database: which pictures, how far, and what was said about them. Every change is one transaction.
+
+Several processes on several machines may work on one job: each leases pictures, and only the owner of a lease can end
+it. An owner that dies is noticed when its lease runs out, and its pictures are taken again.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
+from itertools import islice
+from typing import Any, Self, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from server.jobs.labels import Labelled
+from server.jobs.store import database
+from server.jobs.store.leases import LABELS, Leases, about, clean
+from server.jobs.store.records import Answer, Failure, Job, JobChanged, JobState, Progress, Wanted
+from server.jobs.store.tables import OPEN, AnnotationsRow, ItemRow, JobRow
+
+_ANSWER = AnnotationsRow.picture, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.labels
+_PAGE = 500  # pictures read at a time
+_BATCH = 10_000  # rows inserted at a time
+
+
+class Store:
+    """Safe to use from any thread. Methods raise StoreError, and StoreAway where the same call may be made again."""
+
+    def __init__(self, url: str) -> None:
+        """Opens the database, and makes or upgrades its tables."""
+        self._engine = database.connect(url)
+        self._writer = database.writing(self._engine)
+        postgres = self._engine.dialect.name == "postgresql"
+        self.insert: Callable[..., Any] = postgresql.insert if postgres else sqlite.insert
+        # Several machines go by one clock: the database's.
+        self._database_clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double) if postgres else None
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Jobs
+
+    def begin(
+        self,
+        wanted: Wanted,
+        names: Iterable[str],
+        difference: Callable[[str, str], Sequence[str]] = lambda old, new: ["the recipe is another"],
+    ) -> Job:
+        """The output's job: a new one over pictures of these names, in this order, or the one that is there.
+        `difference`: two recipes → lines. Raises JobChanged where the one that is there began with something else."""
+        if (job := self._by_output(wanted.output)) is None:
+            try:
+                return self._create(wanted, names)
+            except IntegrityError:  # another process was faster
+                job = self._by_output(wanted.output)
+                assert job is not None
+        began, lines = job.wanted, []
+        if began.recipe_hash != wanted.recipe_hash:
+            lines += [f"recipe: {line}" for line in difference(began.recipe, wanted.recipe)]
+        if began.fingerprint != wanted.fingerprint:
+            other = f"{began.source}, now {wanted.source}" if began.source != wanted.source else f"{began.source}"
+            lines.append(f"source: {other} does not hold the same pictures as then")
+        if began.model != wanted.model:
+            lines.append(f"model and adapters: of other weights ({began.model[:12]}, now {wanted.model[:12]})")
+        if lines:
+            raise JobChanged(wanted.output, lines)
+        return job
+
+    def job(self, number: int) -> Job:
+        """Raises StoreError when there is none of this number."""
+        if (found := self._jobs(JobRow.id == number)) == []:
+            raise database.StoreError(f"there is no job {number}")
+        return found[0]
+
+    def jobs(self) -> list[Job]:
+        """All, the oldest first."""
+        return self._jobs(sa.true())
+
+    def start(self, job: Job) -> Job:
+        """Says that somebody works on it; one that is paused or has ended stays so."""
+        self._turn(job, JobState.RUNNING, (JobState.QUEUED, JobState.RUNNING))
+        return self.job(job.id)
+
+    def pause(self, job: Job) -> Job:
+        """Whoever works on it ends the pictures in hand and stops."""
+        return self._ask(job, JobState.PAUSED, (JobState.QUEUED, JobState.RUNNING), "paused")
+
+    def resume(self, job: Job) -> Job:
+        """Queued again."""
+        return self._ask(job, JobState.QUEUED, (JobState.PAUSED, JobState.FAILED), "resumed")
+
+    def cancel(self, job: Job) -> Job:
+        """For good: whoever works on it drops what is in hand. What was labelled stays."""
+        states = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.FAILED)
+        return self._ask(job, JobState.CANCELLED, states, "cancelled")
+
+    def finish(self, job: Job) -> Job:
+        """Done, if it runs and no picture is open."""
+        rest = sa.select(ItemRow.position).where(ItemRow.job_id == job.id, OPEN).exists()
+        self._turn(job, JobState.DONE, (JobState.RUNNING,), ~rest)
+        return self.job(job.id)
+
+    def give_up(self, job: Job, reason: str) -> None:
+        """Failed as a whole, not for a picture's sake."""
+        self._turn(job, JobState.FAILED, (JobState.QUEUED, JobState.RUNNING), reason=reason)
+
+    def retry(self, job: Job, kind: str | None = None) -> int:
+        """Opens the pictures that failed, or those of a kind, once more; how many. A job that was done is queued."""
+        with self.writing() as connection:
+            of_kind = sa.true() if kind is None else ItemRow.kind == kind
+            found = connection.execute(
+                sa.update(ItemRow)
+                .where(ItemRow.job_id == job.id, ItemRow.state == "failed", of_kind)
+                .values(state="waiting", tries=0, deaths=0, kind="", reason="", due=0.0)
+            )
+            if found.rowcount:
+                connection.execute(
+                    sa.update(JobRow)
+                    .where(JobRow.id == job.id, JobRow.state == JobState.DONE)
+                    .values(state=JobState.QUEUED, ended=None)
+                )
+            return found.rowcount
+
+    # Pictures
+
+    def leases(self, job: Job, owner: str, seconds: float) -> Leases:
+        """For a process that works on the job; `owner` is a name that no other has."""
+        return Leases(self, job, owner, seconds)
+
+    def reclaim(self, job: Job) -> None:
+        """Takes all owners for dead. Only for who knows that nobody else works on the job."""
+        with self.writing() as connection:
+            leased = sa.update(ItemRow).where(ItemRow.job_id == job.id, ItemRow.state == "leased")
+            connection.execute(leased.values(due=0.0))
+
+    def answer(self, job: Job, sha256: str) -> Answer | None:
+        """What the job's recipe and model said about a picture, the newest version; None where they were not asked."""
+        with self._reading() as connection:
+            said = sa.select(*_ANSWER).where(*about(job.wanted, [sha256])).order_by(AnnotationsRow.version.desc())
+            row = connection.execute(said.limit(1)).first()
+        return None if row is None else _answer(row)
+
+    def progress(self, job: Job) -> Progress:
+        """How far it is."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                sa.select(ItemRow.state, ItemRow.kind, sa.func.count())
+                .where(ItemRow.job_id == job.id)
+                .group_by(ItemRow.state, ItemRow.kind)
+                .order_by(ItemRow.kind)
+            ).all()
+        counts = {state: sum(row[2] for row in rows if row[0] == state) for state in {row[0] for row in rows}}
+        return Progress(**counts, kinds={row[1]: row[2] for row in rows if row[0] == "failed"})
+
+    def failures(self, job: Job, after: int = -1) -> Iterator[Failure]:
+        """Those set aside after a position, in order."""
+        columns = ItemRow.position, ItemRow.kind, ItemRow.reason, ItemRow.name, ItemRow.tries
+        for row in self._pages(job, "failed", after, sa.select(*columns)):
+            yield Failure(row.position, row.kind, row.reason, final=True, name=row.name, tries=row.tries)
+
+    def labelled(
+        self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
+    ) -> Iterator[Labelled]:
+        """The pictures that are done after a position, in order, few in memory at a time. `read`: position → the
+        file's bytes."""
+        joined = sa.select(ItemRow.position, ItemRow.name, *_ANSWER).join(AnnotationsRow)
+        for row in self._pages(job, "done", after, joined):
+            said, reader = _answer(row), partial(read, row.position)
+            yield Labelled(row.name, said.sha256, said.width, said.height, said.labels, reader)
+
+    # Inside
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with database.plain_errors(self._engine), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction, for `Leases`."""
+        with database.plain_errors(self._engine), self._writer.begin() as connection:
+            yield connection
+
+    def now(self) -> sa.ColumnElement[float]:
+        """Seconds since 1970 by the clock that all owners share."""
+        return sa.literal(time.time()) if self._database_clock is None else self._database_clock
+
+    def _create(self, wanted: Wanted, names: Iterable[str]) -> Job:
+        """One transaction, so that a job has all its pictures or is not there."""
+        with self.writing() as connection:
+            number = connection.scalar(
+                sa.insert(JobRow)
+                .values(
+                    output=wanted.output, recipe=wanted.recipe, recipe_hash=wanted.recipe_hash, source=wanted.source,
+                    fingerprint=wanted.fingerprint, model=wanted.model, options=wanted.options, state=JobState.QUEUED,
+                    reason="", created=time.time(),
+                )
+                .returning(JobRow.id)
+            )  # fmt: skip
+            rows = ({"job_id": number, "position": i, "name": clean(name)} for i, name in enumerate(names))
+            while batch := list(islice(rows, _BATCH)):
+                connection.execute(sa.insert(ItemRow), batch)
+        return self.job(cast(int, number))
+
+    def _by_output(self, output: str) -> Job | None:
+        return next(iter(self._jobs(JobRow.output == output)), None)
+
+    def _jobs(self, where: sa.ColumnElement[bool]) -> list[Job]:
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(JobRow.__table__).where(where).order_by(JobRow.id)).mappings().all()
+        wanted = [Wanted(**{field.name: row[field.name] for field in fields(Wanted)}) for row in rows]
+        return [
+            Job(row["id"], w, JobState(row["state"]), row["reason"], row["created"], row["started"], row["ended"])
+            for row, w in zip(rows, wanted, strict=True)
+        ]
+
+    def _turn(
+        self, job: Job, to: JobState, states: Sequence[JobState], *where: sa.ColumnElement[bool], reason: str = ""
+    ) -> bool:
+        """Changes the job's state, if it is one of `states`."""
+        values: dict[str, Any] = {"state": to, "reason": clean(reason)}
+        if to is JobState.RUNNING:
+            values["started"] = sa.func.coalesce(JobRow.started, time.time())
+        values["ended"] = time.time() if to in (JobState.DONE, JobState.CANCELLED, JobState.FAILED) else None
+        with self.writing() as connection:
+            change = sa.update(JobRow).where(JobRow.id == job.id, JobRow.state.in_(states), *where)
+            return bool(connection.execute(change.values(**values)).rowcount)
+
+    def _ask(self, job: Job, to: JobState, states: Sequence[JobState], done: str) -> Job:
+        if not self._turn(job, to, states) and self.job(job.id).state is not to:
+            state = self.job(job.id).state
+            raise database.StoreError(f"job {job.id} is {state}; what is {' or '.join(states)} can be {done}")
+        return self.job(job.id)
+
+    def _pages(self, job: Job, state: str, after: int, query: Any) -> Iterator[sa.Row[Any]]:
+        """Rows of a job's pictures in a state, in order; each page is read in a transaction of its own."""
+        query = query.where(ItemRow.job_id == job.id, ItemRow.state == state).order_by(ItemRow.position).limit(_PAGE)
+        while True:
+            with self._reading() as connection:
+                rows = connection.execute(query.where(ItemRow.position > after)).all()
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1].position
+
+
+def _answer(row: Any) -> Answer:
+    return Answer(row.picture, row.width, row.height, LABELS.validate_json(row.labels))
