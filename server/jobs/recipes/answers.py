@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prompts.annotations import Annotation, Text
+from prompts.tasks import Gives
 from server.engine.request import Result
 from server.jobs.recipes.checks import takes_ontology
 from server.jobs.recipes.findings import Finding
-from server.jobs.recipes.ontology import Ontology, agree
+from server.jobs.recipes.ontology import Ontology, agree, says
 from server.jobs.recipes.overlaps import iou, same_label
 from server.jobs.recipes.questions import Question
 from server.jobs.recipes.recipe import Recipe, Step
@@ -51,33 +52,42 @@ class Reader:
         return [each.doubted(reason) if reason else each for each, reason in pairs]
 
     def _finding(self, question: Question, result: Result, annotation: Annotation) -> Finding | None:
-        ask, whole_text = question.ask, isinstance(annotation, Text)
-        crop = ask.crop or (0, 0, *self.size)
-        if not whole_text and bounds(annotation) is None:
+        crop = question.ask.crop or (0, 0, *self.size)
+        shape = not isinstance(annotation, Text)
+        if shape and bounds(annotation) is None:
             return None
-        if ask.mirrored:
-            annotation = mirrored(annotation, crop[2] - crop[0])
-        annotation = moved(annotation, crop[0], crop[1])
-        words = annotation.label.strip() or ("" if whole_text else question.words)
-        label, doubts = words, []
+        words = annotation.label.strip() or (question.words if shape else "")
+        called = self._called(question, words)
+        if called is None:
+            return None
+        label, doubts = called
         if question.parent and question.parent.doubts:
             doubts.append("what it is about is doubtful")
-        if self.ontology and takes_ontology(self.recipe, self.step) and words:
-            named = self.ontology.label(words) or question.label
-            if named is None and self.recipe.others == "drop":
-                return None
-            if named is None and self.recipe.others == "review":
-                doubts.append("it is under no label of the ontology")
-            label = named or words
-        elif not annotation.label.strip():
-            label = question.label or words
-        if whole_text and result.finish == "length":
+        if not shape and result.finish == "length":
             doubts.append("the answer was cut short")
-        if annotation.label != label:
-            annotation = annotation.model_copy(update={"label": label})
+        if question.ask.mirrored:
+            annotation = mirrored(annotation, crop[2] - crop[0])
+        annotation = moved(annotation, crop[0], crop[1]).model_copy(update={"label": label})
         box = bounds(annotation)
         cut = self.step.tile is not None and box is not None and is_cut(box, crop, self.size)
         return Finding(annotation, words, question.prompt, result.text, question.parent, tuple(doubts), cut)
+
+    def _called(self, question: Question, words: str) -> tuple[str, list[str]] | None:
+        """The project's label for the model's words, and what is doubtful about it; None to leave it out."""
+        doubts = []
+        if self.step.asked.gives is Gives.PHRASES and not says(question.ask.text or "", words):
+            # A grounding has the phrases of its text; others are made up.
+            if self.recipe.disagreement == "drop":
+                return None
+            doubts.append("the text that it was asked about does not say it")
+        if not (self.ontology and words and takes_ontology(self.step)):
+            return question.label or words, doubts
+        label = self.ontology.label(words) or question.label
+        if label is None and self.recipe.others == "drop":
+            return None
+        if label is None and self.recipe.others == "review":
+            doubts.append("it is under no label of the ontology")
+        return label or words, doubts
 
 
 def _short(words: str) -> str:

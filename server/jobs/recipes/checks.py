@@ -1,11 +1,10 @@
 """What is wrong with a recipe beyond its types: steps that cannot be asked, or would be asked for nothing."""
 
 import difflib
-import re
 from collections.abc import Iterator
 
 from prompts.tasks import TASKS, Gives, Takes, TaskError, check_text
-from server.jobs.recipes.ontology import Ontology, normal
+from server.jobs.recipes.ontology import normal, says
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, Step
 
 Path = tuple[str | int, ...]
@@ -58,7 +57,7 @@ def _ontology(recipe: Recipe) -> Iterator[Problem]:
                     check_text(phrase)
                 except TaskError as error:
                     yield (ONTOLOGY, label, index), str(error)
-    naming = [step for step in recipe.steps if takes_ontology(recipe, step)]
+    naming = [step for step in recipe.steps if takes_ontology(step)]
     for label, phrases in recipe.ontology.items():
         if any(_reaches(step, phrase) for step in naming for phrase in phrases):
             continue
@@ -70,7 +69,7 @@ def _ontology(recipe: Recipe) -> Iterator[Problem]:
             yield (ONTOLOGY, label), message
 
 
-def takes_ontology(recipe: Recipe, step: Step) -> bool:
+def takes_ontology(step: Step) -> bool:
     """Whether what a step answers is called by the ontology: names of things are; words read and descriptions of a
     region are not, and polygons of regions have their regions' labels."""
     if step.task == CATEGORY:
@@ -79,14 +78,7 @@ def takes_ontology(recipe: Recipe, step: Step) -> bool:
 
 
 def _reaches(step: Step, phrase: str) -> bool:
-    if step.text is None or step.reference is not None:
-        return True
-    words = Ontology({phrase: [phrase]}).label(step.text), f" {normal(phrase)} " in f" {_spaced(step.text)} "
-    return any(words)
-
-
-def _spaced(text: str) -> str:
-    return " ".join(re.findall(r"[\w'’-]+", text.casefold()))
+    return step.text is None or step.reference is not None or says(step.text, phrase)
 
 
 def _source(recipe: Recipe, index: int, seen: set[str], key: str, name: str | None) -> list[tuple[str, str]]:

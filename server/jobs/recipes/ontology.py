@@ -50,10 +50,11 @@ class Ontology:
 
 
 def agree(ontology: Ontology, one: str, other: str) -> bool:
-    """Whether two answers name one thing: by the ontology, or where one's words are among the other's ("cat" and "a
-    black cat")."""
+    """Whether two answers name one thing: by the ontology, or where one says the other ("cat" and "a black cat")."""
     label = ontology.label(one)
-    if label is not None and label == ontology.label(other):
-        return True
-    short, long = sorted((normal(one), normal(other)), key=len)
-    return bool(short) and f" {short} " in f" {long} "
+    return (label is not None and label == ontology.label(other)) or says(one, other) or says(other, one)
+
+
+def says(text: str, words: str) -> bool:
+    """Whether the words are in the text, whole and in their order; no words are in none."""
+    return bool(normal(words)) and f" {normal(words)} " in f" {normal(text)} "

@@ -95,7 +95,9 @@ class Recipe(_Part):
     name: Annotated[str, Field(min_length=1, max_length=200)]
     ontology: dict[str, list[str]] = Field({}, description="Project label → phrases; a label without any is its own.")
     others: Literal["keep", "drop", "review"] = Field("drop", description="Answers under no label of the ontology.")
-    disagreement: Literal["drop", "review"] = Field("review", description="What `flip` and `check` contradict.")
+    disagreement: Literal["drop", "review"] = Field(
+        "review", description="What `flip` or `check` contradicts, and phrases grounded that their text does not say."
+    )
     review_below: Share | None = Field(None, description="A label that scores lower is for a person to look at.")
     steps: Annotated[list[Step], Field(min_length=1)]
 
