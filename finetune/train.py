@@ -2,10 +2,12 @@
 
 By stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
 together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first again, with a
-cool-down; `polish`: one more, shorter. `read`: all of it at once, letters too; `settle`: its cool-down. Locations'
-targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al. 2024,
-arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its step when
-called again; `--init server/engine/seedling --start read` takes up the committed weights.
+cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once, with the last
+cool-down. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et
+al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its
+step when called again; `--init server/engine/seedling --start spell` takes up committed weights.
+
+The committed weights came by these stages, in several sittings on shared cores: a rerun comes out alike, not equal.
 """
 
 import json
@@ -321,12 +323,11 @@ STAGES = (
     # What a cell takes for something else, no decoder can name: back to looking, with one question beside it.
     Stage("see", 1800, prompts=1, warmup=50, sigma=(4.0, 2.5), classes=2.0, reading=0.1, cooldown=0.7),
     Stage("polish", 520, 16, 1, 6e-4, warmup=20, sigma=(2.5, 2.5), classes=2.0, reading=0.1, cooldown=0.9),
-    # Half the pictures a step, twice the steps: as good a gradient for the time, and they fit a CPU's cache.
-    Stage("read", 1480, 8, 2, 7e-4, warmup=100, sigma=(2.5, 2.5), classes=2.0, text=1.5),
-    Stage("write", 400, 8, 2, 7e-4, warmup=100, sigma=(2.5, 2.5), classes=2.0, reading=1.5, words=(2, 5)),
     # A page of words a picture, no questions: letters are learnt by their number, and this is the cheapest way to many.
-    Stage("spell", 1300, 8, 0, 1e-3, warmup=100, sigma=(2.5, 2.5), reading=2.0, objects=(0, 3), words=(4, 9)),
-    Stage("settle", 1600, 8, 2, 7e-4, warmup=1, sigma=(2.5, 2.5), classes=2.0, text=1.5, words=(1, 3), cooldown=1.0),
+    # Half the pictures a step: as good a gradient for the time, and they fit a CPU's cache.
+    Stage("spell", 1400, 8, 0, 1e-3, warmup=100, sigma=(2.5, 2.5), reading=2.0, objects=(0, 3), words=(4, 9)),
+    # All of it at once, words a share of the questions that they never had before cells knew letters.
+    Stage("settle", 2650, 8, 3, 8e-4, 100, 0.6, (2.5, 2.5), classes=2.0, text=1.5, reading=1.5, words=(1, 3)),
 )
 
 
