@@ -107,12 +107,17 @@ def read(address: str, allowed: Allowed | None = None) -> bytes:
 
 def fail(address: str, error: Exception) -> NoReturn:
     """An error of a file system as a SourceError that says what to do."""
-    raise SourceError(f"{shown(address)} cannot be read: {explained(error)[0]}") from error
+    reason, fault = explained(error)
+    if fault is Fault.MISSING:
+        reason = "there is no such file, folder or bucket"
+    raise SourceError(f"{shown(address)} cannot be read: {reason}") from error
 
 
 def explained(error: Exception) -> tuple[str, Fault]:
     """An error of any file system in a person's words."""
-    name = type(error).__name__
+    name, cause = type(error).__name__, error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+        return explained(cause)  # fsspec finds no file where it reaches no server
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "there is no such file", Fault.MISSING
     if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fsspec.utils import glob_translate
 
-from server.jobs.sources import addresses
+from server.jobs.sources import addresses, tables
 from server.jobs.sources.source import SUFFIXES, Allowed, Fault, ItemError, Listing, Source, SourceError, is_picture
 
 ENDINGS = ", ".join(sorted(SUFFIXES))
@@ -16,7 +16,8 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class Folder(Source):
-    """The pictures of a folder and its subfolders, sorted by name; hidden ones and those of `besides` left out."""
+    """The pictures of a folder and its subfolders, sorted by name; hidden ones and those of `besides` left out.
+    `tables`: the paths of Parquet and Arrow files there."""
 
     def __init__(
         self,
@@ -29,12 +30,15 @@ class Folder(Source):
         self._root, self._allowed = str(root.absolute()), allowed
         self._paths: dict[int, str] = {}  # where they are other than the names
         listing, closed = Listing(), dict[str, ItemError]()
-        found = [
-            path
-            for path in _walk(self._root, besides, depth, closed)
-            if path in closed or (is_picture(path) and (pattern is None or pattern.match(path)))
-        ]
+        self.tables: list[str] = []
+        found: list[str] = []
+        for path in _walk(self._root, besides, depth, closed):
+            if path in closed or (is_picture(path) and (pattern is None or pattern.match(path))):
+                found.append(path)
+            elif path.endswith(tables.SUFFIXES):
+                self.tables.append(path)
         found.sort()
+        self.tables.sort()
         for path in found:
             if path in closed:
                 listing.add(path, fault=closed[path])

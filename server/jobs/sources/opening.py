@@ -7,7 +7,9 @@ from server.jobs.sources import addresses
 from server.jobs.sources.coco import open_coco
 from server.jobs.sources.folder import ENDINGS, Folder, is_pattern, open_pattern
 from server.jobs.sources.lists import Listed, open_list
+from server.jobs.sources.remote import Remote
 from server.jobs.sources.source import Allowed, Source, SourceError, is_picture
+from server.jobs.sources.tables import Tables, local_tables, table_name
 from server.jobs.sources.tars import Tar
 from server.jobs.sources.zips import Zip
 
@@ -35,10 +37,13 @@ def open_source(text: str, *, besides: Path | None = None, allowed: Allowed | No
     if allowed is not None and not allowed(text if addresses.is_url(text) else str(path.resolve())):
         raise SourceError(f"this server is not set to read from {addresses.shown(text)}")
     if addresses.is_url(text):
-        raise SourceError("not yet")
+        return _filled(_remote(text, allowed), text)
     try:
         if path.is_dir():
-            return _filled(Folder(path, besides, allowed), text)
+            folder = Folder(path, besides, allowed)
+            if folder.tables and not len(folder):
+                return _filled(Tables(local_tables(path, folder.tables), allowed), text)
+            return _filled(folder, text)
         if path.is_file():
             return _filled(_file(text, allowed), text)
         if is_pattern(text):
@@ -48,20 +53,43 @@ def open_source(text: str, *, besides: Path | None = None, allowed: Allowed | No
     raise SourceError(f"there is no {text}; name a folder, an archive, a list, a COCO file or a URL of pictures")
 
 
+def _remote(url: str, allowed: Allowed | None) -> Source:
+    fs, path = addresses.filesystem(url)
+    try:
+        # A path without a slash is a whole bucket.
+        if url.endswith("/") or (not addresses.is_http(url) and ("/" not in path or fs.isdir(path))):
+            folder = Remote(url)
+            return Tables(folder.tables, allowed) if folder.tables and not len(folder) else folder
+    except SourceError:
+        raise
+    except Exception as error:
+        addresses.fail(url, error)
+    return _file(url, allowed)
+
+
 def _file(address: str, allowed: Allowed | None) -> Source:
     """A file by what it begins with, for names lie."""
     name = addresses.basename(address)
     suffix = posixpath.splitext(name)[1].lower()
-    with addresses.open_file(address) as file:
-        head = file.read(512)
+    try:
+        with addresses.open_file(address) as file:
+            head = file.read(512)
+    except OSError as error:
+        addresses.fail(address, error)
     if not head:
         raise SourceError(f"{addresses.shown(address)} is empty: 0 bytes")
     if is_picture(name):
-        return Listed(address, [(1, name)], [addresses.parent(address)], allowed)
+        return Listed(
+            address, [(1, address if addresses.is_url(address) else name)], [addresses.parent(address)], allowed
+        )
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return Zip(address)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar" or suffix == ".tar":
         return Tar(address, gzipped=head.startswith(b"\x1f\x8b"))
+    if addresses.is_http(address) and head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return Remote(address)
+    if head.startswith(b"PAR1") or suffix == ".arrow":
+        return Tables([(table_name(name), address, _length(address))], allowed)
     for magic, kind in _OTHERS:
         if head.startswith(magic):
             raise SourceError(
@@ -72,6 +100,11 @@ def _file(address: str, allowed: Allowed | None) -> Source:
     if suffix == ".json":
         return open_coco(address, allowed)
     return open_list(address, allowed)
+
+
+def _length(address: str) -> int:
+    with addresses.open_file(address) as file:
+        return file.seek(0, 2)
 
 
 def _filled(source: Source, text: str) -> Source:
