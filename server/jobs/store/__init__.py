@@ -1,7 +1,19 @@
 """What jobs keep, in SQLite or PostgreSQL: their pictures, how far they are, and every label that was ever given."""
 
 from server.jobs.store.database import StoreAway, StoreError
-from server.jobs.store.records import Answer, Done, Failure, Item, Job, JobChanged, JobState, Progress, Wanted
+from server.jobs.store.records import (
+    Answer,
+    Done,
+    Failure,
+    Item,
+    Job,
+    JobChanged,
+    JobState,
+    NotNow,
+    Progress,
+    UnknownJob,
+    Wanted,
+)
 from server.jobs.store.store import Store
 
 __all__ = [
@@ -12,9 +24,11 @@ __all__ = [
     "Job",
     "JobChanged",
     "JobState",
+    "NotNow",
     "Progress",
     "Store",
     "StoreAway",
     "StoreError",
+    "UnknownJob",
     "Wanted",
 ]

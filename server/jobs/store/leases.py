@@ -45,29 +45,28 @@ class Leases:
                 .limit(count)
                 .with_for_update(skip_locked=True)
             ).all()
-            items = []
-            for row in found:
-                deaths = row.deaths + (row.state == "leased")
-                if deaths >= DEATHS:
-                    reason = f"the process died {deaths} times with it in hand"
-                    values: dict[str, Any] = {"state": "failed", "kind": "crash", "reason": reason, "owner": None}
-                else:
-                    due = self._store.now() + self.seconds
-                    values = {"state": "leased", "owner": self.owner, "due": due}
-                    items.append(Item(row.position, row.name, row.tries))
-                here = ItemRow.job_id == self.job.id, ItemRow.position == row.position
-                connection.execute(sa.update(ItemRow).where(*here).values(deaths=deaths, **values))
-            return items
+            dead = [row for row in found if row.deaths + (row.state == "leased") >= DEATHS]
+            taken = [row for row in found if row not in dead]
+            reason = f"the process died {DEATHS} times with it in hand"
+            died = ItemRow.deaths + sa.case((ItemRow.state == "leased", 1), else_=0)
+            for rows, values in (
+                (taken, {"state": "leased", "owner": self.owner, "due": self._store.now() + self.seconds}),
+                (dead, {"state": "failed", "owner": None, "kind": "crash", "reason": reason}),
+            ):
+                if rows:
+                    here = ItemRow.job_id == self.job.id, ItemRow.position.in_([row.position for row in rows])
+                    connection.execute(sa.update(ItemRow).where(*here).values(deaths=died, **values))
+            return [Item(row.position, row.name, row.tries) for row in taken]
 
     def renew(self) -> None:
         """Keeps all that is held for `seconds` more."""
         with self._store.writing() as connection:
-            connection.execute(self._held().values(due=self._store.now() + self.seconds))
+            connection.execute(sa.update(ItemRow).where(*self._mine()).values(due=self._store.now() + self.seconds))
 
     def release(self) -> None:
         """Gives all that is held back."""
         with self._store.writing() as connection:
-            connection.execute(self._held().values(state="waiting", owner=None, due=0.0))
+            connection.execute(sa.update(ItemRow).where(*self._mine()).values(state="waiting", owner=None, due=0.0))
 
     def complete(self, pictures: Sequence[Done]) -> set[int]:
         """Keeps what was said and ends those pictures that are still held: their positions. What was said before about
@@ -80,13 +79,17 @@ class Leases:
             connection.execute(insert, [rows[sha256] for sha256 in sorted(rows)])
             said = sa.select(AnnotationsRow.picture, AnnotationsRow.id).where(*about(wanted, list(rows)))
             kept = {row.picture: row.id for row in connection.execute(said.order_by(AnnotationsRow.version))}
-            ended = set()
-            for done in pictures:
-                values = {"state": "done", "kind": "", "reason": "", "owner": None}
-                change = self._held(done.position).values(annotations_id=kept[done.answer.sha256], **values)
-                if connection.execute(change).rowcount:
-                    ended.add(done.position)
-            return ended
+            mine = self._mine([done.position for done in pictures])
+            held = set(connection.scalars(sa.select(ItemRow.position).where(*mine).with_for_update()))
+            changes = [
+                {"at": done.position, "said": kept[done.answer.sha256]} for done in pictures if done.position in held
+            ]
+            if changes:
+                items, values = ItemRow.__table__, {"state": "done", "kind": "", "reason": "", "owner": None}
+                here = items.c.job_id == self.job.id, items.c.position == sa.bindparam("at")
+                change = sa.update(ItemRow.__table__).where(*here)  # type: ignore[arg-type]
+                connection.execute(change.values(annotations_id=sa.bindparam("said"), **values), changes)
+            return held
 
     def fail(self, failures: Sequence[Failure], delay: float = 1.0) -> list[Failure]:
         """Counts a try of each of those pictures that is still held: gives those that are set aside with it. The others
@@ -98,18 +101,19 @@ class Leases:
                 final = failure.final or tries >= TRIES
                 due = self._store.now() + delay * tries
                 values = {"tries": tries, "kind": failure.kind, "reason": clean(failure.reason), "owner": None}
-                change = self._held(failure.position).values(
-                    state="failed" if final else "waiting", due=0.0 if final else due, **values
+                change = (
+                    sa.update(ItemRow)
+                    .where(*self._mine([failure.position]))
+                    .values(state="failed" if final else "waiting", due=0.0 if final else due, **values)
                 )
                 if connection.execute(change).rowcount and final:
                     aside.append(failure)
         return aside
 
-    def _held(self, position: int | None = None) -> sa.Update:
-        """A change of what the owner holds, or of one picture if it does."""
-        of_one = [] if position is None else [ItemRow.position == position]
-        held = ItemRow.job_id == self.job.id, ItemRow.state == "leased", ItemRow.owner == self.owner
-        return sa.update(ItemRow).where(*held, *of_one)
+    def _mine(self, positions: Sequence[int] | None = None) -> list[sa.ColumnElement[bool]]:
+        """What the owner holds, of these pictures or of all."""
+        held = [ItemRow.job_id == self.job.id, ItemRow.state == "leased", ItemRow.owner == self.owner]
+        return held if positions is None else [*held, ItemRow.position.in_(positions)]
 
     def _row(self, answer: Answer) -> dict[str, Any]:
         return {

@@ -108,6 +108,14 @@ class Progress:
         return self.waiting + self.leased
 
 
+class UnknownJob(StoreError):  # noqa: N818
+    """There is no such job."""
+
+
+class NotNow(StoreError):  # noqa: N818
+    """A job is in no state for what was asked."""
+
+
 class JobChanged(StoreError):  # noqa: N818
     """What was asked for is not what the output's job began with; `differences` says how, a line each."""
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from server.jobs.labels import Labelled
 from server.jobs.store import database
 from server.jobs.store.leases import LABELS, Leases, about, clean
-from server.jobs.store.records import Answer, Failure, Job, JobChanged, JobState, Progress, Wanted
+from server.jobs.store.records import Answer, Failure, Job, JobChanged, JobState, NotNow, Progress, UnknownJob, Wanted
 from server.jobs.store.tables import OPEN, AnnotationsRow, ItemRow, JobRow
 
 _ANSWER = AnnotationsRow.picture, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.labels
@@ -78,9 +78,9 @@ class Store:
         return job
 
     def job(self, number: int) -> Job:
-        """Raises StoreError when there is none of this number."""
+        """Raises UnknownJob when there is none of this number."""
         if (found := self._jobs(JobRow.id == number)) == []:
-            raise database.StoreError(f"there is no job {number}")
+            raise UnknownJob(f"there is no job {number}")
         return found[0]
 
     def jobs(self) -> list[Job]:
@@ -174,10 +174,16 @@ class Store:
     ) -> Iterator[Labelled]:
         """The pictures that are done after a position, in order, few in memory at a time. `read`: position → the
         file's bytes."""
+        return (picture for _, picture in self.placed(job, read, after))
+
+    def placed(
+        self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
+    ) -> Iterator[tuple[int, Labelled]]:
+        """As `labelled`, each with its position."""
         joined = sa.select(ItemRow.position, ItemRow.name, *_ANSWER).join(AnnotationsRow)
         for row in self._pages(job, "done", after, joined):
             said, reader = _answer(row), partial(read, row.position)
-            yield Labelled(row.name, said.sha256, said.width, said.height, said.labels, reader)
+            yield row.position, Labelled(row.name, said.sha256, said.width, said.height, said.labels, reader)
 
     # Inside
 
@@ -240,7 +246,7 @@ class Store:
     def _ask(self, job: Job, to: JobState, states: Sequence[JobState], done: str) -> Job:
         if not self._turn(job, to, states) and self.job(job.id).state is not to:
             state = self.job(job.id).state
-            raise database.StoreError(f"job {job.id} is {state}; what is {' or '.join(states)} can be {done}")
+            raise NotNow(f"job {job.id} is {state}; what is {' or '.join(states)} can be {done}")
         return self.job(job.id)
 
     def _pages(self, job: Job, state: str, after: int, query: Any) -> Iterator[sa.Row[Any]]:

@@ -201,13 +201,13 @@ def test_many_owners_at_once_take_each_picture_once(url: str) -> None:
 
 
 def test_a_large_job_is_read_a_page_at_a_time(store: Store) -> None:
-    job = begun(store, 4000)
+    job = begun(store, 2000)
     leases = store.leases(job, "me", 60)
     while items := leases.take(500):
         leases.complete([done(item.position) for item in items])
     tracemalloc.start()
     try:
-        assert sum(1 for _ in store.labelled(job)) == 4000
+        assert sum(1 for _ in store.labelled(job)) == 2000
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()

@@ -1,0 +1,62 @@
+"""A process that labels, and begins anew as often as it is told: killed children cost no start of torch.
+
+For each line of its input, a JSON object as of `Order`, it forks a child that does the work, says the child's process
+id, and then how it ended. Its parent of all keeps the checkpoint, which the children share.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+import torch
+
+from server.engine import checkpoint as checkpoints
+from server.engine.checkpoint import Checkpoint
+from server.engine.engine import Engine
+from server.jobs.recipes.annotation import annotate
+from server.jobs.recipes.reading import parse
+from server.jobs.runner import answerer, run
+from server.jobs.sources import open_source
+from server.jobs.store import Store, Wanted
+
+RECIPE = {
+    "name": "cascade",
+    "review_below": 0.5,
+    "steps": [
+        {"id": "things", "task": "<OD>", "filter": {"nms": 0.7, "duplicates": 0.9}},
+        {"id": "names", "task": "<REGION_TO_CATEGORY>", "each": "things"},
+        {"id": "caption", "task": "<CAPTION>"},
+    ],
+}
+
+
+def label(checkpoint: Checkpoint, url: str, pictures: str, sole: bool, lease: float) -> None:
+    """The same command each time."""
+    recipe = parse(RECIPE)
+    with Store(url) as store, Engine(checkpoint, max_batch=4) as engine, open_source(pictures) as source:
+        wanted = Wanted("out", recipe.model_dump_json(), recipe.hash, pictures, source.fingerprint, answerer(engine))
+        job = store.begin(wanted, source.names)
+        run(store, job, engine, source, lambda size: annotate(recipe, size), sole=sole, lease=lease)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    checkpoint = checkpoints.load(checkpoints.SEEDLING, device=torch.device("cpu"), dtype=torch.float32)
+    for line in sys.stdin:
+        order: dict[str, Any] = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                label(checkpoint, **order)
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

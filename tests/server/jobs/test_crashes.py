@@ -1,0 +1,178 @@
+"""Killed at any moment, a job that is begun again leaves what an undisturbed one does, byte for byte."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Postgres
+from helpers import ROOT
+
+from finetune.datasets.scenes.draw import draw
+from server.jobs.store import JobState, Progress, Store
+from server.jobs.store.leases import LABELS
+
+SCENES = 40
+
+
+class Labelling:
+    """The process of labelling.py."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("FLORIST_")} | {"OMP_NUM_THREADS": "1"}
+        with log.open("wb") as errors:
+            self.running = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("labelling.py"))],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, text=True,
+                env=environment | {"PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+
+    def begin(self, url: str, pictures: Path, *, sole: bool = True, lease: float = 60.0) -> int:
+        """A child at work; its process id."""
+        assert self.running.stdin is not None
+        order = {"url": url, "pictures": str(pictures), "sole": sole, "lease": lease}
+        self.running.stdin.write(json.dumps(order) + "\n")
+        self.running.stdin.flush()
+        return self._said()
+
+    def ended(self) -> int:
+        """Waits for the child: its exit code, or less than 0 for the signal that killed it."""
+        return self._said()
+
+    def close(self) -> None:
+        assert self.running.stdin is not None
+        self.running.stdin.close()
+        self.running.wait(60)
+
+    def _said(self) -> int:
+        assert self.running.stdout is not None
+        line = self.running.stdout.readline()
+        assert line, self.log.read_text()
+        return int(line)
+
+
+@pytest.fixture(scope="module")
+def labelling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labelling]:
+    process = Labelling(tmp_path_factory.mktemp("labelling") / "log")
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, one of them twice, and two files that are no pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(SCENES):
+        draw(3000 + seed).image.save(folder / f"{seed:02}.png")
+    (folder / "07 again.png").write_bytes((folder / "07.png").read_bytes())
+    (folder / "12 broken.png").write_bytes((folder / "12.png").read_bytes()[:2000])
+    (folder / "empty.jpg").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(labelling: Labelling, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, float]:
+    """What is left by a run that nobody disturbs, and the seconds that it takes."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('undisturbed') / 'florist.db'}"
+    began = time.monotonic()
+    labelling.begin(url, pictures)
+    assert labelling.ended() == 0, labelling.log.read_text()
+    return dump(url), time.monotonic() - began
+
+
+def dump(url: str) -> bytes:
+    """All that a job leaves, in a form that is the same where the content is."""
+    with Store(url) as store:
+        [job] = store.jobs()
+        assert job.state is JobState.DONE
+        assert store.progress(job) == Progress(done=SCENES + 1, failed=2, kinds={"empty": 1, "truncated": 1})
+        lines: list[Any] = [
+            [p.name, p.sha256, p.width, p.height, LABELS.dump_python(p.labels, mode="json")]
+            for p in store.labelled(job)
+        ]
+        lines += [[f.name, f.kind, f.reason, f.tries] for f in store.failures(job)]
+    return "\n".join(map(json.dumps, lines)).encode()
+
+
+def killed(labelling: Labelling, url: str, pictures: Path, times: int, seconds: float, seed: int) -> int:
+    """Kills so many children at seeded moments within `seconds` from their start, then lets one end; how many died at
+    work."""
+    moments, died = random.Random(seed), 0
+    for _ in range(times):
+        child = labelling.begin(url, pictures)
+        time.sleep(moments.uniform(0, seconds))
+        os.kill(child, signal.SIGKILL)
+        died += labelling.ended() == -signal.SIGKILL
+    labelling.begin(url, pictures)
+    assert labelling.ended() == 0, labelling.log.read_text()
+    return died
+
+
+def test_what_an_undisturbed_run_leaves(undisturbed: tuple[bytes, float]) -> None:
+    lines = [json.loads(line) for line in undisturbed[0].splitlines()]
+    assert [line[0] for line in lines[:3]] == ["00.png", "01.png", "02.png"]
+    labels = [label for line in lines[: SCENES + 1] for label in line[4]]
+    assert {label["step"] for label in labels} == {"things", "names", "caption"}
+    assert all(len(label["model"]) == 64 and label["prompt"] and label["raw"] for label in labels)
+    again, first = (next(line for line in lines if line[0] == name) for name in ("07 again.png", "07.png"))
+    assert again[1:] == first[1:]
+
+
+def test_killed_and_begun_again(
+    labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], url: str
+) -> None:
+    expected, seconds = undisturbed
+    killed(labelling, url, pictures, 3, 0.8 * seconds, seed=5)
+    assert dump(url) == expected
+
+
+@pytest.mark.slow
+def test_killed_fifty_times(labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], url: str) -> None:
+    expected, seconds = undisturbed
+    assert killed(labelling, url, pictures, 50, 0.5 * seconds, seed=50) > 10
+    assert dump(url) == expected
+
+
+def test_two_owners_one_killed_midway(
+    labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], postgres: Postgres, tmp_path: Path
+) -> None:
+    expected, seconds = undisturbed
+    url = postgres.database()
+    other = Labelling(tmp_path / "log")
+    try:
+        victim = other.begin(url, pictures, sole=False, lease=3.0)
+        labelling.begin(url, pictures, sole=False, lease=3.0)
+        time.sleep(seconds / 3)
+        os.kill(victim, signal.SIGKILL)
+        assert other.ended() == -signal.SIGKILL
+        assert labelling.ended() == 0, labelling.log.read_text()
+    finally:
+        other.close()
+    assert dump(url) == expected
+
+
+def test_the_database_is_killed_midway(
+    labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], tmp_path: Path
+) -> None:
+    expected, seconds = undisturbed
+    own = Postgres()
+    try:
+        url = own.database()
+        labelling.begin(url, pictures)
+        time.sleep(0.6 * seconds)
+        own.stop()
+        time.sleep(1)
+        own.start()
+        assert labelling.ended() == 0, labelling.log.read_text()
+        assert dump(url) == expected
+    finally:
+        own.close()
+    assert "waiting for it" in labelling.log.read_text()
