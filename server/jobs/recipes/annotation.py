@@ -8,7 +8,6 @@ from server.jobs.labels import Label
 from server.jobs.recipes.answers import Reader
 from server.jobs.recipes.filters import filtered
 from server.jobs.recipes.findings import Finding
-from server.jobs.recipes.ontology import Ontology
 from server.jobs.recipes.questions import asked_back, questions
 from server.jobs.recipes.recipe import ONTOLOGY, Recipe, Step
 from server.jobs.recipes.tiles import merged
@@ -54,7 +53,7 @@ def _advance(
 
 def _work(recipe: Recipe, step: Step, size: tuple[int, int], before: Mapping[str, Sequence[Finding]]) -> _Working:
     """One step, once its sources are there."""
-    reader = Reader(recipe, step, size, Ontology(recipe.ontology))
+    reader = Reader(recipe, step, size)
     asked = questions(recipe, step, size, before)
     if not asked:
         return []

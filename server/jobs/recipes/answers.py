@@ -8,7 +8,7 @@ from prompts.tasks import Gives
 from server.engine.request import Result
 from server.jobs.recipes.checks import takes_ontology
 from server.jobs.recipes.findings import Finding
-from server.jobs.recipes.ontology import Ontology, agree, says
+from server.jobs.recipes.ontology import agree, says
 from server.jobs.recipes.overlaps import iou, same_label
 from server.jobs.recipes.questions import Question
 from server.jobs.recipes.recipe import Recipe, Step
@@ -23,7 +23,6 @@ class Reader:
     recipe: Recipe
     step: Step
     size: tuple[int, int]
-    ontology: Ontology
 
     def read(self, question: Question, result: Result) -> list[Finding]:
         """The findings of one answer, in its order; shapes without a point, and what the ontology drops, left out."""
@@ -40,7 +39,7 @@ class Reader:
         reasons = []
         for each, answer in zip(found, answers, strict=True):
             said = " ".join(note.label for note in answer.annotations if isinstance(note, Text)) if answer else ""
-            same = agree(self.ontology, each.words, said) or (said and self.ontology.label(said) == each.label)
+            same = agree(self.recipe.names, each.words, said) or (said and self.recipe.names.label(said) == each.label)
             told = f"its region, asked back, is {_short(said)!r}" if said else "its region, asked back, has no name"
             reasons.append("" if same else told)
         return self._settled(found, reasons)
@@ -80,9 +79,9 @@ class Reader:
             if self.recipe.disagreement == "drop":
                 return None
             doubts.append("the text that it was asked about does not say it")
-        if not (self.ontology and words and takes_ontology(self.step)):
+        if not (self.recipe.names and words and takes_ontology(self.step)):
             return question.label or words, doubts
-        label = self.ontology.label(words) or question.label
+        label = self.recipe.names.label(words) or question.label
         if label is None and self.recipe.others == "drop":
             return None
         if label is None and self.recipe.others == "review":

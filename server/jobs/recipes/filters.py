@@ -37,7 +37,7 @@ def _fitting(found: Finding, given: Filter, size: tuple[int, int]) -> bool:
     return (
         _between(min(across, down), given.min_side, None)
         and _between(max(across, down), None, given.max_side)
-        and _between(across * down, given.min_area, given.max_area)
+        and _between(width * height / (size[0] * size[1]), given.min_area, given.max_area)
         and (given.max_aspect is None or long <= given.max_aspect * short)
     )
 

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
-from prompts.tasks import TASKS, Takes, TaskError
+from prompts.tasks import TASKS, Gives, Takes, TaskError
 from server.jobs.asks import Ask
 from server.jobs.recipes.findings import Finding
-from server.jobs.recipes.ontology import Ontology
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, Step
 from server.jobs.recipes.shapes import Rectangle, clipped
 from server.jobs.recipes.tiles import Crop, crops
@@ -83,17 +82,22 @@ def _texts(
     elif step.text is None:
         yield None, "", None
     elif step.reference is None:
-        yield step.text, step.text, None
+        yield step.text, _own(step, step.text), None
     elif step.reference == ONTOLOGY:
-        for phrase, label in Ontology(recipe.ontology).phrases:
-            yield phrase, phrase, label
+        for phrase, label in recipe.names.phrases:
+            yield phrase, phrase, label if step.shapes else None
     else:
         said = found[step.reference]
         if parent is not None and step.each in (step.reference, recipe.step(step.reference).each):
             said = [each for each in said if each is parent or each.parent is parent]  # a region's own words
         for words in dict.fromkeys(_short(each.words) for each in said):
             if words:
-                yield words, words, None
+                yield words, _own(step, words), None
+
+
+def _own(step: Step, text: str) -> str:
+    """What a shape without words is, where it was asked for by `text`: a caption's phrases are not the caption."""
+    return "" if step.asked.gives is Gives.PHRASES else text
 
 
 def _short(words: str) -> str:

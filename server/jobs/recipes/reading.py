@@ -1,6 +1,7 @@
 """YAML or JSON → a recipe, or all that is wrong with it, each with its line."""
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +17,7 @@ from server.jobs.recipes.checks import Path as Place
 from server.jobs.recipes.checks import problems
 from server.jobs.recipes.recipe import Filter, Recipe, Step, Tile
 
+_LONGEST, _DEEPEST = 1 << 20, 100  # letters; brackets
 _READY = resources.files(__package__) / "ready"
 _MODELS: dict[str, type[BaseModel]] = {"steps": Step, "tile": Tile, "filter": Filter}
 
@@ -68,6 +70,10 @@ def load(where: str | Path) -> Recipe:
 
 def read(text: str, source: str = "recipe") -> Recipe:
     """A recipe of YAML or JSON; `source` is what errors call it. Raises RecipeError."""
+    if len(text) > _LONGEST:
+        raise RecipeError(source, [Problem(f"it has {len(text)} letters; a recipe has {_LONGEST} at most")])
+    if _depth(text) > _DEEPEST:
+        raise RecipeError(source, [Problem("it is nested too deep; a recipe needs five levels")])
     marks: dict[Place, tuple[int, int]] = {}
     keys: dict[Place, tuple[int, int]] = {}
     try:
@@ -85,6 +91,12 @@ def read(text: str, source: str = "recipe") -> Recipe:
     except RecursionError as error:
         raise RecipeError(source, [Problem("it is nested too deep; a recipe needs five levels")]) from error
     return _checked(data, source, marks, keys)
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at once at most; the parser takes seconds over some thousand."""
+    steps = ({"[": 1, "{": 1, "]": -1, "}": -1}.get(letter, 0) for letter in text)
+    return max(itertools.accumulate(steps, initial=0))
 
 
 def parse(data: Any, source: str = "recipe") -> Recipe:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from prompts.tasks import Gives, Task, TaskError, resolve
+from server.jobs.recipes.ontology import Ontology
 
 ONTOLOGY = "ontology"  # `${ontology}` asks for its phrases, so no step is called so
 CATEGORY = "<REGION_TO_CATEGORY>"
@@ -108,6 +110,10 @@ class Recipe(_Part):
             return given
         return {label: phrases if phrases not in (None, []) else [label] for label, phrases in given.items()}
 
+    @cached_property
+    def names(self) -> Ontology:
+        return Ontology(self.ontology)
+
     def step(self, id: str) -> Step:
         """Raises KeyError."""
         for step in self.steps:
@@ -136,7 +142,7 @@ def difference(old: Recipe, new: Recipe) -> list[str]:
             lines += _changes(f"step {id}: ", steps_before[id], steps_after[id])
     common = [id for id in steps_before if id in steps_after]
     if common != (order := [id for id in steps_after if id in steps_before]):
-        lines.append(f"the steps' order was {', '.join(common)}, is {', '.join(order)}")
+        lines.append(f"the steps' order was {', '.join(common)}; is {', '.join(order)}")
     return lines
 
 
