@@ -67,14 +67,19 @@ def run(
     sole: bool = False,
     lease: float = LEASE,
     told: Callable[[Done | Failure], None] = lambda ended: None,
+    stop: threading.Event | None = None,
 ) -> Job:
     """Works on the job until no picture is open, or somebody pauses or cancels it: the job as it then stands.
 
     `sole`: nobody else works on it, so that what a dead process held is free at once. `told` hears of each picture that
-    was labelled or set aside, once that is written. A database that is away is waited for. Raises StoreError where
-    nothing can be written, JobFailed where the model fails on everything, and Closed when the engine is.
+    was labelled or set aside, once that is written. `stop`, once set, ends the work, not the job: what is in hand is
+    given back. A database that is away is waited for. Raises StoreError where nothing can be written, JobFailed where
+    the model fails on everything, and Closed when the engine is.
     """
-    return _Runner(store, job, engine, source, annotate, lease, told).run(sole)
+    try:
+        return _Runner(store, job, engine, source, annotate, lease, told, stop or threading.Event()).run(sole)
+    except _Stopped:
+        return store.job(job.id)
 
 
 class JobFailed(Exception):  # noqa: N818
@@ -88,7 +93,7 @@ class _Stopped(Exception):  # noqa: N818
 class _Runner:
     def __init__(
         self, store: Store, job: Job, engine: Engine, source: Source, annotate: Annotate, lease: float,
-        told: Callable[[Done | Failure], None],
+        told: Callable[[Done | Failure], None], stop: threading.Event,
     ) -> None:  # fmt: skip
         self.store, self.job, self.engine, self.source, self.annotate = store, job, engine, source, annotate
         self.told = told
@@ -96,7 +101,7 @@ class _Runner:
         self.leases = store.leases(job, owner, lease)
         self.window = min(2 * engine.max_batch, engine.max_waiting)
         self.room = Room(_PIXELS)
-        self.stop = threading.Event()
+        self.stop = stop
         self.adapters = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
         self.broken = 0
         self.lock = threading.Lock()
@@ -111,7 +116,9 @@ class _Runner:
         looked = renewed = time.monotonic()
         with ThreadPoolExecutor(self.window, "florist-job") as pool:
             try:
-                while job.state is JobState.RUNNING or (flying and job.state is not JobState.CANCELLED):
+                while not self.stop.is_set() and (
+                    job.state is JobState.RUNNING or (flying and job.state is not JobState.CANCELLED)
+                ):
                     if job.state is JobState.RUNNING and len(flying) <= 3 * self.window // 4:
                         for item in self._patiently(lambda: self._take(len(flying))):
                             flying[pool.submit(self._work, item)] = item
