@@ -50,6 +50,8 @@ class LabelStudioWriter(Writer):
             ("RectangleLabels", BOXES, self._boxes),
             ("PolygonLabels", POLYGONS, self._polygons),
         ):
+            if not categories.names():
+                continue  # a control without labels is refused
             control = ET.SubElement(view, tag, name=name, toName=IMAGE)
             for value in categories.names():
                 ET.SubElement(control, "Label", value=value)

@@ -1,0 +1,233 @@
+"""What holds of every format: whole or not at all, the same bytes each time, in bounded memory, whatever the names."""
+
+import io
+import json
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from samples import PNG, example, export, tree
+
+from prompts.annotations import Box, Polygon, Quad, Text
+from server.jobs.formats import FORMATS
+from server.jobs.labels import Label, Labelled
+
+FOLDERS = [name for name, row in FORMATS.items() if row.suffix is None]
+every = pytest.mark.parametrize("name", FORMATS)
+every_folder = pytest.mark.parametrize("name", FOLDERS)
+
+
+def place(name: str, folder: Path) -> Path:
+    return folder / f"out{FORMATS[name].suffix or ''}"
+
+
+def content(path: Path) -> object:
+    return tree(path) if path.is_dir() else path.read_bytes()
+
+
+@every
+def test_the_same_pictures_give_the_same_bytes(name: str, tmp_path: Path) -> None:
+    first, second = place(name, tmp_path / "one"), place(name, tmp_path / "two")
+    for out in (first, second):
+        export(name, example(), out, name in FOLDERS)
+    assert content(first) == content(second)
+
+
+@every
+def test_a_broken_export_leaves_nothing(name: str, tmp_path: Path) -> None:
+    def breaking() -> Iterator[Labelled]:
+        yield from example()
+        raise RuntimeError("the database went away")
+
+    with pytest.raises(RuntimeError, match="went away"):
+        export(name, breaking(), place(name, tmp_path), name in FOLDERS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@every
+def test_an_export_replaces_the_last_one_whole_or_not_at_all(name: str, tmp_path: Path) -> None:
+    def breaking() -> Iterator[Labelled]:
+        yield example()[1]
+        raise RuntimeError("stop")
+
+    out = place(name, tmp_path)
+    export(name, example(), out, False)
+    before = content(out)
+    with pytest.raises(RuntimeError, match="stop"):
+        export(name, breaking(), out, False)
+    assert content(out) == before
+    export(name, example()[1:], out, False)
+    assert content(out) != before
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@every_folder
+def test_what_is_no_export_is_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="name an empty or a new folder"):
+        export(name, example(), tmp_path / "out")
+    assert tree(tmp_path) == {"out/thesis.txt": b"years of work"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="name a new folder"):
+        export(name, example(), tmp_path / "file")
+
+
+def test_a_file_is_not_put_in_a_folders_place(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="name a file"):
+        export("jsonl", example(), tmp_path, False)
+
+
+def test_one_file_takes_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="export without them"):
+        export("jsonl", example(), tmp_path / "out.jsonl", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_taken_away(tmp_path: Path) -> None:
+    left = tmp_path / ".out.0123abcd.part"
+    left.mkdir()
+    (left / "half").write_text("")
+    other = tmp_path / ".other.0123abcd.part"
+    other.mkdir()
+    export("coco", example(), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", other.name}
+
+
+def test_an_export_at_work_is_left_alone(tmp_path: Path) -> None:
+    def another() -> Iterator[Labelled]:
+        yield example()[0]
+        export("coco", example()[1:], tmp_path / "out")
+        yield example()[1]
+
+    assert export("coco", another(), tmp_path / "out").pictures == 2
+    document = json.loads((tmp_path / "out/annotations/instances_default.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["a/1.png", "b.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@every_folder
+def test_pictures_that_cannot_be_read_are_left_out_with_their_labels(name: str, tmp_path: Path) -> None:
+    def gone() -> bytes:
+        raise OSError("stale file handle")
+
+    first, second = example()
+    report = export(name, [replace(first, read=gone), second], tmp_path / "out")
+    assert report.unread == ["a/1.png"]
+    assert (report.pictures, report.annotations) == (1, 0)
+    assert report.left_out == {"pictures that cannot be read": 1}
+    assert not any("1.png" in path for path in tree(tmp_path / "out"))
+
+
+@every_folder
+def test_a_full_disk_is_an_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(name, example(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+HOSTILE = [
+    "../../etc/passwd.png",
+    "/root/x.png",
+    'a\n"b".png',
+    "half \udcff.png",
+    ".hidden.png",
+    "con?.png",
+    "a/b/../c.png",
+]
+HOSTILE += [
+    "ü" * 127 + ".png",
+    "x." + "y" * 250,
+    "no suffix",
+    "a/./b.png",
+    "dot./x.png",
+    "🐈\u2028.png",
+    "\\\\server\\x.png",
+]
+
+
+@every_folder
+@pytest.mark.parametrize("pictures_too", [True, False])
+def test_whatever_the_names_nothing_leaves_the_folder(name: str, pictures_too: bool, tmp_path: Path) -> None:
+    labels = (Label(Box(label="</name>\x00\udcff\r\n: \"'", score=0.5, box=(1, 2, 3, 4)), "step"),)
+    pictures = [Labelled(n, "0" * 64, 64, 64, labels, lambda: PNG) for n in HOSTILE]
+    assert export(name, pictures, tmp_path / "in" / "out", pictures_too).pictures == len(HOSTILE)
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+    assert {path.name for path in (tmp_path / "in").iterdir()} == {"out"}
+    files = tree(tmp_path / "in" / "out")
+    assert sum(data == PNG for data in files.values()) == pictures_too * len(HOSTILE)
+    for data in files.values():
+        if data != PNG:
+            data.decode()
+    assert not any(set(path) & set('\n"\\?*:\udcff') for path in files)
+
+
+@pytest.mark.parametrize("name", ["yolo-detect", "voc", "labelme"])
+def test_pictures_that_differ_in_their_suffix_alone_keep_their_own_labels(name: str, tmp_path: Path) -> None:
+    def drawn(n: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8), n).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    pictures = [
+        Labelled(f"x.{s}", "0" * 64, 8, 8, (Label(Box(label=s, box=(0, 0, 4, 4)), "s"),), lambda n=n: drawn(n))
+        for n, s in enumerate(["png", "jpg", "webp"])
+    ]
+    export(name, pictures, tmp_path / "out")
+    files = tree(tmp_path / "out")
+    copies = {data: Path(path).stem for path, data in files.items() if Path(path).suffix in (".png", ".jpg", ".webp")}
+    assert [copies[drawn(n)] for n in range(3)] == ["x", "x-2", "x-3"]
+    assert sum(Path(path).stem in copies.values() for path in files) == 6
+
+
+@every
+def test_what_cannot_be_said_is_counted(name: str, tmp_path: Path) -> None:
+    flat = Label(Polygon(label="line", polygons=[[0, 0, 5, 5]]), "cut")
+    first = replace(example()[0], labels=(*example()[0].labels, flat))
+    report = export(name, [first], place(name, tmp_path), False)
+    lost = {"polygons of fewer than three corners": 1}
+    expected = {
+        "yolo-detect": lost | {"quads": 1, "polygons": 1, "captions": 1, "scores": 1},
+        "voc": lost | {"quads": 1, "polygons": 1, "captions": 1, "scores": 1},
+        "yolo-segment": lost | {"boxes": 2, "captions": 1, "scores": 1},
+        "labelme": lost | {"captions": 1},
+        "jsonl": {},
+    }
+    assert report.left_out == expected.get(name, lost)
+    assert report.annotations == 6 - sum(n for what, n in report.left_out.items() if what != "scores")
+
+
+def many(count: int) -> Iterator[Labelled]:
+    """Pictures with ten labels each, made one at a time."""
+    for n in range(count):
+        boxes = [Label(Box(label=f"kind {i}", score=0.5, box=(i, 0, 20, 30)), "d", "p", "r" * 50) for i in range(6)]
+        ring = [float(v) for v in range(24)]
+        others = [
+            Polygon(label="cat", polygons=[ring]),
+            Quad(label="word", quad=(0, 0, 9, 0, 9, 9, 0, 9)),
+            Text(label="x"),
+        ]
+        labels = (*boxes, *(Label(note, "s") for note in others), Label(Box(label="", box=(0, 0, 1, 1)), "d"))
+        yield Labelled(f"{n % 10}/{n}.jpg", f"{n:064x}", 64, 64, labels)
+
+
+@every
+def test_memory_does_not_grow_with_the_dataset(name: str, tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        try:
+            FORMATS[name].write(many(count), tmp_path / f"out-{count}", pictures_too=False)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)  # what is made once
+    small, large = peak(100), peak(2000)  # a thousand annotations, and twenty thousand, of some 10 MB as objects
+    assert large < small + 500_000
