@@ -1,6 +1,7 @@
 """`florist`: serve, ask, label, and look up. What needs torch is imported by the command that runs a model."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
 from server import settings as settings_
+from server.commands import label as label_
 from server.commands import recipe as recipe_
 from server.options import with_settings
 
@@ -109,19 +111,32 @@ def prompt(
 
 @app.command()
 def label(
-    folder: Annotated[Path, typer.Argument(help="Pictures, in subfolders too.")],
-    task: Annotated[str, typer.Option(help="A task token such as '<OD>'.")],
-    out: Annotated[Path, typer.Option(help="Folder for annotations.json (COCO) and pictures/.")],
+    pictures: Annotated[str, typer.Argument(help="A folder; with --recipe a pattern, archive, list or URL too.")],
+    out: Annotated[Path, typer.Option(help="Folder for what comes of it.")],
+    task: Annotated[
+        str | None, typer.Option(help="A task token such as '<OD>': a COCO file and drawn pictures.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A YAML file or a ready recipe: a job that can be resumed.")
+    ] = None,
+    format: Annotated[list[str], typer.Option(help="Of a recipe's dataset; may be given several times.")] = ["coco"],  # noqa: B006
     text: Text = None,
     adapter: Adapter = None,
     model: Model = None,
     device: Device = None,
 ) -> None:
-    """Labels a folder of pictures: a COCO file, and each picture with its labels drawn.
+    """Labels pictures by a task, or by a recipe: killed at any moment, the same command then goes on with it.
 
     Exit code 0: all labelled; 1: some were skipped, as listed; 2: nothing could be done.
     """
-    asked = _task(task, text)
+    if (task is None) is (recipe is None):
+        _fail("say what to ask: either --task or --recipe (`florist tasks` and `florist recipe list` list them)")
+    if recipe is not None:
+        if text is not None:
+            _fail("--text goes with --task; in a recipe, steps have their own texts")
+        raise typer.Exit(_by_recipe(pictures, recipe, out, format, lambda: _engine(model, device, adapter)))
+    folder = Path(pictures)
+    asked = _task(task or "", text)
     if asked.takes is Takes.REGION:
         _fail(f"{task} asks about a region of one picture; use `florist prompt`")
     if not folder.is_dir():
@@ -197,6 +212,15 @@ def key() -> None:
     made, hashed = new_key()
     print(f"key   {made}\nhash  {hashed}")
     errors.print("Start the server with FLORIST_API_KEYS=<hash>; send the key as `Authorization: Bearer <key>`.")
+
+
+def _by_recipe(pictures: str, recipe: str, out: Path, formats: list[str], load: Callable[[], "Engine"]) -> int:
+    try:
+        return label_.by_recipe(pictures, recipe, out, formats, load)
+    except label_.LabelError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on with it", 130)
 
 
 def _task(token: str, text: str | None, region: str | None = None) -> Task:

@@ -1,7 +1,7 @@
 """A process that labels, and begins anew as often as it is told: killed children cost no start of torch.
 
-For each line of its input, a JSON object as of `Order`, it forks a child that does the work, says the child's process
-id, and then how it ended. Its parent of all keeps the checkpoint, which the children share.
+A line of its input that is a JSON object forks a child that does the work, and is answered by the child's process id;
+one that is a process id is answered by how that child ended, once it has.
 """
 
 import json
@@ -24,9 +24,8 @@ RECIPE = {
     "name": "cascade",
     "review_below": 0.5,
     "steps": [
-        {"id": "things", "task": "<OD>", "filter": {"nms": 0.7, "duplicates": 0.9}},
+        {"id": "things", "task": "<OD>", "filter": {"nms": 0.7, "duplicates": 0.9, "count": 2}},
         {"id": "names", "task": "<REGION_TO_CATEGORY>", "each": "things"},
-        {"id": "caption", "task": "<CAPTION>"},
     ],
 }
 
@@ -44,7 +43,10 @@ def main() -> None:
     torch.set_num_threads(1)
     checkpoint = checkpoints.load(checkpoints.SEEDLING, device=torch.device("cpu"), dtype=torch.float32)
     for line in sys.stdin:
-        order: dict[str, Any] = json.loads(line)
+        order: dict[str, Any] | int = json.loads(line)
+        if isinstance(order, int):
+            print(os.waitstatus_to_exitcode(os.waitpid(order, 0)[1]), flush=True)
+            continue
         child = os.fork()
         if child == 0:
             code = 1
@@ -55,7 +57,6 @@ def main() -> None:
                 sys.stderr.flush()
                 os._exit(code)
         print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
