@@ -58,7 +58,7 @@ def _remote(url: str, allowed: Allowed | None) -> Source:
     try:
         # A path without a slash is a whole bucket.
         if url.endswith("/") or (not addresses.is_http(url) and ("/" not in path or fs.isdir(path))):
-            folder = Remote(url)
+            folder = Remote(url, allowed)
             return Tables(folder.tables, allowed) if folder.tables and not len(folder) else folder
     except SourceError:
         raise
@@ -87,7 +87,7 @@ def _file(address: str, allowed: Allowed | None) -> Source:
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar" or suffix == ".tar":
         return Tar(address, gzipped=head.startswith(b"\x1f\x8b"))
     if addresses.is_http(address) and head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        return Remote(address)
+        return Remote(address, allowed)
     if head.startswith(b"PAR1") or suffix == ".arrow":
         return Tables([(table_name(name), address, _length(address))], allowed)
     for magic, kind in _OTHERS:

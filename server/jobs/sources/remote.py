@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import MOST_BYTES, ItemError, Listing, Source, is_picture, too_large
+from server.jobs.sources.source import MOST_BYTES, Allowed, ItemError, Listing, Source, is_picture, too_large
 from server.jobs.sources.tables import table_name
 
 _DEPTH = 64  # folders below folders; a loop of links on another machine would have no end
@@ -15,8 +15,8 @@ _DEPTH = 64  # folders below folders; a loop of links on another machine would h
 class Remote(Source):
     """The pictures below a URL, sorted by name. `tables`: Parquet files there, as Tables takes them."""
 
-    def __init__(self, url: str) -> None:
-        self._http = addresses.is_http(url)
+    def __init__(self, url: str, allowed: Allowed | None = None) -> None:
+        self._http, self._allowed = addresses.is_http(url), allowed
         self._fs, self._root = addresses.filesystem(url.rstrip("/"))
         self._root = self._root.rstrip("/")
         self._sizes = array("q")
@@ -52,7 +52,7 @@ class Remote(Source):
     def _read(self, position: int) -> bytes:
         path = f"{self._root}/{self._paths.get(position, self.names[position])}"
         if self._http:
-            return addresses.read(path)
+            return addresses.read(path, self._allowed)  # asked where it redirects
         try:
             if self._sizes[position] > MOST_BYTES:
                 raise too_large(self._sizes[position])

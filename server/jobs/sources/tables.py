@@ -98,8 +98,8 @@ class Tables(Source):
         if rows is None or not 0 <= position - self._next < _AHEAD:
             rows, self._next = table.values(position - self._starts[number]), position
         self._rows = None  # half read after an error, it is begun anew
-        for self._next in range(self._next, position):
-            self._passed[self._next] = next(rows)
+        for passed in range(self._next, position):
+            self._passed[passed] = next(rows)
         value = next(rows)
         self._rows, self._next = rows, position + 1
         while sum(map(_bytes, self._passed.values())) > _PASSED or len(self._passed) > _AHEAD:

@@ -15,6 +15,7 @@ _MOST_HEADER = 1024 * 1024  # of one entry: long names stand in bodies that tarf
 _MOST_RATIO = 100  # pictures hardly shrink, so what unpacks to more than this is no archive of pictures
 _UNCOUNTED = 1024 * 1024 * 1024  # bytes that may be unpacked before the ratio counts
 _SPACING = 16 * 1024 * 1024  # between the points at which unpacking can begin, 32 kB of memory each
+_BUFFER = 256 * 1024  # or it would be four times the spacing
 
 
 class Tar(Source):
@@ -29,7 +30,8 @@ class Tar(Source):
         try:
             self._file = self._raw
             if gzipped:
-                self._file = cast(BinaryIO, indexed_gzip.IndexedGzipFile(fileobj=self._raw, spacing=_SPACING))
+                unpacked = indexed_gzip.IndexedGzipFile(fileobj=self._raw, spacing=_SPACING, buffer_size=_BUFFER)
+                self._file = cast(BinaryIO, unpacked)
             self._list(listing, self._raw.seek(0, 2))
         except SourceError as error:
             self.close()
@@ -69,9 +71,9 @@ class Tar(Source):
                 listing.add(name, entry.size, _fault(entry, name))
                 self._offsets.append(entry.offset_data)
                 self._sizes.append(entry.size)
-            # tarfile takes a broken header for the end.
+            # tarfile takes a broken header for the end, and indexed_gzip a missing end for one.
             headers.seek(tar.offset)
-            if headers.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            if headers.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise SourceError(f"is broken or cut short after {len(listing.names):,} pictures. Copy it again")
         self._follow(links, listing)
 

@@ -160,6 +160,8 @@ def _directory(file: BinaryIO) -> tuple[int, int, int]:
         raise SourceError("is one part of a split zip archive; join the parts (zip -s 0)")
     if size > at:
         raise SourceError("is a broken zip archive: its directory would be longer than the file")
+    if at - size < offset:
+        raise SourceError(f"is a broken zip archive: {offset - at + size:,} bytes are missing in it. Copy it again")
     return at - size, size, at - size - offset
 
 

@@ -1,0 +1,155 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.jobs.sources import Fault, Source, SourceError, open_source
+
+Fill = Callable[..., Path]
+Read = Callable[[Source], dict[str, bytes | Fault]]
+
+
+def test_pictures_by_name_junk_and_hidden_ones_left_out(fill: Fill, read: Read) -> None:
+    folder = fill("b/c.JPG", "a.png", "b/notes.txt", ".hidden/x.jpg", "b/.y.jpg", "Thumbs.db", "é/ü.webp")
+    source = open_source(str(folder))
+    assert source.names == ["a.png", "b/c.JPG", "é/ü.webp"]
+    assert read(source) == {name: name.encode() for name in source.names}
+    assert [source[-1].name, len(source)] == ["é/ü.webp", 3]
+    with pytest.raises(IndexError):
+        source[3]
+
+
+def test_names_that_are_hard_to_write(fill: Fill, read: Read) -> None:
+    names = [
+        "line\nend.jpg",
+        "quote'\".jpg",
+        "tab\t.jpg",
+        "☃ 雪.jpg",
+        "back\\slash.jpg",
+        " .jpg",
+        "$(x);&.jpg",
+        "[1].jpg",
+    ]
+    assert read(open_source(str(fill(*names)))) == {name: name.encode() for name in names}
+
+
+def test_a_name_that_is_no_unicode_is_read_by_its_bytes(tmp_path: Path, read: Read) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"1")
+    (tmp_path / "caf\ufffd.jpg").write_bytes(b"2")
+    assert read(open_source(str(tmp_path))) == {"caf\ufffd.jpg": b"1", "caf\ufffd~2.jpg": b"2"}
+
+
+def test_the_output_is_left_out(fill: Fill) -> None:
+    folder = fill("a.jpg", "out/pictures/a.jpg", "outer/b.jpg")
+    assert open_source(str(folder), besides=folder / "out").names == ["a.jpg", "outer/b.jpg"]
+    assert open_source(str(folder / "*" / "*.jpg"), besides=folder / "out").names == ["outer/b.jpg"]
+    assert open_source(str(folder), besides=folder / "later").names == ["a.jpg", "out/pictures/a.jpg", "outer/b.jpg"]
+    with pytest.raises(SourceError, match="choose another"):
+        open_source(str(folder), besides=folder / "out" / "..")
+
+
+def test_links_are_followed_and_loops_end(fill: Fill, read: Read) -> None:
+    folder, elsewhere = fill("a/b.jpg", "z/c.jpg"), fill("d.jpg", "sub/e.jpg", below="elsewhere")
+    (folder / "a" / "up").symlink_to("..")
+    (folder / "a" / "self").symlink_to(".")
+    (folder / "root").symlink_to("/")
+    (folder / "m").symlink_to("z")
+    (folder / "far").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "twice").symlink_to(elsewhere)
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "link.jpg").symlink_to("a/b.jpg")
+    assert read(open_source(str(folder))) == {
+        "a/b.jpg": b"a/b.jpg",
+        "far/d.jpg": b"d.jpg",
+        "far/sub/e.jpg": b"sub/e.jpg",
+        "gone.jpg": Fault.MISSING,
+        "link.jpg": b"a/b.jpg",
+        "loop.jpg": Fault.MISSING,
+        "z/c.jpg": b"z/c.jpg",
+    }
+
+
+def test_pipes_are_not_waited_for(fill: Fill, read: Read) -> None:
+    folder = fill("a.jpg", "b.jpg")
+    source = open_source(str(folder))
+    (folder / "b.jpg").unlink()
+    os.mkfifo(folder / "b.jpg")
+    assert read(source) == {"a.jpg": b"a.jpg", "b.jpg": Fault.BROKEN}
+    assert open_source(str(folder)).names == ["a.jpg"]
+
+
+def test_a_file_too_large_is_not_read(fill: Fill, read: Read) -> None:
+    folder = fill("a.jpg", "huge.jpg")
+    os.truncate(folder / "huge.jpg", 1 << 40)
+    assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "huge.jpg": Fault.TOO_LARGE}
+
+
+def test_the_fingerprint_tells_a_change(fill: Fill) -> None:
+    folder = fill("a.jpg", "b.jpg")
+    first = open_source(str(folder)).fingerprint
+    (folder / "notes.txt").write_text("no picture")
+    assert open_source(str(folder)).fingerprint == first
+    (folder / "b.jpg").write_bytes(b"longer than it was")
+    second = open_source(str(folder)).fingerprint
+    (folder / "b.jpg").rename(folder / "c.jpg")
+    assert len({first, second, open_source(str(folder)).fingerprint}) == 3
+
+
+@pytest.mark.parametrize("names", [(), ("notes.txt", "x.pdf", ".a.jpg")], ids=["empty", "junk"])
+def test_a_folder_without_pictures(tmp_path: Path, fill: Fill, names: tuple[str, ...]) -> None:
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(SourceError, match=r"there are no pictures in .*\.jpeg"):
+        open_source(str(fill(*names)))
+
+
+def test_patterns(fill: Fill) -> None:
+    folder = fill("a1.jpg", "a2.png", "b1.jpg", "d/a3.jpg", "d/e/a4.jpg", "a5.txt", "[x].jpg")
+    found = {
+        pattern: open_source(str(folder / pattern)).names
+        for pattern in ["*.jpg", "a?.*", "**/a*", "[ab]1.jpg", "d/*.jpg", "d/**/*.jpg", "*/*", "[x].jpg"]
+    }
+    assert found == {
+        "*.jpg": ["[x].jpg", "a1.jpg", "b1.jpg"],
+        "a?.*": ["a1.jpg", "a2.png"],
+        "**/a*": ["a1.jpg", "a2.png", "d/a3.jpg", "d/e/a4.jpg"],
+        "[ab]1.jpg": ["a1.jpg", "b1.jpg"],
+        "d/*.jpg": ["a3.jpg"],
+        "d/**/*.jpg": ["a3.jpg", "e/a4.jpg"],
+        "*/*": ["d/a3.jpg"],
+        "[x].jpg": ["[x].jpg"],  # there is a file of that very name
+    }
+    for pattern, message in {
+        "*.gif": "matches no picture",
+        "none/*.jpg": "no folder",
+        "**x/*.jpg": "cannot be read",
+    }.items():
+        with pytest.raises(SourceError, match=message):
+            open_source(str(folder / pattern))
+
+
+def test_what_is_allowed(fill: Fill, read: Read) -> None:
+    folder, secret = fill("a.jpg"), fill("key.jpg", below="secret")
+    (folder / "link.jpg").symlink_to(secret / "key.jpg")
+    (folder / "more").symlink_to(secret)
+
+    def allowed(path: str) -> bool:
+        return path == str(folder.resolve()) or path.startswith(f"{folder.resolve()}/")
+
+    refused = {"a.jpg": b"a.jpg", "link.jpg": Fault.REFUSED, "more/key.jpg": Fault.REFUSED}
+    assert read(open_source(str(folder), allowed=allowed)) == refused
+    for other in [str(secret), str(folder / ".." / "secret" / "key.jpg"), str(secret / "*.jpg"), "s3://bucket", ""]:
+        with pytest.raises(SourceError):
+            open_source(other, allowed=allowed)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_closed_folder_is_told_and_the_rest_goes_on(fill: Fill, read: Read) -> None:
+    folder = fill("a.jpg", "closed/b.jpg")
+    (folder / "closed").chmod(0)
+    try:
+        assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "closed": Fault.DENIED}
+    finally:
+        (folder / "closed").chmod(0o700)

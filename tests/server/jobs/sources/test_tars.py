@@ -1,0 +1,167 @@
+import gzip
+import io
+import random
+import tarfile
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.jobs.sources import Fault, ItemError, Source, SourceError, open_source
+
+Read = Callable[[Source], dict[str, bytes | Fault]]
+MODES = {".tar": "w", ".tar.gz": "w:gz"}
+
+
+def entry(name: str, size: int = 0, **fields: object) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info
+
+
+def packed(path: Path, files: dict[str, bytes], *others: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
+        for name, data in files.items():
+            archive.addfile(entry(name, len(data)), io.BytesIO(data))
+        for other in others:
+            archive.addfile(other)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ""])
+def test_pictures_in_the_archives_order(tmp_path: Path, read: Read, suffix: str) -> None:
+    long = "d/" * 90 + "x" * 150 + ".jpg"
+    files = {"b/c.jpg": b"c" * 1000, "a.PNG": b"", "ü/☃\n.webp": bytes(range(256)) * 10, long: b"long"}
+    junk = {"notes.txt": b"x" * 3000, "b/._c.jpg": b"x", ".git/x.png": b"x"}
+    path = packed(tmp_path / f"a{suffix}", files | junk, entry("folder.jpg", type=tarfile.DIRTYPE))
+    source = open_source(str(path))
+    assert list(read(source).items()) == list(files.items())
+    assert source.fingerprint == open_source(str(path)).fingerprint
+
+
+@pytest.mark.parametrize("suffix", MODES)
+def test_slips_and_what_is_no_file(tmp_path: Path, read: Read, suffix: str) -> None:
+    links = [
+        entry("hard.jpg", type=tarfile.LNKTYPE, linkname="good.jpg"),
+        entry("lost.jpg", type=tarfile.LNKTYPE, linkname="nowhere.jpg"),
+        entry("soft.jpg", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        entry("device.jpg", type=tarfile.CHRTYPE),
+    ]
+    names = ["../../x.jpg", "/etc/y.jpg", "C:\\z.jpg"]
+    files = {"good.jpg": b"g"} | dict.fromkeys(names, b"x") | {"./d/e.jpg": b"e"}
+    assert read(open_source(str(packed(tmp_path / f"a{suffix}", files, *links)))) == {
+        "good.jpg": b"g",
+        "x.jpg": Fault.REFUSED,
+        "etc/y.jpg": Fault.REFUSED,
+        "z.jpg": Fault.REFUSED,
+        "d/e.jpg": b"e",
+        "hard.jpg": b"g",
+        "lost.jpg": Fault.BROKEN,
+        "soft.jpg": Fault.REFUSED,
+        "device.jpg": Fault.REFUSED,
+    }
+
+
+def test_any_order_out_of_a_gzipped_one(tmp_path: Path) -> None:
+    files = {f"{n}.jpg": random.Random(n).randbytes(200_000) for n in range(120)}
+    source = open_source(str(packed(tmp_path / "a.tgz", files)))
+    order = random.Random(1).sample(range(120), 40)
+    assert all(source[i].read() == files[source[i].name] for i in order)
+
+
+@pytest.mark.parametrize("suffix", MODES)
+def test_cut_short_or_broken(tmp_path: Path, suffix: str) -> None:
+    files = {f"{n}.jpg": random.Random(n).randbytes(3000) for n in range(20)}
+    whole = packed(tmp_path / f"a{suffix}", files).read_bytes()
+    for kept in (100, 700, len(whole) // 3, len(whole) // 2 + 1):
+        (tmp_path / f"cut{suffix}").write_bytes(whole[:kept])
+        with pytest.raises(SourceError, match=r"cut short after \d+ pictures.*Copy it again"):
+            open_source(str(tmp_path / f"cut{suffix}"))
+    broken = bytearray(whole)
+    broken[len(whole) // 2 : len(whole) // 2 + 4000] = bytes(4000) if suffix != ".tar" else b"x" * 4000
+    (tmp_path / f"broken{suffix}").write_bytes(broken)
+    with pytest.raises(SourceError, match="is broken or cut short"):
+        open_source(str(tmp_path / f"broken{suffix}"))
+
+
+def test_bombs(tmp_path: Path, read: Read) -> None:
+    """An entry over the limit, an archive that unpacks without end, a name that does."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(entry("good.jpg", 1), io.BytesIO(b"g"))
+    with (tmp_path / "a.tar").open("r+b") as file:
+        file.seek(1024)
+        file.write(entry("huge.jpg", 1 << 30).tobuf(tarfile.GNU_FORMAT))
+        file.truncate(1536 + (1 << 30) + 1024)
+    assert read(open_source(str(tmp_path / "a.tar"))) == {"good.jpg": b"g", "huge.jpg": Fault.TOO_LARGE}
+
+    endless = entry("endless.jpg", 50 << 30).tobuf(tarfile.GNU_FORMAT)
+    named = entry("././@LongLink", 5 << 30, type=tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT)
+    for begins, message in [(endless, "100 times its size"), (named, "whose name alone")]:
+        with gzip.open(tmp_path / "b.tar.gz", "wb") as file:
+            file.write(begins + bytes(1 << 20))
+        tracemalloc.start()
+        try:
+            with pytest.raises(SourceError, match=message):
+                open_source(str(tmp_path / "b.tar.gz"))
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_memory_is_that_of_the_names(tmp_path: Path) -> None:
+    count = 3_000
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(count):
+            archive.addfile(entry(f"folder/{number:08}.jpg"))
+            archive.members = []  # type: ignore[attr-defined]
+    tracemalloc.start()
+    try:
+        source = open_source(str(tmp_path / "a.tar"))
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(source) == count
+    assert held < 130 * count
+    assert most < 350 * count
+
+
+@pytest.mark.parametrize("name", ["none.tar", "junk.tar.gz"])
+def test_no_pictures(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="no pictures"):
+        open_source(str(packed(tmp_path / name, {"notes.txt": b"x"} if "junk" in name else {})))
+
+
+def test_gzip_without_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "list.txt.gz").write_bytes(gzip.compress(b"a.jpg\nb.jpg\n"))
+    with pytest.raises(SourceError, match="broken or cut short"):
+        open_source(str(tmp_path / "list.txt.gz"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(sorted(MODES)),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
+    st.integers(0, 3000),
+)
+def test_no_damage_raises_anything_else(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, changes: list[tuple[int, int]], cut: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"damaged{suffix}"
+    whole = bytearray(packed(path, {"a.jpg": b"1" * 600, "../b.jpg": b"2", "ü.png": b"3"}).read_bytes())
+    for at, value in changes:
+        whole[at % min(len(whole), 4096)] = value
+    path.write_bytes(whole[: max(1, len(whole) - cut)])
+    try:
+        source = open_source(str(path))
+    except SourceError:
+        return
+    for item in source:
+        try:
+            item.read()
+        except ItemError as error:
+            assert error.fault  # noqa: PT017
