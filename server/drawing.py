@@ -37,14 +37,14 @@ _LABEL = 48  # letters of a label; the caption of a region can be a sentence
 _MARGIN, _INK, _PAPER, _EDGE = 0.6, "#1c2330", "#ffffff", "#d8dde5"
 
 
-def draw(image: Image.Image, annotations: Sequence[Annotation]) -> Image.Image:
+def draw(image: Image.Image, annotations: Sequence[Annotation], most: int = _MOST) -> Image.Image:
     """A new RGB picture with boxes, quads and polygons drawn on it, labels at them, and texts beneath.
 
-    Coordinates are pixels of `image`. What is very small or large comes back with its longer side 320 or 2048 pixels.
+    Coordinates are pixels of `image`. What is very small or large comes back with its longer side 320 or `most` pixels.
     One colour a label.
     """
     longer = max(image.size)
-    scale = min(max(longer, _LEAST), _MOST) / longer
+    scale = min(max(longer, _LEAST), most) / longer
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     scene = image.convert("RGB")
     if size != scene.size:

@@ -1,0 +1,115 @@
+"""Pictures as the page shows them: small, with their labels drawn."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from prompts.annotations import Annotation, Text
+from server import drawing
+from server.engine.pictures import PictureError, decode
+from server.jobs.labels import Label, Labelled
+from server.jobs.recipes.shapes import bounds
+from server.jobs.summary import choice
+
+_SIDE = 480  # pixels of the longer side: sharp at 240 on a screen of double density, and at the width of a phone
+_DRAWN = 100  # labels on a picture; more cover it
+_LINES, _LETTERS = 8, 240  # of what is said beside a picture
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture with the labels of some steps drawn: as a data URL, and in words."""
+
+    steps: tuple[str, ...]
+    url: str
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is said beside a picture: a text that was answered, or a label and why it is doubtful. `about`: what the
+    region is called that it was asked about."""
+
+    step: str
+    words: str
+    about: str = ""
+    score: float | None = None
+    review: str = ""
+
+
+@dataclass(slots=True)
+class Card:
+    """One picture. `trouble`: why it cannot be shown. `more`: how many lines are left out."""
+
+    name: str
+    width: int
+    height: int
+    labels: int
+    drawings: list[Drawing] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    more: int = 0
+    trouble: str = ""
+
+
+def sample(picture: Labelled, steps: Sequence[str]) -> Card:
+    """A picture with what was found, drawn for each of `steps`; and the texts that were answered."""
+    by_step = {
+        step: [x.annotation for x in picture.labels if x.step == step and bounds(x.annotation)] for step in steps
+    }
+    views: dict[tuple[str, ...], list[Annotation]] = {(step,): notes for step, notes in by_step.items() if notes}
+    if bare := tuple(step for step in steps if not by_step[step]) or (() if steps else ("",)):
+        views[bare] = []
+    texts = [label for label in picture.labels if isinstance(label.annotation, Text)]
+    return _card(picture, views, [_line(picture, label) for label in texts])
+
+
+def doubted(picture: Labelled) -> Card:
+    """A picture with what is doubtful on it, and why."""
+    labels = choice.doubtful(picture)
+    places = [_parent(picture, label) if isinstance(label.annotation, Text) else label for label in labels]
+    notes = {id(place): place.annotation for place in places if place and bounds(place.annotation)}
+    return _card(picture, {("",): list(notes.values())}, [_line(picture, label) for label in labels])
+
+
+def _card(picture: Labelled, views: dict[tuple[str, ...], list[Annotation]], lines: list[Line]) -> Card:
+    card = Card(picture.name, picture.width, picture.height, len(picture.labels), lines=lines[:_LINES])
+    card.more = len(lines) - len(card.lines)
+    try:
+        data = picture.read()
+        image = decode(data, max_bytes=len(data))
+    except PictureError as error:
+        card.trouble = str(error)
+    except OSError as error:
+        card.trouble = error.strerror or str(error)
+    else:
+        card.drawings = [_drawing(image, steps, notes) for steps, notes in views.items()]
+    return card
+
+
+def _drawing(image: Image.Image, steps: tuple[str, ...], notes: Sequence[Annotation]) -> Drawing:
+    surest = sorted(notes, key=lambda note: -(note.score or 0.0))[:_DRAWN]
+    file = io.BytesIO()
+    drawing.draw(image, surest, most=_SIDE).save(file, "WEBP", quality=80)
+    url = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    counts = Counter(_short(note.label) or note.kind for note in surest)
+    alt = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) or "nothing found"
+    return Drawing(steps, url, _short(alt))
+
+
+def _line(picture: Labelled, label: Label) -> Line:
+    note, parent = label.annotation, _parent(picture, label)
+    about = _short(parent.annotation.label) if parent and isinstance(note, Text) else ""
+    return Line(label.step, _short(note.label), about, note.score, label.review)
+
+
+def _parent(picture: Labelled, label: Label) -> Label | None:
+    known = label.parent is not None and 0 <= label.parent < len(picture.labels)
+    return picture.labels[label.parent] if known and label.parent is not None else None
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= _LETTERS else f"{words[: _LETTERS - 1]}…"
