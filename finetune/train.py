@@ -327,7 +327,7 @@ STAGES = (
     # Half the pictures a step: as good a gradient for the time, and they fit a CPU's cache.
     Stage("spell", 1400, 8, 0, 1e-3, warmup=100, sigma=(2.5, 2.5), reading=2.0, objects=(0, 3), words=(4, 9)),
     # All of it at once, words a share of the questions that they never had before cells knew letters.
-    Stage("settle", 2650, 8, 3, 8e-4, 100, 0.6, (2.5, 2.5), classes=2.0, text=1.5, reading=1.5, words=(1, 3)),
+    Stage("settle", 2400, 8, 3, 8e-4, 100, 0.6, (2.5, 2.5), classes=2.0, text=1.5, reading=1.5, words=(1, 3)),
 )
 
 
