@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from server.api import adapters, health, metrics, middleware, models, openapi, problems, prompt, tasks
+from server.api import adapters, health, jobs, metrics, middleware, models, openapi, problems, prompt, tasks
 from server.serving import Serving
 from server.settings import Settings
 
@@ -32,13 +32,14 @@ def create_app(settings: Settings | None = None, engine: "Engine | None" = None)
 
     app = FastAPI(title="florist", version=version("florist"), lifespan=lifespan, redirect_slashes=False)
     app.state.settings, app.state.serving, app.state.metrics = settings, serving, measured
-    for resource in (prompt, tasks, models, adapters, health, metrics):
+    for resource in (prompt, tasks, models, adapters, jobs, health, metrics):
         app.include_router(resource.router)
     problems.handle(app)
     openapi.describe(app)
     # The last one added is the outermost: whatever refuses a request, its answer has an id and lets pages read it.
     app.add_middleware(
-        middleware.BodyLimit, most=lambda scope: adapters.body_limit(scope, settings) or settings.max_body_bytes
+        middleware.BodyLimit,
+        most=lambda scope: adapters.body_limit(scope, settings) or jobs.body_limit(scope) or settings.max_body_bytes,
     )
     if settings.cors_origins:
         app.add_middleware(

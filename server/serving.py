@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING
 import anyio
 
 from server.adapters import AdapterStore
-from server.api.problems import LOADING, NO_MODEL, SHUTTING_DOWN, busy
+from server.api.problems import LOADING, NO_JOBS, NO_MODEL, SHUTTING_DOWN, Problem, busy
 from server.settings import Settings, variable
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
+    from server.jobs.queue import JobQueue
 
 logger = logging.getLogger(__name__)
 
 
 class CannotLoad(Exception):  # noqa: N818
     """The model cannot be loaded, for a reason that its operator can mend."""
+
+
+class CannotKeep(CannotLoad):
+    """Jobs cannot be kept, for such a reason."""
 
 
 class Serving:
@@ -39,10 +44,13 @@ class Serving:
         # Decoding a picture takes a core, and up to hundreds of megabytes.
         self.decoding = anyio.CapacityLimiter(os.cpu_count() or 1)
         self.storing = anyio.CapacityLimiter(1)  # what adapters wait for: the store takes one call at a time
+        self.queueing = anyio.CapacityLimiter(1)  # sources are listed, and jobs made of them, one at a time
+        self.exporting = anyio.CapacityLimiter(1)
         self.on_failure: Callable[[str], None] = lambda reason: None
         self._engine = engine
         self._ours = engine is None
         self._loading: asyncio.Task[None] | None = None
+        self._jobs: JobQueue | None = None
 
     @property
     def loaded(self) -> "Engine | None":
@@ -62,6 +70,16 @@ class Serving:
         """The engine's adapters, to be changed under `storing`. Raises Problem as `engine` does."""
         return AdapterStore(self.engine(), self.settings.adapters_folder)
 
+    def jobs(self) -> "JobQueue":
+        """The server's jobs, to be looked at; who changes one calls `engine` first. Raises Problem where the server
+        runs none, and as `engine` does until they are there."""
+        if self.settings.jobs_folder is None:
+            raise Problem(NO_JOBS, f"its operator can let it run jobs by the setting {variable('jobs_folder')}")
+        if self._jobs is None:
+            self.engine()
+            raise busy(LOADING, "the jobs are still being opened; ask again soon", 2)
+        return self._jobs
+
     @contextmanager
     def work(self) -> Iterator[ExitStack]:
         """Counts a request as running; who takes the stack over (`pop_all`) ends it by closing that."""
@@ -74,27 +92,39 @@ class Serving:
         self.running -= 1
 
     def start(self) -> None:
-        """Begins to load, unless an engine was given. Raises OSError when its adapters' folder cannot be used."""
+        """Begins to load, unless an engine was given. Raises OSError when its adapters' folder cannot be used, and
+        CannotKeep when jobs cannot be kept."""
         self.draining = False
         if self._engine is not None:
             AdapterStore(self._engine, self.settings.adapters_folder).load()
+            self._begin(_queue(self.settings))
         else:
             self._loading = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
         settings = self.settings
-        loaded: Future[Engine] = Future()
+        loaded: Future[tuple[Engine, JobQueue | None]] = Future()
         # A daemon, unlike asyncio's own threads: a server told to stop does not wait for a download to end.
         threading.Thread(target=_load, args=(settings, loaded), name="florist-load", daemon=True).start()
         try:
-            self._engine = await asyncio.wrap_future(loaded)
+            engine, jobs = await asyncio.wrap_future(loaded)
         except Exception as error:
             self.failure = str(error) or type(error).__name__
             trace = None if isinstance(error, CannotLoad) else error
-            logger.error("the model %s cannot be loaded: %s", settings.model, self.failure, exc_info=trace)
+            what = f"the model {settings.model} cannot be loaded"
+            what = "jobs cannot be kept" if isinstance(error, CannotKeep) else what
+            logger.error("%s: %s", what, self.failure, exc_info=trace)
             self.on_failure(self.failure)
         else:
-            logger.info("the model %s is loaded on %s", settings.model, self._engine.device)
+            self._engine = engine
+            logger.info("the model %s is loaded on %s", settings.model, engine.device)
+            self._begin(jobs)
+
+    def _begin(self, jobs: "JobQueue | None") -> None:
+        """Lets the jobs go on where they stopped."""
+        self._jobs = jobs
+        if jobs is not None and self._engine is not None:
+            jobs.start(self._engine)
 
     async def abandon(self) -> None:
         """Gives up what still runs: those who wait are told that the server is shutting down."""
@@ -108,20 +138,45 @@ class Serving:
             self._loading.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loading
+        if self._jobs is not None:
+            await asyncio.to_thread(self._jobs.close)
+            self._jobs = None
         if self._ours:
             await self.abandon()
 
 
-def _load(settings: Settings, loaded: "Future[Engine]") -> None:
+def _load(settings: Settings, loaded: "Future[tuple[Engine, JobQueue | None]]") -> None:
+    jobs: JobQueue | None = None
+    result, error = None, None
     try:
-        result, error = _engine(settings), None
+        jobs = _queue(settings)  # first: what is wrong there is told before the model has taken its time
+        result = _engine(settings), jobs
     except BaseException as raised:
-        result, error = None, raised
-    with suppress(InvalidStateError):  # nobody waits any more
+        error = raised
+        if jobs is not None:
+            jobs.close()
+    try:
         if result is None:
             loaded.set_exception(error)
         else:
             loaded.set_result(result)
+    except InvalidStateError:  # nobody waits any more
+        if jobs is not None:
+            jobs.close()
+
+
+def _queue(settings: Settings) -> "JobQueue | None":
+    if settings.jobs_folder is None:
+        return None
+    from server.jobs.queue import JobQueue, QueueError
+    from server.jobs.store import StoreError
+
+    try:
+        return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources)
+    except QueueError as error:
+        raise CannotKeep(f"{variable('jobs_folder')}: {error}") from error
+    except StoreError as error:
+        raise CannotKeep(f"{variable('database_url')}: {error}") from error
 
 
 def _engine(settings: Settings) -> "Engine":

@@ -58,17 +58,26 @@ class Settings(BaseSettings):
     image_url_timeout: float = Field(
         10.0, gt=0, allow_inf_nan=False, description="Longest that fetching a picture may take."
     )
+    jobs_folder: Path | None = Field(
+        None, description="Folder of this server's jobs: their database and exports under way. None: it runs no jobs."
+    )
+    jobs_sources: Commas = Field(
+        (), description="Folders and URLs that jobs' pictures may be in, commas between: /data,s3://bucket/pictures."
+    )
+    database_url: str | None = Field(
+        None, description="Where jobs are kept: postgresql://user:password@host/name. None: SQLite in jobs_folder."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="How logs are written; auto: console on a terminal, json elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("api_keys", "cors_origins", "jobs_sources", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("adapters_folder", mode="before")
+    @field_validator("adapters_folder", "jobs_folder", "database_url", mode="before")
     @classmethod
     def _unset(cls, value: Any) -> Any:
         return None if value == "" else value  # not the folder where the server was started
@@ -87,6 +96,16 @@ class Settings(BaseSettings):
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ValueError(f"{origin} is no origin; write it like https://labels.example.org, without a path")
         return origins
+
+    @field_validator("jobs_sources")
+    @classmethod
+    def _places(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        if places:
+            from server.jobs.sources.permission import check  # it brings what reads buckets: not for every command
+
+            for place in places:
+                check(place)
+        return places
 
     @model_validator(mode="after")
     def _fits(self) -> "Settings":

@@ -40,6 +40,14 @@ async def read(request: Request, most: int) -> tuple[PromptRequest, bytes | None
     return asked, file
 
 
+async def json_object(request: Request, example: str) -> dict[str, Any]:
+    """A body that is one JSON object; `example`: what one looks like. Raises Problem."""
+    content_type = type_of(request)
+    if content_type not in ("application/json", "") and not content_type.endswith("+json"):
+        raise unsupported(content_type, "application/json")
+    return _json(await _all(request), example)
+
+
 def type_of(request: Request) -> str:
     """The body's media type, without parameters."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -58,14 +66,14 @@ async def _all(request: Request) -> bytes:
         raise _cut_short() from None
 
 
-def _json(body: bytes) -> dict[str, Any]:
+def _json(body: bytes, example: str = '{"image": …, "task": "<OD>"}') -> dict[str, Any]:
     try:
         # Refuses what is no JSON though some parsers read it: NaN, Infinity, lone surrogates, endless nesting.
         read = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Problem(BAD_BODY, f"the body is not JSON: {error}; send an object in UTF-8") from None
     if not isinstance(read, dict):
-        raise Problem(BAD_BODY, 'the body must be a JSON object, such as {"image": …, "task": "<OD>"}')
+        raise Problem(BAD_BODY, f"the body must be a JSON object, such as {example}")
     return read
 
 

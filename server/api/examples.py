@@ -54,3 +54,42 @@ ANSWER: dict[str, Any] = {
     "dropped": [],
     "timing": {"queue": 0.3, "encode": 21.5, "decode": 48.2, "total": 70.0},
 }
+
+JOB: dict[str, Any] = {
+    "id": 1,
+    "output": "street-2024",
+    "state": "running",
+    "reason": "",
+    "source": "/data/street/**/*.jpg",
+    "recipe": {"name": "detect", "review_below": 0.3, "steps": [{"id": "objects", "task": "<OD>"}]},
+    "model": "9f2c8a5e4b7d1036c2f5e8b9a4d7061f3e2c5b8a9d4f7e6012c3b5a8d9e4f706",
+    "created": "2026-03-02T09:30:00Z",
+    "started": "2026-03-02T09:30:01Z",
+    "ended": None,
+    "pictures": {"total": 12000, "waiting": 8959, "running": 32, "done": 3007, "failed": 2},
+    "failures": {"broken": 2},
+    "rate": 24.5,
+    "seconds_left": 367.0,
+}
+
+
+def job_bodies() -> dict[str, Any]:
+    """The request bodies of POST /v1/jobs."""
+    written = (
+        "name: cars\nontology:\n  car: [car, vehicle]\nsteps:\n  - id: cars\n    task: <OPEN_VOCABULARY_DETECTION>\n"
+    )
+    step = {"id": "objects", "task": "<OD>", "filter": {"score": 0.5}}
+    return {
+        "ready": {
+            "summary": "A ready recipe over a folder",
+            "value": {"source": "/data/pictures", "recipe": "detect", "output": "first-look"},
+        },
+        "yaml": {
+            "summary": "A recipe in YAML",
+            "value": {"source": "/data/pictures", "recipe": written + "    text: ${ontology}\n"},
+        },
+        "object": {
+            "summary": "A recipe as an object, over a pattern",
+            "value": {"source": "/data/**/*.jpg", "recipe": {"name": "sure objects", "steps": [step]}},
+        },
+    }

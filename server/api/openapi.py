@@ -6,9 +6,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from server.api.prompt import SCHEMAS
+from server.api import jobs, prompt
+from server.api.job_schemas import JobRequest
 from server.api.schemas import PromptRequest
 
+_TAKEN = (PromptRequest, JobRequest)
 _ABOUT = """The labeling server for Florence-2: a picture and a prompt in; boxes, polygons, words and captions out.
 
 Every error is an RFC 9457 problem (`application/problem+json`) that says what to do."""
@@ -23,7 +25,8 @@ def describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = plain()
             modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
-                (model, "validation" if model is PromptRequest else "serialization") for model in SCHEMAS
+                (model, "validation" if model in _TAKEN else "serialization")
+                for model in (*prompt.SCHEMAS, *jobs.SCHEMAS)
             ]
             _, named = models_json_schema(modes, ref_template="#/components/schemas/{model}")
             document.setdefault("components", {}).setdefault("schemas", {}).update(named["$defs"])

@@ -1,0 +1,47 @@
+"""How far a job is, as server-sent events."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from server.api.job_schemas import JobRow
+from server.api.problems import DATABASE_AWAY, Problem
+from server.jobs.store import JobState
+
+_ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+_EVERY = 0.5  # seconds
+_SHARE = 10  # of a count that takes long, so that those who watch never keep the database busy
+
+
+def job_events(first: JobRow, look: Callable[[], Awaitable[JobRow]], over: Callable[[], bool]) -> EventSourceResponse:
+    """`progress` at once and whenever it changes, `end` when the job has ended, `error` with a problem where it cannot
+    be told any more. `over`: whether the server stops; then the stream ends, and the job does not."""
+    return EventSourceResponse(_events(first, look, over))
+
+
+async def _events(
+    row: JobRow, look: Callable[[], Awaitable[JobRow]], over: Callable[[], bool]
+) -> AsyncIterator[ServerSentEvent]:
+    yield _event("progress", row)
+    while row.state not in _ENDED:
+        began, before = time.monotonic(), row
+        try:
+            row = await look()
+        except Problem as problem:
+            if problem.kind is not DATABASE_AWAY:
+                yield ServerSentEvent(problem.details().model_dump_json(exclude_none=True), event="error")
+                return
+        if row != before:
+            yield _event("progress", row)
+        rests = time.monotonic() + max(_EVERY, _SHARE * (time.monotonic() - began))
+        while row.state not in _ENDED and time.monotonic() < rests:
+            if over():
+                return
+            await asyncio.sleep(_EVERY)
+    yield _event("end", row)
+
+
+def _event(name: str, row: JobRow) -> ServerSentEvent:
+    return ServerSentEvent(row.model_dump_json(), event=name)
