@@ -117,8 +117,12 @@ def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source
 
     # Who else works in the same database cannot be known; in the folder's own nobody does, for the folder is claimed.
     sole = DATABASE not in os.environ
-    with Live(Group(display, below), console=errors):
-        return run(store, job, engine, source, lambda size: annotate(asked, size), sole=sole, told=told)
+    try:
+        with Live(Group(display, below), console=errors):
+            return run(store, job, engine, source, lambda size: annotate(asked, size), sole=sole, told=told)
+    finally:
+        if not errors.is_terminal:
+            errors.print()  # the last frame has no end of line there
 
 
 def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: Sequence[str]) -> int:
@@ -130,7 +134,8 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
         raise LabelError(f"the job was {job.state}; the same command goes on with it")
     progress = store.progress(job)
     for name in formats:
-        target = out / f"{name}{FORMATS[name].suffix or ''}"
+        suffix = FORMATS[name].suffix
+        target = out / (name if suffix is None else f"labels{suffix}")
         labelled = store.labelled(job, lambda position: source[position].read())
         report = FORMATS[name].write(labelled, target, pictures_too=False)
         left_out = "".join(f"; {count} {what} left out" for what, count in report.left_out.items())

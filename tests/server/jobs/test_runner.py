@@ -1,0 +1,229 @@
+"""The runner, with the real seedling and recipes of a few lines."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+from PIL import Image, ImageOps
+
+from finetune.datasets.scenes.draw import draw
+from prompts.tasks import TASKS
+from server.engine.engine import Engine
+from server.engine.request import Closed, Request
+from server.jobs.asks import Ask, Asking
+from server.jobs.labels import Label
+from server.jobs.output import OutputError, claimed
+from server.jobs.runner import JobFailed, answerer, run
+from server.jobs.sources import open_source
+from server.jobs.store import Done, Failure, Job, JobState, Progress, Store, StoreError, Wanted
+from server.jobs.store.leases import TRIES
+
+OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
+
+
+def detect(size: tuple[int, int]) -> Asking:
+    [result] = yield [Ask(OD)]
+    return [Label(note, "things", raw=result.text) for note in result.annotations]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "pictures"
+    made.mkdir()
+    for seed in range(3):
+        draw(7000 + seed).image.save(made / f"{seed}.png")
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path / 'florist.db'}") as opened:
+        yield opened
+
+
+def shades(folder: Path) -> None:
+    """More pictures than the engine is asked about at a time."""
+    for shade in range(40):
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(folder / f"shade {shade:02}.png")
+
+
+def label(
+    store: Store,
+    engine: Engine,
+    folder: Path,
+    annotate: Callable[[tuple[int, int]], Asking] = detect,
+    told: Callable[[Done | Failure], None] = lambda one: None,
+) -> Job:
+    with open_source(str(folder)) as source:
+        wanted = Wanted("out", "{}", "a" * 64, str(folder), source.fingerprint, answerer(engine))
+        job = store.begin(wanted, source.names)
+        return run(store, job, engine, source, annotate, sole=True, told=told)
+
+
+def test_a_picture_that_is_there_several_times_is_asked_about_once(store: Store, engine: Engine, folder: Path) -> None:
+    for copy in range(4):
+        (folder / f"copy {copy}.png").write_bytes((folder / "1.png").read_bytes())
+    before, heard = engine.stats().submitted, []
+    job = label(store, engine, folder, told=heard.append)
+    assert job.state is JobState.DONE
+    assert engine.stats().submitted - before == 3
+    labelled = {picture.name: picture.labels for picture in store.labelled(job)}
+    assert len(labelled) == len(heard) == 7
+    assert all(labelled[f"copy {copy}.png"] == labelled["1.png"] != labelled["0.png"] for copy in range(4))
+    assert {each.model for labels in labelled.values() for each in labels} == {engine.checkpoint.sha256}
+    assert label(store, engine, folder).state is JobState.DONE
+    assert engine.stats().submitted - before == 3
+
+
+def test_parts_and_mirror_images_are_what_the_engine_sees(store: Store, engine: Engine, folder: Path) -> None:
+    crop = (10, 20, 200, 180)
+
+    def annotate(size: tuple[int, int]) -> Asking:
+        results = yield [Ask(OD, crop=crop), Ask(OD, crop=crop, mirrored=True), Ask(OD, mirrored=True)]
+        more = yield [Ask(REGION, region=(0, 0, 50, 40), crop=crop)]
+        return [Label(note, str(i)) for i, r in enumerate([*results, *more]) for note in r.annotations]
+
+    job = label(store, engine, folder, annotate)
+    for picture in store.labelled(job):
+        whole = Image.open(folder / picture.name).convert("RGB")
+        part = whole.crop(crop)
+        expected = [
+            engine.submit(request).wait()
+            for request in (
+                Request(part, OD),
+                Request(ImageOps.mirror(part), OD),
+                Request(ImageOps.mirror(whole), OD),
+                Request(part, REGION, region=(0, 0, 50, 40)),
+            )
+        ]
+        notes = [(str(i), note) for i, result in enumerate(expected) for note in result.annotations]
+        assert [(each.step, each.annotation.label) for each in picture.labels] == [(i, n.label) for i, n in notes]
+        for each, (_, note) in zip(picture.labels, notes, strict=True):
+            assert each.annotation.score == pytest.approx(note.score, abs=1e-3)
+            assert each.annotation.model_copy(update={"score": note.score}) == note
+
+
+def test_what_fails_is_set_aside_and_the_job_goes_on(store: Store, engine: Engine, folder: Path) -> None:
+    for name, size in (("odd.png", (33, 20)), ("outside.png", (44, 20))):
+        Image.new("RGB", size, "teal").save(folder / name)
+    (folder / "page.jpg").write_bytes(b"<html>")
+    (folder / "gone.png").symlink_to("nowhere.png")
+
+    def annotate(size: tuple[int, int]) -> Asking:
+        if size[0] == 33:
+            raise ValueError("out of luck")
+        if size[0] == 44:
+            yield [Ask(OD), Ask(REGION, region=(0, 0, 500, 40))]
+        return (yield from detect(size))
+
+    job = label(store, engine, folder, annotate)
+    failures = {failure.name: failure for failure in store.failures(job)}
+    assert job.state is JobState.DONE
+    assert store.progress(job).done == 3
+    assert (failures["odd.png"].kind, failures["odd.png"].reason, failures["odd.png"].tries) == (
+        "model", "out of luck", TRIES,
+    )  # fmt: skip
+    assert (failures["outside.png"].kind, failures["outside.png"].tries) == ("request", 1)
+    assert "reaches outside the picture" in failures["outside.png"].reason
+    assert (failures["page.jpg"].kind, failures["page.jpg"].reason[:18]) == ("unsupported", "this is a web page")
+    assert store.retry(job, "request") == 1
+    assert label(store, engine, folder).state is JobState.DONE
+    assert store.progress(job).done == 4
+
+
+def test_a_model_that_fails_on_everything_fails_the_job(store: Store, engine: Engine, folder: Path) -> None:
+    shades(folder)
+
+    def annotate(size: tuple[int, int]) -> Asking:
+        raise RuntimeError("the device is lost")
+
+    with pytest.raises(JobFailed, match="the device is lost"):
+        label(store, engine, folder, annotate)
+    [job] = store.jobs()
+    assert (job.state, "the device is lost" in job.reason) == (JobState.FAILED, True)
+    assert store.progress(job).leased == 0
+    store.resume(job)
+    store.retry(job)
+    assert label(store, engine, folder).state is JobState.DONE
+
+
+@pytest.mark.parametrize("how", ["pause", "cancel"])
+def test_a_job_stops_when_it_is_told(store: Store, engine: Engine, folder: Path, how: str) -> None:
+    shades(folder)
+    heard: list[Done | Failure] = []
+
+    def told(one: Done | Failure) -> None:
+        if not heard:
+            getattr(store, how)(store.jobs()[0])
+            time.sleep(0.6)  # the runner looks about twice a second
+        heard.append(one)
+
+    job = label(store, engine, folder, told=told)
+    assert job.state is (JobState.PAUSED if how == "pause" else JobState.CANCELLED)
+    assert store.progress(job) == Progress(waiting=43 - len(heard), done=len(heard))
+    assert len(heard) < 43
+    if how == "pause":
+        store.resume(job)
+        assert label(store, engine, folder).state is JobState.DONE
+        assert store.progress(job) == Progress(done=43)
+
+
+def test_what_ends_a_run_gives_back_what_it_held(store: Store, engine: Engine, folder: Path) -> None:
+    def told(one: Done | Failure) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label(store, engine, folder, told=told)
+    progress = store.progress(store.jobs()[0])
+    assert (progress.leased, progress.total) == (0, 3)
+    assert label(store, engine, folder).state is JobState.DONE
+
+
+def test_more_questions_than_the_engine_has_room_for(store: Store, engine: Engine, folder: Path) -> None:
+    def annotate(size: tuple[int, int]) -> Asking:
+        results = yield [Ask(REGION, region=(i, i, 60 + i, 50 + i)) for i in range(12)]
+        return [Label(note, "names") for result in results for note in result.annotations]
+
+    with Engine(engine.checkpoint, max_batch=2, max_waiting=4) as small:
+        job = label(store, small, folder, annotate)
+        assert small.stats().refused > 0
+    assert [len(picture.labels) for picture in store.labelled(job)] == [12] * 3
+
+
+def test_an_engine_that_closes_ends_the_run_and_not_the_pictures(store: Store, engine: Engine, folder: Path) -> None:
+    closed = Engine(engine.checkpoint)
+    closed.close()
+    with pytest.raises(Closed):
+        label(store, closed, folder)
+    assert store.progress(store.jobs()[0]) == Progress(waiting=3)
+
+
+def test_an_adapter_that_is_not_there_is_said_before_anything_is_asked(engine: Engine) -> None:
+    with pytest.raises(StoreError, match="needs the adapter project-7, which is not loaded"):
+        answerer(engine, ["project-7"])
+
+
+def test_an_output_is_one_jobs_until_its_process_ends(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from server.jobs.output import claimed\n"
+    code += "with claimed(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "mine\n"
+    with pytest.raises(OutputError, match="another job writes to"), claimed(tmp_path / "out"):
+        pass
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    other.stdout.close()
+    with claimed(tmp_path / "out"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"), claimed(tmp_path / "file" / "out"):
+        pass
