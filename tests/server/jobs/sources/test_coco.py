@@ -1,0 +1,74 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.jobs.sources import Fault, Source, SourceError, open_source
+
+Fill = Callable[..., Path]
+Read = Callable[[Source], dict[str, bytes | Fault]]
+
+
+def document(*names: object) -> str:
+    images = [{"id": i, "file_name": name, "width": 4, "height": 3} for i, name in enumerate(names)]
+    notes = [{"id": 1, "image_id": 1, "bbox": [0.5, 1e3, 1, 1], "segmentation": None, "caption": "ünï"}]
+    return json.dumps({"info": {"images": 3}, "annotations": notes, "images": images, "categories": []})
+
+
+@pytest.mark.parametrize(
+    ("where", "pictures"),
+    [
+        ("coco.json", "{}"),
+        ("coco.json", "images/{}"),
+        ("annotations/instances_val2017.json", "val2017/{}"),
+        ("annotations/train.json", "images/{}"),
+        ("annotations/instances_default.json", "{}"),
+    ],
+)
+def test_pictures_where_coco_files_have_them(fill: Fill, read: Read, where: str, pictures: str) -> None:
+    folder = fill(where, pictures.format("a.jpg"), pictures.format("d/é.png"))
+    (folder / where).write_text(document("a.jpg", "d\\é.png", "gone.jpg", "a.jpg", 7))
+    assert read(open_source(str(folder / where))) == {
+        "a.jpg": pictures.format("a.jpg").encode(),
+        "d/é.png": pictures.format("d/é.png").encode(),
+        "gone.jpg": Fault.MISSING,
+        "row 5": Fault.MISSING,
+    }
+
+
+def test_names_that_climb_do_not_leave_their_names(fill: Fill, read: Read) -> None:
+    folder = fill("set/coco.json", "a.jpg")
+    (folder / "set" / "coco.json").write_text(document("../a.jpg"))
+    source = open_source(str(folder / "set" / "coco.json"), allowed=lambda path: path.startswith(str(folder / "set")))
+    assert read(source) == {"a.jpg": Fault.REFUSED}
+
+
+def test_our_own_file_names_its_pictures(fill: Fill, read: Read) -> None:
+    from server.coco import Coco
+
+    folder = fill("a.jpg")
+    written = Coco("test")
+    written.add("a.jpg", (4, 3), [])
+    written.write(folder / "annotations.json")
+    assert read(open_source(str(folder / "annotations.json"))) == {"a.jpg": b"a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (document(), "has no `images`"),
+        ('{"annotations": []}', "has no `images`"),
+        ("[]", "has no `images`"),
+        ('"text"', "has no `images`"),
+        ('{"images": [{"file_name": "a.jpg"}, {"fi', "broken or cut short"),
+        ("nonsense", "broken or cut short"),
+        (document("gone.jpg"), "none of what its 1 rows name is a file in"),
+        (document(None, 3), "names no picture"),
+    ],
+)
+def test_files_that_cannot_be_used(fill: Fill, content: str, message: str) -> None:
+    folder = fill("a.jpg")
+    (folder / "coco.json").write_text(content)
+    with pytest.raises(SourceError, match=message):
+        open_source(str(folder / "coco.json"))

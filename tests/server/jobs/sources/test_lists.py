@@ -1,0 +1,165 @@
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.jobs.sources import Fault, ItemError, Source, SourceError, open_source
+
+Fill = Callable[..., Path]
+Read = Callable[[Source], dict[str, bytes | Fault]]
+
+
+def test_paths_a_line(fill: Fill, read: Read, tmp_path: Path) -> None:
+    folder = fill("a.jpg", "d/b", "../c.jpg")
+    lines = ["a.jpg", "", "  d/b  ", "gone.jpg", "../c.jpg", str(folder / "a.jpg"), "d\\b", "d"]
+    (folder / "list.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+    source = open_source(str(folder / "list.txt"))
+    absolute = str(folder / "a.jpg").lstrip("/")
+    assert read(source) == {
+        "a.jpg": b"a.jpg",
+        "d/b": b"d/b",
+        "gone.jpg": Fault.MISSING,
+        "c.jpg": b"../c.jpg",
+        absolute: b"a.jpg",
+        "d/b~2": b"d/b",
+        "d": Fault.BROKEN,
+    }
+    with pytest.raises(ItemError, match="no such file"):
+        source[2].read()
+
+
+def test_what_is_named_twice_is_taken_once(fill: Fill, read: Read) -> None:
+    folder = fill("a.jpg", "b.jpg")
+    (folder / "list.txt").write_text("a.jpg\nb.jpg\n./a.jpg\nb.jpg\n")
+    source = open_source(str(folder / "list.txt"))
+    assert source.names == ["a.jpg", "b.jpg"]
+    assert source.notes == ("2 rows name a picture that an earlier one names: it is taken once",)
+
+
+def test_a_missing_file_may_come_back(fill: Fill, read: Read) -> None:
+    folder = fill("a.jpg")
+    (folder / "list.txt").write_text("a.jpg\nb.jpg\n")
+    before = open_source(str(folder / "list.txt"))
+    assert read(before)["b.jpg"] is Fault.MISSING
+    fill("b.jpg")
+    after = open_source(str(folder / "list.txt"))
+    assert read(after) == {"a.jpg": b"a.jpg", "b.jpg": b"b.jpg"}
+    assert before.fingerprint == after.fingerprint
+    (folder / "list.txt").write_text("b.jpg\na.jpg\n")
+    assert open_source(str(folder / "list.txt")).fingerprint != after.fingerprint
+
+
+@pytest.mark.parametrize("column", ["file", "path", "file_name", "image", "url", " File_Name "])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv(fill: Fill, read: Read, column: str, delimiter: str) -> None:
+    folder = fill("a.jpg", 'line\nend "q",;\t.jpg')
+    rows = [("id", column), ("1", "a.jpg"), ("2", '"line\nend ""q"",;\t.jpg"'), ("3", ""), ("4",)]
+    with (folder / "list.csv").open("w", newline="") as file:
+        file.write("\n".join(delimiter.join(row) for row in rows) + "\n\n")
+    assert read(open_source(str(folder / "list.csv"))) == {
+        "a.jpg": b"a.jpg",
+        'line\nend "q",;\t.jpg': b'line\nend "q",;\t.jpg',
+        "row 4": Fault.MISSING,
+        "row 5": Fault.MISSING,
+    }
+
+
+def test_json_lines(fill: Fill, read: Read) -> None:
+    folder = fill("a.jpg")
+    (folder / "metadata.jsonl").write_text(
+        '{"file_name": "a.jpg", "text": "x"}\n\n{"file_name": null}\n{"file_name": "\\u0000.jpg"}'
+    )
+    assert read(open_source(str(folder / "metadata.jsonl"))) == {
+        "a.jpg": b"a.jpg",
+        "row 3": Fault.MISSING,
+        "\ufffd.jpg": Fault.MISSING,
+    }
+
+
+def test_urls_beside_paths(fill: Fill, read: Read, web: str) -> None:
+    folder = fill("a.jpg", "b c.jpg", below=".")
+    lines = [
+        f"{web}/a.jpg",
+        f"{web}/b%20c.jpg?signature=1",
+        f"{web}/b%20c.jpg?signature=2",
+        f"{web}/to/a.jpg",
+        f"{web}/gone.jpg",
+        "http://127.0.0.1:1/x.jpg",
+        "http://[half/x.jpg",
+        "nothing://x/y.jpg",
+        "a.jpg",
+        (folder / "a.jpg").as_uri(),
+    ]
+    (folder / "list.txt").write_text("\n".join(lines))
+    assert list(read(open_source(str(folder / "list.txt"))).items()) == [
+        ("127.0.0.1/a.jpg", b"a.jpg"),
+        ("127.0.0.1/b c.jpg", b"b c.jpg"),
+        ("127.0.0.1/b c~2.jpg", b"b c.jpg"),
+        ("127.0.0.1/to/a.jpg", b"a.jpg"),
+        ("127.0.0.1/gone.jpg", Fault.MISSING),
+        ("127.0.0.1/x.jpg", Fault.UNREACHABLE),
+        ("http:/[half/x.jpg", Fault.UNREACHABLE),
+        ("x/y.jpg", Fault.UNREACHABLE),
+        ("a.jpg", b"a.jpg"),
+        (str(folder / "a.jpg").lstrip("/"), b"a.jpg"),
+    ]
+
+
+def test_what_is_allowed_counts_for_every_row_and_redirect(fill: Fill, read: Read, web: str) -> None:
+    folder = fill("list/a.jpg", "secret.jpg", below=".")
+    lines = ["a.jpg", "../secret.jpg", f"{web}/secret.jpg", f"{web}/to/secret.jpg", "memory://x/y.jpg"]
+    (folder / "list" / "list.txt").write_text("\n".join(lines))
+    (folder / "list" / "link.jpg").symlink_to("../secret.jpg")
+
+    def allowed(address: str) -> bool:
+        return address.startswith((f"{folder}/list/", f"{web}/to/"))
+
+    assert list(read(open_source(str(folder / "list" / "list.txt"), allowed=allowed)).values()) == [
+        b"list/a.jpg",
+        *[Fault.REFUSED] * 4,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("readme.txt", b"Dear all,\n\nplease see below.\n", "is no list of pictures.*'Dear all,'"),
+        ("blank.txt", b"\n \n\n", "names no picture"),
+        ("gone.txt", b"gone.jpg\nalso/gone.jpg\n", "none of what its 2 rows name is a file in"),
+        ("nothing.txt", b"", "0 bytes"),
+        ("utf16.txt", "a.jpg\n".encode("utf-16"), "neither"),
+        ("latin.txt", "größe.jpg\n".encode("latin-1"), "UTF-8"),
+        ("long.txt", b"x" * 100_000, "more than 65,536 characters"),
+        ("list.csv", b"id,name\n1,a.jpg\n", "it has 'id', 'name'; call one of them file_name"),
+        ("list.csv", b"file\n", "names no picture"),
+        ("list.csv", b'file\n"open\n', "cannot be read"),
+        ("list.jsonl", b'{"file": "a.jpg"}\n{"file"\n', "line 2 is no JSON"),
+        ("list.jsonl", b"[1]\n", "no JSON object"),
+        ("list.jsonl", b"[" * 50_000, "no JSON"),
+        ("list.jsonl", b'{"name": 1}', "no column"),
+        ("program", b"\x7fELF\0\0", "neither a picture nor"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c...", "pack it as .zip"),
+    ],
+)
+def test_what_is_no_list(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        open_source(str(tmp_path / name))
+
+
+def test_memory_is_that_of_the_names(tmp_path: Path) -> None:
+    count = 10_000
+    (tmp_path / "00000000.jpg").touch()
+    (tmp_path / "list.txt").write_text("".join(f"{number:08}.jpg\n" for number in range(count)))
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps({"file": f"{n:08}.jpg"}) + "\n" for n in range(count)))
+    for name in ("list.txt", "list.jsonl"):
+        tracemalloc.start()
+        try:
+            source = open_source(str(tmp_path / name))
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert len(source) == count
+        assert held < 130 * count
