@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from server.jobs.labels import Label
 from server.jobs.store.records import Answer, Done, Failure, Item, Job, Wanted
-from server.jobs.store.tables import OPEN, AnnotationsRow, ItemRow
+from server.jobs.store.tables import AnnotationsRow, ItemRow
 
 if TYPE_CHECKING:
     from server.jobs.store.store import Store
@@ -30,17 +30,17 @@ class Leases:
 
     def take(self, count: int) -> list[Item]:
         """Up to `count` more pictures, in order, and none with which an owner died."""
-        return self._take(count, ItemRow.state == "waiting", ItemRow.deaths == 0)
+        return self._take(count, "waiting", ItemRow.deaths == 0)
 
     def take_suspect(self) -> Item | None:
-        """The first picture with which an owner died. Those with which that happened again and again are set aside."""
-        return next(iter(self._take(1, (ItemRow.state == "leased") | (ItemRow.deaths > 0))), None)
+        """A picture with which an owner died. Those with which that happened again and again are set aside."""
+        return next(iter(self._take(1, "leased") or self._take(1, "waiting", ItemRow.deaths > 0)), None)
 
-    def _take(self, count: int, *which: sa.ColumnElement[bool]) -> list[Item]:
+    def _take(self, count: int, state: str, *which: sa.ColumnElement[bool]) -> list[Item]:
         with self._store.writing() as connection:
             found = connection.execute(
                 sa.select(ItemRow.position, ItemRow.name, ItemRow.tries, ItemRow.deaths, ItemRow.state)
-                .where(ItemRow.job_id == self.job.id, OPEN, ItemRow.due <= self._store.now(), *which)
+                .where(ItemRow.job_id == self.job.id, ItemRow.state == state, ItemRow.due <= self._store.now(), *which)
                 .order_by(ItemRow.position)
                 .limit(count)
                 .with_for_update(skip_locked=True)

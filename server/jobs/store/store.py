@@ -107,7 +107,7 @@ class Store:
 
     def finish(self, job: Job) -> Job:
         """Done, if it runs and no picture is open."""
-        rest = sa.select(ItemRow.position).where(ItemRow.job_id == job.id, OPEN).exists()
+        rest = sa.select(ItemRow.position).where(ItemRow.job_id == job.id, ItemRow.state.in_(OPEN)).exists()
         self._turn(job, JobState.DONE, (JobState.RUNNING,), ~rest)
         return self.job(job.id)
 

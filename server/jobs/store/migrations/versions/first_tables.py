@@ -9,7 +9,6 @@ branch_labels = None
 depends_on = None
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_OPEN = sa.text("state IN ('waiting', 'leased')")
 
 
 def upgrade() -> None:
@@ -55,10 +54,9 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(64)),
         sa.Column("due", sa.Double, nullable=False, server_default="0"),
         sa.Column("annotations_id", _ID, sa.ForeignKey("annotations.id")),
-        sqlite_with_rowid=False,
     )
-    op.create_index("items_open", "items", ["job_id", "position"], sqlite_where=_OPEN, postgresql_where=_OPEN)
-    op.create_index("items_state", "items", ["job_id", "state", "kind"])
+    op.create_index("items_in_state", "items", ["job_id", "state", "position"])
+    op.create_index("items_of_kind", "items", ["job_id", "state", "kind"])
 
 
 def downgrade() -> None:
