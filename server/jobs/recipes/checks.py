@@ -19,15 +19,14 @@ def problems(recipe: Recipe) -> Iterator[Problem]:
     """All of them, in the order of the recipe."""
     yield from _ontology(recipe)
     seen: set[str] = set()
+    sound: set[str] = set()  # steps whose sources are found, and so on up: whether they fit can be told
     for index, step in enumerate(recipe.steps):
         at: Path = ("steps", index)
-        if step.id == ONTOLOGY:
-            yield (*at, "id"), f"a step cannot be called {ONTOLOGY}: ${{{ONTOLOGY}}} has that name; call it otherwise"
-        elif step.id in seen:
-            yield (*at, "id"), f"two steps are called {step.id}; rename one, and what names it"
-        missing = [*_source(recipe, index, seen, "each", step.each), *_text(recipe, index, seen)]
-        yield from (((*at, key), message) for key, message in missing)
-        if not missing:
+        named = list(_named(step, seen))
+        named += [*_source(recipe, index, seen, "each", step.each), *_text(recipe, index, seen)]
+        yield from (((*at, key), message) for key, message in named)
+        if not named and sound.issuperset(step.sources):
+            sound.add(step.id)
             yield from (((*at, *key), message) for key, message in _fits(recipe, step))
         seen.add(step.id)
     for index, step in enumerate(recipe.steps):
@@ -79,6 +78,13 @@ def takes_ontology(step: Step) -> bool:
 
 def _reaches(step: Step, phrase: str) -> bool:
     return step.text is None or step.reference is not None or says(step.text, phrase)
+
+
+def _named(step: Step, seen: set[str]) -> Iterator[tuple[str, str]]:
+    if step.id == ONTOLOGY:
+        yield "id", f"a step cannot be called {ONTOLOGY}: ${{{ONTOLOGY}}} has that name; call it otherwise"
+    elif step.id in seen:
+        yield "id", f"two steps are called {step.id}; rename one, and what names it"
 
 
 def _source(recipe: Recipe, index: int, seen: set[str], key: str, name: str | None) -> list[tuple[str, str]]:

@@ -122,6 +122,11 @@ class Recipe(_Part):
         raise KeyError(id)
 
     @property
+    def adapters(self) -> list[str]:
+        """The names of those that must be loaded."""
+        return sorted({step.adapter for step in self.steps if step.adapter})
+
+    @property
     def hash(self) -> str:
         """SHA-256, in hex, of all that can change an answer: not of the name, nor of what says the default."""
         return hashlib.sha256(json.dumps(_normal(self), sort_keys=True).encode()).hexdigest()

@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Callable, Sequence
 
+from hypothesis import HealthCheck, settings
+
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.engine.request import Result
 from server.jobs.asks import Ask
@@ -12,6 +14,7 @@ from server.jobs.recipes.reading import read
 from server.jobs.recipes.recipe import Recipe
 
 SIZE = (1000, 500)
+steady = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def recipe(steps: str, top: str = "") -> Recipe:

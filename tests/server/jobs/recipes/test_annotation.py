@@ -3,18 +3,18 @@
 import math
 
 import pytest
-from answering import SIZE, box, by_task, play, polygon, quad, recipe, result, shown, text
-from hypothesis import HealthCheck, given, settings
+from answering import SIZE, box, by_task, play, polygon, quad, recipe, result, shown, steady, text
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompts import grammar, locations
 from prompts.annotations import Box, Polygon, Text
-from prompts.tasks import STRUCTURE_AFTER, STRUCTURE_BEFORE, Gives
+from prompts.tasks import STRUCTURE_AFTER, STRUCTURE_BEFORE, TASKS, Gives, Takes, resolve
 from prompts.vocabulary import Token
 from server.engine.request import Result
 from server.jobs.asks import Ask
 from server.jobs.labels import Label
-from server.jobs.recipes.reading import load, ready
+from server.jobs.recipes.reading import RecipeError, load, parse, ready
 
 CASCADE = """
 - {id: things, task: <OD>}
@@ -371,6 +371,7 @@ def sound(labels: list[Label]) -> None:
         assert label.parent is None or 0 <= label.parent < index
 
 
+@steady
 @given(st.lists(st.sampled_from(ODD), min_size=1, max_size=20), st.sampled_from([(1, 1), (7, 3), SIZE]))
 def test_no_answer_makes_it_raise(answers: list[Result], size: tuple[int, int]) -> None:
     turn = iter(answers * 1000)
@@ -384,7 +385,7 @@ TOKENS = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+@steady
 @given(st.lists(st.lists(TOKENS, max_size=30), min_size=1, max_size=8))
 def test_no_tokens_make_it_raise(said: list[list[Token]]) -> None:
     turn = iter(said * 1000)
@@ -401,6 +402,44 @@ def test_no_tokens_make_it_raise(said: list[list[Token]]) -> None:
             assert 0 <= x1 <= x2 <= SIZE[0]
             assert 0 <= y1 <= y2 <= SIZE[1]
         assert label.annotation.score is None or math.isfinite(label.annotation.score)
+
+
+LIMITS = [{}, {}, {}, {"score": 0.5}, {"nms": 0.5, "count": 2}, {"min_side": 0.1, "max_area": 0.5}]
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> dict[str, object]:
+    """Recipes, of which many fit."""
+    steps: list[dict[str, object]] = []
+    for id in "abcd"[: draw(st.integers(1, 4))]:
+        task = resolve(draw(st.sampled_from([*TASKS, "<VQA>"])))
+        step: dict[str, object] = {"id": id, "task": task.token, "filter": draw(st.sampled_from(LIMITS))}
+        before = [str(other["id"]) for other in steps]
+        if before and (task.takes is Takes.REGION or draw(st.booleans())):
+            step["each"] = draw(st.sampled_from(before))
+        elif task.takes is not Takes.REGION and task.gives is not Gives.TEXT:
+            step |= draw(st.sampled_from([{}, {"tile": {"size": 300}}, {"flip": 0.5}]))
+        if task.takes is Takes.TEXT:
+            step["text"] = draw(st.sampled_from(["a cat", "${ontology}", *(f"${{{name}}}" for name in before)]))
+        steps.append(step | draw(st.sampled_from([{}, {}, {}, {"check": True}, {"keep": False}])))
+    named = draw(st.booleans()) or any(step.get("text") == "${ontology}" for step in steps)
+    policy = (
+        {"ontology": {"pet": ["cat"]}, "others": draw(st.sampled_from(["keep", "drop", "review"]))} if named else {}
+    )
+    return {"name": "x", "steps": steps, "disagreement": "drop", "review_below": 0.5} | policy
+
+
+@settings(steady, max_examples=150)
+@given(recipes(), st.lists(st.sampled_from(ODD), min_size=1, max_size=8))
+def test_a_recipe_is_refused_or_runs(data: dict[str, object], answers: list[Result]) -> None:
+    try:
+        given_ = parse(data)
+    except RecipeError:
+        return
+    turn = iter(answers * 1000)
+    labels, _ = play(given_, lambda ask: next(turn))
+    sound(labels)
+    assert {label.step for label in labels} <= {step.id for step in given_.steps if step.keep}
 
 
 @pytest.mark.parametrize("name", ready())

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from answering import SIZE, box, quad
+from answering import SIZE, box, quad, steady
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +88,7 @@ FOUND = st.lists(
 )
 
 
+@steady
 @given(FOUND, st.sampled_from([0.1, 0.5, 1.0]), st.booleans())
 def test_suppressing_again_changes_nothing(found: list[Finding], at: float, across: bool) -> None:
     once = suppressed(found, at, across_labels=across)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from answering import steady
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ steps:
     assert not recipe.step("things").keep
     assert recipe.step("outlines").sources == ("things",)
     assert recipe.step("named").sources == ()
+    assert recipe.adapters == ["project-7"]
 
 
 def test_json_is_read_too_and_data_of_a_request() -> None:
@@ -99,6 +101,7 @@ FAULTS = [
     (TOP + "steps: [{id: a, task: <OD>, tile: {size: 3}}]", "2:42", "tile.size should be greater than"),
     # references
     (TOP + "steps: [{id: a, task: <OD>}, {id: a, task: <OD>}]", "2:35", "two steps are called a"),
+    (TOP + "steps: [{id: a, task: <OD>}, {id: a, task: <REGION_TO_SEGMENTATION>, each: a}]", "2:35", "two steps are"),
     (TOP + "steps: [{id: ontology, task: <OD>}]", "2:14", "call it otherwise"),
     (TOP + "steps: [{id: things, task: <OD>}, {id: b, task: <REGION_TO_OCR>, each: thing}]", "2:72", "mean things?"),
     (TOP + "steps: [{id: b, task: <REGION_TO_OCR>, each: a}]", "2:46", "there is no step 'a': there is none before it"),
@@ -195,6 +198,7 @@ def test_junk_is_refused(text: str) -> None:
     assert wrong(text).startswith("r.yaml")
 
 
+@steady
 @given(st.text(max_size=60))
 def test_any_text_is_a_recipe_or_a_recipe_error(text: str) -> None:
     with pytest.raises(RecipeError):

@@ -1,7 +1,7 @@
 """Shapes moved and mirrored."""
 
 import pytest
-from answering import box, polygon, quad
+from answering import box, polygon, quad, steady
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,11 +19,13 @@ SHAPES = st.one_of(
 )
 
 
+@steady
 @given(SHAPES, st.integers(0, 5000), st.integers(0, 5000))
 def test_what_is_moved_comes_back_exactly(shape: Annotation, x: int, y: int) -> None:
     assert moved(moved(shape, x, y), -x, -y) == shape
 
 
+@steady
 @given(SHAPES)
 def test_a_mirrors_mirror_image_is_the_shape(shape: Annotation) -> None:
     assert mirrored(mirrored(shape, 640), 640) == shape

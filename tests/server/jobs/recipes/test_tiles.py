@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from answering import box
+from answering import box, steady
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ def plain(found: Sequence[Finding]) -> list[object]:
     return [(each.annotation, each.doubts, each.cut) for each in found]
 
 
+@steady
 @given(SIDES, SIDES, TILES)
 def test_tiles_cover_the_picture_and_overlap(width: int, height: int, tile: Tile) -> None:
     tiles = crops((width, height), tile)
@@ -42,6 +43,7 @@ def test_a_picture_that_fits_has_no_tiles() -> None:
     assert crops((513, 300), Tile(size=512, overlap=0)) == [(0, 0, 512, 300), (1, 0, 513, 300)]
 
 
+@steady
 @given(st.integers(701, 3000), st.integers(1, 3000), TILES, st.data())
 def test_what_is_smaller_than_the_overlap_is_whole_in_a_tile(
     width: int, height: int, tile: Tile, data: st.DataObject
@@ -109,6 +111,7 @@ FOUND = st.lists(
 )
 
 
+@steady
 @given(FOUND, st.sampled_from([0.1, 0.5, 0.9, 1.0]))
 def test_merging_again_changes_nothing(found: list[Finding], at: float) -> None:
     once = merged(found, at)
