@@ -116,7 +116,7 @@ def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source
         below.plain = "   ".join(f"{label} {count}" for label, count in classes.most_common(_CLASSES))
 
     # Who else works in the same database cannot be known; in the folder's own nobody does, for the folder is claimed.
-    sole = DATABASE not in os.environ
+    sole = not os.environ.get(DATABASE)
     try:
         with Live(Group(display, below), console=errors):
             return run(store, job, engine, source, lambda size: annotate(asked, size), sole=sole, told=told)
