@@ -4,11 +4,11 @@ Beside what LabelMe has, shapes carry `score`, which it keeps; words that were r
 in the description.
 """
 
-import json
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from prompts.annotations import Box, Quad, Text
+from server.jobs.formats.arrays import line
 from server.jobs.formats.shapes import category, plural, rings
 from server.jobs.formats.writer import Writer
 from server.jobs.labels import Label, Labelled
@@ -39,7 +39,7 @@ class LabelMeWriter(Writer):
             "imageHeight": picture.height,
             "imageWidth": picture.width,
         }
-        self.sidecar(name, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+        self.sidecar(name, line(document) + "\n")
         return written
 
 

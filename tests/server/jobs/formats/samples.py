@@ -14,7 +14,7 @@ from server.jobs.formats import FORMATS, Report
 from server.jobs.labels import Label, Labelled
 
 WIDTH, HEIGHT = 640, 480
-some = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def png(width: int = WIDTH, height: int = HEIGHT) -> bytes:
