@@ -13,10 +13,8 @@ from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.pictures import PictureError, decode
 from server.engine.request import InvalidRequest, Request
+from server.jobs.sources.source import SUFFIXES
 
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"]
-)
 _DRAWN = frozenset([".jpg", ".jpeg", ".png", ".webp"])  # kept in their format; others are drawn as PNG
 _PIXELS = 150_000_000  # of pictures held in memory at a time
 

@@ -124,6 +124,8 @@ def explained(error: Exception) -> tuple[str, Fault]:
         return f"there is no such file: {error.strerror}", Fault.MISSING
     if "Credentials" in name:
         return "no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", Fault.DENIED
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder", Fault.BROKEN
     if isinstance(error, PermissionError):
         return f"access is denied: {error.strerror or error}", Fault.DENIED
     if isinstance(error, ImportError):

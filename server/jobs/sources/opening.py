@@ -1,5 +1,6 @@
 """From what a person names to the source that reads it."""
 
+import os
 import posixpath
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def open_source(text: str, *, besides: Path | None = None, allowed: Allowed | No
     if not text or "\0" in text:
         raise SourceError("no pictures are named: give a folder, an archive, a list, a COCO file or a URL")
     path = Path(text)
-    if allowed is not None and not allowed(text if addresses.is_url(text) else str(path.resolve())):
+    if allowed is not None and not allowed(text if addresses.is_url(text) else os.path.realpath(path)):
         raise SourceError(f"this server is not set to read from {addresses.shown(text)}")
     if addresses.is_url(text):
         return _filled(_remote(text, allowed), text)
