@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rapidfuzz.distance import Levenshtein
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -110,6 +111,9 @@ class Marks:
                     self.shares[f"{token} word for word"].append(text == truth)
             case _:
                 self.shares[f"{token} exact"].append(text == truth)
+                if token == "<REGION_TO_OCR>":
+                    # Of the longer of both: what is said too much counts as what is missed.
+                    self.shares[f"{token} letters right"].append(Levenshtein.normalized_similarity(text, truth))
 
     def figures(self) -> dict[str, float]:
         """Every figure by name, in the order of the tasks."""
