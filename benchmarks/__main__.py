@@ -40,6 +40,7 @@ PLAN = {
     "precision": "precision",
     "breakdown": "breakdown --model seedling",
     "memory": "memory",
+    "formats": "formats",
 }
 
 

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.memory import resident
 from benchmarks.results import Row, show
 from prompts.annotations import Box, Polygon, Quad, Text
 from server.jobs.formats import FORMATS
@@ -38,16 +37,20 @@ def pictures(count: int) -> Iterator[Labelled]:
         yield Labelled(f"{n // 1000}/{n}.jpg", f"{n:064x}", 640, 480, labels)
 
 
+def peak() -> float:
+    """Megabytes, the most that this process has held so far; Linux counts in kibibytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
 def measure(name: str, count: int) -> None:
     """Exports in this process, and prints seconds, megabytes of memory above what it began with, and of files."""
     with tempfile.TemporaryDirectory() as folder:
-        before, start = resident(), time.perf_counter()
+        before, start = peak(), time.perf_counter()
         FORMATS[name].write(pictures(count), Path(folder, "out"), pictures_too=False)
         took = time.perf_counter() - start
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         out = Path(folder, "out")
         files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
-        print(took, max(0.0, most - before), sum(path.stat().st_size for path in files) / 1e6)
+        print(took, peak() - before, sum(path.stat().st_size for path in files) / 1e6)
 
 
 def main(
