@@ -15,7 +15,7 @@ from server.jobs.labels import Label, Labelled
 from server.jobs.recipes.shapes import bounds
 from server.jobs.summary import choice
 
-_SIDE = 480  # pixels of the longer side: sharp at 240 on a screen of double density, and at the width of a phone
+_SIDE = 400  # pixels of the longer side: about as wide as a card, so that the letters drawn can be read
 _DRAWN = 100  # labels on a picture; more cover it
 _LINES, _LETTERS = 8, 240  # of what is said beside a picture
 
@@ -70,7 +70,8 @@ def sample(picture: Labelled, steps: Sequence[str]) -> Card:
 def doubted(picture: Labelled) -> Card:
     """A picture with what is doubtful on it, and why."""
     labels = choice.doubtful(picture)
-    places = [_parent(picture, label) if isinstance(label.annotation, Text) else label for label in labels]
+    listed = labels[:_LINES]  # and only they are drawn: more would hide each other
+    places = [_parent(picture, label) if isinstance(label.annotation, Text) else label for label in listed]
     notes = {id(place): place.annotation for place in places if place and bounds(place.annotation)}
     return _card(picture, {("",): list(notes.values())}, [_line(picture, label) for label in labels])
 
@@ -93,7 +94,7 @@ def _card(picture: Labelled, views: dict[tuple[str, ...], list[Annotation]], lin
 def _drawing(image: Image.Image, steps: tuple[str, ...], notes: Sequence[Annotation]) -> Drawing:
     surest = sorted(notes, key=lambda note: -(note.score or 0.0))[:_DRAWN]
     file = io.BytesIO()
-    drawing.draw(image, surest, most=_SIDE).save(file, "WEBP", quality=80)
+    drawing.draw(image, surest, most=_SIDE).save(file, "WEBP", quality=82)
     url = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     counts = Counter(_short(note.label) or note.kind for note in surest)
     alt = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) or "nothing found"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from server.jobs.store.records import Failure
 from server.jobs.summary.likes import like
 
-_GROUPS, _NAMED = 50, 20
+_GROUPS, _NAMED = 50, 10
 
 
 @dataclass(slots=True)

@@ -27,6 +27,11 @@ class StepTally:
     classes: dict[str, Scores] = field(default_factory=dict)
     others: Scores = field(default_factory=Scores)  # of names met when there were too many already
 
+    @property
+    def wide(self) -> bool:
+        """Whether it has classes to show."""
+        return self.shapes > 0
+
     def top(self) -> tuple[list[tuple[str, Scores]], int, Scores]:
         """The most frequent classes; how many more there are, and their labels together."""
         ranked = sorted(self.classes.items(), key=lambda item: (-item[1].count, item[0]))
