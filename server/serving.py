@@ -168,12 +168,13 @@ def _load(settings: Settings, loaded: "Future[tuple[Engine, JobQueue | None]]") 
 def _queue(settings: Settings) -> "JobQueue | None":
     if settings.jobs_folder is None:
         return None
-    from server.jobs.queue import JobQueue, QueueError
+    from server.jobs.output import OutputError
+    from server.jobs.queue import JobQueue
     from server.jobs.store import StoreError
 
     try:
         return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources)
-    except QueueError as error:
+    except OutputError as error:
         raise CannotKeep(f"{variable('jobs_folder')}: {error}") from error
     except StoreError as error:
         raise CannotKeep(f"{variable('database_url')}: {error}") from error

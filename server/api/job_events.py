@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from server.api.job_schemas import JobRow
 from server.api.problems import DATABASE_AWAY, Problem
@@ -15,10 +17,20 @@ _EVERY = 0.5  # seconds
 _SHARE = 10  # of a count that takes long, so that those who watch never keep the database busy
 
 
-def job_events(first: JobRow, look: Callable[[], Awaitable[JobRow]], over: Callable[[], bool]) -> EventSourceResponse:
+class JobEvents(EventSourceResponse):
     """`progress` at once and whenever it changes, `end` when the job has ended, `error` with a problem where it cannot
-    be told any more. `over`: whether the server stops; then the stream ends, and the job does not."""
-    return EventSourceResponse(_events(first, look, over))
+    be told any more. `over`: whether the server stops; then the stream ends, and the job does not. `until` is closed
+    when the stream is over, however it ends."""
+
+    def __init__(
+        self, first: JobRow, look: Callable[[], Awaitable[JobRow]], over: Callable[[], bool], until: ExitStack
+    ) -> None:
+        super().__init__(_events(first, look, over))
+        self.until = until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.until:
+            await super().__call__(scope, receive, send)
 
 
 async def _events(

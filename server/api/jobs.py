@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from server.api import bodies, examples, exports, problems
 from server.api.auth import Authorised
-from server.api.job_events import job_events
+from server.api.job_events import JobEvents
 from server.api.job_problems import STORED, told
 from server.api.job_schemas import (
     Failures,
@@ -178,7 +178,9 @@ async def events(request: Request, number: Number) -> EventSourceResponse:
     async def look() -> JobRow:
         return await _beside(lambda: _row(queue, queue.job(number)))
 
-    return job_events(await look(), look, lambda: serving.draining)
+    first = await look()
+    with serving.work() as work:  # a server that stops lets it end, and does not cut it off
+        return JobEvents(first, look, lambda: serving.draining, work.pop_all())
 
 
 @router.post("/v1/jobs/{id}/pause", responses=documented(problems.NOT_FOUND, problems.WRONG_STATE))

@@ -17,7 +17,7 @@ class OutputError(OSError):
 def claimed(folder: Path) -> Iterator[Path]:
     """The folder, made where it is missing, and nobody else's meanwhile. The claim ends with the process, however that
     ends. Raises OutputError."""
-    lock = FileLock(folder / _LOCK)
+    lock = FileLock(folder / _LOCK, thread_local=False)  # a server gives it back in another thread
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)

@@ -7,15 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from filelock import FileLock, Timeout
-
 from server.engine.engine import Engine
 from server.engine.request import Closed
+from server.jobs.output import claimed
 from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import Problem, RecipeError, parse
 from server.jobs.recipes.recipe import Recipe, difference
@@ -30,10 +29,6 @@ _JOIN = 15.0  # seconds that a stopping server waits for pictures that are being
 logger = logging.getLogger(__name__)
 
 
-class QueueError(Exception):
-    """The folder of jobs cannot be used; the message says what to do."""
-
-
 class NotAllowed(Exception):  # noqa: N818
     """A source in none of the places that the operator lists."""
 
@@ -43,27 +38,16 @@ class JobQueue:
 
     def __init__(self, folder: Path, database_url: str | None = None, sources: Sequence[str] = ()) -> None:
         """`folder` is this server's own: for the database where `database_url` names none, and for exports under way.
-        `sources`: the folders and URLs that pictures may be in. Raises QueueError and StoreError."""
+        `sources`: the folders and URLs that pictures may be in. Raises OutputError for the folder, and StoreError."""
         self.folder = folder.absolute()
         self.allowed = permission.within(sources)
-        self._lock = FileLock(self.folder / ".lock", thread_local=False)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(blocking=False)
-            shutil.rmtree(self._exports, ignore_errors=True)  # of a process that died
-            self._exports.mkdir()
-        except Timeout:
-            raise QueueError(f"another server has its jobs in {folder}; give each a folder of its own") from None
-        except OSError as error:
-            self._lock.release()
-            raise QueueError(f"the folder {folder} cannot be used: {error.strerror or error}") from error
         # Who has the folder alone has its database alone; PostgreSQL may serve several servers.
         self._sole = database_url is None
-        try:
-            self.store = Store(database_url or f"sqlite:///{self.folder / 'florist.db'}")
-        except BaseException:
-            self._lock.release()
-            raise
+        with ExitStack() as stack:
+            stack.enter_context(claimed(self.folder))
+            shutil.rmtree(self._exports, ignore_errors=True)  # of a process that died
+            self.store = stack.enter_context(Store(database_url or f"sqlite:///{self.folder / 'florist.db'}"))
+            self._until = stack.pop_all()
         self._engine: Engine | None = None
         self._thread = threading.Thread(target=self._work, name="florist-jobs", daemon=True)
         self._wake = threading.Event()
@@ -88,8 +72,7 @@ class JobQueue:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(_JOIN)
-        self.store.close()
-        self._lock.release()
+        self._until.close()
 
     # Jobs
 
@@ -141,11 +124,12 @@ class JobQueue:
 
     def rate(self, job: Job) -> float | None:
         """Pictures a second of late, by this server; None where it does not work on the job, or has just begun."""
-        return self._pace.rate() if self._running == job.id else None
+        return self._pace.rate() if job.state is JobState.RUNNING and self._running == job.id else None
 
     @contextmanager
     def export_folder(self) -> Iterator[Path]:
-        """A folder for one export, which goes with it."""
+        """A folder for one export, which goes with it. Raises OSError."""
+        self._exports.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=self._exports, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 

@@ -20,7 +20,7 @@ from server.engine.engine import Engine
 from server.jobs.formats import FORMATS
 from server.settings import Settings
 
-COUNT = 12
+COUNT = 6
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -52,6 +52,13 @@ def running(
 @pytest.fixture
 def client(engine: Engine, pictures: Path, tmp_path: Path) -> Iterator[httpx.Client]:
     with running(engine, tmp_path / "jobs", pictures) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def idle(engine: Engine, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server that never gets a job, for requests that are refused."""
+    with running(engine, tmp_path_factory.mktemp("idle"), pictures) as connected:
         yield connected
 
 
@@ -180,7 +187,7 @@ def told(stream: httpx.Response) -> list[tuple[str, Any]]:
 
 
 def test_pause_resume_cancel_retry(client: httpx.Client, pictures: Path) -> None:
-    number = begun(client, pictures, "full")["id"]
+    number = begun(client, pictures, "caption")["id"]
     address = f"/v1/jobs/{number}"
     assert client.post(f"{address}/pause").json()["state"] == "paused"
     until(lambda: job(client, number)["pictures"]["running"] == 0)
@@ -199,7 +206,7 @@ def test_pause_resume_cancel_retry(client: httpx.Client, pictures: Path) -> None
     assert opened["state"] in ("queued", "running", "done")
     assert ended(client, number)["pictures"]["failed"] == 1
 
-    other = begun(client, pictures, "full", output="other")["id"]
+    other = begun(client, pictures, output="other")["id"]
     assert client.post(f"/v1/jobs/{other}/cancel").json()["state"] == "cancelled"
     assert client.post(f"/v1/jobs/{other}/cancel").status_code == 200
     problem(client.post(f"/v1/jobs/{other}/resume"), 409, "wrong-state")
@@ -257,13 +264,13 @@ def test_nothing_of_an_export_stays(client: httpx.Client, pictures: Path, tmp_pa
 def test_a_restart_midway(engine: Engine, pictures: Path, tmp_path: Path) -> None:
     """The one that runs goes on, the one that waits has its turn; what comes out is as if nothing had happened."""
     with running(engine, tmp_path / "whole", pictures) as client:
-        number = begun(client, pictures, "full")["id"]
+        number = begun(client, pictures, "dense")["id"]
         ended(client, number)
         undisturbed = results(client, number)
     with running(engine, tmp_path / "jobs", pictures) as client:
-        begun(client, pictures, "full")
+        begun(client, pictures, "dense")
         begun(client, pictures / "00.png")
-        until(lambda: job(client, 1)["pictures"]["done"] >= 2)
+        until(lambda: job(client, 1)["pictures"]["done"] >= 1)
     with running(engine, tmp_path / "jobs", pictures) as client:
         assert [one["id"] for one in client.get("/v1/jobs").json()["jobs"]] == [1, 2]
         assert ended(client, 2)["state"] == "done"
@@ -296,13 +303,14 @@ def test_a_source_that_has_changed_over_a_restart(engine: Engine, pictures: Path
 
 
 def test_sigterm_and_sigkill_midway(start: Callable[..., Process], pictures: Path, tmp_path: Path) -> None:
-    options = "--jobs-folder", str(tmp_path / "jobs"), "--jobs-sources", str(pictures)
+    # Two pictures in hand at a time, so that there is a midway.
+    options = "--jobs-folder", str(tmp_path / "jobs"), "--jobs-sources", str(pictures), "--max-batch", "1"
     for how in ("terminate", "kill"):
         server = start(*options)
         server.wait_ready()
         with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
             if how == "terminate":
-                begun(client, pictures, "full")
+                begun(client, pictures, "dense")
             before = job(client, 1)["pictures"]["done"]
             until(lambda before=before: job(client, 1)["pictures"]["done"] > before)
             assert job(client, 1)["state"] == "running"
@@ -351,43 +359,46 @@ def test_sigterm_and_sigkill_midway(start: Callable[..., Process], pictures: Pat
     ],
 )
 def test_what_is_wrong_is_said(
-    client: httpx.Client, pictures: Path, fields: dict[str, Any], status: int, kind: str, field: str, said: str
+    idle: httpx.Client, pictures: Path, fields: dict[str, Any], status: int, kind: str, field: str, said: str
 ) -> None:
     asked: dict[str, Any] = {"source": str(pictures), "recipe": "detect"} | fields
     if isinstance(asked["source"], str):
         asked["source"] = asked["source"].replace("{pictures}", str(pictures))
-    refused = problem(client.post("/v1/jobs", json=asked), status, kind)
+    refused = problem(idle.post("/v1/jobs", json=asked), status, kind)
     assert refused.field == field
     assert said in refused.detail
-    assert client.get("/v1/jobs").json() == {"jobs": []}
+    assert idle.get("/v1/jobs").json() == {"jobs": []}
 
 
-def test_bodies_that_are_none(client: httpx.Client) -> None:
-    problem(client.post("/v1/jobs", content=b"{"), 400, "bad-body")
-    assert '"source"' in problem(client.post("/v1/jobs", json=[]), 400, "bad-body").detail
-    problem(client.post("/v1/jobs", data={"source": "x"}), 415, "unsupported-media-type")
-    problem(client.post("/v1/jobs", json={"recipe": "x" * 2_000_000}), 413, "too-large")
+def test_bodies_that_are_none(idle: httpx.Client) -> None:
+    problem(idle.post("/v1/jobs", content=b"{"), 400, "bad-body")
+    assert '"source"' in problem(idle.post("/v1/jobs", json=[]), 400, "bad-body").detail
+    problem(idle.post("/v1/jobs", data={"source": "x"}), 415, "unsupported-media-type")
+    problem(idle.post("/v1/jobs", json={"recipe": "x" * 2_000_000}), 413, "too-large")
 
 
-def test_links_out_of_a_source_are_set_aside(engine: Engine, pictures: Path, tmp_path: Path) -> None:
+def test_links_lead_nowhere_else(engine: Engine, pictures: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     (own / "good.png").write_bytes((pictures / "00.png").read_bytes())
     (own / "link.png").symlink_to(pictures / "01.png")
     with running(engine, tmp_path / "jobs", own) as client:
         assert ended(client, begun(client, own)["id"])["failures"] == {"refused": 1}
+        (own / "loop").symlink_to(own / "loop")
+        refused = client.post("/v1/jobs", json={"source": str(own / "loop"), "recipe": "detect"})
+        problem(refused, 422, "invalid-source")
 
 
 @pytest.mark.parametrize("path", ["", "/events", "/results", "/failures", "/export"])
-def test_a_job_that_is_not_there(client: httpx.Client, path: str) -> None:
-    assert "GET /v1/jobs" in problem(client.get(f"/v1/jobs/7{path}"), 404, "not-found").detail
-    problem(client.get(f"/v1/jobs/none{path}"), 422, "invalid-request")
-    problem(client.get(f"/v1/jobs/{2**64}{path}"), 422, "invalid-request")
+def test_a_job_that_is_not_there(idle: httpx.Client, path: str) -> None:
+    assert "GET /v1/jobs" in problem(idle.get(f"/v1/jobs/7{path}"), 404, "not-found").detail
+    problem(idle.get(f"/v1/jobs/none{path}"), 422, "invalid-request")
+    problem(idle.get(f"/v1/jobs/{2**64}{path}"), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "cancel", "retry"])
-def test_steering_a_job_that_is_not_there(client: httpx.Client, action: str) -> None:
-    problem(client.post(f"/v1/jobs/7/{action}"), 404, "not-found")
+def test_steering_a_job_that_is_not_there(idle: httpx.Client, action: str) -> None:
+    problem(idle.post(f"/v1/jobs/7/{action}"), 404, "not-found")
 
 
 def test_jobs_are_off_until_they_have_a_folder(engine: Engine) -> None:
@@ -416,7 +427,7 @@ def test_a_folder_has_one_server(start: Callable[..., Process], engine: Engine, 
     with running(engine, tmp_path):
         server = start("--jobs-folder", str(tmp_path))
         assert server.wait() == 1
-    assert "FLORIST_JOBS_FOLDER: another server has its jobs in" in server.log.read_text()
+    assert "FLORIST_JOBS_FOLDER: another job writes to" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 
 
