@@ -83,7 +83,7 @@ def _cut(text: str, size: int) -> str:
 def whole(out: Path, *, one_file: bool) -> Iterator[Folder]:
     """A folder beside `out` that takes its place when the block ends well, and is gone otherwise; with `one_file`, its
     default stream does. Raises FileExistsError where something lies at `out` that is no export of ours."""
-    out = Path(os.path.abspath(out))  # noqa: PTH100 (resolve would follow a link, and replace what it points to)
+    out = out.resolve()  # a link stays, and what it points to is replaced
     check(out, one_file=one_file)
     out.parent.mkdir(parents=True, exist_ok=True)
     _sweep(out)
@@ -102,7 +102,11 @@ def whole(out: Path, *, one_file: bool) -> Iterator[Folder]:
             if out.exists():
                 # Two steps; a reader may find nothing for the moment between them, never half a dataset.
                 out.rename(old := part.with_suffix(".old.part"))
-                part.rename(out)
+                try:
+                    part.rename(out)
+                except OSError:
+                    old.rename(out)
+                    raise
                 shutil.rmtree(old)
             else:
                 part.rename(out)

@@ -76,6 +76,15 @@ def test_what_is_no_export_is_not_replaced(name: str, tmp_path: Path) -> None:
         export(name, example(), tmp_path / "file")
 
 
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
+    for pictures in (example(), example()[1:]):
+        export("coco", pictures, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {"out"}
+    assert len(list((tmp_path / "link" / "images").iterdir())) == 1
+
+
 def test_a_file_is_not_put_in_a_folders_place(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="name a file"):
         export("jsonl", example(), tmp_path, False)
