@@ -10,7 +10,7 @@ from server.jobs.summary.likes import like
 from server.jobs.summary.scores import Scores
 
 # What is told apart at most, so that a million sentences, each its own name, take no memory.
-_CLASSES, _REASONS, _ANSWERERS = 5000, 200, 20
+_CLASSES, _REASONS, _ANSWERERS = 2000, 200, 20
 _NAME = 200  # letters of a class's name
 _SHOWN = 12  # classes of a step
 

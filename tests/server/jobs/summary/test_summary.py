@@ -300,5 +300,5 @@ def test_memory_does_not_grow_with_the_pictures(path: Path) -> None:
         return used
 
     peak(100)
-    few, many = peak(6000), peak(12_000)
+    few, many = peak(2500), peak(5000)
     assert many < few + 1_000_000
