@@ -1,5 +1,6 @@
 """The OpenAPI document holds: schemathesis asks what it allows, and what it does not, of the app."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from starlette.testclient import TestClient
 
 from server.api import examples
 from server.app import create_app
@@ -32,9 +34,24 @@ PICTURE = examples.body()["detect"]["value"]["image"]
 
 
 @pytest.fixture(scope="module")
-def app(engine: Engine) -> FastAPI:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "one.png").write_bytes(examples.picture())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(engine: Engine, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     # Short texts and few prompts: what counts here is the shape of questions, not the work.
-    return create_app(Settings(max_prompts=3, max_text_length=100), engine)
+    jobs = {"jobs_folder": tmp_path_factory.mktemp("jobs"), "jobs_sources": (str(pictures),)}
+    return create_app(Settings(max_prompts=3, max_text_length=100, **jobs), engine)
+
+
+def map_path_parameters(context: Any, parameters: Any) -> Any:
+    """The job that is there, for half of the requests about one."""
+    if parameters and isinstance(parameters.get("id"), int) and parameters["id"] % 2 == 0:
+        parameters["id"] = 1
+    return parameters
 
 
 def map_body(context: Any, body: Any) -> Any:
@@ -47,10 +64,26 @@ def map_body(context: Any, body: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def api(app: FastAPI) -> Any:
+def api(app: FastAPI, pictures: Path) -> Any:
+    def map_source(context: Any, body: Any) -> Any:
+        if isinstance(body, dict) and isinstance(body.get("source"), str) and len(body["source"]) % 2 == 0:
+            body["source"] = str(pictures)
+            body["recipe"] = "caption" if isinstance(body.get("recipe"), str) else body.get("recipe")
+        return body
+
     read = schemathesis.openapi.from_asgi("/openapi.json", app)
-    read.hook(map_body)
+    for hook in (map_body, map_path_parameters):
+        read.hook(hook)
+    read.hook("map_body")(map_source)
     return read
+
+
+@pytest.fixture(scope="module", autouse=True)
+def job(app: FastAPI, pictures: Path) -> None:
+    """The first one."""
+    with TestClient(app) as client:
+        begun = client.post("/v1/jobs", json={"source": str(pictures), "recipe": "caption", "output": "first"})
+    assert begun.status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -60,6 +93,12 @@ def api(app: FastAPI) -> Any:
         ("/v1/adapters/{name}", "PUT", 60),
         ("/v1/adapters/{name}", "DELETE", 10),
         ("/v1/adapters/{name}", "GET", 10),
+        ("/v1/jobs", "POST", 30),
+        ("/v1/jobs/{id}/results", "GET", 20),
+        ("/v1/jobs/{id}/export", "GET", 20),
+        *((f"/v1/jobs/{{id}}{path}", "GET", 10) for path in ("", "/events", "/failures")),
+        *((f"/v1/jobs/{{id}}/{action}", "POST", 10) for action in ("pause", "resume", "retry", "cancel")),
+        ("/v1/jobs", "GET", 5),
         *((path, "GET", 10) for path in ("/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),
     ],
 )
@@ -94,7 +133,10 @@ def test_problems_and_examples_are_documented(app: FastAPI) -> None:
         assert status == "200" or list(response["content"]) == ["application/problem+json"]
     assert set(post["requestBody"]["content"]["application/json"]["examples"]) == set(examples.body())
     known = document["components"]["schemas"]
-    assert {"PromptRequest", "Answer", "Answers", "ProblemDetails"} <= known.keys()
+    post = document["paths"]["/v1/jobs"]["post"]
+    assert {"200", "201", "400", "401", "403", "409", "413", "415", "422", "503", "507"} <= post["responses"].keys()
+    assert set(post["requestBody"]["content"]["application/json"]["examples"]) == set(examples.job_bodies())
+    assert {"PromptRequest", "JobRequest", "Answer", "Answers", "ProblemDetails"} <= known.keys()
     assert "HTTPValidationError" not in known
 
 
