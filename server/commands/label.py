@@ -1,4 +1,4 @@
-"""`florist label --recipe`: a job on the command line, gone on with by the same command, and its dataset."""
+"""`florist label --recipe`: a job on the command line, gone on with by the same command; its dataset and summary."""
 
 import os
 import time
@@ -60,7 +60,9 @@ def by_recipe(pictures: str, recipe: str, out: Path, formats: Sequence[str], loa
             output = str(out.resolve()) if os.environ.get(DATABASE) else "."
             job = _begun(store, asked, pictures, source, engine, output)
             job = _shown(store, job, asked, engine, source)
-            return _written(store, job, source, out, formats)
+            code = _written(store, job, source, out, formats)
+            _summarised(store, job, asked, engine, source, out)
+            return code
     except (RecipeError, SourceError, OutputError, StoreError, JobFailed) as error:
         raise LabelError(str(error)) from error
     except OSError as error:
@@ -152,3 +154,19 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
             break
         errors.print(f"  {escape(failure.name)}: {escape(failure.reason)}", soft_wrap=True, highlight=False)
     return 1 if progress.done else 2
+
+
+def _summarised(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source", out: Path) -> None:
+    """The page to look at."""
+    from server.jobs.summary import About, write
+
+    about = About(
+        title=out.resolve().name,
+        recipe=asked,
+        source=job.wanted.source,
+        model=engine.checkpoint.name,
+        progress=store.progress(job),
+        failures=store.failures(job),
+    )
+    write(out / "summary.html", store.labelled(job, lambda position: source[position].read()), about)
+    console.print(f"to look at: {escape(str(out / 'summary.html'))}", soft_wrap=True, highlight=False)

@@ -43,6 +43,10 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
     coco = json.loads((out / "coco/annotations/instances_default.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == ["0.png", "1.png"]
 
+    page = (out / "summary.html").read_text()
+    assert "page.jpg" in page
+    assert page.count("<img") >= 2
+
     recipe.write_text(RECIPE.replace("SCORE", "0.5"))
     refused = label(*command)
     assert refused.exit_code == 2
