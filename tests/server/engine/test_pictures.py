@@ -44,7 +44,8 @@ def test_formats(kind: str) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
 def test_modes(mode: str) -> None:
     image = Image.new("I;16", (4, 3), 30000) if mode == "I;16" else RGB.convert(mode)
-    got = decode(encoded(image, "TIFF"))
+    # Some versions of Pillow cannot read the YCbCr TIFF that they write.
+    got = decode(encoded(image, "JPEG" if mode == "YCbCr" else "TIFF"))
     assert got.mode == "RGB"
     assert got.size == image.size
 

@@ -140,10 +140,11 @@ def test_killed_fifty_times(labelling: Labelling, pictures: Path, undisturbed: t
 def test_two_owners_one_killed_midway(
     labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], postgres: Postgres
 ) -> None:
-    expected, seconds = undisturbed
+    expected, _ = undisturbed
     url = postgres.database()
     victim, other = (labelling.begin(url, pictures, sole=False, lease=3.0) for _ in range(2))
-    time.sleep(seconds / 2)
+    with Store(url) as store:
+        until(lambda: store.jobs() and store.progress(store.jobs()[0]).done > 5)
     os.kill(victim, signal.SIGKILL)
     assert labelling.ended(victim) == -signal.SIGKILL
     assert labelling.ended(other) == 0, labelling.log.read_text()
