@@ -305,14 +305,15 @@ def test_a_source_that_has_changed_over_a_restart(engine: Engine, pictures: Path
 def test_sigterm_and_sigkill_midway(start: Callable[..., Process], pictures: Path, tmp_path: Path) -> None:
     # Two pictures in hand at a time, so that there is a midway.
     options = "--jobs-folder", str(tmp_path / "jobs"), "--jobs-sources", str(pictures), "--max-batch", "1"
+    before = 0  # pictures done when the server last stood still
     for how in ("terminate", "kill"):
         server = start(*options)
         server.wait_ready()
         with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
             if how == "terminate":
-                begun(client, pictures, "dense")
-            before = job(client, 1)["pictures"]["done"]
+                begun(client, pictures, "full")
             until(lambda before=before: job(client, 1)["pictures"]["done"] > before)
+            before = job(client, 1)["pictures"]["done"]
             assert job(client, 1)["state"] == "running"
             with client.stream("GET", "/v1/jobs/1/events") as stream:
                 lines = stream.iter_lines()
