@@ -45,7 +45,8 @@ def by_recipe(pictures: str, recipe: str, out: Path, formats: Sequence[str], loa
     for name in formats:
         if name not in FORMATS:
             raise LabelError(f"there is no format {name}: take one of {', '.join(FORMATS)}")
-    url = os.environ.get(DATABASE) or f"sqlite:///{out.resolve() / _FILE}"
+    shared = os.environ.get(DATABASE)
+    url = shared or f"sqlite:///{out.resolve() / _FILE}"
     try:
         asked = read(recipe)
         with (
@@ -57,9 +58,10 @@ def by_recipe(pictures: str, recipe: str, out: Path, formats: Sequence[str], loa
             for note in source.notes:
                 errors.print(escape(note), soft_wrap=True)
             # In a database of its own the folder may be moved; in one for many it is told apart by its path.
-            output = str(out.resolve()) if os.environ.get(DATABASE) else "."
+            output = str(out.resolve()) if shared else "."
             job = _begun(store, asked, pictures, source, engine, output)
-            job = _shown(store, job, asked, engine, source)
+            # Who else works in a shared database cannot be known; in the folder's own nobody does: it is claimed.
+            job = _shown(store, job, asked, engine, source, sole=not shared)
             code = _written(store, job, source, out, formats)
             _summarised(store, job, asked, engine, source, out)
             return code
@@ -70,16 +72,10 @@ def by_recipe(pictures: str, recipe: str, out: Path, formats: Sequence[str], loa
 
 
 def _begun(store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str) -> "Job":
-    from server.jobs.recipes.recipe import Recipe, difference
-    from server.jobs.runner import answerer
-    from server.jobs.store import JobState, Wanted
+    from server.jobs import intake
+    from server.jobs.store import JobState
 
-    def lines(old: str, new: str) -> list[str]:
-        return difference(Recipe.model_validate_json(old), Recipe.model_validate_json(new))
-
-    model = answerer(engine, [step.adapter for step in asked.steps if step.adapter])
-    wanted = Wanted(output, asked.model_dump_json(), asked.hash, pictures, source.fingerprint, model)
-    job = store.begin(wanted, source.names, lines)
+    job = intake.begin(store, engine, asked, source, pictures, output)
     if job.state in (JobState.PAUSED, JobState.FAILED):
         job = store.resume(job)
     if job.state is JobState.CANCELLED:
@@ -87,7 +83,7 @@ def _begun(store: "Store", asked: "Recipe", pictures: str, source: "Source", eng
     return job
 
 
-def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source") -> "Job":
+def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source", *, sole: bool) -> "Job":
     """Runs the job, and shows how far it is."""
     from server.jobs.recipes.annotation import annotate
     from server.jobs.runner import run
@@ -117,8 +113,6 @@ def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source
         display.update(bar, advance=1, rate=rate, failed=f"{failed} failed" if failed else "")
         below.plain = "   ".join(f"{label} {count}" for label, count in classes.most_common(_CLASSES))
 
-    # Who else works in the same database cannot be known; in the folder's own nobody does, for the folder is claimed.
-    sole = not os.environ.get(DATABASE)
     try:
         with Live(Group(display, below), console=errors):
             return run(store, job, engine, source, lambda size: annotate(asked, size), sole=sole, told=told)

@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 
 from server.engine.engine import Engine
 from server.engine.request import Closed
+from server.jobs import intake
 from server.jobs.output import claimed
 from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import Problem, RecipeError, parse
-from server.jobs.recipes.recipe import Recipe, difference
+from server.jobs.recipes.reading import Problem, RecipeError
+from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import Source, SourceError, addresses, open_source, permission
-from server.jobs.store import Job, JobState, NotNow, Store, StoreAway, StoreError, UnknownJob, Wanted
+from server.jobs.store import Job, JobState, NotNow, Store, StoreAway, StoreError, UnknownJob
 
 _OURS = json.dumps({"by": "server"})  # jobs of the command line may be in the same database: they are not ours to run
 _LOOK = 5.0  # seconds after which a thread without work looks for jobs that came by another server
@@ -86,15 +87,12 @@ class JobQueue:
         if not self.allowed(source):
             raise NotAllowed(addresses.shown(source))
         loaded = {adapter.name for adapter in self._engine.adapters()}
-        if missing := [name for name in _adapters(recipe) if name not in loaded]:
+        if missing := [name for name in recipe.adapters if name not in loaded]:
             there = ", ".join(sorted(loaded)) or "none"
             raise RecipeError(recipe.name, [Problem(f"no adapter {missing[0]!r} is loaded; there are: {there}")])
-        model = answerer(self._engine, _adapters(recipe))
         known = {job.id for job in self.jobs() if job.wanted.output == output}
         with self._open(source) as opened:
-            written = recipe.model_dump_json(exclude_defaults=True)
-            wanted = Wanted(output, written, recipe.hash, source, opened.fingerprint, model, _OURS)
-            job = self.store.begin(wanted, opened.names, _differences)
+            job = intake.begin(self.store, self._engine, recipe, opened, source, output, _OURS)
         self._wake.set()
         return job, job.id not in known
 
@@ -176,8 +174,8 @@ class JobQueue:
             return
         self._running = job.id
         try:
-            recipe = parse(json.loads(job.wanted.recipe))
-            if answerer(engine, _adapters(recipe)) != job.wanted.model:
+            recipe = intake.kept(job)
+            if answerer(engine, recipe.adapters) != job.wanted.model:
                 raise JobFailed("the model or an adapter has other weights than when the job began; begin another job")
             with self.source(job) as source:
                 logger.info("job %d: %s by %s", job.id, addresses.shown(job.wanted.source), recipe.name)
@@ -218,11 +216,3 @@ class Pace:
         """Pictures a second, of the last half minute; None before there is one."""
         began, before = self._marks[0]
         return (self._count - before) / (time.monotonic() - began) if self._count else None
-
-
-def _adapters(recipe: Recipe) -> list[str]:
-    return [step.adapter for step in recipe.steps if step.adapter]
-
-
-def _differences(old: str, new: str) -> list[str]:
-    return difference(*(parse(json.loads(recipe)) for recipe in (old, new)))

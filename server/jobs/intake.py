@@ -1,0 +1,30 @@
+"""How a job begins, whoever asks for it: the recipe as it is kept, what answers, and what may not change meanwhile."""
+
+import json
+
+from server.engine.engine import Engine
+from server.jobs.recipes.reading import parse
+from server.jobs.recipes.recipe import Recipe, difference
+from server.jobs.runner import answerer
+from server.jobs.sources import Source
+from server.jobs.store import Job, Store, Wanted
+
+
+def begin(
+    store: Store, engine: Engine, recipe: Recipe, source: Source, named: str, output: str, options: str = "{}"
+) -> Job:
+    """The output's job: a new one, or the one that is there. `named`: the source as it is kept; `options`: JSON, for
+    whoever starts it again. Raises JobChanged where the one that is there is another, and StoreError."""
+    written = recipe.model_dump_json(exclude_defaults=True)
+    model = answerer(engine, recipe.adapters)
+    wanted = Wanted(output, written, recipe.hash, named, source.fingerprint, model, options)
+    return store.begin(wanted, source.names, _differences)
+
+
+def kept(job: Job) -> Recipe:
+    """The recipe that the job began with. Raises RecipeError where this version reads it no more."""
+    return parse(json.loads(job.wanted.recipe))
+
+
+def _differences(old: str, new: str) -> list[str]:
+    return difference(*(parse(json.loads(recipe)) for recipe in (old, new)))
