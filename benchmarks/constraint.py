@@ -15,10 +15,10 @@ import typer
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import LONGEST, SEED
+from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
-from finetune.datasets.scenes.questions import Question
 from finetune.evaluate import Counts, box_iou
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS, Gives

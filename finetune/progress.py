@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
 from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.questions import Question, ask
+from finetune.datasets.scenes.questions import ask
 from finetune.report import Marks
 from prompts.tasks import TASKS
 from server import drawing

@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
-from finetune.datasets.scenes.questions import Question, plural
+from finetune.datasets.scenes.questions import plural
 from finetune.datasets.scenes.scene import Scene
 from finetune.evaluate import Counts, auroc, box_iou, polygon_iou
 from prompts.annotations import Annotation, Box, Polygon, Quad

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from finetune import report
+from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
-from finetune.datasets.scenes.questions import Question
 from finetune.datasets.scenes.scene import Scene
 from finetune.report import Marks, named
 from prompts import grammar, targets

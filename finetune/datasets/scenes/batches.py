@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
@@ -27,8 +28,8 @@ READING = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
 SHARES = {
     "<OD>": 4.0, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.2, "<REGION_TO_CATEGORY>": 1.2,
     "<CAPTION>": 1.0, "<DETAILED_CAPTION>": 1.0, "<MORE_DETAILED_CAPTION>": 1.0, "<DENSE_REGION_CAPTION>": 1.2,
-    "<REGION_PROPOSAL>": 0.8, "<CAPTION_TO_PHRASE_GROUNDING>": 1.2, "<REFERRING_EXPRESSION_SEGMENTATION>": 1.2,
-    "<REGION_TO_SEGMENTATION>": 1.2, "<OPEN_VOCABULARY_DETECTION>": 1.2, "<REGION_TO_DESCRIPTION>": 1.0,
+    "<REGION_PROPOSAL>": 0.8, "<CAPTION_TO_PHRASE_GROUNDING>": 2.0, "<REFERRING_EXPRESSION_SEGMENTATION>": 1.2,
+    "<REGION_TO_SEGMENTATION>": 1.2, "<OPEN_VOCABULARY_DETECTION>": 2.0, "<REGION_TO_DESCRIPTION>": 1.0,
 }  # fmt: skip
 
 
@@ -94,12 +95,12 @@ class SceneBatches(Dataset[Batch]):
         return torch.tensor(rows)
 
 
-def choose(scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0) -> list[questions.Question]:
+def choose(scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0) -> list[Question]:
     """`count` questions of different tasks on a scene, by SHARES; fewer when the scene has less to ask about."""
     tokens = list(SHARES)
     shares = np.array([share * (reading if token in READING else 1.0) for token, share in SHARES.items()])
     order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
-    found: list[questions.Question] = []
+    found: list[Question] = []
     for i in order:
         if len(found) == count:
             break

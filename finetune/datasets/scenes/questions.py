@@ -5,30 +5,20 @@ The wording of the answers is the seedling's small language: every word it may s
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from finetune.datasets.question import Question
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.scene import Object, Scene
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
-from prompts.tasks import TASKS, Task
+from prompts.tasks import TASKS
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 SIZES = ("small", "medium", "large")
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _IRREGULAR = {"fish": "fish", "bus": "buses", "box": "boxes", "watch": "watches"}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One prompt on a scene and its true answer, in the scene's own pixels."""
-
-    task: Task
-    answer: tuple[Annotation, ...]
-    text: str | None = None
-    region: tuple[float, float, float, float] | None = None
 
 
 def plural(noun: str) -> str:
