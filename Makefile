@@ -55,7 +55,7 @@ format: .venv/dev  ## Lets ruff mend what it can.
 	$(BIN)/ruff check --fix $(SOURCES)
 
 seedling: .venv/dev  ## Teaches the seedling from scratch (hours on two cores); goes on where it stopped.
-	nice $(BIN)/python -m finetune.train --out $(RUNS)
+	nice $(BIN)/python -m finetune.pretrain --out $(RUNS)
 
 seedling-report: .venv/dev  ## What the committed seedling can do on unseen scenes.
 	$(BIN)/python -m finetune.report

@@ -7,6 +7,8 @@ Microsoft's remote-code layout, converted as it is read, its code never run; and
 import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from server.engine.tokenizer import Tokenizer
 from server.engine.vision import Preprocessing
 from server.engine.weights import CheckpointError
 
-__all__ = ["SEEDLING", "Checkpoint", "CheckpointError", "load"]
+__all__ = ["SEEDLING", "Checkpoint", "CheckpointError", "Files", "load", "read"]
 
 SEEDLING = "seedling"
 _SEEDLING_FOLDER = Path(__file__).parent / "seedling"
@@ -69,18 +71,29 @@ class Checkpoint:
         return range(self.tokenizer.locations, self.tokenizer.locations + BINS)
 
 
-def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
-    """Loads a checkpoint by name (`seedling`, a hub id) or path onto a device, its weights turned into `dtype`.
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a checkpoint's folder holds: the native config, the weights by native names as they were saved, and what
+    belongs to them. `generation` is not yet bound by the model's positions."""
 
-    Raises CheckpointError, which says what to do.
-    """
+    name: str
+    folder: Path
+    shape: Florence2Config
+    state: dict[str, Tensor]
+    tokenizer: Tokenizer
+    preprocessing: Preprocessing
+    generation: GenerationConfig
+
+
+def read(name: str = SEEDLING) -> Files:
+    """Reads a checkpoint by name or path, its weights as they are. Raises CheckpointError, which says what to do."""
     folder = locate(name)
     config, settings = _json(folder, "config.json"), _json(folder, "generation_config.json", optional=True)
     if config.get("model_type") != "florence2":
         raise CheckpointError(f"{name} is a {config.get('model_type')} model; florist serves Florence-2 only")
     tokenizer = _tokenizer(name, folder)
     state = weights.read(folder)
-    try:
+    with _loadable(name):
         microsoft = conversion.is_microsoft_config(config)
         if microsoft:
             # Microsoft's `generate` runs the inner BART, which its text_config rules: that goes first.
@@ -97,12 +110,56 @@ def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: tor
             state = conversion.to_native(state, shape.text_config.vocab_size)
         preprocessing = _preprocessing(name, folder)
         generation = GenerationConfig.read(*sources)
-        image_tokens = vision.image_tokens(shape, preprocessing)
-        model = _fill(name, shape, state, device, dtype)
-    except CheckpointError:
-        raise
+    if shape.image_token_id != tokenizer.image or len(tokenizer) > shape.text_config.vocab_size:
+        raise CheckpointError(
+            f"{name}'s tokenizer does not belong to its model: it has {len(tokenizer)} tokens and <image> is "
+            f"{tokenizer.image}, the model {shape.text_config.vocab_size} and {shape.image_token_id}; copy the right "
+            "tokenizer.json"
+        )
+    with _loadable(name):
+        _check(name, shape, state)
+    return Files(name, folder, shape, state, tokenizer, preprocessing, generation)
+
+
+def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Loads a checkpoint by name (`seedling`, a hub id) or path onto a device, its weights turned into `dtype`.
+
+    Raises CheckpointError, which says what to do.
+    """
+    files = read(name)
+    shape, tokenizer = files.shape, files.tokenizer
+    try:
+        with _loadable(name):
+            image_tokens = vision.image_tokens(shape, files.preprocessing)
+            model = _fill(name, shape, files.state, device, dtype)
     except torch.OutOfMemoryError as error:
         raise CheckpointError(f"{name} does not fit into the memory of {device}: {error}") from error
+    vocabulary = tokenizer.vocabulary()
+    known = set(tokenizer.ids.values())
+    positions = shape.text_config.max_position_embeddings
+    return Checkpoint(
+        name=name,
+        folder=files.folder,
+        model=model,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        preprocessing=files.preprocessing,
+        generation=files.generation.within(positions),
+        image_tokens=image_tokens,
+        max_prompt_tokens=positions - image_tokens,
+        max_new_tokens=positions,
+        unused=torch.tensor([i not in known for i in range(shape.text_config.vocab_size)], device=device),
+        sha256=weights.sha256(files.folder),
+    )
+
+
+@contextmanager
+def _loadable(name: str) -> Iterator[None]:
+    """Whatever a broken config raises, as CheckpointError."""
+    try:
+        yield
+    except (CheckpointError, torch.OutOfMemoryError):
+        raise
     except (
         ValueError,
         KeyError,
@@ -114,29 +171,6 @@ def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: tor
     ) as error:
         reason = f"{error.args[0]!r} is missing from its config" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{name} is not a Florence-2 checkpoint that florist can load: {reason}") from error
-    if shape.image_token_id != tokenizer.image or len(tokenizer) > shape.text_config.vocab_size:
-        raise CheckpointError(
-            f"{name}'s tokenizer does not belong to its model: it has {len(tokenizer)} tokens and <image> is "
-            f"{tokenizer.image}, the model {shape.text_config.vocab_size} and {shape.image_token_id}; copy the right "
-            "tokenizer.json"
-        )
-    vocabulary = tokenizer.vocabulary()
-    known = set(tokenizer.ids.values())
-    positions = shape.text_config.max_position_embeddings
-    return Checkpoint(
-        name=name,
-        folder=folder,
-        model=model,
-        tokenizer=tokenizer,
-        vocabulary=vocabulary,
-        preprocessing=preprocessing,
-        generation=generation.within(positions),
-        image_tokens=image_tokens,
-        max_prompt_tokens=positions - image_tokens,
-        max_new_tokens=positions,
-        unused=torch.tensor([i not in known for i in range(shape.text_config.vocab_size)], device=device),
-        sha256=weights.sha256(folder),
-    )
 
 
 def locate(name: str) -> Path:
@@ -168,13 +202,9 @@ def locate(name: str) -> Path:
     return kept
 
 
-def _fill(
-    name: str, shape: Florence2Config, state: dict[str, Tensor], device: str | torch.device, dtype: torch.dtype
-) -> Florence2:
-    """Our model of `shape` that holds exactly `state`.
-
-    Raises CheckpointError when a weight is missing, left over or of another shape.
-    """
+def _check(name: str, shape: Florence2Config, state: dict[str, Tensor]) -> None:
+    """Leaves one name for the embedding table. Raises CheckpointError when a weight is missing, left over or of another
+    shape."""
     tables = [state.pop(key) for key in conversion.TIED if key in state]
     if tables:
         if any(not torch.equal(tables[0], table) for table in tables[1:]):
@@ -183,7 +213,7 @@ def _fill(
             )
         state[conversion.SHARED] = tables[0]
     with torch.device("meta"):  # no weights: what a checkpoint of this shape must hold
-        reference = Florence2ForConditionalGeneration._from_config(shape, dtype=dtype).state_dict()
+        reference = Florence2ForConditionalGeneration._from_config(shape).state_dict()
     wanted = {k: v.shape for k, v in reference.items() if k == conversion.SHARED or k not in conversion.TIED}
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
@@ -201,6 +231,12 @@ def _fill(
             if keys
         )
         raise CheckpointError(f"{name}'s weights do not fit its config. {said}")
+
+
+def _fill(
+    name: str, shape: Florence2Config, state: dict[str, Tensor], device: str | torch.device, dtype: torch.dtype
+) -> Florence2:
+    """Our model of `shape` that holds exactly `state`."""
     ready = {k: v.to(device, dtype if v.is_floating_point() else None).contiguous() for k, v in state.items()}
     model = Florence2(shape)
     model.load(ready)

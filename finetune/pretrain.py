@@ -1,4 +1,4 @@
-"""Teaches the seedling from scratch: `python -m finetune.train --out runs/seedling` (`make seedling`).
+"""Teaches the seedling from scratch: `python -m finetune.pretrain --out runs/seedling` (`make seedling`).
 
 By stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
 together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first again, with a

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finetune import blueprint
-from finetune import train as training
-from finetune.train import Stage, Steps, Teacher, train
+from finetune import pretrain as training
+from finetune.pretrain import Stage, Steps, Teacher, train
 
 LOOK = Stage("look", 2, pictures=1)
 SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)
