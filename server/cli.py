@@ -1,7 +1,6 @@
 """`florist`: serve, ask, label, and look up. What needs torch is imported by the command that runs a model."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,7 +17,6 @@ from server.options import with_settings
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
-    from server.engine.request import Request
 
 app = typer.Typer(
     help="The labeling server for Florence-2: a picture and a prompt in; boxes, polygons, words and captions out.",
@@ -111,71 +109,35 @@ def prompt(
 
 @app.command()
 def label(
-    pictures: Annotated[str, typer.Argument(help="A folder; with --recipe a pattern, archive, list or URL too.")],
+    pictures: Annotated[str, typer.Argument(help="A folder, pattern, archive, list, COCO file or URL.")],
     out: Annotated[Path, typer.Option(help="Folder for what comes of it.")],
-    task: Annotated[
-        str | None, typer.Option(help="A task token such as '<OD>': a COCO file and drawn pictures.")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A YAML file or a ready recipe: a job that can be resumed.")
-    ] = None,
-    format: Annotated[list[str], typer.Option(help="Of a recipe's dataset; may be given several times.")] = ["coco"],  # noqa: B006
+    task: Annotated[str | None, typer.Option(help="One question: a task token such as '<OD>'.")] = None,
     text: Text = None,
+    recipe: Annotated[str | None, typer.Option(help="Several: a YAML file, or a ready recipe.")] = None,
+    format: Annotated[list[str], typer.Option(help="Of the dataset; may be given several times.")] = ["coco"],  # noqa: B006
+    draw: Annotated[bool, typer.Option("--draw", help="Each picture with its labels drawn, too.")] = False,
     adapter: Adapter = None,
     model: Model = None,
     device: Device = None,
 ) -> None:
-    """Labels pictures by a task, or by a recipe: killed at any moment, the same command then goes on with it.
+    """Labels pictures by a task or a recipe. Killed at any moment, the same command goes on with it.
 
-    Exit code 0: all labelled; 1: some were skipped, as listed; 2: nothing could be done.
+    Exit code 0: all labelled; 1: some were set aside, as listed; 2: nothing could be done.
     """
     if (task is None) is (recipe is None):
         _fail("say what to ask: either --task or --recipe (`florist tasks` and `florist recipe list` list them)")
-    if recipe is not None:
-        if text is not None:
-            _fail("--text goes with --task; in a recipe, steps have their own texts")
-        raise typer.Exit(_by_recipe(pictures, recipe, out, format, lambda: _engine(model, device, adapter)))
-    folder = Path(pictures)
-    asked = _task(task or "", text)
-    if asked.takes is Takes.REGION:
-        _fail(f"{task} asks about a region of one picture; use `florist prompt`")
-    if not folder.is_dir():
-        _fail(f"there is no folder {folder}")
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from server import labeling
-    from server.engine.request import Request
-
-    paths = labeling.pictures_in(folder, besides=out)
-    if not paths:
-        _fail(f"there are no pictures in {folder}; their names end in {', '.join(sorted(labeling.SUFFIXES))}")
+    if recipe is not None and text is not None:
+        _fail("--text goes with --task; in a recipe, steps have their own texts")
+    if task is not None and _task(task, text).takes is Takes.REGION:
+        _fail(f"{task} asks about a region of one picture: use `florist prompt`, or a recipe with `each`")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _fail(f"{out}: {error.strerror}")
-
-    def request(image: Any) -> "Request":
-        return Request(image, asked, text, adapter=_name(adapter))
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with _engine(model, device, adapter) as engine, Progress(*columns, console=errors) as progress:
-        title = f"{asked.token} by {engine.checkpoint.name}" + (f" with {_name(adapter)}" if adapter else "")
-        bar = progress.add_task(title, total=len(paths))
-        try:
-            report = labeling.label(engine, paths, folder, out, request, title, lambda: progress.advance(bar))
-        except OSError as error:
-            _fail(f"{out}: {error.strerror or error}")
-        except KeyboardInterrupt:
-            _fail(f"interrupted; what was labelled is in {out / 'annotations.json'}", 130)
-    console.print(
-        f"{report.annotations} annotations on {report.labelled} pictures: {escape(str(out / 'annotations.json'))}",
-        soft_wrap=True,
-    )
-    if report.skipped:
-        errors.print(f"[bold red]skipped {len(report.skipped)}:[/]")
-        for name, reason in report.skipped.items():
-            errors.print(f"  {escape(name)}: {escape(reason)}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1 if report.labelled else 2)
+        asked = label_.one_step(task, text, _name(adapter)) if task is not None else recipe or ""
+        code = label_.by_recipe(pictures, asked, out, format, lambda: _engine(model, device, adapter), draw=draw)
+    except label_.LabelError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on with it", 130)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -212,15 +174,6 @@ def key() -> None:
     made, hashed = new_key()
     print(f"key   {made}\nhash  {hashed}")
     errors.print("Start the server with FLORIST_API_KEYS=<hash>; send the key as `Authorization: Bearer <key>`.")
-
-
-def _by_recipe(pictures: str, recipe: str, out: Path, formats: list[str], load: Callable[[], "Engine"]) -> int:
-    try:
-        return label_.by_recipe(pictures, recipe, out, formats, load)
-    except label_.LabelError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on with it", 130)
 
 
 def _task(token: str, text: str | None, region: str | None = None) -> Task:

@@ -5,6 +5,7 @@ Nothing here reaches into the server: it is started as a user starts it and aske
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,20 +104,16 @@ def main(out: Annotated[Path, typer.Option(help="Folder for what the demo leaves
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
     labels = out / "labels"
-    command = [
-        sys.executable,
-        "-m",
-        "server.cli",
-        "label",
-        str(out / "pictures"),
-        "--task",
-        "<OD>",
-        "--out",
-        str(labels),
-    ]
-    subprocess.run(command, check=True)
+    shutil.rmtree(labels, ignore_errors=True)  # of another day's model, whose job this would go on with
+    asked = ["--task", "<OD>", "--out", str(labels), "--draw"]
+    subprocess.run([sys.executable, "-m", "server.cli", "label", str(out / "pictures"), *asked], check=True)
     console.print("\nLook at:")
-    for path, what in ((out / "sheet.png", "contact sheet"), (labels, "COCO file and each picture with its labels")):
+    for path, what in (
+        (out / "sheet.png", "contact sheet"),
+        (labels / "coco", "the labels as COCO"),
+        (labels / "drawn", "each picture with its labels"),
+        (labels / "summary.html", "all of it on a page"),
+    ):
         console.print(f"  {path}  ({what})")
 
 

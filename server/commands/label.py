@@ -1,4 +1,4 @@
-"""`florist label --recipe`: a job on the command line, gone on with by the same command; its dataset and summary."""
+"""`florist label`: a job on the command line, gone on with by the same command; its dataset and summary."""
 
 import os
 import time
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from server.jobs.store import Done, Failure, Job, Store
 
 DATABASE = "FLORIST_DATABASE_URL"
-_FILE = "florist.db"
+_FILE, _DRAWN = "florist.db", "drawn"
 _LISTED, _CLASSES = 20, 8  # failures named at the end; classes shown while it runs
 console, errors = Console(), Console(stderr=True)
 
@@ -29,8 +29,28 @@ class LabelError(Exception):
     """What ends the command; the message says what to do."""
 
 
-def by_recipe(pictures: str, recipe: str, out: Path, formats: Sequence[str], load: "Callable[[], Engine]") -> int:
-    """Labels `pictures` into `out`: the job's database, and a dataset in each of the formats. `load` gives the engine.
+def one_step(task: str, text: str | None, adapter: str | None) -> "Recipe":
+    """The recipe that asks one question of each picture. Raises LabelError."""
+    from server.jobs.recipes.reading import RecipeError, parse
+
+    step = {"id": "answers", "task": task, "text": text, "adapter": adapter}
+    try:
+        return parse({"name": task, "steps": [step]}, "--task")
+    except RecipeError as error:
+        raise LabelError("; ".join(problem.message for problem in error.problems)) from error
+
+
+def by_recipe(
+    pictures: str,
+    recipe: "str | Recipe",
+    out: Path,
+    formats: Sequence[str],
+    load: "Callable[[], Engine]",
+    *,
+    draw: bool = False,
+) -> int:
+    """Labels `pictures` into `out`: the job's database, a dataset in each of the formats, and with `draw` each picture
+    with its labels. `recipe`: a file, the name of a ready one, or one. `load` gives the engine.
 
     The exit code: 0, all labelled; 1, some were set aside, as listed; 2, all were. Raises LabelError.
     """
@@ -48,7 +68,7 @@ def by_recipe(pictures: str, recipe: str, out: Path, formats: Sequence[str], loa
     shared = os.environ.get(DATABASE)
     url = shared or f"sqlite:///{out.resolve() / _FILE}"
     try:
-        asked = read(recipe)
+        asked = read(recipe) if isinstance(recipe, str) else recipe
         with (
             open_source(pictures, besides=out) as source,
             claimed(out),
@@ -62,7 +82,7 @@ def by_recipe(pictures: str, recipe: str, out: Path, formats: Sequence[str], loa
             job = _begun(store, asked, pictures, source, engine, output)
             # Who else works in a shared database cannot be known; in the folder's own nobody does: it is claimed.
             job = _shown(store, job, asked, engine, source, sole=not shared)
-            code = _written(store, job, source, out, formats)
+            code = _written(store, job, source, out, formats, draw=draw)
             _summarised(store, job, asked, engine, source, out)
             return code
     except (RecipeError, SourceError, OutputError, StoreError, JobFailed) as error:
@@ -121,19 +141,24 @@ def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source
             errors.print()  # the last frame has no end of line there
 
 
-def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: Sequence[str]) -> int:
+def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: Sequence[str], *, draw: bool) -> int:
     """The dataset, once the job is done."""
+    from server.jobs import drawn
     from server.jobs.formats import FORMATS
     from server.jobs.store import JobState
 
     if job.state is not JobState.DONE:
         raise LabelError(f"the job was {job.state}; the same command goes on with it")
     progress = store.progress(job)
-    for name in formats:
-        suffix = FORMATS[name].suffix
-        target = out / (name if suffix is None else f"labels{suffix}")
+    for name in [*formats, *([_DRAWN] if draw else ())]:
         labelled = store.labelled(job, lambda position: source[position].read())
-        report = FORMATS[name].write(labelled, target, pictures_too=False)
+        if name == _DRAWN:
+            target = out / _DRAWN
+            report = drawn.write(labelled, target)
+        else:
+            suffix = FORMATS[name].suffix
+            target = out / (name if suffix is None else f"labels{suffix}")
+            report = FORMATS[name].write(labelled, target, pictures_too=False)
         left_out = "".join(f"; {count} {what} left out" for what, count in report.left_out.items())
         console.print(
             f"{report.annotations} annotations on {report.pictures} pictures: {escape(str(target))}{left_out}",

@@ -1,5 +1,6 @@
 """`florist`, as it is typed."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -95,37 +96,6 @@ def test_prompt_ends_on_a_fault_with_one_line(
     assert [line for line in ended.stderr.splitlines() if line.startswith("florist: ")] != []
 
 
-def test_label_writes_coco_and_pictures(model_name: str, tmp_path: Path) -> None:
-    folder, out = tmp_path / "in", tmp_path / "in" / "out"
-    (folder / "sub").mkdir(parents=True)
-    for name, size in (("a.png", (60, 40)), ("sub/b.jpg", (41, 60)), ("sub/c.tif", (30, 30))):
-        Image.new("RGB", size, "teal").save(folder / name)
-    (folder / "cut.png").write_bytes(examples.picture()[:-60])
-    (folder / "page.jpg").write_bytes(b"<html>")
-    (folder / "notes.txt").write_text("no picture")
-    (folder / ".hidden.png").write_bytes(b"")
-    for _ in range(2):  # again, over what is there
-        ended = run("label", folder, "--task", "<OD>", "--out", out, "--model", model_name)
-        assert ended.exit_code == 1, ended.stderr
-        skipped = ended.stderr.split("skipped 2:")[1]
-        assert "cut.png: the picture" in skipped
-        assert "page.jpg: this is a web page" in skipped
-    coco = json.loads((out / "annotations.json").read_text())
-    assert [(i["file_name"], i["width"], i["height"]) for i in coco["images"]] == [
-        ("a.png", 60, 40),
-        ("sub/b.jpg", 41, 60),
-        ("sub/c.tif", 30, 30),
-    ]
-    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    assert files == ["annotations.json", "pictures/a.png", "pictures/sub/b.jpg", "pictures/sub/c.tif.png"]
-
-
-def test_label_says_that_all_went_well(model_name: str, picture: Path, tmp_path: Path) -> None:
-    arguments = "--task", "<CAPTION>", "--out", tmp_path / "out", "--model", model_name
-    assert run("label", picture.parent, *arguments).exit_code == 0
-    assert json.loads((tmp_path / "out" / "annotations.json").read_text())["images"][0]["file_name"] == "ball.png"
-
-
 def test_an_adapter_answers(picture: Path, tmp_path: Path) -> None:
     base = save(tmp_path / "tiny", tiny_model())
     modules = r"model\.language_model\..*(q_proj|v_proj|fc1)"
@@ -138,34 +108,20 @@ def test_an_adapter_answers(picture: Path, tmp_path: Path) -> None:
     assert [answer["adapter"] for answer in said] == [None, "project"]
     assert said[0]["text"] != said[1]["text"]
 
-    out = tmp_path / "out"
-    ended = run("label", picture.parent, "--task", "<CAPTION>", "--out", out, "--model", base, "--adapter", folder)
+    (tmp_path / "in").mkdir()
+    out, asked = tmp_path / "out", picture.rename(tmp_path / "in" / picture.name).parent
+    command = "--task", "<CAPTION>", "--out", out, "--format", "jsonl", "--model", base, "--adapter", folder
+    ended = run("label", asked, *command)
     assert ended.exit_code == 0, ended.stderr
-    coco = json.loads((out / "annotations.json").read_text())
-    assert coco["info"]["description"].endswith("with project")
-    assert [note["caption"] for note in coco["annotations"]] == [note["label"] for note in said[1]["annotations"]]
+    (label,) = json.loads((out / "labels.jsonl").read_text())["labels"]
+    assert label["annotation"]["label"] == said[1]["annotations"][0]["label"]
+    assert label["adapter"] == hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("command", ["prompt", "label"])
 def test_an_adapter_that_cannot_be_used(model_name: str, picture: Path, tmp_path: Path, command: str) -> None:
-    rest = [picture, "<OD>"] if command == "prompt" else [tmp_path, "--task", "<OD>", "--out", tmp_path / "out"]
+    rest = [picture, "<OD>"] if command == "prompt" else [picture, "--task", "<OD>", "--out", tmp_path / "out"]
     ended = run(command, *rest, "--model", model_name, "--adapter", tmp_path / "none")
     assert ended.exit_code == 2
     assert "none cannot be used: there is no adapter_config.json" in ended.stderr
     assert [line for line in ended.stderr.splitlines() if line.startswith("florist: ")] != []
-
-
-@pytest.mark.parametrize(
-    ("task", "folder", "said"),
-    [
-        ("<OD>", "missing", "there is no folder"),
-        ("<OD>", "empty", "there are no pictures"),
-        ("<OOD>", "empty", "Did you mean <OD>?"),
-        ("<REGION_TO_OCR>", "empty", "use `florist prompt`"),
-    ],
-)
-def test_label_ends_on_a_fault(tmp_path: Path, task: str, folder: str, said: str) -> None:
-    (tmp_path / "empty").mkdir()
-    ended = run("label", tmp_path / folder, "--task", task, "--out", tmp_path / "out")
-    assert ended.exit_code == 2
-    assert said in ended.stderr

@@ -1,12 +1,14 @@
-"""`florist label --recipe`, as it is typed."""
+"""`florist label`, as it is typed."""
 
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from finetune.datasets.scenes.draw import draw
+from server.api import examples
 from server.cli import app
 from server.jobs.output import claimed
 
@@ -54,6 +56,38 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
     assert (out / "labels.jsonl").read_bytes() == written[0]
 
 
+def test_a_task_is_a_recipe_of_one_step(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "in" / "out"
+    (folder / "sub").mkdir(parents=True)
+    for name, size in (("a.png", (60, 40)), ("sub/b.jpg", (41, 60)), ("sub/c.tif", (30, 30))):
+        Image.new("RGB", size, "teal").save(folder / name)
+    (folder / "cut.png").write_bytes(examples.picture()[:-60])
+    (folder / "page.jpg").write_bytes(b"<html>")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_bytes(b"")
+    command = folder, "--task", "<OPEN_VOCABULARY_DETECTION>", "--text", "a cat", "--out", out, "--draw"
+    for _ in range(2):  # again, over what is there
+        ended = label(*command)
+        assert ended.exit_code == 1, ended.stderr
+        skipped = ended.stderr.split("set aside 2:")[1]
+        assert "cut.png: the picture" in skipped
+        assert "page.jpg: this is a web page" in skipped
+    coco = json.loads((out / "coco/annotations/instances_default.json").read_text())
+    assert [(i["file_name"], i["width"], i["height"]) for i in coco["images"]] == [
+        ("a.png", 60, 40),
+        ("sub/b.jpg", 41, 60),
+        ("sub/c.tif", 30, 30),
+    ]
+    drawn = {path.relative_to(out / "drawn").as_posix(): path for path in out.rglob("drawn/**/*.*g")}
+    assert set(drawn) == {"a.png", "sub/b.jpg", "sub/c.tif.png"}
+    assert [Image.open(path).format for _, path in sorted(drawn.items())] == ["PNG", "JPEG", "PNG"]
+    assert "a cat" in (out / "summary.html").read_text()
+
+    other = label(folder, "--task", "<OD>", "--out", out)
+    assert other.exit_code == 2
+    assert 'step answers: task was "<OPEN_VOCABULARY_DETECTION>", is "<OD>"' in other.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -63,6 +97,13 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
         (["PICTURES", "--recipe", "nowhere.yaml"], "nowhere.yaml"),
         (["PICTURES", "--recipe", "detect", "--format", "koko"], "there is no format koko"),
         (["EMPTY", "--recipe", "detect"], "no pictures"),
+        (["EMPTY", "--task", "<OD>"], "there are no pictures"),
+        (["nowhere", "--task", "<OD>"], "there is no nowhere"),
+        (["PICTURES", "--task", "<OOD>"], "Did you mean <OD>?"),
+        (["PICTURES", "--task", "<OD>", "--text", "cat"], "takes no text"),
+        (["PICTURES", "--task", "<OPEN_VOCABULARY_DETECTION>"], "needs text"),
+        (["PICTURES", "--task", "<OPEN_VOCABULARY_DETECTION>", "--text", "${x}"], "there is no step 'x'"),
+        (["PICTURES", "--task", "<REGION_TO_OCR>"], "use `florist prompt`"),
         (["PICTURES", "--recipe", "detect"], "another job writes to"),
     ],
 )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from server.jobs.formats import FORMATS
+from server.jobs.labels import Labelled
 from server.jobs.sources import Fault, Source, SourceError, open_source
 
 Fill = Callable[..., Path]
@@ -45,13 +47,11 @@ def test_names_that_climb_do_not_leave_their_names(fill: Fill, read: Read) -> No
 
 
 def test_our_own_file_names_its_pictures(fill: Fill, read: Read) -> None:
-    from server.coco import Coco
-
     folder = fill("a.jpg")
-    written = Coco("test")
-    written.add("a.jpg", (4, 3), [])
-    written.write(folder / "annotations.json")
-    assert read(open_source(str(folder / "annotations.json"))) == {"a.jpg": b"a.jpg"}
+    picture = Labelled("a.jpg", "0" * 64, 4, 3, read=lambda: b"a.jpg")
+    FORMATS["coco"].write([picture], folder / "set", pictures_too=True)
+    written = folder / "set/annotations/instances_default.json"
+    assert read(open_source(str(written))) == {"a.jpg": b"a.jpg"}
 
 
 @pytest.mark.parametrize(
