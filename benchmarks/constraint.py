@@ -19,7 +19,7 @@ from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
-from finetune.evaluate import Counts, box_iou
+from finetune.evaluation.matching import Counts, box_iou
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS, Gives
 from server.engine import checkpoint as checkpoints

@@ -14,7 +14,7 @@ import typer
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import every_task
-from finetune.evaluate import box_iou
+from finetune.evaluation.matching import box_iou
 from prompts.annotations import Box
 from server.engine import checkpoint as checkpoints
 from server.engine.engine import Engine

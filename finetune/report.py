@@ -26,7 +26,8 @@ from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from finetune.datasets.scenes.questions import plural
 from finetune.datasets.scenes.scene import Scene
-from finetune.evaluate import Counts, auroc, box_iou, polygon_iou
+from finetune.evaluation.matching import Counts, box_iou, polygon_iou
+from finetune.evaluation.reliability import auroc
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS
 from server.engine.engine import Engine

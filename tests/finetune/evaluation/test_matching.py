@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.evaluate import Counts, auroc, box_iou, polygon_iou
+from finetune.evaluation.matching import Counts, box_iou, polygon_iou
+from finetune.evaluation.reliability import auroc
 
 quick = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 edges = st.integers(0, 12)

@@ -1,11 +1,14 @@
-"""How good answers are: overlap, matching, F1, and whether scores tell right from wrong."""
+"""Which answer is which true thing: overlap of shapes, and matching by it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from prompts.annotations import Annotation, Box, Polygon, Quad
+from server.jobs.recipes.shapes import bounds, moved
 
 T = TypeVar("T")
 
@@ -21,17 +24,50 @@ def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 def polygon_iou(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], size: tuple[int, int]) -> float:
     """Intersection over union of two instances, each a list of rings x1, y1, x2, y2 …, on the pixels of `size`."""
-    first, second = _mask(a, size), _mask(b, size)
+    first, second = mask(a, size), mask(b, size)
     union = (first | second).sum()
     return float((first & second).sum() / union) if union else 0.0
 
 
-def _mask(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+def mask(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """The pixels of a picture of `size` (width, height) that any of the rings covers, as booleans [height, width]."""
     canvas = Image.new("1", size)
     pen = ImageDraw.Draw(canvas)
     for ring in rings:
-        pen.polygon([*ring], fill=1)
+        if len(ring) >= 4:
+            pen.polygon([*ring], fill=1)
     return np.asarray(canvas)
+
+
+def overlap(a: Annotation, b: Annotation) -> float:
+    """Intersection over union of two shapes, 0 where one is a text.
+
+    Polygons and quads pixel by pixel, a box with anything by its bounds: a box around an outline has it right.
+    """
+    first, second = bounds(a), bounds(b)
+    if first is None or second is None:
+        return 0.0
+    rough = box_iou(first, second)
+    if isinstance(a, Box) or isinstance(b, Box) or not rough:
+        return rough
+    left, top = min(first[0], second[0]), min(first[1], second[1])
+    right, bottom = max(first[2], second[2]), max(first[3], second[3])
+    size = (int(right - left) + 2, int(bottom - top) + 2)  # all that either covers, and no more of a large picture
+    return polygon_iou(_rings(moved(a, -left, -top)), _rings(moved(b, -left, -top)), size)
+
+
+def _rings(shape: Annotation) -> Sequence[Sequence[float]]:
+    return shape.polygons if isinstance(shape, Polygon) else [shape.quad] if isinstance(shape, Quad) else []
+
+
+def same(a: str, b: str) -> bool:
+    """Whether two names of a class are one: case and white space make no other class."""
+    return named(a) == named(b)
+
+
+def named(label: str) -> str:
+    """A class's name as `same` compares it."""
+    return " ".join(label.split()).casefold()
 
 
 @dataclass
@@ -78,14 +114,3 @@ class Counts:
         """The harmonic mean of precision and recall."""
         total = 2 * self.right + self.made_up + self.missed
         return 2 * self.right / total if total else 1.0
-
-
-def auroc(scores: Iterable[tuple[float, bool]]) -> float:
-    """The chance that a right answer scores higher than a wrong one (ties count half); nan without both kinds."""
-    pairs = list(scores)
-    right = np.array([s for s, ok in pairs if ok])
-    wrong = np.array([s for s, ok in pairs if not ok])
-    if not len(right) or not len(wrong):
-        return float("nan")
-    above = (right[:, None] > wrong).mean()
-    return float(above + 0.5 * (right[:, None] == wrong).mean())
