@@ -11,19 +11,13 @@ import numpy as np
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.scene import Object, Scene
+from finetune.datasets.wording import NUMBERS, counted, listed, plural, with_article
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 SIZES = ("small", "medium", "large")
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_IRREGULAR = {"fish": "fish", "bus": "buses", "box": "boxes", "watch": "watches"}
-
-
-def plural(noun: str) -> str:
-    """car → cars, bus → buses, fish → fish."""
-    return _IRREGULAR.get(noun, noun + "s")
 
 
 def size_word(box: Sequence[float], scene: Scene) -> str:
@@ -44,23 +38,6 @@ def place_words(box: Sequence[float], scene: Scene) -> str:
 def described(thing: Object, scene: Scene) -> str:
     """`small orange cat`"""
     return f"{size_word(thing.box, scene)} {thing.colour} {thing.category}"
-
-
-def with_article(words: str) -> str:
-    """`a cat`, `an orange cat`"""
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def counted(noun: str, count: int) -> str:
-    """`a cat`, `an apple`, `two dogs`"""
-    if count == 1:
-        return with_article(noun)
-    return f"{NUMBERS[count]} {plural(noun)}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`"""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _groups(things: Iterable[Object]) -> dict[str, list[Object]]:
