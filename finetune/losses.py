@@ -1,7 +1,8 @@
 """Losses over Florence-2's vocabulary, where 1000 of the tokens are places on a line."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,13 +11,66 @@ from torch.nn import functional as F  # noqa: N812
 IGNORE = -100
 
 
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """What an answer's loss is made of. As it stands: plain cross entropy, with a place smoothed by σ = 2.5 bins.
+
+    `sigma`: how many bins a location's target is wide (`location_targets`); 0: one bin, as Microsoft taught them. The
+    others are about letters, words and structure alone: `smoothing` and `focal` as `text_loss` has them, `weights` by
+    token id, above 0, 1 where none is named. Raises ValueError for numbers that make no loss.
+    """
+
+    sigma: float = 2.5
+    smoothing: float = 0.0
+    focal: float = 0.0
+    weights: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing is a share of the target, 0 up to 1, not {self.smoothing}")
+        for name, value in (("sigma", self.sigma), ("focal", self.focal)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is 0 or more, not {value}")
+        for token, weight in self.weights.items():
+            if not (token >= 0 and 0 < weight < math.inf):
+                raise ValueError(f"weights are token ids with numbers above 0, not {token}: {weight}")
+
+
+def text_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
+    """Cross entropy over the vocabulary, changed as `config` says. [n, vocabulary], [n] → scalar.
+
+    With p the softmax of the logits, y the true token, w the weights, ε `smoothing`, γ `focal`, V the vocabulary's size:
+
+        loss = Σ (1 - p_y)^γ · [-(1 - ε) · w_y · ln p_y - ε/V · Σ_k w_k · ln p_k] / Σ w_y
+
+    ε: label smoothing (Szegedy et al. 2016, section 7), which keeps the model from ever surer answers. γ: focal loss
+    (Lin et al. 2017, equation 4), which lets what is known already count less. w: class weights, for words that are
+    rare or dear. Weights and smoothing together are reckoned as `torch.nn.functional.cross_entropy` does.
+    """
+    if not len(logits):
+        return logits.sum() * 0
+    weights = None
+    if config.weights:
+        weights = logits.new_ones(logits.shape[-1])
+        weights[list(config.weights)] = logits.new_tensor(list(config.weights.values()))
+    if not config.focal:
+        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=config.smoothing)
+    losses = F.cross_entropy(logits, labels, weight=weights, label_smoothing=config.smoothing, reduction="none")
+    unsure = 1 - logits.log_softmax(-1).gather(1, labels[:, None])[:, 0].exp()
+    # Of what is sure the root's slope is infinite, for a γ below 1; a share of 1e-6 is nothing to the loss.
+    focused = unsure.clamp(min=1e-6) ** config.focal * losses
+    return focused.sum() / (len(labels) if weights is None else weights[labels].sum())
+
+
 def location_targets(bins: Tensor, sigma: float, count: int = 1000) -> Tensor:
-    """A Gaussian of `sigma` bins around each true bin, summing to one. [n] → [n, count].
+    """A Gaussian of `sigma` bins around each true bin, summing to one; of 0, that bin alone. [n] → [n, count].
 
     A neighbouring bin is nearly right, and a one-hot target says that it is as wrong as any other
     (label smoothing, Szegedy et al. 2016, with the smoothing where the meaning is). The floor of the cross
     entropy is the Gaussian's own entropy, ln(σ·√(2πe)).
     """
+    if sigma == 0:
+        return F.one_hot(bins, count).float()
     distance = torch.arange(count, device=bins.device) - bins[:, None]
     return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=-1)
 
@@ -32,7 +86,7 @@ def location_loss(logits: Tensor, bins: Tensor, sigma: float, weights: Tensor | 
         return logits.sum() * 0
     losses = -(location_targets(bins, sigma, logits.shape[-1]) * logits.log_softmax(-1)).sum(-1)
     loss = losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
-    return loss - math.log(sigma * math.sqrt(2 * math.pi * math.e))
+    return loss - math.log(sigma * math.sqrt(2 * math.pi * math.e)) if sigma else loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +99,29 @@ class AnswerLoss:
 
 
 def answer_loss(
-    logits: Tensor, labels: Tensor, answers: Tensor, first_location: int, sigma: float, count: int = 1000
+    logits: Tensor,
+    labels: Tensor,
+    answers: Tensor,
+    first_location: int,
+    config: LossConfig | float,
+    count: int = 1000,
 ) -> AnswerLoss:
     """The loss of teacher-forced answers. logits […, vocabulary], labels […], -100 ignored; `answers` […]: the
-    number of the answer that each token belongs to.
+    number of the answer that each token belongs to. `config`: a number is a sigma, all else being plain.
 
-    Letters: plain cross entropy over the vocabulary. Locations: `location_loss` within the location rows, and the
-    negative log share of probability that the location rows hold together. A location weighs one over the root of how
-    many its answer has: by tokens alone a polygon's hundred would drown the four of a box.
+    Letters: `text_loss`. Locations: `location_loss` within the location rows, and the negative log share of probability
+    that the location rows hold together. A location weighs one over the root of how many its answer has: by tokens
+    alone a polygon's hundred would drown the four of a box.
     """
+    config = config if isinstance(config, LossConfig) else LossConfig(sigma=config)
     logits, labels, answers = logits.flatten(0, -2), labels.flatten(), answers.flatten()
     placed = (labels >= first_location) & (labels < first_location + count)
     spelled = ~placed & (labels != IGNORE)
-    letters = logits[spelled].float()
-    text = F.cross_entropy(letters, labels[spelled]) if len(letters) else letters.sum() * 0
+    text = text_loss(logits[spelled].float(), labels[spelled], config)
     chosen = logits[placed].float()
     rows = chosen[:, first_location : first_location + count]
     kind = (chosen.logsumexp(-1) - rows.logsumexp(-1)).mean() if len(chosen) else chosen.sum() * 0
     own = answers[placed]
     weights = own.bincount()[own].float().rsqrt()
-    return AnswerLoss(text, location_loss(rows, labels[placed] - first_location, sigma, weights), kind)
+    location = location_loss(rows, labels[placed] - first_location, config.sigma, weights)
+    return AnswerLoss(text, location, kind)

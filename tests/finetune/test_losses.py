@@ -1,12 +1,14 @@
 """The losses against plain sums, one token at a time."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from finetune.losses import IGNORE, answer_loss, location_loss, location_targets
+from finetune.losses import IGNORE, LossConfig, answer_loss, location_loss, location_targets, text_loss
 
 FIRST, COUNT = 7, 40  # a small vocabulary: 7 words, 40 locations, 3 words
 
@@ -159,3 +161,96 @@ def test_batches_of_one_sort_are_finite(labels: list[list[int]], zero: set[str])
         value = float(getattr(loss, part))
         assert math.isfinite(value)
         assert (value == 0) == (part in zero)
+
+
+def slow_text_loss(logits: Tensor, labels: list[int], config: LossConfig) -> float:
+    """The formula, token by token."""
+    total = weight = 0.0
+    for row, label in zip(logits.detach(), labels, strict=True):
+        said = log_probabilities(row)
+        own = config.weights.get(label, 1.0)
+        cross = -(1 - config.smoothing) * own * said[label]
+        cross -= config.smoothing / len(said) * sum(config.weights.get(k, 1.0) * p for k, p in enumerate(said))
+        total += (1 - math.exp(said[label])) ** config.focal * cross
+        weight += own
+    return total / weight
+
+
+CONFIGS = [
+    pytest.param(LossConfig(), id="plain"),
+    pytest.param(LossConfig(smoothing=0.1), id="smoothing"),
+    pytest.param(LossConfig(focal=2.0), id="focal"),
+    pytest.param(LossConfig(focal=0.5, smoothing=0.05), id="focal and smoothing"),
+    pytest.param(LossConfig(weights={2: 3.0, 4: 0.1, 9: 0.25}), id="weights"),
+    pytest.param(LossConfig(smoothing=0.2, focal=1.5, weights={0: 5.0, 2: 0.5}), id="all"),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_text_loss_is_the_formula(config: LossConfig) -> None:
+    labels = [0, 2, 2, 9, 11, 4]
+    logits = 2 * torch.randn(len(labels), 12, generator=torch.Generator().manual_seed(4))
+    loss = text_loss(logits, torch.tensor(labels), config)
+    assert float(loss) == pytest.approx(slow_text_loss(logits, labels, config), rel=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_text_gradients_are_those_of_small_steps(config: LossConfig) -> None:
+    logits = torch.randn(4, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    labels = torch.tensor([0, 2, 9, 9])
+    assert torch.autograd.gradcheck(lambda x: text_loss(x, labels, config), (logits,))
+
+
+def test_without_focal_it_is_torchs_own() -> None:
+    logits = torch.randn(5, 12, generator=torch.Generator().manual_seed(6))
+    labels, weights = torch.tensor([0, 1, 2, 3, 4]), torch.ones(12)
+    weights[3] = 4.0
+    ours = text_loss(logits, labels, LossConfig(smoothing=0.1, weights={3: 4.0}))
+    assert torch.equal(ours, F.cross_entropy(logits, labels, weight=weights, label_smoothing=0.1))
+
+
+def test_focal_counts_what_is_known_less_and_stays_finite_where_it_is_sure() -> None:
+    logits = torch.tensor([[9.0, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    shares = [
+        float(text_loss(logits[:1], torch.tensor([0]), config) / text_loss(logits[1:], torch.tensor([0]), config))
+        for config in (LossConfig(focal=0.0), LossConfig(focal=1.0), LossConfig(focal=3.0))
+    ]
+    assert shares[0] > 100 * shares[1] > 10_000 * shares[2]
+    sure = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
+    text_loss(sure, torch.tensor([0]), LossConfig(focal=0.5, smoothing=0.1)).backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()
+
+
+def test_the_default_is_what_a_sigma_alone_gives_bit_for_bit() -> None:
+    logits, placed = sample([[0, FIRST, 6, FIRST + COUNT - 1, IGNORE], [FIRST + COUNT, FIRST + 20, 1, 2, IGNORE]])
+    plain = answer_loss(logits, placed, rows_of(placed), FIRST, 2.0, COUNT)
+    same = answer_loss(logits, placed, rows_of(placed), FIRST, LossConfig(sigma=2.0), COUNT)
+    for part in ("text", "location", "kind"):
+        assert torch.equal(getattr(plain, part), getattr(same, part))
+    spelled = (placed != IGNORE) & ~((placed >= FIRST) & (placed < FIRST + COUNT))
+    assert torch.equal(plain.text, F.cross_entropy(logits[spelled], placed[spelled]))
+
+
+def test_without_sigma_a_location_has_plain_cross_entropy_over_the_vocabulary() -> None:
+    logits, placed = sample([[FIRST, FIRST + 30], [FIRST + 12, FIRST + 39]])
+    loss = answer_loss(logits, placed, rows_of(placed), FIRST, LossConfig(sigma=0), COUNT)
+    plain = F.cross_entropy(logits.flatten(0, 1), placed.flatten())
+    torch.testing.assert_close(loss.location + loss.kind, plain)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"smoothing": 1.0}, "smoothing"),
+        ({"smoothing": -0.1}, "smoothing"),
+        ({"focal": -1.0}, "focal"),
+        ({"sigma": math.inf}, "sigma"),
+        ({"sigma": math.nan}, "sigma"),
+        ({"weights": {3: 0.0}}, "weight"),
+        ({"weights": {-100: 1.0}}, "weight"),
+    ],
+)
+def test_numbers_that_make_no_loss_are_refused(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        LossConfig(**wrong)
