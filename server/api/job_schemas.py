@@ -2,8 +2,9 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from prompts.annotations import Annotation
@@ -12,6 +13,8 @@ from server.jobs.labels import Label, Labelled
 from server.jobs.sources import addresses
 from server.jobs.store import Failure, Job, JobState, Progress
 
+LARGEST = 2**63 - 1  # that databases count to
+Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The job's id.")]
 OUTPUT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -76,6 +79,7 @@ class JobRow(BaseModel):
 
 class JobList(BaseModel):
     jobs: list[JobRow]
+    next: int | None = Field(description="`after` of the next page; null: there is no more.")
 
 
 class LabelRow(BaseModel):

@@ -5,33 +5,32 @@ import logging
 import re
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
 
 import anyio
-from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AfterValidator, ValidationError
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
 from sse_starlette import EventSourceResponse
 from starlette.types import Scope
 
-from server.api import bodies, examples, exports, problems
+from server.api import bodies, examples, job_files, problems
 from server.api.auth import Authorised
 from server.api.job_events import JobEvents
 from server.api.job_problems import STORED, told
 from server.api.job_schemas import (
+    LARGEST,
     Failures,
     JobList,
     JobRequest,
     JobRow,
+    Number,
     Results,
     failure_row,
     job_row,
     picture_row,
 )
 from server.api.problems import Problem, documented
-from server.jobs.formats import FORMATS
 from server.jobs.queue import JobQueue
 from server.jobs.recipes import reading
 from server.jobs.recipes.recipe import Recipe
@@ -39,7 +38,6 @@ from server.jobs.store import Job
 from server.serving import Serving
 
 _MOST = 1 << 20  # bytes of a request, most of them its recipe's
-_LARGEST = 2**63 - 1  # that databases count to
 _NAME = re.compile(r"[\w.-]{1,64}")
 _UNREADY = (problems.LOADING, problems.NO_MODEL, problems.SHUTTING_DOWN)
 router = APIRouter(
@@ -50,24 +48,8 @@ router = APIRouter(
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-Number = Annotated[int, Path(alias="id", ge=1, le=_LARGEST, description="The job's id.")]
-After = Annotated[int | None, Query(ge=0, le=_LARGEST, description="`next` of the page before; none for the first.")]
-
-
-def _format(name: str) -> str:
-    if name not in FORMATS:
-        raise ValueError(f"there is no such format; there are {', '.join(FORMATS)}")
-    return name
-
-
-Format = Annotated[
-    str,
-    AfterValidator(_format),
-    Query(
-        description="; ".join(f"`{name}`: {format.title}" for name, format in FORMATS.items()),
-        json_schema_extra={"enum": list(FORMATS)},
-    ),
-]
+After = Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before; none for the first.")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 _BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -146,10 +128,16 @@ async def begin(request: Request, response: Response) -> JobRow:
 
 
 @router.get("/v1/jobs")
-async def jobs(request: Request) -> JobList:
-    """All jobs, the oldest first."""
+async def jobs(request: Request, after: After = None, limit: Limit = 100) -> JobList:
+    """All jobs, the oldest first, page by page."""
     queue = request.app.state.serving.jobs()
-    return await _beside(lambda: JobList(jobs=[_row(queue, job) for job in queue.jobs()]))
+
+    def page() -> JobList:
+        found = queue.jobs(after or 0, limit + 1)
+        rows = [_row(queue, job) for job in found[:limit]]
+        return JobList(jobs=rows, next=rows[-1].id if len(found) > limit else None)
+
+    return await _beside(page)
 
 
 @router.get("/v1/jobs/{id}", responses=documented(problems.NOT_FOUND))
@@ -212,9 +200,7 @@ async def retry(
 
 
 @router.get("/v1/jobs/{id}/results", responses=documented(problems.NOT_FOUND))
-async def results(
-    request: Request, number: Number, after: After = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> Results:
+async def results(request: Request, number: Number, after: After = None, limit: Limit = 100) -> Results:
     """The labelled pictures in the source's order, page by page. While the job runs, a later look at a page may find
     more on it."""
     queue = request.app.state.serving.jobs()
@@ -229,9 +215,7 @@ async def results(
 
 
 @router.get("/v1/jobs/{id}/failures", responses=documented(problems.NOT_FOUND))
-async def failures(
-    request: Request, number: Number, after: After = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> Failures:
+async def failures(request: Request, number: Number, after: After = None, limit: Limit = 100) -> Failures:
     """The pictures that were set aside, with the reason, page by page."""
     queue = request.app.state.serving.jobs()
 
@@ -242,56 +226,6 @@ async def failures(
         return Failures(failures=rows[:limit], next=rows[limit - 1].position if more else None)
 
     return await _beside(page)
-
-
-@router.get(
-    "/v1/jobs/{id}/export",
-    response_class=Response,
-    responses={
-        200: {
-            "description": "A folder comes as a zip archive, JSON lines as they are.",
-            "content": {
-                kind: {"schema": {"type": "string", "format": "binary"}} for kind in (exports.ZIP, exports.LINES)
-            },
-        },
-        **documented(problems.NOT_FOUND, problems.INVALID_REQUEST, problems.INVALID_SOURCE),
-    },
-)
-async def export(
-    request: Request,
-    number: Number,
-    format: Format = "coco",
-    pictures: Annotated[bool, Query(description="Whether copies of the pictures are in it.")] = False,
-) -> Response:
-    """Downloads what is labelled so far as a dataset for other tools. It is written before the first byte is sent."""
-    serving: Serving = request.app.state.serving
-    queue = serving.jobs()
-    serving.engine()
-
-    def write(until: ExitStack) -> FilePath:
-        job = queue.job(number)
-        folder = until.enter_context(queue.export_folder())
-        with ExitStack() as stack:
-            read = (lambda _: b"") if not pictures else _reader(queue, job, stack)
-            labelled = queue.store.labelled(job, read)
-            return exports.write(format, labelled, folder, job.wanted.output, pictures_too=pictures)
-
-    with serving.work() as work:
-        try:
-            with told():
-                dataset = await anyio.to_thread.run_sync(write, work, limiter=serving.exporting)
-        except ValueError as error:
-            raise Problem(problems.INVALID_REQUEST, str(error), "pictures") from None
-        except OSError as error:
-            logger.error("job %d cannot be exported", number, exc_info=error)
-            detail = f"the export cannot be written: {error.strerror or error}; its operator can make room"
-            raise Problem(problems.NO_ROOM, detail) from None
-        return exports.Download(dataset, work.pop_all())
-
-
-def _reader(queue: JobQueue, job: Job, stack: ExitStack) -> Callable[[int], bytes]:
-    source = stack.enter_context(queue.source(job))
-    return lambda position: source[position].read()
 
 
 def _recipe(given: str | dict[str, Any]) -> Recipe:
@@ -329,3 +263,6 @@ async def _beside(call: Callable[[], T]) -> T:
 
 def _row(queue: JobQueue, job: Job) -> JobRow:
     return job_row(job, queue.store.progress(job), queue.rate(job))
+
+
+router.include_router(job_files.router)

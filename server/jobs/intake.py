@@ -1,13 +1,14 @@
 """How a job begins, whoever asks for it: the recipe as it is kept, what answers, and what may not change meanwhile."""
 
 import json
+from contextlib import suppress
 
 from server.engine.engine import Engine
 from server.jobs.recipes.reading import parse
 from server.jobs.recipes.recipe import Recipe, difference
 from server.jobs.runner import answerer
 from server.jobs.sources import Source
-from server.jobs.store import Job, Store, Wanted
+from server.jobs.store import Job, Store, StoreError, Wanted
 
 
 def begin(
@@ -24,6 +25,14 @@ def begin(
 def kept(job: Job) -> Recipe:
     """The recipe that the job began with. Raises RecipeError where this version reads it no more."""
     return parse(json.loads(job.wanted.recipe))
+
+
+def model_name(job: Job, engine: Engine, recipe: Recipe) -> str:
+    """What the model is called that the job began with, for people: by its hash where `engine` has another."""
+    with suppress(StoreError):
+        if answerer(engine, recipe.adapters) == job.wanted.model:
+            return engine.checkpoint.name
+    return f"of weights {job.wanted.model[:12]}"
 
 
 def _differences(old: str, new: str) -> list[str]:

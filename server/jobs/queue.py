@@ -96,9 +96,9 @@ class JobQueue:
         self._wake.set()
         return job, job.id not in known
 
-    def jobs(self) -> list[Job]:
-        """The server's, the oldest first."""
-        return [job for job in self.store.jobs() if job.wanted.options == _OURS]
+    def jobs(self, after: int = 0, limit: int | None = None) -> list[Job]:
+        """The server's after a number, the oldest first; at most `limit`."""
+        return self.store.jobs(after, limit, _OURS)
 
     def job(self, number: int) -> Job:
         """Raises UnknownJob."""

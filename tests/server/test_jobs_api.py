@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -252,6 +253,43 @@ def test_exports_in_every_format(client: httpx.Client, pictures: Path) -> None:
     assert "coco" in problem(unknown, 422, "invalid-request").detail
 
 
+def test_the_page_to_look_at(engine: Engine, pictures: Path, tmp_path: Path) -> None:
+    own = tmp_path / "<own>"
+    shutil.copytree(pictures, own)
+    (own / "<script>alert(1)<").mkdir()
+    (own / "00.png").rename(own / "<script>alert(1)<" / "script>.png")
+    with running(engine, tmp_path / "jobs", own) as client:
+        number = begun(client, own, output="mine")["id"]
+        ended(client, number)
+        answered = client.get(f"/v1/jobs/{number}/summary")
+        assert answered.status_code == 200, answered.text
+        assert answered.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in answered.headers["content-security-policy"]
+        page = answered.text
+        assert page.count("<img") >= COUNT
+        assert all(said in page for said in ("mine", "seedling", "50.jpg", "&lt;own&gt;"))
+        assert "<script" not in page
+        assert list((tmp_path / "jobs" / "exports").iterdir()) == []
+
+        shutil.rmtree(own)
+        without = client.get(f"/v1/jobs/{number}/summary").text
+        assert "<img" not in without
+        assert "there is no" in without
+
+
+def test_the_list_page_by_page(client: httpx.Client, pictures: Path) -> None:
+    assert client.get("/v1/jobs").json() == {"jobs": [], "next": None}
+    numbers = [begun(client, pictures / "00.png")["id"] for _ in range(3)]
+    for number in numbers:
+        ended(client, number)
+    pages = [client.get("/v1/jobs", params={"limit": 2}).json()]
+    pages.append(client.get("/v1/jobs", params={"limit": 2, "after": pages[0]["next"]}).json())
+    assert [[job["id"] for job in page["jobs"]] for page in pages] == [numbers[:2], numbers[2:]]
+    assert pages[1]["next"] is None
+    assert client.get("/v1/jobs", params={"after": numbers[2]}).json()["jobs"] == []
+    problem(client.get("/v1/jobs", params={"limit": 0}), 422, "invalid-request")
+
+
 def test_nothing_of_an_export_stays(client: httpx.Client, pictures: Path, tmp_path: Path) -> None:
     number = begun(client, pictures)["id"]
     ended(client, number)
@@ -368,7 +406,7 @@ def test_what_is_wrong_is_said(
     refused = problem(idle.post("/v1/jobs", json=asked), status, kind)
     assert refused.field == field
     assert said in refused.detail
-    assert idle.get("/v1/jobs").json() == {"jobs": []}
+    assert idle.get("/v1/jobs").json()["jobs"] == []
 
 
 def test_bodies_that_are_none(idle: httpx.Client) -> None:
@@ -390,7 +428,7 @@ def test_links_lead_nowhere_else(engine: Engine, pictures: Path, tmp_path: Path)
         problem(refused, 422, "invalid-source")
 
 
-@pytest.mark.parametrize("path", ["", "/events", "/results", "/failures", "/export"])
+@pytest.mark.parametrize("path", ["", "/events", "/results", "/failures", "/export", "/summary"])
 def test_a_job_that_is_not_there(idle: httpx.Client, path: str) -> None:
     assert "GET /v1/jobs" in problem(idle.get(f"/v1/jobs/7{path}"), 404, "not-found").detail
     problem(idle.get(f"/v1/jobs/none{path}"), 422, "invalid-request")
@@ -422,6 +460,7 @@ def test_keys(engine: Engine, pictures: Path, tmp_path: Path) -> None:
         problem(client.get("/v1/jobs"), 401, "unauthorized")
         problem(client.post("/v1/jobs", json={}), 401, "unauthorized")
         problem(client.get(f"/v1/jobs/{number}/export"), 401, "unauthorized")
+        problem(client.get(f"/v1/jobs/{number}/summary"), 401, "unauthorized")
 
 
 def test_a_folder_has_one_server(start: Callable[..., Process], engine: Engine, tmp_path: Path) -> None:

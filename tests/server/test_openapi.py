@@ -96,7 +96,7 @@ def job(app: FastAPI, pictures: Path) -> None:
         ("/v1/jobs", "POST", 30),
         ("/v1/jobs/{id}/results", "GET", 20),
         ("/v1/jobs/{id}/export", "GET", 20),
-        *((f"/v1/jobs/{{id}}{path}", "GET", 10) for path in ("", "/events", "/failures")),
+        *((f"/v1/jobs/{{id}}{path}", "GET", 10) for path in ("", "/events", "/failures", "/summary")),
         *((f"/v1/jobs/{{id}}/{action}", "POST", 10) for action in ("pause", "resume", "retry", "cancel")),
         ("/v1/jobs", "GET", 5),
         *((path, "GET", 10) for path in ("/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),

@@ -83,9 +83,10 @@ class Store:
             raise UnknownJob(f"there is no job {number}")
         return found[0]
 
-    def jobs(self) -> list[Job]:
-        """All, the oldest first."""
-        return self._jobs(sa.true())
+    def jobs(self, after: int = 0, limit: int | None = None, options: str | None = None) -> list[Job]:
+        """Those after a number, the oldest first; at most `limit`, and of certain `options`."""
+        mine = sa.true() if options is None else JobRow.options == options
+        return self._jobs(sa.and_(JobRow.id > after, mine), limit)
 
     def start(self, job: Job) -> Job:
         """Says that somebody works on it; one that is paused or has ended stays so."""
@@ -163,6 +164,12 @@ class Store:
         counts = {state: sum(row[2] for row in rows if row[0] == state) for state in {row[0] for row in rows}}
         return Progress(**counts, kinds={row[1]: row[2] for row in rows if row[0] == "failed"})
 
+    def owners(self, job: Job) -> int:
+        """How many have pictures of it in hand; who has died counts until its leases lapse."""
+        held = ItemRow.job_id == job.id, ItemRow.state == "leased", ItemRow.due > self.now()
+        with self._reading() as connection:
+            return connection.scalar(sa.select(sa.func.count(sa.distinct(ItemRow.owner))).where(*held)) or 0
+
     def failures(self, job: Job, after: int = -1) -> Iterator[Failure]:
         """Those set aside after a position, in order."""
         columns = ItemRow.position, ItemRow.kind, ItemRow.reason, ItemRow.name, ItemRow.tries
@@ -222,9 +229,10 @@ class Store:
     def _by_output(self, output: str) -> Job | None:
         return next(iter(self._jobs(JobRow.output == output)), None)
 
-    def _jobs(self, where: sa.ColumnElement[bool]) -> list[Job]:
+    def _jobs(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Job]:
+        found = sa.select(JobRow.__table__).where(where).order_by(JobRow.id).limit(limit)
         with self._reading() as connection:
-            rows = connection.execute(sa.select(JobRow.__table__).where(where).order_by(JobRow.id)).mappings().all()
+            rows = connection.execute(found).mappings().all()
         wanted = [Wanted(**{field.name: row[field.name] for field in fields(Wanted)}) for row in rows]
         return [
             Job(row["id"], w, JobState(row["state"]), row["reason"], row["created"], row["started"], row["ended"])
