@@ -11,6 +11,10 @@ from finetune.datasets.question import Question
 from prompts.annotations import Annotation
 
 
+class DatasetError(ValueError):
+    """A dataset that cannot be used; the message says why, and what to do."""
+
+
 class Labels(StrEnum):
     """A kind of label that a picture may be labelled with."""
 

@@ -27,6 +27,7 @@ MOST_POINTS = 100  # of a polygon: 200 location tokens
 # Words from which a caption teaches the longer tasks: halfway, by ratio, between the mean lengths of FLD-5B's brief,
 # detailed and more detailed texts, 8, 32 and 71 tokens (Florence-2, arXiv:2311.06242, table 2).
 DETAILED, PARAGRAPH = 16, 47
+CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +137,7 @@ def ordered(shapes: Sequence[Shape], order: Order, rng: np.random.Generator) -> 
 def caption_task(caption: str) -> str:
     """The token of the caption task that a text of this length answers."""
     count = len(caption.split())
-    if count < DETAILED:
-        return "<CAPTION>"
-    return "<DETAILED_CAPTION>" if count < PARAGRAPH else "<MORE_DETAILED_CAPTION>"
+    return CAPTIONS[int(count >= DETAILED) + int(count >= PARAGRAPH)]
 
 
 def outline(polygon: Polygon, size: tuple[int, int]) -> list[list[float]]:
@@ -286,10 +285,15 @@ def _described(lesson: _Lesson) -> list[Shape]:
     return [shape for shape in lesson.objects if wording.is_phrase(shape.label)]
 
 
+def _nameable(lesson: _Lesson) -> bool:
+    """There is something to look for, or it is known that nothing is there."""
+    return bool(lesson.groups) or (lesson.everything and lesson.named)
+
+
 # Token → whether a picture can be asked, and how it is.
 # fmt: off
 _TEACH: dict[str, tuple[Callable[[_Lesson], bool], Callable[[_Lesson], Question | None]]] = {
-    **{t: (_captioned(t), _caption(t)) for t in ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")},
+    **{t: (_captioned(t), _caption(t)) for t in CAPTIONS},
     "<OCR>": (lambda known: known.every_word, _ocr),
     "<OCR_WITH_REGION>": (lambda known: known.every_word, _ocr_with_region),
     "<OD>": (lambda known: known.everything and known.named, _boxes("<OD>", lambda shape: shape.label)),
@@ -298,10 +302,10 @@ _TEACH: dict[str, tuple[Callable[[_Lesson], bool], Callable[[_Lesson], Question 
         _boxes("<DENSE_REGION_CAPTION>", lambda shape: shape.label),
     ),
     "<REGION_PROPOSAL>": (lambda known: known.everything, _boxes("<REGION_PROPOSAL>", lambda _: "")),
-    "<CAPTION_TO_PHRASE_GROUNDING>": (lambda known: bool(known.groups) or (known.everything and known.named), _grounding),
+    "<CAPTION_TO_PHRASE_GROUNDING>": (_nameable, _grounding),
     "<REFERRING_EXPRESSION_SEGMENTATION>": (lambda known: bool(known.unique), _referring),
     "<REGION_TO_SEGMENTATION>": (lambda known: bool(known.polygons), _region_polygon),
-    "<OPEN_VOCABULARY_DETECTION>": (lambda known: bool(known.groups) or (known.everything and known.named), _open_vocabulary),
+    "<OPEN_VOCABULARY_DETECTION>": (_nameable, _open_vocabulary),
     "<REGION_TO_CATEGORY>": (lambda known: bool(_labelled(known)), _region_text("<REGION_TO_CATEGORY>", _labelled)),
     "<REGION_TO_DESCRIPTION>": (
         lambda known: bool(_described(known)), _region_text("<REGION_TO_DESCRIPTION>", _described)
