@@ -39,7 +39,7 @@ class LossConfig:
 def text_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     """Cross entropy over the vocabulary, changed as `config` says. [n, vocabulary], [n] → scalar.
 
-    With p the softmax of the logits, y the true token, w the weights, ε `smoothing`, γ `focal`, V the vocabulary's size:
+    With p the softmax of the logits, y the true token, w the weights, ε `smoothing`, γ `focal`, V the number of tokens:
 
         loss = Σ (1 - p_y)^γ · [-(1 - ε) · w_y · ln p_y - ε/V · Σ_k w_k · ln p_k] / Σ w_y
 

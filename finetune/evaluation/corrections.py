@@ -22,13 +22,19 @@ from dataclasses import astuple, dataclass
 from enum import StrEnum
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from finetune.evaluation.matching import overlap, same
+from finetune.evaluation.matching import named, overlap, same
 from prompts.annotations import Annotation, Quad, Text
+from prompts.tasks import Gives, Task
 
 RIGHT_PLACE = 0.5  # PASCAL VOC's line (Everingham et al. 2010, section 4.2)
 SOME_PLACE = 0.1  # below it a box is nearer to nothing than to the thing (TIDE's line, Bolya et al. 2020)
+
+READING = ("<OCR>", "<REGION_TO_OCR>")  # answers are words, one after the other
+NAMELESS = ("<REGION_PROPOSAL>",)
+CATEGORY = "<REGION_TO_CATEGORY>"  # its text is the name of a class
 
 
 class Kind(StrEnum):
@@ -87,33 +93,53 @@ class Tally:
         return cls(**counts, labels=labels)
 
 
-def corrections(found: Sequence[Annotation], true: Sequence[Annotation]) -> list[Correction]:
+def corrections(found: Sequence[Annotation], true: Sequence[Annotation], task: Task | None = None) -> list[Correction]:
     """What must be done to one picture's answers to one question, so that they say what is true.
 
     Shapes are compared with shapes and texts with texts. Texts are alternatives where several are true: one of them
-    said is right.
+    said is right. `task`: what was asked, where it decides what is compared: outlines and proposals have no names, and
+    of writing that is read out each word is a label.
     """
-    shapes = _shapes([a for a in found if not isinstance(a, Text)], [t for t in true if not isinstance(t, Text)])
-    return shapes + _texts([a for a in found if isinstance(a, Text)], [t for t in true if isinstance(t, Text)])
+    if task and task.token in READING:
+        return _read(found, true)
+    names = not task or (task.gives is not Gives.POLYGONS and task.token not in NAMELESS)
+    shapes = [[note for note in notes if not isinstance(note, Text)] for notes in (found, true)]
+    texts = [[note for note in notes if isinstance(note, Text)] for notes in (found, true)]
+    return _shapes(shapes[0], shapes[1], names) + _texts(texts[0], texts[1], bool(task and task.token == CATEGORY))
 
 
-def labels(true: Sequence[Annotation]) -> int:
-    """How many labels a picture's truth counts as: each shape, and all alternative texts together as one."""
+def labels(true: Sequence[Annotation], task: Task | None = None) -> int:
+    """How many labels a truth counts as: each shape, all alternative texts together as one, each word read out."""
+    if task and task.token in READING:
+        return sum(len(note.label.split()) for note in true)
     shapes = sum(not isinstance(note, Text) for note in true)
     return shapes + any(isinstance(note, Text) for note in true)
 
 
-def tally(found: Sequence[Annotation], true: Sequence[Annotation]) -> Tally:
+def tally(found: Sequence[Annotation], true: Sequence[Annotation], task: Task | None = None) -> Tally:
     """One picture's corrections, counted."""
-    return Tally.of(corrections(found, true), labels(true))
+    return Tally.of(corrections(found, true, task), labels(true, task))
 
 
-def tallies(pictures: Iterable[tuple[Sequence[Annotation], Sequence[Annotation]]]) -> list[Tally]:
+def tallies(
+    pictures: Iterable[tuple[Sequence[Annotation], Sequence[Annotation]]], task: Task | None = None
+) -> list[Tally]:
     """Of each picture's answers and truth; `sum(them, Tally())` is all of them."""
-    return [tally(found, true) for found, true in pictures]
+    return [tally(found, true, task) for found, true in pictures]
 
 
-def _shapes(found: list[Annotation], true: list[Annotation]) -> list[Correction]:
+def judged(
+    found: Sequence[Annotation], true: Sequence[Annotation], task: Task | None = None
+) -> list[tuple[Annotation, bool]]:
+    """Each answer, and whether it stays as it is: whether no correction touches it."""
+    todo = corrections(found, true, task)
+    if task and task.token in READING:
+        return [(note, not todo) for note in found]
+    touched = {id(correction.found) for correction in todo}
+    return [(note, id(note) not in touched) for note in found]
+
+
+def _shapes(found: Sequence[Annotation], true: Sequence[Annotation], names: bool) -> list[Correction]:
     saved = np.zeros((len(found), len(true)))  # corrections that a pair spares: 2 of deleting the one, adding the other
     shared = np.zeros_like(saved)
     kinds: dict[tuple[int, int], Kind | None] = {}
@@ -122,11 +148,12 @@ def _shapes(found: list[Annotation], true: list[Annotation]) -> list[Correction]
             shared[i, j] = iou = overlap(a, b)
             if iou < SOME_PLACE or isinstance(a, Quad) is not isinstance(b, Quad):
                 continue
-            named = a.label.strip() == b.label.strip() if isinstance(b, Quad) else same(a.label, b.label)
-            if iou < RIGHT_PLACE and not named:
+            written = isinstance(b, Quad)
+            alike = not names or (a.label.strip() == b.label.strip() if written else same(a.label, b.label))
+            if iou < RIGHT_PLACE and not alike:
                 continue
-            wrong = Kind.MISREAD if isinstance(b, Quad) else Kind.WRONG_CLASS
-            kinds[i, j] = wrong if not named else None if iou >= RIGHT_PLACE else Kind.WRONG_BOX
+            wrong = Kind.MISREAD if written else Kind.WRONG_CLASS
+            kinds[i, j] = wrong if not alike else None if iou >= RIGHT_PLACE else Kind.WRONG_BOX
             saved[i, j] = 2 if kinds[i, j] is None else 1
     # One correction's worth outweighs all the overlap there can be.
     rows, columns = linear_sum_assignment(saved * (1 + min(saved.shape)) + shared * (saved > 0), maximize=True)
@@ -136,14 +163,28 @@ def _shapes(found: list[Annotation], true: list[Annotation]) -> list[Correction]
     return todo + [Correction(Kind.MADE_UP, found[i], None) for i in range(len(found)) if i not in pairs]
 
 
-def _texts(found: list[Annotation], true: list[Annotation]) -> list[Correction]:
+def _read(found: Sequence[Annotation], true: Sequence[Annotation]) -> list[Correction]:
+    """Word for word, by the fewest words retyped, added and deleted."""
+    said, written = ([word for note in notes for word in note.label.split()] for notes in (found, true))
+    todo = []
+    for edit in Levenshtein.editops(said, written):
+        kind = {"replace": Kind.MISREAD, "insert": Kind.MISSED, "delete": Kind.MADE_UP}[edit.tag]
+        told = None if kind is Kind.MISSED else Text(label=said[edit.src_pos])
+        meant = None if kind is Kind.MADE_UP else Text(label=written[edit.dest_pos])
+        todo.append(Correction(kind, told, meant))
+    return todo
+
+
+def _texts(found: Sequence[Annotation], true: Sequence[Annotation], category: bool) -> list[Correction]:
     if not true:
         return [Correction(Kind.MADE_UP, note, None) for note in found]
     if not found:
         return [Correction(Kind.MISSED, None, true[0])]
-    said = {_words(note.label) for note in true}
-    right = next((i for i, note in enumerate(found) if _words(note.label) in said), None)
-    first = [] if right is not None else [Correction(Kind.MISREAD, found[0], true[0])]
+    spelled = named if category else _words
+    said = {spelled(note.label) for note in true}
+    right = next((i for i, note in enumerate(found) if spelled(note.label) in said), None)
+    wrong = Kind.WRONG_CLASS if category else Kind.MISREAD
+    first = [] if right is not None else [Correction(wrong, found[0], true[0])]
     rest = [note for i, note in enumerate(found) if i != (right or 0)]
     return first + [Correction(Kind.MADE_UP, note, None) for note in rest]
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.evaluation.corrections import Kind, Tally, corrections, labels, tallies, tally
+from finetune.evaluation.corrections import Kind, Tally, corrections, judged, labels, tallies, tally
 from finetune.evaluation.matching import overlap, same
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from prompts.tasks import TASKS
 
 quick = settings(derandomize=True, deadline=None, max_examples=150, database=None)
 
@@ -125,3 +126,32 @@ def test_no_pairing_takes_fewer(found: list[Annotation], true: list[Annotation])
 @given(found=shapes, true=shapes)
 def test_order_changes_nothing(found: list[Annotation], true: list[Annotation]) -> None:
     assert tally(found[::-1], true[::-1]).corrections == tally(found, true).corrections
+
+
+def test_outlines_and_proposals_have_no_names() -> None:
+    outline = Polygon(label="something", polygons=[[0, 0, 40, 0, 40, 40, 0, 40]])
+    bare = outline.model_copy(update={"label": ""})
+    assert tally([outline], [bare]).wrong_class == 1
+    assert tally([outline], [bare], TASKS["<REGION_TO_SEGMENTATION>"]).corrections == 0
+    assert tally([box("", 0)], [box("cat", 0)], TASKS["<REGION_PROPOSAL>"]).corrections == 0
+
+
+def test_a_category_is_a_class() -> None:
+    task = TASKS["<REGION_TO_CATEGORY>"]
+    assert tally([Text(label="Cat")], [Text(label="cat")], task).corrections == 0
+    assert tally([Text(label="dog")], [Text(label="cat")], task) == Tally(wrong_class=1, labels=1)
+
+
+def test_writing_read_out_is_corrected_word_by_word() -> None:
+    task = TASKS["<OCR>"]
+    done = tally([Text(label="STOP here\nnow")], [Text(label="STOP there")], task)
+    assert done == Tally(misread=1, made_up=1, labels=2)
+    assert tally([], [Text(label="STOP there")], task) == Tally(missed=2, labels=2)
+    assert tally([Text(label="STOP")], [], task) == Tally(made_up=1)
+
+
+def test_judged_is_right_where_nobody_touches_it() -> None:
+    right, wrong = box("cat", 0, score=0.9), box("dog", 50, score=0.2)
+    assert judged([wrong, right], [box("cat", 1)]) == [(wrong, False), (right, True)]
+    (one,) = judged([Text(label="STOP hier")], [Text(label="STOP here")], TASKS["<OCR>"])
+    assert one[1] is False

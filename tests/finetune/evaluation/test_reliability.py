@@ -1,0 +1,43 @@
+"""Scores as often right as they are high, and not."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune.evaluation.reliability import ece, plot, reliability
+
+
+def calibrated(count: int, seed: int = 0) -> list[tuple[float, bool]]:
+    """Answers that are right exactly as often as their scores say."""
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0, 1, count)
+    return list(zip(values.tolist(), (rng.random(count) < values).tolist(), strict=True))
+
+
+def test_calibrated_scores_have_no_error() -> None:
+    assert ece(calibrated(20_000)) < 0.02  # what chance leaves
+
+
+def test_scores_too_sure_have_the_error_that_they_are_too_sure_by() -> None:
+    assert ece([(0.9, i < 6) for i in range(10)]) == pytest.approx(0.3)
+    assert ece([(0.95, False), (0.05, True)]) == pytest.approx(0.95)
+
+
+def test_bins_hold_all_answers_and_their_means() -> None:
+    bins = reliability([(0.0, False), (0.31, True), (0.33, False), (1.0, True)], bins=10)
+    assert [(b.low, b.count, b.right) for b in bins] == [(0.0, 1, 0), (0.3, 2, 0.5), (0.9, 1, 1)]
+    assert bins[1].score == pytest.approx(0.32)
+
+
+def test_nothing_to_tell() -> None:
+    assert reliability([]) == []
+    assert math.isnan(ece([]))
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    plot(tmp_path / "plot.png", {"before": calibrated(300), "after": calibrated(300, 1), "nothing": []})
+    with Image.open(tmp_path / "plot.png") as image:
+        assert min(image.size) > 400
