@@ -41,6 +41,9 @@ PLAN = {
     "breakdown": "breakdown --model seedling",
     "memory": "memory",
     "formats": "formats",
+    "cascade": "cascade",
+    "job-memory": "jobmemory",
+    "beside-a-job": "beside",
 }
 
 

@@ -71,6 +71,10 @@ HEADLINES = (
         "transformers, a batch", "florist serve",
     ),
     Headline(
+        "a job: objects asked back, outlined, described; fp32", "cascade", "seedling, fp32, greedy", _ALONE,
+        "transformers, a batch a turn", "florist, the whole job",
+    ),
+    Headline(
         "seedling, 4 adapters mixed, fp32", "adapters", "seedling", "PEFT, one at a time", "PEFT, sorted",
         "florist, 4 adapters",
     ),
