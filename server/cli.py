@@ -11,6 +11,7 @@ from rich.table import Table
 
 from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
 from server import settings as settings_
+from server.commands import evaluate as evaluate_
 from server.commands import label as label_
 from server.commands import recipe as recipe_
 from server.options import with_settings
@@ -138,6 +139,24 @@ def label(
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on with it", 130)
     raise typer.Exit(code)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="seedling, a folder, or a hub id.")],
+    dataset: Annotated[str, typer.Argument(help="Labelled pictures: a file or folder, such as a COCO one.")],
+    task: Annotated[list[str], typer.Option(help="Ask this only; may be given several times.")] = [],  # noqa: B006
+    adapter: Adapter = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the figures, and a page to look at.")] = None,
+    device: Device = None,
+) -> None:
+    """Asks a model what a dataset's labels know, and tells how good the answers are, and what is left to correct."""
+    try:
+        evaluate_.evaluate(dataset, task, lambda: _engine(model, device, adapter), _name(adapter), out)
+    except evaluate_.EvaluateError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
 
 
 @app.command()

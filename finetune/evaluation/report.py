@@ -96,6 +96,23 @@ class Report:
         path.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def questions(
+    examples: Sequence[Example], tasks: Iterable[str] | None = None, *, labels: Sequence[str] = (), seed: int = 0
+) -> list[tuple[Example, list[Question]]]:
+    """What the examples can be asked of `tasks` (tokens), None for all.
+
+    `labels`: the dataset's, to ask for what is not there. What a task leaves open (which region, what is looked for) is
+    decided by `seed` and the picture's place alone, so that two models are asked the same.
+    """
+    wanted = sorted(
+        {t for one in examples for t in teaching.teachable(one)} if tasks is None else set(tasks), key=order
+    )
+    return [
+        (example, teaching.questions(example, wanted, labels=labels, rng=np.random.default_rng((seed, i))))
+        for i, example in enumerate(examples)
+    ]
+
+
 def evaluate(
     engine: Engine,
     examples: Sequence[Example],
@@ -106,21 +123,11 @@ def evaluate(
     seed: int = 0,
     told: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Asks the engine what the examples teach, and judges the answers.
+    """Asks the engine `questions` and judges the answers.
 
-    `tasks`: their tokens, None for all that the examples can be asked. `adapter`: the name of one that is loaded;
-    `labels`: the dataset's, to ask for what is not there. What a task leaves open (which region, what is looked for) is
-    decided by `seed` and the picture's place alone, so that two models are asked the same. `told` hears of each picture
-    that is done. Raises what the engine does.
+    `adapter`: the name of one that is loaded. `told` hears of each picture that is done. Raises what the engine does.
     """
-    wanted = sorted(
-        {t for one in examples for t in teaching.teachable(one)} if tasks is None else set(tasks), key=order
-    )
-    questions = (
-        (example, teaching.questions(example, wanted, labels=labels, rng=np.random.default_rng((seed, i))))
-        for i, example in enumerate(examples)
-    )
-    return examine(engine, questions, adapter=adapter, told=told)
+    return examine(engine, questions(examples, tasks, labels=labels, seed=seed), adapter=adapter, told=told)
 
 
 def examine(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from server.jobs.labels import Labelled
@@ -67,12 +67,12 @@ def write(path: Path, pictures: Iterable[Labelled], about: About, *, samples: in
         "samples": [cards.sample(picture, views) for picture in shown],
         "doubtful": [cards.doubted(picture) for picture in doubted.chosen()],
     }
-    with _whole(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(_page().generate(content))
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Where to write what is to be at `path` when it is complete."""
     part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
     try:
@@ -84,16 +84,22 @@ def _whole(path: Path) -> Iterator[Path]:
 
 @cache
 def _page() -> Any:
-    environment = Environment(
-        loader=PackageLoader("server.jobs.summary", "page"),
+    return environment().get_template("summary.html")
+
+
+def environment(*packages: tuple[str, str]) -> Environment:
+    """Where pages get their templates: of further (package, folder), and this page's own, its style among them. What
+    cannot be shown in HTML is replaced, all else escaped."""
+    found = Environment(
+        loader=ChoiceLoader([PackageLoader(*where) for where in (*packages, ("server.jobs.summary", "page"))]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_showable,
     )
-    environment.filters |= {"count": "{:,}".format, "duration": _duration, "flat": chain.from_iterable}
-    return environment.get_template("summary.html")
+    found.filters |= {"count": "{:,}".format, "duration": _duration, "flat": chain.from_iterable}
+    return found
 
 
 def _showable(value: Any) -> Any:

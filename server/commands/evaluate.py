@@ -1,0 +1,94 @@
+"""`florist evaluate`: a model on a dataset, in figures, and on a page to look at."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from prompts.tasks import TaskError, resolve
+
+if TYPE_CHECKING:
+    from finetune.datasets.example import Example
+    from finetune.datasets.question import Question
+    from finetune.evaluation.report import Report
+    from server.engine.engine import Engine
+
+_LISTED = 10  # of what cannot be used
+console, errors = Console(), Console(stderr=True)
+
+
+class EvaluateError(Exception):
+    """What ends the command; the message says what to do."""
+
+
+def evaluate(
+    dataset: str, tasks: Sequence[str], load: "Callable[[], Engine]", adapter: str | None, out: Path | None
+) -> None:
+    """Asks the model what the dataset teaches, `tasks` of it or all, prints the figures and writes them into `out`.
+    `adapter`: the name of one that `load` loads. Raises EvaluateError."""
+    try:
+        from finetune.datasets.example import DatasetError
+        from finetune.datasets.opening import open_dataset
+        from finetune.evaluation.report import questions
+    except ImportError as error:
+        raise EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})") from error
+    try:
+        for token in tasks:
+            resolve(token)
+        opened = open_dataset(dataset)
+    except (DatasetError, TaskError) as error:
+        raise EvaluateError(str(error)) from error
+    for one in opened.unusable[:_LISTED]:
+        errors.print(escape(str(one)), soft_wrap=True, highlight=False)
+    if len(opened.unusable) > _LISTED:
+        errors.print(f"… and {len(opened.unusable) - _LISTED} more that cannot be used")
+    asked = questions(opened.examples, tasks or None, labels=opened.labels)
+    if not any(own for _, own in asked):
+        what = f"about {', '.join(tasks)} " if tasks else ""
+        raise EvaluateError(f"{dataset} has no labels that teach {what or 'a task'}: nothing can be asked")
+    _done(_examined(asked, load, adapter), dataset, out)
+
+
+def _examined(
+    asked: "Sequence[tuple[Example, Sequence[Question]]]", load: "Callable[[], Engine]", adapter: str | None
+) -> "Report":
+    from finetune.evaluation.report import examine
+
+    bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with load() as engine, Progress(*bars, console=errors, transient=True) as progress:
+        pictures = progress.add_task("pictures", total=len(asked))
+        return examine(engine, asked, adapter=adapter, told=lambda: progress.advance(pictures))
+
+
+def _done(report: "Report", name: str, out: Path | None) -> None:
+    """Prints and writes the figures."""
+    from finetune.evaluation import page
+    from finetune.evaluation.reliability import plot
+
+    table = Table("task", "figure")
+    table.add_column("", justify="right")
+    for marks in report.tasks.values():
+        todo = marks.corrections
+        rows = {"corrections per 100 labels": f"{todo.per_hundred:.1f}"} if todo.labels else {}
+        rows |= {figure: f"{value:.3f}" for figure, value in marks.figures.items()}
+        for i, (figure, value) in enumerate(rows.items()):
+            table.add_row("" if i else marks.task.token, figure, value, end_section=i == len(rows) - 1)
+    console.print(table)
+    for one in report.trouble[:_LISTED]:
+        errors.print(escape(str(one)), soft_wrap=True, highlight=False)
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        report.save(out / "evaluation.json")
+        page.write(out / "evaluation.html", report, name)
+        series = {token: marks.scores for token, marks in report.tasks.items() if marks.scores}
+        if series:
+            plot(out / "reliability.png", series)
+    except OSError as error:
+        raise EvaluateError(f"{error.filename or out}: {error.strerror or error}") from error
+    console.print(f"to look at: {escape(str(out / 'evaluation.html'))}", soft_wrap=True, highlight=False)

@@ -1,0 +1,73 @@
+"""`florist evaluate`, as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from finetune.datasets.scenes.draw import draw
+from server.cli import app
+
+
+def evaluate(*arguments: object) -> Result:
+    ended = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "200", "FLORIST_DEVICE": "cpu"})
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    return ended
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn scenes as COCO has them, one label of them wrong; and one picture that is none."""
+    folder = tmp_path_factory.mktemp("coco")
+    names: list[str] = []
+    images, annotations = [], []
+    for i in range(3):
+        scene = draw(7000 + i, objects=(2, 3), words=(0, 0))
+        scene.image.save(folder / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": scene.width, "height": scene.height})
+        for thing in scene.objects:
+            label = thing.category
+            names += [label] if label not in names else []
+            x1, y1, x2, y2 = map(float, thing.box)
+            row = {"image_id": i, "category_id": names.index(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
+            annotations.append({**row, "id": len(annotations), "area": row["bbox"][2] * row["bbox"][3]})
+    images.append({"id": 9, "file_name": "gone.png", "width": 10, "height": 10})
+    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "labels.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_dataset_is_asked_and_its_figures_are_written(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = evaluate("seedling", dataset, "--task", "<OD>", "--task", "<REGION_TO_CATEGORY>", "--out", out)
+    assert ended.exit_code == 0, ended.output
+    assert "corrections per 100 labels" in ended.stdout
+    assert "gone.png" in ended.stderr
+    report = json.loads((out / "evaluation.json").read_text())
+    assert list(report["tasks"]) == ["<OD>", "<REGION_TO_CATEGORY>"]
+    assert report["tasks"]["<OD>"]["figures"]["AP50"] > 0.3
+    page = (out / "evaluation.html").read_text()
+    assert "Object detection" in page
+    assert (out / "reliability.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--task", "<ODD>"], "no such task"),
+        (["--task", "<OCR>"], "nothing can be asked"),
+        (["--adapter", "nowhere"], "cannot be used"),
+    ],
+)
+def test_what_cannot_be_is_refused(dataset: Path, arguments: list[str], why: str) -> None:
+    ended = evaluate("seedling", dataset, *arguments)
+    assert ended.exit_code == 2
+    assert why in ended.stderr
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    ended = evaluate("seedling", tmp_path / "nowhere")
+    assert ended.exit_code == 2
+    assert "nowhere" in ended.stderr
