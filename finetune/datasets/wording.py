@@ -12,6 +12,11 @@ _IRREGULAR = dict(zip(_SAME, _SAME, strict=True)) | {
 _HISSED = re.compile(r"(s|x|z|ch|sh)$")
 _SINGLE_Y = re.compile(r"(?<=[^aeiou])y$")
 _NOUN = re.compile(r"[A-Za-z]+( [A-Za-z]+)?")
+_SIDE = re.compile(r"\b(left|right)(?=\b|_|most|hand|ward|side)", re.IGNORECASE)
+_PLACE = re.compile(
+    r"\b(top|bottom|upper|lower|cent(er|re)|middle|corner|edge|above|below|small|large|big|tiny|huge|close|far|medium|half)",
+    re.IGNORECASE,
+)
 _PHRASE = 3  # words
 
 
@@ -55,3 +60,22 @@ def phrase(label: str, count: int = 1) -> str:
 def expression(label: str) -> str:
     """How the only one of a label is referred to: `the cat`; what is no plain noun is left alone."""
     return f"the {label}" if _NOUN.fullmatch(label) else label
+
+
+def mirrored(text: str) -> str:
+    """The text with left and right exchanged: `the leftmost cat` → `the rightmost cat`."""
+    return _SIDE.sub(lambda match: _cased(match[0], "right" if match[0].lower() == "left" else "left"), text)
+
+
+def has_side(text: str) -> bool:
+    """Whether a text says left or right."""
+    return _SIDE.search(text) is not None
+
+
+def has_place(text: str) -> bool:
+    """Whether a text says where in the picture something is, or how large, which another view makes untrue."""
+    return has_side(text) or _PLACE.search(text) is not None
+
+
+def _cased(like: str, word: str) -> str:
+    return word.upper() if like.isupper() else word.capitalize() if like[0].isupper() else word
