@@ -2,7 +2,8 @@
 
 Each runs in a process of its own, so that none leaves threads or memory to the next. `docs/bench.json` keeps the rows
 of each with the machine's name; running some replaces those alone. From it `docs/bench.md` lists every figure,
-`docs/bench.png` draws the main ones, and the README holds the headline between its markers.
+`docs/bench.png` draws the main ones, the README holds the headline between its markers, and `docs/fld5b.md` says what
+a large job would take by them.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import page, plot
+from benchmarks import arithmetic, page, plot
 from benchmarks.machine import description
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(PLAN)}; all without any.")] = None,
     show: Annotated[bool, typer.Option(help="Run nothing; write page, plot and README anew.")] = False,
 ) -> None:
-    """Runs benchmarks and merges their figures into docs/bench.json, docs/bench.md, docs/bench.png and the README."""
+    """Runs benchmarks and merges their figures into docs/ and the README."""
     if unknown := [name for name in names or () if name not in PLAN]:
         raise typer.BadParameter(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(PLAN)}")
     console, failed = Console(width=160), []
@@ -74,6 +75,7 @@ def main(
         page.write(ROOT / "docs" / "bench.md", sections)
         plot.draw(ROOT / "docs" / "bench.png", sections)
         page.insert(ROOT / "README.md", sections)
+        arithmetic.write(sections)
     if failed:
         console.print(f"failed: {', '.join(failed)}")
         raise typer.Exit(1)
