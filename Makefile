@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUNS ?= runs/seedling
 SOURCES := prompts server finetune tests benchmarks
 
-.PHONY: help install setup demo serve test test-slow lint types format seedling seedling-report bench clean
+.PHONY: help install setup demo serve test test-slow test-ray lint types format seedling seedling-report bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets.
@@ -41,6 +41,13 @@ test: lint types  ## Lint, types, tests.
 
 test-slow: .venv/dev  ## The checks that take minutes.
 	$(BIN)/pytest -m slow
+
+.venv/ray: .venv/dev
+	$(BIN)/pip install --quiet --editable '.[ray]'
+	touch $@
+
+test-ray: .venv/ray  ## The checks on a Ray cluster of this machine (minutes; Ray itself is some 200 MB).
+	$(BIN)/pytest -m slow tests/server/jobs/test_cluster.py tests/server/test_ray_serve.py
 
 lint: .venv/dev  ## ruff, format and check.
 	$(BIN)/ruff format --check $(SOURCES)

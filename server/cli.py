@@ -1,6 +1,8 @@
 """`florist`: serve, ask, label, and look up. What needs torch is imported by the command that runs a model."""
 
 import json
+from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,6 +20,7 @@ from server.options import with_settings
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
+    from server.jobs.cluster import Loading, Pool
 
 app = typer.Typer(
     help="The labeling server for Florence-2: a picture and a prompt in; boxes, polygons, words and captions out.",
@@ -32,6 +35,13 @@ Model = Annotated[str | None, typer.Option(envvar="FLORIST_MODEL", help="seedlin
 Device = Annotated[str | None, typer.Option(envvar="FLORIST_DEVICE", help="auto, cpu, cuda, cuda:1 …")]
 Adapter = Annotated[Path | None, typer.Option(help="A folder of PEFT's: the LoRA adapter that answers.")]
 Text = Annotated[str | None, typer.Option(help="What to look for, for the tasks that take text.")]
+
+
+class Where(StrEnum):
+    """Where a job's engines run."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
@@ -120,6 +130,11 @@ def label(
     adapter: Adapter = None,
     model: Model = None,
     device: Device = None,
+    engine: Annotated[Where, typer.Option(help="ray: on the machines of a Ray cluster.")] = Where.LOCAL,
+    workers: Annotated[
+        str | None, typer.Option(help="Engines on Ray: 8, or 2:16 for from 2 to 16; else as many as there is room for.")
+    ] = None,
+    worker_cpus: Annotated[int, typer.Option(min=1, help="Cores of each engine on Ray.")] = 1,
 ) -> None:
     """Labels pictures by a task or a recipe. Killed at any moment, the same command goes on with it.
 
@@ -133,7 +148,12 @@ def label(
         _fail(f"{task} asks about a region of one picture: use `florist prompt`, or a recipe with `each`")
     try:
         asked = label_.one_step(task, text, _name(adapter)) if task is not None else recipe or ""
-        code = label_.by_recipe(pictures, asked, out, format, lambda: _engine(model, device, adapter), draw=draw)
+        cluster = None
+        if engine is Where.RAY:
+            cluster = _loading(model, device, adapter), _pool(workers, worker_cpus)
+            device = "cpu"  # this process asks nothing
+        load = lambda: _engine(model, device, adapter)  # noqa: E731
+        code = label_.by_recipe(pictures, asked, out, format, load, draw=draw, cluster=cluster)
     except label_.LabelError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -251,6 +271,35 @@ def _engine(model: str | None, device: str | None, adapter: Path | None = None) 
                 engine.close(drain=False)
                 _fail(f"the adapter {adapter} cannot be used: {error}")
         return engine
+
+
+def _loading(model: str | None, device: str | None, adapter: Path | None) -> "Loading":
+    """The same for each engine of a cluster, by names that hold everywhere."""
+    from server.jobs.cluster import Loading
+
+    chosen = _settings(model=model, device=device)
+    local = Path(chosen.model)
+    return Loading(
+        model=str(local.absolute()) if local.is_dir() else chosen.model,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        max_batch=chosen.max_batch,
+        max_waiting=chosen.max_waiting,
+        adapter_bytes=chosen.max_adapter_bytes,
+        adapters=((_name(adapter) or "", adapter.absolute()),) if adapter else (),
+    )
+
+
+def _pool(workers: str | None, cpus: int) -> "Pool":
+    from server.jobs.cluster import Pool
+
+    if workers is None:
+        return Pool(1, None, cpus)
+    least, _, most = workers.partition(":")
+    with suppress(ValueError):
+        if 1 <= int(least) <= int(most or least):
+            return Pool(int(least), int(most or least), cpus)
+    _fail(f"--workers is a number, or the least and the most, such as 2:16; got {workers!r}")
 
 
 def _print(annotations: Any) -> None:

@@ -180,13 +180,14 @@ def _queue(settings: Settings) -> "JobQueue | None":
         raise CannotKeep(f"{variable('database_url')}: {error}") from error
 
 
-def _engine(settings: Settings) -> "Engine":
+def load_engine(settings: Settings) -> "Engine":
+    """The settings' model, without its adapters. Raises CannotLoad."""
     # They bring torch, which takes seconds: /healthz answers meanwhile.
     from server.engine.checkpoint import CheckpointError
     from server.engine.engine import Engine
 
     try:
-        engine = Engine.load(
+        return Engine.load(
             settings.model,
             device=settings.device,
             dtype=settings.dtype,
@@ -196,6 +197,10 @@ def _engine(settings: Settings) -> "Engine":
         )
     except CheckpointError as error:
         raise CannotLoad(str(error)) from error
+
+
+def _engine(settings: Settings) -> "Engine":
+    engine = load_engine(settings)
     try:
         AdapterStore(engine, settings.adapters_folder).load()
     except OSError as error:

@@ -1,23 +1,22 @@
 """`florist label`: a job on the command line, gone on with by the same command; its dataset and summary."""
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
+
+from server.commands.display import Display
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
+    from server.jobs.cluster import Loading, Pool, Work
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import Source
-    from server.jobs.store import Done, Failure, Job, Store
+    from server.jobs.store import Done, Failure, Job, Progress, Store
 
 DATABASE = "FLORIST_DATABASE_URL"
 _FILE, _DRAWN = "florist.db", "drawn"
@@ -48,44 +47,55 @@ def by_recipe(
     load: "Callable[[], Engine]",
     *,
     draw: bool = False,
+    cluster: "tuple[Loading, Pool] | None" = None,
 ) -> int:
     """Labels `pictures` into `out`: the job's database, a dataset in each of the formats, and with `draw` each picture
-    with its labels. `recipe`: a file, the name of a ready one, or one. `load` gives the engine.
+    with its labels. `recipe`: a file, the name of a ready one, or one. `load` gives the engine; with `cluster`, actors
+    on Ray's machines work, each with an engine of its own, and this one only says what the job is asked with.
 
     The exit code: 0, all labelled; 1, some were set aside, as listed; 2, all were. Raises LabelError.
     """
+    shared = os.environ.get(DATABASE)
+    if cluster is not None and not (shared or "").startswith("postgres"):
+        raise LabelError(
+            f"on several machines a job is kept in PostgreSQL, to which all of them write: set {DATABASE}="
+            f"postgresql://user:password@host/name, a name by which each of them reaches it"
+        )
+    from server.jobs.cluster import ClusterError, Work
     from server.jobs.formats import FORMATS
     from server.jobs.output import OutputError, claimed
     from server.jobs.recipes.reading import RecipeError
     from server.jobs.recipes.reading import load as read
     from server.jobs.runner import JobFailed
-    from server.jobs.sources import SourceError, open_source
+    from server.jobs.sources import SourceError, addresses, open_source
     from server.jobs.store import Store, StoreError
 
     for name in formats:
         if name not in FORMATS:
             raise LabelError(f"there is no format {name}: take one of {', '.join(FORMATS)}")
-    shared = os.environ.get(DATABASE)
     url = shared or f"sqlite:///{out.resolve() / _FILE}"
     try:
         asked = read(recipe) if isinstance(recipe, str) else recipe
-        with (
-            open_source(pictures, besides=out) as source,
-            claimed(out),
-            Store(url) as store,
-            load() as engine,
-        ):
+        with open_source(pictures, besides=out) as source, claimed(out), Store(url) as store:
             for note in source.notes:
                 errors.print(escape(note), soft_wrap=True)
             # In a database of its own the folder may be moved; in one for many it is told apart by its path.
             output = str(out.resolve()) if shared else "."
-            job = _begun(store, asked, pictures, source, engine, output)
-            # Who else works in a shared database cannot be known; in the folder's own nobody does: it is claimed.
-            job = _shown(store, job, asked, engine, source, sole=not shared)
+            with load() as engine:
+                model = engine.checkpoint.name
+                job = _begun(store, asked, pictures, source, engine, output)
+                if cluster is None:
+                    # Who else works in a shared database cannot be known; in the folder's own nobody: it is claimed.
+                    job = _shown(store, job, asked, engine, source, sole=not shared)
+            del engine  # an actor on this machine has the room for its own
+            if cluster is not None:
+                loading, pool = cluster
+                work = Work(url, job.id, addresses.absolute(pictures), out.resolve(), loading)
+                job = _spread(store, job, work, pool, f"{asked.name} by {model}")
             code = _written(store, job, source, out, formats, draw=draw)
-            _summarised(store, job, asked, engine, source, out)
+            _summarised(store, job, asked, model, out, source)
             return code
-    except (RecipeError, SourceError, OutputError, StoreError, JobFailed) as error:
+    except (ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailed) as error:
         raise LabelError(str(error)) from error
     except OSError as error:
         raise LabelError(f"{error.filename or out}: {error.strerror or error}") from error
@@ -110,17 +120,8 @@ def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source
     from server.jobs.store import Done
 
     before = store.progress(job)
-    display = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("[red]{task.fields[failed]}"),
-        console=errors,
-    )  # fmt: skip
-    bar = display.add_task(
-        escape(f"{asked.name} by {engine.checkpoint.name}"), total=before.total, completed=before.done + before.failed,
-        rate="", failed="",
-    )  # fmt: skip
-    classes, failed, ended, began = Counter[str](), before.failed, 0, time.monotonic()
-    below = Text("")
+    failed, ended = before.failed, before.done + before.failed
+    classes = Counter[str]()
 
     def told(one: "Done | Failure") -> None:
         nonlocal failed, ended
@@ -129,16 +130,23 @@ def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source
             classes.update(label.annotation.label for label in one.answer.labels if label.annotation.kind != "text")
         else:
             failed += 1
-        rate = f"{ended / (time.monotonic() - began):.1f}/s"
-        display.update(bar, advance=1, rate=rate, failed=f"{failed} failed" if failed else "")
-        below.plain = "   ".join(f"{label} {count}" for label, count in classes.most_common(_CLASSES))
+        display.show(ended, failed, "   ".join(f"{label} {count}" for label, count in classes.most_common(_CLASSES)))
 
-    try:
-        with Live(Group(display, below), console=errors):
-            return run(store, job, engine, source, lambda size: annotate(asked, size), sole=sole, told=told)
-    finally:
-        if not errors.is_terminal:
-            errors.print()  # the last frame has no end of line there
+    with Display(f"{asked.name} by {engine.checkpoint.name}", before.total, ended, errors) as display:
+        return run(store, job, engine, source, lambda size: annotate(asked, size), sole=sole, told=told)
+
+
+def _spread(store: "Store", job: "Job", work: "Work", pool: "Pool", title: str) -> "Job":
+    """Runs the job on Ray's machines, and shows how far it is."""
+    from server.jobs import cluster
+
+    def told(progress: "Progress", actors: int) -> None:
+        waits = "engines load, or wait for machines (see `ray status`)" if progress.open else ""
+        display.show(progress.done + progress.failed, progress.failed, f"{actors} at work" if actors else waits)
+
+    before = store.progress(job)
+    with Display(title, before.total, before.done + before.failed, errors) as display:
+        return cluster.run(store, job, work, pool, told)
 
 
 def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: Sequence[str], *, draw: bool) -> int:
@@ -175,7 +183,7 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
     return 1 if progress.done else 2
 
 
-def _summarised(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source", out: Path) -> None:
+def _summarised(store: "Store", job: "Job", asked: "Recipe", model: str, out: Path, source: "Source") -> None:
     """The page to look at."""
     from server.jobs.summary import About, write
 
@@ -183,7 +191,7 @@ def _summarised(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", s
         title=out.resolve().name,
         recipe=asked,
         source=job.wanted.source,
-        model=engine.checkpoint.name,
+        model=model,
         progress=store.progress(job),
         failures=store.failures(job),
     )

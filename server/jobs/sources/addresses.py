@@ -46,6 +46,12 @@ def local(address: str) -> str:
     return urllib.parse.unquote(urllib.parse.urlsplit(address).path)
 
 
+def absolute(address: str) -> str:
+    """An address that means the same in every folder."""
+    address = local(address)
+    return address if is_url(address) else str(Path(address).absolute())
+
+
 def parent(address: str) -> str:
     """The folder of a file."""
     if is_http(address):

@@ -104,6 +104,8 @@ def test_a_task_is_a_recipe_of_one_step(tmp_path: Path) -> None:
         (["PICTURES", "--task", "<OPEN_VOCABULARY_DETECTION>"], "needs text"),
         (["PICTURES", "--task", "<OPEN_VOCABULARY_DETECTION>", "--text", "${x}"], "there is no step 'x'"),
         (["PICTURES", "--task", "<REGION_TO_OCR>"], "use `florist prompt`"),
+        (["PICTURES", "--recipe", "detect", "--engine", "ray"], "set FLORIST_DATABASE_URL=postgresql://"),
+        (["PICTURES", "--recipe", "detect", "--engine", "ray", "--workers", "16:2"], "got '16:2'"),
         (["PICTURES", "--recipe", "detect"], "another job writes to"),
     ],
 )

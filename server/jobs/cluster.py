@@ -1,0 +1,300 @@
+"""A job on the machines of a Ray cluster: an engine in each actor of a pool, and the store between them.
+
+Ray Data keeps the pool: as many actors as there is room for, between two bounds, begun anew elsewhere when their node
+dies. What it deals out are turns, not pictures. An actor whose turn it is works by `server.jobs.runner.run`, as a
+process on one machine does, until no picture is open; which ones it works on say its leases. So exactly-once hangs on
+the database alone, whatever Ray repeats or loses: a node that is killed midway leaves leases, which lapse, and
+whoever is free takes those pictures. Were positions dealt out instead, a picture would wait for the very actor that
+Ray had meant it for, and an engine's batch would run empty at the end of every block. No picture and no label travels
+through Ray.
+"""
+
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from server.engine.adapters import AdapterError
+from server.engine.checkpoint import CheckpointError
+from server.engine.engine import Engine
+from server.jobs import intake
+from server.jobs.recipes.annotation import annotate
+from server.jobs.runner import LEASE, JobFailed, answerer
+from server.jobs.runner import run as work_on
+from server.jobs.sources import Source, SourceError, addresses, open_source
+from server.jobs.sources.source import Fault, ItemError, Listing
+from server.jobs.store import Job, JobState, Progress, Store, StoreAway, StoreError
+
+_TURNS = 4  # for each actor there may be: Ray Data makes the pool larger while turns wait
+_DEATHS = 10  # of actors while they begin, one after another, before Ray gives up: nodes come and go
+_LOOK = 0.5  # seconds between two looks at the store
+_PATIENCE = 60.0  # seconds that an actor tries to reach the database when it begins
+_LAST = 20.0  # seconds in which the actors notice that the job has ended
+_OPEN = JobState.QUEUED, JobState.RUNNING
+_ELSEWHERE = Fault.MISSING, Fault.DENIED  # what may be this node's fault alone
+logger = logging.getLogger(__name__)
+
+
+class ClusterError(Exception):
+    """The cluster cannot work on the job; the message says why, on which node, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How each actor gets its engine: what `Engine.load` takes, and the folders of adapters by their names."""
+
+    model: str
+    device: str
+    dtype: str
+    max_batch: int
+    max_waiting: int
+    adapter_bytes: int
+    adapters: tuple[tuple[str, Path], ...] = ()
+
+    def engine(self) -> Engine:
+        """Raises CheckpointError and AdapterError."""
+        engine = Engine.load(
+            self.model, device=self.device, dtype=self.dtype, max_batch=self.max_batch, max_waiting=self.max_waiting,
+            adapter_bytes=self.adapter_bytes,
+        )  # fmt: skip
+        try:
+            for name, folder in self.adapters:
+                engine.load_adapter(name, folder)
+        except BaseException:
+            engine.close(drain=False)
+            raise
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """From `least` to `most` actors, of `cpus` cores each; None: as many as there is room for when the job begins."""
+
+    least: int = 1
+    most: int | None = None
+    cpus: int = 1
+
+    def fitted(self, room: Mapping[str, float], gpu: bool) -> "Pool":
+        """The pool with a number for `most`. `room`: the cluster's CPU and GPU."""
+        fits = int(min(room.get("CPU", 0) / self.cpus, room.get("GPU", 0) if gpu else math.inf))
+        return replace(self, most=self.most or max(self.least, fits))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an actor must know, wherever it is. `pictures`: the source, by a name that every node opens; `besides`: the
+    output folder, which is left out of it; `lease`: seconds until an actor that says nothing is taken for dead."""
+
+    database: str
+    job: int
+    pictures: str
+    besides: Path
+    loading: Loading
+    lease: float = LEASE
+    version: str = version("florist")
+
+
+def run(store: Store, job: Job, work: Work, pool: Pool, told: Callable[[Progress, int], None]) -> Job:
+    """Works on the job with the cluster's actors until no picture is open, or somebody pauses or cancels it: the job as
+    it then stands. `told` hears twice a second how far it is, and how many actors have pictures in hand.
+
+    The cluster is the one that RAY_ADDRESS names or that runs on this machine; without any, this machine is one. Raises
+    ClusterError, and StoreError.
+    """
+    ray = _connected()
+    try:
+        room = ray.cluster_resources()
+        gpu = work.loading.device.startswith("cuda") or (work.loading.device == "auto" and room.get("GPU", 0) > 0)
+        # Ray shows an actor its own GPU alone.
+        work = replace(work, loading=replace(work.loading, device="cuda" if gpu else "cpu"))
+        turns = _Turns(work, pool.fitted(room, gpu), gpu)
+        turns.start()
+        while turns.is_alive() and job.state in _OPEN:
+            turns.join(_LOOK)
+            try:
+                job = store.job(job.id)
+                told(store.progress(job), store.owners(job))
+            except StoreAway as away:
+                logger.warning("%s; waiting for it", away)
+        # An actor whose node has died may wait for another node, with nothing left to do there.
+        turns.join(_LAST)
+        if turns.fault:
+            raise ClusterError(turns.fault)
+        return store.job(job.id)
+    finally:
+        ray.shutdown()
+
+
+def _connected() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterError("Ray is not installed: pip install 'florist[ray]', on every node") from error
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process: what matters reaches us as errors
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError as error:
+        raise ClusterError(
+            f"no Ray cluster answers ({error}): begin one by `ray start --head`, and name it by RAY_ADDRESS"
+        ) from error
+    return ray
+
+
+class _Turns(threading.Thread):
+    """Deals out turns until there are none left; a daemon, for Ray Data cannot be told to leave off from outside."""
+
+    def __init__(self, work: Work, pool: Pool, gpu: bool) -> None:
+        super().__init__(name="florist-turns", daemon=True)
+        self.work, self.pool, self.gpu = work, pool, gpu
+        self.fault = ""
+
+    def run(self) -> None:
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_consecutive_actor_init_deaths = _DEATHS
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        # From items and not a range, which tasks would make, and these would need cores that the actors have.
+        count = _TURNS * (self.pool.most or 1)
+        turns = ray.data.from_items([{"turn": n} for n in range(count)], override_num_blocks=count).map_batches(
+            Worker,
+            fn_constructor_args=(self.work, self.pool.cpus),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=self.pool.least, max_size=self.pool.most),
+            num_cpus=self.pool.cpus,
+            num_gpus=1 if self.gpu else 0,
+        )
+        try:
+            for row in turns.iter_rows():
+                if row["fault"]:
+                    self.fault = row["fault"]
+                    return  # that ends the other actors too
+        except Exception as error:
+            self.fault = _explained(error)
+
+
+def _explained(error: Exception) -> str:
+    said = str(error).strip()
+    if "No module named" in said:
+        return f"a node lacks a package: install florist[ray] {version('florist')} on every node ({_last_line(said)})"
+    logger.debug("Ray failed", exc_info=error)
+    return f"Ray failed: {_last_line(said)}"
+
+
+def _last_line(said: str) -> str:
+    return said.splitlines()[-1] if said else "it does not say why"
+
+
+class Worker:
+    """One engine, and the store: what Ray Data makes in each actor of the pool.
+
+    What is wrong on its node is said in place of a turn's result: an error in an actor's beginning would have Ray try
+    again, and reach a person wrapped in traces.
+    """
+
+    def __init__(self, work: Work, threads: int) -> None:
+        self._work, self._node = work, socket.gethostname()
+        torch.set_num_threads(threads)
+        self._fault = self._kept(self._open)
+
+    def __call__(self, turn: dict[str, Any]) -> dict[str, Sequence[str]]:
+        """A turn: until no picture is open. {fault: what hinders it, or nothing}"""
+        self._fault = self._fault or self._kept(self._label)
+        return {"fault": [self._fault] * len(turn["turn"])}
+
+    def _kept(self, call: Callable[[], None]) -> str:
+        try:
+            call()
+        except (ClusterError, JobFailed) as error:
+            return str(error)
+        except Exception as error:
+            logger.exception("this node cannot go on")
+            return f"{self._node}: {error or type(error).__name__}"
+        return ""
+
+    def _open(self) -> None:
+        work, node = self._work, self._node
+        if work.version != version("florist"):
+            raise ClusterError(
+                f"{node} has florist {version('florist')}, and the command is {work.version}: install the same on all"
+            )
+        with ExitStack() as stack:  # what is open is closed again if anything fails
+            self.source = _Reached(stack.enter_context(self._pictures()), node)
+            self.store = stack.enter_context(self._database())
+            try:
+                self.engine = stack.enter_context(work.loading.engine())
+            except (CheckpointError, AdapterError, OSError) as error:
+                raise ClusterError(
+                    f"the model cannot be loaded on {node}: {error}. Every node needs the weights and the adapters, by "
+                    f"the same names"
+                ) from error
+            self.job = self.store.job(work.job)
+            self.recipe = intake.kept(self.job)
+            if answerer(self.engine, self.recipe.adapters) != self.job.wanted.model:
+                raise ClusterError(
+                    f"{work.loading.model} or an adapter has other weights on {node} than where the job began"
+                )
+            if self.source.fingerprint != self.job.wanted.fingerprint:
+                raise ClusterError(
+                    f"{addresses.shown(work.pictures)} does not hold the same pictures on {node} as where the job began"
+                )
+            stack.pop_all()  # the actor's end closes them
+
+    def _pictures(self) -> Source:
+        try:
+            return open_source(self._work.pictures, besides=self._work.besides)
+        except SourceError as error:
+            raise ClusterError(
+                f"the pictures cannot be read on {self._node}: {error}. Every node must find them by this name: mount "
+                f"the folder there too, or give a URL such as s3://bucket/pictures"
+            ) from error
+
+    def _database(self) -> Store:
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return Store(self._work.database)
+            except StoreAway as away:
+                if time.monotonic() > ends:
+                    raise ClusterError(
+                        f"{self._node} does not reach the database: {away}. Every node must reach it by the name in "
+                        f"FLORIST_DATABASE_URL"
+                    ) from away
+                time.sleep(1)
+
+    def _label(self) -> None:
+        try:
+            work_on(
+                self.store, self.job, self.engine, self.source, partial(annotate, self.recipe), lease=self._work.lease
+            )
+        except StoreError as error:
+            raise ClusterError(f"{self._node}: {error}") from error
+
+
+class _Reached(Source):
+    """A source that says on which node it could not be read. What is not there may be there on another: it is no
+    picture's last word."""
+
+    def __init__(self, source: Source, node: str) -> None:
+        super().__init__(Listing())
+        self.names, self.fingerprint, self.notes = source.names, source.fingerprint, source.notes
+        self._source, self._node = source, node
+
+    def _read(self, position: int) -> bytes:
+        try:
+            return self._source[position].read()
+        except ItemError as error:
+            fault = Fault.UNREACHABLE if error.fault in _ELSEWHERE else error.fault
+            raise ItemError(f"{error} (on {self._node})", fault) from error
