@@ -147,14 +147,14 @@ class Store:
 
     def answer(self, job: Job, sha256: str) -> Answer | None:
         """What the job's recipe and model said about a picture, the newest version; None where they were not asked."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             said = sa.select(*_ANSWER).where(*about(job.wanted, [sha256])).order_by(AnnotationsRow.version.desc())
             row = connection.execute(said.limit(1)).first()
         return None if row is None else _answer(row)
 
     def progress(self, job: Job) -> Progress:
         """How far it is."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(
                 sa.select(ItemRow.state, ItemRow.kind, sa.func.count())
                 .where(ItemRow.job_id == job.id)
@@ -167,7 +167,7 @@ class Store:
     def owners(self, job: Job) -> int:
         """How many have pictures of it in hand; who has died counts until its leases lapse."""
         held = ItemRow.job_id == job.id, ItemRow.state == "leased", ItemRow.due > self.now()
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.scalar(sa.select(sa.func.count(sa.distinct(ItemRow.owner))).where(*held)) or 0
 
     def failures(self, job: Job, after: int = -1) -> Iterator[Failure]:
@@ -192,22 +192,25 @@ class Store:
             said, reader = _answer(row), partial(read, row.position)
             yield row.position, Labelled(row.name, said.sha256, said.width, said.height, said.labels, reader)
 
-    # Inside
+    # For all that is kept here
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that changes nothing."""
         with database.plain_errors(self._engine), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction, for `Leases`."""
+        """A transaction, for those who keep more in the same database."""
         with database.plain_errors(self._engine), self._writer.begin() as connection:
             yield connection
 
     def now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by the clock that all owners share."""
         return sa.literal(time.time()) if self._database_clock is None else self._database_clock
+
+    # Inside
 
     def _create(self, wanted: Wanted, names: Iterable[str]) -> Job:
         """One transaction, so that a job has all its pictures or is not there."""
@@ -231,7 +234,7 @@ class Store:
 
     def _jobs(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Job]:
         found = sa.select(JobRow.__table__).where(where).order_by(JobRow.id).limit(limit)
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(found).mappings().all()
         wanted = [Wanted(**{field.name: row[field.name] for field in fields(Wanted)}) for row in rows]
         return [
@@ -261,7 +264,7 @@ class Store:
         """Rows of a job's pictures in a state, in order; each page is read in a transaction of its own."""
         query = query.where(ItemRow.job_id == job.id, ItemRow.state == state).order_by(ItemRow.position).limit(_PAGE)
         while True:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 rows = connection.execute(query.where(ItemRow.position > after)).all()
             yield from rows
             if len(rows) < _PAGE:

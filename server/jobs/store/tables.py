@@ -1,6 +1,6 @@
 """The tables. Whoever changes them adds a file to migrations/versions/."""
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite counts up by itself only what is called INTEGER.
@@ -74,3 +74,122 @@ class ItemRow(Base):
     owner: Mapped[str | None] = mapped_column(String(64))
     due: Mapped[float] = mapped_column(server_default="0")
     annotations_id: Mapped[int | None] = mapped_column(ForeignKey("annotations.id"))
+
+
+# Projects: micro-models. Rows go with their project.
+
+
+def _of_project() -> Mapped[int]:
+    return mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+
+
+class ProjectRow(Base):
+    """What a team corrects, and what learns from it. `home`: the id of the folder that has its files, `folder` within
+    it; `base`: SHA-256 of the weights that its adapters stand on; `tasks` is a JSON list; `held_share` of its pictures
+    are never taught."""
+
+    __tablename__ = "projects"
+    __table_args__ = (UniqueConstraint("home", "name"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    home: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str] = mapped_column(String(64))
+    base: Mapped[str] = mapped_column(String(64))
+    tasks: Mapped[str] = mapped_column(Text)
+    held_share: Mapped[float]
+    folder: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float]
+
+
+class CorrectionRow(Base):
+    """What a person says of a picture: added to, never changed; of a picture and `kind` of label the highest `version`
+    counts. `picture`: the SHA-256 of its file; `annotations` is JSON; `complete`: whether all of the kind is there."""
+
+    __tablename__ = "corrections"
+    __table_args__ = (UniqueConstraint("project_id", "picture", "kind", "version"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    picture: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    version: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    annotations: Mapped[str] = mapped_column(Text)
+    complete: Mapped[bool] = mapped_column(Boolean)
+    name: Mapped[str] = mapped_column(Text)
+    author: Mapped[str] = mapped_column(Text)
+    created: Mapped[float]
+
+
+class RunRow(Base):
+    """A fine-tune. `config` and `metrics` are JSON; `data`: the hash of what is taught and held out, so many pictures;
+    `folder`: of its files, within the project's."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    config: Mapped[str] = mapped_column(Text)
+    folder: Mapped[str] = mapped_column(String(64))
+    data: Mapped[str] = mapped_column(String(64))
+    taught: Mapped[int]
+    held: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    metrics: Mapped[str] = mapped_column(Text)
+    author: Mapped[str] = mapped_column(Text)
+    created: Mapped[float]
+    started: Mapped[float | None]
+    ended: Mapped[float | None]
+
+
+class ModelRow(Base):
+    """An adapter that a run made, for one task. `sha256`: of its weights."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    task: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float]
+
+
+class BacktestRow(Base):
+    """A model against the champion of its time (NULL: the base alone). `data`: the hash of the held-out pictures;
+    `tallies`, `figures` and `forgetting` are JSON."""
+
+    __tablename__ = "backtests"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    challenger_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    champion_id: Mapped[int | None] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    data: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    tallies: Mapped[str] = mapped_column(Text)
+    figures: Mapped[str] = mapped_column(Text)
+    forgetting: Mapped[str] = mapped_column(Text)
+    author: Mapped[str] = mapped_column(Text)
+    created: Mapped[float]
+    ended: Mapped[float | None]
+
+
+class PromotionRow(Base):
+    """Who answers for a task from then on (NULL: the base alone): the newest row says it. `back`: it was a rollback."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    task: Mapped[str] = mapped_column(String(64))
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    backtest_id: Mapped[int | None] = mapped_column(ForeignKey("backtests.id", ondelete="CASCADE"))
+    back: Mapped[bool] = mapped_column(Boolean)
+    forced: Mapped[bool] = mapped_column(Boolean)
+    reason: Mapped[str] = mapped_column(Text)
+    author: Mapped[str] = mapped_column(Text)
+    created: Mapped[float]
