@@ -4,18 +4,19 @@ https://cocodataset.org/#format-data. Words that were read stand in `text` (flor
 Of masks that are run-length encoded the box alone is taken. JSON has no lines here: labels are named by their ids.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune.datasets import checks
 from finetune.datasets.checks import LabelError, Size
-from finetune.datasets.example import Dataset, Labels
+from finetune.datasets.example import Dataset, Example, Labels
 from finetune.datasets.gathering import Draft, Gathering
-from finetune.datasets.geometry import box_of, rectangle
+from finetune.datasets.geometry import area, box_of, rectangle
 from finetune.datasets.pictures import PictureFile, found
 from finetune.datasets.question import Question
-from prompts.annotations import Box, Polygon, Text
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
 
 _SAME = 0.01  # pixels between two that are written of one rectangle
@@ -163,3 +164,35 @@ def _dicts(values: Any) -> list[dict[str, Any]]:
 def _key(value: Any) -> Any:
     """An id as it can be looked up; None for what is none."""
     return value if isinstance(value, int | str) else None
+
+
+def write(examples: Iterable[Example], folder: Path) -> Path:
+    """Writes a dataset as COCO, labels.json and images/, whose files are numbered; the path of the former. Questions
+    have no place. Raises OSError, and PictureError for a picture that is broken."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, notes, categories = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, int]()
+    for number, example in enumerate(examples, 1):
+        image = example.open()
+        name = f"{number:06}.png"
+        image.save(folder / "images" / name)
+        images.append({"id": number, "file_name": name, "width": image.width, "height": image.height})
+        for note in example.annotations:
+            said = {"id": len(notes) + 1, "image_id": number, **_entry(note, categories)}
+            notes.append(said)
+    listed = [{"id": i, "name": name} for name, i in categories.items()]
+    path = folder / "labels.json"
+    document = {"images": images, "annotations": notes, "categories": listed}
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def _entry(note: Annotation, categories: dict[str, int]) -> dict[str, Any]:
+    if isinstance(note, Text):
+        return {"caption": note.label}
+    words = isinstance(note, Quad)
+    number = categories.setdefault("text" if words else note.label, len(categories) + 1)
+    x1, y1, x2, y2 = box_of(note)
+    rings = note.polygons if isinstance(note, Polygon) else [list(note.quad)] if isinstance(note, Quad) else []
+    said = {"category_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0, "segmentation": rings}
+    said["area"] = sum(abs(area(ring)) for ring in rings) if rings else (x2 - x1) * (y2 - y1)
+    return said | ({"text": note.label} if words else {})

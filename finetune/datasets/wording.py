@@ -12,9 +12,10 @@ _IRREGULAR = dict(zip(_SAME, _SAME, strict=True)) | {
 _HISSED = re.compile(r"(s|x|z|ch|sh)$")
 _SINGLE_Y = re.compile(r"(?<=[^aeiou])y$")
 _NOUN = re.compile(r"[A-Za-z]+( [A-Za-z]+)?")
-_SIDE = re.compile(r"\b(left|right)(?=\b|_|most|hand|ward|side)", re.IGNORECASE)
+_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])|(?<![a-z])(left|right)(?=most|hand|ward|side)", re.IGNORECASE)
 _PLACE = re.compile(
-    r"\b(top|bottom|upper|lower|cent(er|re)|middle|corner|edge|above|below|small|large|big|tiny|huge|close|far|medium|half)",
+    r"(?<![a-z])(top|bottom|upper|lower|center|centre|middle|corner|edge|above|below|small|large|bigg?|tiny|huge|close|far"
+    r"|medium|half)(r|er|st|est|most|s)?(?![a-z])",
     re.IGNORECASE,
 )
 _PHRASE = 3  # words

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.datasets import coco
 from finetune.datasets.example import DatasetError, Labels
+from finetune.datasets.geometry import box_of
 from finetune.datasets.opening import open_dataset
+from finetune.datasets.scenes.examples import example_of
+from finetune.datasets.scenes.scene import Scene
 from finetune.datasets.teaching import questions, teachable
 from prompts.annotations import Box, Polygon, Quad, Text
 
@@ -230,3 +234,20 @@ def test_a_huge_number_is_no_place(save: Save) -> None:
     text = json.dumps(document(note(bbox=[1, 1, 9, 9]), note(2, bbox=["!", 1, 1, 1]))).replace('"!"', "9" * 400)
     dataset = open_dataset(save("labels.json", text))
     assert len(dataset.unusable) == 1
+
+
+def test_drawn_scenes_come_back_from_the_disk(tmp_path: Path, scenes: list[Scene]) -> None:
+    given = [example_of(scene, str(number), polygons=number % 2 == 0) for number, scene in enumerate(scenes[:12])]
+    dataset = open_dataset(coco.write(given, tmp_path / "demo").parent)
+    assert dataset.unusable == ()
+    for back, true in zip(dataset.examples, given, strict=True):
+        assert back.size == true.size
+        assert back.complete == true.complete
+        assert back.open().tobytes() == true.open().tobytes()
+        assert [(note.kind, note.label) for note in back.annotations] == [
+            (note.kind, note.label) for note in true.annotations
+        ]
+        for one, other in zip(back.annotations, true.annotations, strict=True):
+            assert not isinstance(one, Text)
+            assert not isinstance(other, Text)
+            assert box_of(one) == pytest.approx(box_of(other))

@@ -36,3 +36,31 @@ def test_three_words_are_a_phrase() -> None:
 
 def test_listed() -> None:
     assert [wording.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mirror"),
+    [
+        ("the cat on the left", "the cat on the right"),
+        ("Left and RIGHT", "Right and LEFT"),
+        ("the rightmost of the left-hand side", "the leftmost of the right-hand side"),
+        ("turn_left", "turn_right"),
+        ("a bright lefty, leftovers", "a bright lefty, leftovers"),
+        ("left_arrow", "right_arrow"),
+    ],
+)
+def test_left_and_right_are_exchanged(text: str, mirror: str) -> None:
+    assert wording.mirrored(text) == mirror
+    assert wording.has_side(text) is (mirror != text)
+    assert wording.mirrored(mirror) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "placed"),
+    [
+        *[(text, True) for text in ("a cat in the top corner", "a Large dog", "the left one", "the biggest cat")],
+        *[(text, False) for text in ("a red cat", "smallpox", "a farm", "a laptop")],
+    ],
+)
+def test_words_of_place_and_size(text: str, placed: bool) -> None:
+    assert wording.has_place(text) is placed

@@ -1,0 +1,48 @@
+"""Drawn scenes as labelled pictures: truth without a person, for demonstrations and for the loop of corrections."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from finetune.datasets.example import Example, Labels
+from finetune.datasets.question import Question
+from finetune.datasets.scenes.questions import ask, described, place_words
+from finetune.datasets.scenes.scene import Scene
+from finetune.datasets.teaching import CAPTIONS
+from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.tasks import TASKS
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture in memory, opened."""
+
+    image: Image.Image = field(repr=False)
+
+    def __call__(self) -> Image.Image:
+        return self.image
+
+
+def example_of(scene: Scene, name: str, *, polygons: bool = False) -> Example:
+    """The scene with all its labels: objects as boxes, tight to the pixel, or as `polygons`, whose outlines are of few
+    points; words; and, since only the scene knows how it is worded, the captions and descriptions as questions."""
+    objects = [
+        Polygon(label=thing.category, polygons=thing.polygons) if polygons else Box(label=thing.category, box=thing.box)
+        for thing in scene.objects
+    ]
+    words = [Quad(label=word.text, quad=word.quad) for word in scene.words]
+    chance = np.random.default_rng(0)  # which these tasks leave nothing to
+    told = [ask(scene, token, chance) for token in (*CAPTIONS, "<DENSE_REGION_CAPTION>")]
+    regions = [
+        Question(
+            TASKS["<REGION_TO_DESCRIPTION>"],
+            (Text(label=f"a {described(thing, scene)} at the {place_words(thing.box, scene)}"),),
+            region=thing.box,
+        )
+        for thing in scene.objects
+    ]
+    return Example(
+        name, name, scene.width, scene.height, (*objects, *words), Drawn(scene.image),
+        frozenset((Labels.OBJECTS, Labels.WORDS)), (*filter(None, told), *regions),
+    )  # fmt: skip
