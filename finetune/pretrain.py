@@ -11,7 +11,6 @@ The committed weights came by these stages, in several sittings on shared cores:
 """
 
 import json
-import math
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -25,11 +24,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
 
-from finetune import blueprint, progress
+from finetune import blueprint, forward, progress
 from finetune.datasets.scenes.batches import Batch, SceneBatches
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.dense import LETTERS, DenseHeads, DenseLoss
-from finetune.losses import IGNORE, answer_loss
+from finetune.losses import answer_loss
+from finetune.precision import precision
 
 MEAN = torch.tensor(blueprint.MEAN).view(1, 3, 1, 1)
 STD = torch.tensor(blueprint.STD).view(1, 3, 1, 1)
@@ -167,36 +167,11 @@ class Teacher:
             return {"total": looked, **parts}
         prompts, labels = batch.prompts.to(device), batch.labels.to(device)
         owner = batch.owner.to(device)
-        embedded = torch.cat([image[owner], inner.language_model.shared(prompts).to(image.dtype)], 1)
-        mask = torch.cat([torch.ones_like(owner)[:, None].expand(-1, image.shape[1]), (prompts != 1).long()], 1)
-        encoded = inner.language_model.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        decoded, taught, answers = self._decoded(encoded, mask, labels)
+        encoded, mask = forward.encode(self.model, image, owner, prompts)
+        decoded, taught, answers = forward.decode(self.model, encoded, mask, labels)
         answer = answer_loss(self.model.lm_head(decoded), taught, answers, self.first_location, sigma)
         total = stage.dense * looked + stage.text * answer.text + 0.7 * answer.location + answer.kind
         return {"total": total, **parts, "text": answer.text, "location": answer.location, "kind": answer.kind}
-
-    def _decoded(self, encoded: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The decoder's states for the tokens that are taught, those tokens, and whose they are: [n, d], [n], [n].
-
-        Short answers and long ones (polygons) go through apart, since padding costs as much as what it pads.
-        """
-        lengths = (labels != IGNORE).sum(1)
-        order = lengths.argsort()
-        states, tokens, owners = [], [], []
-        for rows in order.split(math.ceil(len(order) * 0.7)):
-            own = labels[rows, : int(lengths[rows].max())]
-            start = torch.full_like(own[:, :1], self.model.config.text_config.decoder_start_token_id)
-            said = own[:, :-1].masked_fill(own[:, :-1] == IGNORE, self.model.config.text_config.pad_token_id)
-            out = self.model.model.language_model.decoder(
-                input_ids=torch.cat([start, said], 1),
-                encoder_hidden_states=encoded[rows],
-                encoder_attention_mask=mask[rows],
-                use_cache=False,
-            ).last_hidden_state
-            states.append(out[own != IGNORE])
-            tokens.append(own[own != IGNORE])
-            owners.append(rows[:, None].expand_as(own)[own != IGNORE])
-        return torch.cat(states), torch.cat(tokens), torch.cat(owners)
 
     def state(self) -> dict[str, Any]:
         """Everything a stopped run needs to go on."""
@@ -236,12 +211,6 @@ def _same_run(path: Path, run: dict[str, Any]) -> None:
             f"{path.parent} holds another run; give a new --out, or delete {path} to go on in spite of it.\n"
             f"then: {json.dumps(before)}\nnow:  {json.dumps(now)}"
         )
-
-
-def precision() -> str:
-    """bf16 where the processor has matrix products of that type; elsewhere they take a hundred times fp32's time."""
-    quick = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if quick else "no"
 
 
 def train(

@@ -49,7 +49,7 @@ class Packed:
             torch.bfloat16: kernels._is_mkldnn_bf16_supported(),
             torch.float16: kernels._is_mkldnn_fp16_supported(),
         }
-        if weight.device.type == "cpu" and weight.numel() >= self.LEAST and ready[weight.dtype]:
+        if weight.device.type == "cpu" and weight.numel() >= self.LEAST and ready.get(weight.dtype, False):
             self.packed = kernels._reorder_linear_weight(weight.detach(), self.ROWS)
 
     def multiply(self, x: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:

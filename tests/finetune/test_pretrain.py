@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText
 from finetune import blueprint
 from finetune.datasets.scenes.batches import Batch
 from finetune.losses import IGNORE, answer_loss
-from finetune.pretrain import Stage, Steps, Teacher, precision, snapshot
+from finetune.precision import precision
+from finetune.pretrain import Stage, Steps, Teacher, snapshot
 
 LOOK = Stage("look", 2, pictures=1)
 SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)

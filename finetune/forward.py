@@ -1,0 +1,52 @@
+"""Teacher forcing, for all trainers: pictures and prompts through the encoder, answers through the decoder."""
+
+import math
+
+import torch
+from torch import Tensor
+from transformers import Florence2ForConditionalGeneration
+
+from finetune.losses import IGNORE
+
+
+def encode(
+    model: Florence2ForConditionalGeneration, image: Tensor, owner: Tensor, prompts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The encoder's states and their mask, [n, places, d] and [n, places].
+
+    `image` [b, image tokens, d] as `get_image_features` gives it, `owner` [n]: the picture of each prompt, `prompts`
+    [n, p], padded on the right.
+    """
+    language = model.model.language_model
+    pad = model.config.text_config.pad_token_id
+    embedded = torch.cat([image[owner], language.shared(prompts).to(image.dtype)], 1)
+    mask = torch.cat([torch.ones_like(owner)[:, None].expand(-1, image.shape[1]), (prompts != pad).long()], 1)
+    return language.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state, mask
+
+
+def decode(
+    model: Florence2ForConditionalGeneration, encoded: Tensor, mask: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The decoder's states for the tokens that are taught, those tokens, and whose they are: [n, d], [n], [n].
+
+    `labels` [answers, l], padded with -100. Short answers and long ones (polygons) go through apart, since padding
+    costs as much as what it pads.
+    """
+    shape = model.config.text_config
+    lengths = (labels != IGNORE).sum(1)
+    order = lengths.argsort()
+    states, tokens, owners = [], [], []
+    for rows in order.split(math.ceil(len(order) * 0.7)):
+        own = labels[rows, : int(lengths[rows].max())]
+        start = torch.full_like(own[:, :1], shape.decoder_start_token_id)
+        said = own[:, :-1].masked_fill(own[:, :-1] == IGNORE, shape.pad_token_id)
+        out = model.model.language_model.decoder(
+            input_ids=torch.cat([start, said], 1),
+            encoder_hidden_states=encoded[rows],
+            encoder_attention_mask=mask[rows],
+            use_cache=False,
+        ).last_hidden_state
+        states.append(out[own != IGNORE])
+        tokens.append(own[own != IGNORE])
+        owners.append(rows[:, None].expand_as(own)[own != IGNORE])
+    return torch.cat(states), torch.cat(tokens), torch.cat(owners)

@@ -1,0 +1,113 @@
+"""`florist tune`, and the same as a plain script: `python -m finetune.train DATASET --out DIR`.
+
+On several GPUs: `accelerate launch -m finetune.train DATASET --out DIR`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from finetune.datasets.example import Dataset
+    from finetune.tuning.replay import Replay
+
+console, errors = Console(), Console(stderr=True)
+_LISTED = 10  # of what cannot be used
+
+
+def tune(
+    dataset: Annotated[str, typer.Argument(help="COCO, YOLO, VOC, CVAT, Label Studio, JSONL, or Hugging Face's.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on with one that was stopped.")],
+    config: Annotated[Path | None, typer.Option(help="YAML with settings; those given here go before it.")] = None,
+    held: Annotated[str | None, typer.Option(help="Dataset by which the best is chosen.")] = None,
+    held_share: Annotated[float, typer.Option(min=0, max=0.9, help="Without it, the share set apart.")] = 0.2,
+    replay: Annotated[str | None, typer.Option(help="Dataset of the base's own world, against forgetting.")] = None,
+    base: Annotated[str | None, typer.Option(help="seedling, a folder, or a hub id.")] = None,
+    method: Annotated[str | None, typer.Option(help="lora, full, or decoder.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task to teach, such as '<OD>'; may be repeated.")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many updates.")] = None,
+    rate: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of order, questions and changes of pictures.")] = None,
+) -> None:  # fmt: skip
+    """Fine-tunes a model on corrected labels: a light adapter, the best by held-out pictures, in minutes."""
+    from finetune.datasets.opening import DatasetError, open_dataset
+    from finetune.datasets.split import split
+    from finetune.tuning import config as configs
+    from finetune.tuning import replay as replays
+    from finetune.tuning.loop import TuneError
+    from finetune.tuning.loop import tune as run
+    from server.engine.checkpoint import SEEDLING, CheckpointError
+
+    given: dict[str, Any] = {
+        "base": base, "method": method, "tasks": tuple(task) if task else None, "steps": steps, "rate": rate,
+        "seed": seed,
+    }  # fmt: skip
+    try:
+        settings = configs.load(config, **given)
+        taught = open_dataset(dataset)
+        _list(taught)
+        if held is not None:
+            train, kept = taught.examples, open_dataset(held).examples
+        else:
+            train, kept = split(taught.examples, held_share, seed=settings.seed)
+        source: Replay | None = None
+        if replay is not None:
+            source = replays.of(open_dataset(replay))
+        elif settings.replay and settings.base == SEEDLING:
+            source = replays.scenes
+        elif settings.replay:
+            errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
+        console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
+        with _shown(settings.steps, settings.metric) as told:
+            outcome = run(settings, train, out, held=kept, labels=taught.labels, replay=source, told=told)
+    except (configs.ConfigError, DatasetError, CheckpointError, TuneError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on", 130)
+    figure = "corrections per 100 labels" if settings.metric == "corrections" else "held-out loss"
+    if outcome.best is not None and outcome.before is not None:
+        console.print(f"{figure}: {outcome.before:.3g} before, {outcome.best:.3g} at step {outcome.best_step}")
+    console.print(f"{outcome.folder} ({outcome.seconds:.0f} s); curves: {out / 'curves.png'}", soft_wrap=True)
+
+
+@contextmanager
+def _shown(steps: int, metric: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """The progress on the terminal: gives what hears of it."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[held]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=errors) as progress:
+        bar = progress.add_task("steps", total=steps, loss="", held="")
+
+        def told(line: dict[str, Any]) -> None:
+            progress.update(bar, completed=line["step"])
+            if "text" in line:
+                progress.update(bar, loss=f"words {line['text']:.2f}, places {line['location']:.2f}")
+            if "held" in line:
+                progress.update(bar, held=f"{metric} {line['held']:.3g}")
+
+        yield told
+
+
+def _list(dataset: "Dataset") -> None:
+    """What of it cannot be used."""
+    for unusable in dataset.unusable[:_LISTED]:
+        errors.print(f"left out: {escape(str(unusable))}", soft_wrap=True, highlight=False)
+    if (more := len(dataset.unusable) - _LISTED) > 0:
+        errors.print(f"left out: {more} more")
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    errors.print(f"[bold red]florist:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    typer.run(tune)

@@ -1,0 +1,60 @@
+"""How a model of the moment does on held-out pictures, by its answers: corrections per 100 labels."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from finetune.datasets import teaching
+from finetune.datasets.example import Example
+from finetune.datasets.question import Question
+from finetune.evaluation.corrections import Tally, tally
+from server.engine.engine import Engine
+from server.engine.handle import Handle
+from server.engine.request import Request
+
+# What a person corrects, the first that can be asked; the other tasks follow from these labels.
+MAIN = ("<OD>", "<OCR_WITH_REGION>", "<OCR>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+_SEED = 77  # of what questions leave open: each look asks the same
+
+
+def main_tasks(examples: Sequence[Example], wanted: Sequence[str]) -> list[str]:
+    """The tasks that tell how many labels a person has to mend: of the wanted ones, those of whole pictures."""
+    can = {token for example in examples for token in teaching.teachable(example)} & (set(wanted) or set(MAIN))
+    main = [token for token in MAIN if token in can]
+    return main or sorted(can)
+
+
+class Judge:
+    """Held-out pictures and the questions about them, the same at every look."""
+
+    def __init__(self, examples: Sequence[Example], labels: Sequence[str], tasks: Sequence[str]) -> None:
+        self.examples = examples
+        self.questions: list[list[Question]] = [
+            teaching.questions(example, tasks, labels=labels, rng=np.random.default_rng((_SEED, i)))
+            for i, example in enumerate(examples)
+        ]
+
+    def tallies(self, engine: Engine, adapter: str | None = None) -> list[Tally]:
+        """Each picture's corrections, as `adapter` (None: the engine's model alone) answers."""
+        room = engine.max_waiting // 2  # questions in the engine at a time: others may be asking too
+        flying: deque[tuple[Question, Handle]] = deque()
+        ends: list[Tally] = []
+
+        def mark() -> None:
+            question, handle = flying.popleft()
+            ends.append(tally(handle.wait().annotations, question.answer))
+
+        for example, questions in zip(self.examples, self.questions, strict=True):
+            image = engine.prepare(example.open())
+            for question in questions:
+                asked = Request(
+                    image, question.task, question.text, question.region, adapter=adapter, interactive=False
+                )
+                while len(flying) >= room:
+                    mark()
+                flying.append((question, engine.submit(asked)))
+        while flying:
+            mark()
+        counts = iter(ends)
+        return [sum((next(counts) for _ in questions), Tally()) for questions in self.questions]

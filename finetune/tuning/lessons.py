@@ -1,0 +1,115 @@
+"""The batches of a fine-tune run. What a step sees depends on the seed and the step alone, so that a run that was
+stopped goes on with the very pictures that it would have seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from finetune.datasets import teaching
+from finetune.datasets.augment import Augment, augment
+from finetune.datasets.example import Example
+from finetune.datasets.question import Question
+from finetune.datasets.scenes.batches import SHARES
+from finetune.losses import IGNORE
+from finetune.tuning.config import TuneConfig
+from finetune.tuning.replay import POOL, Replay
+from prompts import targets
+from prompts.tasks import BOS, EOS
+from server.engine.checkpoint import Files
+
+_PLAIN = 1.0  # how often a task without a share in SHARES is asked
+Seen = tuple[int, Image.Image, tuple[int, int], list[Question]]  # view, picture, its width and height, questions
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """b pictures and n prompts on them. `pixels`: uint8 [b, height, width, 3], squashed as the model is shown them;
+    `views` [b]: which picture each is, for who keeps its features, the same number for the same pixels; `owner` [n]:
+    the prompt's picture; `prompts` [n, p] and `labels` [n, l], padded on the right with the pad token and -100;
+    `replayed` [n]: whether it is about the base's own data."""
+
+    pixels: Tensor
+    views: Tensor
+    owner: Tensor
+    prompts: Tensor
+    labels: Tensor
+    replayed: Tensor
+
+
+class Lessons(Dataset[Lesson]):
+    """Number → Lesson: of a step's accumulated parts, and of the processes that share it, each has its own."""
+
+    def __init__(
+        self, files: Files, examples: Sequence[Example], labels: Sequence[str], config: TuneConfig,
+        replay: Replay | None = None,
+    ) -> None:  # fmt: skip
+        """`labels`: all of the dataset, to ask for what a picture does not show."""
+        self.files, self.examples, self.labels, self.config, self.replay = files, examples, labels, config, replay
+        self.changes = Augment.of(config.augment, flip=config.flip)
+        wanted = set(config.tasks)
+        self.tokens = [
+            sorted(t for t in teaching.teachable(example) if not wanted or t in wanted) for example in examples
+        ]
+        if not any(self.tokens):
+            raise ValueError(f"the labels teach none of {', '.join(config.tasks) or 'the tasks'}")
+        # Who cannot be asked anything would leave holes in the batches.
+        self.order = [i for i, tokens in enumerate(self.tokens) if tokens]
+
+    def __getitem__(self, number: int) -> Lesson:
+        config = self.config
+        pixels, views, owner, asked, answered, replayed = [], [], [], [], [], []
+        for place in range(config.pictures):
+            position = number * config.pictures + place
+            rng = np.random.default_rng((config.seed, 3, position))
+            old = self.replay is not None and rng.random() < config.replay
+            view, image, size, questions = self._replayed(position) if old else self._own(position, rng)
+            pixels.append(torch.from_numpy(self.files.preprocessing.squash(image).copy()))
+            views.append(view)
+            for question in questions:
+                owner.append(place)
+                replayed.append(old)
+                asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
+                answered.append(BOS + targets.answer(question.task, question.answer, size) + EOS)
+        pad = self.files.shape.text_config.pad_token_id
+        longest = self.files.shape.text_config.max_position_embeddings
+        return Lesson(
+            torch.stack(pixels), torch.tensor(views), torch.tensor(owner), self._ids(asked, pad),
+            self._ids(answered, IGNORE)[:, :longest], torch.tensor(replayed),
+        )  # fmt: skip
+
+    def _own(self, position: int, rng: np.random.Generator) -> Seen:
+        """A picture of the project; each comes once an epoch, in an order of the epoch's own."""
+        epoch, place = divmod(position, len(self.order))
+        index = self.order[int(np.random.default_rng((self.config.seed, 4, epoch)).permutation(len(self.order))[place])]
+        view = int(rng.integers(self.config.views))
+        # Where features are kept the same changes must come again; elsewhere each picture is a new one.
+        chance = np.random.default_rng((self.config.seed, 5, index, view)) if self.config.keeps_features else rng
+        example = self.examples[index]
+        if self.config.augment:
+            example = augment(example, self.changes, chance, self.examples)
+        questions = self.questions(example, self.tokens[index], rng)
+        return index * self.config.views + view, example.open(), example.size, questions
+
+    def questions(self, example: Example, tokens: Sequence[str], rng: np.random.Generator) -> list[Question]:
+        """Up to `prompts` questions, by SHARES."""
+        shares = np.array([SHARES.get(token, _PLAIN) for token in tokens])
+        order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
+        asked = [tokens[i] for i in order[: self.config.prompts]]
+        found = teaching.questions(example, asked, labels=self.labels, rng=rng, order=self.config.order)
+        return found[: self.config.prompts]
+
+    def _replayed(self, position: int) -> Seen:
+        assert self.replay is not None
+        image, questions = self.replay(position, self.config.prompts)
+        return -1 - position % POOL, image, image.size, questions
+
+    def _ids(self, texts: Sequence[str], fill: int) -> Tensor:
+        """Texts → ids [n, longest], filled up on the right."""
+        rows = [self.files.tokenizer.backend.encode(text, add_special_tokens=False).ids for text in texts]
+        longest = max(map(len, rows), default=0)
+        return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=torch.long)

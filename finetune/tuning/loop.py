@@ -1,0 +1,268 @@
+"""The loop of a fine-tune run: steps, looks at held-out pictures, the best kept, and going on after a stop."""
+
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
+
+from finetune.datasets.example import Example
+from finetune.evaluation.corrections import Tally
+from finetune.precision import precision
+from finetune.tuning import run as runs
+from finetune.tuning.config import Method, TuneConfig
+from finetune.tuning.features import Features
+from finetune.tuning.judge import Judge, main_tasks
+from finetune.tuning.lessons import Lesson, Lessons
+from finetune.tuning.replay import Replay
+from finetune.tuning.trainer import Trainer
+from server.engine.engine import Engine
+
+CANDIDATE = ".candidate"
+_HELD_LESSONS = 8  # batches that the held-out loss is a mean of
+
+
+class TuneError(RuntimeError):
+    """A run that cannot begin or go on; the message says what to do. What was kept before stays good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run made. `folder`: the adapter's or checkpoint's, the best; `before` and `best`: the held-out metric of
+    the base and of that, None without held-out pictures; `stopped`: why it ended before its last step."""
+
+    folder: Path
+    steps: int
+    before: float | None
+    best: float | None
+    best_step: int
+    seconds: float
+    stopped: str = ""
+
+
+def tune(
+    config: TuneConfig, train: Sequence[Example], out: Path, *, held: Sequence[Example] = (),
+    labels: Sequence[str] = (), replay: Replay | None = None, workers: int = 1,
+    told: Callable[[dict[str, Any]], None] = lambda line: None, stop: Callable[[], bool] = lambda: False,
+) -> Outcome:  # fmt: skip
+    """Fine-tunes `config.base` on `train` into the folder `out`; called again after a stop, it goes on bit for bit.
+
+    `held`: pictures that are never taught, by which the best is chosen; `labels`: of the whole dataset. `told` hears
+    each line of the log; `stop`, once true, ends the run at the next step, to be gone on with. Raises TuneError, and
+    CheckpointError for a base that cannot be loaded.
+    """
+    try:
+        return _Run(config, train, out, held, labels, replay, told, stop).run(workers)
+    except OSError as error:
+        raise TuneError(
+            f"{error.filename or out}: {error.strerror or error}; once that is mended, the same command goes on"
+        ) from error
+
+
+class _Run:
+    def __init__(
+        self, config: TuneConfig, train: Sequence[Example], out: Path, held: Sequence[Example],
+        labels: Sequence[str], replay: Replay | None, told: Callable[[dict[str, Any]], None], stop: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.config, self.out, self.told, self.stop = config, out, told, stop
+        self.accelerator = Accelerator(mixed_precision=precision())
+        torch.manual_seed(config.seed + self.accelerator.process_index)
+        self.trainer = Trainer(config, self.accelerator)
+        files = self.trainer.base.files
+        try:
+            self.lessons = Lessons(files, train, labels, config, replay if config.replay else None)
+            tame = config.model_copy(update={"augment": 0.0, "replay": 0.0, "seed": 0})
+            self.held_lessons = Lessons(files, held, labels, tame) if held and config.metric == "loss" else None
+        except ValueError as error:
+            raise TuneError(str(error)) from error
+        self.judge = (
+            Judge(held, labels, main_tasks(held, config.tasks)) if held and config.metric == "corrections" else None
+        )
+        self.about = runs.described(config, self.trainer.base.sha256, train, held)
+        self.folder = out / ("adapter" if config.method is Method.LORA else "checkpoint")
+        self.begin, self.seconds = 0, 0.0
+        self.before: float | None = None
+        self.best: tuple[float, int] | None = None
+        self.poorer = 0  # looks since the best
+
+    def run(self, workers: int) -> Outcome:
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._take_up()
+        config, clock, stopped = self.config, time.monotonic(), ""
+        if self.begin == 0:
+            self._look(0, {})
+        seen: dict[str, list[float]] = defaultdict(list)
+        step = self.begin
+        try:
+            for lessons in self._batches(workers):
+                if self._agreed(self.stop()):
+                    stopped = "asked to"
+                    break
+                try:
+                    parts = self.trainer.step(lessons, step)
+                except FloatingPointError as error:
+                    raise TuneError(
+                        f"step {step + 1}: {error}; lower the rate ({config.rate:g}). The best so far, of step "
+                        f"{self.best[1] if self.best else 0}, is kept"
+                    ) from error
+                step += 1
+                for name, value in parts.items():
+                    seen[name].append(value)
+                looking = step % config.evaluate == 0 or step == config.steps
+                if step % 10 == 0 or looking:
+                    line = {name: sum(values) / len(values) for name, values in seen.items()}
+                    seen.clear()
+                    self.seconds += time.monotonic() - clock
+                    clock = time.monotonic()
+                    if looking:
+                        self._look(step, line)
+                        self._keep(step)
+                        clock = time.monotonic()
+                    else:
+                        self._log({"step": step, **line})
+                if looking and config.patience and self._agreed(self.poorer >= config.patience):
+                    stopped = f"no better for {self.poorer} looks"
+                    break
+        except TuneError as error:
+            self._told_in_file("failed", str(error))
+            raise
+        done = step >= config.steps or stopped.startswith("no better")
+        self._told_in_file("done" if done else "stopped", stopped)
+        if self.accelerator.is_main_process:
+            runs.draw_curves(self.out, config.metric)
+        score, at = self.best if self.best else (None, step)
+        return Outcome(self.folder, step, self.before, score, at, self.seconds, stopped)
+
+    def _batches(self, workers: int) -> Iterator[list[Lesson]]:
+        """The lessons of each step that is left, for this process."""
+        world, rank, parts = self.accelerator.num_processes, self.accelerator.process_index, self.config.accumulation
+        first, last = self.begin * parts, self.config.steps * parts
+        if first >= last:
+            return
+        loader = DataLoader(
+            self.lessons, batch_size=None, sampler=[number * world + rank for number in range(first, last)],
+            num_workers=workers, prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # the loader's own: it would take a number from what dropout goes on with
+        )  # fmt: skip
+        own: list[Lesson] = []
+        for lesson in loader:
+            own.append(lesson)
+            if len(own) == parts:
+                yield own
+                own = []
+
+    def _agreed(self, here: bool) -> bool:
+        """What the main process says, in all of them."""
+        if self.accelerator.num_processes == 1:
+            return here
+        said = [here]
+        broadcast_object_list(said)
+        return bool(said[0])
+
+    def _look(self, step: int, line: dict[str, float]) -> None:
+        """Measures the average of the weights on the held-out pictures, and keeps it if it is the best."""
+        if self.accelerator.is_main_process:
+            candidate = self.out / CANDIDATE
+            shutil.rmtree(candidate, ignore_errors=True)
+            candidate.mkdir()
+            self.trainer.learner.save(candidate, self.trainer.average)
+            score = self._score(candidate)
+            if step == 0:
+                self.before = score
+            if score is None or self.best is None or score < self.best[0]:
+                self.best, self.poorer = (score, step) if score is not None else None, 0
+                shutil.rmtree(self.folder, ignore_errors=True)
+                candidate.replace(self.folder)
+            else:
+                self.poorer += 1
+                shutil.rmtree(candidate)
+            self._log({"step": step, **line, **({} if score is None else {"held": score})})
+        self.accelerator.wait_for_everyone()
+
+    def _score(self, candidate: Path) -> float | None:
+        """The held-out metric, lower is better; None without held-out pictures."""
+        config = self.config
+        if self.judge is not None:
+            lora = config.method is Method.LORA
+            with Engine.load(config.base if lora else str(candidate), device=str(self.accelerator.device)) as engine:
+                name = engine.load_adapter("candidate", candidate).name if lora else None
+                return sum(self.judge.tallies(engine, name), Tally()).per_hundred
+        if self.held_lessons is None:
+            return None
+        trainer = self.trainer
+        trainer.model.eval()
+        kept, trainer.features = trainer.features, Features()  # views are numbered anew there
+        with torch.no_grad(), trainer.learner.holding(trainer.average):
+            losses = [trainer.losses(self.held_lessons[i])["total"].item() for i in range(_HELD_LESSONS)]
+        trainer.features = kept
+        trainer.learner.teach()
+        return sum(losses) / len(losses)
+
+    def _log(self, line: dict[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        told = {k: round(v, 5) if isinstance(v, float) and k != "rate" else v for k, v in line.items()}
+        told["seconds"] = round(self.seconds, 1)
+        with (self.out / "log.jsonl").open("a") as log:
+            log.write(json.dumps(told) + "\n")
+        self.told({**told, "steps": self.config.steps})
+
+    def _keep(self, step: int) -> None:
+        """The state, last: a kill before it is whole leaves the old one, and going on from that writes all anew."""
+        if self.accelerator.is_main_process:
+            partial = self.out / "state.partial"
+            held = {"before": self.before, "best": self.best, "poorer": self.poorer, "seconds": self.seconds}
+            torch.save({"step": step, "trainer": self.trainer.state(), **held}, partial)
+            partial.replace(self.out / "state.pt")
+            self._told_in_file("running", "")
+
+    def _take_up(self) -> None:
+        """Goes on where the folder's run stopped. Raises TuneError when it holds another run."""
+        path = self.out / "run.json"
+        if path.exists():
+            try:
+                before = json.loads(path.read_text())["run"]
+            except (ValueError, KeyError) as error:
+                raise TuneError(f"{path} is not what a run wrote ({error}); take another folder") from error
+            if changed := _changes(before, self.about):
+                raise TuneError(f"{self.out} holds another run; take another folder. Changed: {'; '.join(changed[:6])}")
+            if (self.out / "state.pt").exists():
+                saved = torch.load(self.out / "state.pt", map_location="cpu", weights_only=True)
+                self.trainer.restore(saved["trainer"])
+                self.begin, self.before, self.seconds = saved["step"], saved["before"], saved["seconds"]
+                self.best, self.poorer = saved["best"] and tuple(saved["best"]), saved["poorer"]
+        elif any(self.out.iterdir()):
+            raise TuneError(f"{self.out} holds other files; take an empty folder")
+        if self.begin == 0:
+            (self.out / "log.jsonl").unlink(missing_ok=True)
+        self._told_in_file("running", "")
+
+    def _told_in_file(self, state: str, reason: str) -> None:
+        if self.accelerator.is_main_process:
+            made = {
+                "run": self.about, "state": state, "reason": reason, "before": self.before,
+                "best": self.best and {"held": self.best[0], "step": self.best[1]},
+                "seconds": round(self.seconds, 1), "surroundings": runs.surroundings(),
+            }  # fmt: skip
+            partial = self.out / "run.partial"
+            partial.write_text(json.dumps(made, indent=2))
+            partial.replace(self.out / "run.json")
+
+
+def _changes(before: Any, now: Any, path: str = "") -> list[str]:
+    """Where two descriptions differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted(before.keys() | now.keys())
+            for line in _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{path} was {before!r}, now {now!r}"]

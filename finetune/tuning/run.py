@@ -1,0 +1,81 @@
+"""What a run leaves to read: `run.json`, all that is needed to repeat it; `log.jsonl`; `curves.png`; TensorBoard's."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune.datasets.example import Example
+from finetune.tuning.config import TuneConfig
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """The hash of names, sizes and labels: another for any change that a run would notice."""
+    digest = hashlib.sha256()
+    for example in examples:
+        notes = [note.model_dump(exclude={"score"}) for note in example.annotations]
+        asked = [(q.task.token, q.text, q.region, [a.model_dump() for a in q.answer]) for q in example.questions]
+        digest.update(json.dumps([example.name, example.size, notes, asked], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def described(config: TuneConfig, base: str, train: Sequence[Example], held: Sequence[Example]) -> dict[str, Any]:
+    """What makes a run what it is; where two of these are equal, so are the runs, on one kind of machine."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "base_sha256": base,
+        "train": {"pictures": len(train), "sha256": fingerprint(train)},
+        "held": {"pictures": len(held), "sha256": fingerprint(held)},
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """The machine and the packages, told in `run.json` but no part of what a run is."""
+    return {
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def read_log(out: Path) -> list[dict[str, Any]]:
+    """The log's lines, each step once: a run that went on wrote some anew."""
+    path = out / "log.jsonl"
+    lines: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if line.endswith("}"):  # a kill may cut the last one short
+            read = json.loads(line)
+            lines = {step: kept for step, kept in lines.items() if step < read["step"]} | {read["step"]: read}
+    return list(lines.values())
+
+
+def draw_curves(out: Path, metric: str) -> None:
+    """`curves.png`: the parts of the loss, and the held-out metric, over steps."""
+    from matplotlib.figure import Figure
+
+    lines = read_log(out)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for part in ("text", "location", "kind", "anchor"):
+        points = [(line["step"], line[part]) for line in lines if part in line]
+        if points:
+            left.plot(*zip(*points, strict=True), label=part)
+    left.set(xlabel="step", title="loss on the pictures taught")
+    left.legend()
+    points = [(line["step"], line["held"]) for line in lines if "held" in line]
+    if points:
+        right.plot(*zip(*points, strict=True), marker="o")
+        best = min(points, key=lambda point: point[1])
+        right.annotate(f"{best[1]:.3g}", best, textcoords="offset points", xytext=(4, 6))
+    held = "corrections per 100 labels" if metric == "corrections" else "loss"
+    right.set(xlabel="step", title=f"{held}, held-out pictures", ylim=(0, None))
+    figure.savefig(out / "curves.png", dpi=110)

@@ -1,0 +1,135 @@
+"""One model that learns: the loss of a lesson, an update, and the running average of what was learned."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from finetune import forward
+from finetune.losses import LossConfig, answer_loss
+from finetune.tuning import base as bases
+from finetune.tuning.config import Anchor, TuneConfig
+from finetune.tuning.features import Features
+from finetune.tuning.learning import Learner
+from finetune.tuning.lessons import Lesson
+
+
+class Trainer:
+    """One model that learns: its losses, its optimizer and the running average of what it learned (EMA)."""
+
+    def __init__(self, config: TuneConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.base = bases.load(config, accelerator.device)
+        self.learner = Learner(self.base, config)
+        self.model = self.base.model
+        self.optimizer = torch.optim.AdamW(self.learner.groups(), lr=config.rate, betas=(0.9, 0.98), fused=True)
+        self.average = {n: p.detach().clone() for n, p in self.learner.learned.items()}
+        self.features = Features()
+        self.loss = LossConfig(config.sigma, config.smoothing, config.gamma)
+
+    def step(self, lessons: Sequence[Lesson], number: int) -> dict[str, float]:
+        """One update by the mean of the lessons' gradients; returns the parts of the loss.
+
+        Raises FloatingPointError, with the weights as they were, when the loss or its gradient is not finite.
+        """
+        parameters = list(self.learner.learned.values())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate_at(number) * group["scale"]
+        self.optimizer.zero_grad(set_to_none=True)
+        parts: dict[str, float] = defaultdict(float)
+        for lesson in lessons:
+            with self.accelerator.autocast():
+                losses = self.losses(lesson)
+            if not losses["total"].isfinite():
+                raise FloatingPointError(f"the loss is {losses['total'].item()}")
+            if losses["total"].requires_grad:
+                self.accelerator.backward(losses["total"] / len(lessons))
+            for name, value in losses.items():
+                parts[name] += value.item() / len(lessons)
+        self._share(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        if not norm.isfinite():
+            raise FloatingPointError(f"the gradient is {norm.item()}")
+        self.optimizer.step()
+        self._follow(number)
+        return {**parts, "rate": self.config.rate_at(number)}
+
+    def _share(self, parameters: Sequence[nn.Parameter]) -> None:
+        """The mean of all processes' gradients."""
+        if self.accelerator.num_processes > 1:
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.copy_(self.accelerator.reduce(parameter.grad, "mean"))
+
+    @torch.no_grad()
+    def _follow(self, number: int) -> None:
+        """The average follows young weights closely and old ones slowly."""
+        weight = 1 - min(self.config.ema, (1 + number) / (10 + number))
+        for name, parameter in self.learner.learned.items():
+            self.average[name].lerp_(parameter, weight)
+
+    def losses(self, lesson: Lesson) -> dict[str, Tensor]:
+        """The parts of the loss on one lesson, and their weighted sum as `total`."""
+        config, device = self.config, self.accelerator.device
+        if not len(lesson.owner):  # nothing to be asked about these pictures
+            return {"total": torch.zeros((), device=device)}
+        owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
+        before = self._before(lesson) if config.anchor is Anchor.KL else None
+        image = self._image(lesson)
+        encoded, mask = forward.encode(self.model, image, owner, prompts)
+        states, taught, answers = forward.decode(self.model, encoded, mask, labels)
+        logits = self.model.lm_head(states)
+        answer = answer_loss(logits, taught, answers, self.base.first_location, config=self.loss)
+        total = config.text * answer.text + config.location * answer.location + answer.kind
+        parts = {"text": answer.text, "location": answer.location, "kind": answer.kind}
+        if config.anchor is Anchor.L2SP:
+            parts["anchor"] = self.learner.distance()
+        elif before is not None:
+            now = logits[lesson.replayed.to(device)[answers]].float().log_softmax(-1)
+            parts["anchor"] = (before.exp() * (before - now)).sum() / max(1, len(now))
+        total = total + config.strength * parts.get("anchor", torch.zeros((), device=device))
+        return {"total": total, **parts}
+
+    def _image(self, lesson: Lesson) -> Tensor:
+        """The pictures' image tokens [b, tokens, d], kept where nothing of the vision learns."""
+        if not self.config.keeps_features:
+            return self._look(lesson.pixels)
+        views = lesson.views.tolist()
+        places = self.features.missing(views)
+        with torch.no_grad():
+            computed = self._look(lesson.pixels[places]) if places else None
+        return self.features.join(views, places, computed)
+
+    def _look(self, pixels: Tensor) -> Tensor:
+        made = self.base.files.preprocessing.normalise(list(pixels.numpy()), self.accelerator.device)
+        return self.model.model.get_image_features(made).pooler_output
+
+    @torch.no_grad()
+    def _before(self, lesson: Lesson) -> Tensor:
+        """What the base says of the tokens of replayed answers: log probabilities [n, V]. KL(base ‖ model), in nats a
+        token, is the anchor."""
+        device = self.accelerator.device
+        with self.learner.off():  # before the graph is built: it changes weights in place
+            image = self._look(lesson.pixels)
+            encoded, mask = forward.encode(self.model, image, lesson.owner.to(device), lesson.prompts.to(device))
+            states, _, answers = forward.decode(self.model, encoded, mask, lesson.labels.to(device))
+            return self.model.lm_head(states[lesson.replayed.to(device)[answers]]).float().log_softmax(-1)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a stopped run needs to go on."""
+        learned = {n: p.detach() for n, p in self.learner.learned.items()}
+        return {
+            "learned": learned, "average": self.average, "optimizer": self.optimizer.state_dict(),
+            "chance": torch.get_rng_state(),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.learner.put(state["learned"])
+        self.average = {n: v.to(self.accelerator.device) for n, v in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["chance"].cpu())

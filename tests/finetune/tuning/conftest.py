@@ -1,0 +1,40 @@
+"""A tiny base and a few pictures to tune it on."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils import logging
+
+from finetune.datasets.example import Example, Labels
+from finetune.datasets.scenes.draw import draw
+from prompts.annotations import Box
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "server" / "engine"))
+from tiny import save, tiny_model
+
+logging.disable_progress_bar()
+os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of random weights, 64 pixels a side."""
+    torch.set_num_threads(1)
+    return str(save(tmp_path_factory.mktemp("base"), tiny_model()))
+
+
+def example(seed: int) -> Example:
+    """A drawn scene with boxes."""
+    scene = draw(seed, objects=(1, 2), words=(0, 0))
+    boxes = tuple(Box(label=thing.category, box=thing.box) for thing in scene.objects)
+    whole = frozenset({Labels.OBJECTS})
+    return Example(f"{seed}.png", "drawn", scene.width, scene.height, boxes, lambda: scene.image, whole)
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[Example]:
+    """Six pictures."""
+    return [example(seed) for seed in range(6)]

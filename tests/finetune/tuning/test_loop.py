@@ -1,0 +1,194 @@
+"""A run from its first step to its last: stopped and gone on with, refused, ended early, and what it leaves."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune.datasets.example import Example
+from finetune.tuning import loop
+from finetune.tuning.config import TuneConfig
+from finetune.tuning.loop import Outcome, TuneError, tune
+from finetune.tuning.trainer import Trainer
+
+LABELS = ("cat", "dog", "tree")
+
+
+def settings(base: str, **given: Any) -> TuneConfig:
+    small = {"steps": 6, "pictures": 2, "prompts": 2, "replay": 0.0, "rank": 4, "alpha": 8, "evaluate": 2}
+    return TuneConfig(base=base, **{**small, "metric": "loss", "lora_dropout": 0.1, **given})
+
+
+def run(config: TuneConfig, examples: list[Example], out: Path, **given: Any) -> Outcome:
+    return tune(config, examples[:4], out, held=examples[4:], labels=LABELS, workers=0, **given)
+
+
+def same(one: Path, two: Path) -> bool:
+    states = [torch.load(out / "state.pt", weights_only=True)["trainer"] for out in (one, two)]
+    weights = [load_file(out / "adapter" / "adapter_model.safetensors") for out in (one, two)]
+    return (
+        all(torch.equal(v, states[1]["average"][k]) for k, v in states[0]["average"].items())
+        and all(torch.equal(v, states[1]["learned"][k]) for k, v in states[0]["learned"].items())
+        and all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base: str, examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(settings(base), examples, out)
+    return out
+
+
+def _child(config: TuneConfig, examples: list[Example], out: Path) -> None:
+    torch.set_num_threads(1)
+    run(config, examples, out)
+
+
+def test_after_kill_9_it_goes_on_bit_for_bit(
+    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    for _ in range(2):
+        child = multiprocessing.get_context("fork").Process(target=_child, args=(settings(base), examples, out))
+        child.start()
+        lines = len((out / "log.jsonl").read_text().splitlines()) if (out / "log.jsonl").exists() else 0
+        while child.is_alive() and not (
+            (out / "log.jsonl").exists() and len((out / "log.jsonl").read_text().splitlines()) > lines + 1
+        ):
+            time.sleep(0.01)
+        if child.pid and child.is_alive():
+            os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    outcome = run(settings(base), examples, out)
+    assert outcome.steps == 6
+    assert same(undisturbed, out)
+    read = [[(line["step"], line.get("held")) for line in loop.runs.read_log(o)] for o in (undisturbed, out)]
+    assert read[0] == read[1]
+
+
+def test_asked_to_stop_it_goes_on_later(base: str, examples: list[Example], undisturbed: Path, tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    first = run(settings(base), examples, tmp_path, told=heard.append, stop=lambda: len(heard) > 1)
+    assert (first.stopped, first.steps) == ("asked to", 2)
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "stopped"
+    run(settings(base), examples, tmp_path)
+    assert same(undisturbed, tmp_path)
+
+
+def test_what_it_leaves(undisturbed: Path, examples: list[Example]) -> None:
+    made = json.loads((undisturbed / "run.json").read_text())
+    assert made["state"] == "done"
+    assert made["run"]["train"]["pictures"] == 4
+    assert made["run"]["config"]["steps"] == 6
+    assert {"torch", "peft"} <= set(made["surroundings"]["packages"])
+    lines = loop.runs.read_log(undisturbed)
+    assert [line["step"] for line in lines] == [0, 2, 4, 6]
+    best = min(lines, key=lambda line: line["held"])
+    assert made["best"] == {"held": pytest.approx(best["held"], abs=1e-5), "step": best["step"]}
+    assert (undisturbed / "curves.png").stat().st_size > 5000
+    assert not (undisturbed / loop.CANDIDATE).exists()
+
+
+def test_it_learns(base: str, examples: list[Example], tmp_path: Path) -> None:
+    config = settings(base, steps=40, rate=0.01, evaluate=20, augment=0.0, lora_dropout=0.0, ema=0.8, tasks=("<OD>",))
+    outcome = tune(config, examples[:2], tmp_path, held=examples[:2], labels=LABELS, workers=0)
+    assert outcome.before is not None
+    assert outcome.best is not None
+    assert outcome.best < 0.8 * outcome.before
+
+
+def test_a_finished_run_is_not_run_again(base: str, examples: list[Example], undisturbed: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    again = run(settings(base), examples, undisturbed, told=heard.append)
+    assert (again.steps, heard) == (6, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c, e: (c.model_copy(update={"rate": 0.5}), e), "config.rate was 0.001, now 0.5"),
+        (lambda c, e: (c, [e[1], e[0], *e[2:]]), "train.sha256"),
+    ],
+)
+def test_another_run_in_the_folder_is_refused(
+    base: str, examples: list[Example], undisturbed: Path, change: Callable[..., Any], said: str
+) -> None:
+    config, others = change(settings(base), examples)
+    before = (undisturbed / "run.json").read_text()
+    with pytest.raises(TuneError, match="holds another run") as caught:
+        run(config, others, undisturbed)
+    assert said in str(caught.value)
+    assert (undisturbed / "run.json").read_text() == before
+
+
+def test_a_folder_of_other_things_is_refused(base: str, examples: list[Example], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(TuneError, match="holds other files"):
+        run(settings(base), examples, tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good(
+    base: str, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def poisoned(self: Trainer, lessons: Any, number: int) -> dict[str, float]:
+        if number == 3:
+            with torch.no_grad():
+                next(iter(self.learner.learned.values())).fill_(float("nan"))
+        return step(self, lessons, number)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(TuneError, match=r"step 4: the loss is nan; lower the rate .* is kept"):
+        run(settings(base), examples, tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "failed"
+    assert all(v.isfinite().all() for v in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values())
+    monkeypatch.undo()
+    assert run(settings(base), examples, tmp_path).steps == 6  # once that is mended
+
+
+def test_a_full_disk_loses_nothing(
+    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = torch.save, 0
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(28, "No space left on device")
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TuneError, match="No space left on device; once that is mended, the same command goes on"):
+        run(settings(base), examples, tmp_path)
+    monkeypatch.undo()
+    run(settings(base), examples, tmp_path)
+    assert same(undisturbed, tmp_path)
+
+
+def test_it_ends_early_when_it_gets_no_better(base: str, examples: list[Example], tmp_path: Path) -> None:
+    outcome = run(settings(base, steps=40, rate=1e-30, patience=2), examples, tmp_path)
+    assert outcome.stopped == "no better for 2 looks"
+    assert (outcome.best_step, outcome.steps) == (0, 4)  # such a rate makes nothing better
+
+
+def test_labels_that_teach_nothing(base: str, examples: list[Example], tmp_path: Path) -> None:
+    with pytest.raises(TuneError, match="the labels teach none of <OCR>"):
+        run(settings(base, tasks=("<OCR>",)), examples, tmp_path)
+
+
+def test_corrections_are_counted_by_the_engine(base: str, examples: list[Example], tmp_path: Path) -> None:
+    outcome = run(settings(base, metric="corrections", steps=2), examples, tmp_path)
+    assert outcome.before is not None
+    assert outcome.before > 0

@@ -1,0 +1,81 @@
+"""One update: what the loss is made of, and what keeping features and anchors change."""
+
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from finetune.datasets.example import Example
+from finetune.tuning import replay
+from finetune.tuning.config import Anchor, Method, TuneConfig
+from finetune.tuning.lessons import Lesson, Lessons
+from finetune.tuning.trainer import Trainer
+
+LABELS = ("cat", "dog", "tree")
+
+
+def start(base: str, examples: list[Example], **given: Any) -> tuple[Trainer, Lessons]:
+    config = TuneConfig(**{"base": base, "pictures": 2, "prompts": 2, "replay": 0.5, "rank": 4, "alpha": 8, **given})
+    trainer = Trainer(config, Accelerator())
+    return trainer, Lessons(trainer.base.files, examples, LABELS, config, replay.scenes)
+
+
+def with_replay(lessons: Lessons) -> Lesson:
+    return next(lesson for i in range(20) if (lesson := lessons[i]).replayed.any() and not lesson.replayed.all())
+
+
+def test_kept_features_change_nothing(base: str, examples: list[Example]) -> None:
+    trainer, lessons = start(base, examples, frozen_stages=4)
+    lesson = lessons[0]
+    with torch.no_grad():
+        first, again = trainer.losses(lesson), trainer.losses(lesson)
+        assert trainer.features.missing(lesson.views.tolist()) == []
+        trainer.features.most = trainer.features.bytes = 0
+        trainer.features._kept.clear()
+        anew = trainer.losses(lesson)
+    assert first == again == anew
+    assert trainer.features.missing(lesson.views.tolist()) == list(range(2))  # no room: computed each time
+
+
+def test_accumulated_lessons_weigh_alike(base: str, examples: list[Example]) -> None:
+    trainer, lessons = start(base, examples, ema=0.0)
+    parts = [{k: v.item() for k, v in trainer.losses(lessons[i]).items()} for i in range(2)]
+    both = trainer.step([lessons[0], lessons[1]], 0)
+    for name in ("text", "location", "total"):
+        assert both[name] == pytest.approx((parts[0][name] + parts[1][name]) / 2, rel=1e-4)
+    # Without an average the newest weights are what is kept.
+    assert all(torch.equal(trainer.average[n], p) for n, p in trainer.learner.learned.items())
+
+
+@pytest.mark.parametrize("method", [Method.LORA, Method.FULL])
+def test_the_kl_anchor_is_nothing_at_first_and_grows(base: str, examples: list[Example], method: Method) -> None:
+    trainer, lessons = start(base, examples, anchor=Anchor.KL, strength=1.0, method=method, rate=0.01, steps=4)
+    lesson = with_replay(lessons)
+    first = trainer.losses(lesson)["anchor"].item()
+    assert first == pytest.approx(0, abs=1e-5)
+    for step in range(3):
+        trainer.step([lesson], step)
+    after = trainer.losses(lesson)
+    assert after["anchor"].item() > 10 * abs(first) + 1e-4
+    plain = after["text"] + 0.7 * after["location"] + after["kind"]
+    assert after["total"].item() == pytest.approx(plain.item() + after["anchor"].item(), rel=1e-4)
+
+
+def test_the_anchors_hold(base: str, examples: list[Example]) -> None:
+    ends = []
+    for strength in (0.0, 30.0):
+        trainer, lessons = start(
+            base, examples, anchor=Anchor.L2SP, strength=strength, method=Method.FULL, rate=0.003, steps=6, clip=1e9
+        )
+        for step in range(6):
+            trainer.step([lessons[step]], step)
+        ends.append(trainer.learner.distance().item())
+    assert ends[1] < 0.8 * ends[0]
+
+
+def test_a_lesson_without_questions_is_no_fault(base: str, examples: list[Example]) -> None:
+    trainer, lessons = start(base, examples)
+    empty = Lesson(lessons[0].pixels, lessons[0].views, *[torch.zeros(0, dtype=torch.long)] * 4)
+    parts = trainer.step([empty], 0)
+    assert parts["total"] == 0
