@@ -45,6 +45,7 @@ PLAN = {
     "cascade": "cascade",
     "job-memory": "jobmemory",
     "beside-a-job": "beside",
+    "cluster": "cluster",
 }
 
 

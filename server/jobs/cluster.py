@@ -38,9 +38,9 @@ from server.jobs.store import Job, JobState, Progress, Store, StoreAway, StoreEr
 
 _TURNS = 4  # for each actor there may be: Ray Data makes the pool larger while turns wait
 _DEATHS = 10  # of actors while they begin, one after another, before Ray gives up: nodes come and go
-_LOOK = 0.5  # seconds between two looks at the store
+_LOOK = 1.0  # seconds between two looks at the store
 _PATIENCE = 60.0  # seconds that an actor tries to reach the database when it begins
-_LAST = 20.0  # seconds in which the actors notice that the job has ended
+_LAST = 10.0  # seconds in which the actors notice that the job has ended
 _OPEN = JobState.QUEUED, JobState.RUNNING
 _ELSEWHERE = Fault.MISSING, Fault.DENIED  # what may be this node's fault alone
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Work:
 
 def run(store: Store, job: Job, work: Work, pool: Pool, told: Callable[[Progress, int], None]) -> Job:
     """Works on the job with the cluster's actors until no picture is open, or somebody pauses or cancels it: the job as
-    it then stands. `told` hears twice a second how far it is, and how many actors have pictures in hand.
+    it then stands. `told` hears every second how far it is, and how many actors have pictures in hand.
 
     The cluster is the one that RAY_ADDRESS names or that runs on this machine; without any, this machine is one. Raises
     ClusterError, and StoreError.
@@ -137,6 +137,8 @@ def run(store: Store, job: Job, work: Work, pool: Pool, told: Callable[[Progress
 
 
 def _connected() -> Any:
+    # What Ray Data still does as the connection ends would else begin another.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
     except ImportError as error:
