@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.engine import calibration as calibrations
+from server.engine.calibration import Calibration, CalibrationError
 from server.engine.linear import Linear, LowRank
 from server.engine.lora import AdapterError, Pair, read
 from server.engine.model import Florence2
@@ -27,7 +29,8 @@ class NoRoom(AdapterError):  # noqa: N818
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """One that is in the layers. `key`: its name there, which no other load ever has; `sha256`: of the weights' file;
-    `modules`: how many it adapts; `rank`: the largest; `vision`: whether it changes what the model sees."""
+    `modules`: how many it adapts; `rank`: the largest; `vision`: whether it changes what the model sees;
+    `calibration`: of its scores, where it has one."""
 
     name: str
     key: str
@@ -36,6 +39,7 @@ class Adapter:
     modules: int
     rank: int
     vision: bool
+    calibration: Calibration | None = None
 
     @property
     def tower(self) -> str | None:
@@ -70,6 +74,10 @@ class Adapters:
             pairs, found = read(folder, self._places[0], self.base, self.capacity)
             if sha256 is not None and sha256.lower() != found:
                 raise AdapterError(f"its weights have the SHA-256 {found}, not {sha256}; copy the folder again")
+            try:
+                calibration = calibrations.read(folder, found)
+            except CalibrationError as error:
+                raise AdapterError(str(error)) from error
             size = sum(pair.a.numel() + pair.b.numel() for pair in pairs.values()) * self._dtype.itemsize
             self._check_room(name, size)
             layers = self._layers(pairs)  # on every device, before any of them has it
@@ -81,6 +89,7 @@ class Adapters:
                 modules=len(pairs),
                 rank=max(len(pair.a) for pair in pairs.values()),
                 vision=any(path.startswith(_TOWER) for path in pairs),
+                calibration=calibration,
             )
             for linear, own in layers.items():
                 linear.adapters[adapter.key] = own

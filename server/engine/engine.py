@@ -223,6 +223,7 @@ class Engine:
             sequence = Sequence(
                 planned, self.checkpoint, handle, adapter=adapter.key if adapter else None,
                 tower=adapter.tower if adapter else None, automaton=guide, drafts=self.drafts, on_end=self._ended,
+                scale=adapter.calibration.scale(planned.request.task) if adapter and adapter.calibration else None,
             )  # fmt: skip
             handle._work = sequence
             self._scheduler.add(sequence)

@@ -52,7 +52,8 @@ class Timing:
 class Result:
     """The finished answer. `tokens` are the generated ids after the decoder's start token, end token included;
     `logprobs` are the model's own log probabilities of them, before any ban or forcing. The scores of the annotations
-    come from the same pass (`decoder.certainties`, `prompts.grammar`)."""
+    come from the same pass (`decoder.certainties`, `prompts.grammar`), on the scale of the adapter's calibration where
+    it has one for the task."""
 
     annotations: list[Annotation]
     text: str

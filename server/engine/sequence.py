@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from prompts.annotations import Annotation
 from prompts.grammar import AnswerParser
 from server.engine.beams import search
+from server.engine.calibration import Isotonic, Temperature, scaled
 from server.engine.checkpoint import Checkpoint
 from server.engine.constraint import Automaton
 from server.engine.decoder import Member
@@ -57,17 +58,19 @@ def plan(request: Request, checkpoint: Checkpoint) -> Plan:
 class Sequence:
     """A planned request on its way through the engine: what the loop calls work.
 
-    `adapter`: the key of its weights in the layers; `tower`: the same where they change the vision tower. `on_end` is
-    called with how it ended (finished, failed, cancelled), once.
+    `adapter`: the key of its weights in the layers; `tower`: the same where they change the vision tower; `scale`: what
+    its scores are put on. `on_end` is called with how it ended (finished, failed, cancelled), once.
     """
 
     def __init__(
         self, plan: Plan, checkpoint: Checkpoint, handle: Handle, *, adapter: str | None = None,
         tower: str | None = None, automaton: Automaton | None = None, drafts: int = 0,
+        scale: Temperature | Isotonic | None = None,
         on_end: Callable[["Sequence", str], None] = lambda sequence, how: None,
     ) -> None:  # fmt: skip
         self.plan, self.checkpoint, self.handle = plan, checkpoint, handle
         self.adapter, self.tower, self._automaton, self._on_end = adapter, tower, automaton, on_end
+        self._scale = scale
         self._drafts = drafts if plan.num_beams == 1 and plan.request.task.token == DRAFTED else 0
         self.client, self.interactive = plan.request.client, plan.request.interactive
         self.cost = checkpoint.image_tokens + len(plan.prompt)
@@ -94,10 +97,11 @@ class Sequence:
         if self._read == len(self.search.settled) and not self.search.done:
             return False
         for said in self.search.settled[self._read :]:
-            self.annotations += self.parser.feed(self.checkpoint.vocabulary[said.token], said.certainty)
+            closed = self.parser.feed(self.checkpoint.vocabulary[said.token], said.certainty)
+            self.annotations += scaled(closed, self._scale)
             self._read += 1
         if self.search.done:
-            self.annotations += self.parser.finish()
+            self.annotations += scaled(self.parser.finish(), self._scale)
         self.handle._stream(self.annotations, self.search.settled)
         return self.search.done
 

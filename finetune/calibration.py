@@ -1,0 +1,114 @@
+"""An adapter's scores, made to be as high as its answers are often right.
+
+On held-out labels, whose answers a person has judged: a score then says how likely nobody needs to touch the label,
+which is what `review_below` wants to know. What is fitted is kept beside the adapter's weights, and the server applies
+it (`server.engine.calibration`); the base's own scores stay as they are.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+from finetune.datasets.example import Example
+from finetune.datasets.question import Question
+from finetune.evaluation.reliability import Scores, ece
+from finetune.evaluation.report import examine
+from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, write
+from server.engine.engine import Engine
+
+ENOUGH = 20  # answers; fewer say nothing
+MANY = 1000  # answers from which isotonic regression does not overfit (Niculescu-Mizil and Caruana 2005, section 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A task's scale, and its scores before and after: the expected calibration error is of the labels it was fitted
+    on, so that after is what to hope for, not a test."""
+
+    scale: Temperature | Isotonic
+    before: Scores
+    after: Scores
+
+    @property
+    def ece(self) -> tuple[float, float]:
+        """Before, after."""
+        return ece(self.before), ece(self.after)
+
+
+def calibrate(
+    engine: Engine, name: str, folder: Path, questions: Sequence[tuple[Example, Sequence[Question]]]
+) -> dict[str, Calibrated]:
+    """Asks the adapter of `folder` questions whose answers it has not been taught, keeps the scales beside its weights,
+    and leaves it loaded under `name` with them. By task token; without those whose answers are too few or all alike.
+
+    Raises AdapterError where the adapter cannot be used, and OSError where nothing can be written.
+    """
+    (folder / FILE).unlink(missing_ok=True)  # or the old one would be fitted on top of
+    loaded = engine.load_adapter(name, folder)
+    report = examine(engine, questions, adapter=name)
+    found = {}
+    for token, marks in report.tasks.items():
+        if (scale := fit(marks.scores)) is not None:
+            found[token] = Calibrated(scale, marks.scores, apply(scale, marks.scores))
+    if found:
+        scales = {token: one.scale for token, one in found.items()}
+        write(folder, Calibration(adapter_sha256=loaded.sha256, tasks=scales))
+        engine.load_adapter(name, folder)
+    return found
+
+
+def apply(scale: Temperature | Isotonic, scores: Scores) -> list[tuple[float, bool]]:
+    """The scores on a scale."""
+    return [(scale(score), right) for score, right in scores]
+
+
+def fit(scores: Scores) -> Temperature | Isotonic | None:
+    """The scale that suits these answers: a temperature with a shift, of many answers any rising curve. None of fewer
+    than 20, and where all are right or all wrong."""
+    right = sum(ok for _, ok in scores)
+    if len(scores) < ENOUGH or right in (0, len(scores)):
+        return None
+    return temperature(scores) if len(scores) < MANY else isotonic(scores)
+
+
+def temperature(scores: Scores) -> Temperature:
+    """The temperature and shift of the least log loss, against targets a little short of 0 and 1, so that answers that
+    a score tells apart without a fault make no step of it (Platt 1999, section 2.2). Raises ValueError of no scores."""
+    if not scores:
+        raise ValueError("nothing can be fitted to no scores")
+    values = np.array([score for score, _ in scores])
+    right = np.array([ok for _, ok in scores])
+    logits = np.log(values) - np.log1p(-values)
+    targets = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+
+    def loss(unknown: np.ndarray) -> float:
+        said = np.exp(unknown[0]) * logits + unknown[1]
+        return float((np.logaddexp(0, said) - targets * said).mean())
+
+    # A slope of e^±4 is a score that says nothing, or everything: further is only a number that runs away.
+    slope, shift = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-4, 4), (-20, 20)]).x
+    return Temperature(temperature=math.exp(-slope), shift=float(shift))
+
+
+def isotonic(scores: Scores) -> Isotonic:
+    """The rising curve of the least squared error, by pooling adjacent violators (Ayer et al. 1955); each pool at the
+    mean of its scores, with straight lines between, so that the order stays whole (Oron and Flournoy 2017). A pool that
+    is all right or all wrong is as sure as one answer more of the other kind allows. Raises ValueError of no scores."""
+    if not scores:
+        raise ValueError("nothing can be fitted to no scores")
+    pools: list[tuple[float, float, int]] = []  # sums of the scores and of the right ones, and how many
+    for score, ok in sorted(scores, key=lambda pair: (pair[0], not pair[1])):  # so that equal scores are pooled
+        pool = (score, float(ok), 1)
+        while pools and pools[-1][1] * pool[2] >= pool[1] * pools[-1][2]:
+            last = pools.pop()
+            pool = (last[0] + pool[0], last[1] + pool[1], last[2] + pool[2])
+        pools.append(pool)
+    least = 1 / (len(scores) + 2)
+    xs = [total / count for total, _, count in pools]
+    ys = [min(max(right / count, least), 1 - least) for _, right, count in pools]
+    kept = [i for i in range(len(xs)) if i == 0 or (xs[i] > xs[i - 1] and ys[i] > ys[i - 1])]
+    return Isotonic(scores=tuple(xs[i] for i in kept), shares=tuple(ys[i] for i in kept))

@@ -1,0 +1,117 @@
+"""Scores made to be as high as the answers are often right, as `finetune.calibration` found out on held-out labels.
+
+A scale maps a score to another, rising and within 0 to 1, so that the order of a task's answers stays. It lies beside
+an adapter's weights, one for each task, and is for those weights alone.
+"""
+
+import bisect
+import json
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prompts.annotations import Annotation
+from prompts.tasks import Task
+
+FILE = "calibration.json"
+_LOWEST = 1e-6  # as the grammar's scores have it
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class CalibrationError(ValueError):
+    """A calibration that cannot be used; the message says what to do."""
+
+
+class _Scale(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Temperature(_Scale):
+    """σ(logit(score) / `temperature` + `shift`): temperature scaling (Guo et al. 2017), with Platt's shift (1999)."""
+
+    kind: Literal["temperature"] = "temperature"
+    temperature: float = Field(gt=0)
+    shift: float = 0.0
+
+    def __call__(self, score: float) -> float:
+        logit = math.log(score) - math.log1p(-score)
+        return _within(1 / (1 + math.exp(-max(-40.0, min(logit / self.temperature + self.shift, 40.0)))))
+
+
+class Isotonic(_Scale):
+    """Straight lines between `scores` and what they become, `shares`, and from there to the corners 0 and 1."""
+
+    kind: Literal["isotonic"] = "isotonic"
+    scores: tuple[Share, ...] = Field(min_length=1)
+    shares: tuple[Share, ...]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        rise = all(a < b for values in (self.scores, self.shares) for a, b in pairwise(values))
+        if len(self.scores) != len(self.shares) or not rise:
+            raise ValueError("scores and shares must be as many, and rise")
+        return self
+
+    def __call__(self, score: float) -> float:
+        xs, ys = (0.0, *self.scores, 1.0), (0.0, *self.shares, 1.0)
+        i = bisect.bisect_right(xs, score, 1, len(xs) - 1)
+        along = (score - xs[i - 1]) / (xs[i] - xs[i - 1])
+        return _within(ys[i - 1] + along * (ys[i] - ys[i - 1]))
+
+
+Scale = Annotated[Temperature | Isotonic, Field(discriminator="kind")]
+
+
+class Calibration(_Scale):
+    """The scales of an adapter by task token, and `adapter_sha256`, the hash of the weights' file they are for."""
+
+    adapter_sha256: str
+    tasks: dict[str, Scale]
+
+    def scale(self, task: Task) -> "Temperature | Isotonic | None":
+        """That of a task, None where its scores stay as they are."""
+        return self.tasks.get(task.token)
+
+
+def read(folder: Path, sha256: str) -> Calibration | None:
+    """The calibration in an adapter's folder, None where there is none. `sha256`: of the weights. Raises
+    CalibrationError for one that is broken or of other weights."""
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8")
+        found = Calibration.model_validate_json(text)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise CalibrationError(f"its {FILE} cannot be used: {what}; calibrate it again, or remove the file") from error
+    if found.adapter_sha256 != sha256:
+        raise CalibrationError(
+            f"its {FILE} is of the weights {found.adapter_sha256}, and these are {sha256}; calibrate it again, or "
+            "remove the file"
+        )
+    return found
+
+
+def write(folder: Path, calibration: Calibration) -> None:
+    """Beside the adapter's weights. Raises OSError."""
+    text = json.dumps(calibration.model_dump(), indent=2)
+    part = folder / f".{FILE}"
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(folder / FILE)
+
+
+def scaled(annotations: Iterable[Annotation], scale: Temperature | Isotonic | None) -> list[Annotation]:
+    """The annotations with their scores on a scale."""
+    if scale is None:
+        return list(annotations)
+    return [
+        note if note.score is None else note.model_copy(update={"score": scale(note.score)}) for note in annotations
+    ]
+
+
+def _within(score: float) -> float:
+    return min(max(score, _LOWEST), 1 - _LOWEST)
