@@ -4,11 +4,14 @@
 described. The script reads the same files, asks the same questions in the same order and reads the answers alike; its
 labels are compared with the job's, all but their scores, which a script does not compute. Its time is a sum over
 pictures, so it is measured on the first of them. What the job takes beside the model is its time less that of an
-engine that is given the same prompts all at once, on pictures that are read and resized already. Rounds on new
-pictures, all sides in each, and the best of each counts, so that what else the machine does is in none.
+engine that is given the same prompts all at once, on pictures that are read and resized already.
+
+Every side has one core and one thread, so that all that a job does beside the model counts. Rounds on new pictures, all
+sides in each, and the best of each counts, so that what else the machine does is in none. Linux only.
 """
 
 import io
+import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -194,7 +197,7 @@ class Comparison:
     def rows(self) -> list[Row]:
         """The best round of each side, as the figures of other benchmarks are."""
         each = self.prompts / self.pictures
-        work = f"seedling, fp32, greedy, {self.pictures} scenes, {each:.1f} prompts a scene"
+        work = f"seedling, fp32, greedy, one core, {self.pictures} scenes, {each:.1f} prompts a scene"
         best = {name: min(side.seconds) * each for name, side in self.sides.items()}
         base, whole, bare = (best[name] for name in (ALONE, "florist, the whole job", "florist's engine alone"))
         self.sides["florist, the whole job"].note = f"the same labels on {self.alike} of {self.compared} scenes"
@@ -220,10 +223,12 @@ class Comparison:
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which each side's best counts.")] = 5,
     count: Annotated[int, typer.Option(min=2, help="Scenes of a round's job.")] = 100,
-    first: Annotated[int, typer.Option(min=1, help="Of them, those that transformers labels too.")] = 25,
+    first: Annotated[int, typer.Option(min=1, help="Of them, those that transformers labels too.")] = 12,
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
     """Prints milliseconds a scene of all sides, their ratio, and the share of the job's time beside the model."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(Path(folder))
         for number in range(rounds):

@@ -18,11 +18,18 @@ from sqlalchemy.exc import IntegrityError
 
 from server.jobs.labels import Labelled
 from server.jobs.store import database
-from server.jobs.store.leases import LABELS, Leases, about, clean
+from server.jobs.store.leases import LABELS, Leases, clean
 from server.jobs.store.records import Answer, Failure, Job, JobChanged, JobState, NotNow, Progress, UnknownJob, Wanted
 from server.jobs.store.tables import OPEN, AnnotationsRow, ItemRow, JobRow
 
 _ANSWER = AnnotationsRow.picture, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.labels
+# Asked about every picture, so it is put together once.
+_NEWEST = (
+    sa.select(*_ANSWER)
+    .where(*(getattr(AnnotationsRow, name) == sa.bindparam(name) for name in ("picture", "recipe", "model")))
+    .order_by(AnnotationsRow.version.desc())
+    .limit(1)
+)
 _PAGE = 500  # pictures read at a time
 _BATCH = 10_000  # rows inserted at a time
 
@@ -147,9 +154,9 @@ class Store:
 
     def answer(self, job: Job, sha256: str) -> Answer | None:
         """What the job's recipe and model said about a picture, the newest version; None where they were not asked."""
+        wanted = {"picture": sha256, "recipe": job.wanted.recipe_hash, "model": job.wanted.model}
         with self.reading() as connection:
-            said = sa.select(*_ANSWER).where(*about(job.wanted, [sha256])).order_by(AnnotationsRow.version.desc())
-            row = connection.execute(said.limit(1)).first()
+            row = connection.execute(_NEWEST, wanted).first()
         return None if row is None else _answer(row)
 
     def progress(self, job: Job) -> Progress:

@@ -1,7 +1,8 @@
 """Both databases that jobs are kept in."""
 
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,16 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Gives databases, new and empty."""
+    if request.param == "postgresql":
+        database: Callable[[], str] = request.getfixturevalue("postgres").database
+        return database
+    names = (f"florist{n or ''}.db" for n in itertools.count())
+    return lambda: f"sqlite:///{tmp_path / next(names)}"
+
+
+@pytest.fixture
+def url(new_database: Callable[[], str]) -> str:
     """A database, new and empty."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'florist.db'}"
-    return str(request.getfixturevalue("postgres").database())
+    return new_database()
