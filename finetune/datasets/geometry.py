@@ -128,3 +128,10 @@ def canonical(rings: Iterable[Sequence[float]]) -> list[list[float]]:
         first = min(range(len(corners)), key=lambda i: (corners[i][1], corners[i][0]))
         turned.append(flat(corners[first:] + corners[:first]))
     return sorted(turned, key=lambda ring: -abs(area(ring)))
+
+
+def turned(ring: Sequence[float], degrees: float, around: Point) -> list[float]:
+    """The ring turned clockwise, as it is seen."""
+    (x0, y0), cos, sin = around, math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    (found,) = moved([ring], lambda x, y: (x0 + cos * (x - x0) - sin * (y - y0), y0 + sin * (x - x0) + cos * (y - y0)))
+    return found

@@ -6,6 +6,7 @@ Prompt and answer, a question a line, as maestro and PaliGemma take them: {"imag
 "suffix": "car<loc_1>…"}; see `paligemma` for `detect car`.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,26 +27,30 @@ _IMAGE, _PREFIX, _SUFFIX = ("image", "file_name", "image_path"), ("prefix", "pro
 _ANNOTATION: TypeAdapter[Annotation] = TypeAdapter(Annotation)
 
 
-def read(path: Path) -> Dataset:
-    """The pictures and labels of a file; pictures are looked for beside it and in `images` there. Raises
+def read(root: Path, files: Sequence[Path]) -> Dataset:
+    """The pictures and labels of files; pictures are looked for beside each and in `images` there. Raises
     DatasetError."""
-    reader = _Reader(path)
-    for number, row, wrong in documents.lines(path):
-        source = f"{path.name}:{number}"
-        if wrong:
-            reader.gathering.refuse(source, wrong)
-        elif isinstance(row, dict) and "labels" in row and "name" in row:
-            reader.own(row, source)
-        else:
-            reader.question(row if isinstance(row, dict) else {}, source)
-    reader.finish()
-    return reader.gathering.dataset()
+    gathering = Gathering(root)
+    for file in files:
+        prefix = f"{file.parent.name}/" if len(files) > 1 else ""
+        reader = _Reader(gathering, [file.parent, file.parent / "images"], prefix)
+        for number, row, wrong in documents.lines(file):
+            source = f"{prefix}{file.name}:{number}"
+            if wrong:
+                gathering.refuse(source, wrong)
+            elif isinstance(row, dict) and "labels" in row and "name" in row:
+                reader.own(row, source)
+            else:
+                reader.question(row if isinstance(row, dict) else {}, source)
+        reader.finish()
+    return gathering.dataset()
 
 
 class _Reader:
-    def __init__(self, path: Path) -> None:
-        self.gathering = Gathering(path)
-        self._folders = [path.parent, path.parent / "images"]
+    """Of one file; `prefix` goes before the pictures' names."""
+
+    def __init__(self, gathering: Gathering, folders: list[Path], prefix: str) -> None:
+        self.gathering, self._folders, self._prefix = gathering, folders, prefix
         self._asked: dict[str, Draft | None] = {}  # the pictures of questions
         self._sought: dict[str, set[str]] = {}  # and what they were asked for, each label by its name
 
@@ -110,7 +115,8 @@ class _Reader:
 
     def _picture(self, name: Any, source: str, size: Size | None) -> Draft | None:
         try:
-            return self.gathering.picture(name, source, PictureFile(found(str(name), self._folders)), size)
+            opened = PictureFile(found(str(name), self._folders))
+            return self.gathering.picture(f"{self._prefix}{name}", source, opened, size)
         except OSError as error:
             self.gathering.refuse(source, str(error))
             return None

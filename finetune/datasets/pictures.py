@@ -83,3 +83,22 @@ def found(name: str, folders: list[Path]) -> Path:
                 if spelling and path.is_file():
                     return path
     raise FileNotFoundError(f"there is no picture {name[:200]!r} in {' or '.join(dict.fromkeys(map(str, folders)))}")
+
+
+def beside(path: Path) -> Path | None:
+    """The picture that is called like another file, but for its suffix."""
+    for suffix in SUFFIXES:
+        for spelled in (suffix, suffix.upper()):
+            picture = path.with_suffix(spelled)
+            if picture.is_file():
+                return picture
+    return None
+
+
+def below(folder: Path) -> list[Path]:
+    """All pictures in a folder and the folders in it, in order; hidden ones are none."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )

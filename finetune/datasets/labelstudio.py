@@ -1,0 +1,165 @@
+"""Label Studio's JSON export; https://labelstud.io/guide/export. Of a task the newest annotation counts, or, where
+nobody has annotated it, the newest prediction."""
+
+import urllib.parse
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from finetune.datasets import checks
+from finetune.datasets.checks import LabelError, Size
+from finetune.datasets.example import Dataset, Labels
+from finetune.datasets.gathering import Draft, Gathering
+from finetune.datasets.geometry import Point, flat, rectangle, turned
+from finetune.datasets.pictures import SUFFIXES, PictureFile, found
+from prompts.annotations import Annotation
+
+_SHAPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels")
+
+
+def is_labelstudio(document: Any) -> bool:
+    """Whether a JSON document is a list of Label Studio's tasks."""
+    return isinstance(document, list) and any(
+        isinstance(task, dict) and isinstance(task.get("data"), dict) for task in document[:100]
+    )
+
+
+def read(path: Path, document: Any) -> Dataset:
+    """The pictures and labels of an export. Pictures are looked for beside it and in `images` there, by the path in
+    their address and by its last part. Raises DatasetError."""
+    gathering = Gathering(path)
+    for position, task in enumerate(document):
+        number = task.get("id", position + 1) if isinstance(task, dict) else position + 1
+        source = f"{path.name}: task {number}"
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            gathering.refuse(source, "it is no task: it has no data")
+            continue
+        results = _results(task)
+        if results is None:
+            gathering.refuse(source, "nobody has annotated it")
+            continue
+        try:
+            place = _place(task["data"], [path.parent, path.parent / "images"])
+        except OSError as error:
+            gathering.refuse(source, str(error))
+            continue
+        name = place.relative_to(path.parent).as_posix() if place.is_relative_to(path.parent) else place.name
+        sizes = {checks.size(each.get("original_width"), each.get("original_height")) for each in results} - {None}
+        if draft := gathering.picture(name, source, PictureFile(place), sizes.pop() if len(sizes) == 1 else None):
+            _read(results, draft, source)
+    return gathering.dataset()
+
+
+def _results(task: dict[str, Any]) -> list[dict[str, Any]] | None:
+    for key in ("annotations", "completions", "predictions"):
+        found = [each for each in task.get(key) or () if isinstance(each, dict) and not each.get("was_cancelled")]
+        if found:
+            newest = max(found, key=lambda each: str(each.get("updated_at") or each.get("created_at") or ""))
+            results = newest.get("result")
+            return [each for each in results if isinstance(each, dict)] if isinstance(results, list) else []
+    return None
+
+
+def _place(data: dict[str, Any], folders: list[Path]) -> Path:
+    """The picture's file: of the value that looks most like one's address."""
+    addresses = [value for value in data.values() if isinstance(value, str)]
+    addresses.sort(key=lambda value: not _path(value).lower().endswith(SUFFIXES))
+    if not addresses:
+        raise FileNotFoundError("its data names no picture")
+    path = _path(addresses[0])
+    last = PurePosixPath(path).name
+    # An upload is called by eight letters and a dash before its own name.
+    for name in dict.fromkeys((path.lstrip("/"), last, last.partition("-")[2])):
+        try:
+            return found(name, folders)
+        except OSError:
+            continue
+    raise FileNotFoundError(
+        f"there is no picture {last!r} beside the export, nor in images there; it is {addresses[0]!r}"
+    )
+
+
+def _path(address: str) -> str:
+    """Of a URL, or of what local storage serves."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+    except ValueError:
+        return address
+    local = urllib.parse.parse_qs(parts.query).get("d")
+    return local[0] if local else urllib.parse.unquote(parts.path)
+
+
+def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
+    """Results of one region (its outline, and the words in it) have one id."""
+    said: dict[Any, str] = {}
+    for result in results:
+        value = result.get("value")
+        if isinstance(value, dict) and result.get("type") == "textarea" and _is_region(value):
+            said[_region(result)] = " ".join(map(str, value.get("text") or ()))
+    shaped = {_region(result) for result in results if result.get("type") in _SHAPES}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for position, result in enumerate(results):
+        where, kind, value = f"{source}, result {result.get('id', position)}", result.get("type"), result.get("value")
+        if not isinstance(value, dict):
+            draft.refuse(Labels.OBJECTS, where, "it has no value")
+        elif kind in _SHAPES:
+            words = said.get(_region(result))
+            if words is None and kind == "polygonlabels" and (parent := _ring_of(result, shaped)):
+                groups.setdefault(parent, []).append(result)
+            else:
+                groups.setdefault(_region(result), []).insert(0, result)
+        elif kind == "textarea":
+            if not _is_region(value):
+                text = value.get("text")
+                draft.add(Labels.CAPTIONS, where, checks.text, " ".join(text) if isinstance(text, list) else text)
+            elif _region(result) not in shaped:
+                draft.refuse(Labels.WORDS, where, "its words have no box or polygon")
+        elif kind in ("choices", "taxonomy", "rating", "number", "labels"):
+            draft.gathering.refuse(where, f"{kind} cannot be used")
+        else:
+            draft.refuse(Labels.OBJECTS, where, f"{kind} cannot be used; draw a box or a polygon")
+    for region, parts in groups.items():
+        words = said.get(region)
+        kind = Labels.OBJECTS if words is None else Labels.WORDS
+        draft.add(kind, f"{source}, result {region}", _shape, parts, words, draft.size)
+
+
+def _region(result: dict[str, Any]) -> str:
+    return str(result.get("id"))
+
+
+def _is_region(value: dict[str, Any]) -> bool:
+    return "points" in value or "x" in value
+
+
+def _ring_of(result: dict[str, Any], regions: set[str]) -> str | None:
+    """The region of which this is one more ring, as florist writes them: label-3, then label-3-1."""
+    parent, dash, number = _region(result).rpartition("-")
+    return parent if dash and number.isdigit() and parent.startswith("label-") and parent in regions else None
+
+
+def _shape(results: list[dict[str, Any]], words: str | None, size: Size) -> Annotation:
+    first = results[0]["value"]
+    names = first.get("rectanglelabels") or first.get("polygonlabels") or first.get("labels") or [None]
+    name = names[0] if isinstance(names, list) else names
+    angle = checks.number(first.get("rotation") or 0)
+    rings = [_ring(result["value"], size) for result in results]
+    if words is not None:
+        return checks.words_in(words, rings, size)
+    if "points" not in first and not angle:
+        x1, y1, _, _, x2, y2, _, _ = rings[0]
+        return checks.box(name, [x1, y1, x2, y2], size)
+    return checks.polygon(name, rings, size)
+
+
+def _ring(value: dict[str, Any], size: Size) -> list[float]:
+    """In pixels; values are percentages, and a box turns around its top left corner."""
+    if "points" in value:
+        pairs = value["points"]
+        if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+            raise LabelError("its points are no list of x and y")
+        corners: list[Point] = [(checks.number(x), checks.number(y)) for x, y in pairs]
+        return [v / 100 * size[i % 2] for i, v in enumerate(flat(corners))]
+    x, y, width, height = (checks.number(value.get(key)) for key in ("x", "y", "width", "height"))
+    x1, y1 = x / 100 * size[0], y / 100 * size[1]
+    box = rectangle((x1, y1, x1 + width / 100 * size[0], y1 + height / 100 * size[1]))
+    return turned(box, checks.number(value.get("rotation") or 0), (x1, y1))
