@@ -166,13 +166,22 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="seedling, a folder, or a hub id.")],
     dataset: Annotated[str, typer.Argument(help="Labelled pictures: a file or folder, such as a COCO one.")],
     task: Annotated[list[str], typer.Option(help="Ask this only; may be given several times.")] = [],  # noqa: B006
+    suite: Annotated[
+        str | None, typer.Option(help="The folder is a public test set: coco, refcoco, flickr30k or textvqa.")
+    ] = None,
     adapter: Adapter = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the figures, and a page to look at.")] = None,
     device: Device = None,
 ) -> None:
     """Asks a model what a dataset's labels know, and tells how good the answers are, and what is left to correct."""
+    if suite is not None and task:
+        _fail("a suite has its own tasks: leave --task out")
+    load = lambda: _engine(model, device, adapter)  # noqa: E731
     try:
-        evaluate_.evaluate(dataset, task, lambda: _engine(model, device, adapter), _name(adapter), out)
+        if suite is not None:
+            evaluate_.suite(suite, dataset, load, _name(adapter), out)
+        else:
+            evaluate_.evaluate(dataset, task, load, _name(adapter), out)
     except evaluate_.EvaluateError as error:
         _fail(str(error))
     except KeyboardInterrupt:

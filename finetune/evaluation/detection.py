@@ -60,7 +60,9 @@ def coco_precision(dataset: dict[str, Any], answers: list[dict[str, Any]]) -> Pr
     """
     if not dataset["annotations"]:
         return Precision(nan, nan, nan, nan, nan, nan, {})
-    truth = COCO(dataset, use_deepcopy=True)
+    # To the library an answer's match 0 is none, and files that count their labels from 0 are about.
+    numbered = [{**row, "id": i} for i, row in enumerate(dataset["annotations"], 1)]
+    truth = COCO({**dataset, "annotations": numbered}, use_deepcopy=True)
     names = {row["id"]: row["name"] for row in dataset["categories"]}
     if not answers:  # loadRes takes no empty list: one that overlaps nothing is the same to every figure
         row = dataset["annotations"][0]

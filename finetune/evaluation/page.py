@@ -14,6 +14,7 @@ from finetune.evaluation.answers import Answered
 from finetune.evaluation.corrections import Correction, Kind, corrections, labels
 from finetune.evaluation.reliability import ece, reliability
 from finetune.evaluation.report import Marks, Report
+from finetune.evaluation.suites import COLUMNS, Row
 from prompts.annotations import Annotation, Box, Text
 from server import drawing
 from server.engine.pictures import PictureError
@@ -37,17 +38,17 @@ class Card:
     trouble: str = ""
 
 
-def write(path: Path, report: Report, dataset: str, beside: Sequence[tuple[str, str, float, float]] = ()) -> None:
+def write(path: Path, report: Report, dataset: str, beside: Sequence[Row] = ()) -> None:
     """Writes the page to `path`, whole or not at all: HTML that needs no other file and no script.
 
-    `dataset`: what it is called; `beside`: rows of task, figure, what was measured and what is published. Raises
-    OSError where `path` cannot be written.
+    `dataset`: what it is called; `beside`: a suite's figures. Raises OSError where `path` cannot be written.
     """
     most = max(_LEAST, _SHOWN // max(1, len(report.tasks)))
     content = {
         "report": report,
         "dataset": dataset,
         "beside": beside,
+        "columns": COLUMNS,
         "kinds": list(Kind),
         "sections": [(marks, _worst(marks, most)) for marks in report.tasks.values()],
         "most_classes": _CLASSES,

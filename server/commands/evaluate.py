@@ -12,9 +12,10 @@ from rich.table import Table
 from prompts.tasks import TaskError, resolve
 
 if TYPE_CHECKING:
-    from finetune.datasets.example import Example
+    from finetune.datasets.example import Example, Unusable
     from finetune.datasets.question import Question
     from finetune.evaluation.report import Report
+    from finetune.evaluation.suites import Row
     from server.engine.engine import Engine
 
 _LISTED = 10  # of what cannot be used
@@ -42,15 +43,28 @@ def evaluate(
         opened = open_dataset(dataset)
     except (DatasetError, TaskError) as error:
         raise EvaluateError(str(error)) from error
-    for one in opened.unusable[:_LISTED]:
-        errors.print(escape(str(one)), soft_wrap=True, highlight=False)
-    if len(opened.unusable) > _LISTED:
-        errors.print(f"… and {len(opened.unusable) - _LISTED} more that cannot be used")
+    _listed(opened.unusable)
     asked = questions(opened.examples, tasks or None, labels=opened.labels)
     if not any(own for _, own in asked):
         what = f"about {', '.join(tasks)} " if tasks else ""
         raise EvaluateError(f"{dataset} has no labels that teach {what or 'a task'}: nothing can be asked")
     _done(_examined(asked, load, adapter), dataset, out)
+
+
+def suite(name: str, folder: str, load: "Callable[[], Engine]", adapter: str | None, out: Path | None) -> None:
+    """The same of a public test set, beside what is published. Raises EvaluateError."""
+    try:
+        from finetune.datasets.example import DatasetError
+        from finetune.evaluation.suites import open_suite
+    except ImportError as error:
+        raise EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})") from error
+    try:
+        opened = open_suite(name, folder)
+    except DatasetError as error:
+        raise EvaluateError(str(error)) from error
+    _listed(opened.trouble)
+    report = _examined(opened.questions, load, adapter)
+    _done(report, name, out, opened.rows(report))
 
 
 def _examined(
@@ -64,8 +78,15 @@ def _examined(
         return examine(engine, asked, adapter=adapter, told=lambda: progress.advance(pictures))
 
 
-def _done(report: "Report", name: str, out: Path | None) -> None:
-    """Prints and writes the figures."""
+def _listed(unusable: "Sequence[Unusable]") -> None:
+    for one in unusable[:_LISTED]:
+        errors.print(escape(str(one)), soft_wrap=True, highlight=False)
+    if len(unusable) > _LISTED:
+        errors.print(f"… and {len(unusable) - _LISTED} more that cannot be used")
+
+
+def _done(report: "Report", name: str, out: Path | None, beside: "Sequence[Row]" = ()) -> None:
+    """Prints and writes the figures, and those of a suite beside what is published."""
     from finetune.evaluation import page
     from finetune.evaluation.reliability import plot
 
@@ -78,17 +99,32 @@ def _done(report: "Report", name: str, out: Path | None) -> None:
         for i, (figure, value) in enumerate(rows.items()):
             table.add_row("" if i else marks.task.token, figure, value, end_section=i == len(rows) - 1)
     console.print(table)
-    for one in report.trouble[:_LISTED]:
-        errors.print(escape(str(one)), soft_wrap=True, highlight=False)
+    if beside:
+        _beside(beside)
+    _listed(report.trouble)
     if out is None:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
         report.save(out / "evaluation.json")
-        page.write(out / "evaluation.html", report, name)
+        page.write(out / "evaluation.html", report, name, beside)
         series = {token: marks.scores for token, marks in report.tasks.items() if marks.scores}
         if series:
             plot(out / "reliability.png", series)
     except OSError as error:
         raise EvaluateError(f"{error.filename or out}: {error.strerror or error}") from error
     console.print(f"to look at: {escape(str(out / 'evaluation.html'))}", soft_wrap=True, highlight=False)
+
+
+def _beside(rows: "Sequence[Row]") -> None:
+    from finetune.evaluation.suites import COLUMNS
+
+    table = Table(
+        "task", "figure", title="Florence-2's authors report (arXiv:2311.06242) of their weights, on all of it"
+    )
+    for column in ("here", *COLUMNS):
+        table.add_column(column, justify="right")
+    for row in rows:
+        published = (f"{row.published[column]:.1f}" if column in row.published else "" for column in COLUMNS)
+        table.add_row(row.task, row.figure, f"{row.here:.1f}", *published)
+    console.print(table)

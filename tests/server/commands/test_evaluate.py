@@ -1,6 +1,7 @@
 """`florist evaluate`, as it is typed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,17 @@ def test_no_dataset(tmp_path: Path) -> None:
     ended = evaluate("seedling", tmp_path / "nowhere")
     assert ended.exit_code == 2
     assert "nowhere" in ended.stderr
+
+
+def test_a_suite_is_printed_beside_what_is_published(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_val2017.json").write_text((dataset / "labels.json").read_text())
+    shutil.copytree(dataset, tmp_path / "val2017")
+    ended = evaluate("seedling", tmp_path, "--suite", "coco", "--out", tmp_path / "out")
+    assert ended.exit_code == 0, ended.output
+    assert "gone.png" in ended.stderr
+    (row,) = [line for line in ended.stdout.splitlines() if "34.7" in line]
+    assert "mAP" in row
+    assert "Beside what is published" in (tmp_path / "out/evaluation.html").read_text()
+    assert evaluate("seedling", tmp_path, "--suite", "coco", "--task", "<OD>").exit_code == 2
+    assert evaluate("seedling", tmp_path, "--suite", "textvqa").exit_code == 2
