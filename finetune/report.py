@@ -130,7 +130,7 @@ class Marks:
 
 
 def _asked(
-    engine: Engine, scenes: int, sets: tuple[str, ...], objects: tuple[int, int]
+    engine: Engine, scenes: int, sets: tuple[str, ...], objects: tuple[int, int], adapter: str | None
 ) -> Iterator[tuple[Scene, list[tuple[Question, Handle]]]]:
     for seed in range(scenes):
         if seed >= TRAINING_SEEDS:
@@ -138,13 +138,19 @@ def _asked(
         rng = np.random.default_rng((seed, 2))
         scene = draw(seed, sets=sets, objects=objects, words=(0, 2))
         asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
-        yield scene, [(q, engine.submit(Request(scene.image, q.task, q.text, q.region))) for q in asked]
+        yield (
+            scene,
+            [(q, engine.submit(Request(scene.image, q.task, q.text, q.region, adapter=adapter))) for q in asked],
+        )
 
 
-def measure(engine: Engine, scenes: int, sets: tuple[str, ...], objects: tuple[int, int] = (1, 4)) -> dict[str, float]:
+def measure(
+    engine: Engine, scenes: int, sets: tuple[str, ...] = TRAINING_SETS, objects: tuple[int, int] = (1, 4),
+    adapter: str | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Asks all tasks of scenes with seeds 0 … `scenes` - 1, drawn from the glyph `sets`."""
     marks = Marks()
-    for scene, asked in track(_asked(engine, scenes, sets, objects), "scenes", total=scenes, transient=True):
+    for scene, asked in track(_asked(engine, scenes, sets, objects, adapter), "scenes", total=scenes, transient=True):
         for question, handle in asked:
             marks.mark(question, scene, list(handle.wait().annotations))
     return marks.figures()

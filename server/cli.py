@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from finetune.train import tune
 from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
 from server import settings as settings_
 from server.commands import evaluate as evaluate_
@@ -186,6 +187,9 @@ def evaluate(
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+
+
+app.command()(tune)
 
 
 @app.command()

@@ -62,7 +62,7 @@ class TuneConfig(BaseModel):
     drop_path: Share = 0.0
     clip: float = Field(1.0, gt=0, description="The gradient's largest norm.")
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the average of the weights that is kept; 0: none.")
-    sigma: float = Field(2.5, gt=0, description="Bins over which a location's target is spread.")
+    sigma: float = Field(2.5, ge=0, description="Bins over which a location's target is spread; 0: one bin.")
     smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of words.")
     gamma: float = Field(0.0, ge=0, description="Of the focal loss for words; 0: plain cross entropy.")
     text: float = Field(1.0, ge=0, description="Weight of the words' loss.")

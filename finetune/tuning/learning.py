@@ -143,7 +143,7 @@ class Learner:
             if self.peft is None:
                 self.base.save(folder, dict(self.model.state_dict()))
                 return
-            self.peft.save_pretrained(str(folder))
+            self.peft.save_pretrained(str(folder), save_embedding_layers=False)
         settings = json.loads((folder / lora.CONFIG).read_text())
         # The names alone would let an adapter be put on another base of the same shape.
         settings[lora.BASE] = self.base.sha256

@@ -1,0 +1,72 @@
+"""`florist tune` from the outside: a dataset in, an adapter out; and each fault in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune.datasets.scenes.draw import draw
+from server.engine.engine import Engine
+
+QUICK = "steps: 2\npictures: 2\nprompts: 1\nframe: 1\nreplay: 0.5\nevaluate: 2\nmetric: loss\nfrozen_stages: 4\n"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six drawn scenes with their boxes, as COCO; the last box is turned inside out."""
+    folder = tmp_path_factory.mktemp("data")
+    images, notes, names = [], [], {}
+    for number in range(6):
+        scene = draw(number, objects=(1, 2), words=(0, 0))
+        scene.image.save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": scene.width, "height": scene.height})
+        for thing in scene.objects:
+            x1, y1, x2, y2 = thing.box
+            category = names.setdefault(thing.category, len(names) + 1)
+            notes.append({"id": len(notes) + 1, "image_id": number, "category_id": category,
+                          "bbox": [x1, y1, x2 - x1, y2 - y1]})  # fmt: skip
+    notes.append({"id": 999, "image_id": 0, "category_id": 1, "bbox": [50, 50, -20, 10]})
+    categories = [{"id": number, "name": name} for name, number in names.items()]
+    (folder / "labels.json").write_text(json.dumps({"images": images, "annotations": notes, "categories": categories}))
+    return folder
+
+
+def tune(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "finetune.train", *map(str, arguments)], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}, timeout=300,
+    )  # fmt: skip
+
+
+def test_an_adapter_in_minutes(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "tune.yaml").write_text(QUICK.replace("frame: 1\n", ""))
+    done = tune(dataset, "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--held-share", "0.3")
+    assert done.returncode == 0, done.stderr
+    assert "4 pictures taught, 2 held out" in done.stdout
+    assert "held-out loss: " in done.stdout
+    assert "999" in done.stderr  # what was left out
+    with Engine.load() as engine:
+        assert engine.load_adapter("mine", tmp_path / "run" / "adapter").vision is False
+    assert (tmp_path / "run" / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "there is no dataset 'nowhere'"),
+        (["DATA", "--task", "<OOD>"], "<OOD> is no task that can be taught"),
+        (["DATA", "--base", "nowhere"], "there is no folder nowhere"),
+        (["DATA", "--task", "<OCR>"], "the labels teach none of <OCR>"),
+        (["DATA", "--config", "CONFIG"], "frame: Extra inputs are not permitted; there are base, tasks"),
+    ],
+)
+def test_a_fault_is_one_line(dataset: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "bad.yaml").write_text(QUICK)
+    given = [{"DATA": dataset, "CONFIG": tmp_path / "bad.yaml"}.get(a, a) for a in arguments]
+    done = tune(*given, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
