@@ -198,7 +198,7 @@ def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _captions(row: Mapping[str, Any]) -> list[Any]:
-    said = next((row[name] for name in _CAPTIONS if row.get(name)), [])
+    said: Any = next((row[name] for name in _CAPTIONS if row.get(name)), [])
     listed = said if isinstance(said, list) else [said]
     return [each.get("text") if isinstance(each, dict) else each for each in listed]
 

@@ -90,11 +90,13 @@ def _path(address: str) -> str:
 
 def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
     """Results of one region (its outline, and the words in it) have one id."""
-    said: dict[Any, str] = {}
+    said, named = dict[str, str](), dict[str, Any]()
     for result in results:
         value = result.get("value")
         if isinstance(value, dict) and result.get("type") == "textarea" and _is_region(value):
             said[_region(result)] = " ".join(map(str, value.get("text") or ()))
+        elif isinstance(value, dict) and result.get("type") == "labels":
+            named[_region(result)] = value.get("labels")
     shaped = {_region(result) for result in results if result.get("type") in _SHAPES}
     groups: dict[str, list[dict[str, Any]]] = {}
     for position, result in enumerate(results):
@@ -113,6 +115,8 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
                 draft.add(Labels.CAPTIONS, where, checks.text, " ".join(text) if isinstance(text, list) else text)
             elif _region(result) not in shaped:
                 draft.refuse(Labels.WORDS, where, "its words have no box or polygon")
+        elif kind == "labels" and _region(result) in shaped:
+            continue
         elif kind in ("choices", "taxonomy", "rating", "number", "labels"):
             draft.gathering.refuse(where, f"{kind} cannot be used")
         else:
@@ -120,7 +124,7 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
     for region, parts in groups.items():
         words = said.get(region)
         kind = Labels.OBJECTS if words is None else Labels.WORDS
-        draft.add(kind, f"{source}, result {region}", _shape, parts, words, draft.size)
+        draft.add(kind, f"{source}, result {region}", _shape, parts, named.get(region), words, draft.size)
 
 
 def _region(result: dict[str, Any]) -> str:
@@ -137,10 +141,10 @@ def _ring_of(result: dict[str, Any], regions: set[str]) -> str | None:
     return parent if dash and number.isdigit() and parent.startswith("label-") and parent in regions else None
 
 
-def _shape(results: list[dict[str, Any]], words: str | None, size: Size) -> Annotation:
+def _shape(results: list[dict[str, Any]], named: Any, words: str | None, size: Size) -> Annotation:
     first = results[0]["value"]
-    names = first.get("rectanglelabels") or first.get("polygonlabels") or first.get("labels") or [None]
-    name = names[0] if isinstance(names, list) else names
+    names = first.get("rectanglelabels") or first.get("polygonlabels") or first.get("labels") or named
+    name = names[0] if isinstance(names, list) and names else names
     angle = checks.number(first.get("rotation") or 0)
     rings = [_ring(result["value"], size) for result in results]
     if words is not None:
