@@ -17,14 +17,14 @@ from benchmarks.page import Section, read
 ROOT = Path(__file__).parents[1]
 FIGURES, PAGE = ROOT / "docs" / "bench.json", ROOT / "docs" / "fld5b.md"
 PICTURES = 126_000_000
-CORES = 2  # of the machine that the figures are from
+CORES = 2  # of the machine that the figures are from; the cascade has one of them
 PRICE, MACHINE, DAYS = 0.04, 64, 30.0
 CASCADE_PROMPTS = 8  # of base's cascade: as many as `prompts-base` asks of a picture
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One way to label. `seconds` a picture, of all `CORES` cores together; `what` is said of it."""
+    """One way to label: `seconds` of one core for a picture; `what` is said of it."""
 
     what: str
     seconds: float
@@ -43,17 +43,17 @@ def rates(sections: Mapping[str, Section]) -> Iterator[Rate]:
         yield Rate(what, took / 1e3, "cascade")
     for kind, name in (("bfloat16", "bf16"), ("float32", "fp32")):
         if (took := figure(f"mixed-{name}", f"{kind}, greedy", "florist")) is not None:
-            yield Rate(f"base's shape, {name}: one prompt, 95 tokens on average", took, f"mixed-{name}")
+            yield Rate(f"base's shape, {name}: one prompt, 95 tokens on average", CORES * took, f"mixed-{name}")
     if (took := figure("prompts-base", f"base, bfloat16, {CASCADE_PROMPTS} prompts", "cold: florist")) is not None:
         what = f"base's shape, bf16: a cascade of {CASCADE_PROMPTS} prompts, 20 tokens each"
-        yield Rate(what, CASCADE_PROMPTS * took / 1e3, "prompts-base")
+        yield Rate(what, CORES * CASCADE_PROMPTS * took / 1e3, "prompts-base")
 
 
 def page(sections: Mapping[str, Section], price: float, cores: int, days: float, pictures: int) -> str:
     """The page as Markdown."""
     body = []
     for rate in rates(sections):
-        core_hours = pictures * rate.seconds * CORES / 3600
+        core_hours = pictures * rate.seconds / 3600
         machines = ceil(core_hours / (cores * 24 * days))
         cells = (
             rate.what, f"{rate.seconds:.3g} s", f"{core_hours:,.0f}", f"{machines:,}", f"{price * core_hours:,.0f}",
@@ -64,7 +64,7 @@ def page(sections: Mapping[str, Section], price: float, cores: int, days: float,
     table = "\n".join(body)
     head = [
         "what is asked",
-        f"a picture, on {CORES} cores",
+        "a core for a picture",
         "core-hours",
         f"machines for {days:g} days",
         "money",
@@ -85,13 +85,14 @@ Written by `python -m benchmarks.arithmetic`, which prints it for what you assum
 |---|---:|---:|---:|---:|---|
 {table}
 
-core-hours = pictures × seconds a picture × {CORES} cores ÷ 3600; machines = core-hours ÷ (cores × 24 × days), rounded
-up; money = core-hours × price. The price is a guess at a cloud's core that may be taken away at any moment, which suits
-a job that loses nothing when it is killed; put in yours.
+core-hours = pictures × seconds ÷ 3600; machines = core-hours ÷ (cores × 24 × days), rounded up; money = core-hours ×
+price. The price is a guess at a cloud's core that may be taken away at any moment, which suits a job that loses nothing
+when it is killed; put in yours.
 
 ## How far to trust it
 
-- The rates are of {machine}. All else is multiplication.
+- The rates are of {machine}; for base's shape {CORES} cores times the time by the
+  clock, for the cascade the processor's own time. All else is multiplication.
 - Twice the cores are taken for twice the pictures. Between machines that is nearly so: they share only the database,
   one short transaction for some dozens of pictures. Within one, give each few cores an engine of their own
   (`--device cpu,cpu`, or a process each): one engine on {cores} cores was not measured.
