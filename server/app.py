@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from server.api import adapters, health, jobs, metrics, middleware, models, openapi, problems, prompt, tasks
+from server.api import (
+    adapters,
+    health,
+    jobs,
+    metrics,
+    middleware,
+    models,
+    openapi,
+    problems,
+    project_models,
+    project_runs,
+    projects,
+    prompt,
+    tasks,
+)
 from server.serving import Serving
 from server.settings import Settings
 
@@ -32,7 +46,8 @@ def create_app(settings: Settings | None = None, engine: "Engine | None" = None)
 
     app = FastAPI(title="florist", version=version("florist"), lifespan=lifespan, redirect_slashes=False)
     app.state.settings, app.state.serving, app.state.metrics = settings, serving, measured
-    for resource in (prompt, tasks, models, adapters, jobs, health, metrics):
+    resources = (prompt, tasks, models, adapters, jobs, projects, project_runs, project_models, health, metrics)
+    for resource in resources:
         app.include_router(resource.router)
     problems.handle(app)
     openapi.describe(app)

@@ -7,17 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
 from server.adapters import AdapterStore
-from server.api.problems import LOADING, NO_JOBS, NO_MODEL, SHUTTING_DOWN, Problem, busy
+from server.api.problems import LOADING, NO_JOBS, NO_MODEL, NO_PROJECTS, SHUTTING_DOWN, Problem, busy
 from server.settings import Settings, variable
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
     from server.jobs.queue import JobQueue
+    from server.projects.projects import Projects
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,32 @@ class CannotLoad(Exception):  # noqa: N818
 
 
 class CannotKeep(CannotLoad):
-    """Jobs cannot be kept, for such a reason."""
+    """Jobs or projects cannot be kept, for such a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a server keeps beside its adapters, where its settings say so."""
+
+    jobs: "JobQueue | None" = None
+    projects: "Projects | None" = None
+
+    def load(self, engine: "Engine") -> None:
+        if self.projects is not None:
+            self.projects.load(engine)
+
+    def start(self, engine: "Engine") -> None:
+        """What was under way goes on where it stopped."""
+        if self.jobs is not None:
+            self.jobs.start(engine)
+        if self.projects is not None:
+            self.projects.start()
+
+    def close(self) -> None:
+        if self.projects is not None:
+            self.projects.close()  # first: it is kept in the database of jobs
+        if self.jobs is not None:
+            self.jobs.close()
 
 
 class Serving:
@@ -50,7 +77,7 @@ class Serving:
         self._engine = engine
         self._ours = engine is None
         self._loading: asyncio.Task[None] | None = None
-        self._jobs: JobQueue | None = None
+        self._kept = _Kept()
 
     @property
     def loaded(self) -> "Engine | None":
@@ -75,10 +102,21 @@ class Serving:
         runs none, and as `engine` does until they are there."""
         if self.settings.jobs_folder is None:
             raise Problem(NO_JOBS, f"its operator can let it run jobs by the setting {variable('jobs_folder')}")
-        if self._jobs is None:
+        if self._kept.jobs is None:
             self.engine()
             raise busy(LOADING, "the jobs are still being opened; ask again soon", 2)
-        return self._jobs
+        return self._kept.jobs
+
+    def projects(self) -> "Projects":
+        """The server's projects. Raises Problem as `jobs` does."""
+        if self.settings.projects_folder is None:
+            raise Problem(
+                NO_PROJECTS, f"its operator can let it have some by the setting {variable('projects_folder')}"
+            )
+        if self._kept.projects is None:
+            self.engine()
+            raise busy(LOADING, "the projects are still being opened; ask again soon", 2)
+        return self._kept.projects
 
     @contextmanager
     def work(self) -> Iterator[ExitStack]:
@@ -97,34 +135,35 @@ class Serving:
         self.draining = False
         if self._engine is not None:
             AdapterStore(self._engine, self.settings.adapters_folder).load()
-            self._begin(_queue(self.settings))
+            kept = _open(self.settings)
+            kept.load(self._engine)
+            self._begin(kept)
         else:
             self._loading = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
         settings = self.settings
-        loaded: Future[tuple[Engine, JobQueue | None]] = Future()
+        loaded: Future[tuple[Engine, _Kept]] = Future()
         # A daemon, unlike asyncio's own threads: a server told to stop does not wait for a download to end.
         threading.Thread(target=_load, args=(settings, loaded), name="florist-load", daemon=True).start()
         try:
-            engine, jobs = await asyncio.wrap_future(loaded)
+            engine, kept = await asyncio.wrap_future(loaded)
         except Exception as error:
             self.failure = str(error) or type(error).__name__
             trace = None if isinstance(error, CannotLoad) else error
             what = f"the model {settings.model} cannot be loaded"
-            what = "jobs cannot be kept" if isinstance(error, CannotKeep) else what
+            what = "jobs and projects cannot be kept" if isinstance(error, CannotKeep) else what
             logger.error("%s: %s", what, self.failure, exc_info=trace)
             self.on_failure(self.failure)
         else:
             self._engine = engine
             logger.info("the model %s is loaded on %s", settings.model, engine.device)
-            self._begin(jobs)
+            self._begin(kept)
 
-    def _begin(self, jobs: "JobQueue | None") -> None:
-        """Lets the jobs go on where they stopped."""
-        self._jobs = jobs
-        if jobs is not None and self._engine is not None:
-            jobs.start(self._engine)
+    def _begin(self, kept: _Kept) -> None:
+        self._kept = kept
+        if self._engine is not None:
+            kept.start(self._engine)
 
     async def abandon(self) -> None:
         """Gives up what still runs: those who wait are told that the server is shutting down."""
@@ -138,31 +177,46 @@ class Serving:
             self._loading.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loading
-        if self._jobs is not None:
-            await asyncio.to_thread(self._jobs.close)
-            self._jobs = None
+        await asyncio.to_thread(self._kept.close)
+        self._kept = _Kept()
         if self._ours:
             await self.abandon()
 
 
-def _load(settings: Settings, loaded: "Future[tuple[Engine, JobQueue | None]]") -> None:
-    jobs: JobQueue | None = None
+def _load(settings: Settings, loaded: "Future[tuple[Engine, _Kept]]") -> None:
+    kept = _Kept()
     result, error = None, None
     try:
-        jobs = _queue(settings)  # first: what is wrong there is told before the model has taken its time
-        result = _engine(settings), jobs
+        kept = _open(settings)  # first: what is wrong there is told before the model has taken its time
+        engine = _engine(settings)
+        kept.load(engine)
+        result = engine, kept
     except BaseException as raised:
         error = raised
-        if jobs is not None:
-            jobs.close()
+        kept.close()
     try:
         if result is None:
             loaded.set_exception(error)
         else:
             loaded.set_result(result)
     except InvalidStateError:  # nobody waits any more
-        if jobs is not None:
-            jobs.close()
+        kept.close()
+
+
+def _open(settings: Settings) -> _Kept:
+    """Jobs and projects. Raises CannotKeep."""
+    if (jobs := _queue(settings)) is None or settings.projects_folder is None:
+        return _Kept(jobs)
+    try:
+        from server.projects.projects import Projects
+
+        return _Kept(jobs, Projects(settings.projects_folder, jobs.store))
+    except ImportError as error:
+        jobs.close()
+        raise CannotKeep(f"projects need what trains: pip install 'florist[train]' ({error})") from error
+    except OSError as error:
+        jobs.close()
+        raise CannotKeep(f"{variable('projects_folder')}: {error}") from error
 
 
 def _queue(settings: Settings) -> "JobQueue | None":

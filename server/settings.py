@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     jobs_sources: Commas = Field(
         (), description="Folders and URLs that jobs' pictures may be in, commas between: /data,s3://bucket/pictures."
     )
+    projects_folder: Path | None = Field(
+        None,
+        description="Folder of this server's projects: corrected pictures, fine-tunes and their adapters; the rest is "
+        "in the database of jobs. None: it has no projects.",
+    )
     database_url: str | None = Field(
         None, description="Where jobs are kept: postgresql://user:password@host/name. None: SQLite in jobs_folder."
     )
@@ -77,7 +82,7 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("adapters_folder", "jobs_folder", "database_url", mode="before")
+    @field_validator("adapters_folder", "jobs_folder", "projects_folder", "database_url", mode="before")
     @classmethod
     def _unset(cls, value: Any) -> Any:
         return None if value == "" else value  # not the folder where the server was started
@@ -113,6 +118,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_prompts ({self.max_prompts}) is more than max_waiting ({self.max_waiting}): "
                 "such a request could never be taken; lower the one or raise the other"
+            )
+        if self.projects_folder is not None and self.jobs_folder is None:
+            raise ValueError(
+                f"projects are kept in the database of jobs: beside {variable('projects_folder')} "
+                f"({option('projects_folder')}) set {variable('jobs_folder')} ({option('jobs_folder')})"
             )
         return self
 

@@ -73,6 +73,13 @@ JOB: dict[str, Any] = {
 }
 
 
+def correction() -> dict[str, Any]:
+    """A request body of POST /v1/projects/{id}/corrections."""
+    boxes = [("ball", [8, 22, 27, 41]), ("house", [35, 9, 60, 39])]
+    image = base64.b64encode(picture()).decode()
+    return {"image": image, "annotations": [{"kind": "box", "label": label, "box": box} for label, box in boxes]}
+
+
 def job_bodies() -> dict[str, Any]:
     """The request bodies of POST /v1/jobs."""
     written = (

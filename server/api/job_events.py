@@ -1,20 +1,36 @@
-"""How far a job is, as server-sent events."""
+"""How far a job is, or a fine-tune, as server-sent events."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from typing import Any, Protocol
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from server.api.job_schemas import JobRow
 from server.api.problems import DATABASE_AWAY, Problem
-from server.jobs.store import JobState
 
-_ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+_ENDED = ("done", "failed", "cancelled")
 _EVERY = 0.5  # seconds
 _SHARE = 10  # of a count that takes long, so that those who watch never keep the database busy
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["progress", "end", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+
+
+class Row(Protocol):
+    """What is told: a model whose state says whether it has ended."""
+
+    @property
+    def state(self) -> str: ...
+
+    def model_dump_json(self) -> str: ...
 
 
 class JobEvents(EventSourceResponse):
@@ -23,7 +39,7 @@ class JobEvents(EventSourceResponse):
     when the stream is over, however it ends."""
 
     def __init__(
-        self, first: JobRow, look: Callable[[], Awaitable[JobRow]], over: Callable[[], bool], until: ExitStack
+        self, first: Row, look: Callable[[], Awaitable[Row]], over: Callable[[], bool], until: ExitStack
     ) -> None:
         super().__init__(_events(first, look, over))
         self.until = until
@@ -34,7 +50,7 @@ class JobEvents(EventSourceResponse):
 
 
 async def _events(
-    row: JobRow, look: Callable[[], Awaitable[JobRow]], over: Callable[[], bool]
+    row: Row, look: Callable[[], Awaitable[Row]], over: Callable[[], bool]
 ) -> AsyncIterator[ServerSentEvent]:
     yield _event("progress", row)
     while row.state not in _ENDED:
@@ -55,5 +71,5 @@ async def _events(
     yield _event("end", row)
 
 
-def _event(name: str, row: JobRow) -> ServerSentEvent:
+def _event(name: str, row: Row) -> ServerSentEvent:
     return ServerSentEvent(row.model_dump_json(), event=name)

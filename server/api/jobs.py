@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from server.api import bodies, examples, job_files, problems
 from server.api.auth import Authorised
-from server.api.job_events import JobEvents
+from server.api.job_events import EVENT, JobEvents
 from server.api.job_problems import STORED, told
 from server.api.job_schemas import (
     LARGEST,
@@ -58,14 +58,6 @@ _BODY: dict[str, Any] = {
             "examples": examples.job_bodies(),
         }
     },
-}
-_EVENT = {
-    "type": "object",
-    "properties": {
-        "event": {"type": "string", "enum": ["progress", "end", "error"]},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-    "required": ["event", "data"],
 }
 SCHEMAS = (JobRequest,)  # for the OpenAPI, which refers to it above
 
@@ -153,7 +145,7 @@ async def job(request: Request, number: Number) -> JobRow:
     responses={
         200: {
             "description": "`progress` with the job whenever it changes, and `end` with it when it has ended.",
-            "content": {"text/event-stream": {"itemSchema": _EVENT}},
+            "content": {"text/event-stream": {"itemSchema": EVENT}},
         },
         **documented(problems.NOT_FOUND),
     },

@@ -36,6 +36,7 @@ _BODY: dict[str, Any] = {
                     "num_beams": {"type": "integer", "minimum": 1},
                     "constrain": {"type": "string", "description": 'A JSON object: {"labels": ["cat", "dog"]}.'},
                     "adapter": {"type": "string", "description": "A name of GET /v1/adapters."},
+                    "project": {"type": "string", "description": "A name of GET /v1/projects."},
                     "priority": {"type": "string", "enum": ["interactive", "job"]},
                 },
             }
@@ -109,7 +110,7 @@ async def prompt(
         _check(asked, settings)
         image = await pictures.picture(asked, file, settings, serving.decoding, engine.prepare)
         several = asked.prompts is not None
-        questions = Questions(engine, image, asks, request.app.state.metrics, settings, client_of(request))
+        questions = Questions(engine, image, asks, request.app.state.metrics, serving, client_of(request))
         if not several:
             questions.raise_first()
         if stream:

@@ -9,13 +9,14 @@ from starlette.types import Message
 
 from prompts.annotations import Annotation
 from prompts.tasks import TaskError, resolve
+from server.api.answering import answerer
 from server.api.metrics import Metrics
 from server.api.problems import FAILED, INVALID_PROMPT, OVERLOADED, SHUTTING_DOWN, TIMED_OUT, Problem, busy
 from server.api.schemas import Answer, Prompt, answer, wanted
 from server.engine.handle import Handle
 from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
 from server.engine.vision import Picture
-from server.settings import Settings
+from server.serving import Serving
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
@@ -32,21 +33,23 @@ class Questions:
         image: Picture,
         prompts: Sequence[Prompt],
         metrics: Metrics,
-        settings: Settings,
+        serving: Serving,
         client: str,
     ) -> None:
-        """`client`: who shares the engine fairly with others. The settings' timeout runs from now.
+        """`serving`: whose projects and settings count; `client`: who shares the engine fairly with others. The
+        settings' timeout runs from now.
 
         Raises Problem when too many wait already: then none is asked.
         """
-        self.client = client
+        settings = serving.settings
+        self.client, self.serving = client, serving
         self.engine, self.size, self.prompts, self.metrics = engine, image.size, list(prompts), metrics
         self.timeout, self.max_text_length = settings.timeout, settings.max_text_length
         self.ends = asyncio.get_running_loop().time() + self.timeout
         self.places: list[Handle | Problem] = []
         try:
-            for prompt in self.prompts:
-                self.places.append(self._submit(image, prompt))
+            for index in range(len(self.prompts)):
+                self.places.append(self._submit(image, index))
         except Overloaded as error:
             self.cancel()
             detail = f"{error.waiting} prompts wait already; ask again in {error.retry_after:.0f} s"
@@ -55,27 +58,34 @@ class Questions:
             self.cancel()
             raise busy(SHUTTING_DOWN, "it takes nothing new; ask again soon", 5) from error
 
-    def _submit(self, image: Picture, prompt: Prompt) -> Handle | Problem:
+    def _submit(self, image: Picture, index: int) -> Handle | Problem:
+        prompt = self.prompts[index]
         if prompt.text is not None and len(prompt.text) > self.max_text_length:
             self.metrics.prompt(prompt.task, "invalid")
             detail = f"text has {len(prompt.text):,} characters; at most {self.max_text_length:,} are read"
             return Problem(INVALID_PROMPT, detail, "text")
         try:
             task = resolve(prompt.task)
-            asked = Request(
-                image,
-                task,
-                prompt.text,
-                prompt.region,
-                prompt.max_new_tokens,
-                prompt.num_beams,
-                prompt.adapter,
-                constrain=prompt.constrain.read() if prompt.constrain else None,
-                client=self.client,
-                interactive=prompt.priority != "job",
-                timeout=self.timeout,
-            )
-            return self.engine.submit(asked)
+            with answerer(self.serving, prompt) as adapter:
+                asked = Request(
+                    image,
+                    task,
+                    prompt.text,
+                    prompt.region,
+                    prompt.max_new_tokens,
+                    prompt.num_beams,
+                    adapter,
+                    constrain=prompt.constrain.read() if prompt.constrain else None,
+                    client=self.client,
+                    interactive=prompt.priority != "job",
+                    timeout=self.timeout,
+                )
+                handle = self.engine.submit(asked)
+            self.prompts[index] = prompt.model_copy(update={"adapter": adapter})  # the answer tells it
+            return handle
+        except Problem as problem:
+            self.metrics.prompt(prompt.task, "invalid")
+            return problem
         except (TaskError, InvalidRequest) as error:
             self.metrics.prompt(prompt.task, "invalid")
             return Problem(INVALID_PROMPT, str(error), error.field)

@@ -48,6 +48,12 @@ class Options(BaseModel):
     adapter: str | None = Field(
         None, max_length=100, description="Who answers: a name of GET /v1/adapters. None: the model alone."
     )
+    project: str | None = Field(
+        None,
+        max_length=100,
+        description="Instead of `adapter`: the model that this project of GET /v1/projects has promoted for the task "
+        "answers, or the model alone where there is none.",
+    )
     priority: Literal["interactive", "job"] | None = Field(
         None, description="Jobs give way to interactive prompts, and are never starved by them. None: interactive."
     )
@@ -92,6 +98,9 @@ class PromptRequest(Options):
         if self.prompts is None:
             return [Prompt(task=self.task or "", text=self.text, region=self.region, **shared)]
         unset = [{k: v for k, v in shared.items() if getattr(prompt, k) is None} for prompt in self.prompts]
+        for prompt, update in zip(self.prompts, unset, strict=True):
+            if prompt.adapter or prompt.project:  # one that says who answers
+                update.update(adapter=prompt.adapter, project=prompt.project)
         return [prompt.model_copy(update=update) for prompt, update in zip(self.prompts, unset, strict=True)]
 
 

@@ -1,0 +1,34 @@
+"""Who answers a prompt: the model alone, an adapter by name, or whom a project has promoted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.api.problems import INVALID_PROMPT, NO_PROJECTS, OTHER_BASE, Problem
+from server.api.schemas import Prompt
+from server.projects.records import Missing, OtherBase
+from server.serving import Serving
+
+
+@contextmanager
+def answerer(serving: Serving, prompt: Prompt) -> Iterator[str | None]:
+    """The adapter, which no promotion takes away before the prompt is submitted within; None: the model alone. Raises
+    Problem."""
+    if prompt.project is None:
+        yield prompt.adapter
+        return
+    if prompt.adapter is not None:
+        raise Problem(INVALID_PROMPT, "send `adapter` or `project`, not both", "project")
+    try:
+        champions = serving.projects().champions
+    except Problem as problem:
+        if problem.kind is NO_PROJECTS:
+            raise Problem(INVALID_PROMPT, f"this server has no projects: {problem.detail}", "project") from None
+        raise
+    with champions.asking():
+        try:
+            adapter = champions.answering(prompt.project, prompt.task)
+        except Missing as error:
+            raise Problem(INVALID_PROMPT, str(error), "project") from None
+        except OtherBase as error:
+            raise Problem(OTHER_BASE, str(error), "project") from None
+        yield adapter

@@ -1,0 +1,57 @@
+"""What projects and their store raise, as problems."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from server.api import job_problems, problems
+from server.api.problems import Fault, Problem
+from server.engine.adapters import AdapterError, NoRoom
+from server.engine.pictures import PictureError
+from server.projects.labels import InvalidLabels
+from server.projects.records import Missing, NameTaken, NotEarned, NothingPromoted, NothingToLearn, OtherBase
+
+_MOST = 20  # faults that are told
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turns errors into problems; those of jobs, too."""
+    with job_problems.told():
+        try:
+            yield
+        except Missing as error:
+            raise Problem(problems.NOT_FOUND, str(error)) from None
+        except NameTaken as error:
+            raise Problem(problems.NAME_TAKEN, str(error), "name") from None
+        except OtherBase as error:
+            raise Problem(problems.OTHER_BASE, str(error)) from None
+        except NothingToLearn as error:
+            raise Problem(problems.NOTHING_TO_LEARN, str(error)) from None
+        except NotEarned as error:
+            raise Problem(problems.NOT_EARNED, str(error), "model") from None
+        except NothingPromoted as error:
+            raise Problem(problems.WRONG_STATE, str(error), "task") from None
+        except InvalidLabels as error:
+            faults = [
+                Fault(field="annotations" if f.index is None else f"annotations.{f.index}", detail=f.reason[:500])
+                for f in error.faults[:_MOST]
+            ]
+            detail = "; ".join(f"{fault.field}: {fault.detail}" for fault in faults[:3])
+            more = f"; and {len(error.faults) - 3} more" if len(error.faults) > 3 else ""
+            raise Problem(problems.INVALID_LABELS, detail + more, faults[0].field, faults) from None
+        except PictureError as error:
+            raise Problem(problems.INVALID_PICTURE, str(error), "image") from None
+        except ValidationError as error:
+            raise problems.invalid(error.errors(include_url=False, include_context=False)) from None
+        except NoRoom as error:
+            raise Problem(problems.NO_ROOM, str(error)) from None
+        except AdapterError as error:
+            raise Problem(problems.INVALID_ADAPTER, str(error)[:1000]) from None
+        except OSError as error:
+            logger.error("the folder of projects cannot be written", exc_info=error)
+            detail = f"the folder of projects cannot be written: {error.strerror or error}; its operator can mend that"
+            raise Problem(problems.NO_ROOM, detail) from None

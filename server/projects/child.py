@@ -1,0 +1,83 @@
+"""A fine-tune in a process of its own: `python -m server.projects.child RUN PICTURES NICENESS`, which a server starts.
+
+It gives way to serving: it has a lower priority by NICENESS, and computes on half of the cores. It ends with the
+server, however that ends: its input is a pipe whose other end the server holds. What it had done till its last look at
+the held-out pictures is gone on with, bit for bit, when it is started again.
+"""
+
+import json
+import os
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+WANTED, OUTCOME, RUN = "wanted.json", "outcome.json", "run"
+_PATIENCE = 60.0  # seconds
+
+
+def threads() -> int:
+    """How many it computes on."""
+    return max(1, (os.cpu_count() or 2) // 2)
+
+
+def main(folder: Path, pictures: Path, niceness: int) -> None:
+    """Does what the folder's WANTED says, in its RUN. The OUTCOME is there at the end, also of a failure that people
+    can mend."""
+    with suppress(OSError):
+        os.nice(niceness)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    try:
+        # Of a server that was killed, the child may live for a moment yet.
+        with FileLock(folder / ".lock", timeout=_PATIENCE):
+            outcome = _tuned(folder, pictures)
+    except Exception as error:
+        if not _expected(error):
+            raise
+        outcome = {"error": str(error) or type(error).__name__}
+    part = folder / (OUTCOME + ".part")
+    part.write_text(json.dumps(outcome))
+    part.replace(folder / OUTCOME)
+
+
+def _tuned(folder: Path, pictures: Path) -> dict[str, Any]:
+    import torch
+
+    from finetune.tuning import replay
+    from finetune.tuning.config import TuneConfig
+    from finetune.tuning.loop import tune
+    from server.engine.checkpoint import SEEDLING
+    from server.projects import lessons
+    from server.projects.pictures import Pictures
+
+    torch.set_num_threads(threads())
+    wanted = json.loads((folder / WANTED).read_text())
+    config = TuneConfig.model_validate(wanted["config"])
+    data = lessons.read(wanted, Pictures(pictures))
+    # The base's own data are at hand for the seedling alone: scenes that are drawn.
+    source = replay.scenes if config.base == SEEDLING else None
+    found = tune(config, data.train, folder / RUN, held=data.held, labels=data.labels, replay=source)
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}
+
+
+def _expected(error: Exception) -> bool:
+    """Whether the message is for people."""
+    from finetune.tuning.loop import TuneError
+    from server.engine.checkpoint import CheckpointError
+
+    return isinstance(error, TuneError | CheckpointError | OSError)
+
+
+def _end_with_parent() -> None:
+    # Not by sys.stdin: a loader that is forked would wait for its lock for ever.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

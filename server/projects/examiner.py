@@ -1,0 +1,123 @@
+"""Backtests, one at a time: champion and challenger answer the same held-out pictures, on the engine that serves."""
+
+import logging
+import threading
+from dataclasses import astuple
+from pathlib import Path
+from typing import cast
+
+from finetune.evaluation import bootstrap
+from finetune.evaluation.corrections import Tally
+from finetune.tuning.judge import Judge
+from finetune.tuning.run import fingerprint
+from server.engine.adapters import AdapterError, UnknownAdapter
+from server.engine.engine import Engine
+from server.engine.handle import Handle
+from server.engine.request import Closed, Overloaded, Request
+from server.jobs.store import StoreAway
+from server.projects import lessons
+from server.projects.pictures import Pictures
+from server.projects.records import Backtest, Figures, OtherBase, Project, Seen, State
+from server.projects.registry import Registry
+from server.projects.tuner import ADAPTER
+from server.projects.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+class CannotTest(Exception):  # noqa: N818
+    """A backtest that cannot be made; the message says what is missing."""
+
+
+class Examiner:
+    """Works on the backtests of a registry, in the order in which they came. Its prompts give way to interactive
+    ones. `folder`: where the projects' folders are."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self.registry, self.folder = registry, folder
+        self.worker = Worker("backtests", self._work)
+        self._engine: Engine | None = None
+
+    def start(self, engine: Engine) -> None:
+        """Begins to work, with what another process left undone."""
+        self._engine = engine
+        self.worker.start()
+
+    def close(self) -> None:
+        """Stops; the backtest under way is made after the next start."""
+        self.worker.close()
+
+    def _work(self) -> bool:
+        if (found := self.registry.next_backtest()) is None:
+            return False
+        project, test = found
+        try:
+            self._test(project, test)
+        except (Closed, StoreAway):
+            raise
+        except (CannotTest, AdapterError, OSError) as error:
+            logger.error("backtest %d of %s failed: %s", test.id, project.name, error)
+            self.registry.end_backtest(test, State.FAILED, str(error))
+        except Exception as error:
+            logger.exception("backtest %d of %s failed", test.id, project.name)
+            self.registry.end_backtest(test, State.FAILED, f"the server failed: {error}")
+        return True
+
+    def _test(self, project: Project, test: Backtest) -> None:
+        engine = self._engine
+        assert engine is not None
+        if project.base != engine.checkpoint.sha256:
+            raise CannotTest(str(OtherBase(project.name, project.base, engine.checkpoint.sha256)))
+        task = self.registry.model(project, test.challenger).task
+        known = lessons.of(
+            project, self.registry.projects.newest(project), Pictures(self.folder / project.folder / "pictures")
+        )
+        judge = Judge(known.held, known.labels, [task])
+        if not any(judge.questions):
+            raise CannotTest(f"no held-out picture has labels that tell how good the answers to {task} are")
+        champion, challenger = (
+            self._tallies(engine, project, judge, number) for number in (test.champion, test.challenger)
+        )
+        try:
+            found = bootstrap.corrections(champion, challenger)
+        except ValueError as error:
+            raise CannotTest(f"{error}: correct more pictures") from error
+        figures = Figures(found.champion, found.challenger, found.low, found.high, found.better)
+        seen = [
+            Seen(example.name, astuple(a), astuple(b))
+            for example, a, b in zip(known.held, champion, challenger, strict=True)
+        ]
+        self.registry.end_backtest(test, State.DONE, data=fingerprint(known.held), tallies=seen, figures=figures)
+        logger.info("backtest %d of %s: %s", test.id, project.name, figures)
+
+    def _tallies(self, engine: Engine, project: Project, judge: Judge, number: int | None) -> list[Tally]:
+        """Each picture's corrections, as a model (None: the base alone) answers."""
+        patient = cast(Engine, _Patient(engine, self.worker.closing))
+        if number is None:
+            return judge.tallies(patient)
+        model = self.registry.model(project, number)
+        name = f"projects/{project.name}/backtest"  # whoever answers may change meanwhile
+        engine.load_adapter(name, self.folder / project.folder / model.folder / ADAPTER, model.sha256)
+        try:
+            return judge.tallies(patient, name)
+        finally:
+            try:
+                engine.unload_adapter(name)
+            except UnknownAdapter:
+                logger.warning("somebody has unloaded %s", name)
+
+
+class _Patient:
+    """The engine as a judge sees it; where too many wait already, it waits too."""
+
+    def __init__(self, engine: Engine, closing: threading.Event) -> None:
+        self._engine, self._closing = engine, closing
+        self.prepare, self.max_waiting = engine.prepare, engine.max_waiting
+
+    def submit(self, request: Request) -> Handle:
+        while not self._closing.is_set():
+            try:
+                return self._engine.submit(request)
+            except Overloaded as error:
+                self._closing.wait(min(error.retry_after, 0.1))
+        raise Closed("the server stops")

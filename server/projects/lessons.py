@@ -1,0 +1,106 @@
+"""A project's corrections as datasets: what is taught, and what is held out to judge by.
+
+The side of a picture follows from its content alone, so that it stays there for good, whatever is added: the first 32
+bits of its file's SHA-256, as a number from 0 to 1, are below the project's share for those that are held out.
+(`finetune.datasets.split` spreads labels evenly, but deals anew with every picture that comes.)
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from finetune.datasets import teaching
+from finetune.datasets.example import Dataset, Example, Labels
+from finetune.datasets.pictures import PictureFile
+from prompts.annotations import Annotation
+from server.projects.pictures import Pictures
+from server.projects.records import Correction, NothingToLearn, Project
+
+_ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Examples are named by their pictures' SHA-256; `labels`: of all of them."""
+
+    train: tuple[Example, ...]
+    held: tuple[Example, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return Dataset((*self.train, *self.held)).labels
+
+    def check(self, tasks: Sequence[str], share: float) -> None:
+        """Raises NothingToLearn where they teach none of `tasks`, or none judges one of them."""
+        count = len(self.train) + len(self.held)
+        if not (taught := _teachable(self.train) & set(tasks)):
+            raise NothingToLearn(
+                f"of {count} corrected pictures none that is taught teaches {' or '.join(tasks)}: correct pictures by "
+                "labels of its kind"
+            )
+        if missing := sorted(taught - _teachable(self.held)):
+            raise NothingToLearn(
+                f"of {count} corrected pictures none is held out (a share of {share:.0%}) that could tell how good the "
+                f"answers to {missing[0]} are: correct more pictures"
+            )
+
+    def tasks(self, wanted: Sequence[str]) -> list[str]:
+        """Those of the wanted ones that are taught."""
+        can = _teachable(self.train)
+        return [task for task in wanted if task in can]
+
+
+def is_held(sha256: str, share: float) -> bool:
+    """Whether a picture is held out."""
+    return int(sha256[:8], 16) < share * 2**32
+
+
+def of(project: Project, corrections: Sequence[Correction], pictures: Pictures) -> Lessons:
+    """What a project's newest corrections teach."""
+    by_picture: dict[str, list[Correction]] = {}
+    for correction in corrections:
+        by_picture.setdefault(correction.said.picture, []).append(correction)
+    examples = []
+    for picture, own in by_picture.items():
+        said = [correction.said for correction in own]
+        notes = tuple(note for each in said for note in each.annotations)
+        # Of captions there is no all.
+        complete = frozenset(each.kind for each in said if each.complete and each.kind is not Labels.CAPTIONS)
+        size = said[0].width, said[0].height
+        source = f"{said[0].name or 'picture'} ({picture[:12]})"
+        examples.append(Example(picture, source, *size, notes, PictureFile(pictures.path(picture)), complete))
+    held = [is_held(example.name, project.held_share) for example in examples]
+    sides = [tuple(e for e, out in zip(examples, held, strict=True) if out is side) for side in (False, True)]
+    return Lessons(sides[0], sides[1])
+
+
+def written(lessons: Lessons) -> dict[str, Any]:
+    """As JSON; the pictures stay where they are."""
+    return {"train": list(map(_written, lessons.train)), "held": list(map(_written, lessons.held))}
+
+
+def read(kept: dict[str, Any], pictures: Pictures) -> Lessons:
+    """What `written` gave."""
+    return Lessons(*(tuple(_read(each, pictures) for each in kept[side]) for side in ("train", "held")))
+
+
+def _teachable(examples: Sequence[Example]) -> set[str]:
+    return {token for example in examples for token in teaching.teachable(example)}
+
+
+def _written(example: Example) -> dict[str, Any]:
+    return {
+        "picture": example.name, "source": example.source, "size": example.size,
+        "annotations": json.loads(_ANNOTATIONS.dump_json(example.annotations)), "complete": sorted(example.complete),
+    }  # fmt: skip
+
+
+def _read(kept: dict[str, Any], pictures: Pictures) -> Example:
+    width, height = kept["size"]
+    return Example(
+        kept["picture"], kept["source"], width, height, _ANNOTATIONS.validate_python(kept["annotations"]),
+        PictureFile(pictures.path(kept["picture"])), frozenset(map(Labels, kept["complete"])),
+    )  # fmt: skip

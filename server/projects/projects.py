@@ -1,0 +1,223 @@
+"""The projects of a server: corrected, tuned, tested and promoted."""
+
+import secrets
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from finetune.datasets.example import Labels
+from finetune.tuning.config import TuneConfig
+from finetune.tuning.run import fingerprint
+from prompts.annotations import Annotation
+from server.engine.checkpoint import SEEDLING
+from server.engine.engine import Engine
+from server.engine.pictures import MAX_PIXELS, decode
+from server.jobs.labels import Labelled
+from server.jobs.output import claimed
+from server.jobs.store import Store
+from server.projects import lessons, tuner
+from server.projects.champions import Champions
+from server.projects.examiner import Examiner
+from server.projects.labels import checked, kind_of
+from server.projects.pictures import Pictures
+from server.projects.records import ENDED, Backtest, Corrected, Correction, Model, Project, Promotion, Run
+from server.projects.registry import Registry
+from server.projects.store import ProjectStore
+from server.projects.tuner import Tuner
+
+_HOME = "home"  # the file that holds the folder's id
+
+
+class Projects:
+    """Safe to use from any thread. Methods raise what the store does, and Missing for what is not there."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        """`folder` is this server's own: for corrected pictures, runs and adapters. `store`: the database of jobs.
+        Raises OSError for the folder."""
+        self.folder = folder.absolute()
+        with ExitStack() as stack:
+            stack.enter_context(claimed(self.folder))
+            self.store = ProjectStore(store, _home(self.folder))
+            self._until = stack.pop_all()
+        self.registry = Registry(self.store)
+        self.tuner, self.examiner = Tuner(self.registry, self.folder), Examiner(self.registry, self.folder)
+        self._engine: Engine | None = None
+        self._champions: Champions | None = None
+        self._changing = threading.RLock()  # who answers, and which projects there are
+
+    def load(self, engine: Engine) -> None:
+        """Puts the champions into an engine."""
+        self._engine, self._champions = engine, Champions(engine)
+        for project in self.store.projects():
+            self.champions.add(project, self._answering(project))
+
+    def start(self) -> None:
+        """Begins to work, with what another process left undone."""
+        self.tuner.start(self.engine)
+        self.examiner.start(self.engine)
+
+    def close(self) -> None:
+        """Stops; what is under way is gone on with after the next start."""
+        self.tuner.close()
+        self.examiner.close()
+        self._until.close()
+
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def champions(self) -> Champions:
+        assert self._champions is not None
+        return self._champions
+
+    # Projects
+
+    def create(self, name: str, tasks: Sequence[str], held_share: float) -> Project:
+        """A new one, on the weights that are served. Raises NameTaken."""
+        base, folder = self.engine.checkpoint.sha256, f"project-{secrets.token_hex(8)}"
+        with self._changing:
+            project = self.store.create(Project(0, name, base, tuple(tasks), held_share, folder, 0.0))
+            self.champions.add(project, {})
+        return project
+
+    def delete(self, project: Project) -> None:
+        """With its pictures, runs and adapters. Prompts under way end as they began."""
+        with self._changing:
+            for run in self.registry.runs(project):
+                if run.state not in ENDED:
+                    self.cancel(project, run)
+            self.store.delete(project)
+            self.champions.remove(project)
+        shutil.rmtree(self.folder / project.folder, ignore_errors=True)
+
+    # Corrections
+
+    def correct(
+        self, project: Project, data: bytes, annotations: Sequence[Annotation], *, kind: Labels | None = None,
+        complete: bool = True, name: str = "", author: str = "", max_pixels: int = MAX_PIXELS,
+    ) -> Correction:  # fmt: skip
+        """Keeps a picture's file and all labels of one kind that it has (`kind`, None: of that which they are).
+        Raises PictureError, InvalidLabels, and OSError where there is no room for the picture."""
+        size = decode(data, max_bytes=len(data), max_pixels=max_pixels).size
+        kind, notes = checked(annotations, size, kind)
+        sha256 = self._pictures(project).keep(data)
+        return self.store.correct(project, [Corrected(sha256, kind, *size, notes, complete, name, author)])[0]
+
+    def take(self, project: Project, pictures: Iterable[Labelled], author: str) -> int:
+        """Takes a job's labels as they stand, as if a person had said them; how many pictures. Raises InvalidLabels,
+        and OSError for a picture that is gone or finds no room."""
+        count = 0
+        for picture in pictures:
+            by_kind: dict[Labels, list[Annotation]] = {}
+            for label in picture.labels:
+                if label.parent is None:  # what was asked about a region is no caption of the picture
+                    by_kind.setdefault(kind_of(label.annotation), []).append(label.annotation)
+            said = [checked(notes, (picture.width, picture.height), kind) for kind, notes in by_kind.items()]
+            if said:
+                sha256 = self._pictures(project).keep(picture.read())
+                size = picture.width, picture.height
+                self.store.correct(
+                    project, [Corrected(sha256, kind, *size, notes, True, picture.name, author) for kind, notes in said]
+                )
+                count += 1
+        return count
+
+    # Runs
+
+    def tune(self, project: Project, settings: dict[str, Any], author: str) -> Run:
+        """Queues a fine-tune on what is corrected now. `settings`: of TuneConfig's, but for its base. Raises OtherBase,
+        NothingToLearn, pydantic's ValidationError, and OSError where there is no room for its folder."""
+        self.champions.check(project)
+        name = self.engine.checkpoint.name
+        base = SEEDLING if name == SEEDLING else str(self.engine.checkpoint.folder)
+        config = TuneConfig.model_validate({"tasks": project.tasks, **settings, "base": base})
+        known = lessons.of(project, self.store.newest(project), self._pictures(project))
+        known.check(config.tasks, project.held_share)
+        config = config.model_copy(update={"tasks": tuple(known.tasks(config.tasks))})
+        kept = config.model_dump(mode="json")
+        folder = f"runs/{secrets.token_hex(8)}"
+        tuner.prepare(self.folder / project.folder / folder, {"config": kept, **lessons.written(known)})
+        data = fingerprint((*known.train, *known.held))
+        run = self.registry.add_run(project, kept, folder, data, len(known.train), len(known.held), author)
+        self.tuner.worker.wake()
+        return run
+
+    def cancel(self, project: Project, run: Run) -> Run:
+        """Ends a run for good. Raises NotNow."""
+        cancelled = self.registry.cancel(project, run)
+        self.tuner.drop(run)
+        return cancelled
+
+    def resume(self, project: Project, run: Run) -> Run:
+        """Queues a run that failed; it goes on where it stopped. Raises NotNow."""
+        resumed = self.registry.resume(project, run)
+        self.tuner.worker.wake()
+        return resumed
+
+    # Who answers
+
+    def test(self, project: Project, model: Model, author: str, forgetting: dict[str, Any] | None = None) -> Backtest:
+        """Queues a backtest of a model against who answers now. Raises OtherBase."""
+        self.champions.check(project)
+        champion = self.registry.champion(project, model.task)
+        test = self.registry.add_backtest(project, model, champion, forgetting or {}, author)
+        self.examiner.worker.wake()
+        return test
+
+    def promote(
+        self, project: Project, model: Model, author: str, *, forced: bool = False, reason: str = ""
+    ) -> Promotion:
+        """The model answers for its task from now on. Raises NotEarned, OtherBase, NotNow, and AdapterError where its
+        adapter cannot be loaded."""
+        self.champions.check(project)
+        with self._changing:
+            adapter = self.champions.load(project, model, self._adapter(project, model))
+            try:
+                promotion = self.registry.promote(project, model, author, forced=forced, reason=reason)
+            except BaseException:
+                self.champions.tidy(adapter)
+                raise
+            self.champions.put(project, model.task, adapter)
+        return promotion
+
+    def rollback(self, project: Project, task: str, author: str, reason: str = "") -> Promotion:
+        """Who answered before answers again. Raises NothingPromoted, OtherBase, and AdapterError."""
+        self.champions.check(project)
+        with self._changing:
+            adapter, before = None, self.registry.before(project, task)
+            if before is not None:
+                model = self.registry.model(project, before)
+                adapter = self.champions.load(project, model, self._adapter(project, model))
+            promotion = self.registry.rollback(project, task, author, reason)
+            self.champions.put(project, task, adapter)
+        return promotion
+
+    # Inside
+
+    def _answering(self, project: Project) -> dict[str, tuple[Model, Path]]:
+        """The champions by task."""
+        models = {model.id: model for model in self.registry.models(project)}
+        newest = {promotion.task: promotion.model for promotion in self.registry.promotions(project)}
+        found = {task: models[number] for task, number in newest.items() if number is not None}
+        return {task: (model, self._adapter(project, model)) for task, model in found.items()}
+
+    def _adapter(self, project: Project, model: Model) -> Path:
+        return self.folder / project.folder / model.folder / tuner.ADAPTER
+
+    def _pictures(self, project: Project) -> Pictures:
+        return Pictures(self.folder / project.folder / "pictures")
+
+
+def _home(folder: Path) -> str:
+    """The folder's id, which goes where it is moved."""
+    path = folder / _HOME
+    if not path.exists():
+        part = folder / f"{_HOME}.part"
+        part.write_text(secrets.token_hex(16))
+        part.replace(path)
+    return path.read_text().strip()

@@ -1,0 +1,186 @@
+"""What projects keep, as it is taken and given."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from finetune.datasets.example import Labels
+from prompts.annotations import Annotation
+from server.jobs.store import StoreError
+
+
+class State(StrEnum):
+    """Where a run or a backtest stands. Failed runs can be resumed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = (State.DONE, State.FAILED, State.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """`base`: SHA-256 of the weights that its adapters stand on; `tasks`: tokens that it teaches; `held_share`: of its
+    pictures, that are never taught; `folder`: of its files. Times are seconds since 1970, here and below."""
+
+    id: int
+    name: str
+    base: str
+    tasks: tuple[str, ...]
+    held_share: float
+    folder: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """A picture and all labels of one kind that a person left on it. `picture`: SHA-256 of its file; `complete`:
+    whether all that it shows of the kind is labelled; `name`: what its owner calls it; `author`: who says so."""
+
+    picture: str
+    kind: Labels
+    width: int
+    height: int
+    annotations: tuple[Annotation, ...]
+    complete: bool = True
+    name: str = ""
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One as it is kept; `version` counts from 1, and the highest counts."""
+
+    id: int
+    version: int
+    created: float
+    said: Corrected
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A fine-tune. `config`: of TuneConfig's fields; `data`: the hash of what is `taught` and `held` out, so many
+    pictures; `metrics`: what came of it; `reason`: why it failed."""
+
+    id: int
+    config: dict[str, Any]
+    folder: str
+    data: str
+    taught: int
+    held: int
+    state: State
+    reason: str
+    metrics: dict[str, Any]
+    author: str
+    created: float
+    started: float | None
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An entry of the registry: what a run made, for one task. `sha256`: of the adapter's weights; `data` and
+    `metrics` are the run's."""
+
+    id: int
+    run: int
+    task: str
+    sha256: str
+    folder: str
+    data: str
+    metrics: dict[str, Any]
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One held-out picture in a backtest: corrections by kind and labels, as `Tally` has them, of either side."""
+
+    picture: str
+    champion: tuple[int, ...]
+    challenger: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Corrections per 100 labels of both; the 95 % interval of challenger less champion; how likely the challenger is
+    the better one."""
+
+    champion: float
+    challenger: float
+    low: float
+    high: float
+    better: float
+
+    @property
+    def won(self) -> bool:
+        """Fewer corrections, by more than luck."""
+        return self.high < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """A model against the champion of its time (None: the base alone). `data`: the hash of the held-out pictures and
+    their labels; `forgetting`: what it cost elsewhere, where that was measured."""
+
+    id: int
+    challenger: int
+    champion: int | None
+    data: str
+    state: State
+    reason: str
+    author: str
+    created: float
+    ended: float | None
+    tallies: tuple[Seen, ...] = ()
+    figures: Figures | None = None
+    forgetting: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """From then on `model` (None: the base alone) answers for the task. `back`: it was a rollback."""
+
+    id: int
+    task: str
+    model: int | None
+    backtest: int | None
+    back: bool
+    forced: bool
+    reason: str
+    author: str
+    created: float
+
+
+class Missing(StoreError):  # noqa: N818
+    """There is no such project, run, model or backtest."""
+
+
+class NameTaken(StoreError):  # noqa: N818
+    """A project of this name is there."""
+
+
+class OtherBase(StoreError):  # noqa: N818
+    """A project whose adapters stand on other weights than those that are served."""
+
+    def __init__(self, project: str, base: str, served: str) -> None:
+        super().__init__(
+            f"the project {project} stands on the weights {base}, and this server has {served}; serve its own base, or "
+            "make a project for this one"
+        )
+
+
+class NothingToLearn(StoreError):  # noqa: N818
+    """Too little is corrected; the message says what is missing."""
+
+
+class NotEarned(StoreError):  # noqa: N818
+    """A promotion without a backtest that was won."""
+
+
+class NothingPromoted(StoreError):  # noqa: N818
+    """A rollback of nothing."""

@@ -1,0 +1,322 @@
+"""The registry: runs, the models that they made, how those did in backtests, and who answers."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from server.jobs.store import NotNow
+from server.jobs.store.leases import clean
+from server.jobs.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
+from server.projects.records import (
+    Backtest,
+    Figures,
+    Missing,
+    Model,
+    NotEarned,
+    NothingPromoted,
+    Project,
+    Promotion,
+    Run,
+    Seen,
+    State,
+)
+from server.projects.store import ProjectStore
+
+_OPEN = (State.QUEUED, State.RUNNING)
+
+
+class Registry:
+    """Of the projects of a store. Methods raise StoreError, and StoreAway where the same call may be made again."""
+
+    def __init__(self, projects: ProjectStore) -> None:
+        self.projects, self.store = projects, projects.store
+
+    # Runs
+
+    def add_run(
+        self, project: Project, config: dict[str, Any], folder: str, data: str, taught: int, held: int, author: str
+    ) -> Run:
+        """Queued."""
+        number = self._insert(
+            RunRow, project, config=json.dumps(config), folder=folder, data=data, taught=taught, held=held,
+            state=State.QUEUED, reason="", metrics="{}", author=clean(author),
+        )  # fmt: skip
+        return self.run(project, number)
+
+    def runs(self, project: Project, after: int = 0, limit: int | None = None) -> list[Run]:
+        """Those after an id, the oldest first."""
+        return [_run(row) for row in self._rows(RunRow, project, RunRow.id > after, limit)]
+
+    def run(self, project: Project, number: int) -> Run:
+        """Raises Missing."""
+        rows = self._rows(RunRow, project, RunRow.id == number)
+        return _run(_only(rows, f"the project {project.name} has no run {number}"))
+
+    def next_run(self) -> tuple[Project, Run] | None:
+        """The oldest that is to be worked on, and its project."""
+        if (row := self._next(RunRow)) is None:
+            return None
+        return self.projects.project(row.project_id), _run(row)
+
+    def turn_run(self, run: Run, to: State, states: Sequence[State], reason: str = "") -> bool:
+        """Changes the run's state, if it is one of `states`."""
+        values: dict[str, Any] = {"state": to, "reason": clean(reason)}
+        if to is State.RUNNING:
+            values["started"] = sa.func.coalesce(RunRow.started, time.time())
+        values["ended"] = None if to in _OPEN else time.time()
+        with self.store.writing() as connection:
+            change = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state.in_(states)).values(**values)
+            return bool(connection.execute(change).rowcount)
+
+    def cancel(self, project: Project, run: Run) -> Run:
+        """For good. Raises NotNow."""
+        self.turn_run(run, State.CANCELLED, (State.QUEUED, State.RUNNING, State.FAILED))
+        return self._expect(self.run(project, run.id), State.CANCELLED, "queued, running or failed can be cancelled")
+
+    def resume(self, project: Project, run: Run) -> Run:
+        """Queued again. Raises NotNow."""
+        self.turn_run(run, State.QUEUED, (State.FAILED,))
+        return self._expect(self.run(project, run.id), State.QUEUED, "failed can be resumed")
+
+    def finish(self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str]) -> bool:
+        """Done, and what it made is in the registry, one entry a task; unless it was cancelled meanwhile."""
+        with self.store.writing() as connection:
+            change = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state == State.RUNNING)
+            values = {"state": State.DONE, "metrics": json.dumps(metrics), "ended": time.time()}
+            if not connection.execute(change.values(**values)).rowcount:
+                return False
+            made = {"project_id": project.id, "run_id": run.id, "sha256": sha256, "created": time.time()}
+            connection.execute(sa.insert(ModelRow), [{**made, "task": task} for task in tasks])
+        return True
+
+    # Models
+
+    def models(self, project: Project) -> list[Model]:
+        """The oldest first."""
+        return self._models(project, sa.true())
+
+    def model(self, project: Project, number: int) -> Model:
+        """Raises Missing."""
+        models = self._models(project, ModelRow.id == number)
+        return _only(models, f"the project {project.name} has no model {number}; GET its models lists them")
+
+    # Backtests
+
+    def add_backtest(
+        self, project: Project, challenger: Model, champion: int | None, forgetting: dict[str, Any], author: str
+    ) -> Backtest:
+        """Queued."""
+        number = self._insert(
+            BacktestRow, project, challenger_id=challenger.id, champion_id=champion, data="", state=State.QUEUED,
+            reason="", tallies="[]", figures="null", forgetting=json.dumps(forgetting), author=clean(author),
+        )  # fmt: skip
+        return self.backtest(project, number)
+
+    def backtests(self, project: Project, after: int = 0, limit: int | None = None) -> list[Backtest]:
+        """Those after an id, the oldest first."""
+        return [_backtest(row) for row in self._rows(BacktestRow, project, BacktestRow.id > after, limit)]
+
+    def backtest(self, project: Project, number: int) -> Backtest:
+        """Raises Missing."""
+        rows = self._rows(BacktestRow, project, BacktestRow.id == number)
+        return _backtest(_only(rows, f"the project {project.name} has no backtest {number}"))
+
+    def next_backtest(self) -> tuple[Project, Backtest] | None:
+        """The oldest that is to be worked on, and its project."""
+        if (row := self._next(BacktestRow)) is None:
+            return None
+        return self.projects.project(row.project_id), _backtest(row)
+
+    def end_backtest(
+        self, test: Backtest, state: State, reason: str = "", data: str = "", tallies: Sequence[Seen] = (),
+        figures: Figures | None = None,
+    ) -> None:  # fmt: skip
+        """What came of it."""
+        values = {
+            "state": state, "reason": clean(reason), "data": data, "tallies": json.dumps(list(map(asdict, tallies))),
+            "figures": json.dumps(figures and asdict(figures)), "ended": time.time(),
+        }  # fmt: skip
+        with self.store.writing() as connection:
+            connection.execute(sa.update(BacktestRow).where(BacktestRow.id == test.id).values(**values))
+
+    # Who answers
+
+    def promotions(self, project: Project, task: str | None = None) -> list[Promotion]:
+        """All there were, the oldest first."""
+        return [_promotion(row) for row in self._rows(PromotionRow, project, _of_task(task))]
+
+    def champion(self, project: Project, task: str) -> int | None:
+        """The model that answers; None: the base alone."""
+        history = self.promotions(project, task)
+        return history[-1].model if history else None
+
+    def promote(self, project: Project, model: Model, author: str, *, forced: bool, reason: str) -> Promotion:
+        """The model answers for its task. Raises NotEarned, unless it is forced, without a newest backtest against the
+        champion that was won, and NotNow where it answers already."""
+        with self.store.writing() as connection:
+            history = self._history(connection, project, model.task)
+            champion = history[-1].model if history else None
+            if champion == model.id:
+                raise NotNow(f"model {model.id} answers for {model.task} already")
+            test: Backtest | None = next(
+                (
+                    _backtest(row)
+                    for row in connection.execute(
+                        sa.select(BacktestRow.__table__)
+                        .where(
+                            BacktestRow.challenger_id == model.id,
+                            BacktestRow.champion_id.is_not_distinct_from(champion),
+                            BacktestRow.state == State.DONE,
+                        )
+                        .order_by(BacktestRow.id.desc())
+                        .limit(1)
+                    )
+                ),
+                None,
+            )
+            if not forced:
+                _check(model, champion, test)
+            number = connection.scalar(
+                _promoted(
+                    project,
+                    model.task,
+                    model.id,
+                    author,
+                    forced=forced,
+                    reason=reason,
+                    test=None if test is None else test.id,
+                )
+            )
+        return _promotion(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
+
+    def before(self, project: Project, task: str) -> int | None:
+        """Who answered before the champion. Raises NothingPromoted where nobody is promoted."""
+        return _before(self.promotions(project, task), project, task)
+
+    def rollback(self, project: Project, task: str, author: str, reason: str) -> Promotion:
+        """Who answered before the champion answers again. Raises NothingPromoted where nobody is promoted."""
+        with self.store.writing() as connection:
+            model = _before(self._history(connection, project, task), project, task)
+            number = connection.scalar(_promoted(project, task, model, author, back=True, forced=False, reason=reason))
+        return _promotion(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
+
+    # Inside
+
+    def _history(self, connection: sa.Connection, project: Project, task: str) -> list[Promotion]:
+        """Read by one that will add to it, while nobody else does."""
+        connection.execute(sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update())
+        found = sa.select(PromotionRow.__table__).where(PromotionRow.project_id == project.id, _of_task(task))
+        return [_promotion(row) for row in connection.execute(found.order_by(PromotionRow.id))]
+
+    def _insert(self, table: Any, project: Project, **values: Any) -> int:
+        row = {"project_id": project.id, "created": time.time(), **values}
+        with self.store.writing() as connection:
+            return connection.scalar(sa.insert(table).values(**row).returning(table.id)) or 0
+
+    def _rows(
+        self, table: Any, project: Project, where: sa.ColumnElement[bool], limit: int | None = None
+    ) -> list[sa.Row[Any]]:
+        found = sa.select(table.__table__).where(table.project_id == project.id, where)
+        with self.store.reading() as connection:
+            return list(connection.execute(found.order_by(table.id).limit(limit)))
+
+    def _next(self, table: Any) -> sa.Row[Any] | None:
+        found = sa.select(table.__table__).join(ProjectRow, ProjectRow.id == table.project_id)
+        mine = found.where(ProjectRow.home == self.projects.home, table.state.in_(_OPEN))
+        with self.store.reading() as connection:
+            return connection.execute(mine.order_by(table.id).limit(1)).first()
+
+    def _models(self, project: Project, where: sa.ColumnElement[bool]) -> list[Model]:
+        joined = sa.select(ModelRow.__table__, RunRow.folder, RunRow.data, RunRow.metrics).join(
+            RunRow, RunRow.id == ModelRow.run_id
+        )
+        with self.store.reading() as connection:
+            found = joined.where(ModelRow.project_id == project.id, where).order_by(ModelRow.id)
+            rows = connection.execute(found).all()
+        return [
+            Model(r.id, r.run_id, r.task, r.sha256, r.folder, r.data, json.loads(r.metrics), r.created) for r in rows
+        ]
+
+    @staticmethod
+    def _expect(run: Run, state: State, can: str) -> Run:
+        if run.state is not state:
+            raise NotNow(f"run {run.id} is {run.state}; what is {can}")
+        return run
+
+
+def _check(model: Model, champion: int | None, test: Backtest | None) -> None:
+    """Raises NotEarned."""
+    against = "the base" if champion is None else f"model {champion}"
+    force = "; or force it, with a reason"
+    if test is None or test.figures is None:
+        raise NotEarned(
+            f"model {model.id} has no backtest against {against}, which answers for {model.task} now: begin one by "
+            f"POST …/backtests and wait for its end{force}"
+        )
+    figures = test.figures
+    if not figures.won:
+        raise NotEarned(
+            f"model {model.id} did not win its backtest {test.id} against {against}: {figures.challenger:.1f} "
+            f"corrections per 100 labels against {figures.champion:.1f}, and the difference lies between "
+            f"{figures.low:+.1f} and {figures.high:+.1f} (95 %), not wholly below 0: correct more pictures, tune and "
+            f"test again{force}"
+        )
+
+
+def _before(history: Sequence[Promotion], project: Project, task: str) -> int | None:
+    stack: list[int | None] = [None]
+    for each in history:
+        if each.back:
+            stack.pop()
+        else:
+            stack.append(each.model)
+    if len(stack) == 1:
+        raise NothingPromoted(f"no model of {project.name} is promoted for {task}: the base alone answers")
+    return stack[-2]
+
+
+def _promoted(
+    project: Project, task: str, model: int | None, author: str, *, forced: bool, reason: str, back: bool = False,
+    test: int | None = None,
+) -> Any:  # fmt: skip
+    values = {
+        "project_id": project.id, "task": task, "model_id": model, "backtest_id": test, "back": back, "forced": forced,
+        "reason": clean(reason), "author": clean(author), "created": time.time(),
+    }  # fmt: skip
+    return sa.insert(PromotionRow).values(**values).returning(PromotionRow.id)
+
+
+def _of_task(task: str | None) -> sa.ColumnElement[bool]:
+    return sa.true() if task is None else PromotionRow.task == task
+
+
+def _only(rows: Sequence[Any], otherwise: str) -> Any:
+    if not rows:
+        raise Missing(otherwise)
+    return rows[0]
+
+
+def _run(r: Any) -> Run:
+    return Run(
+        r.id, json.loads(r.config), r.folder, r.data, r.taught, r.held, State(r.state), r.reason, json.loads(r.metrics),
+        r.author, r.created, r.started, r.ended,
+    )  # fmt: skip
+
+
+def _backtest(r: Any) -> Backtest:
+    seen = tuple(Seen(s["picture"], tuple(s["champion"]), tuple(s["challenger"])) for s in json.loads(r.tallies))
+    figures = json.loads(r.figures)
+    return Backtest(
+        r.id, r.challenger_id, r.champion_id, r.data, State(r.state), r.reason, r.author, r.created, r.ended, seen,
+        figures and Figures(**figures), json.loads(r.forgetting),
+    )  # fmt: skip
+
+
+def _promotion(r: Any) -> Promotion:
+    return Promotion(
+        r.id, r.task, r.model_id, r.backtest_id, bool(r.back), bool(r.forced), r.reason, r.author, r.created
+    )

@@ -1,0 +1,133 @@
+"""Projects and what is corrected in them, in the database of jobs."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+from sqlalchemy.exc import IntegrityError
+
+from finetune.datasets.example import Labels
+from prompts.annotations import Annotation
+from server.jobs.store import Store
+from server.jobs.store.leases import clean
+from server.jobs.store.tables import CorrectionRow, ProjectRow
+from server.projects.records import Corrected, Correction, Missing, NameTaken, Project
+
+_ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
+
+
+class ProjectStore:
+    """Those of one `home`, the id of a folder: several servers may share a database. Methods raise StoreError, and
+    StoreAway where the same call may be made again."""
+
+    def __init__(self, store: Store, home: str) -> None:
+        self.store, self.home = store, home
+
+    def create(self, project: Project) -> Project:
+        """Kept, with an id. Raises NameTaken."""
+        try:
+            with self.store.writing() as connection:
+                number = connection.scalar(
+                    sa.insert(ProjectRow)
+                    .values(
+                        home=self.home, name=project.name, base=project.base, tasks=json.dumps(project.tasks),
+                        held_share=project.held_share, folder=project.folder, created=time.time(),
+                    )
+                    .returning(ProjectRow.id)
+                )  # fmt: skip
+        except IntegrityError:
+            raise NameTaken(f"there is a project {project.name!r} already; take another name") from None
+        return self.project(number or 0)
+
+    def projects(self, after: int = 0, limit: int | None = None) -> list[Project]:
+        """Those after an id, the oldest first."""
+        return self._projects(ProjectRow.id > after, limit)
+
+    def project(self, number: int) -> Project:
+        """Raises Missing."""
+        if not (found := self._projects(ProjectRow.id == number)):
+            raise Missing(f"there is no project {number}; GET /v1/projects lists them")
+        return found[0]
+
+    def delete(self, project: Project) -> None:
+        """With all that belongs to it."""
+        with self.store.writing() as connection:
+            connection.execute(sa.delete(ProjectRow).where(ProjectRow.id == project.id))
+
+    def _projects(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Project]:
+        found = sa.select(ProjectRow.__table__).where(ProjectRow.home == self.home, where)
+        with self.store.reading() as connection:
+            rows = connection.execute(found.order_by(ProjectRow.id).limit(limit)).all()
+        return [
+            Project(r.id, r.name, r.base, tuple(json.loads(r.tasks)), r.held_share, r.folder, r.created) for r in rows
+        ]
+
+    # Corrections
+
+    def correct(self, project: Project, corrected: Iterable[Corrected]) -> list[Correction]:
+        """Kept, each as the next version of its picture and kind."""
+        numbers = []
+        with self.store.writing() as connection:
+            # Two that correct the same picture take turns: SQLite does so anyhow.
+            lock = sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update()
+            if connection.scalar(lock) is None:
+                raise Missing(f"there is no project {project.id}; GET /v1/projects lists them")
+            for each in corrected:
+                same = _about(project, each.picture, each.kind)
+                version = connection.scalar(sa.select(sa.func.max(CorrectionRow.version)).where(*same)) or 0
+                number = connection.scalar(
+                    sa.insert(CorrectionRow)
+                    .values(
+                        project_id=project.id, picture=each.picture, kind=each.kind, version=version + 1,
+                        width=each.width, height=each.height, complete=each.complete, name=clean(each.name),
+                        annotations=_ANNOTATIONS.dump_json(each.annotations).decode(), author=clean(each.author),
+                        created=time.time(),
+                    )
+                    .returning(CorrectionRow.id)
+                )  # fmt: skip
+                numbers.append(number or 0)
+        return [one for number in numbers for one in self._corrections(project, CorrectionRow.id == number)]
+
+    def corrections(self, project: Project, after: int = 0, limit: int | None = None) -> list[Correction]:
+        """All versions after an id, the oldest first."""
+        return self._corrections(project, CorrectionRow.id > after, limit)
+
+    def newest(self, project: Project) -> list[Correction]:
+        """What counts: of each picture and kind the highest version, in the order in which pictures first came."""
+        newest: dict[tuple[str, Labels], Correction] = {}
+        for each in self.corrections(project):
+            newest[each.said.picture, each.said.kind] = each  # a key keeps its first place
+        return list(newest.values())
+
+    def count(self, project: Project) -> int:
+        """How many pictures are corrected."""
+        pictures = sa.select(sa.func.count(sa.distinct(CorrectionRow.picture)))
+        with self.store.reading() as connection:
+            return connection.scalar(pictures.where(CorrectionRow.project_id == project.id)) or 0
+
+    def _corrections(
+        self, project: Project, where: sa.ColumnElement[bool], limit: int | None = None
+    ) -> list[Correction]:
+        found = sa.select(CorrectionRow.__table__).where(CorrectionRow.project_id == project.id, where)
+        with self.store.reading() as connection:
+            rows = connection.execute(found.order_by(CorrectionRow.id).limit(limit)).all()
+        return [
+            Correction(
+                r.id, r.version, r.created,
+                Corrected(
+                    r.picture, Labels(r.kind), r.width, r.height, _ANNOTATIONS.validate_json(r.annotations), r.complete,
+                    r.name, r.author,
+                ),
+            )
+            for r in rows
+        ]  # fmt: skip
+
+
+def _about(project: Project, picture: str, kind: Labels) -> Sequence[sa.ColumnElement[bool]]:
+    return (
+        CorrectionRow.project_id == project.id,
+        CorrectionRow.picture == picture,
+        CorrectionRow.kind == kind.value,
+    )
