@@ -86,7 +86,7 @@ def spread(store: Store, database: str, pictures: Path, engine: Engine, engines:
 
 
 def main(
-    count: Annotated[int, typer.Option(min=100, help="Scenes of each job.")] = 600,
+    count: Annotated[int, typer.Option(min=100, help="Scenes of each job.")] = 400,
     engines: Annotated[int, typer.Option(min=2, help="Against one.")] = 2,
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
@@ -98,6 +98,7 @@ def main(
 
     torch.set_num_threads(1)
     os.environ.pop("RAY_ADDRESS", None)
+    os.environ["RAY_worker_niceness"] = "0"  # as the process without Ray
     checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
     postgres, paces = Postgres(), {}
     try:
