@@ -16,12 +16,12 @@ from server.adapters import NAME, NAMING
 from server.api import bodies, problems
 from server.api.auth import Authorised
 from server.api.problems import Problem, documented
-from server.engine import lora
+from server.engine import calibration, lora
 from server.engine.adapters import Adapter, AdapterError, NoRoom, UnknownAdapter
 from server.serving import Serving
 from server.settings import Settings
 
-CONFIG_BYTES = 1 << 20  # of adapter_config.json, which has one or two thousand
+CONFIG_BYTES = 1 << 20  # of adapter_config.json and calibration.json, which have one or two thousand
 _FORM_BYTES = 1 << 16  # around the files
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _UNREADY = (problems.LOADING, problems.NO_MODEL, problems.SHUTTING_DOWN)
@@ -53,6 +53,7 @@ class AdapterRow(BaseModel):
     modules: int = Field(description="How many modules it adapts.")
     vision: bool = Field(description="Whether it changes what the model sees; if not, it shares pictures' features.")
     base: str = Field(description="SHA-256 of the model's weights that it stands on.")
+    calibrated: list[str] = Field(description="The tasks whose scores are put on the scale of its calibration.")
     ready: bool = Field(description="Whether prompts that name it are taken now.")
 
 
@@ -76,6 +77,11 @@ _BODY: dict[str, Any] = {
                         "format": "binary",
                         "description": f"PEFT's {' or '.join(lora.WEIGHTS)}; its file name's end tells which.",
                     },
+                    "calibration": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": f"Its {calibration.FILE}, where fine-tuning left one.",
+                    },
                     "sha256": {"type": "string", "description": "What the weights must have, checked before loading."},
                 },
             }
@@ -87,7 +93,7 @@ _BODY: dict[str, Any] = {
 def body_limit(scope: Scope, settings: Settings) -> int | None:
     """Bytes that an upload of an adapter may have; None for other requests."""
     upload = scope["method"] == "PUT" and scope["path"].startswith("/v1/adapters/")
-    return settings.max_adapter_bytes + CONFIG_BYTES + _FORM_BYTES if upload else None
+    return settings.max_adapter_bytes + 2 * CONFIG_BYTES + _FORM_BYTES if upload else None
 
 
 @router.get("/v1/adapters", responses=documented(*_UNREADY))
@@ -141,7 +147,7 @@ async def put(request: Request, response: Response, name: Name) -> AdapterRow:
     with serving.work():
         try:
             async with asyncio.timeout(settings.timeout):
-                form = await bodies.form(request, 2, CONFIG_BYTES)
+                form = await bodies.form(request, 3, CONFIG_BYTES)
         except TimeoutError:
             detail = f"the body was not there within {settings.timeout:g} s; send it over a faster line"
             raise Problem(problems.TOO_SLOW, detail, headers={"Connection": "close"}) from None
@@ -187,25 +193,28 @@ async def _stored(serving: Serving, call: Callable[[], T]) -> T:
 
 
 def _parts(form: FormData, most: int) -> tuple[dict[str, BinaryIO], str | None]:
-    """The two files by their names in PEFT's folder, and the hash where there is one. Raises Problem."""
+    """The files by their names in the adapter's folder, and the hash where there is one. Raises Problem."""
     fields: dict[str, UploadFile | str] = {}
     for key, value in form.multi_items():
         if key in fields:
             raise Problem(problems.INVALID_REQUEST, f"{key[:80]} is there twice; send it once", key[:80])
-        if key not in ("config", "weights", "sha256"):
+        if key not in ("config", "weights", "calibration", "sha256"):
             raise Problem(problems.INVALID_REQUEST, "there is no such field; leave it out", key[:80])
         fields[key] = value
     files: dict[str, BinaryIO] = {}
-    for key, limit in (("config", CONFIG_BYTES), ("weights", most)):
+    named = {"config": lora.CONFIG, "weights": lora.WEIGHTS[0], "calibration": calibration.FILE}
+    for key, name in named.items():
         file = fields.get(key)
+        if key == "calibration" and key not in fields:
+            continue
         if not isinstance(file, UploadFile) or not file.size:
-            name = lora.CONFIG if key == "config" else lora.WEIGHTS[0]
             raise Problem(problems.INVALID_REQUEST, f"send it as a file, such as -F {key}=@{name}", key)
+        limit = most if key == "weights" else CONFIG_BYTES
         if file.size > limit:
             detail = f"{key} has {file.size:,} bytes; at most {limit:,} are read"
             raise Problem(problems.TOO_LARGE, detail, key)
-        pickled = (file.filename or "").endswith(".bin")
-        files[lora.CONFIG if key == "config" else lora.WEIGHTS[pickled]] = file.file
+        pickled = key == "weights" and (file.filename or "").endswith(".bin")
+        files[lora.WEIGHTS[1] if pickled else name] = file.file
     sha256 = fields.get("sha256") or None
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise Problem(problems.INVALID_REQUEST, "it is not 64 hex digits, as sha256sum prints them", "sha256")
@@ -227,5 +236,6 @@ def _row(serving: Serving, loaded: Adapter) -> AdapterRow:
         modules=loaded.modules,
         vision=loaded.vision,
         base=engine.checkpoint.sha256,
+        calibrated=sorted(loaded.calibration.tasks) if loaded.calibration else [],
         ready=not serving.draining,
     )

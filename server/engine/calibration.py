@@ -18,6 +18,7 @@ from prompts.annotations import Annotation
 from prompts.tasks import Task
 
 FILE = "calibration.json"
+_MOST = 16 << 20  # bytes of its file: a curve of a hundred thousand knots for each task
 _LOWEST = 1e-6  # as the grammar's scores have it
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -81,6 +82,8 @@ def read(folder: Path, sha256: str) -> Calibration | None:
     """The calibration in an adapter's folder, None where there is none. `sha256`: of the weights. Raises
     CalibrationError for one that is broken or of other weights."""
     try:
+        if (folder / FILE).stat().st_size > _MOST:
+            raise CalibrationError(f"its {FILE} has more than {_MOST:,} bytes; calibrate it again, or remove the file")
         text = (folder / FILE).read_text(encoding="utf-8")
         found = Calibration.model_validate_json(text)
     except FileNotFoundError:

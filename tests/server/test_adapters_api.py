@@ -153,6 +153,7 @@ async def test_put_ask_replace_delete(
         "modules": len(state) // 2,
         "vision": False,
         "base": tiny.sha256,
+        "calibrated": [],
         "ready": True,
     }
     assert made.json() == row == (await client.get("/v1/adapters/project")).json()
@@ -211,6 +212,19 @@ async def test_a_pickle_of_weights_and_the_hash(
         answered = await client.put("/v1/adapters/a", files=files, data={"sha256": sha256})
         assert answered.status_code == status, answered.text
     assert await said(client, "a") == expected(tiny, folders["text"])
+
+
+async def test_a_calibration_comes_with_its_adapter(
+    client: httpx.AsyncClient, folders: dict[str, Path], kept: Path
+) -> None:
+    plain = (await put(client, "project", folders["text"])).json()
+    content = {"adapter_sha256": plain["sha256"], "tasks": {"<OD>": {"kind": "temperature", "temperature": 2.0}}}
+    files = files_of(folders["text"]) | {"calibration": ("calibration.json", json.dumps(content).encode())}
+    answered = await client.put("/v1/adapters/project", files=files)
+    assert answered.json() == plain | {"calibrated": ["<OD>"]}
+    assert json.loads((kept / "project/calibration.json").read_text()) == content
+    assert (await put(client, "project", folders["text"])).json() == plain  # without one it has none
+    assert not (kept / "project/calibration.json").exists()
 
 
 async def test_a_restart_has_the_same_adapters(
@@ -422,6 +436,16 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str, str | None, str]]
     "other shapes": (
         weights_are(lambda _: to_bytes({LAYER: torch.ones(4, 33)})), "invalid-adapter", None, "of the shapes",
     ),
+    "a calibration of other weights": (
+        lambda f: f.update(calibration=("c.json", b'{"adapter_sha256": "0", "tasks": {}}')),
+        "invalid-adapter", None, "calibrate it again",
+    ),
+    "no calibration": (
+        lambda f: f.update(calibration=("c.json", b"[" * 100_000)), "invalid-adapter", None, "calibrate it again",
+    ),
+    "a calibration of nothing": (
+        lambda f: f.update(calibration=("c.json", b"")), "invalid-request", "calibration", "-F calibration=@",
+    ),
     "a trap": (pickled({"a": Trap()}), "invalid-adapter", None, "cannot be read"),
     "a trap in disguise": (
         lambda f: (pickled({"a": Trap()})(f), f.update(weights=(WEIGHTS, f["weights"][1]))),
@@ -483,7 +507,7 @@ async def test_sizes(tiny: Checkpoint, folders: dict[str, Path], kept: Path) -> 
             problem(await client.put("/v1/adapters/a", files=long), 413, "too-large", "weights")
             long = files | {"config": (CONFIG, files["config"][1] + b" " * (1 << 20))}
             problem(await client.put("/v1/adapters/a", files=long), 413, "too-large", "config")
-            body = b"x" * (size + (2 << 20))
+            body = b"x" * (size + (3 << 20))
             form = {"Content-Type": "multipart/form-data; boundary=x"}
             problem(await client.put("/v1/adapters/a", content=body, headers=form), 413, "too-large")
             for method, path in (("POST", "/v1/prompt"), ("POST", "/v1/adapters/a"), ("DELETE", "/v1/adapters/a")):
