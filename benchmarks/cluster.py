@@ -98,7 +98,7 @@ def main(
 
     torch.set_num_threads(1)
     os.environ.pop("RAY_ADDRESS", None)
-    os.environ["RAY_worker_niceness"] = "0"  # as the process without Ray
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray names it so; as the process without Ray
     checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
     postgres, paces = Postgres(), {}
     try:
