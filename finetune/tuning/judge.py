@@ -43,7 +43,7 @@ class Judge:
 
         def mark() -> None:
             question, handle = flying.popleft()
-            ends.append(tally(handle.wait().annotations, question.answer))
+            ends.append(tally(handle.wait().annotations, question.answer, question.task))
 
         for example, questions in zip(self.examples, self.questions, strict=True):
             image = engine.prepare(example.open())

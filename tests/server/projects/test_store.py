@@ -1,0 +1,168 @@
+"""What projects keep, in both databases: nothing corrected is ever lost, and only what is won or forced answers."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune.datasets.example import Labels
+from prompts.annotations import Box, Text
+from server.jobs.store import NotNow
+from server.projects.records import (
+    Corrected,
+    Figures,
+    Missing,
+    Model,
+    NameTaken,
+    NotEarned,
+    NothingPromoted,
+    Project,
+    Run,
+    Seen,
+    State,
+)
+from server.projects.registry import Registry
+from server.projects.store import ProjectStore
+
+BIRD = Box(label="bird", box=(1.0, 2.0, 30.0, 40.0))
+SAID = Corrected("a" * 64, Labels.OBJECTS, 64, 48, (BIRD,), True, "nest\0.png", "Ada")
+LOST = Figures(50.0, 49.0, -3.0, 1.0, 0.7)
+WON = Figures(50.0, 20.0, -40.0, -20.0, 1.0)
+
+
+def begun(registry: Registry, project: Project) -> Run:
+    return registry.add_run(project, {"tasks": ["<OD>"], "steps": 2}, "runs/x", "d" * 64, 6, 2, "Ada")
+
+
+def model(registry: Registry, project: Project, task: str = "<OD>") -> Model:
+    """One that a run made."""
+    run = begun(registry, project)
+    registry.turn_run(run, State.RUNNING, (State.QUEUED,))
+    assert registry.finish(project, run, {"best": 20.0}, "5" * 64, [task])
+    return registry.models(project)[-1]
+
+
+def judged(registry: Registry, project: Project, challenger: Model, figures: Figures) -> int:
+    champion = registry.champion(project, challenger.task)
+    test = registry.add_backtest(project, challenger, champion, {}, "Ada")
+    registry.end_backtest(test, State.DONE, "", "d" * 64, [Seen("a" * 64, (1, 0, 0, 0, 0, 2), (0,) * 6)], figures)
+    return test.id
+
+
+def test_a_name_is_one_projects_and_others_folders_are_not_seen(store: ProjectStore, birds: Project) -> None:
+    assert store.projects() == [birds] == [store.project(birds.id)]
+    with pytest.raises(NameTaken):
+        store.create(replace(birds, tasks=("<OCR>",)))
+    elsewhere = ProjectStore(store.store, "elsewhere")
+    assert elsewhere.projects() == []
+    assert elsewhere.create(birds).id != birds.id
+    with pytest.raises(Missing):
+        elsewhere.project(birds.id)
+
+
+def test_corrections_are_added_to(store: ProjectStore, birds: Project) -> None:
+    (first,) = store.correct(birds, [SAID])
+    other = replace(SAID, picture="b" * 64, annotations=())
+    caption = replace(SAID, kind=Labels.CAPTIONS, annotations=(Text(label="A bird."),))
+    store.correct(birds, [other, caption])
+    (second,) = store.correct(birds, [replace(SAID, annotations=(BIRD, BIRD), complete=False)])
+    assert (first.version, second.version) == (1, 2)
+    assert first.said == replace(SAID, name="nest\\x00.png")
+    everything = store.corrections(birds)
+    assert [c.id for c in everything] == sorted(c.id for c in everything)
+    assert len(everything) == 4
+    assert store.corrections(birds, after=first.id, limit=2) == everything[1:3]
+    assert [(c.said.picture[0], c.said.kind, c.version) for c in store.newest(birds)] == [
+        ("a", Labels.OBJECTS, 2),
+        ("b", Labels.OBJECTS, 1),
+        ("a", Labels.CAPTIONS, 1),
+    ]
+    assert store.count(birds) == 2
+
+
+def test_a_project_goes_with_all_it_has(store: ProjectStore, registry: Registry, birds: Project) -> None:
+    store.correct(birds, [SAID])
+    made = model(registry, birds)
+    judged(registry, birds, made, WON)
+    registry.promote(birds, made, "Ada", forced=False, reason="")
+    store.delete(birds)
+    assert store.projects() == []
+    assert registry.next_run() is registry.next_backtest() is None
+    with pytest.raises(Missing):
+        store.correct(birds, [SAID])
+
+
+def test_runs_are_taken_in_order_and_gone_on_with(registry: Registry, birds: Project) -> None:
+    first, second = begun(registry, birds), begun(registry, birds)
+    assert registry.next_run() == (birds, first)
+    assert registry.turn_run(first, State.RUNNING, (State.QUEUED,))
+    found = registry.next_run()  # as after a restart
+    assert found is not None
+    assert (found[1].id, found[1].state) == (first.id, State.RUNNING)
+    registry.turn_run(first, State.FAILED, (State.RUNNING,), "the disk is full")
+    assert registry.run(birds, first.id).reason == "the disk is full"
+    assert registry.resume(birds, first).state is State.QUEUED
+    assert registry.cancel(birds, second).state is State.CANCELLED
+    with pytest.raises(NotNow, match="is cancelled"):
+        registry.resume(birds, second)
+    assert not registry.finish(birds, second, {}, "5" * 64, ["<OD>"])
+    assert registry.models(birds) == []
+    assert [run.id for run in registry.runs(birds)] == [first.id, second.id]
+
+
+def test_only_what_won_against_the_champion_answers(registry: Registry, birds: Project) -> None:
+    one, two = model(registry, birds), model(registry, birds)
+
+    def promote(which: Model, **how: Any) -> Any:
+        return registry.promote(birds, which, "Ada", **{"forced": False, "reason": "", **how})
+
+    with pytest.raises(NotEarned, match="has no backtest against the base"):
+        promote(one)
+    judged(registry, birds, one, LOST)
+    with pytest.raises(NotEarned, match=r"49\.0 corrections per 100 labels against 50\.0.*-3\.0 and \+1\.0"):
+        promote(one)
+    against_base = judged(registry, birds, one, WON)
+    assert promote(one).backtest == against_base
+    assert registry.champion(birds, "<OD>") == one.id
+    with pytest.raises(NotNow, match="answers for <OD> already"):
+        promote(one)
+    # What won against the base has not won against its successor.
+    registry.add_backtest(birds, two, None, {}, "Ada")
+    registry.end_backtest(registry.backtests(birds)[-1], State.DONE, figures=WON)
+    with pytest.raises(NotEarned, match=f"has no backtest against model {one.id}"):
+        promote(two)
+    forced = promote(two, forced=True, reason="I know better")
+    assert (forced.forced, forced.reason, forced.author) == (True, "I know better", "Ada")
+    assert registry.champion(birds, "<OD>") == two.id
+    assert registry.champion(birds, "<CAPTION>") is None
+
+
+def test_rollbacks_go_back_one_by_one(registry: Registry, birds: Project) -> None:
+    one, two = model(registry, birds), model(registry, birds)
+    for each in (one, two):
+        registry.promote(birds, each, "Ada", forced=True, reason="a test")
+    assert registry.before(birds, "<OD>") == one.id
+    assert registry.rollback(birds, "<OD>", "Ada", "worse").model == one.id
+    assert registry.rollback(birds, "<OD>", "Ada", "").model is None
+    with pytest.raises(NothingPromoted):
+        registry.rollback(birds, "<OD>", "Ada", "")
+    registry.promote(birds, two, "Ada", forced=True, reason="again")
+    assert registry.rollback(birds, "<OD>", "Ada", "").model is None
+    assert [(p.model, p.back) for p in registry.promotions(birds)] == [
+        (one.id, False),
+        (two.id, False),
+        (one.id, True),
+        (None, True),
+        (two.id, False),
+        (None, True),
+    ]
+
+
+def test_a_backtest_is_kept_whole(registry: Registry, birds: Project) -> None:
+    made = model(registry, birds)
+    number = judged(registry, birds, made, WON)
+    kept = registry.backtest(birds, number)
+    assert (kept.figures, kept.champion, kept.challenger, kept.state) == (WON, None, made.id, State.DONE)
+    assert kept.tallies == (Seen("a" * 64, (1, 0, 0, 0, 0, 2), (0,) * 6),)
+    with pytest.raises(Missing):
+        registry.backtest(birds, number + 1)
