@@ -1,0 +1,50 @@
+"""Labels that people send: taken, mended or refused, each with its reason."""
+
+from typing import Any
+
+import pytest
+
+from finetune.datasets.example import Labels
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from server.projects.labels import InvalidLabels, checked
+
+SIZE = (64, 48)
+
+
+def box(label: str, *corners: float) -> Box:
+    return Box(label=label, box=corners)  # type: ignore[arg-type]
+
+
+def test_they_are_clipped_and_scores_go() -> None:
+    given = Box(label=" a  bird ", box=(-2.0, 5.0, 30.0, 50.0), score=0.5)
+    assert checked([given], SIZE) == (Labels.OBJECTS, (box("a bird", 0, 5, 30, 48),))
+    ring = [1.0, 1.0, 30.0, 1.0, 30.0, 30.0]
+    both: list[Annotation] = [box("bird", 0, 5, 30, 48), Polygon(label="bird", polygons=[ring])]
+    assert checked(both, SIZE)[0] is Labels.OBJECTS
+    assert checked([Text(label="A bird.")], SIZE) == (Labels.CAPTIONS, (Text(label="A bird."),))
+    assert checked([], SIZE, Labels.WORDS) == (Labels.WORDS, ())
+
+
+@pytest.mark.parametrize(
+    ("annotations", "kind", "index", "said"),
+    [
+        ([box("bird", 30, 5, 3, 40)], None, 0, "inverted"),
+        ([box("bird", 3, 5, 3.2, 40)], None, 0, "no area"),
+        ([box("bird", 60, 5, 90, 40)], None, 0, "outside the picture of 64×48"),
+        ([box("bird", 1, 5, 9, 40), box("<od>", 1, 5, 9, 40)], None, 1, "reserved token <od>"),
+        ([box("<loc_5>", 1, 5, 9, 40)], None, 0, "reserved token"),
+        ([box(" ", 1, 5, 9, 40)], None, 0, "is empty"),
+        ([box("b" * 201, 1, 5, 9, 40)], None, 0, "201 characters"),
+        ([Polygon(label="bird", polygons=[[1, 1, 5, 5]])], None, 0, "needs three"),
+        ([Quad(label="word", quad=(1, 1, 1, 1, 1, 1, 1, 1))], None, 0, "no area"),
+        ([Text(label="<s>")], None, 0, "reserved token"),
+        ([box("bird", 1, 5, 9, 40), Text(label="A bird.")], None, None, "send each kind by itself"),
+        ([box("bird", 1, 5, 9, 40)], Labels.WORDS, 0, "none of the words"),
+        ([], None, None, "say of which kind none are"),
+        ([], Labels.CAPTIONS, None, "one at least"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused(annotations: Any, kind: Labels | None, index: int | None, said: str) -> None:
+    with pytest.raises(InvalidLabels, match=said) as refused:
+        checked(annotations, SIZE, kind)
+    assert [fault.index for fault in refused.value.faults] == [index]

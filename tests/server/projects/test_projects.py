@@ -1,0 +1,199 @@
+"""Projects on a tiny model: runs that are killed and gone on with, backtests, and who answers meanwhile."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import PATIENCE, ROOT, until
+from PIL import Image
+from scenes import scenes
+from tiny import save, save_adapter, tiny_model
+
+from prompts.tasks import TASKS
+from server.engine.engine import Engine
+from server.engine.request import Request
+from server.jobs.store import Store
+from server.projects import child, tuner
+from server.projects.projects import Projects
+from server.projects.records import NothingToLearn, OtherBase, Project, State
+
+QUICK = {"steps": 4, "evaluate": 2, "pictures": 2, "prompts": 1, "metric": "loss", "replay": 0, "rank": 2, "augment": 0}
+
+
+@pytest.fixture(autouse=True)
+def as_nice_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has other tests to run leaves nothing for the lowest priority."""
+    monkeypatch.setattr(tuner, "NICENESS", 0)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of random weights."""
+    return str(save(tmp_path_factory.mktemp("base"), tiny_model()))
+
+
+@pytest.fixture(scope="module")
+def tiny(base: str) -> Iterator[Engine]:
+    torch.set_num_threads(1)
+    with Engine.load(base, device="cpu") as loaded:
+        yield loaded
+
+
+@contextmanager
+def opened(folder: Path, engine: Engine, *, start: bool = True) -> Iterator[Projects]:
+    """The projects of a server, from its start to its end."""
+    with Store(f"sqlite:///{folder / 'florist.db'}") as store:
+        projects = Projects(folder / "projects", store)
+        try:
+            projects.load(engine)
+            if start:
+                projects.start()
+            yield projects
+        finally:
+            projects.close()
+
+
+def corrected(projects: Projects, name: str = "emoji", count: int = 6) -> Project:
+    project = projects.create(name, ("<OD>",), 0.5)
+    for scene in scenes(count):
+        projects.correct(project, scene.data, scene.boxes)
+    return project
+
+
+def log(folder: Path) -> str:
+    path = folder / child.RUN / "log.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_run_ends_with_its_server_however_that_ends_and_goes_on_with_the_next(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        run = projects.tune(project, {**QUICK, "steps": 4000}, "Ada")
+        folder, pictures = projects.tuner.of(project, run), projects.folder / project.folder / "pictures"
+    begun = [sys.executable, "-m", "server.projects.child", str(folder), str(pictures), "0"]
+    start = (
+        "import subprocess, time\n"
+        f"p = subprocess.Popen({begun!r}, stdin=subprocess.PIPE, start_new_session=True)\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    server = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert server.stdout is not None
+    number = int(server.stdout.readline())
+    until(lambda: time.sleep(0.05) or (folder / child.RUN / "state.pt").exists())
+    server.send_signal(signal.SIGKILL)
+    server.wait(PATIENCE)
+    until(lambda: time.sleep(0.05) or not _alive(number), 30)
+    before = log(folder)
+    with opened(tmp_path, tiny) as projects:
+        until(lambda: time.sleep(0.05) or len(log(folder)) > len(before))
+        assert log(folder).startswith(before[: before.rindex("\n", 0, -1)])
+        assert projects.registry.run(project, run.id).state is State.RUNNING
+    before = log(folder)
+    time.sleep(0.5)
+    assert log(folder) == before
+    with opened(tmp_path, tiny, start=False) as projects:
+        assert projects.cancel(project, projects.registry.run(project, run.id)).state is State.CANCELLED
+        assert projects.registry.models(project) == []
+
+
+def _alive(number: int) -> bool:
+    status = Path(f"/proc/{number}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def test_why_a_run_failed_is_told_and_it_can_be_resumed(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        run = projects.tune(project, QUICK, "Ada")
+        blocked = projects.tuner.of(project, run) / child.RUN
+        blocked.write_text("a file where a folder must be")  # as a disk that fails
+        projects.start()
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, run.id).state is State.FAILED)
+        failed = projects.registry.run(project, run.id)
+        assert str(blocked) in failed.reason
+        projects.tuner.close()
+        assert projects.resume(project, failed).state is State.QUEUED
+
+
+def promoted(projects: Projects, project: Project, seed: int) -> None:
+    """A model by chance answers."""
+    run = projects.tune(project, QUICK, "Ada")
+    folder = projects.tuner.of(project, run) / tuner.ADAPTER
+    save_adapter(folder, seed, target_modules=["fc1"])
+    sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    projects.registry.turn_run(run, State.RUNNING, (State.QUEUED,))
+    projects.registry.finish(project, run, {}, sha256, ["<OD>"])
+    model = projects.registry.models(project)[-1]
+    projects.promote(project, model, "Ada", forced=True, reason="a test")
+
+
+def test_champions_answer_again_after_a_restart_and_requests_end_as_they_began(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        promoted(projects, project, 1)
+        name = projects.champions.answering("emoji", "<OD>")
+        assert name == f"projects/emoji/run-{projects.registry.models(project)[0].run}"
+        promoted(projects, project, 2)
+        second = projects.champions.answering("emoji", "<OD>")
+        assert second is not None
+        assert second != name
+        assert {adapter.name for adapter in tiny.adapters()} == {second}
+    tiny.unload_adapter(second)
+    with opened(tmp_path, tiny, start=False) as projects:
+        assert projects.champions.answering("emoji", "<OD>") == second
+        assert projects.champions.answering("emoji", "<CAPTION>") is None
+        ask = Request(Image.new("RGB", (64, 48)), TASKS["<OD>"], adapter=second, max_new_tokens=20)
+        under_way = [tiny.submit(ask) for _ in range(20)]
+        projects.rollback(project, "<OD>", "Ada")
+        assert projects.champions.answering("emoji", "<OD>") == name
+        projects.rollback(project, "<OD>", "Ada")
+        assert tiny.adapters() == []
+        assert len({tuple(handle.wait(PATIENCE).tokens) for handle in under_way}) == 1
+        projects.delete(project)
+        assert not (tmp_path / "projects" / project.folder).exists()
+
+
+def test_another_base_is_refused_with_both_hashes(tiny: Engine, tmp_path: Path) -> None:
+    other = save(tmp_path / "other", tiny_model(seed=5))
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+    with Engine.load(str(other), device="cpu") as engine, opened(tmp_path, engine, start=False) as projects:
+        served = engine.checkpoint.sha256
+        refusals: list[Callable[[], Any]] = [
+            lambda: projects.tune(project, QUICK, "Ada"),
+            lambda: projects.rollback(project, "<OD>", "Ada"),
+            lambda: projects.champions.answering("emoji", "<OD>"),
+        ]
+        for refused in refusals:
+            with pytest.raises(OtherBase) as error:
+                refused()
+            assert project.base in str(error.value)
+            assert served in str(error.value)
+
+
+def test_nothing_corrected_teaches_nothing(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = projects.create("empty", ("<OD>",), 0.5)
+        with pytest.raises(NothingToLearn, match="of 0 corrected pictures"):
+            projects.tune(project, QUICK, "Ada")
+        assert not (projects.folder / project.folder / "runs").exists()
+
+
+def test_the_wanted_file_says_all(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        run = projects.tune(project, QUICK, "Ada")
+        wanted = json.loads((projects.tuner.of(project, run) / child.WANTED).read_text())
+        assert wanted["config"] == run.config
+        assert run.config["tasks"] == ["<OD>"]
+        assert (len(wanted["train"]), len(wanted["held"])) == (run.taught, run.held)
