@@ -36,13 +36,16 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="Of order, questions and changes of pictures.")] = None,
 ) -> None:  # fmt: skip
     """Fine-tunes a model on corrected labels: a light adapter, the best by held-out pictures, in minutes."""
-    from finetune.datasets.opening import DatasetError, open_dataset
-    from finetune.datasets.split import split
-    from finetune.tuning import config as configs
-    from finetune.tuning import replay as replays
-    from finetune.tuning.loop import TuneError
-    from finetune.tuning.loop import tune as run
-    from server.engine.checkpoint import SEEDLING, CheckpointError
+    try:
+        from finetune.datasets.opening import DatasetError, open_dataset
+        from finetune.datasets.split import split
+        from finetune.tuning import config as configs
+        from finetune.tuning import replay as replays
+        from finetune.tuning.loop import TuneError
+        from finetune.tuning.loop import tune as run
+        from server.engine.checkpoint import SEEDLING, CheckpointError
+    except ModuleNotFoundError as error:
+        _fail(f"fine-tuning needs the package {error.name}: pip install 'florist[train]'")
 
     given: dict[str, Any] = {
         "base": base, "method": method, "tasks": tuple(task) if task else None, "steps": steps, "rate": rate,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from tensorboardX import SummaryWriter
 from torch.utils.data import DataLoader
 
 from finetune.datasets.example import Example
@@ -92,10 +93,12 @@ class _Run:
         self.before: float | None = None
         self.best: tuple[float, int] | None = None
         self.poorer = 0  # looks since the best
+        self.board: SummaryWriter | None = None
 
     def run(self, workers: int) -> Outcome:
         self.out.mkdir(parents=True, exist_ok=True)
         self._take_up()
+        self.board = SummaryWriter(str(self.out / "tensorboard"), write_to_disk=self.accelerator.is_main_process)
         config, clock, stopped = self.config, time.monotonic(), ""
         if self.begin == 0:
             self._look(0, {})
@@ -134,6 +137,8 @@ class _Run:
         except TuneError as error:
             self._told_in_file("failed", str(error))
             raise
+        finally:
+            self.board.close()
         done = step >= config.steps or stopped.startswith("no better")
         self._told_in_file("done" if done else "stopped", stopped)
         if self.accelerator.is_main_process:
@@ -213,6 +218,9 @@ class _Run:
         told["seconds"] = round(self.seconds, 1)
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(told) + "\n")
+        for name, value in line.items():
+            if self.board and name != "step":
+                self.board.add_scalar(name, value, line["step"])
         self.told({**told, "steps": self.config.steps})
 
     def _keep(self, step: int) -> None:
