@@ -1,5 +1,7 @@
 """Projects over HTTP, with the real seedling and SQLite: from corrections to a promotion, and back."""
 
+import errno
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from helpers import PATIENCE, serving
 from server.app import create_app
 from server.engine.engine import Engine
 from server.projects import tuner
+from server.projects.pictures import Pictures
 from server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parent / "projects"))
@@ -85,6 +88,10 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     run = posted(client, f"{project}/tune", 201, **QUICK)
     assert run["state"] in ("queued", "running")
     assert (run["taught"], run["held"]) == tuple(sum(row["held"] is side for row in kept) for side in (False, True))
+    with client.stream("GET", f"{project}/runs/{run['id']}/events") as stream:
+        names = [line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: ")]
+    assert names[0] == "progress"
+    assert names[-1] == "end"
     done = ended(client, f"{project}/runs/{run['id']}")
     assert done["state"] == "done", done["reason"]
     assert done["progress"]["step"] == 2
@@ -124,3 +131,160 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     assert posted(client, "/v1/prompt", **ask, project="emoji")["adapter"] is None
     assert [p["model"] for p in got(client, f"{project}/models")["promotions"]] == [model["id"], None]
     assert "the base alone answers" in posted(client, f"{project}/rollback", 409, task="<OD>")["detail"]
+
+
+def problem(answered: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    assert answered.status_code == status, answered.text
+    details = dict(answered.json())
+    assert details["type"] == f"urn:florist:problem:{kind}"
+    return details
+
+
+def test_projects_come_and_go(client: httpx.Client, engine: Engine) -> None:
+    path = made(client, "passing", tasks=["<OD>", "<CAPTION>", "<OD>"])
+    row = got(client, path)
+    assert (row["name"], row["tasks"], row["pictures"]) == ("passing", ["<OD>", "<CAPTION>"], 0)
+    assert (row["base"], row["served"]) == (engine.checkpoint.sha256, True)
+    assert row in got(client, "/v1/projects")["projects"]
+    taken = problem(client.post("/v1/projects", json={"name": "passing"}), 409, "name-taken")
+    assert taken["field"] == "name"
+    posted(client, f"{path}/corrections", 201, **next(scenes(1)).body)
+    assert got(client, path)["pictures"] == 1
+    assert client.delete(path).status_code == 204
+    for answered in (client.get(path), client.delete(path), client.get(f"{path}/corrections")):
+        problem(answered, 404, "not-found")
+    asked = client.post(
+        "/v1/prompt", json={"image": next(scenes(1)).body["image"], "task": "<OD>", "project": "passing"}
+    )
+    assert problem(asked, 422, "invalid-prompt")["field"] == "project"
+
+
+def test_corrections_as_a_form_and_paged(client: httpx.Client) -> None:
+    path = made(client, "forms")
+    (scene,) = scenes(1)
+    annotations = json.dumps(scene.body["annotations"])
+    form = {"annotations": annotations, "name": "first.png", "author": "Ada", "complete": "false"}
+    first = client.post(f"{path}/corrections", data=form, files={"image": ("first.png", scene.data)})
+    assert first.status_code == 201, first.text
+    assert {k: first.json()[k] for k in ("name", "author", "complete", "version", "kind", "width")} == {
+        "name": "first.png", "author": "Ada", "complete": False, "version": 1, "kind": "objects", "width": 120,
+    }  # fmt: skip
+    second = posted(client, f"{path}/corrections", 201, **{**scene.body, "annotations": [], "kind": "objects"})
+    assert (second["version"], second["picture"]) == (2, first.json()["picture"])
+    page = got(client, f"{path}/corrections", limit=1)
+    assert page == {"corrections": [first.json()], "next": first.json()["id"]}
+    assert got(client, f"{path}/corrections", after=page["next"]) == {"corrections": [second], "next": None}
+    twice = client.post(f"{path}/corrections", data={"annotations": "[{"}, files={"image": ("a.png", scene.data)})
+    assert problem(twice, 422, "invalid-request")["field"] == "annotations"
+    problem(client.post(f"{path}/corrections", data=form), 415, "unsupported-media-type")
+
+
+def box(label: str, *corners: float) -> dict[str, Any]:
+    return {"kind": "box", "label": label, "box": corners}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "field", "said"),
+    [
+        ({"annotations": [box("cat", 50, 5, 5, 40)]}, "invalid-labels", "annotations.0", "inverted"),
+        ({"annotations": [box("cat", 5, 5, 5, 40)]}, "invalid-labels", "annotations.0", "no area"),
+        (
+            {"annotations": [box("cat", 1, 1, 9, 9), box("cat", 500, 5, 600, 40)]},
+            "invalid-labels", "annotations.1", "outside the picture of 120×100",
+        ),
+        ({"annotations": [box("a<loc_3>b", 1, 1, 9, 9)]}, "invalid-labels", "annotations.0", "reserved token <loc_3>"),
+        ({"annotations": []}, "invalid-labels", "annotations", "of which kind"),
+        ({"annotations": [{"kind": "circle"}]}, "invalid-request", "annotations.0", "circle"),
+        ({"annotations": [box("cat", 1, 1, 9, 9)], "kind": "birds"}, "invalid-request", "kind", "objects"),
+        ({"image": "AAAA", "annotations": [box("cat", 1, 1, 9, 9)]}, "invalid-picture", "image", "picture"),
+        ({"image": "%", "annotations": [box("cat", 1, 1, 9, 9)]}, "invalid-picture", "image", "base64"),
+        ({"image": None, "annotations": [box("cat", 1, 1, 9, 9)]}, "invalid-request", "image", "send the picture"),
+        ({"annotations": [], "colour": 1}, "invalid-request", "colour", "no such field"),
+    ],
+)  # fmt: skip
+def test_a_correction_that_cannot_be_is_refused(
+    client: httpx.Client, idle: str, body: dict[str, Any], kind: str, field: str, said: str
+) -> None:
+    answered = client.post(f"{idle}/corrections", json={"image": next(scenes(1)).body["image"], **body})
+    details = problem(answered, 422, kind)
+    assert details["field"] == field
+    assert said in details["detail"]
+    assert got(client, f"{idle}/corrections")["corrections"] == []
+
+
+@pytest.fixture(scope="module")
+def idle(client: httpx.Client) -> str:
+    """A project in which nothing is corrected."""
+    return made(client, "idle")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind", "said"),
+    [
+        ("tune", {}, 409, "nothing-to-learn", "of 0 corrected pictures"),
+        ("tune", {"steps": 0}, 422, "invalid-request", "steps"),
+        ("tune", {"base": "elsewhere"}, 422, "invalid-request", "no such field"),
+        ("tune", {"method": "full"}, 422, "invalid-request", "no such field"),
+        ("tune", {"tasks": ["<OOD>"]}, 422, "invalid-request", "<OOD> is no task that can be taught"),
+        ("backtests", {"model": 77}, 404, "not-found", "no model 77"),
+        ("promote", {"model": 77}, 404, "not-found", "no model 77"),
+        ("promote", {"model": 77, "forced": True, "reason": " "}, 422, "invalid-request", "say why"),
+        ("rollback", {"task": "<OD>"}, 409, "wrong-state", "the base alone answers"),
+        ("rollback", {"task": "<OOD>"}, 422, "invalid-request", "no task"),
+        ("runs/77/cancel", {}, 404, "not-found", "no run 77"),
+        ("runs/77/resume", {}, 404, "not-found", "no run 77"),
+        ("corrections/job", {"job": 77}, 404, "not-found", "no job 77"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    client: httpx.Client, idle: str, path: str, body: dict[str, Any], status: int, kind: str, said: str
+) -> None:
+    assert said in problem(client.post(f"{idle}/{path}", json=body), status, kind)["detail"]
+
+
+def test_an_adapter_or_a_project_but_not_both(client: httpx.Client, idle: str) -> None:
+    image = next(scenes(1)).body["image"]
+    prompts = [
+        {"task": "<OD>", "adapter": "none"},
+        {"task": "<OD>", "adapter": "none", "project": "idle"},
+        {"task": "<OD>"},
+    ]
+    ask = {"image": image, "prompts": prompts, "project": "idle", "max_new_tokens": 8}
+    results = posted(client, "/v1/prompt", **ask)["results"]
+    assert [result.get("field") for result in results] == ["adapter", "project", None]
+    assert "not both" in results[1]["detail"]
+
+
+def test_a_jobs_labels_are_taken_as_they_stand(engine: Engine, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, scene in enumerate(scenes(3)):
+        (pictures / f"{number}.png").write_bytes(scene.data)
+    with running(engine, tmp_path, jobs_sources=(str(pictures),)) as client:
+        project = made(client, "taken")
+        job = posted(client, "/v1/jobs", 201, source=str(pictures), recipe="detect")["id"]
+        ended(client, f"/v1/jobs/{job}")
+        labels = {row["name"]: row["labels"] for row in got(client, f"/v1/jobs/{job}/results")["pictures"]}
+        labelled = {name for name, own in labels.items() if own}
+        assert posted(client, f"{project}/corrections/job", job=job, author="Ada") == {"pictures": len(labelled)}
+        rows = got(client, f"{project}/corrections")["corrections"]
+        assert {row["name"] for row in rows} == labelled
+        assert all(len(row["annotations"]) == len(labels[row["name"]]) and row["author"] == "Ada" for row in rows)
+
+
+def test_a_full_disk_is_told(client: httpx.Client, idle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Pictures, "keep", full)
+    answered = client.post(f"{idle}/corrections", json=next(scenes(1)).body)
+    assert "No space left on device" in problem(answered, 507, "no-room")["detail"]
+
+
+def test_a_server_without_projects_says_so(engine: Engine) -> None:
+    with serving(create_app(Settings(), engine)) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        assert "FLORIST_PROJECTS_FOLDER" in problem(client.get("/v1/projects"), 403, "no-projects")["detail"]
+        ask = {"image": next(scenes(1)).body["image"], "task": "<OD>", "project": "birds"}
+        assert problem(client.post("/v1/prompt", json=ask), 422, "invalid-prompt")["field"] == "project"
+    with pytest.raises(ValueError, match="beside FLORIST_PROJECTS_FOLDER"):
+        Settings(projects_folder=Path("projects"))
