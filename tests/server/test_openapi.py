@@ -44,11 +44,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def app(engine: Engine, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     # Short texts and few prompts: what counts here is the shape of questions, not the work.
     jobs = {"jobs_folder": tmp_path_factory.mktemp("jobs"), "jobs_sources": (str(pictures),)}
+    jobs["projects_folder"] = tmp_path_factory.mktemp("projects")
     return create_app(Settings(max_prompts=3, max_text_length=100, **jobs), engine)
 
 
 def map_path_parameters(context: Any, parameters: Any) -> Any:
-    """The job that is there, for half of the requests about one."""
+    """The job or project that is there, for half of the requests about one."""
     if parameters and isinstance(parameters.get("id"), int) and parameters["id"] % 2 == 0:
         parameters["id"] = 1
     return parameters
@@ -79,11 +80,13 @@ def api(app: FastAPI, pictures: Path) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def job(app: FastAPI, pictures: Path) -> None:
-    """The first one."""
+def job_and_project(app: FastAPI, pictures: Path) -> None:
+    """The first ones. In the project too little is corrected for a fine-tune."""
     with TestClient(app) as client:
         begun = client.post("/v1/jobs", json={"source": str(pictures), "recipe": "caption", "output": "first"})
-    assert begun.status_code == 201
+        made = client.post("/v1/projects", json={"name": "first"})
+        corrected = client.post("/v1/projects/1/corrections", json=examples.correction())
+    assert [answered.status_code for answered in (begun, made, corrected)] == [201, 201, 201]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,15 @@ def job(app: FastAPI, pictures: Path) -> None:
         *((f"/v1/jobs/{{id}}{path}", "GET", 10) for path in ("", "/events", "/failures", "/summary")),
         *((f"/v1/jobs/{{id}}/{action}", "POST", 10) for action in ("pause", "resume", "retry", "cancel")),
         ("/v1/jobs", "GET", 5),
+        ("/v1/projects", "POST", 30),
+        ("/v1/projects/{id}/corrections", "POST", 60),
+        *((f"/v1/projects/{{id}}/{action}", "POST", 20) for action in ("tune", "backtests", "promote", "rollback")),
+        ("/v1/projects/{id}/corrections/job", "POST", 10),
+        *((f"/v1/projects/{{id}}/runs/{{n}}/{action}", "POST", 5) for action in ("cancel", "resume")),
+        *((f"/v1/projects/{{id}}{path}", "GET", 5) for path in ("", "/corrections", "/runs", "/models", "/backtests")),
+        *((f"/v1/projects/{{id}}/{path}", "GET", 5) for path in ("runs/{n}", "runs/{n}/events", "backtests/{n}")),
+        ("/v1/projects", "GET", 5),
+        ("/v1/projects/{id}", "DELETE", 5),
         *((path, "GET", 10) for path in ("/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),
     ],
 )
