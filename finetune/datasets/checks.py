@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from finetune.datasets.geometry import area, bounds, clipped, rectangle
+from finetune.datasets.geometry import NO_AREA, area, bounds, clipped, rectangle
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.vocabulary import special_in
 
@@ -47,6 +48,11 @@ def numbers(values: object, count: int | None = None) -> list[float]:
         raise LabelError(f"its place is {_shown(values)}, not a list of numbers")
     if count is not None and len(values) != count:
         raise LabelError(f"its place has {len(values)} numbers, not {count}")
+    if set(map(type, values)) <= {int, float}:  # quickly, since masks have hundreds
+        with suppress(OverflowError):
+            found = list(map(float, values))
+            if all(map(math.isfinite, found)):
+                return found
     return [number(value) for value in values]
 
 
@@ -91,7 +97,7 @@ def polygon(name: object, rings: Sequence[object], size: Size) -> Polygon:
     if not whole:
         raise LabelError("its polygon has no area")
     border = (0.0, 0.0, float(size[0]), float(size[1]))
-    parts = [part for part in (clipped(ring, border) for ring in whole) if len(part) >= 6 and area(part)]
+    parts = [part for part in (clipped(ring, border) for ring in whole) if len(part) >= 6 and abs(area(part)) > NO_AREA]
     _check_inside(sum(abs(area(part)) for part in parts), sum(abs(area(ring)) for ring in whole), size)
     return Polygon(label=said, polygons=parts)
 

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from operator import mul
 
 from prompts.annotations import Box, Polygon, Quad
 
 Rectangle = tuple[float, float, float, float]
 Point = tuple[float, float]
+NO_AREA = 1e-6  # square pixels, which rounding can leave of nothing
 
 
 def points(ring: Sequence[float]) -> list[Point]:
@@ -21,9 +23,8 @@ def flat(corners: Iterable[Point]) -> list[float]:
 
 def area(ring: Sequence[float]) -> float:
     """By the shoelace formula; positive where the ring runs clockwise as it is seen, negative otherwise."""
-    corners = points(ring)
-    pairs = zip(corners, corners[1:] + corners[:1], strict=True)
-    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in pairs) / 2
+    xs, ys = list(ring[::2]), list(ring[1::2])
+    return (sum(map(mul, xs, ys[1:] + ys[:1])) - sum(map(mul, ys, xs[1:] + xs[:1]))) / 2
 
 
 def bounds(rings: Sequence[Sequence[float]]) -> Rectangle:
@@ -52,15 +53,17 @@ def rectangle(box: Rectangle) -> list[float]:
 def clipped(ring: Sequence[float], box: Rectangle) -> list[float]:
     """What of a ring lies in the rectangle (Sutherland and Hodgman 1974); empty where none does.
 
-    Parts of a concave ring that fall asunder stay joined by edges along the border, which have no area.
+    Parts of a concave ring that fall asunder stay joined by edges along the border, which have no area; edges that go
+    along it and back to the same part are taken away, since they would stretch the box around it.
     """
     x1, y1, x2, y2 = box
-    corners = points(ring)
-    if all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in corners):
+    xs, ys = ring[::2], ring[1::2]
+    if x1 <= min(xs) and max(xs) <= x2 and y1 <= min(ys) and max(ys) <= y2:
         return list(ring)
+    corners = points(ring)
     for axis, border, sign in ((0, x1, 1), (0, x2, -1), (1, y1, 1), (1, y2, -1)):
         corners = _half(corners, axis, border, sign)
-    return flat(corners)
+    return flat(_without_spikes(corners))
 
 
 def _half(corners: Sequence[Point], axis: int, border: float, sign: int) -> list[Point]:
@@ -75,6 +78,22 @@ def _half(corners: Sequence[Point], axis: int, border: float, sign: int) -> list
         if inside:
             kept.append(here)
     return kept
+
+
+def _without_spikes(corners: Sequence[Point]) -> list[Point]:
+    """Without points from which the ring goes back the way it came."""
+    kept = list(corners)
+    i = since = 0
+    while len(kept) >= 3 and since < len(kept):
+        i %= len(kept)
+        (x0, y0), (x1, y1), (x2, y2) = kept[i - 1], kept[i], kept[(i + 1) % len(kept)]
+        along, across = (x1 - x0) * (x2 - x1) + (y1 - y0) * (y2 - y1), (x1 - x0) * (y2 - y1) - (y1 - y0) * (x2 - x1)
+        if across == 0 and (along < 0 or (x0, y0) == (x1, y1)):
+            del kept[i]
+            i, since = i - 1, 0
+        else:
+            i, since = i + 1, since + 1
+    return kept if len(kept) >= 3 else []
 
 
 def moved(rings: Iterable[Sequence[float]], move: Callable[[float, float], Point]) -> list[list[float]]:

@@ -9,7 +9,7 @@ from PIL import Image
 from finetune.datasets import wording
 from finetune.datasets.checks import LEAST_SIDE
 from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import Rectangle, area, bounds, clipped, moved
+from finetune.datasets.geometry import NO_AREA, Rectangle, area, bounds, clipped, moved
 from finetune.datasets.question import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
@@ -58,6 +58,13 @@ class View:
         mirror = (-1.0, 0.0, float(self.source[0]), 0.0, 1.0, 0.0)
         return self.size == self.source and self.matrix in (IDENTITY, mirror)
 
+    @property
+    def _lies_inside(self) -> bool:
+        """Nothing beyond the picture is shown, where it is only shifted."""
+        _, _, c, _, _, f = self.matrix
+        x, y, right, bottom = self.window
+        return x >= c and y >= f and right <= c + self.source[0] and bottom <= f + self.source[1]
+
     def move(self, x: float, y: float) -> tuple[float, float]:
         """A point of the picture."""
         a, b, c, d, e, f = self.matrix
@@ -68,6 +75,9 @@ class View:
         if self.plain:
             return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrors else image
         x, y, right, bottom = self.window
+        a, b, c, d, e, f = self.matrix
+        if (a, b, d, e) == (1, 0, 0, 1) and c == int(c) and f == int(f) and self._lies_inside:
+            return image.crop((x - int(c), y - int(f), right - int(c), bottom - int(f)))
         matrix = then(self.matrix, (1.0, 0.0, -x, 0.0, 1.0, -y))
         fill = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         shrunk = int(abs(matrix[0] * matrix[4] - matrix[1] * matrix[3]) ** -0.5)
@@ -100,7 +110,8 @@ def see(note: Annotation, view: View) -> Seen:
             return Seen(Box(label=_said(note.label, view), box=box) if _is_thing(box, share) else None, share)
         case Polygon():
             rings = moved(note.polygons, view.move)
-            parts = [part for part in (clipped(ring, view.window) for ring in rings) if len(part) >= 6 and area(part)]
+            clips = (clipped(ring, view.window) for ring in rings)
+            parts = [part for part in clips if len(part) >= 6 and abs(area(part)) > NO_AREA]
             total = sum(abs(area(ring)) for ring in rings)
             share = sum(abs(area(part)) for part in parts) / total if total else 0.0
             kept = bool(parts) and _is_thing(bounds(parts), share)
