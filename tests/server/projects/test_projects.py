@@ -5,8 +5,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,35 @@ def test_champions_answer_again_after_a_restart_and_requests_end_as_they_began(t
         assert len({tuple(handle.wait(PATIENCE).tokens) for handle in under_way}) == 1
         projects.delete(project)
         assert not (tmp_path / "projects" / project.folder).exists()
+
+
+def test_no_request_is_dropped_while_who_answers_changes(tiny: Engine, tmp_path: Path) -> None:
+    stop = threading.Event()
+    image = tiny.prepare(Image.new("RGB", (64, 48)))
+
+    def ask() -> set[str | None]:
+        adapters: set[str | None] = set()
+        while not stop.is_set():
+            with projects.champions.asking():
+                adapter = projects.champions.answering("emoji", "<OD>")
+                handle = tiny.submit(Request(image, TASKS["<OD>"], adapter=adapter, max_new_tokens=5))
+            handle.wait(PATIENCE)
+            adapters.add(adapter)
+        return adapters
+
+    with opened(tmp_path, tiny, start=False) as projects, ThreadPoolExecutor(4) as threads:
+        project = corrected(projects)
+        promoted(projects, project, 1)
+        model = projects.registry.models(project)[0]
+        asked = [threads.submit(ask) for _ in range(4)]
+        try:
+            for _ in range(20):
+                projects.rollback(project, "<OD>", "Ada")
+                projects.promote(project, model, "Ada", forced=True, reason="a test")
+        finally:
+            stop.set()
+        assert set.union(*(each.result(PATIENCE) for each in asked)) == {None, f"projects/emoji/run-{model.run}"}
+        projects.delete(project)
 
 
 def test_another_base_is_refused_with_both_hashes(tiny: Engine, tmp_path: Path) -> None:
