@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUNS ?= runs/seedling
 SOURCES := prompts server finetune tests benchmarks
 
-.PHONY: help install setup demo serve test test-slow test-ray lint types format seedling seedling-report bench clean
+.PHONY: help install setup demo serve test test-slow test-ray lint types format seedling seedling-report bench loop clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets.
@@ -73,6 +73,9 @@ seedling-report: .venv/dev  ## What the committed seedling can do on unseen scen
 
 bench: .venv/bench  ## Every figure of speed, both sides in one run, into docs/ and the README; BENCH=http runs that one.
 	$(BIN)/python -m benchmarks $(BENCH)
+
+loop: .venv/dev  ## The labeling loop, measured: correct, tune, backtest, promote (an hour on two cores); goes on where it stopped.
+	$(BIN)/python -m benchmarks.loop
 
 clean:  ## Removes the environment and what the demo made.
 	rm -rf .venv demo

@@ -46,6 +46,7 @@ PLAN = {
     "job-memory": "jobmemory",
     "beside-a-job": "beside",
     "cluster": "cluster",
+    "tuning": "tuning",
 }
 
 
