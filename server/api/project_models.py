@@ -65,11 +65,14 @@ async def begin(request: Request, response: Response, number: Number) -> Backtes
     projects = serving.projects()
     serving.engine()
     asked = await project_bodies.read(request, BacktestRequest, '{"model": 1}')
+    if asked.probe and projects.engine.checkpoint.name != "seedling":
+        detail = "the probe's scenes are the seedling's world, and this server has another model; leave it out"
+        raise Problem(problems.INVALID_REQUEST, detail, "probe")
 
     def begun() -> BacktestRow:
         project = projects.store.project(number)
         model = projects.registry.model(project, asked.model)
-        return backtest_row(projects.test(project, model, client_of(request), asked.forgetting))
+        return backtest_row(projects.test(project, model, client_of(request), asked.probe))
 
     row = await beside(begun)
     response.headers["Location"] = f"/v1/projects/{number}/backtests/{row.id}"

@@ -87,8 +87,12 @@ class BacktestRequest(_Taken):
     """A model, to be tested against who answers for its task now."""
 
     model: Id
-    forgetting: dict[str, Any] = Field(
-        {}, description="What it costs on other tasks, where that was measured; it is kept with the backtest."
+    probe: int = Field(
+        0,
+        ge=0,
+        le=200,
+        description="How many scenes of the seedling's own world it is asked about, all tasks, to tell what it has "
+        "forgotten; 40 take minutes without a GPU.",
     )
 
 
@@ -235,7 +239,9 @@ class BacktestRow(BaseModel):
     pictures: int = Field(description="How many held-out ones both answered.")
     data: str = Field(description="The hash of those and their labels.")
     figures: FiguresRow | None
-    forgetting: dict[str, Any]
+    forgetting: dict[str, Any] = Field(
+        description="Where a `probe` was asked for: `scenes`, and what was `lost`: points of 100 by task, and `mean`."
+    )
     author: str
     created: datetime
     ended: datetime | None

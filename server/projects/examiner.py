@@ -2,7 +2,9 @@
 
 import logging
 import threading
-from dataclasses import astuple
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import cast
 
@@ -37,6 +39,7 @@ class Examiner:
         self.registry, self.folder = registry, folder
         self.worker = Worker("backtests", self._work)
         self._engine: Engine | None = None
+        self._known: dict[int, dict[str, float]] = {}  # scenes → what the base knows of so many
 
     def start(self, engine: Engine) -> None:
         """Begins to work, with what another process left undone."""
@@ -83,38 +86,60 @@ class Examiner:
         except ValueError as error:
             raise CannotTest(f"{error}: correct more pictures") from error
         figures = Figures(found.champion, found.challenger, found.low, found.high, found.better)
+        forgetting = dict(test.forgetting)
+        if scenes := forgetting.get("scenes"):
+            forgetting["lost"] = self._price(engine, project, test.challenger, scenes)
         seen = [
             Seen(example.name, astuple(a), astuple(b))
             for example, a, b in zip(known.held, champion, challenger, strict=True)
         ]
-        self.registry.end_backtest(test, State.DONE, data=fingerprint(known.held), tallies=seen, figures=figures)
+        self.registry.end_backtest(
+            test, State.DONE, data=fingerprint(known.held), tallies=seen, figures=figures, forgetting=forgetting
+        )
         logger.info("backtest %d of %s: %s", test.id, project.name, figures)
 
     def _tallies(self, engine: Engine, project: Project, judge: Judge, number: int | None) -> list[Tally]:
         """Each picture's corrections, as a model (None: the base alone) answers."""
+        with self._asked(engine, project, number) as (patient, name):
+            return judge.tallies(patient, name)
+
+    def _price(self, engine: Engine, project: Project, number: int, scenes: int) -> dict[str, float]:
+        """By task token, the points out of 100 that the model has lost of what the base knows of its own world."""
+        from finetune.probe import price, probe  # it draws: not every server can
+
+        if scenes not in self._known:
+            with self._asked(engine, project, None) as (patient, _):
+                self._known[scenes] = probe(patient, None, scenes)
+        with self._asked(engine, project, number) as (patient, name):
+            return price(self._known[scenes], probe(patient, name, scenes))
+
+    @contextmanager
+    def _asked(self, engine: Engine, project: Project, number: int | None) -> Iterator[tuple[Engine, str | None]]:
+        """The engine, and the adapter of a model (None: the base alone), loaded by a name of its own: whoever answers
+        may change meanwhile."""
         patient = cast(Engine, _Patient(engine, self.worker.closing))
         if number is None:
-            return judge.tallies(patient)
+            yield patient, None
+            return
         model = self.registry.model(project, number)
-        name = f"projects/{project.name}/backtest"  # whoever answers may change meanwhile
+        name = f"projects/{project.name}/backtest"
         engine.load_adapter(name, self.folder / project.folder / model.folder / ADAPTER, model.sha256)
         try:
-            return judge.tallies(patient, name)
+            yield patient, name
         finally:
-            try:
+            with suppress(UnknownAdapter):
                 engine.unload_adapter(name)
-            except UnknownAdapter:
-                logger.warning("somebody has unloaded %s", name)
 
 
 class _Patient:
-    """The engine as a judge sees it; where too many wait already, it waits too."""
+    """The engine as a judge sees it: it gives way to interactive prompts, and waits where too many wait already."""
 
     def __init__(self, engine: Engine, closing: threading.Event) -> None:
         self._engine, self._closing = engine, closing
         self.prepare, self.max_waiting = engine.prepare, engine.max_waiting
 
     def submit(self, request: Request) -> Handle:
+        request = replace(request, client="backtests", interactive=False)
         while not self._closing.is_set():
             try:
                 return self._engine.submit(request)

@@ -161,11 +161,12 @@ class Projects:
 
     # Who answers
 
-    def test(self, project: Project, model: Model, author: str, forgetting: dict[str, Any] | None = None) -> Backtest:
-        """Queues a backtest of a model against who answers now. Raises OtherBase."""
+    def test(self, project: Project, model: Model, author: str, scenes: int = 0) -> Backtest:
+        """Queues a backtest of a model against who answers now. `scenes`: of the base's own world, so many of which
+        tell what the model has forgotten. Raises OtherBase."""
         self.champions.check(project)
         champion = self.registry.champion(project, model.task)
-        test = self.registry.add_backtest(project, model, champion, forgetting or {}, author)
+        test = self.registry.add_backtest(project, model, champion, scenes, author)
         self.examiner.worker.wake()
         return test
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -107,12 +107,13 @@ class Registry:
     # Backtests
 
     def add_backtest(
-        self, project: Project, challenger: Model, champion: int | None, forgetting: dict[str, Any], author: str
+        self, project: Project, challenger: Model, champion: int | None, scenes: int, author: str
     ) -> Backtest:
-        """Queued."""
+        """Queued; it also tells what was forgotten, by so many `scenes` of the base's own world."""
+        forgetting = json.dumps({"scenes": scenes} if scenes else {})
         number = self._insert(
             BacktestRow, project, challenger_id=challenger.id, champion_id=champion, data="", state=State.QUEUED,
-            reason="", tallies="[]", figures="null", forgetting=json.dumps(forgetting), author=clean(author),
+            reason="", tallies="[]", figures="null", forgetting=forgetting, author=clean(author),
         )  # fmt: skip
         return self.backtest(project, number)
 
@@ -133,12 +134,13 @@ class Registry:
 
     def end_backtest(
         self, test: Backtest, state: State, reason: str = "", data: str = "", tallies: Sequence[Seen] = (),
-        figures: Figures | None = None,
+        figures: Figures | None = None, forgetting: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """What came of it."""
         values = {
             "state": state, "reason": clean(reason), "data": data, "tallies": json.dumps(list(map(asdict, tallies))),
             "figures": json.dumps(figures and asdict(figures)), "ended": time.time(),
+            "forgetting": json.dumps(dict(test.forgetting if forgetting is None else forgetting)),
         }  # fmt: skip
         with self.store.writing() as connection:
             connection.execute(sa.update(BacktestRow).where(BacktestRow.id == test.id).values(**values))

@@ -102,11 +102,13 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     refused = posted(client, f"{project}/promote", 409, model=model["id"])
     assert "has no backtest against the base" in refused["detail"]
 
-    test = posted(client, f"{project}/backtests", 201, model=model["id"])
+    test = posted(client, f"{project}/backtests", 201, model=model["id"], probe=1)
     tested = ended(client, f"{project}/backtests/{test['id']}")
     assert tested["state"] == "done", tested["reason"]
     assert tested["champion"] is None
     assert {row["picture"] for row in tested["tallies"]} == {row["picture"] for row in kept if row["held"]}
+    assert tested["forgetting"]["scenes"] == 1
+    assert abs(tested["forgetting"]["lost"]["mean"]) <= 100
     figures = tested["figures"]
     assert figures["low"] <= figures["difference"] <= figures["high"]
     # Two steps teach next to nothing.

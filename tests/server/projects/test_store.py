@@ -44,7 +44,7 @@ def model(registry: Registry, project: Project, task: str = "<OD>") -> Model:
 
 def judged(registry: Registry, project: Project, challenger: Model, figures: Figures) -> int:
     champion = registry.champion(project, challenger.task)
-    test = registry.add_backtest(project, challenger, champion, {}, "Ada")
+    test = registry.add_backtest(project, challenger, champion, 0, "Ada")
     registry.end_backtest(test, State.DONE, "", "d" * 64, [Seen("a" * 64, (1, 0, 0, 0, 0, 2), (0,) * 6)], figures)
     return test.id
 
@@ -127,7 +127,7 @@ def test_only_what_won_against_the_champion_answers(registry: Registry, birds: P
     with pytest.raises(NotNow, match="answers for <OD> already"):
         promote(one)
     # What won against the base has not won against its successor.
-    registry.add_backtest(birds, two, None, {}, "Ada")
+    registry.add_backtest(birds, two, None, 0, "Ada")
     registry.end_backtest(registry.backtests(birds)[-1], State.DONE, figures=WON)
     with pytest.raises(NotEarned, match=f"has no backtest against model {one.id}"):
         promote(two)
