@@ -2,8 +2,8 @@
 
 A project of pictures in a style that the seedling never saw (the emoji set kept out of its training). Round by round:
 the champion labels the pool; a person (the drawn truth) corrects the pictures that are chosen; a LoRA adapter is
-tuned on all that is corrected; a backtest on held-out pictures decides whether it is promoted. Figures are of test
-pictures that neither tuning nor backtest sees. A stopped loop goes on when it is called again.
+tuned on all that is corrected, from the champion on; a backtest on held-out pictures decides whether it is promoted.
+Figures are of test pictures that neither tuning nor backtest sees. A stopped loop goes on when it is called again.
 """
 
 import json
@@ -119,7 +119,8 @@ class Loop:
     def _round(self, number: int, count: int, steps: int) -> dict[str, Any]:
         self._choose(count)
         folder = self.out / f"round-{number}"
-        settings = self.settings.model_copy(update={"steps": steps})
+        start = str(self.champion.adapter) if self.champion.adapter else ""
+        settings = self.settings.model_copy(update={"steps": steps, "start": start})
         began = time.monotonic()
         outcome = tune(
             settings, [corrected(seed) for seed in self.chosen], folder, labels=CATEGORIES, replay=replay.scenes,
@@ -173,9 +174,9 @@ class Loop:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = Path("runs/loop"),
-    rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "15,60,240",
-    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "100,250,300",
+    out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = ROOT / "runs" / "loop",
+    rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "20,60,240",
+    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "150,200,200",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
     backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 60,
@@ -196,7 +197,7 @@ def main(
     console.print(table(found))
 
 
-SETTINGS: dict[str, Any] = {"rate": 2e-3, "replay": 0.35, "augment": 0.5, "pictures": 8, "prompts": 4}
+SETTINGS: dict[str, Any] = {"rate": 2e-3, "replay": 0.25, "augment": 0.5, "pictures": 8, "prompts": 4}
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:

@@ -44,6 +44,7 @@ def tune(
         from finetune.tuning.loop import TuneError
         from finetune.tuning.loop import tune as run
         from server.engine.checkpoint import SEEDLING, CheckpointError
+        from server.engine.lora import AdapterError
     except ModuleNotFoundError as error:
         _fail(f"fine-tuning needs the package {error.name}: pip install 'florist[train]'")
 
@@ -69,7 +70,7 @@ def tune(
         console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
         with _shown(settings.steps, settings.metric) as told:
             outcome = run(settings, train, out, held=kept, labels=taught.labels, replay=source, told=told)
-    except (configs.ConfigError, DatasetError, CheckpointError, TuneError) as error:
+    except (configs.ConfigError, DatasetError, CheckpointError, AdapterError, TuneError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on", 130)

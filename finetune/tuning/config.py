@@ -46,6 +46,7 @@ class TuneConfig(BaseModel):
     rank: Positive = 16
     alpha: Positive = Field(32, description="LoRA's scale is alpha / rank.")
     lora_dropout: Share = 0.0
+    start: str = Field("", description="Folder of an adapter of this base to go on from; none: from the base.")
     frozen_stages: int = Field(
         0, ge=0, le=4, description="DaViT stages, from the bottom, that do not learn; with 4 nothing of the vision "
         "does, and its features are kept: an epoch then costs a fraction.",
@@ -91,6 +92,8 @@ class TuneConfig(BaseModel):
     def _fits(self) -> Self:
         if self.anchor is Anchor.KL and not self.replay:
             raise ValueError("the anchor kl compares answers on replayed pictures: give a replay share above 0")
+        if self.start and self.method is not Method.LORA:
+            raise ValueError(f"start is an adapter to go on from, and the method {self.method} makes none")
         return self
 
     @property

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finetune.tuning.base import Base
@@ -57,7 +59,31 @@ class Learner:
                 parameter.requires_grad_(self._learns(name))
         self.learned = {n: p for n, p in base.model.named_parameters() if p.requires_grad}
         self.teach()
+        if config.start:
+            self._go_on(Path(config.start))
         self.start = {} if self.peft else {n: p.detach().clone() for n, p in self.learned.items()}
+
+    def _go_on(self, folder: Path) -> None:
+        """From what an adapter has learned. Raises AdapterError for one of another base or another shape."""
+        try:
+            settings, weights = json.loads((folder / lora.CONFIG).read_text()), load_file(folder / lora.WEIGHTS[0])
+        except (OSError, ValueError, SafetensorError) as error:
+            raise lora.AdapterError(f"{folder} is no adapter to go on from: {error}") from error
+        if settings.get(lora.BASE) != self.base.sha256:
+            raise lora.AdapterError(
+                f"{folder} was trained on the weights {settings.get(lora.BASE)}, and these are {self.base.sha256}"
+            )
+        named = {
+            "base_model.model." + name.replace(".default.", "."): parameter for name, parameter in self.learned.items()
+        }
+        own = settings["lora_alpha"] / settings["r"]
+        if {n: v.shape for n, v in weights.items()} != {n: p.shape for n, p in named.items()} or (
+            own != self.config.alpha / self.config.rank
+        ):
+            raise lora.AdapterError(f"{folder} has another rank, alpha or other matrices than this run's settings")
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter.copy_(weights[name])
 
     def teach(self) -> None:
         """Into training mode; a tower that is frozen whole stays out of it: drop path would change its features."""

@@ -145,3 +145,19 @@ def test_the_distance_from_the_base(base: str, examples: list[Example], method: 
             if ".lora_B." in name:
                 wanted += ((b @ learner.learned[name.replace("lora_B", "lora_A")]) * 2).square().sum().item() / 2
     assert learner.distance().item() == pytest.approx(wanted, rel=1e-3)
+
+
+def test_it_goes_on_from_an_adapter(base: str, examples: list[Example], tmp_path: Path) -> None:
+    trainer, _ = trained(base, examples)
+    trainer.learner.save(tmp_path / "a", trainer.average)
+    settings = trainer.config.model_copy(update={"start": str(tmp_path / "a")})
+    again = Learner(bases.load(settings, CPU), settings)
+    assert all(torch.equal(parameter, trainer.average[name]) for name, parameter in again.learned.items())
+    with pytest.raises(lora.AdapterError, match="has another rank"):
+        Learner(bases.load(settings, CPU), settings.model_copy(update={"rank": 2}))
+    config = json.loads((tmp_path / "a" / lora.CONFIG).read_text())
+    (tmp_path / "a" / lora.CONFIG).write_text(json.dumps(config | {lora.BASE: "ff" * 32}))
+    with pytest.raises(lora.AdapterError, match=f"ffff.*{trainer.base.sha256}"):
+        Learner(bases.load(settings, CPU), settings)
+    with pytest.raises(lora.AdapterError, match="no adapter to go on from"):
+        Learner(bases.load(settings, CPU), settings.model_copy(update={"start": str(tmp_path / "none")}))
