@@ -208,3 +208,12 @@ def test_several_files_must_be_chosen_from(save: Save) -> None:
 def test_a_file_of_nothing_is_refused(save: Save, content: Any) -> None:
     with pytest.raises(DatasetError):
         open_dataset(save("data.jsonl", content))
+
+
+def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
+    for split in ("train", "valid"):
+        save(f"{split}/a.png")
+        root = save(f"{split}/annotations.jsonl", row("<CAPTION>", "a cat")).parent.parent
+    dataset = open_dataset(root)
+    assert [each.name for each in dataset.examples] == ["train/a.png", "valid/a.png"]
+    assert [each.source for each in dataset.examples] == ["train/annotations.jsonl:1", "valid/annotations.jsonl:1"]
