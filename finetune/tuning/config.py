@@ -124,7 +124,7 @@ def load(path: Path | None = None, **given: Any) -> TuneConfig:
         if not isinstance(settings, dict):
             raise ConfigError(f"{path} must be settings by name, such as `steps: 400`")
     try:
-        return TuneConfig(**{**settings, **{k: v for k, v in given.items() if v is not None}})
+        return TuneConfig.model_validate({**settings, **{k: v for k, v in given.items() if v is not None}})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the settings"

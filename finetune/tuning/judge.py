@@ -8,10 +8,10 @@ import numpy as np
 from finetune.datasets import teaching
 from finetune.datasets.example import Example
 from finetune.datasets.question import Question
-from finetune.evaluation.corrections import Tally, tally
+from finetune.evaluation.corrections import Tally, labels, tally
 from server.engine.engine import Engine
 from server.engine.handle import Handle
-from server.engine.request import Request
+from server.engine.request import InvalidRequest, Request
 
 # What a person corrects, the first that can be asked; the other tasks follow from these labels.
 MAIN = ("<OD>", "<OCR_WITH_REGION>", "<OCR>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
@@ -20,7 +20,8 @@ _SEED = 77  # of what questions leave open: each look asks the same
 
 def main_tasks(examples: Sequence[Example], wanted: Sequence[str]) -> list[str]:
     """The tasks that tell how many labels a person has to mend: of the wanted ones, those of whole pictures."""
-    can = {token for example in examples for token in teaching.teachable(example)} & (set(wanted) or set(MAIN))
+    can = {token for example in examples for token in teaching.teachable(example)}
+    can &= set(wanted) or can
     main = [token for token in MAIN if token in can]
     return main or sorted(can)
 
@@ -35,15 +36,20 @@ class Judge:
             for i, example in enumerate(examples)
         ]
 
+    @property
+    def labels(self) -> int:
+        """How many true labels there are to tell by."""
+        return sum(labels(q.answer, q.task) for questions in self.questions for q in questions)
+
     def tallies(self, engine: Engine, adapter: str | None = None) -> list[Tally]:
         """Each picture's corrections, as `adapter` (None: the engine's model alone) answers."""
         room = engine.max_waiting // 2  # questions in the engine at a time: others may be asking too
-        flying: deque[tuple[Question, Handle]] = deque()
+        flying: deque[tuple[Question, Handle | None]] = deque()
         ends: list[Tally] = []
 
         def mark() -> None:
             question, handle = flying.popleft()
-            ends.append(tally(handle.wait().annotations, question.answer, question.task))
+            ends.append(tally(handle.wait().annotations, question.answer, question.task) if handle else Tally())
 
         for example, questions in zip(self.examples, self.questions, strict=True):
             image = engine.prepare(example.open())
@@ -53,7 +59,12 @@ class Judge:
                 )
                 while len(flying) >= room:
                     mark()
-                flying.append((question, engine.submit(asked)))
+                try:
+                    flying.append((question, engine.submit(asked)))
+                except InvalidRequest as error:
+                    if error.field != "text":
+                        raise
+                    flying.append((question, None))  # longer than the model reads: it cannot be taught it either
         while flying:
             mark()
         counts = iter(ends)

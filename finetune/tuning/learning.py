@@ -116,7 +116,7 @@ class Learner:
             above = decoder - 1 - int(layer[2]) if layer[1] == "decoder" else decoder + encoder - 1 - int(layer[2])
         elif stage := _STAGE.search(name):
             above = decoder + encoder + 4 - int(stage[1])
-        elif name.startswith(_PROJECTOR) or "shared" in name or "embed_positions" in name:
+        elif name.startswith(_PROJECTOR) or "shared" in name or "embed" in name:
             above = decoder + encoder
         else:
             above = 0

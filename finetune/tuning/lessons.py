@@ -17,10 +17,11 @@ from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import SHARES
 from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
-from finetune.tuning.replay import POOL, Replay
+from finetune.tuning.replay import POOL, Replay, some
 from prompts import targets
 from prompts.tasks import BOS, EOS
 from server.engine.checkpoint import Files
+from server.engine.vision import image_tokens
 
 _PLAIN = 1.0  # how often a task without a share in SHARES is asked
 Seen = tuple[int, Image.Image, tuple[int, int], list[Question]]  # view, picture, its width and height, questions
@@ -59,6 +60,8 @@ class Lessons(Dataset[Lesson]):
             raise ValueError(f"the labels teach none of {', '.join(config.tasks) or 'the tasks'}")
         # Who cannot be asked anything would leave holes in the batches.
         self.order = [i for i, tokens in enumerate(self.tokens) if tokens]
+        self.positions = files.shape.text_config.max_position_embeddings
+        self.room = self.positions - image_tokens(files.shape, files.preprocessing)  # the tokens of a prompt
 
     def __getitem__(self, number: int) -> Lesson:
         config = self.config
@@ -71,15 +74,18 @@ class Lessons(Dataset[Lesson]):
             pixels.append(torch.from_numpy(self.files.preprocessing.squash(image).copy()))
             views.append(view)
             for question in questions:
+                prompt = self._ids(BOS + question.task.prompt(question.text, question.region, size) + EOS)
+                if len(prompt) > self.room:
+                    continue  # nobody can ask it
                 owner.append(place)
                 replayed.append(old)
-                asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
-                answered.append(BOS + targets.answer(question.task, question.answer, size) + EOS)
+                asked.append(prompt)
+                answer = BOS + targets.answer(question.task, question.answer, size) + EOS
+                answered.append(self._ids(answer)[: self.positions])
         pad = self.files.shape.text_config.pad_token_id
-        longest = self.files.shape.text_config.max_position_embeddings
         return Lesson(
-            torch.stack(pixels), torch.tensor(views), torch.tensor(owner), self._ids(asked, pad),
-            self._ids(answered, IGNORE)[:, :longest], torch.tensor(replayed),
+            torch.stack(pixels), torch.tensor(views), torch.tensor(owner, dtype=torch.long), _padded(asked, pad),
+            _padded(answered, IGNORE), torch.tensor(replayed, dtype=torch.bool),
         )  # fmt: skip
 
     def _own(self, position: int, rng: np.random.Generator) -> Seen:
@@ -101,15 +107,20 @@ class Lessons(Dataset[Lesson]):
         order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
         asked = [tokens[i] for i in order[: self.config.prompts]]
         found = teaching.questions(example, asked, labels=self.labels, rng=rng, order=self.config.order)
-        return found[: self.config.prompts]
+        return some(found, self.config.prompts, rng)
 
     def _replayed(self, position: int) -> Seen:
         assert self.replay is not None
         image, questions = self.replay(position, self.config.prompts)
         return -1 - position % POOL, image, image.size, questions
 
-    def _ids(self, texts: Sequence[str], fill: int) -> Tensor:
-        """Texts → ids [n, longest], filled up on the right."""
-        rows = [self.files.tokenizer.backend.encode(text, add_special_tokens=False).ids for text in texts]
-        longest = max(map(len, rows), default=0)
-        return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=torch.long)
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.files.tokenizer.backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def _padded(rows: Sequence[list[int]], fill: int) -> Tensor:
+    """Ids [n, longest], filled up on the right."""
+    longest = max(map(len, rows), default=0)
+    filled = [row + [fill] * (longest - len(row)) for row in rows]
+    return torch.tensor(filled, dtype=torch.long).view(len(rows), longest)

@@ -32,10 +32,17 @@ def of(dataset: Dataset) -> Replay:
 
     def replay(number: int, prompts: int) -> Shown:
         rng = np.random.default_rng((_SEED, number))
-        example = dataset.examples[number % min(POOL, len(dataset.examples))]
+        example = dataset.examples[number % POOL % len(dataset.examples)]  # one picture for each place in the pool
         tokens = sorted(teaching.teachable(example))
         asked = [tokens[i] for i in rng.permutation(len(tokens))]
         found = teaching.questions(example, asked, labels=dataset.labels, rng=rng)
-        return example.open(), found[:prompts]
+        return example.open(), some(found, prompts, rng)
 
     return replay
+
+
+def some(questions: list[Question], most: int, rng: np.random.Generator) -> list[Question]:
+    """`most` of the questions, by chance: a task may come with many of its own, of which each has its turn."""
+    if len(questions) <= most:
+        return questions
+    return [questions[i] for i in sorted(rng.permutation(len(questions))[:most])]

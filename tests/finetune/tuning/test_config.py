@@ -22,6 +22,7 @@ def test_a_file_and_over_it_what_is_given(tmp_path: Path) -> None:
         ("steps: 0", "steps: Input should be greater than 0"),
         ("tasks: ['<OOD>']", "tasks: <OOD> is no task that can be taught"),
         ("method: dora", "method: Input should be 'lora', 'full' or 'decoder'"),
+        ("1: 2", "1: Keys should be strings"),
         ("- steps", "must be settings by name"),
         ("a: [", "is not YAML"),
         ("{anchor: kl, replay: 0}", "give a replay share above 0"),

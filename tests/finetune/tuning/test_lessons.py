@@ -1,14 +1,21 @@
 """What each step sees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from finetune.datasets.example import Example
+from finetune.datasets.example import Dataset, Example
+from finetune.datasets.question import Question
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
+from finetune.tuning.judge import Judge, main_tasks
 from finetune.tuning.lessons import Lesson, Lessons
+from prompts.annotations import Text
+from prompts.tasks import resolve
 from server.engine import checkpoint
+from server.engine.engine import Engine
 
 LABELS = ("cat", "dog", "tree")
 
@@ -58,3 +65,48 @@ def test_the_share_that_is_replayed(base: str, examples: list[Example]) -> None:
 def test_only_the_tasks_that_are_asked_for(base: str, examples: list[Example]) -> None:
     taught = lessons(base, examples, tasks=("<OD>",), prompts=4)
     assert len(taught[0].owner) == 3  # one a picture
+
+
+def asked(example: Example, *texts: str) -> Example:
+    """The picture with nothing but questions of its own."""
+    questions = tuple(Question(resolve("<VQA>"), (Text(label=text),), text=text) for text in texts)
+    return replace(example, annotations=(), complete=frozenset(), questions=questions)
+
+
+def test_replayed_views_show_the_same_pixels(base: str, examples: list[Example]) -> None:
+    config = TuneConfig(base=base, pictures=8, prompts=1, augment=0.0, replay=0.9, frozen_stages=4)
+    source = replay.of(Dataset(tuple(examples[:5])))
+    taught = Lessons(checkpoint.read(base), examples, LABELS, config, source)
+    shown: dict[int, torch.Tensor] = {}
+    for step in (0, 1, replay.POOL // 8, replay.POOL // 8 + 1):  # the pool, and once more its beginning
+        lesson = taught[step]
+        for view, pixels in zip(lesson.views.tolist(), lesson.pixels, strict=True):
+            assert torch.equal(shown.setdefault(view, pixels), pixels)
+    assert sum(view < 0 for view in shown) > 8
+
+
+def test_each_of_many_questions_has_its_turn(base: str, examples: list[Example]) -> None:
+    texts = [f"is it {word}" for word in ("cat", "dog", "tree", "red", "blue", "small", "big", "left")]
+    taught = lessons(base, [asked(examples[0], *texts)], pictures=1)
+    said = {tuple(row.tolist()) for step in range(30) for row in taught[step].labels}
+    assert all(len(taught[step].owner) == 2 for step in range(30))
+    assert len({tuple(v for v in row if v >= 0) for row in said}) == len(texts)
+
+
+def test_what_is_longer_than_the_model_reads_is_not_asked(base: str, examples: list[Example]) -> None:
+    taught = lessons(base, [asked(examples[0], "cat " * 2000)], pictures=1)
+    lesson = taught[0]
+    assert (lesson.prompts.shape, lesson.labels.shape, lesson.owner.tolist()) == ((0, 0), (0, 0), [])
+    both = lessons(base, [asked(examples[0], "cat " * 2000, "cat")], pictures=1)[0]
+    assert both.owner.tolist() == [0]
+    judge = Judge([asked(examples[0], "cat " * 2000)], LABELS, ["<VQA>"])
+    with Engine.load(base) as engine:
+        assert [tally.labels for tally in judge.tallies(engine)] == [0]
+
+
+def test_a_dataset_of_questions_is_judged_by_them(examples: list[Example]) -> None:
+    assert main_tasks([asked(examples[0], "cat")], ()) == ["<VQA>"]
+    assert main_tasks(examples, ()) == ["<OD>"]
+    assert main_tasks(examples, ("<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>")) == [
+        "<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>",
+    ]  # fmt: skip
