@@ -125,6 +125,8 @@ class _Runner:
                         if not flying and (job := self._patiently(lambda: self.store.finish(self.job))).state is (
                             JobState.RUNNING
                         ):
+                            # Nothing is in hand: what is still ours was leased by a call whose answer got lost.
+                            self._patiently(self.leases.release)
                             self.stop.wait(_TURN)  # others hold the rest, or a failure waits for its next try
                     ended, _ = wait(flying, _TURN, FIRST_COMPLETED)
                     self._write([future.result() for future in ended if not future.exception()])

@@ -21,8 +21,8 @@ from server.jobs.labels import Label
 from server.jobs.output import OutputError, claimed
 from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import open_source
-from server.jobs.store import Done, Failure, Job, JobState, Progress, Store, StoreError, Wanted
-from server.jobs.store.leases import TRIES
+from server.jobs.store import Done, Failure, Item, Job, JobState, Progress, Store, StoreAway, StoreError, Wanted
+from server.jobs.store.leases import TRIES, Leases
 
 OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
 
@@ -183,6 +183,25 @@ def test_what_ends_a_run_gives_back_what_it_held(store: Store, engine: Engine, f
     progress = store.progress(store.jobs()[0])
     assert (progress.leased, progress.total) == (0, 3)
     assert label(store, engine, folder).state is JobState.DONE
+
+
+def test_what_was_leased_by_a_call_whose_answer_got_lost_is_labelled_too(
+    store: Store, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shades(folder)
+    take, lost = Leases.take, list[Item]()
+
+    def cut_off(self: Leases, count: int) -> list[Item]:
+        items = take(self, count)
+        if not lost and items:
+            lost.extend(items)
+            raise StoreAway("the connection broke after the database did it")
+        return items
+
+    monkeypatch.setattr(Leases, "take", cut_off)
+    job = label(store, engine, folder)
+    assert (job.state, len(lost) > 0) == (JobState.DONE, True)
+    assert store.progress(job) == Progress(done=43)
 
 
 def test_more_questions_than_the_engine_has_room_for(store: Store, engine: Engine, folder: Path) -> None:
