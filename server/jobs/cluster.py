@@ -112,6 +112,8 @@ def run(store: Store, job: Job, work: Work, pool: Pool, told: Callable[[Progress
     The cluster is the one that RAY_ADDRESS names or that runs on this machine; without any, this machine is one. Raises
     ClusterError, and StoreError.
     """
+    if job.state not in _OPEN:
+        return job
     ray = _connected()
     try:
         room = ray.cluster_resources()
@@ -129,9 +131,10 @@ def run(store: Store, job: Job, work: Work, pool: Pool, told: Callable[[Progress
                 logger.warning("%s; waiting for it", away)
         # An actor whose node has died may wait for another node, with nothing left to do there.
         turns.join(_LAST)
-        if turns.fault:
+        job = store.job(job.id)
+        if turns.fault and job.state is not JobState.DONE:  # a node that came late and can do nothing hurts nobody
             raise ClusterError(turns.fault)
-        return store.job(job.id)
+        return job
     finally:
         ray.shutdown()
 

@@ -16,7 +16,7 @@ from helpers import ROOT, until
 from finetune.datasets.scenes.draw import draw
 from server.engine.engine import Engine
 from server.jobs import intake
-from server.jobs.cluster import Loading, Pool, Work, Worker
+from server.jobs.cluster import Loading, Pool, Work, Worker, run
 from server.jobs.recipes.reading import parse
 from server.jobs.sources import open_source
 from server.jobs.store import Job, JobState, Progress, Store
@@ -120,6 +120,17 @@ def test_a_pool_is_as_large_as_there_is_room_for() -> None:
     assert Pool(cpus=4).fitted({"CPU": 18, "GPU": 2}, gpu=True).most == 2
     assert Pool(3).fitted({"CPU": 1}, gpu=False).most == 3
     assert Pool(1, 50).fitted({"CPU": 1}, gpu=True).most == 50  # what Ray's autoscaler may yet bring
+
+
+def test_a_job_that_has_ended_needs_no_cluster(
+    url: str, engine: Engine, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with Store(url) as store:
+        job = begun(store, engine, few)
+        work = Work(url, job.id, str(few), tmp_path / "out", LOADING)
+        assert turn(work) == ""
+        assert run(store, store.job(job.id), work, Pool(), lambda *_: None).state is JobState.DONE
 
 
 # On clusters
