@@ -145,6 +145,8 @@ def label(
         _fail("say what to ask: either --task or --recipe (`florist tasks` and `florist recipe list` list them)")
     if recipe is not None and text is not None:
         _fail("--text goes with --task; in a recipe, steps have their own texts")
+    if engine is Where.LOCAL and (workers is not None or worker_cpus != 1):
+        _fail("--workers and --worker-cpus go with --engine ray")
     if task is not None and _task(task, text).takes is Takes.REGION:
         _fail(f"{task} asks about a region of one picture: use `florist prompt`, or a recipe with `each`")
     try:
@@ -154,7 +156,7 @@ def label(
             cluster = _loading(model, device, adapter), _pool(workers, worker_cpus)
             device = "cpu"  # this process asks nothing
         load = lambda: _engine(model, device, adapter)  # noqa: E731
-        code = label_.by_recipe(pictures, asked, out, format, load, draw=draw, cluster=cluster)
+        code = label_.by_recipe(pictures, asked, out, format, load, adapter=_name(adapter), draw=draw, cluster=cluster)
     except label_.LabelError as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -46,12 +46,14 @@ def by_recipe(
     formats: Sequence[str],
     load: "Callable[[], Engine]",
     *,
+    adapter: str | None = None,
     draw: bool = False,
     cluster: "tuple[Loading, Pool] | None" = None,
 ) -> int:
     """Labels `pictures` into `out`: the job's database, a dataset in each of the formats, and with `draw` each picture
-    with its labels. `recipe`: a file, the name of a ready one, or one. `load` gives the engine; with `cluster`, actors
-    on Ray's machines work, each with an engine of its own, and this one only says what the job is asked with.
+    with its labels. `recipe`: a file, the name of a ready one, or one. `load` gives the engine, `adapter` is the
+    name of the one that it has; with `cluster`, actors on Ray's machines work, each with an engine of its own, and this
+    one only says what the job is asked with.
 
     The exit code: 0, all labelled; 1, some were set aside, as listed; 2, all were. Raises LabelError.
     """
@@ -76,6 +78,11 @@ def by_recipe(
     url = shared or f"sqlite:///{out.resolve() / _FILE}"
     try:
         asked = read(recipe) if isinstance(recipe, str) else recipe
+        if adapter is not None and adapter not in asked.adapters:
+            raise LabelError(
+                f"no step of {asked.name} names the adapter {adapter}: write `adapter: {adapter}` in those that it is "
+                f"to answer"
+            )
         with open_source(pictures, besides=out) as source, claimed(out), Store(url) as store:
             for note in source.notes:
                 errors.print(escape(note), soft_wrap=True)
@@ -156,7 +163,8 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
     from server.jobs.store import JobState
 
     if job.state is not JobState.DONE:
-        raise LabelError(f"the job was {job.state}; the same command goes on with it")
+        why = f" ({job.reason})" if job.reason else ""
+        raise LabelError(f"the job was {job.state}{why}; the same command goes on with it")
     progress = store.progress(job)
     for name in [*formats, *([_DRAWN] if draw else ())]:
         labelled = store.labelled(job, lambda position: source[position].read())
@@ -185,12 +193,13 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
 
 def _summarised(store: "Store", job: "Job", asked: "Recipe", model: str, out: Path, source: "Source") -> None:
     """The page to look at."""
+    from server.jobs.sources import addresses
     from server.jobs.summary import About, write
 
     about = About(
         title=out.resolve().name,
         recipe=asked,
-        source=job.wanted.source,
+        source=addresses.shown(job.wanted.source),
         model=model,
         progress=store.progress(job),
         failures=store.failures(job),

@@ -81,9 +81,7 @@ class JobQueue:
         """The output's job, and whether it is new. Raises NotAllowed and SourceError for a source, RecipeError for an
         adapter that is not loaded, JobChanged for an output whose job is another."""
         assert self._engine is not None
-        source = addresses.local(source)
-        if not addresses.is_url(source):
-            source = str(Path(source).absolute())
+        source = addresses.absolute(source)
         if not self.allowed(source):
             raise NotAllowed(addresses.shown(source))
         loaded = {adapter.name for adapter in self._engine.adapters()}

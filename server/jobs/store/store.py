@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from server.jobs.labels import Labelled
+from server.jobs.sources import addresses
 from server.jobs.store import database
 from server.jobs.store.leases import LABELS, Leases, clean
 from server.jobs.store.records import Answer, Failure, Job, JobChanged, JobState, NotNow, Progress, UnknownJob, Wanted
@@ -76,8 +77,8 @@ class Store:
         if began.recipe_hash != wanted.recipe_hash:
             lines += [f"recipe: {line}" for line in difference(began.recipe, wanted.recipe)]
         if began.fingerprint != wanted.fingerprint:
-            other = f"{began.source}, now {wanted.source}" if began.source != wanted.source else f"{began.source}"
-            lines.append(f"source: {other} does not hold the same pictures as then")
+            named = dict.fromkeys(addresses.shown(source) for source in (began.source, wanted.source))
+            lines.append(f"source: {', now '.join(named)} does not hold the same pictures as then")
         if began.model != wanted.model:
             lines.append(f"model and adapters: of other weights ({began.model[:12]}, now {wanted.model[:12]})")
         if lines:

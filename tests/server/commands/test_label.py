@@ -33,7 +33,8 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
         draw(9000 + seed).image.save(pictures / f"{seed}.png")
     (pictures / "page.jpg").write_bytes(b"<html>")
     recipe.write_text(RECIPE.replace("SCORE", "0.1"))
-    command = pictures, "--recipe", recipe, "--out", out, "--format", "coco", "--format", "jsonl"
+    url = f"file://me:secret@localhost{pictures}"
+    command = url, "--recipe", recipe, "--out", out, "--format", "coco", "--format", "jsonl"
     written = []
     for _ in range(2):
         ended = label(*command)
@@ -48,6 +49,8 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
     page = (out / "summary.html").read_text()
     assert "page.jpg" in page
     assert page.count("<img") >= 2
+    assert "file://localhost" in page
+    assert "secret" not in page
 
     recipe.write_text(RECIPE.replace("SCORE", "0.5"))
     refused = label(*command)
@@ -106,6 +109,8 @@ def test_a_task_is_a_recipe_of_one_step(tmp_path: Path) -> None:
         (["PICTURES", "--task", "<REGION_TO_OCR>"], "use `florist prompt`"),
         (["PICTURES", "--recipe", "detect", "--engine", "ray"], "set FLORIST_DATABASE_URL=postgresql://"),
         (["PICTURES", "--recipe", "detect", "--engine", "ray", "--workers", "16:2"], "got '16:2'"),
+        (["PICTURES", "--recipe", "detect", "--workers", "4"], "go with --engine ray"),
+        (["PICTURES", "--recipe", "detect", "--adapter", "my/project-7"], "write `adapter: project-7` in those"),
         (["PICTURES", "--recipe", "detect"], "another job writes to"),
     ],
 )

@@ -149,6 +149,9 @@ def test_the_same_output_is_the_same_job_unless_it_is_asked_for_otherwise(store:
     assert refused.value.differences[0] == "recipe: score was 0.3, is 0.5"
     assert "pictures, now elsewhere" in str(refused.value)
     assert "bbbbbbbbbbbb, now dddddddddddd" in str(refused.value)
+    signed = replace(WANTED, fingerprint="g", source="https://me:secret@host/a.zip?signature=secret")
+    with pytest.raises(JobChanged, match=r"pictures, now https://host/a\.zip does not hold"):
+        store.begin(signed, [])
     assert store.job(job.id) == job
     assert [each.id for each in store.jobs()] == [job.id]
     with pytest.raises(StoreError, match="no job 99"):
