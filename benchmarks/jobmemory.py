@@ -104,7 +104,7 @@ def measure(count: int) -> None:
         report = FORMATS["coco"].write(store.labelled(ended), Path(name, "coco"), pictures_too=False)
         assert report.pictures == count
         gc.collect()
-        print(seen[len(seen) // 10], seen[-1], max(seen), resident(), took)
+        print(seen[len(seen) // 10 - 1], seen[-1], max(seen), resident(), took)
 
 
 def measured(counts: list[int]) -> Iterator[Row]:
