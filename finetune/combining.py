@@ -4,11 +4,14 @@ What comes of each is backtested as any single adapter is: answers against held-
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from finetune.evaluation.matching import box_iou
@@ -31,14 +34,16 @@ def add(folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
     """
     if not folders or len(folders) != len(weights):
         raise CombineError(f"{len(folders)} adapters need as many weights, not {len(weights)}")
-    settings = [json.loads((folder / lora.CONFIG).read_text()) for folder in folders]
+    read = [_read(folder) for folder in folders]
+    settings, states = [own for own, _ in read], [state for _, state in read]
     bases = {str(s.get(lora.BASE)) for s in settings}
     if len(bases) > 1:
         raise CombineError(f"the adapters have different bases: {' and '.join(sorted(bases))}")
-    for folder, own in zip(folders, settings, strict=True):
+    for folder, (own, state) in zip(folders, read, strict=True):
         if own.get("rank_pattern") or own.get("alpha_pattern"):
             raise CombineError(f"{folder} has ranks or alphas by pattern; combine adapters of one rank throughout")
-    states = [load_file(folder / lora.WEIGHTS[0]) for folder in folders]
+        if odd := sorted(name for name in state if not name.endswith((_A, _B))):
+            raise CombineError(f"{folder} holds {odd[0]}, which is no LoRA weight; combine adapters of plain LoRA")
     modules = sorted({name.removesuffix(_A) for state in states for name in state if name.endswith(_A)})
     rank = sum(int(own["r"]) for own in settings)
     stacked: dict[str, torch.Tensor] = {}
@@ -63,16 +68,30 @@ def add(folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
     save_file({name: value.contiguous() for name, value in stacked.items()}, out / lora.WEIGHTS[0])
 
 
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """An adapter's settings and weights."""
+    try:
+        own, state = json.loads((folder / lora.CONFIG).read_text()), load_file(folder / lora.WEIGHTS[0])
+        if int(own["r"]) < 1 or not float(own["lora_alpha"]):
+            raise ValueError("its rank and alpha must be above 0")
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise CombineError(f"{folder} is no adapter that PEFT has saved as safetensors: {error}") from error
+    return own, state
+
+
 def fuse(answers: Sequence[Sequence[Annotation]], weights: Sequence[float] = (), overlap: float = 0.55) -> list[Box]:
     """Weighted box fusion (Solovyev et al. 2021, arXiv:1910.13302, section 3): boxes of one label that overlap become
     their mean, weighted by score; what few of the models say loses score.
 
     `answers`: of each model on the same picture, boxes with scores (one without counts as 0.5); `weights`: how far
-    each is trusted, 1 where none are given; `overlap`: the IoU from which two are of one thing.
+    each is trusted by the others, above 0, 1 where none are given; `overlap`: the IoU from which two are of one thing.
+    Raises CombineError.
     """
     trust = list(weights) or [1.0] * len(answers)
     if len(trust) != len(answers):
         raise CombineError(f"{len(answers)} answers need as many weights, not {len(trust)}")
+    if not all(0 < weight < math.inf for weight in trust):
+        raise CombineError(f"a weight is above 0, not {min(trust)}; leave out a model that is not trusted")
     boxes = [
         (note, (note.score if note.score is not None else 0.5) * weight)
         for answer, weight in zip(answers, trust, strict=True)
@@ -98,7 +117,7 @@ def _mean(cluster: Sequence[tuple[Box, float]], trust: Sequence[float]) -> Box:
     """One box of a cluster: corners weighted by score; the mean score, by how many models agree (eq. 1, 2, 5)."""
     scores = np.array([score for _, score in cluster])
     corners = (np.array([box.box for box, _ in cluster]) * scores[:, None]).sum(0) / scores.sum()
-    score = scores.mean() * min(len(cluster), sum(trust)) / sum(trust)
+    score = scores.mean() * min(len(cluster), len(trust)) / sum(trust)
     x1, y1, x2, y2 = corners.tolist()
     return Box(label=cluster[0][0].label, box=(x1, y1, x2, y2), score=float(np.clip(score, 1e-6, 1 - 1e-6)))
 

@@ -57,6 +57,15 @@ def test_other_bases_and_counts_are_refused(adapters: list[Path], tmp_path: Path
         add([adapters[0], other], [1.0, 1.0], tmp_path / "sum")
 
 
+def test_what_is_no_plain_lora_is_refused(adapters: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(CombineError, match="none is no adapter"):
+        add([tmp_path / "none"], [1.0], tmp_path / "sum")
+    dora = save_adapter(tmp_path / "dora", target_modules=ALL, r=4, lora_alpha=8, use_dora=True)
+    with pytest.raises(CombineError, match=r"dora holds .*lora_magnitude_vector.*, which is no LoRA weight"):
+        add([adapters[0], dora], [1.0, 1.0], tmp_path / "sum")
+    assert not (tmp_path / "sum").exists()
+
+
 def box(label: str, x: float, score: float, width: float = 10.0) -> Box:
     return Box(label=label, box=(x, 0.0, x + width, 10.0), score=score)
 
@@ -78,6 +87,15 @@ def test_trust_weighs_a_model() -> None:
     assert fused[0].box[0] == pytest.approx(0.25)
     with pytest.raises(CombineError, match="2 answers need as many weights, not 1"):
         fuse([[], []], weights=[1.0])
+    with pytest.raises(CombineError, match="a weight is above 0, not 0"):
+        fuse([[box("cat", 0, 0.8)], []], weights=[1.0, 0.0])
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_only_the_weights_beside_each_other_count(scale: float) -> None:
+    both, one = [[box("cat", 0, 0.8)], [box("cat", 1, 0.6)]], [[box("cat", 0, 0.8)], []]
+    assert fuse(both, weights=[scale, scale])[0].score == pytest.approx(0.7)  # all say so: nothing is lost
+    assert fuse(one, weights=[scale, scale])[0].score == pytest.approx(0.4)
 
 
 def test_each_label_by_its_own_model() -> None:
