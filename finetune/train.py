@@ -3,6 +3,7 @@
 On several GPUs: `accelerate launch -m finetune.train DATASET --out DIR`.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from finetune.datasets.example import Dataset
+    from collections.abc import Sequence
+
+    from finetune.datasets.example import Dataset, Example
+    from finetune.tuning.config import TuneConfig
     from finetune.tuning.replay import Replay
 
 console, errors = Console(), Console(stderr=True)
@@ -34,6 +38,7 @@ def tune(
     steps: Annotated[int | None, typer.Option(help="How many updates.")] = None,
     rate: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, questions and changes of pictures.")] = None,
+    price: Annotated[bool, typer.Option(help="Measure what it costs on the seedling's other tasks.")] = True,
 ) -> None:  # fmt: skip
     """Fine-tunes a model on corrected labels: a light adapter, the best by held-out pictures, in minutes."""
     try:
@@ -77,7 +82,43 @@ def tune(
     figure = "corrections per 100 labels" if settings.metric == "corrections" else "held-out loss"
     if outcome.best is not None and outcome.before is not None:
         console.print(f"{figure}: {outcome.before:.3g} before, {outcome.best:.3g} at step {outcome.best_step}")
+    if settings.method == "lora":
+        with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
+            _examined(settings, outcome.folder, out, kept, taught.labels, priced=price and settings.base == SEEDLING)
     console.print(f"{outcome.folder} ({outcome.seconds:.0f} s); curves: {out / 'curves.png'}", soft_wrap=True)
+
+
+def _examined(
+    settings: "TuneConfig",
+    adapter: Path,
+    out: Path,
+    kept: "Sequence[Example]",
+    labels: "Sequence[str]",
+    *,
+    priced: bool,
+) -> None:
+    """What the adapter costs on the seedling's other tasks (`forgetting.json`); its scores calibrated on the held-out
+    pictures."""
+    from finetune.calibration import calibrate
+    from finetune.probe import price as price_of
+    from finetune.probe import probe
+    from finetune.tuning.judge import Judge, main_tasks
+    from server.engine.engine import Engine
+
+    with Engine.load(settings.base) as engine:
+        engine.load_adapter("tuned", adapter)
+        if priced:
+            before, after = probe(engine), probe(engine, "tuned")
+            lost = price_of(before, after)
+            (out / "forgetting.json").write_text(json.dumps({"before": before, "after": after, "lost": lost}, indent=1))
+            worst = sorted(((v, k) for k, v in lost.items() if k != "mean"), reverse=True)[:3]
+            told = ", ".join(f"{task} {points:+.1f}" for points, task in worst)
+            console.print(f"points lost on the base's own tasks: {lost['mean']:.1f} in the mean; most: {told}")
+        if kept:
+            judge = Judge(kept, labels, main_tasks(kept, settings.tasks))
+            found = calibrate(engine, "tuned", adapter, list(zip(judge.examples, judge.questions, strict=True)))
+            for task, one in found.items():
+                console.print(f"scores of {task} calibrated: error {one.ece[0]:.3f} before, {one.ece[1]:.3f} after")
 
 
 @contextmanager

@@ -43,7 +43,9 @@ def tune(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 def test_an_adapter_in_minutes(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "tune.yaml").write_text(QUICK.replace("frame: 1\n", ""))
-    done = tune(dataset, "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--held-share", "0.3")
+    done = tune(
+        dataset, "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--held-share", "0.3", "--no-price"
+    )
     assert done.returncode == 0, done.stderr
     assert "4 pictures taught, 2 held out" in done.stdout
     assert "held-out loss: " in done.stdout
