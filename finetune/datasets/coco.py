@@ -94,7 +94,8 @@ def _add(note: dict[str, Any], draft: Draft, source: str, categories: Mapping[An
     else:
         shape = draft.add(Labels.OBJECTS, source, _shape, note, categories, draft.size)
         if isinstance(shape, Box | Polygon):
-            for sentence in note.get("sentences") or ():
+            sentences = note.get("sentences") or []
+            for sentence in sentences if isinstance(sentences, list) else [sentences]:
                 _refer(sentence, shape, draft, source)
 
 

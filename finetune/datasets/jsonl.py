@@ -90,7 +90,7 @@ class _Reader:
         drafts = [draft for draft in self._asked.values() if draft]
         labels = {note.label for draft in drafts for note in draft.notes if isinstance(note, Box)}
         for draft in drafts:
-            if draft.complete is not None and labels <= self._sought.get(draft.name, set()):
+            if labels and draft.complete is not None and labels <= self._sought.get(draft.name, set()):
                 draft.complete.add(Labels.OBJECTS)
 
     def _teach(self, draft: Draft, prefix: str, suffix: str, source: str) -> None:

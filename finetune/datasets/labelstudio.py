@@ -94,7 +94,7 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
     for result in results:
         value = result.get("value")
         if isinstance(value, dict) and result.get("type") == "textarea" and _is_region(value):
-            said[_region(result)] = " ".join(map(str, value.get("text") or ()))
+            said[_region(result)] = _text(value)
         elif isinstance(value, dict) and result.get("type") == "labels":
             named[_region(result)] = value.get("labels")
     shaped = {_region(result) for result in results if result.get("type") in _SHAPES}
@@ -111,8 +111,7 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
                 groups.setdefault(_region(result), []).insert(0, result)
         elif kind == "textarea":
             if not _is_region(value):
-                text = value.get("text")
-                draft.add(Labels.CAPTIONS, where, checks.text, " ".join(text) if isinstance(text, list) else text)
+                draft.add(Labels.CAPTIONS, where, checks.text, _text(value))
             elif _region(result) not in shaped:
                 draft.refuse(Labels.WORDS, where, "its words have no box or polygon")
         elif kind == "labels" and _region(result) in shaped:
@@ -125,6 +124,12 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
         words = said.get(region)
         kind = Labels.OBJECTS if words is None else Labels.WORDS
         draft.add(kind, f"{source}, result {region}", _shape, parts, named.get(region), words, draft.size)
+
+
+def _text(value: dict[str, Any]) -> str:
+    """What a person has written: lines in a list, or, in older exports, as it is."""
+    text = value.get("text") or ""
+    return " ".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
 def _region(result: dict[str, Any]) -> str:

@@ -207,6 +207,12 @@ def test_sentences_are_grounded_and_not_all_is_taken_for_labelled(save: Save) ->
     assert [each.reason for each in dataset.unusable] == ["its sentence is 4, not text"]
 
 
+def test_one_sentence_needs_no_list(save: Save) -> None:
+    save("a.png")
+    (example,) = open_dataset(save("labels.json", document(note(bbox=[10, 10, 20, 20], sentences="left cat")))).examples
+    assert {question.text for question in example.questions} == {"left cat", None}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

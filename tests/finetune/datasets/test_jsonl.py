@@ -217,3 +217,10 @@ def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
     dataset = open_dataset(root)
     assert [each.name for each in dataset.examples] == ["train/a.png", "valid/a.png"]
     assert [each.source for each in dataset.examples] == ["train/annotations.jsonl:1", "valid/annotations.jsonl:1"]
+
+
+def test_pictures_that_were_only_questioned_are_not_known_to_be_empty(save: Save) -> None:
+    save("a.png")
+    (example,) = open_dataset(lines(save, row("<VQA>how many?", "two"), row("caption en", "two cats"))).examples
+    assert example.complete == set()
+    assert teachable(example) == {"<VQA>", "<CAPTION>"}

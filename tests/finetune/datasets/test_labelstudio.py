@@ -100,6 +100,14 @@ def test_what_cannot_be_used_is_listed(save: Save) -> None:
     assert len(dataset.unusable) == 11
 
 
+def test_words_of_older_exports_are_no_lists(save: Save) -> None:
+    save("images/a.png")
+    words = result("textarea", "w", x=0, y=0, width=50, height=50, text="STOP")
+    box = result("rectangle", "w", x=0, y=0, width=50, height=50)
+    (example,) = open_dataset(save("export.json", [task(box, words, result("textarea", "c", text="a cat"))])).examples
+    assert [note.label for note in example.annotations] == ["a cat", "STOP"]
+
+
 def test_an_export_of_nothing_is_refused(save: Save) -> None:
     with pytest.raises(DatasetError, match="nobody has annotated"):
         open_dataset(save("export.json", [{"data": {"image": "a.png"}}]))
