@@ -1,5 +1,6 @@
 """The loop of a fine-tune run: steps, looks at held-out pictures, the best kept, and going on after a stop."""
 
+import errno
 import json
 import shutil
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from tensorboardX import SummaryWriter
 from torch.utils.data import DataLoader
 
@@ -62,10 +64,9 @@ def tune(
     """
     try:
         return _Run(config, train, out, held, labels, replay, told, stop).run(workers)
-    except OSError as error:
-        raise TuneError(
-            f"{error.filename or out}: {error.strerror or error}; once that is mended, the same command goes on"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        where, why = (getattr(error, name, None) for name in ("filename", "strerror"))
+        raise TuneError(f"{where or out}: {why or error}; once that is mended, the same command goes on") from error
 
 
 class _Run:
@@ -87,6 +88,10 @@ class _Run:
         self.judge = (
             Judge(held, labels, main_tasks(held, config.tasks)) if held and config.metric == "corrections" else None
         )
+        if self.judge is not None and not self.judge.labels:
+            raise TuneError(
+                "the held-out pictures have no label that could tell which step is the best: hold out others, or none"
+            )
         self.about = runs.described(config, self.trainer.base.sha256, train, held)
         self.folder = out / ("adapter" if config.method is Method.LORA else "checkpoint")
         self.begin, self.seconds = 0, 0.0
@@ -104,8 +109,10 @@ class _Run:
             self._look(0, {})
         seen: dict[str, list[float]] = defaultdict(list)
         step = self.begin
+        if self._enough():
+            stopped = f"no better for {self.poorer} looks"
         try:
-            for lessons in self._batches(workers):
+            for lessons in self._batches(workers) if not stopped else ():
                 if self._agreed(self.stop()):
                     stopped = "asked to"
                     break
@@ -131,7 +138,7 @@ class _Run:
                         clock = time.monotonic()
                     else:
                         self._log({"step": step, **line})
-                if looking and config.patience and self._agreed(self.poorer >= config.patience):
+                if looking and self._enough():
                     stopped = f"no better for {self.poorer} looks"
                     break
         except TuneError as error:
@@ -163,6 +170,10 @@ class _Run:
             if len(own) == parts:
                 yield own
                 own = []
+
+    def _enough(self) -> bool:
+        """Whether it has got no better for as long as patience lasts."""
+        return bool(self.config.patience) and self._agreed(self.poorer >= self.config.patience)
 
     def _agreed(self, here: bool) -> bool:
         """What the main process says, in all of them."""
@@ -228,7 +239,10 @@ class _Run:
         if self.accelerator.is_main_process:
             partial = self.out / "state.partial"
             held = {"before": self.before, "best": self.best, "poorer": self.poorer, "seconds": self.seconds}
-            torch.save({"step": step, "trainer": self.trainer.state(), **held}, partial)
+            try:
+                torch.save({"step": step, "trainer": self.trainer.state(), **held}, partial)
+            except RuntimeError as error:  # which is how torch says that the disk is full
+                raise OSError(errno.EIO, f"it cannot be written, the disk may be full ({error})", partial) from error
             partial.replace(self.out / "state.pt")
             self._told_in_file("running", "")
 
@@ -249,7 +263,8 @@ class _Run:
                 self.best, self.poorer = saved["best"] and tuple(saved["best"]), saved["poorer"]
         elif any(self.out.iterdir()):
             raise TuneError(f"{self.out} holds other files; take an empty folder")
-        if self.begin == 0:
+        self.accelerator.wait_for_everyone()  # all have seen the folder as it was
+        if self.begin == 0 and self.accelerator.is_main_process:
             (self.out / "log.jsonl").unlink(missing_ok=True)
         self._told_in_file("running", "")
 

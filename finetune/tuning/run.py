@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     path = out / "log.jsonl"
     lines: dict[int, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
-        if line.endswith("}"):  # a kill may cut the last one short
+        with suppress(ValueError):  # a kill or a full disk may cut a line short, and the next one follows in it
             read = json.loads(line)
             lines = {step: kept for step, kept in lines.items() if step < read["step"]} | {read["step"]: read}
     return list(lines.values())

@@ -124,7 +124,7 @@ class Trainer:
         learned = {n: p.detach() for n, p in self.learner.learned.items()}
         return {
             "learned": learned, "average": self.average, "optimizer": self.optimizer.state_dict(),
-            "chance": torch.get_rng_state(),
+            "chance": torch.get_rng_state(), "device_chance": self._device_chance(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -133,3 +133,10 @@ class Trainer:
         self.average = {n: v.to(self.accelerator.device) for n, v in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["chance"].cpu())
+        if self.accelerator.device.type == "cuda" and state.get("device_chance") is not None:
+            torch.cuda.set_rng_state(state["device_chance"].cpu(), self.accelerator.device)
+
+    def _device_chance(self) -> Tensor | None:
+        """What dropout goes on with where it is not the CPU that computes."""
+        device = self.accelerator.device
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else None

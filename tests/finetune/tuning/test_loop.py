@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +179,51 @@ def test_a_full_disk_loses_nothing(
     assert same(undisturbed, tmp_path)
 
 
+def _cramped(config: TuneConfig, examples: list[Example], out: Path, most: int, said: Connection) -> None:
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # a file that grows further fails as on a full disk
+    try:
+        run(config, examples, out)
+    except TuneError as error:
+        said.send(str(error))
+
+
+@pytest.mark.parametrize("file", ["adapter/adapter_model.safetensors", "state.pt"])
+def test_what_cannot_be_written_is_told(
+    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, file: str
+) -> None:
+    most = (undisturbed / file).stat().st_size * 9 // 10
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_cramped, args=(settings(base), examples, tmp_path, most, there))
+    child.start()
+    there.close()
+    assert here.recv().endswith("once that is mended, the same command goes on")
+    child.join()
+    run(settings(base), examples, tmp_path)
+    assert same(undisturbed, tmp_path)
+
+
+def test_a_line_of_the_log_that_was_cut_short(base: str, undisturbed: Path, tmp_path: Path) -> None:
+    lines = (undisturbed / "log.jsonl").read_text().splitlines()
+    (tmp_path / "log.jsonl").write_text(f"{lines[0]}\n{lines[1][:9]}{lines[1]}\n{lines[2]}\n{lines[3][:-9]}")
+    assert [line["step"] for line in loop.runs.read_log(tmp_path)] == [0, 4]
+
+
+def test_held_out_pictures_without_a_label_are_refused(base: str, examples: list[Example], tmp_path: Path) -> None:
+    empty = [example.labelled() for example in examples[4:]]
+    with pytest.raises(TuneError, match="no label that could tell which step is the best"):
+        tune(settings(base, metric="corrections"), examples[:4], tmp_path, held=empty, labels=LABELS, workers=0)
+
+
 def test_it_ends_early_when_it_gets_no_better(base: str, examples: list[Example], tmp_path: Path) -> None:
-    outcome = run(settings(base, steps=40, rate=1e-30, patience=2), examples, tmp_path)
+    config = settings(base, steps=40, rate=1e-30, patience=2)
+    outcome = run(config, examples, tmp_path)
     assert outcome.stopped == "no better for 2 looks"
     assert (outcome.best_step, outcome.steps) == (0, 4)  # such a rate makes nothing better
+    again = run(config, examples, tmp_path)
+    assert (again.stopped, again.steps) == (outcome.stopped, 4)
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "done"
 
 
 def test_labels_that_teach_nothing(base: str, examples: list[Example], tmp_path: Path) -> None:
