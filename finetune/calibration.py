@@ -6,6 +6,7 @@ it (`server.engine.calibration`); the base's own scores stay as they are.
 """
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from finetune.datasets.example import Example
 from finetune.datasets.question import Question
 from finetune.evaluation.reliability import Scores, ece
 from finetune.evaluation.report import examine
+from server.engine import lora
 from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, write
 from server.engine.engine import Engine
 
@@ -47,8 +49,11 @@ def calibrate(
 
     Raises AdapterError where the adapter cannot be used, and OSError where nothing can be written.
     """
-    (folder / FILE).unlink(missing_ok=True)  # or the old one would be fitted on top of
-    loaded = engine.load_adapter(name, folder)
+    with tempfile.TemporaryDirectory() as bare:  # without an old calibration, which this one would be fitted on top of
+        for own in (lora.CONFIG, *lora.WEIGHTS):
+            if (folder / own).is_file():
+                (Path(bare) / own).symlink_to((folder / own).resolve())
+        loaded = engine.load_adapter(name, Path(bare))
     report = examine(engine, questions, adapter=name)
     found = {}
     for token, marks in report.tasks.items():
@@ -58,6 +63,8 @@ def calibrate(
         scales = {token: one.scale for token, one in found.items()}
         write(folder, Calibration(adapter_sha256=loaded.sha256, tasks=scales))
         engine.load_adapter(name, folder)
+    else:
+        (folder / FILE).unlink(missing_ok=True)
     return found
 
 

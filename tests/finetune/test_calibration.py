@@ -1,12 +1,15 @@
 """Scales fitted: against what is known, and on the seedling's real answers."""
 
+import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from finetune.calibration import apply, calibrate, fit, isotonic, temperature
@@ -17,7 +20,7 @@ from finetune.datasets.scenes.glyphs import HELD_OUT_SET
 from finetune.datasets.scenes.questions import ask
 from finetune.evaluation.reliability import auroc, ece
 from finetune.evaluation.report import examine
-from server.engine.calibration import FILE, Isotonic, Temperature, read
+from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, read, write
 from server.engine.engine import Engine
 
 Scores = list[tuple[float, bool]]
@@ -110,6 +113,22 @@ def asked(seeds: range) -> list[tuple[Example, list[Question]]]:
         image = scene.image
         made.append((Example(f"{seed}", f"{seed}", *image.size, (), lambda image=image: image), [question]))
     return made
+
+
+def test_one_that_fails_leaves_the_old_one(engine: Engine, folder: Path) -> None:
+    sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    old = Calibration(adapter_sha256=sha256, tasks={"<OD>": Temperature(temperature=2.0)})
+    write(folder, old)
+
+    def lost() -> Image.Image:
+        raise RuntimeError("the memory is full")
+
+    ((example, questions),) = asked(range(1))
+    with pytest.raises(RuntimeError, match="the memory is full"):
+        calibrate(engine, "mine", folder, [(replace(example, open=lost), questions)])
+    assert read(folder, sha256) == old
+    assert calibrate(engine, "mine", folder, [(example, questions)]) == {}  # too few answers
+    assert read(folder, sha256) is None
 
 
 def test_the_server_puts_the_adapters_scores_on_the_scale(engine: Engine, folder: Path) -> None:
