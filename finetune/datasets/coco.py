@@ -16,7 +16,9 @@ from finetune.datasets.gathering import Draft, Gathering
 from finetune.datasets.geometry import area, box_of, rectangle
 from finetune.datasets.pictures import PictureFile, found
 from finetune.datasets.question import Question
+from finetune.datasets.teaching import outline
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from prompts.grammar import FILLERS
 from prompts.tasks import TASKS
 
 _SAME = 0.01  # pixels between two that are written of one rectangle
@@ -148,12 +150,11 @@ def _refer(sentence: Any, shape: Box | Polygon, draft: Draft, source: str) -> No
         draft.gathering.refuse(source, str(error))
         return
     place = box_of(shape)
-    asked = [
-        Question(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], (Box(label=said, box=place),), text=said),
-        Question(TASKS["<REGION_TO_DESCRIPTION>"], (Text(label=said),), region=place),
-    ]
+    asked = [Question(TASKS["<REGION_TO_DESCRIPTION>"], (Text(label=said),), region=place)]
+    if said not in FILLERS:  # `him` can be outlined, and grounds nothing
+        asked.append(Question(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], (Box(label=said, box=place),), text=said))
     if isinstance(shape, Polygon):
-        mask = Polygon(polygons=shape.polygons)
+        mask = Polygon(polygons=outline(shape, draft.size))
         asked.append(Question(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (mask,), text=said))
     draft.questions += asked
 

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from finetune.datasets.geometry import box_of
 from finetune.datasets.opening import open_dataset
 from finetune.datasets.scenes.examples import example_of
 from finetune.datasets.scenes.scene import Scene
-from finetune.datasets.teaching import questions, teachable
+from finetune.datasets.teaching import MOST_POINTS, questions, teachable
+from prompts import targets
 from prompts.annotations import Box, Polygon, Quad, Text
 
 Save = Callable[..., Path]
@@ -205,6 +207,16 @@ def test_sentences_are_grounded_and_not_all_is_taken_for_labelled(save: Save) ->
         assert ("<REFERRING_EXPRESSION_SEGMENTATION>", sentence) in asked
         assert ("<CAPTION_TO_PHRASE_GROUNDING>", sentence) in asked
     assert [each.reason for each in dataset.unusable] == ["its sentence is 4, not text"]
+
+
+def test_what_sentences_teach_can_be_written(save: Save) -> None:
+    save("a.png")
+    circle = [v for i in range(900) for v in (50 + 30 * math.cos(i / 900 * 6.28), 40 + 30 * math.sin(i / 900 * 6.28))]
+    said = note(bbox=[20, 10, 60, 60], segmentation=[circle], sentences=["him", "the wheel"])
+    (example,) = open_dataset(save("labels.json", document(said))).examples
+    texts = [targets.answer(question.task, question.answer, example.size) for question in example.questions]
+    assert len(texts) == 5  # `him` is no phrase that a grounding finds
+    assert max(text.count("<loc_") for text in texts) <= 2 * MOST_POINTS
 
 
 def test_one_sentence_needs_no_list(save: Save) -> None:
