@@ -95,6 +95,8 @@ class Loop:
         done = json.loads(kept.read_text()) if kept.exists() else []
         for number, (count, length) in enumerate(zip((0, *rounds), (0, *steps), strict=True)):
             if number < len(done):
+                if done[number]["corrected"] != count:
+                    raise typer.BadParameter(f"{kept} is of other rounds; name another folder", param_hint="--out")
                 self._take(done[number])
                 continue
             began = time.monotonic()
@@ -106,7 +108,7 @@ class Loop:
 
     def _take(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        self.chosen = row["chosen"]
+        self.chosen = list(row["chosen"])
         self.before = self.before or row["probe"]
         if row["promoted"]:
             self.champion = Champion(self.out / f"round-{row['round']}" / "adapter", row["round"])

@@ -1,0 +1,37 @@
+"""The labeling loop goes on from the rounds that it kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from benchmarks.loop import Loop
+from finetune.tuning.config import TuneConfig
+
+
+def kept(out: Path) -> list[dict[str, Any]]:
+    """A folder in which the base was measured, and one round run."""
+    rows = [
+        {"corrected": 0, "chosen": [], "probe": {"<OD>": 0.9}, "promoted": False},
+        {"corrected": 2, "chosen": [200_001, 200_004], "probe": {"<OD>": 0.8}, "promoted": True, "round": 1},
+    ]
+    (out / "random").mkdir()
+    (out / "random" / "rows.json").write_text(json.dumps(rows))
+    return rows
+
+
+def test_rounds_that_were_kept_are_not_run_again(tmp_path: Path) -> None:
+    rows = kept(tmp_path)
+    loop = Loop(tmp_path, "random", TuneConfig(), pool=8, backtest=1, test=1)
+    assert loop.run([2], [1]) == rows
+    assert loop.champion.adapter == tmp_path / "random" / "round-1" / "adapter"
+    loop.chosen += [200_007]  # what is chosen next is of the next round alone
+    assert loop.rows == rows
+
+
+def test_other_rounds_are_not_mixed_with_them(tmp_path: Path) -> None:
+    kept(tmp_path)
+    with pytest.raises(typer.BadParameter, match="is of other rounds"):
+        Loop(tmp_path, "random", TuneConfig(), pool=8, backtest=1, test=1).run([3], [1])
