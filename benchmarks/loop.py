@@ -58,8 +58,8 @@ def corrected(seed: int) -> Example:
     """The picture as a person leaves it: every object boxed and named."""
     scene = _scene(seed)
     boxes = tuple(Box(label=thing.category, box=thing.box) for thing in scene.objects)
-    size, whole = scene.image.size, frozenset({Labels.OBJECTS})
-    return Example(f"{seed}.png", "drawn", *size, boxes, lambda: picture(seed), whole)
+    (width, height), whole = scene.image.size, frozenset({Labels.OBJECTS})
+    return Example(f"{seed}.png", "drawn", width, height, boxes, lambda: picture(seed), whole)
 
 
 def corrected_many(first: int, count: int) -> list[Example]:
