@@ -1,4 +1,4 @@
-"""A job at work: pictures are leased, asked about as the recipe says, many at a time, and each is written when it ends.
+"""A job at work: pictures are leased, asked about as the recipe says, many at a time, and written soon after they end.
 
 One thread leases and writes; a thread for each picture under way reads it and follows its recipe, so that the engine's
 batches fill from all of them. Whatever ends the process, what is not written is not done, and is leased again.
@@ -35,7 +35,7 @@ Annotate = Callable[[tuple[int, int]], Asking]
 
 LEASE = 60.0  # seconds until an owner that says nothing is taken for dead
 _PIXELS = 150_000_000  # of pictures decoded at a time
-_TURN = 0.5  # seconds after which the loop looks about if nothing happens
+_TURN = 0.5  # seconds after which the loop writes what has ended, and looks about
 _AWAY = 2.0  # seconds between two tries to reach a database that is away
 _MODEL = "model"  # the kind of failure that may not be the picture's fault
 _HOPELESS = 100  # such failures in a row, and no success: the next million pictures would fare no better
@@ -128,7 +128,7 @@ class _Runner:
                             # Nothing is in hand: what is still ours was leased by a call whose answer got lost.
                             self._patiently(self.leases.release)
                             self.stop.wait(_TURN)  # others hold the rest, or a failure waits for its next try
-                    ended, _ = wait(flying, _TURN, FIRST_COMPLETED)
+                    ended = self._ended(flying)
                     self._write([future.result() for future in ended if not future.exception()])
                     for future in ended:
                         del flying[future]
@@ -146,6 +146,16 @@ class _Runner:
                 with suppress(StoreError):
                     self.leases.release()
         return self.store.job(self.job.id)
+
+    def _ended(self, flying: Iterable[Future[Done | Failure]]) -> set[Future[Done | Failure]]:
+        """Those that have ended. Waits for as many as are leased at a time, for a turn at most: to write several costs
+        little more than to write one."""
+        ended: set[Future[Done | Failure]] = set()
+        rest, until = set(flying), time.monotonic() + _TURN
+        while rest and len(ended) < max(1, self.window // 4) and (left := until - time.monotonic()) > 0:
+            some, rest = wait(rest, left, FIRST_COMPLETED)
+            ended |= some
+        return ended
 
     def _take(self, flying: int) -> list[Item]:
         """More pictures. One with which a process died is taken when nothing else is in hand, and alone."""

@@ -1,11 +1,12 @@
 """The runner, with the real seedling and recipes of a few lines."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,27 @@ def test_what_ends_a_run_gives_back_what_it_held(store: Store, engine: Engine, f
     progress = store.progress(store.jobs()[0])
     assert (progress.leased, progress.total) == (0, 3)
     assert label(store, engine, folder).state is JobState.DONE
+
+
+def test_pictures_that_end_one_after_the_other_are_written_together(
+    store: Store, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shades(folder)
+    complete, written, turns = Leases.complete, list[int](), itertools.count(1)
+
+    def counted(self: Leases, pictures: Sequence[Done]) -> set[int]:
+        written.append(len(pictures))
+        return complete(self, pictures)
+
+    def annotate(size: tuple[int, int]) -> Asking:
+        time.sleep(0.02 * next(turns))
+        return []
+        yield
+
+    monkeypatch.setattr(Leases, "complete", counted)
+    assert label(store, engine, folder, annotate).state is JobState.DONE
+    assert sum(written) == 43
+    assert len(written) < 43 / 3
 
 
 def test_what_was_leased_by_a_call_whose_answer_got_lost_is_labelled_too(
