@@ -70,8 +70,8 @@ class PictureCount(BaseModel):
     pictures: int
 
 
-# What the project decides: the model that is served is the base, and adapters are made.
-_FIXED = ("base", "method")
+# What the project decides: the model that is served is the base, and adapters are made. No client names a folder here.
+_FIXED = ("base", "method", "start")
 _SETTINGS: dict[str, Any] = {
     name: (field.annotation, field) for name, field in TuneConfig.model_fields.items() if name not in _FIXED
 }

@@ -226,6 +226,7 @@ def idle(client: httpx.Client) -> str:
         ("tune", {}, 409, "nothing-to-learn", "of 0 corrected pictures"),
         ("tune", {"steps": 0}, 422, "invalid-request", "steps"),
         ("tune", {"base": "elsewhere"}, 422, "invalid-request", "no such field"),
+        ("tune", {"start": "/srv/adapter"}, 422, "invalid-request", "no such field"),
         ("tune", {"method": "full"}, 422, "invalid-request", "no such field"),
         ("tune", {"tasks": ["<OOD>"]}, 422, "invalid-request", "<OOD> is no task that can be taught"),
         ("backtests", {"model": 77}, 404, "not-found", "no model 77"),
