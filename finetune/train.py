@@ -6,6 +6,7 @@ On several GPUs: `accelerate launch -m finetune.train DATASET --out DIR`.
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -42,8 +43,11 @@ def tune(
 ) -> None:  # fmt: skip
     """Fine-tunes a model on corrected labels: a light adapter, the best by held-out pictures, in minutes."""
     try:
+        from accelerate import PartialState
+
+        from finetune.datasets.gathering import verified
         from finetune.datasets.opening import DatasetError, open_dataset
-        from finetune.datasets.split import split
+        from finetune.datasets.split import content_of, split
         from finetune.tuning import config as configs
         from finetune.tuning import replay as replays
         from finetune.tuning.loop import TuneError
@@ -59,15 +63,21 @@ def tune(
     }  # fmt: skip
     try:
         settings = configs.load(config, **given)
-        taught = open_dataset(dataset)
+        taught = verified(open_dataset(dataset))
         _list(taught)
         if held is not None:
-            train, kept = taught.examples, open_dataset(held).examples
+            others = verified(open_dataset(held))
+            _list(others)
+            train, kept = taught.examples, others.examples
+            seen = set(map(content_of, train))
+            if twice := sum(content_of(example) in seen for example in kept):
+                errors.print(f"{twice} of the held-out pictures are taught too: by them the best cannot be told")
         else:
             train, kept = split(taught.examples, held_share, seed=settings.seed)
         source: Replay | None = None
         if replay is not None:
-            source = replays.of(open_dataset(replay))
+            world = open_dataset(replay)
+            source = replays.of(verified(replace(world, examples=world.examples[: replays.POOL])))
         elif settings.replay and settings.base == SEEDLING:
             source = replays.scenes
         elif settings.replay:
@@ -82,7 +92,7 @@ def tune(
     figure = "corrections per 100 labels" if settings.metric == "corrections" else "held-out loss"
     if outcome.best is not None and outcome.before is not None:
         console.print(f"{figure}: {outcome.before:.3g} before, {outcome.best:.3g} at step {outcome.best_step}")
-    if settings.method == "lora":
+    if settings.method == "lora" and PartialState().is_main_process:
         with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
             _examined(settings, outcome.folder, out, kept, taught.labels, priced=price and settings.base == SEEDLING)
     console.print(f"{outcome.folder} ({outcome.seconds:.0f} s); curves: {out / 'curves.png'}", soft_wrap=True)

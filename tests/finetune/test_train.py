@@ -16,7 +16,7 @@ QUICK = "steps: 2\npictures: 2\nprompts: 1\nframe: 1\nreplay: 0.5\nevaluate: 2\n
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn scenes with their boxes, as COCO; the last box is turned inside out."""
+    """Six drawn scenes with their boxes, as COCO; one box more is turned inside out, and one picture is cut short."""
     folder = tmp_path_factory.mktemp("data")
     images, notes, names = [], [], {}
     for number in range(6):
@@ -28,6 +28,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             category = names.setdefault(thing.category, len(names) + 1)
             notes.append({"id": len(notes) + 1, "image_id": number, "category_id": category,
                           "bbox": [x1, y1, x2 - x1, y2 - y1]})  # fmt: skip
+    whole = (folder / "0.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    images.append({**images[0], "id": 6, "file_name": "cut.png"})
+    notes.append({"id": 998, "image_id": 6, "category_id": 1, "bbox": [5, 5, 20, 10]})
     notes.append({"id": 999, "image_id": 0, "category_id": 1, "bbox": [50, 50, -20, 10]})
     categories = [{"id": number, "name": name} for name, number in names.items()]
     (folder / "labels.json").write_text(json.dumps({"images": images, "annotations": notes, "categories": categories}))
@@ -50,6 +54,7 @@ def test_an_adapter_in_minutes(dataset: Path, tmp_path: Path) -> None:
     assert "4 pictures taught, 2 held out" in done.stdout
     assert "held-out loss: " in done.stdout
     assert "999" in done.stderr  # what was left out
+    assert "image 6: " in done.stderr
     with Engine.load() as engine:
         assert engine.load_adapter("mine", tmp_path / "run" / "adapter").vision is False
     assert (tmp_path / "run" / "curves.png").exists()
@@ -60,6 +65,7 @@ def test_an_adapter_in_minutes(dataset: Path, tmp_path: Path) -> None:
     [
         (["nowhere"], "there is no dataset 'nowhere'"),
         (["DATA", "--task", "<OOD>"], "<OOD> is no task that can be taught"),
+        (["DATA", "--held", "DATA", "--task", "<OCR>"], "6 of the held-out pictures are taught too"),
         (["DATA", "--base", "nowhere"], "there is no folder nowhere"),
         (["DATA", "--task", "<OCR>"], "the labels teach none of <OCR>"),
         (["DATA", "--config", "CONFIG"], "frame: Extra inputs are not permitted; there are base, tasks"),
