@@ -71,7 +71,7 @@ class PictureCount(BaseModel):
 
 
 # What the project decides: the model that is served is the base, and adapters are made. No client names a folder here.
-_FIXED = ("start", "base", "method", "start")
+_FIXED = ("base", "method", "start")
 _SETTINGS: dict[str, Any] = {
     name: (field.annotation, field) for name, field in TuneConfig.model_fields.items() if name not in _FIXED
 }
