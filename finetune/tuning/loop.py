@@ -92,7 +92,10 @@ class _Run:
             raise TuneError(
                 "the held-out pictures have no label that could tell which step is the best: hold out others, or none"
             )
-        self.about = runs.described(config, self.trainer.base.sha256, train, held)
+        self.about = runs.described(
+            config, self.trainer.base.sha256, train, held, labels,
+            replayed=bool(config.replay and replay), processes=self.accelerator.num_processes,
+        )  # fmt: skip
         self.folder = out / ("adapter" if config.method is Method.LORA else "checkpoint")
         self.begin, self.seconds = 0, 0.0
         self.before: float | None = None

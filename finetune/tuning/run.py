@@ -18,18 +18,26 @@ _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """The hash of names, sizes and labels: another for any change that a run would notice."""
+    """The hash of names, sizes, labels and of what is completely labelled; pixels are not read for it."""
     digest = hashlib.sha256()
     for example in examples:
         notes = [note.model_dump(exclude={"score"}) for note in example.annotations]
         asked = [(q.task.token, q.text, q.region, [a.model_dump() for a in q.answer]) for q in example.questions]
-        digest.update(json.dumps([example.name, example.size, notes, asked], sort_keys=True).encode())
+        told = [example.name, example.size, notes, asked, sorted(example.complete)]
+        digest.update(json.dumps(told, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def described(config: TuneConfig, base: str, train: Sequence[Example], held: Sequence[Example]) -> dict[str, Any]:
-    """What makes a run what it is; where two of these are equal, so are the runs, on one kind of machine."""
+def described(
+    config: TuneConfig, base: str, train: Sequence[Example], held: Sequence[Example], labels: Sequence[str], *,
+    replayed: bool, processes: int,
+) -> dict[str, Any]:  # fmt: skip
+    """What makes a run what it is: a stopped one goes on only where these are equal. What is replayed is not told
+    apart, only whether anything is."""
     return {
+        "labels": list(labels),
+        "replayed": replayed,
+        "processes": processes,
         "config": config.model_dump(mode="json"),
         "base_sha256": base,
         "train": {"pictures": len(train), "sha256": fingerprint(train)},
