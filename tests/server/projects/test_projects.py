@@ -76,6 +76,7 @@ def log(folder: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_server_however_that_ends_and_goes_on_with_the_next(tiny: Engine, tmp_path: Path) -> None:
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
