@@ -1,5 +1,8 @@
 """What all tests share."""
 
-# Imported whole before any test: an import of it that is broken off (several packages try to, and do without) leaves
-# its C part in the old module, and the next one lacks it.
-import pandas  # noqa: F401
+import importlib
+
+# Before anything imports pandas: datumaro puts a second one in the place of one that is there, which lacks its C part.
+from datumaro.util import import_util
+
+import_util.lazy_import = importlib.import_module

@@ -100,6 +100,8 @@ def test_what_has_no_score_stays() -> None:
 def engine(tiny: Checkpoint) -> Iterator[Engine]:
     with Engine(tiny, max_batch=4) as made:
         yield made
+        for adapter in made.adapters():  # the model is others' too
+            made.unload_adapter(adapter.name)
 
 
 def ask(engine: Engine, adapter: str | None, token: str = "<CAPTION>") -> Result:

@@ -188,6 +188,7 @@ def test_no_request_is_dropped_while_who_answers_changes(tiny: Engine, tmp_path:
         try:
             for _ in range(20):
                 projects.rollback(project, "<OD>", "Ada")
+                time.sleep(0.05)  # so that some are asked while the base answers
                 projects.promote(project, model, "Ada", forced=True, reason="a test")
         finally:
             stop.set()
