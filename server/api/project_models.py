@@ -8,22 +8,18 @@ from fastapi import APIRouter, Request, Response
 from server.api import problems, project_bodies
 from server.api.auth import Authorised, client_of
 from server.api.problems import Problem, documented
-from server.api.project_schemas import (
+from server.api.project_rows import (
     BacktestDetails,
-    BacktestRequest,
     BacktestRow,
     Backtests,
-    Entry,
     Models,
-    Number,
-    PromoteRequest,
     PromotionRow,
-    RollbackRequest,
     backtest_details,
     backtest_row,
     model_row,
     promotion_row,
 )
+from server.api.project_schemas import BacktestRequest, Entry, Number, PromoteRequest, RollbackRequest
 from server.api.projects import BODY, COMMON, After, Limit, beside, body
 from server.serving import Serving
 

@@ -10,7 +10,8 @@ from server.api import problems, project_bodies
 from server.api.auth import Authorised, client_of
 from server.api.job_events import EVENT, JobEvents
 from server.api.problems import documented
-from server.api.project_schemas import Entry, Number, RunRow, Runs, TuneRequest, run_row
+from server.api.project_rows import RunRow, Runs, run_row
+from server.api.project_schemas import Entry, Number, TuneRequest
 from server.api.projects import BODY, COMMON, After, Limit, beside, body
 from server.serving import Serving
 

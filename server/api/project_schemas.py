@@ -1,6 +1,5 @@
-"""What the resource of projects takes and gives."""
+"""What the resource of projects takes."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Path
@@ -11,10 +10,8 @@ from finetune.tuning.config import TuneConfig
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
 from server.api.job_schemas import LARGEST
-from server.projects.records import Backtest, Correction, Model, Project, Promotion, Run, State
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-KINDS = ("missed", "wrong_class", "wrong_box", "misread", "made_up")
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The project's id.")]
 Entry = Annotated[int, Path(alias="n", ge=1, le=LARGEST, description="The entry's id.")]
 Id = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -66,10 +63,6 @@ class JobTaken(_Taken):
     author: str = Field("", max_length=200, description="Who says so; empty: the API key's hash, or the address.")
 
 
-class PictureCount(BaseModel):
-    pictures: int
-
-
 # What the project decides: the model that is served is the base, and adapters are made. No client names a folder here.
 _FIXED = ("base", "method", "start")
 _SETTINGS: dict[str, Any] = {
@@ -109,228 +102,3 @@ class RollbackRequest(_Taken):
 
     task: Task
     reason: Reason = ""
-
-
-class ProjectRow(BaseModel):
-    """A project."""
-
-    id: int
-    name: str
-    base: str = Field(description="SHA-256 of the model's weights that its adapters stand on.")
-    served: bool = Field(description="Whether the server has these weights.")
-    tasks: list[str]
-    held_share: float
-    pictures: int = Field(description="How many are corrected.")
-    created: datetime
-
-
-class ProjectList(BaseModel):
-    projects: list[ProjectRow]
-    next: int | None = Field(description="`after` of the next page; null: there is no more.")
-
-
-class CorrectionRow(BaseModel):
-    """What a person said of a picture."""
-
-    id: int
-    picture: str = Field(description="SHA-256 of its file.")
-    kind: Labels
-    version: int = Field(description="The highest of a picture and kind counts.")
-    held: bool = Field(description="Whether the picture is held out, and never taught.")
-    name: str
-    width: int
-    height: int
-    complete: bool
-    annotations: list[Annotation]
-    author: str
-    created: datetime
-
-
-class Corrections(BaseModel):
-    corrections: list[CorrectionRow]
-    next: int | None = Field(description="`after` of the next page; null: there is no more.")
-
-
-class RunRow(BaseModel):
-    """A fine-tune."""
-
-    id: int
-    state: State = Field(description="Failed ones can be resumed.")
-    reason: str = Field(description="Why it failed.")
-    config: dict[str, Any] = Field(description="All settings.")
-    data: str = Field(description="The hash of pictures' names, sizes and labels.")
-    taught: int = Field(description="How many pictures.")
-    held: int = Field(description="How many pictures judge it.")
-    progress: dict[str, Any] | None = Field(description="The newest line of its log: step, losses, held-out metric.")
-    metrics: dict[str, Any] = Field(description="`before` and `best` of the held-out metric, at `best_step`.")
-    author: str
-    created: datetime
-    started: datetime | None
-    ended: datetime | None
-
-
-class Runs(BaseModel):
-    runs: list[RunRow]
-    next: int | None = Field(description="`after` of the next page; null: there is no more.")
-
-
-class ModelRow(BaseModel):
-    """A micro-model: the adapter that a run made, for one task."""
-
-    id: int
-    run: int
-    task: str
-    sha256: str = Field(description="Of the adapter's weights.")
-    data: str = Field(description="The run's: the hash of what it was made from.")
-    metrics: dict[str, Any]
-    answers: bool = Field(description="Whether it is the champion.")
-    created: datetime
-
-
-class PromotionRow(BaseModel):
-    """From then on `model` answered for the task; null: the base alone."""
-
-    id: int
-    task: str
-    model: int | None
-    backtest: int | None = Field(description="By which it was earned.")
-    rollback: bool
-    forced: bool
-    reason: str
-    author: str
-    created: datetime
-
-
-class Models(BaseModel):
-    """The registry, and its history."""
-
-    models: list[ModelRow]
-    promotions: list[PromotionRow]
-
-
-class FiguresRow(BaseModel):
-    """Corrections per 100 labels, and the difference of challenger and champion with its 95 % interval."""
-
-    champion: float
-    challenger: float
-    difference: float
-    low: float
-    high: float
-    better: float = Field(description="How likely the challenger is the better one.")
-    won: bool = Field(description="The interval lies wholly below 0: it may be promoted.")
-
-
-class PictureTally(BaseModel):
-    """One held-out picture: corrections by kind, and labels, of either side."""
-
-    picture: str
-    champion: dict[str, int]
-    challenger: dict[str, int]
-
-
-class BacktestRow(BaseModel):
-    """A model against who answered for its task then; `champion` null: the base alone."""
-
-    id: int
-    state: State
-    reason: str = Field(description="Why it failed.")
-    challenger: int
-    champion: int | None
-    pictures: int = Field(description="How many held-out ones both answered.")
-    data: str = Field(description="The hash of those and their labels.")
-    figures: FiguresRow | None
-    forgetting: dict[str, Any] = Field(
-        description="Where a `probe` was asked for: `scenes`, and what was `lost`: points of 100 by task, and `mean`."
-    )
-    author: str
-    created: datetime
-    ended: datetime | None
-
-
-class BacktestDetails(BacktestRow):
-    """With each picture."""
-
-    tallies: list[PictureTally]
-
-
-class Backtests(BaseModel):
-    backtests: list[BacktestRow]
-    next: int | None = Field(description="`after` of the next page; null: there is no more.")
-
-
-def project_row(project: Project, served: str, pictures: int) -> ProjectRow:
-    return ProjectRow(
-        id=project.id, name=project.name, base=project.base, served=project.base == served, tasks=list(project.tasks),
-        held_share=project.held_share, pictures=pictures, created=_moment(project.created),
-    )  # fmt: skip
-
-
-def correction_row(correction: Correction, held: bool) -> CorrectionRow:
-    said = correction.said
-    return CorrectionRow(
-        id=correction.id, picture=said.picture, kind=said.kind, version=correction.version, held=held, name=said.name,
-        width=said.width, height=said.height, complete=said.complete, annotations=list(said.annotations),
-        author=said.author, created=_moment(correction.created),
-    )  # fmt: skip
-
-
-def run_row(run: Run, progress: dict[str, Any] | None) -> RunRow:
-    return RunRow(
-        id=run.id, state=run.state, reason=run.reason, config=run.config, data=run.data, taught=run.taught,
-        held=run.held, progress=progress, metrics=run.metrics, author=run.author, created=_moment(run.created),
-        started=_maybe(run.started), ended=_maybe(run.ended),
-    )  # fmt: skip
-
-
-def model_row(model: Model, answers: bool) -> ModelRow:
-    return ModelRow(
-        id=model.id, run=model.run, task=model.task, sha256=model.sha256, data=model.data, metrics=model.metrics,
-        answers=answers, created=_moment(model.created),
-    )  # fmt: skip
-
-
-def promotion_row(promotion: Promotion) -> PromotionRow:
-    return PromotionRow(
-        id=promotion.id, task=promotion.task, model=promotion.model, backtest=promotion.backtest,
-        rollback=promotion.back, forced=promotion.forced, reason=promotion.reason, author=promotion.author,
-        created=_moment(promotion.created),
-    )  # fmt: skip
-
-
-def backtest_row(test: Backtest) -> BacktestRow:
-    return BacktestRow(**_about(test))
-
-
-def backtest_details(test: Backtest) -> BacktestDetails:
-    names = (*KINDS, "labels")
-    tallies = [
-        PictureTally(
-            picture=seen.picture,
-            champion=dict(zip(names, seen.champion, strict=True)),
-            challenger=dict(zip(names, seen.challenger, strict=True)),
-        )
-        for seen in test.tallies
-    ]
-    return BacktestDetails(**_about(test), tallies=tallies)
-
-
-def _about(test: Backtest) -> dict[str, Any]:
-    figures = test.figures and FiguresRow(
-        champion=test.figures.champion, challenger=test.figures.challenger,
-        difference=test.figures.challenger - test.figures.champion, low=test.figures.low, high=test.figures.high,
-        better=test.figures.better, won=test.figures.won,
-    )  # fmt: skip
-    return {
-        "id": test.id, "state": test.state, "reason": test.reason, "challenger": test.challenger,
-        "champion": test.champion, "pictures": len(test.tallies), "data": test.data, "figures": figures,
-        "forgetting": test.forgetting, "author": test.author, "created": _moment(test.created),
-        "ended": _maybe(test.ended),
-    }  # fmt: skip
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _maybe(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _moment(seconds)

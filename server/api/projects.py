@@ -14,19 +14,18 @@ from server.api.job_problems import STORED
 from server.api.job_schemas import LARGEST
 from server.api.problems import documented
 from server.api.project_problems import told
-from server.api.project_schemas import (
-    CorrectionRequest,
+from server.api.project_rows import (
     CorrectionRow,
     Corrections,
-    JobTaken,
-    Number,
+    NextPictures,
     PictureCount,
     ProjectList,
-    ProjectRequest,
     ProjectRow,
     correction_row,
+    next_picture,
     project_row,
 )
+from server.api.project_schemas import CorrectionRequest, JobTaken, Number, ProjectRequest
 from server.serving import Serving
 
 BODY = (
@@ -182,6 +181,30 @@ async def take(request: Request, number: Number) -> PictureCount:
                 return projects.take(project, pictures, asked.author or client_of(request))
 
         return PictureCount(pictures=await beside(taken, serving.queueing))
+
+
+@router.get("/v1/projects/{id}/next", responses=documented(problems.NO_JOBS, problems.NOT_FOUND))
+async def doubtful(
+    request: Request,
+    number: Number,
+    job: Annotated[int, Query(ge=1, le=LARGEST, description="The job whose pictures are looked through.")],
+    count: Annotated[int, Query(ge=1, le=1000)] = 20,
+) -> NextPictures:
+    """What to correct next: the pictures that a job has labelled so far and that are not corrected in the project, the
+    most doubtful first. Its labels of one kind that stand alone (`parent` null), mended, are a correction. Whoever asks
+    again after correcting some gets the next ones."""
+    serving: Serving = request.app.state.serving
+    projects, queue = serving.projects(), serving.jobs()
+
+    def found() -> NextPictures:
+        from server.projects.lessons import is_held
+
+        project, labelled = projects.store.project(number), queue.store.placed(queue.job(job))
+        chosen, left = projects.next(project, labelled, count)
+        rows = [next_picture(each, is_held(each.picture.sha256, project.held_share)) for each in chosen]
+        return NextPictures(pictures=rows, left=left)
+
+    return await beside(found, serving.exporting)  # it reads a whole job's labels, as an export does
 
 
 @router.get("/v1/projects/{id}/corrections", responses=documented(problems.NOT_FOUND))

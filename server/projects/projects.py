@@ -19,6 +19,7 @@ from server.jobs.labels import Labelled
 from server.jobs.output import claimed
 from server.jobs.store import Store
 from server.projects import lessons, tuner
+from server.projects.candidates import Candidate, most_doubtful
 from server.projects.champions import Champions
 from server.projects.examiner import Examiner
 from server.projects.labels import checked, kind_of
@@ -126,6 +127,13 @@ class Projects:
                 )
                 count += 1
         return count
+
+    def next(
+        self, project: Project, pictures: Iterable[tuple[int, Labelled]], count: int
+    ) -> tuple[list[Candidate], int]:
+        """Of a job's pictures, with their positions, the most doubtful that are not corrected here; and how many are
+        not corrected."""
+        return most_doubtful(pictures, self.store.pictures(project), project.tasks, count)
 
     # Runs
 

@@ -107,7 +107,10 @@ def job_and_project(app: FastAPI, pictures: Path) -> None:
         *((f"/v1/projects/{{id}}/{action}", "POST", 20) for action in ("tune", "backtests", "promote", "rollback")),
         ("/v1/projects/{id}/corrections/job", "POST", 10),
         *((f"/v1/projects/{{id}}/runs/{{n}}/{action}", "POST", 5) for action in ("cancel", "resume")),
-        *((f"/v1/projects/{{id}}{path}", "GET", 5) for path in ("", "/corrections", "/runs", "/models", "/backtests")),
+        *(
+            (f"/v1/projects/{{id}}{path}", "GET", 5)
+            for path in ("", "/next", "/corrections", "/runs", "/models", "/backtests")
+        ),
         *((f"/v1/projects/{{id}}/{path}", "GET", 5) for path in ("runs/{n}", "runs/{n}/events", "backtests/{n}")),
         ("/v1/projects", "GET", 5),
         ("/v1/projects/{id}", "DELETE", 5),

@@ -1,5 +1,6 @@
 """Projects over HTTP, with the real seedling and SQLite: from corrections to a promotion, and back."""
 
+import base64
 import errno
 import json
 import sys
@@ -256,6 +257,40 @@ def test_an_adapter_or_a_project_but_not_both(client: httpx.Client, idle: str) -
     results = posted(client, "/v1/prompt", **ask)["results"]
     assert [result.get("field") for result in results] == ["adapter", "project", None]
     assert "not both" in results[1]["detail"]
+
+
+def test_what_a_job_doubts_is_corrected_next(engine: Engine, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, scene in enumerate(scenes(4)):
+        (pictures / f"{number}.png").write_bytes(scene.data)
+    with running(engine, tmp_path, jobs_sources=(str(pictures),)) as client:
+        project = made(client, "doubts")
+        job = posted(client, "/v1/jobs", 201, source=str(pictures), recipe="detect")["id"]
+        ended(client, f"/v1/jobs/{job}")
+        results = {row["name"]: row for row in got(client, f"/v1/jobs/{job}/results")["pictures"]}
+        page = got(client, f"{project}/next", job=job, count=2)
+        assert (len(page["pictures"]), page["left"]) == (2, 4)
+        everything = got(client, f"{project}/next", job=job)["pictures"]
+        assert everything[:2] == page["pictures"]
+        doubts = [row["doubt"] for row in everything]
+        assert doubts == sorted(doubts, reverse=True)
+        for row in everything:
+            assert row == {**results[row["name"]], "doubt": row["doubt"], "held": row["held"]}
+
+        first = everything[0]
+        body = {
+            "image": base64.b64encode((pictures / first["name"]).read_bytes()).decode(),
+            "annotations": [label["annotation"] for label in first["labels"] if label["parent"] is None],
+            "kind": "objects",
+        }
+        kept = posted(client, f"{project}/corrections", 201, **body)
+        assert (kept["picture"], kept["held"]) == (first["sha256"], first["held"])
+        assert got(client, f"{project}/next", job=job) == {"pictures": everything[1:], "left": 3}
+        assert "no job 77" in problem(client.get(f"{project}/next", params={"job": 77}), 404, "not-found")["detail"]
+        problem(client.get("/v1/projects/77/next", params={"job": job}), 404, "not-found")
+        assert problem(client.get(f"{project}/next"), 422, "invalid-request")["field"] == "job"
+        problem(client.get(f"{project}/next", params={"job": job, "count": 0}), 422, "invalid-request")
 
 
 def test_a_jobs_labels_are_taken_as_they_stand(engine: Engine, tmp_path: Path) -> None:
