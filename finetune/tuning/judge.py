@@ -1,7 +1,7 @@
 """How a model of the moment does on held-out pictures, by its answers: corrections per 100 labels."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from server.engine.request import InvalidRequest, Request
 # What a person corrects, the first that can be asked; the other tasks follow from these labels.
 MAIN = ("<OD>", "<OCR_WITH_REGION>", "<OCR>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 _SEED = 77  # of what questions leave open: each look asks the same
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Asked to stop before all was answered."""
 
 
 def main_tasks(examples: Sequence[Example], wanted: Sequence[str]) -> list[str]:
@@ -41,13 +45,21 @@ class Judge:
         """How many true labels there are to tell by."""
         return sum(labels(q.answer, q.task) for questions in self.questions for q in questions)
 
-    def tallies(self, engine: Engine, adapter: str | None = None) -> list[Tally]:
-        """Each picture's corrections, as `adapter` (None: the engine's model alone) answers."""
+    def tallies(
+        self, engine: Engine, adapter: str | None = None, *, stop: Callable[[], bool] = lambda: False
+    ) -> list[Tally]:
+        """Each picture's corrections, as `adapter` (None: the engine's model alone) answers. Raises Interrupted once
+        `stop` is true."""
         room = engine.max_waiting // 2  # questions in the engine at a time: others may be asking too
         flying: deque[tuple[Question, Handle | None]] = deque()
         ends: list[Tally] = []
 
         def mark() -> None:
+            if stop():
+                for _, handle in flying:
+                    if handle:
+                        handle.cancel()
+                raise Interrupted
             question, handle = flying.popleft()
             ends.append(tally(handle.wait().annotations, question.answer, question.task) if handle else Tally())
 

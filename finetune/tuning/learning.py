@@ -1,6 +1,7 @@
 """What of a model learns, and how fast: LoRA, everything, or the decoder; the rest is frozen, and stays bit for bit."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from finetune.tuning.config import Method, TuneConfig
 from server.engine import lora
 
 _TOWER, _PROJECTOR = "model.vision_tower.", "model.multi_modal_projector."
+_PEFT = "base_model.model."  # before every name in a file of PEFT's
 _DECODER = "model.language_model.decoder."
 _STAGE = re.compile(r"model\.vision_tower\.(?:convs|blocks)\.(\d+)\.")
 _LAYER = re.compile(r"model\.language_model\.(encoder|decoder)\.layers\.(\d+)\.")
@@ -64,23 +66,28 @@ class Learner:
         self.start = {} if self.peft else {n: p.detach().clone() for n, p in self.learned.items()}
 
     def _go_on(self, folder: Path) -> None:
-        """From what an adapter has learned. Raises AdapterError for one of another base or another shape."""
+        """From what an adapter has learned. Raises AdapterError for one of another base, rank or scale."""
+        settings = lora.settings(folder)
         try:
-            settings, weights = json.loads((folder / lora.CONFIG).read_text()), load_file(folder / lora.WEIGHTS[0])
-        except (OSError, ValueError, SafetensorError) as error:
+            weights = load_file(folder / lora.WEIGHTS[0])
+        except (OSError, SafetensorError) as error:
             raise lora.AdapterError(f"{folder} is no adapter to go on from: {error}") from error
         if settings.get(lora.BASE) != self.base.sha256:
             raise lora.AdapterError(
                 f"{folder} was trained on the weights {settings.get(lora.BASE)}, and these are {self.base.sha256}"
             )
-        named = {
-            "base_model.model." + name.replace(".default.", "."): parameter for name, parameter in self.learned.items()
-        }
-        own = settings["lora_alpha"] / settings["r"]
-        if {n: v.shape for n, v in weights.items()} != {n: p.shape for n, p in named.items()} or (
-            own != self.config.alpha / self.config.rank
-        ):
-            raise lora.AdapterError(f"{folder} has another rank, alpha or other matrices than this run's settings")
+        named = {_PEFT + name.replace(".default.", "."): parameter for name, parameter in self.learned.items()}
+        if {n: v.shape for n, v in weights.items()} != {n: p.shape for n, p in named.items()}:
+            raise lora.AdapterError(
+                f"{folder} has another rank or other matrices than this run's settings: it says r: {settings.get('r')}"
+            )
+        own = self.config.alpha / self.config.rank
+        for path in {name.removeprefix(_PEFT).partition(".lora_")[0] for name in named}:
+            if not math.isclose(scale := lora.scale(settings, path), own, rel_tol=1e-6):
+                raise lora.AdapterError(
+                    f"{folder} scales {path} by {scale:g}, and this run's alpha / rank is {own:g}: "
+                    f"set alpha to {scale * self.config.rank:g}"
+                )
         with torch.no_grad():
             for name, parameter in named.items():
                 parameter.copy_(weights[name])
@@ -146,6 +153,17 @@ class Learner:
         else:
             with self.holding(self.start):
                 yield
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Out of training mode: no dropout and no drop path."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.teach()
 
     @contextmanager
     def holding(self, values: dict[str, Tensor]) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import errno
 import json
-import shutil
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +21,15 @@ from finetune.datasets.example import Example
 from finetune.evaluation.corrections import Tally
 from finetune.precision import precision
 from finetune.tuning import run as runs
-from finetune.tuning.config import Method, TuneConfig
+from finetune.tuning.best import Best
+from finetune.tuning.config import Anchor, Method, TuneConfig
 from finetune.tuning.features import Features
-from finetune.tuning.judge import Judge, main_tasks
+from finetune.tuning.judge import Interrupted, Judge, main_tasks
 from finetune.tuning.lessons import Lesson, Lessons
 from finetune.tuning.replay import Replay
 from finetune.tuning.trainer import Trainer
 from server.engine.engine import Engine
 
-CANDIDATE = ".candidate"
 _HELD_LESSONS = 8  # batches that the held-out loss is a mean of
 
 
@@ -40,7 +40,8 @@ class TuneError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run made. `folder`: the adapter's or checkpoint's, the best; `before` and `best`: the held-out metric of
-    the base and of that, None without held-out pictures; `stopped`: why it ended before its last step."""
+    what it started from (the base, or the adapter that `start` names) and of that, None without held-out pictures;
+    `stopped`: why it ended before its last step."""
 
     folder: Path
     steps: int
@@ -59,8 +60,8 @@ def tune(
     """Fine-tunes `config.base` on `train` into the folder `out`; called again after a stop, it goes on bit for bit.
 
     `held`: pictures that are never taught, by which the best is chosen; `labels`: of the whole dataset. `told` hears
-    each line of the log; `stop`, once true, ends the run at the next step, to be gone on with. Raises TuneError, and
-    CheckpointError for a base that cannot be loaded.
+    each line of the log; `stop`, once true, ends the run before the next step or within a look, and what was done is
+    kept, to be gone on with. Raises TuneError, and CheckpointError for a base that cannot be loaded.
     """
     try:
         return _Run(config, train, out, held, labels, replay, told, stop).run(workers)
@@ -75,6 +76,11 @@ class _Run:
         labels: Sequence[str], replay: Replay | None, told: Callable[[dict[str, Any]], None], stop: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.config, self.out, self.told, self.stop = config, out, told, stop
+        if config.anchor is Anchor.KL and replay is None:
+            raise TuneError(
+                "the anchor kl compares answers on replayed pictures, and nothing is at hand to replay for this base: "
+                "name a dataset of the base's own world (replay_from), or take the anchor l2sp"
+            )
         self.accelerator = Accelerator(mixed_precision=precision())
         torch.manual_seed(config.seed + self.accelerator.process_index)
         self.trainer = Trainer(config, self.accelerator)
@@ -96,25 +102,27 @@ class _Run:
             config, self.trainer.base.sha256, train, held, labels,
             replayed=bool(config.replay and replay), processes=self.accelerator.num_processes,
         )  # fmt: skip
-        self.folder = out / ("adapter" if config.method is Method.LORA else "checkpoint")
+        self.kept = Best(out / ("adapter" if config.method is Method.LORA else "checkpoint"))
         self.begin, self.seconds = 0, 0.0
         self.before: float | None = None
         self.best: tuple[float, int] | None = None
         self.poorer = 0  # looks since the best
+        self.seen: dict[str, list[float]] = defaultdict(list)  # since the last line of the log
+        self.due: dict[str, float] | None = None  # the line of a look that was broken off
+        self.saved = 0  # the step whose state is kept
         self.board: SummaryWriter | None = None
 
     def run(self, workers: int) -> Outcome:
         self.out.mkdir(parents=True, exist_ok=True)
         self._take_up()
         self.board = SummaryWriter(str(self.out / "tensorboard"), write_to_disk=self.accelerator.is_main_process)
-        config, clock, stopped = self.config, time.monotonic(), ""
-        if self.begin == 0:
-            self._look(0, {})
-        seen: dict[str, list[float]] = defaultdict(list)
-        step = self.begin
-        if self._enough():
-            stopped = f"no better for {self.poorer} looks"
+        config, clock, stopped, step = self.config, time.monotonic(), "", self.begin
         try:
+            if (step == 0 or self.due is not None) and not self._looked(step, self.due or {}):
+                stopped = "asked to"
+            elif self._enough():
+                stopped = f"no better for {self.poorer} looks"
+            clock = time.monotonic()
             for lessons in self._batches(workers) if not stopped else ():
                 if self._agreed(self.stop()):
                     stopped = "asked to"
@@ -128,33 +136,36 @@ class _Run:
                     ) from error
                 step += 1
                 for name, value in parts.items():
-                    seen[name].append(value)
+                    self.seen[name].append(value)
                 looking = step % config.evaluate == 0 or step == config.steps
-                if step % 10 == 0 or looking:
-                    line = {name: sum(values) / len(values) for name, values in seen.items()}
-                    seen.clear()
-                    self.seconds += time.monotonic() - clock
-                    clock = time.monotonic()
-                    if looking:
-                        self._look(step, line)
-                        self._keep(step)
-                        clock = time.monotonic()
-                    else:
-                        self._log({"step": step, **line})
-                if looking and self._enough():
+                if not (step % 10 == 0 or looking):
+                    continue
+                line = {name: sum(values) / len(values) for name, values in self.seen.items()}
+                self.seen.clear()
+                self.seconds += time.monotonic() - clock
+                if not looking:
+                    self._log({"step": step, **line})
+                elif not self._looked(step, line):
+                    stopped = "asked to"
+                    break
+                elif self._enough():
                     stopped = f"no better for {self.poorer} looks"
                     break
+                clock = time.monotonic()
+            if stopped == "asked to" and step > self.saved:
+                self.seconds += time.monotonic() - clock if self.due is None else 0.0
+                self._keep(step)
         except TuneError as error:
             self._told_in_file("failed", str(error))
             raise
         finally:
             self.board.close()
-        done = step >= config.steps or stopped.startswith("no better")
+        done = stopped != "asked to"
         self._told_in_file("done" if done else "stopped", stopped)
         if self.accelerator.is_main_process:
             runs.draw_curves(self.out, config.metric)
         score, at = self.best if self.best else (None, step)
-        return Outcome(self.folder, step, self.before, score, at, self.seconds, stopped)
+        return Outcome(self.kept.folder, step, self.before, score, at, self.seconds, stopped)
 
     def _batches(self, workers: int) -> Iterator[list[Lesson]]:
         """The lessons of each step that is left, for this process."""
@@ -164,7 +175,7 @@ class _Run:
             return
         loader = DataLoader(
             self.lessons, batch_size=None, sampler=[number * world + rank for number in range(first, last)],
-            num_workers=workers, prefetch_factor=4 if workers else None,
+            num_workers=workers, prefetch_factor=4 if workers else None, worker_init_fn=_deaf,
             generator=torch.Generator(),  # the loader's own: it would take a number from what dropout goes on with
         )  # fmt: skip
         own: list[Lesson] = []
@@ -186,43 +197,57 @@ class _Run:
         broadcast_object_list(said)
         return bool(said[0])
 
-    def _look(self, step: int, line: dict[str, float]) -> None:
-        """Measures the average of the weights on the held-out pictures, and keeps it if it is the best."""
+    def _looked(self, step: int, line: dict[str, float]) -> bool:
+        """Measures the average of the weights on the held-out pictures, keeps it if it is the best, and then the state;
+        False where it was asked to stop meanwhile: the look is then due when the run goes on."""
+        self.due, looked = None, True
         if self.accelerator.is_main_process:
-            candidate = self.out / CANDIDATE
-            shutil.rmtree(candidate, ignore_errors=True)
-            candidate.mkdir()
-            self.trainer.learner.save(candidate, self.trainer.average)
-            score = self._score(candidate)
-            if step == 0:
-                self.before = score
-            if score is None or self.best is None or score < self.best[0]:
-                self.best, self.poorer = (score, step) if score is not None else None, 0
-                shutil.rmtree(self.folder, ignore_errors=True)
-                candidate.replace(self.folder)
-            else:
-                self.poorer += 1
-                shutil.rmtree(candidate)
-            self._log({"step": step, **line, **({} if score is None else {"held": score})})
+            try:
+                self._look(step, line)
+            except Interrupted:
+                looked = False
         self.accelerator.wait_for_everyone()
+        if not self._agreed(looked):
+            self.due = line
+        elif step:
+            self._keep(step)
+        return self.due is None
+
+    def _look(self, step: int, line: dict[str, float]) -> None:
+        """In the main process. Raises Interrupted."""
+        candidate = self.kept.candidate()
+        self.trainer.learner.save(candidate, self.trainer.average)
+        score = self._score(candidate)
+        if step == 0:
+            self.before = score
+        if score is None or self.best is None or score < self.best[0]:
+            self.best, self.poorer = (score, step) if score is not None else None, 0
+            self.kept.take()
+        else:
+            self.poorer += 1
+            self.kept.dismiss()
+        self._log({"step": step, **line, **({} if score is None else {"held": score})})
 
     def _score(self, candidate: Path) -> float | None:
-        """The held-out metric, lower is better; None without held-out pictures."""
+        """The held-out metric, lower is better; None without held-out pictures. Raises Interrupted."""
         config = self.config
         if self.judge is not None:
             lora = config.method is Method.LORA
             with Engine.load(config.base if lora else str(candidate), device=str(self.accelerator.device)) as engine:
                 name = engine.load_adapter("candidate", candidate).name if lora else None
-                return sum(self.judge.tallies(engine, name), Tally()).per_hundred
+                return sum(self.judge.tallies(engine, name, stop=self.stop), Tally()).per_hundred
         if self.held_lessons is None:
             return None
-        trainer = self.trainer
-        trainer.model.eval()
+        trainer, losses = self.trainer, []
         kept, trainer.features = trainer.features, Features()  # views are numbered anew there
-        with torch.no_grad(), trainer.learner.holding(trainer.average):
-            losses = [trainer.losses(self.held_lessons[i])["total"].item() for i in range(_HELD_LESSONS)]
-        trainer.features = kept
-        trainer.learner.teach()
+        try:
+            with torch.no_grad(), trainer.learner.resting(), trainer.learner.holding(trainer.average):
+                for number in range(_HELD_LESSONS):
+                    if self.stop():
+                        raise Interrupted
+                    losses.append(trainer.losses(self.held_lessons[number], anchored=False)["total"].item())
+        finally:
+            trainer.features = kept
         return sum(losses) / len(losses)
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -242,12 +267,14 @@ class _Run:
         if self.accelerator.is_main_process:
             partial = self.out / "state.partial"
             held = {"before": self.before, "best": self.best, "poorer": self.poorer, "seconds": self.seconds}
+            about = {"step": step, "due": self.due, "seen": dict(self.seen), **held}
             try:
-                torch.save({"step": step, "trainer": self.trainer.state(), **held}, partial)
+                torch.save({**about, "trainer": self.trainer.state()}, partial)
             except RuntimeError as error:  # which is how torch says that the disk is full
                 raise OSError(errno.EIO, f"it cannot be written, the disk may be full ({error})", partial) from error
             partial.replace(self.out / "state.pt")
             self._told_in_file("running", "")
+        self.saved = step
 
     def _take_up(self) -> None:
         """Goes on where the folder's run stopped. Raises TuneError when it holds another run."""
@@ -264,11 +291,15 @@ class _Run:
                 self.trainer.restore(saved["trainer"])
                 self.begin, self.before, self.seconds = saved["step"], saved["before"], saved["seconds"]
                 self.best, self.poorer = saved["best"] and tuple(saved["best"]), saved["poorer"]
+                self.due, self.saved = saved.get("due"), self.begin
+                self.seen.update(saved.get("seen", {}))
         elif any(self.out.iterdir()):
             raise TuneError(f"{self.out} holds other files; take an empty folder")
         self.accelerator.wait_for_everyone()  # all have seen the folder as it was
-        if self.begin == 0 and self.accelerator.is_main_process:
-            (self.out / "log.jsonl").unlink(missing_ok=True)
+        if self.accelerator.is_main_process:
+            self.kept.recover()
+            if self.begin == 0:
+                (self.out / "log.jsonl").unlink(missing_ok=True)
         self._told_in_file("running", "")
 
     def _told_in_file(self, state: str, reason: str) -> None:
@@ -281,6 +312,12 @@ class _Run:
             partial = self.out / "run.partial"
             partial.write_text(json.dumps(made, indent=2))
             partial.replace(self.out / "run.json")
+
+
+def _deaf(worker: int) -> None:
+    """A loader's process leaves it to the main one when to stop: signals often go to a whole group."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _changes(before: Any, now: Any, path: str = "") -> list[str]:

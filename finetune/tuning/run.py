@@ -79,7 +79,8 @@ def draw_curves(out: Path, metric: str) -> None:
         if points:
             left.plot(*zip(*points, strict=True), label=part)
     left.set(xlabel="step", title="loss on the pictures taught")
-    left.legend()
+    if left.lines:
+        left.legend()
     points = [(line["step"], line["held"]) for line in lines if "held" in line]
     if points:
         right.plot(*zip(*points, strict=True), marker="o")

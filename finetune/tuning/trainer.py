@@ -72,13 +72,15 @@ class Trainer:
         for name, parameter in self.learner.learned.items():
             self.average[name].lerp_(parameter, weight)
 
-    def losses(self, lesson: Lesson) -> dict[str, Tensor]:
-        """The parts of the loss on one lesson, and their weighted sum as `total`."""
+    def losses(self, lesson: Lesson, *, anchored: bool = True) -> dict[str, Tensor]:
+        """The parts of the loss on one lesson, and their weighted sum as `total`; without `anchored` that of the
+        answers alone, which is what is compared between runs."""
         config, device = self.config, self.accelerator.device
         if not len(lesson.owner):  # nothing to be asked about these pictures
             return {"total": torch.zeros((), device=device)}
         owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
-        before = self._before(lesson) if config.anchor is Anchor.KL else None
+        anchor = config.anchor if anchored else Anchor.NONE
+        before = self._before(lesson) if anchor is Anchor.KL else None
         image = self._image(lesson)
         encoded, mask = forward.encode(self.model, image, owner, prompts)
         states, taught, answers = forward.decode(self.model, encoded, mask, labels)
@@ -86,7 +88,7 @@ class Trainer:
         answer = answer_loss(logits, taught, answers, self.base.first_location, config=self.loss)
         total = config.text * answer.text + config.location * answer.location + answer.kind
         parts = {"text": answer.text, "location": answer.location, "kind": answer.kind}
-        if config.anchor is Anchor.L2SP:
+        if anchor is Anchor.L2SP:
             parts["anchor"] = self.learner.distance()
         elif before is not None:
             now = logits[lesson.replayed.to(device)[answers]].float().log_softmax(-1)
@@ -111,9 +113,9 @@ class Trainer:
     @torch.no_grad()
     def _before(self, lesson: Lesson) -> Tensor:
         """What the base says of the tokens of replayed answers: log probabilities [n, V]. KL(base ‖ model), in nats a
-        token, is the anchor."""
+        token, is the anchor. The base answers as it is served, without dropout, and so takes no number of chance."""
         device = self.accelerator.device
-        with self.learner.off():  # before the graph is built: it changes weights in place
+        with self.learner.off(), self.learner.resting():  # before the graph is built: weights change in place
             image = self._look(lesson.pixels)
             encoded, mask = forward.encode(self.model, image, lesson.owner.to(device), lesson.prompts.to(device))
             states, _, answers = forward.decode(self.model, encoded, mask, lesson.labels.to(device))

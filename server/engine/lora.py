@@ -71,7 +71,7 @@ class Lora(NamedTuple):
 def read(folder: Path, places: Mapping[str, tuple[Linear, int]], base: str, most: int) -> Lora:
     """The adapter of a folder. `places`: see `Florence2.adaptable`; `base`: the hash of the model's weights; `most`:
     bytes of its file. Raises AdapterError unless it is plain LoRA on those layers."""
-    config = _config(folder)
+    config = settings(folder)
     if config.get(BASE) not in (None, base):
         raise AdapterError(f"it was trained on the weights {config[BASE]}, and these are {base}; serve its own base")
     weights, sha256 = _weights(folder, most)
@@ -104,11 +104,20 @@ def _size(places: Mapping[str, tuple[Linear, int]], path: str) -> tuple[int, int
 
 
 def _pair(config: Mapping[str, Any], path: str, own: Mapping[str, Tensor], inputs: int, outputs: int) -> Pair:
-    rank, alpha = _of(config, "r", "rank_pattern", path), _of(config, "lora_alpha", "alpha_pattern", path)
+    rank = _of(config, "r", "rank_pattern", path)
     found, fits = {half: tuple(own[half].shape) for half in sorted(own)}, {"A": (rank, inputs), "B": (outputs, rank)}
     if found != fits:
         raise AdapterError(f"{path} has LoRA weights of the shapes {found}, not {fits}; serve the adapter's own base")
-    return Pair(own["A"], own["B"], alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+    return Pair(own["A"], own["B"], scale(config, path))
+
+
+def scale(config: Mapping[str, Any], path: str) -> float:
+    """What the product of a module's pair is multiplied by: alpha / rank, or of rank-stabilised LoRA (Kalajdzievski
+    2023, arXiv:2312.03732) alpha / √rank. Raises AdapterError."""
+    rank, alpha = _of(config, "r", "rank_pattern", path), _of(config, "lora_alpha", "alpha_pattern", path)
+    if rank < 0:
+        raise AdapterError(f"{CONFIG} has the rank {rank:g} for {path}, which cannot be; save the adapter again")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _of(config: Mapping[str, Any], name: str, patterns: str, path: str) -> float:
@@ -132,8 +141,8 @@ def _of(config: Mapping[str, Any], name: str, patterns: str, path: str) -> float
     raise AdapterError(f"{CONFIG} has {value!r} for the {name} of {path}, which cannot be; save the adapter again")
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """The settings of a plain LoRA."""
+def settings(folder: Path) -> dict[str, Any]:
+    """What PEFT's file of a folder says. Raises AdapterError unless it is that of a plain LoRA."""
     path = folder / CONFIG
     if not path.is_file():
         raise AdapterError(f"there is no {CONFIG}; name a folder that PEFT's save_pretrained has written")

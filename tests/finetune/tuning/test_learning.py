@@ -160,5 +160,46 @@ def test_it_goes_on_from_an_adapter(base: str, examples: list[Example], tmp_path
     (tmp_path / "a" / lora.CONFIG).write_text(json.dumps(config | {lora.BASE: "ff" * 32}))
     with pytest.raises(lora.AdapterError, match=f"ffff.*{trainer.base.sha256}"):
         Learner(bases.load(settings, CPU), settings)
-    with pytest.raises(lora.AdapterError, match="no adapter to go on from"):
+    with pytest.raises(lora.AdapterError, match="name a folder that PEFT's save_pretrained has written"):
         Learner(bases.load(settings, CPU), settings.model_copy(update={"start": str(tmp_path / "none")}))
+
+
+def without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+# PEFT's rank and alpha are 8 where nothing is said. The adapter has rank 4.
+@pytest.mark.parametrize(
+    ("change", "alpha", "said"),
+    [
+        (lambda s: without(s, "lora_alpha"), 8, ""),
+        (lambda s: without(s, "r"), 4, ""),
+        (
+            lambda s: s | {"lora_alpha": 16},
+            8,
+            r"scales model.* by 4, and this run's alpha / rank is 2: set alpha to 16",
+        ),
+        (lambda s: s | {"lora_alpha": 4, "use_rslora": True}, 8, ""),
+        (lambda s: s | {"use_rslora": True}, 8, "set alpha to 16"),
+        (lambda s: s | {"alpha_pattern": {"fc1": 2}}, 8, r"scales .*fc1 by 0.5"),
+        (lambda s: s | {"r": "four"}, 8, "has 'four' for the r"),
+        (lambda s: s | {"r": None}, 8, "has None for the r"),
+        (lambda s: s | {"r": -4}, 8, "has the rank -4"),
+        (lambda s: s | {"use_dora": True}, 8, "it sets use_dora"),
+        (lambda s: [s], 8, "is not one of LoRA"),
+    ],
+)
+def test_an_adapter_to_go_on_from_is_scaled_as_its_settings_say(
+    base: str, examples: list[Example], tmp_path: Path, change: Any, alpha: int, said: str
+) -> None:
+    trainer, _ = trained(base, examples, steps=1)
+    trainer.learner.save(tmp_path / "a", trainer.average)
+    path = tmp_path / "a" / lora.CONFIG
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    settings = trainer.config.model_copy(update={"start": str(tmp_path / "a"), "alpha": alpha})
+    if not said:
+        again = Learner(bases.load(settings, CPU), settings)
+        assert all(torch.equal(parameter, trainer.average[name]) for name, parameter in again.learned.items())
+        return
+    with pytest.raises(lora.AdapterError, match=said):
+        Learner(bases.load(settings, CPU), settings)

@@ -78,13 +78,95 @@ def test_after_kill_9_it_goes_on_bit_for_bit(
     assert read[0] == read[1]
 
 
-def test_asked_to_stop_it_goes_on_later(base: str, examples: list[Example], undisturbed: Path, tmp_path: Path) -> None:
-    heard: list[dict[str, Any]] = []
-    first = run(settings(base), examples, tmp_path, told=heard.append, stop=lambda: len(heard) > 1)
-    assert (first.stopped, first.steps) == ("asked to", 2)
+def stopping_after(calls: int) -> Callable[[], bool]:
+    """True from the call on after so many."""
+    count = iter(range(10_000))
+    return lambda: next(count) >= calls
+
+
+# Asked before each step, and before each of eight lessons of a look: in the first look, before the second step, in the
+# look after that.
+@pytest.mark.parametrize(("calls", "steps"), [(4, 0), (9, 1), (14, 2)])
+def test_asked_to_stop_it_keeps_what_was_done_and_goes_on_later(
+    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, calls: int, steps: int
+) -> None:
+    first = run(settings(base), examples, tmp_path, stop=stopping_after(calls))
+    assert (first.stopped, first.steps) == ("asked to", steps)
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "stopped"
+    if steps:
+        assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == steps
+    taught: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        step = Trainer.step
+
+        def heard(self: Trainer, lessons: Any, number: int) -> dict[str, float]:
+            taught.append(number)
+            return step(self, lessons, number)
+
+        patch.setattr(Trainer, "step", heard)
+        run(settings(base), examples, tmp_path)
+    assert taught == list(range(steps, 6))
+    assert same(undisturbed, tmp_path)
+    read = [
+        [{k: v for k, v in line.items() if k != "seconds"} for line in loop.runs.read_log(out)]
+        for out in (undisturbed, tmp_path)
+    ]
+    assert read[0] == read[1]
+
+
+def test_a_look_by_answers_ends_soon_when_asked_to(base: str, examples: list[Example], tmp_path: Path) -> None:
+    config = settings(base, metric="corrections", steps=2)
+    first = run(config, examples, tmp_path, stop=stopping_after(1))
+    assert (first.stopped, first.steps, first.before) == ("asked to", 0, None)
+    assert run(config, examples, tmp_path).before is not None
+
+
+def test_a_kill_while_the_best_is_replaced_leaves_one(
+    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    replace, puts = Path.replace, 0
+
+    def killed(self: Path, target: Path) -> Path:
+        nonlocal puts
+        puts += target.name == "adapter"
+        if puts == 2:
+            raise Killed
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(Killed):
+        run(settings(base), examples, tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "adapter").exists()
+    kept = [path for path in tmp_path.iterdir() if (path / "adapter_model.safetensors").exists()]
+    assert len(kept) == 2  # the one before, and the one that was to be
+    run(settings(base), examples, tmp_path, stop=lambda: True)
+    assert load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     run(settings(base), examples, tmp_path)
     assert same(undisturbed, tmp_path)
+
+
+def test_the_held_out_loss_is_that_of_the_answers_alone(base: str, examples: list[Example], tmp_path: Path) -> None:
+    # At the base the anchor pulls nowhere; a step further its weight would be more than any answer's.
+    moved = run(settings(base, steps=1, method="full", anchor="l2sp", strength=1e9), examples, tmp_path)
+    assert moved.best_step == 1
+
+
+def test_the_anchor_kl_needs_something_to_replay(base: str, examples: list[Example], tmp_path: Path) -> None:
+    with pytest.raises(TuneError, match=r"nothing is at hand to replay for this base.*take the anchor l2sp"):
+        run(settings(base, anchor="kl", replay=0.5), examples, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_before_is_what_it_started_from(base: str, examples: list[Example], tmp_path: Path) -> None:
+    first = run(settings(base, rate=0.01, steps=2), examples, tmp_path / "first")
+    assert first.best_step == 2
+    assert first.best is not None
+    again = run(settings(base, start=str(first.folder), steps=1), examples, tmp_path / "again")
+    assert again.before == pytest.approx(first.best, rel=1e-4)
 
 
 def test_what_it_leaves(undisturbed: Path, examples: list[Example]) -> None:
@@ -98,7 +180,9 @@ def test_what_it_leaves(undisturbed: Path, examples: list[Example]) -> None:
     best = min(lines, key=lambda line: line["held"])
     assert made["best"] == {"held": pytest.approx(best["held"], abs=1e-5), "step": best["step"]}
     assert (undisturbed / "curves.png").stat().st_size > 5000
-    assert not (undisturbed / loop.CANDIDATE).exists()
+    assert sorted(path.name for path in undisturbed.iterdir()) == [
+        "adapter", "curves.png", "log.jsonl", "run.json", "state.pt", "tensorboard",
+    ]  # fmt: skip
 
 
 def test_it_learns(base: str, examples: list[Example], tmp_path: Path) -> None:

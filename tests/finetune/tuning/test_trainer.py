@@ -62,6 +62,27 @@ def test_the_kl_anchor_is_nothing_at_first_and_grows(base: str, examples: list[E
     assert after["total"].item() == pytest.approx(plain.item() + after["anchor"].item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", [Method.LORA, Method.FULL])
+def test_the_kl_anchors_base_answers_without_dropout_and_leaves_chance_alone(
+    base: str, examples: list[Example], method: Method
+) -> None:
+    trainer, lessons = start(
+        base, examples, anchor=Anchor.KL, method=method, dropout=0.3, drop_path=0.3, lora_dropout=0.3
+    )
+    lesson = with_replay(lessons)
+    ends = []
+    for anchored in (False, True):
+        torch.manual_seed(0)
+        parts = trainer.losses(lesson, anchored=anchored)
+        ends.append((parts["text"], parts["location"], torch.get_rng_state()))
+    assert all(map(torch.equal, *ends))
+    assert trainer.model.training
+    # A model that is the base, and rests as the base does, says the same.
+    with trainer.learner.resting():
+        assert trainer.losses(lesson)["anchor"].item() == pytest.approx(0, abs=1e-5)
+    assert parts["anchor"].item() > 1e-3
+
+
 def test_the_anchors_hold(base: str, examples: list[Example]) -> None:
     ends = []
     for strength in (0.0, 30.0):
