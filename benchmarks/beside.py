@@ -43,9 +43,11 @@ class Background:
         self._thread = threading.Thread(target=self._run, args=(engine,))
 
     def start(self) -> None:
-        """Returns when it is in full swing."""
+        """Returns when it is in full swing. Raises RuntimeError where it ended before that."""
         self._thread.start()
-        self._warm.wait()
+        while not self._warm.wait(1):
+            if not self._thread.is_alive():
+                raise RuntimeError(f"the job ended after {self.ended} of {self.total} scenes, before it was warm")
 
     def stop(self) -> None:
         """Ends it, midway. Raises ValueError where it had ended before."""

@@ -46,6 +46,9 @@ class Pace:
             self.marks.append((time.monotonic(), ended))
 
     def rate(self) -> float:
+        """Raises RuntimeError where the job was over before that."""
+        if len(self.marks) < 2:
+            raise RuntimeError("the job ended before all engines were at work; give it more scenes (--count)")
         (start, before), (end, after) = self.marks[0], self.marks[-1]
         return (after - before) / (end - start)
 

@@ -18,6 +18,7 @@ from server.engine.slots import Span
 
 OFFSET = 2  # rows of the position table that BART leaves unused
 _ROOT = "model.language_model."
+_TABLE = _ROOT + "shared.weight"
 
 
 class Block(nn.Module):
@@ -188,9 +189,26 @@ class Bart(nn.Module):
         self.table = nn.Parameter(torch.empty(config.vocab_size, config.d_model), requires_grad=False)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """Native keys → the shapes of the weights that `load` takes."""
+        found = {_TABLE: self.table.shape}
+        for side, half in (("encoder", self.encoder), ("decoder", self.decoder)):
+            found[f"{_ROOT}{side}.embed_positions.weight"] = half.positions.shape
+            found |= _sizes(half.norm, f"{_ROOT}{side}.layernorm_embedding")
+        for path, layer in self._layers():
+            linears, norms = layer.parts()
+            for linear, names in linears.items():
+                outputs, inputs = linear.weight.shape
+                for name in names:
+                    found[f"{path}{name}.weight"] = torch.Size([outputs // len(names), inputs])
+                    found[f"{path}{name}.bias"] = torch.Size([outputs // len(names)])
+            for norm, name in norms.items():
+                found |= _sizes(norm, path + name)
+        return found
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes the native `model.language_model.*` weights, of one device and type; other keys are ignored."""
-        self.table = nn.Parameter(state[_ROOT + "shared.weight"], requires_grad=False)
+        self.table = nn.Parameter(state[_TABLE], requires_grad=False)
         self._head = Packed(self.table)
         for side, half in (("encoder", self.encoder), ("decoder", self.decoder)):
             half.positions = nn.Parameter(state[f"{_ROOT}{side}.embed_positions.weight"], requires_grad=False)
@@ -226,6 +244,10 @@ class Bart(nn.Module):
 def _joined(state: Mapping[str, Tensor], layer: str, names: Sequence[str], part: str) -> nn.Parameter:
     tensors = [state[f"{layer}{name}.{part}"] for name in names]
     return nn.Parameter(tensors[0] if len(tensors) == 1 else torch.cat(tensors), requires_grad=False)
+
+
+def _sizes(norm: nn.LayerNorm, name: str) -> dict[str, torch.Size]:
+    return {name + ".weight": norm.weight.shape, name + ".bias": norm.bias.shape}
 
 
 def _norm(norm: nn.LayerNorm, state: Mapping[str, Tensor], name: str) -> None:

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
     StrictDataclassError,
 )
 from torch import Tensor
-from transformers import Florence2Config, Florence2ForConditionalGeneration
+from transformers import Florence2Config
 
 from prompts.locations import BINS
 from prompts.vocabulary import Vocabulary
@@ -212,9 +212,7 @@ def _check(name: str, shape: Florence2Config, state: dict[str, Tensor]) -> None:
                 f"{name}'s embedding and lm_head differ; Florence-2 ties them. Merge it again, lm_head left out"
             )
         state[conversion.SHARED] = tables[0]
-    with torch.device("meta"):  # no weights: what a checkpoint of this shape must hold
-        reference = Florence2ForConditionalGeneration._from_config(shape).state_dict()
-    wanted = {k: v.shape for k, v in reference.items() if k == conversion.SHARED or k not in conversion.TIED}
+    wanted = Florence2(shape).shapes()
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
         "left over": sorted(state.keys() - wanted.keys()),

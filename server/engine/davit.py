@@ -18,6 +18,11 @@ from server.engine.linear import Linear, Shares
 
 TILE = 1152  # tokens: enough rows for a matrix product at full speed, few enough for the cache
 
+_PROJECTOR = "model.multi_modal_projector."
+_ROWS = _PROJECTOR + "image_position_embed.row_embeddings.weight"
+_COLUMNS = _PROJECTOR + "image_position_embed.column_embeddings.weight"
+_TIMES = _PROJECTOR + "visual_temporal_embed.pos_idx_to_embed"
+
 
 def tiles(x: Tensor, step: int = 1) -> Iterator[Tensor]:
     """x [n, h, w, …] → views [n, rows, w, …] of about TILE tokens, rows a multiple of `step`; on a GPU all at once."""
@@ -249,7 +254,7 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: Florence2Config) -> None:
         super().__init__()
-        vision = config.vision_config
+        self._config = vision = config.vision_config
         if vision.activation_function != "gelu":
             raise ValueError(f"Florence-2's vision tower uses gelu, not {vision.activation_function}")
         widths, bias = vision.embed_dim, vision.qkv_bias
@@ -281,18 +286,28 @@ class VisionTower(nn.Module):
         self.projector = Projector(widths[-1], vision.projection_dim)
         self.requires_grad_(False)
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """Native keys → the shapes of the weights that `load` takes."""
+        vision = self._config
+        width, side = vision.embed_dim[-1], vision.max_position_embeddings
+        positions = {
+            _ROWS: (side, width // 2),
+            _COLUMNS: (side, width - width // 2),
+            _TIMES: (vision.max_temporal_embeddings, width),
+        }
+        own = {_native(name): value.shape for name, value in self.state_dict().items()}
+        return own | {name: torch.Size(size) for name, size in positions.items()}
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes the weights by their native keys, as they are; other keys are passed over. Raises KeyError."""
         self.load_state_dict({name: state[_native(name)] for name in self.state_dict()}, assign=True)
         for module in self.modules():
             if isinstance(module, Conv):
                 module.arrange()
-        native = "model.multi_modal_projector."
-        down = state[f"{native}image_position_embed.row_embeddings.weight"]
-        across = state[f"{native}image_position_embed.column_embeddings.weight"]
+        down, across = state[_ROWS], state[_COLUMNS]
         side = len(down)
         grid = torch.cat([across.expand(side, -1, -1), down[:, None].expand(-1, side, -1)], 2)
-        positions = grid + state[f"{native}visual_temporal_embed.pos_idx_to_embed"][0]
+        positions = grid + state[_TIMES][0]
         self.projector.register_buffer("positions", positions, persistent=False)
 
     def forward(self, pixels: Tensor, shares: Shares = ()) -> Tensor:
@@ -318,4 +333,4 @@ class VisionTower(nn.Module):
 def _native(name: str) -> str:
     """The path of a module or weight of ours in transformers' model."""
     inside = name.removeprefix("projector.")
-    return f"model.vision_tower.{name}" if inside == name else f"model.multi_modal_projector.{inside}"
+    return f"model.vision_tower.{name}" if inside == name else _PROJECTOR + inside

@@ -23,6 +23,10 @@ class Florence2(nn.Module):
         with torch.device("meta"):
             self.tower, self.text = VisionTower(config), Bart(config.text_config)
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """What a checkpoint of this config holds: native keys, one for the table of words, → the shapes."""
+        return self.tower.shapes() | self.text.shapes()
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes native weights, all of one device and floating type."""
         self.tower.load(state)

@@ -340,6 +340,7 @@ def test_a_source_that_has_changed_over_a_restart(engine: Engine, pictures: Path
         assert "is not set to read" in problem(refused, 422, "invalid-source").detail
 
 
+@pytest.mark.slow
 def test_sigterm_and_sigkill_midway(start: Callable[..., Process], pictures: Path, tmp_path: Path) -> None:
     # Two pictures in hand at a time, so that there is a midway.
     options = "--jobs-folder", str(tmp_path / "jobs"), "--jobs-sources", str(pictures), "--max-batch", "1"

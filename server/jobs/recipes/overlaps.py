@@ -8,21 +8,17 @@ import numpy.typing as npt
 
 from server.jobs.recipes.findings import Finding
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)  # that it does without OpenCV
-    from supervision import OverlapMetric, box_iou_batch
-
 Matrix = npt.NDArray[np.float32]
 
 
 def iou(one: Sequence[Finding], other: Sequence[Finding]) -> Matrix:
     """Intersection over union of every pair, (one, other); 0 of what has no area."""
-    return np.asarray(box_iou_batch(_boxes(one), _boxes(other)), np.float32)
+    return _overlap(one, other, "IOU")
 
 
 def inside(one: Sequence[Finding], other: Sequence[Finding]) -> Matrix:
     """Intersection over the smaller box of every pair, (one, other)."""
-    return np.asarray(box_iou_batch(_boxes(one), _boxes(other), OverlapMetric.IOS), np.float32)
+    return _overlap(one, other, "IOS")
 
 
 def same_label(one: Sequence[Finding], other: Sequence[Finding]) -> npt.NDArray[np.bool_]:
@@ -44,6 +40,14 @@ def first_of(found: Sequence[Finding], conflicts: npt.NDArray[np.bool_], order: 
         if not conflicts[index, taken].any():
             taken.append(index)
     return [found[index] for index in sorted(taken)]
+
+
+def _overlap(one: Sequence[Finding], other: Sequence[Finding], metric: str) -> Matrix:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it does without OpenCV
+        from supervision import OverlapMetric, box_iou_batch  # a second: not for every start of a server
+
+    return np.asarray(box_iou_batch(_boxes(one), _boxes(other), OverlapMetric(metric)), np.float32)
 
 
 def _boxes(found: Sequence[Finding]) -> npt.NDArray[np.float64]:

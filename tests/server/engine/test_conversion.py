@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import picture, save, tiny_model, tiny_tokenizer
 from torch import Tensor
+from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from prompts.tasks import ADDED_TOKENS
 from server.engine import checkpoint as checkpoints
 from server.engine import conversion
 from server.engine.checkpoint import Checkpoint, CheckpointError
+from server.engine.model import Florence2
 
 IMAGE = tiny_tokenizer().token_to_id("<image>")  # Microsoft's embedding ends before it
 
@@ -130,6 +132,20 @@ def test_what_is_missing_left_over_or_misshapen_is_listed(tiny: Checkpoint, tiny
     assert "image_proj_norm.bias [7] instead of [32]" in said
 
 
+@pytest.mark.parametrize("changed", [{}, {"vision_config": {"qkv_bias": False, "max_temporal_embeddings": 7}}], ids=str)
+def test_what_a_checkpoint_must_hold_is_what_transformers_holds(changed: dict[str, Any]) -> None:
+    seedling = json.loads((checkpoints.locate("seedling") / "config.json").read_text())
+    for config in (seedling, Florence2Config().to_dict()):
+        config["vision_config"] |= changed.get("vision_config", {})
+        shape = Florence2Config.from_dict(config)
+        with torch.device("meta"):
+            theirs = Florence2ForConditionalGeneration._from_config(shape).state_dict()
+        once = {
+            key: value.shape for key, value in theirs.items() if key not in set(conversion.TIED) - {conversion.SHARED}
+        }
+        assert Florence2(shape).shapes() == once
+
+
 def test_a_bias_on_the_logits_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
     state = microsoft_state(tiny)
     state["language_model.final_logits_bias"][0, 3] = 0.5
@@ -200,9 +216,9 @@ def test_the_published_config() -> None:
     }
     assert conversion.is_microsoft_config(config)
     native = conversion.native_config(config, 51328)
-    shape = checkpoints.Florence2Config.from_dict(native | {"image_token_id": 51289})
+    shape = Florence2Config.from_dict(native | {"image_token_id": 51289})
     with torch.device("meta"):
-        model = checkpoints.Florence2ForConditionalGeneration._from_config(shape)
+        model = Florence2ForConditionalGeneration._from_config(shape)
     grown = 2 * (4096 - 1024) * 1024  # 770.2 M is the size before its positions grew
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(770.2e6 + grown, abs=0.1e6)
     assert native["vision_config"]["embed_dim"] == [256, 512, 1024, 2048]

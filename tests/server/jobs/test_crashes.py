@@ -19,7 +19,7 @@ from finetune.datasets.scenes.draw import draw
 from server.jobs.store import JobState, Progress, Store
 from server.jobs.store.leases import LABELS
 
-SCENES = 40
+SCENES = 28
 
 
 class Labelling:
@@ -124,7 +124,7 @@ def test_killed_and_begun_again(
     labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], url: str
 ) -> None:
     expected, seconds = undisturbed
-    killed(labelling, url, pictures, 5, 0.6 * seconds, seed=5)
+    killed(labelling, url, pictures, 5, 0.2 * seconds, seed=5)
     assert dump(url) == expected
 
 
