@@ -4,6 +4,7 @@ On several GPUs: `accelerate launch -m finetune.train DATASET --out DIR`.
 """
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -83,15 +84,21 @@ def tune(
         elif settings.replay:
             errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
         console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
-        with _shown(settings.steps, settings.metric) as told:
-            outcome = run(settings, train, out, held=kept, labels=taught.labels, replay=source, told=told)
+        with _shown(settings.steps, settings.metric) as told, _asked() as asked:
+            outcome = run(
+                settings, train, out, held=kept, labels=taught.labels, replay=source, told=told,
+                stop=lambda: bool(asked),
+            )  # fmt: skip
     except (configs.ConfigError, DatasetError, CheckpointError, AdapterError, TuneError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on", 130)
+        _fail("interrupted; the same command goes on", 128 + signal.SIGINT)
+    if asked:
+        _fail(f"stopped after step {outcome.steps}, and kept; the same command goes on", 128 + asked[0])
     figure = "corrections per 100 labels" if settings.metric == "corrections" else "held-out loss"
     if outcome.best is not None and outcome.before is not None:
-        console.print(f"{figure}: {outcome.before:.3g} before, {outcome.best:.3g} at step {outcome.best_step}")
+        before = f"of {settings.start}" if settings.start else "before"  # what it started from
+        console.print(f"{figure}: {outcome.before:.3g} {before}, {outcome.best:.3g} at step {outcome.best_step}")
     if settings.method == "lora" and PartialState().is_main_process:
         with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
             _examined(settings, outcome.folder, out, kept, taught.labels, priced=price and settings.base == SEEDLING)
@@ -129,6 +136,25 @@ def _examined(
             found = calibrate(engine, "tuned", adapter, list(zip(judge.examples, judge.questions, strict=True)))
             for task, one in found.items():
                 console.print(f"scores of {task} calibrated: error {one.ece[0]:.3f} before, {one.ece[1]:.3f} after")
+
+
+@contextmanager
+def _asked() -> Iterator[list[int]]:
+    """The signals that ask to stop, Ctrl-C or SIGTERM, as they come: the run then ends once its step is kept, or at the
+    second at once."""
+    numbers: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        numbers.append(number)
+        if len(numbers) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield numbers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

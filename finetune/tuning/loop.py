@@ -30,6 +30,7 @@ from finetune.tuning.replay import Replay
 from finetune.tuning.trainer import Trainer
 from server.engine.engine import Engine
 
+ASKED = "asked to"  # why it stopped, where `stop` said so
 _HELD_LESSONS = 8  # batches that the held-out loss is a mean of
 
 
@@ -119,13 +120,13 @@ class _Run:
         config, clock, stopped, step = self.config, time.monotonic(), "", self.begin
         try:
             if (step == 0 or self.due is not None) and not self._looked(step, self.due or {}):
-                stopped = "asked to"
+                stopped = ASKED
             elif self._enough():
                 stopped = f"no better for {self.poorer} looks"
             clock = time.monotonic()
             for lessons in self._batches(workers) if not stopped else ():
                 if self._agreed(self.stop()):
-                    stopped = "asked to"
+                    stopped = ASKED
                     break
                 try:
                     parts = self.trainer.step(lessons, step)
@@ -146,13 +147,13 @@ class _Run:
                 if not looking:
                     self._log({"step": step, **line})
                 elif not self._looked(step, line):
-                    stopped = "asked to"
+                    stopped = ASKED
                     break
                 elif self._enough():
                     stopped = f"no better for {self.poorer} looks"
                     break
                 clock = time.monotonic()
-            if stopped == "asked to" and step > self.saved:
+            if stopped == ASKED and step > self.saved:
                 self.seconds += time.monotonic() - clock if self.due is None else 0.0
                 self._keep(step)
         except TuneError as error:
@@ -160,7 +161,7 @@ class _Run:
             raise
         finally:
             self.board.close()
-        done = stopped != "asked to"
+        done = stopped != ASKED
         self._told_in_file("done" if done else "stopped", stopped)
         if self.accelerator.is_main_process:
             runs.draw_curves(self.out, config.metric)

@@ -1,14 +1,17 @@
 """A fine-tune in a process of its own: `python -m server.projects.child RUN PICTURES NICENESS`, which a server starts.
 
 It gives way to serving: it has a lower priority by NICENESS, and computes on half of the cores. It ends with the
-server, however that ends: its input is a pipe whose other end the server holds. What it had done till its last look at
-the held-out pictures is gone on with, bit for bit, when it is started again.
+server, however that ends: its input is a pipe whose other end the server holds. At SIGTERM, and where the server is no
+more, it keeps what it did, for which it has GRACE seconds, and goes on from there, bit for bit, when it is started
+again.
 """
 
 import json
 import os
+import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +21,7 @@ from filelock import FileLock
 
 WANTED, OUTCOME, RUN = "wanted.json", "outcome.json", "run"
 _PATIENCE = 60.0  # seconds
+GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 
 
 def threads() -> int:
@@ -30,26 +34,31 @@ def main(folder: Path, pictures: Path, niceness: int) -> None:
     can mend."""
     with suppress(OSError):
         os.nice(niceness)
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_end_with_parent, args=[stop], name="parent", daemon=True).start()
     try:
         # Of a server that was killed, the child may live for a moment yet.
         with FileLock(folder / ".lock", timeout=_PATIENCE):
-            outcome = _tuned(folder, pictures)
+            outcome = _tuned(folder, pictures, stop)
     except Exception as error:
         if not _expected(error):
             raise
         outcome = {"error": str(error) or type(error).__name__}
+    if outcome is None:
+        sys.exit(128 + signal.SIGTERM)
     part = folder / (OUTCOME + ".part")
     part.write_text(json.dumps(outcome))
     part.replace(folder / OUTCOME)
 
 
-def _tuned(folder: Path, pictures: Path) -> dict[str, Any]:
+def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any] | None:
+    """None where it was asked to stop."""
     import torch
 
     from finetune.tuning import replay
     from finetune.tuning.config import TuneConfig
-    from finetune.tuning.loop import tune
+    from finetune.tuning.loop import ASKED, tune
     from server.engine.checkpoint import SEEDLING
     from server.projects import lessons
     from server.projects.pictures import Pictures
@@ -60,7 +69,9 @@ def _tuned(folder: Path, pictures: Path) -> dict[str, Any]:
     data = lessons.read(wanted, Pictures(pictures))
     # The base's own data are at hand for the seedling alone: scenes that are drawn.
     source = replay.scenes if config.base == SEEDLING else None
-    found = tune(config, data.train, folder / RUN, held=data.held, labels=data.labels, replay=source)
+    found = tune(config, data.train, folder / RUN, held=data.held, labels=data.labels, replay=source, stop=stop.is_set)
+    if found.stopped == ASKED:
+        return None
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}
 
 
@@ -72,10 +83,12 @@ def _expected(error: Exception) -> bool:
     return isinstance(error, TuneError | CheckpointError | OSError)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(stop: threading.Event) -> None:
     # Not by sys.stdin: a loader that is forked would wait for its lock for ever.
     while os.read(0, 1):
         pass
+    stop.set()
+    time.sleep(GRACE)
     os._exit(1)
 
 

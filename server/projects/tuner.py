@@ -136,6 +136,10 @@ class Tuner:
             while not (self.worker.closing.is_set() or self._drop.is_set()):
                 with suppress(subprocess.TimeoutExpired):
                     return process.wait(_LOOK)
+            if not self._drop.is_set():  # what it did is kept for the next start
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(child.GRACE)
             return None
         finally:
             with suppress(ProcessLookupError, PermissionError):

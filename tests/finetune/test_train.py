@@ -1,6 +1,12 @@
 """`florist tune` from the outside: a dataset in, an adapter out; and each fault in one line."""
 
 import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,9 @@ from typer.testing import CliRunner
 from finetune.datasets.scenes.draw import draw
 from finetune.train import tune as command
 from server.engine.engine import Engine
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "server" / "engine"))
+from tiny import save, tiny_model
 
 QUICK = "steps: 2\npictures: 2\nprompts: 1\nframe: 1\nreplay: 0.5\nevaluate: 2\nmetric: loss\nfrozen_stages: 4\n"
 
@@ -87,3 +96,33 @@ def test_a_fault_is_one_line(dataset: Path, tmp_path: Path, arguments: list[str]
     assert done.exit_code == 2
     assert said in done.stderr
     assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_it_when_the_step_is_kept_and_the_same_command_goes_on(dataset: Path, tmp_path: Path) -> None:
+    base = save(tmp_path / "base", tiny_model())
+    settings = (
+        QUICK.replace("frame: 1\n", "").replace("steps: 2", "steps: 4000").replace("evaluate: 2", "evaluate: 4000")
+    )
+    (tmp_path / "tune.yaml").write_text(settings.replace("metric: loss", "metric: loss\nema: 0"))
+    log = tmp_path / "run" / "log.jsonl"
+    command = [dataset, "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--base", base]
+
+    def lines() -> int:
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    def signalled(number: signal.Signals, after: int) -> None:
+        while lines() <= after:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        threading.Thread(target=signalled, args=[number, lines() + 1], daemon=True).start()
+        done = tune(*command)
+        assert done.exit_code == 128 + number
+        said = re.search(r"stopped after step (\d+), and kept; the same command goes on", done.stderr)
+        assert said is not None
+        assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == int(said[1]) >= 10
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "stopped"
+        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        assert steps == sorted(set(steps))  # no step is done again
