@@ -62,6 +62,8 @@ class _Reader:
                 images[key] = self._picture(image, source, folders, prefix)
         categories = {_key(each.get("id")): each.get("name") for each in _dicts(document.get("categories"))}
         notes = document["annotations"]
+        if not isinstance(notes, list):
+            self.gathering.refuse(path.name, "its annotations are no list")
         for position, note in enumerate(notes if isinstance(notes, list) else ()):
             source = f"{path.name}: annotation {note.get('id', position) if isinstance(note, dict) else position}"
             if not isinstance(note, dict):
@@ -116,8 +118,10 @@ def _shape(note: dict[str, Any], categories: Mapping[Any, Any], size: Size) -> B
 
 
 def _rings(note: dict[str, Any]) -> list[Any]:
-    rings = note.get("segmentation")
-    return [ring for ring in rings if ring] if isinstance(rings, list) else []
+    rings = note.get("segmentation") or []
+    if not isinstance(rings, list | dict):  # run lengths are an object
+        raise LabelError("its segmentation is neither a list of rings nor run lengths")
+    return [ring for ring in rings if ring != []] if isinstance(rings, list) else []
 
 
 def _corners(note: dict[str, Any]) -> list[float]:
@@ -165,7 +169,7 @@ def _dicts(values: Any) -> list[dict[str, Any]]:
 
 def _key(value: Any) -> Any:
     """An id as it can be looked up; None for what is none."""
-    return value if isinstance(value, int | str) else None
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
 def write(examples: Iterable[Example], folder: Path) -> Path:

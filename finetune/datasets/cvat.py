@@ -31,7 +31,9 @@ def read(path: Path, root: Element) -> Dataset:
         source = f"{path.name}:{image.line}"
         name = image.attributes.get("name", "")
         size = [
-            int(v) if v.isascii() and v.isdigit() else 0 for v in map(image.attributes.get, ("width", "height")) if v
+            int(v) if v.isascii() and v.isdigit() and len(v) < 10 else 0
+            for v in map(image.attributes.get, ("width", "height"))
+            if v
         ]
         try:
             opened = PictureFile(found(name, folders))

@@ -176,10 +176,13 @@ def _add(gathering: Gathering, row: Mapping[str, Any], name: str, source: str, o
     draft = gathering.picture(name, source, opened, checks.size(row.get("width"), row.get("height")))
     if draft is None:
         return
-    objects = row.get("objects")
+    objects = row.get("objects") or []
     if isinstance(objects, dict):
         objects = _transposed(objects)
-    for position, thing in enumerate(objects if isinstance(objects, list) else ()):
+    if not isinstance(objects, list):
+        draft.refuse(Labels.OBJECTS, source, "its objects are neither a list nor a list for each of their fields")
+        objects = []
+    for position, thing in enumerate(objects):
         where = f"{source}, object {position}"
         if not isinstance(thing, dict):
             draft.refuse(Labels.OBJECTS, where, "it is no record of fields")
@@ -190,9 +193,11 @@ def _add(gathering: Gathering, row: Mapping[str, Any], name: str, source: str, o
         draft.add(Labels.CAPTIONS, source, checks.text, caption)
 
 
-def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A list for each field → a record for each thing."""
+def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """A list for each field → a record for each thing; None where no field is a list."""
     lists = {key: values for key, values in fields.items() if isinstance(values, list)}
+    if not lists:
+        return None
     count = max(map(len, lists.values()), default=0)
     return [{key: values[i] for key, values in lists.items() if i < len(values)} for i in range(count)]
 
@@ -230,7 +235,7 @@ def _schema_names(schema: Any) -> Names:
     try:
         features = json.loads(said).get("info", {}).get("features", {})
         return _class_names(features.get("objects"))
-    except (AttributeError, ValueError):
+    except (AttributeError, ValueError, TypeError, RecursionError):
         return ()
 
 
@@ -240,7 +245,7 @@ def _card_names(card: Path) -> Names:
         _, head, _ = card.read_text(encoding="utf-8").split("---\n", 2)
         features = yaml.safe_load(head)["dataset_info"]["features"]
         return _class_names(next(each for each in features if each.get("name") == "objects"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, yaml.YAMLError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError, yaml.YAMLError):
         return ()  # there need be none
 
 

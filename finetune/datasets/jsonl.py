@@ -7,7 +7,6 @@ Prompt and answer, a question a line, as maestro and PaliGemma take them: {"imag
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,12 @@ class _Reader:
         draft = self._picture(row["name"], source, checks.size(*size))
         if draft is None:
             return
-        with suppress(ValueError, TypeError, KeyError):
-            draft.complete = {Labels(kind) for kind in row["complete"]}
+        if (complete := row.get("complete")) is not None:
+            try:
+                draft.complete = {Labels(kind) for kind in complete}
+            except (ValueError, TypeError):
+                draft.complete = set()  # nothing is taken for absent that may only be unsaid
+                self.gathering.refuse(source, f"its complete is no list of {', '.join(Labels)}")
         labels = row["labels"] if isinstance(row["labels"], list) else [None]
         for position, label in enumerate(labels):
             _add(label if isinstance(label, dict) else {}, draft, f"{source}, label {position}")
@@ -131,7 +134,10 @@ def _add(label: dict[str, Any], draft: Draft, source: str) -> None:
         return
     try:
         note = _annotation(told, draft.size)
-        question = prompted.asked(str(label.get("prompt") or ""), draft.size)
+        prompt = label.get("prompt") or ""
+        if not isinstance(prompt, str):
+            raise LabelError("its prompt is no text")
+        question = prompted.asked(prompt, draft.size)
         if question is None or question.task.token in CAPTIONS:
             draft.notes.append(note)
         else:

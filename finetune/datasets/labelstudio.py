@@ -33,10 +33,11 @@ def read(path: Path, document: Any) -> Dataset:
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             gathering.refuse(source, "it is no task: it has no data")
             continue
-        results = _results(task)
-        if results is None:
-            gathering.refuse(source, "nobody has annotated it")
+        said = _said(task)
+        if not isinstance(said, list):
+            gathering.refuse(source, "nobody has annotated it" if said is None else "its result is no list")
             continue
+        results = [each for each in said if isinstance(each, dict)]
         try:
             place = _place(task["data"], [path.parent, path.parent / "images"])
         except OSError as error:
@@ -45,17 +46,22 @@ def read(path: Path, document: Any) -> Dataset:
         name = place.relative_to(path.parent).as_posix() if place.is_relative_to(path.parent) else place.name
         sizes = {checks.size(each.get("original_width"), each.get("original_height")) for each in results} - {None}
         if draft := gathering.picture(name, source, PictureFile(place), sizes.pop() if len(sizes) == 1 else None):
+            for index, each in enumerate(said):
+                if not isinstance(each, dict):
+                    draft.refuse(Labels.OBJECTS, f"{source}, result {index}", "it is no JSON object")
             _read(results, draft, source)
     return gathering.dataset()
 
 
-def _results(task: dict[str, Any]) -> list[dict[str, Any]] | None:
+def _said(task: dict[str, Any]) -> Any:
+    """The results that count, as they are written; None where there are none."""
     for key in ("annotations", "completions", "predictions"):
-        found = [each for each in task.get(key) or () if isinstance(each, dict) and not each.get("was_cancelled")]
-        if found:
-            newest = max(found, key=lambda each: str(each.get("updated_at") or each.get("created_at") or ""))
-            results = newest.get("result")
-            return [each for each in results if isinstance(each, dict)] if isinstance(results, list) else []
+        listed = task.get(key)
+        found = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        if counted := [each for each in found if not each.get("was_cancelled")]:
+            newest = max(counted, key=lambda each: str(each.get("updated_at") or each.get("created_at") or ""))
+            result = newest.get("result")
+            return "" if result is None else result
     return None
 
 
@@ -94,7 +100,7 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
     for result in results:
         value = result.get("value")
         if isinstance(value, dict) and result.get("type") == "textarea" and _is_region(value):
-            said[_region(result)] = _text(value)
+            said[_region(result)] = str(_text(value) or "")
         elif isinstance(value, dict) and result.get("type") == "labels":
             named[_region(result)] = value.get("labels")
     shaped = {_region(result) for result in results if result.get("type") in _SHAPES}
@@ -110,7 +116,9 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
             else:
                 groups.setdefault(_region(result), []).insert(0, result)
         elif kind == "textarea":
-            if not _is_region(value):
+            if not isinstance(_text(value), str):
+                draft.refuse(Labels.WORDS if _is_region(value) else Labels.CAPTIONS, where, "its text is no text")
+            elif not _is_region(value):
                 draft.add(Labels.CAPTIONS, where, checks.text, _text(value))
             elif _region(result) not in shaped:
                 draft.refuse(Labels.WORDS, where, "its words have no box or polygon")
@@ -126,10 +134,11 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
         draft.add(kind, f"{source}, result {region}", _shape, parts, named.get(region), words, draft.size)
 
 
-def _text(value: dict[str, Any]) -> str:
-    """What a person has written: lines in a list, or, in older exports, as it is."""
+def _text(value: dict[str, Any]) -> str | None:
+    """What a person has written: lines in a list, or, in older exports, as it is; None for what is no text."""
     text = value.get("text") or ""
-    return " ".join(map(str, text)) if isinstance(text, list) else str(text)
+    lines = text if isinstance(text, list) else [text]
+    return " ".join(lines) if all(isinstance(line, str) for line in lines) else None
 
 
 def _region(result: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ def _parts(path: Path) -> bool:
     return (path / "labels").is_dir() or (path.name == "images" and (path.parent / "labels").is_dir())
 
 
-def _classes(described: Path) -> tuple[dict[int, Any], list[Path], bool]:
+def _classes(described: Path) -> tuple[dict[float, Any], list[Path], bool]:
     """Names by number, the folders (or lists) of pictures, and whether lines also hold key points."""
     try:
         text = described.read_bytes().decode("utf-8-sig")
@@ -103,7 +103,7 @@ def _pictures(place: Path) -> Iterator[Path]:
                 yield path.resolve()
 
 
-def _read(picture: Path, root: Path, names: dict[int, Any], posed: bool, gathering: Gathering) -> None:
+def _read(picture: Path, root: Path, names: dict[float, Any], posed: bool, gathering: Gathering) -> None:
     name = _relative(picture, root)
     labels = _labels_of(picture)
     draft = gathering.picture(name, _relative(labels, root), PictureFile(picture))
@@ -119,11 +119,11 @@ def _read(picture: Path, root: Path, names: dict[int, Any], posed: bool, gatheri
             draft.add(Labels.OBJECTS, f"{draft.source}:{number}", _shape, line.split(), names, posed, draft.size)
 
 
-def _shape(parts: list[str], names: dict[int, Any], posed: bool, size: Size) -> Box | Polygon:
+def _shape(parts: list[str], names: dict[float, Any], posed: bool, size: Size) -> Box | Polygon:
     number = checks.number(parts[0])
     if number not in names:
         raise LabelError(f"its class {parts[0]} has no name")
-    name = names[int(number)]
+    name = names[number]
     values = [checks.number(part) for part in parts[1:]]
     if len(values) in (4, 5) or (posed and len(values) > 5):  # the fifth is a score
         x, y, width, height = values[:4]

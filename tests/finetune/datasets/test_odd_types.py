@@ -1,0 +1,217 @@
+"""Documents in which something is of another type than it should be: told by its place, and never raised."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finetune.datasets.example import Dataset, DatasetError
+from finetune.datasets.opening import open_dataset
+from finetune.datasets.teaching import questions
+from prompts import targets
+from prompts.tasks import TASKS
+
+Save = Callable[..., Path]
+PICTURES = ("a.png", "b.png")  # 100×80 pixels
+
+COCO = {
+    "images": [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(PICTURES)],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    "annotations": [
+        {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 0, "segmentation": []},
+        {"id": 2, "image_id": 0, "category_id": 2, "bbox": [1, 2, 30, 40], "segmentation": [[1, 2, 31, 2, 31, 30]]},
+        {"id": 3, "image_id": 1, "caption": "a cat"},
+        {"id": 4, "image_id": 1, "bbox": [5, 6, 20, 20], "category_id": 1, "text": "STOP"},
+        {"id": 5, "image_id": 1, "bbox": [5, 6, 20, 20], "category_id": 1, "sentences": [{"sent": "left cat"}, "it"]},
+    ],
+}
+LABEL_STUDIO = [
+    {
+        "id": 7 + i,
+        "data": {"image": f"/data/upload/1/{name}"},
+        "annotations": [
+            {
+                "updated_at": "2026",
+                "was_cancelled": False,
+                "result": [
+                    {
+                        "id": "r1", "type": "rectanglelabels", "original_width": 100, "original_height": 80,
+                        "value": {"x": 1, "y": 2, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["cat"]},
+                    },
+                    {"id": "r2", "type": "polygonlabels", "value": {"points": [[1, 2], [30, 2], [30, 40]],
+                                                                   "polygonlabels": ["dog"]}},
+                    {"id": "r3", "type": "rectangle", "value": {"x": 50, "y": 50, "width": 30, "height": 10}},
+                    {"id": "r3", "type": "textarea", "value": {"x": 50, "y": 50, "text": ["STOP"]}},
+                    {"id": "r4", "type": "textarea", "value": {"text": ["a cat"]}},
+                ],
+            }
+        ],
+    }
+    for i, name in enumerate(PICTURES)
+]  # fmt: skip
+LABEL_ME = {
+    "imagePath": "a.png", "imageWidth": 100, "imageHeight": 80,
+    "shapes": [
+        {"label": "cat", "shape_type": "rectangle", "points": [[1, 2], [30, 40]], "group_id": None},
+        {"label": "dog", "shape_type": "polygon", "points": [[1, 2], [30, 2], [30, 40]], "group_id": 3},
+        {"label": "dog", "shape_type": "polygon", "points": [[41, 2], [70, 2], [70, 40]], "group_id": 3},
+        {"label": "text", "shape_type": "rectangle", "points": [[1, 2], [30, 40]], "description": "STOP"},
+    ],
+}  # fmt: skip
+PLACE = "<loc_1><loc_2><loc_300><loc_400>"
+BOX = {"kind": "box", "label": "cat", "box": [1, 2, 30, 40], "score": 0.5}
+OWN = [
+    {
+        "name": name, "width": 100, "height": 80, "complete": ["objects"],
+        "labels": [
+            {"annotation": BOX, "step": "s", "prompt": "<OD>"},
+            {"annotation": {"kind": "polygon", "label": "dog", "polygons": [[1, 2, 31, 2, 31, 30]]}},
+            {"annotation": {"kind": "quad", "label": "STOP", "quad": [1, 2, 30, 2, 30, 20, 1, 20]}},
+            {"annotation": {"kind": "text", "label": "a cat"}, "prompt": "<CAPTION>"},
+            {"annotation": {"kind": "text", "label": "cat"}, "prompt": f"<REGION_TO_CATEGORY>{PLACE}"},
+        ],
+    }
+    for name in PICTURES
+]  # fmt: skip
+PROMPTED = [
+    {"image": "a.png", "prefix": "<OD>", "suffix": f"cat{PLACE}"},
+    {"image": "b.png", "prefix": "detect cat", "suffix": "<loc0001><loc0002><loc0500><loc0600> cat"},
+]
+HUGGING_FACE = [
+    {
+        "file_name": "a.png", "width": 100, "height": 80,
+        "objects": {"bbox": [[1, 2, 30, 40], [5, 6, 7, 8]], "category": ["cat", "dog"]},
+        "captions": ["a cat"],
+    },
+    {
+        "file_name": "b.png",
+        "objects": [{"box": [1, 2, 30, 40], "label": "cat"}, {"text": "STOP", "box": [1, 2, 30, 40], "kind": "quad"},
+                    {"label": "dog", "kind": "polygon", "polygons": [[1, 2, 31, 2, 31, 30]]}],
+    },
+]  # fmt: skip
+KINDS: dict[str, tuple[str, Any]] = {
+    "coco": ("labels.json", COCO),
+    "label-studio": ("labels.json", LABEL_STUDIO),
+    "labelme": ("labels.json", LABEL_ME),
+    "own": ("labels.jsonl", OWN),
+    "prompted": ("labels.jsonl", PROMPTED),
+    "hugging-face": ("metadata.jsonl", HUGGING_FACE),
+}
+ODD = [None, True, 3, -1.5, 10**400, "", "3", "x", [], [1], ["x", None], [[]], {}, {"id": 1}, {"x": [None]}]
+
+
+def written(name: str, document: Any) -> str:
+    return "\n".join(map(json.dumps, document)) if name.endswith(".jsonl") else json.dumps(document)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each value in a document."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from places(each, (*path, key))
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """With another value at a place."""
+    if not path:
+        return value
+    document = copy.deepcopy(document)
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return document
+
+
+def asked(dataset: Dataset) -> None:
+    """All that it can teach is written."""
+    for example in dataset.examples:
+        for question in questions(example, TASKS, labels=dataset.labels, rng=np.random.default_rng(0)):
+            targets.answer(question.task, question.answer, example.size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_odd_types_are_never_raised(kind: str, save: Save, data: st.DataObject) -> None:
+    name, document = KINDS[kind]
+    for picture in PICTURES:
+        save(picture)
+    for _ in range(data.draw(st.integers(1, 2))):
+        if not (found := list(places(document))):
+            break
+        document = changed(document, data.draw(st.sampled_from(found)), data.draw(st.sampled_from(ODD)))
+    if name.endswith(".jsonl") and not isinstance(document, list):
+        document = [document]
+    with suppress(DatasetError):
+        asked(open_dataset(save(name, written(name, document))))
+
+
+# Of each the first that is told; the other picture is still taught.
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "said"),
+    [
+        ("coco", ("images", 0), [], "labels.json: image 0: it needs an id and a file_name"),
+        ("coco", ("images", 0, "id"), True, "labels.json: image 0: it needs an id and a file_name"),
+        ("coco", ("categories",), {"1": "cat"}, "labels.json: annotation 1: its category is 1, which is none"),
+        ("coco", ("annotations", 0), ["cat"], "labels.json: annotation 0: it is no JSON object"),
+        ("coco", ("annotations", 0, "bbox"), {"x": 1}, "labels.json: annotation 1: its place is dict, not a list"),
+        ("coco", ("annotations", 0, "bbox", 2), None, "labels.json: annotation 1: its place holds None, which is no"),
+        ("coco", ("annotations", 1, "segmentation"), "x", "annotation 2: its segmentation is neither a list of rings"),
+        ("coco", ("annotations", 1, "segmentation", 0), None, "annotation 2: its place is None, not a list of numbers"),
+        ("label-studio", (0, "annotations"), 3, "labels.json: task 7: nobody has annotated it"),
+        ("label-studio", (0, "annotations", 0, "result"), None, "labels.json: task 7: its result is no list"),
+        ("label-studio", (0, "annotations", 0, "result"), {"x": 1}, "labels.json: task 7: its result is no list"),
+        ("label-studio", (0, "annotations", 0, "result", 1), "x", "task 7, result 1: it is no JSON object"),
+        ("label-studio", (0, "annotations", 0, "result", 3, "value", "text"), 3, "task 7, result r3: its text is no"),
+        ("label-studio", (0, "annotations", 0, "result", 4, "value", "text"), [None], "result r4: its text is no text"),
+        ("labelme", ("shapes", 0), None, "labels.json: shape 0: it is no JSON object"),
+        ("labelme", ("shapes", 0, "points", 1), None, "labels.json: shape 0: its points are no list of x and y"),
+        ("labelme", ("shapes", 1, "label"), ["dog"], "labels.json: shape 1: its label is list, not text"),
+        ("own", (0, "labels"), {"annotation": BOX}, "labels.jsonl:1, label 0: its annotation: "),
+        ("own", (0, "complete"), "objects", "labels.jsonl:1: its complete is no list of objects, words, captions"),
+        ("own", (0, "complete"), 3, "labels.jsonl:1: its complete is no list of objects, words, captions"),
+        ("own", (0, "labels", 3, "prompt"), [], ""),
+        ("own", (0, "labels", 3, "prompt"), 3, "labels.jsonl:1, label 3: its prompt is no text"),
+        ("prompted", (0, "prefix"), ["<OD>"], "labels.jsonl:1: it has no image, prefix and suffix"),
+        ("hugging-face", (0, "objects"), 3, "metadata.jsonl:1: its objects are neither a list nor a list for each"),
+        ("hugging-face", (0, "objects"), {"id": 1}, "metadata.jsonl:1: its objects are neither a list nor a list for"),
+        ("hugging-face", (0, "objects", "bbox", 0), 3, "metadata.jsonl:1, object 0: its place is 3, not a list"),
+        ("hugging-face", (0, "captions"), [3], "metadata.jsonl:1: its caption is 3, not text"),
+    ],
+)
+def test_each_is_told_by_its_place(kind: str, path: tuple[Any, ...], value: Any, said: str, save: Save) -> None:
+    name, document = KINDS[kind]
+    for picture in PICTURES:
+        save(picture)
+    dataset = open_dataset(save(name, written(name, changed(document, path, value))))
+    if said:
+        assert said in str(dataset.unusable[0])
+    else:
+        assert dataset.unusable == ()
+    asked(dataset)
+
+
+@pytest.mark.parametrize(("kind", "path"), [("hugging-face", (0, "objects")), ("label-studio", (0, "annotations"))])
+def test_what_cannot_be_read_is_not_taken_for_absent(kind: str, path: tuple[Any, ...], save: Save) -> None:
+    name, document = KINDS[kind]
+    for picture in PICTURES:
+        save(picture)
+    dataset = open_dataset(save(name, written(name, changed(document, path, "x"))))
+    assert all("objects" not in example.complete for example in dataset.examples if example.name == "a.png")
+
+
+def test_classes_by_odd_numbers(save: Save) -> None:
+    save("images/a.png")
+    save("labels/a.txt", "0.5 0.5 0.5 0.2 0.2\n1e400 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n")
+    dataset = open_dataset(save("data.yaml", "train: images\nnames: {0: cat, 0.5: dog, null: x}\n").parent)
+    assert [note.label for note in dataset.examples[0].annotations] == ["dog", "cat"]
+    assert str(dataset.unusable[0]).startswith("labels/a.txt:2: ")
