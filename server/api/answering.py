@@ -5,16 +5,16 @@ from contextlib import contextmanager
 
 from server.api.problems import INVALID_PROMPT, NO_PROJECTS, OTHER_BASE, Problem
 from server.api.schemas import Prompt
+from server.projects.panels import Panel, alone
 from server.projects.records import Missing, OtherBase
 from server.serving import Serving
 
 
 @contextmanager
-def answerer(serving: Serving, prompt: Prompt) -> Iterator[str | None]:
-    """The adapter, which no promotion takes away before the prompt is submitted within; None: the model alone. Raises
-    Problem."""
+def answerer(serving: Serving, prompt: Prompt) -> Iterator[Panel]:
+    """Who it is, which no promotion takes away before the prompt is submitted within. Raises Problem."""
     if prompt.project is None:
-        yield prompt.adapter
+        yield alone(prompt.adapter)
         return
     if prompt.adapter is not None:
         raise Problem(INVALID_PROMPT, "send `adapter` or `project`, not both", "project")
@@ -26,9 +26,9 @@ def answerer(serving: Serving, prompt: Prompt) -> Iterator[str | None]:
         raise
     with champions.asking():
         try:
-            adapter = champions.answering(prompt.project, prompt.task)
+            panel = champions.answering(prompt.project, prompt.task)
         except Missing as error:
             raise Problem(INVALID_PROMPT, str(error), "project") from None
         except OtherBase as error:
             raise Problem(OTHER_BASE, str(error), "project") from None
-        yield adapter
+        yield panel

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pydantic_core
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from starlette.datastructures import UploadFile
 
 from server.api import bodies, pictures, problems
@@ -77,7 +77,8 @@ def _valid(model: type[M], fields: dict[str, Any]) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise problems.invalid(error.errors(include_url=False, include_context=False)) from None
+        skip = 1 if issubclass(model, RootModel) else 0  # the first part says which one of several was meant
+        raise problems.invalid(error.errors(include_url=False, include_context=False), skip=skip) from None
 
 
 def _json(value: str) -> Any:

@@ -12,6 +12,7 @@ from server.api.project_rows import (
     BacktestDetails,
     BacktestRow,
     Backtests,
+    ModelRow,
     Models,
     PromotionRow,
     backtest_details,
@@ -19,7 +20,7 @@ from server.api.project_rows import (
     model_row,
     promotion_row,
 )
-from server.api.project_schemas import BacktestRequest, Entry, Number, PromoteRequest, RollbackRequest
+from server.api.project_schemas import BacktestRequest, CombineRequest, Entry, Number, PromoteRequest, RollbackRequest
 from server.api.projects import BODY, COMMON, After, Limit, beside, body
 from server.serving import Serving
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from server.projects.records import Promotion
 
 router = APIRouter(tags=["projects"], dependencies=[Authorised], responses=COMMON)
-SCHEMAS = (BacktestRequest, PromoteRequest, RollbackRequest)
+SCHEMAS = (CombineRequest, BacktestRequest, PromoteRequest, RollbackRequest)
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +45,33 @@ async def models(request: Request, number: Number) -> Models:
         return Models(models=rows, promotions=list(map(promotion_row, history)))
 
     return await beside(found)
+
+
+@router.post(
+    "/v1/projects/{id}/models",
+    status_code=201,
+    openapi_extra=body(
+        "CombineRequest",
+        add={"combine": "add", "models": [1, 2], "weights": [0.5, 0.5]},
+        fuse={"combine": "fuse", "models": [1, 2, None], "weights": [1, 1, 0.5], "overlap": 0.55},
+        route={"combine": "route", "models": [1, 2], "routes": {"bird": 1, "cat": 2}, "default": None},
+    ),
+    responses={
+        201: {"description": "It is in the registry."},
+        **documented(*BODY, problems.NOT_FOUND, problems.NO_ROOM),
+    },
+)
+async def combine(request: Request, number: Number) -> ModelRow:
+    """Makes a model of others: adds their adapters up to one (`add`), or lets all of them answer and fuses their boxes
+    (`fuse`) or takes each label from the one that is best at it (`route`). It is backtested, promoted and asked as any
+    other; where several answer, a stream has all annotations at its end."""
+    serving: Serving = request.app.state.serving
+    projects = serving.projects()
+    serving.engine()
+    asked = await project_bodies.read(request, CombineRequest, '{"combine": "add", "models": [1, 2]}')
+    model = await beside(lambda: projects.combine(projects.store.project(number), asked.root))
+    logger.info("project %d: model %d is made of others: %s", number, model.id, asked.root)
+    return model_row(model, False)
 
 
 @router.post(

@@ -10,6 +10,7 @@ from server.api import job_problems, problems
 from server.api.problems import Fault, Problem
 from server.engine.adapters import AdapterError, NoRoom
 from server.engine.pictures import PictureError
+from server.projects.combinations import CannotCombine
 from server.projects.labels import InvalidLabels
 from server.projects.records import Missing, NameTaken, NotEarned, NothingPromoted, NothingToLearn, OtherBase
 
@@ -35,6 +36,8 @@ def told() -> Iterator[None]:
             raise Problem(problems.NOT_EARNED, str(error), "model") from None
         except NothingPromoted as error:
             raise Problem(problems.WRONG_STATE, str(error), "task") from None
+        except CannotCombine as error:
+            raise Problem(problems.INVALID_REQUEST, str(error), error.field) from None
         except InvalidLabels as error:
             faults = [
                 Fault(field="annotations" if f.index is None else f"annotations.{f.index}", detail=f.reason[:500])

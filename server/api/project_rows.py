@@ -9,6 +9,7 @@ from finetune.datasets.example import Labels
 from prompts.annotations import Annotation
 from server.api.job_schemas import PictureRow, picture_row
 from server.projects.candidates import Candidate
+from server.projects.combinations import Combination
 from server.projects.records import Backtest, Correction, Model, Project, Promotion, Run, State
 
 KINDS = ("missed", "wrong_class", "wrong_box", "misread", "made_up")
@@ -94,14 +95,15 @@ class Runs(BaseModel):
 
 
 class ModelRow(BaseModel):
-    """A micro-model: the adapter that a run made, for one task."""
+    """A micro-model for one task: the adapter that a run made, or several models combined."""
 
     id: int
-    run: int
+    run: int | None = Field(description="null: it is combined.")
+    combined: Combination | None = Field(description="Of what, and how.")
     task: str
-    sha256: str = Field(description="Of the adapter's weights.")
-    data: str = Field(description="The run's: the hash of what it was made from.")
-    metrics: dict[str, Any]
+    sha256: str = Field(description="Of the adapter's weights; where several answer together, of all there is to them.")
+    data: str = Field(description="The run's: the hash of what it was made from; else empty.")
+    metrics: dict[str, Any] = Field(description="The run's.")
     answers: bool = Field(description="Whether it is the champion.")
     created: datetime
 
@@ -208,8 +210,8 @@ def run_row(run: Run, progress: dict[str, Any] | None) -> RunRow:
 
 def model_row(model: Model, answers: bool) -> ModelRow:
     return ModelRow(
-        id=model.id, run=model.run, task=model.task, sha256=model.sha256, data=model.data, metrics=model.metrics,
-        answers=answers, created=_moment(model.created),
+        id=model.id, run=model.run, combined=model.combined, task=model.task, sha256=model.sha256, data=model.data,
+        metrics=model.metrics, answers=answers, created=_moment(model.created),
     )  # fmt: skip
 
 

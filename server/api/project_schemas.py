@@ -3,13 +3,14 @@
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, create_model
 
 from finetune.datasets.example import Labels
 from finetune.tuning.config import TuneConfig
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
 from server.api.job_schemas import LARGEST
+from server.projects.combinations import Combination
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The project's id.")]
@@ -74,6 +75,12 @@ TuneRequest: type[BaseModel] = create_model(
     __config__=ConfigDict(extra="forbid", json_schema_extra={"examples": [{"steps": 200, "frozen_stages": 4}]}),
     **_SETTINGS,
 )
+
+
+class CombineRequest(RootModel[Combination]):
+    """A model that is made of others of the project and of one task."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"combine": "fuse", "models": [1, 2, None]}]})
 
 
 class BacktestRequest(_Taken):

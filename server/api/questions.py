@@ -13,13 +13,14 @@ from server.api.answering import answerer
 from server.api.metrics import Metrics
 from server.api.problems import FAILED, INVALID_PROMPT, OVERLOADED, SHUTTING_DOWN, TIMED_OUT, Problem, busy
 from server.api.schemas import Answer, Prompt, answer, wanted
-from server.engine.handle import Handle
 from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
 from server.engine.vision import Picture
 from server.serving import Serving
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
+    from server.engine.handle import Handle
+    from server.projects.joint import Joint
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Questions:
         self.engine, self.size, self.prompts, self.metrics = engine, image.size, list(prompts), metrics
         self.timeout, self.max_text_length = settings.timeout, settings.max_text_length
         self.ends = asyncio.get_running_loop().time() + self.timeout
-        self.places: list[Handle | Problem] = []
+        self.places: list[Handle | Joint | Problem] = []
         try:
             for index in range(len(self.prompts)):
                 self.places.append(self._submit(image, index))
@@ -58,7 +59,7 @@ class Questions:
             self.cancel()
             raise busy(SHUTTING_DOWN, "it takes nothing new; ask again soon", 5) from error
 
-    def _submit(self, image: Picture, index: int) -> Handle | Problem:
+    def _submit(self, image: Picture, index: int) -> "Handle | Joint | Problem":
         prompt = self.prompts[index]
         if prompt.text is not None and len(prompt.text) > self.max_text_length:
             self.metrics.prompt(prompt.task, "invalid")
@@ -66,7 +67,7 @@ class Questions:
             return Problem(INVALID_PROMPT, detail, "text")
         try:
             task = resolve(prompt.task)
-            with answerer(self.serving, prompt) as adapter:
+            with answerer(self.serving, prompt) as panel:
                 asked = Request(
                     image,
                     task,
@@ -74,14 +75,13 @@ class Questions:
                     prompt.region,
                     prompt.max_new_tokens,
                     prompt.num_beams,
-                    adapter,
                     constrain=prompt.constrain.read() if prompt.constrain else None,
                     client=self.client,
                     interactive=prompt.priority != "job",
                     timeout=self.timeout,
                 )
-                handle = self.engine.submit(asked)
-            self.prompts[index] = prompt.model_copy(update={"adapter": adapter})  # the answer tells it
+                handle = panel.ask(self.engine.submit, asked)
+            self.prompts[index] = prompt.model_copy(update={"adapter": panel.name})  # the answer tells it
             return handle
         except Problem as problem:
             self.metrics.prompt(prompt.task, "invalid")
@@ -147,7 +147,7 @@ class Questions:
     def cancel(self) -> None:
         """Gives up whatever is not done."""
         for place in self.places:
-            if isinstance(place, Handle) and not place.done():
+            if not isinstance(place, Problem) and not place.done():
                 place.cancel()
 
     def _blame(self, error: Exception) -> tuple[str, Problem]:

@@ -126,12 +126,17 @@ class Answer(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
 
     model: str
-    adapter: str | None = Field(None, description="The adapter that answered; null: the model alone.")
+    adapter: str | None = Field(
+        None, description="The adapter that answered, or the project's combined model; null: the model alone."
+    )
     task: str
     width: int
     height: int
     annotations: list[Annotation]
-    text: str = Field(description="The model's answer as it said it, location tokens written out.")
+    text: str = Field(
+        description="The model's answer as it said it, location tokens written out; of several that are combined "
+        "each one's, a line each."
+    )
     finish: str = Field(description="stop: the model ended its answer; length: max_new_tokens ran out.")
     dropped: list[Unread] = Field(description="What of the answer could not be used.")
     timing: Timing

@@ -1,26 +1,26 @@
-"""Who answers for a project's tasks: the promoted adapters, loaded into the engine."""
+"""Who answers for a project's tasks: the promoted models, their adapters loaded into the engine."""
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from server.engine.adapters import AdapterError, UnknownAdapter
 from server.engine.engine import Engine
-from server.projects.records import Missing, Model, OtherBase, Project
+from server.projects.panels import Panel, alone
+from server.projects.records import Missing, OtherBase, Project
 
 logger = logging.getLogger(__name__)
 
 
 class Champions:
-    """A change is seen by whoever asks next; requests under way end on the adapter that they began with. Safe to use
+    """A change is seen by whoever asks next; requests under way end on the adapters that they began with. Safe to use
     from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._projects: dict[str, Project] = {}
-        self._named: dict[tuple[str, str], str] = {}  # project, task → adapter
+        self._named: dict[tuple[str, str], Panel] = {}  # project, task → who answers
         self._lock = threading.Lock()
 
     @contextmanager
@@ -29,65 +29,68 @@ class Champions:
         with self._lock:
             yield
 
-    def answering(self, project: str, task: str) -> str | None:
-        """The adapter that answers; None: the base alone. Raises Missing, and OtherBase."""
+    def answering(self, project: str, task: str) -> Panel:
+        """Who answers, be it the base alone. Raises Missing, and OtherBase."""
         if (found := self._projects.get(project)) is None:
             raise Missing(f"there is no project {project!r}; GET /v1/projects lists them")
         self.check(found)
-        return self._named.get((project, task))
+        return self._named.get((project, task)) or alone(None)
 
     def check(self, project: Project) -> None:
         """Raises OtherBase."""
         if project.base != (served := self._engine.checkpoint.sha256):
             raise OtherBase(project.name, project.base, served)
 
-    def add(self, project: Project, champions: Mapping[str, tuple[Model, Path]]) -> None:
-        """A project, and by task the model that answers and its adapter's folder. What cannot be loaded is logged, and
-        the base answers instead."""
+    def add(self, project: Project, champions: Mapping[str, Panel]) -> None:
+        """A project, and who answers by task. What cannot be loaded is logged, and the base answers instead."""
         with self._lock:
             self._projects[project.name] = project
         if project.base != self._engine.checkpoint.sha256:
             logger.error("the project %s is not served: it stands on other weights", project.name)
             return
-        for task, (model, folder) in champions.items():
+        for task, panel in champions.items():
             try:
-                self.put(project, task, self.load(project, model, folder))
+                self.load(panel)
+                self.put(project, task, panel)
             except AdapterError as error:
-                logger.error("model %d of %s does not answer for %s: %s", model.id, project.name, task, error)
+                logger.error("%s does not answer for %s: %s", panel.name, task, error)
 
     def remove(self, project: Project) -> None:
         """With its adapters."""
         with self._lock:
             self._projects.pop(project.name, None)
             for key in [key for key in self._named if key[0] == project.name]:
-                self._unname(key)
+                self._unload(self._named.pop(key).members)
 
-    def load(self, project: Project, model: Model, folder: Path) -> str:
-        """Puts a model's adapter into the engine, unless it is there: its name. Raises AdapterError."""
-        name = f"projects/{project.name}/run-{model.run}"  # no name that /v1/adapters takes, to replace or remove it
-        if name not in self._loaded():
-            self._engine.load_adapter(name, folder, model.sha256)
-        return name
+    def load(self, panel: Panel) -> None:
+        """Puts a panel's adapters into the engine, those that are not there. Raises AdapterError, and then none is
+        left that was not there."""
+        try:
+            for adapter in panel.adapters:
+                if adapter.name not in {loaded.name for loaded in self._engine.adapters()}:
+                    self._engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)
+        except AdapterError:
+            self.tidy(panel)
+            raise
 
-    def put(self, project: Project, task: str, adapter: str | None) -> None:
-        """From now on `adapter`, which is loaded, answers; None: the base alone."""
+    def put(self, project: Project, task: str, panel: Panel | None) -> None:
+        """From now on `panel`, which is loaded, answers; None: the base alone."""
+        key = project.name, task
         with self._lock:
-            self._unname((project.name, task), adapter)
-            if adapter is not None:
-                self._named[project.name, task] = adapter
+            old = self._named.pop(key, None)
+            if panel is not None:
+                self._named[key] = panel
+            if old is not None:
+                self._unload(old.members)
 
-    def tidy(self, adapter: str) -> None:
-        """Unloads an adapter that was loaded in vain."""
+    def tidy(self, panel: Panel) -> None:
+        """Unloads what was loaded in vain."""
         with self._lock:
-            if adapter not in self._named.values():
-                with suppress(UnknownAdapter):
-                    self._engine.unload_adapter(adapter)
+            self._unload(panel.members)
 
-    def _unname(self, key: tuple[str, str], successor: str | None = None) -> None:
-        old = self._named.pop(key, None)
-        if old is not None and old != successor and old not in self._named.values():
+    def _unload(self, members: Iterable[str | None]) -> None:
+        """Those adapters that no champion has any more."""
+        asked = {member for panel in self._named.values() for member in panel.members}
+        for member in {*members} - asked - {None}:
             with suppress(UnknownAdapter):
-                self._engine.unload_adapter(old)
-
-    def _loaded(self) -> set[str]:
-        return {adapter.name for adapter in self._engine.adapters()}
+                self._engine.unload_adapter(str(member))

@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 WANTED, OUTCOME, RUN = "wanted.json", "outcome.json", "run"
+ADAPTER = f"{RUN}/adapter"
 _PATIENCE = 60.0  # seconds
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 

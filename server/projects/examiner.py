@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, replace
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 from finetune.evaluation import bootstrap
@@ -18,10 +19,11 @@ from server.engine.handle import Handle
 from server.engine.request import Closed, Overloaded, Request
 from server.jobs.store import StoreAway
 from server.projects import lessons
+from server.projects.joint import Joint
+from server.projects.panels import Panel, Panels, alone
 from server.projects.pictures import Pictures
 from server.projects.records import Backtest, Figures, OtherBase, Project, Seen, State
 from server.projects.registry import Registry
-from server.projects.tuner import ADAPTER
 from server.projects.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class Examiner:
     ones. `folder`: where the projects' folders are."""
 
     def __init__(self, registry: Registry, folder: Path) -> None:
-        self.registry, self.folder = registry, folder
+        self.registry, self.folder, self._panels = registry, folder, Panels(registry, folder)
         self.worker = Worker("backtests", self._work)
         self._engine: Engine | None = None
         self._known: dict[int, dict[str, float]] = {}  # scenes → what the base knows of so many
@@ -100,46 +102,56 @@ class Examiner:
 
     def _tallies(self, engine: Engine, project: Project, judge: Judge, number: int | None) -> list[Tally]:
         """Each picture's corrections, as a model (None: the base alone) answers."""
-        with self._asked(engine, project, number) as (patient, name):
-            return judge.tallies(patient, name)
+        with self._seated(engine, project, number) as panel:
+            return judge.tallies(self._patient(engine, panel))
 
     def _price(self, engine: Engine, project: Project, number: int, scenes: int) -> dict[str, float]:
-        """By task token, the points out of 100 that the model has lost of what the base knows of its own world."""
+        """By task token, the points out of 100 that the model has lost of what the base knows of its own world; of
+        several adapters the mean, for all that is asked here no two of them answer together."""
         from finetune.probe import price, probe  # it draws: not every server can
 
         if scenes not in self._known:
-            with self._asked(engine, project, None) as (patient, _):
-                self._known[scenes] = probe(patient, None, scenes)
-        with self._asked(engine, project, number) as (patient, name):
-            return price(self._known[scenes], probe(patient, name, scenes))
+            self._known[scenes] = probe(self._patient(engine, alone(None)), None, scenes)
+        known = self._known[scenes]
+        with self._seated(engine, project, number) as panel:
+            lost = [price(known, probe(self._patient(engine, one), None, scenes)) for one in panel.apart()]
+        return {task: fmean(each[task] for each in lost) for task in lost[0]}
 
     @contextmanager
-    def _asked(self, engine: Engine, project: Project, number: int | None) -> Iterator[tuple[Engine, str | None]]:
-        """The engine, and the adapter of a model (None: the base alone), loaded by a name of its own: whoever answers
-        may change meanwhile."""
-        patient = cast(Engine, _Patient(engine, self.worker.closing))
+    def _seated(self, engine: Engine, project: Project, number: int | None) -> Iterator[Panel]:
+        """Who answers for a model (None: the base alone), loaded by names of their own: the champions may change
+        meanwhile."""
         if number is None:
-            yield patient, None
+            yield alone(None)
             return
-        model = self.registry.model(project, number)
-        name = f"projects/{project.name}/backtest"
-        engine.load_adapter(name, self.folder / project.folder / model.folder / ADAPTER, model.sha256)
+        found = self._panels.of(project, self.registry.model(project, number))
+        panel = found.renamed(f"projects/{project.name}/backtest")
         try:
-            yield patient, name
+            for adapter in panel.adapters:
+                engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)
+            yield panel
         finally:
-            with suppress(UnknownAdapter):
-                engine.unload_adapter(name)
+            for adapter in panel.adapters:
+                with suppress(UnknownAdapter):
+                    engine.unload_adapter(adapter.name)
+
+    def _patient(self, engine: Engine, panel: Panel) -> Engine:
+        return cast(Engine, _Patient(engine, panel, self.worker.closing))
 
 
 class _Patient:
-    """The engine as a judge sees it: it gives way to interactive prompts, and waits where too many wait already."""
+    """The engine as a judge sees it: whatever it is asked, a panel answers. It gives way to interactive prompts, and
+    waits where too many wait already."""
 
-    def __init__(self, engine: Engine, closing: threading.Event) -> None:
-        self._engine, self._closing = engine, closing
-        self.prepare, self.max_waiting = engine.prepare, engine.max_waiting
+    def __init__(self, engine: Engine, panel: Panel, closing: threading.Event) -> None:
+        self._engine, self._panel, self._closing = engine, panel, closing
+        self.prepare = engine.prepare
+        self.max_waiting = max(2, engine.max_waiting // len(panel.members))
 
-    def submit(self, request: Request) -> Handle:
-        request = replace(request, client="backtests", interactive=False)
+    def submit(self, request: Request) -> Handle | Joint:
+        return self._panel.ask(self._submit, replace(request, client="backtests", interactive=False))
+
+    def _submit(self, request: Request) -> Handle:
         while not self._closing.is_set():
             try:
                 return self._engine.submit(request)

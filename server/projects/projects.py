@@ -18,11 +18,13 @@ from server.engine.pictures import MAX_PIXELS, decode
 from server.jobs.labels import Labelled
 from server.jobs.output import claimed
 from server.jobs.store import Store
-from server.projects import lessons, tuner
+from server.projects import combining, lessons, tuner
 from server.projects.candidates import Candidate, most_doubtful
 from server.projects.champions import Champions
+from server.projects.combinations import Combination, Sum
 from server.projects.examiner import Examiner
 from server.projects.labels import checked, kind_of
+from server.projects.panels import Panel, Panels
 from server.projects.pictures import Pictures
 from server.projects.records import ENDED, Backtest, Corrected, Correction, Model, Project, Promotion, Run
 from server.projects.registry import Registry
@@ -45,6 +47,7 @@ class Projects:
             self._until = stack.pop_all()
         self.registry = Registry(self.store)
         self.tuner, self.examiner = Tuner(self.registry, self.folder), Examiner(self.registry, self.folder)
+        self._panels = Panels(self.registry, self.folder)
         self._engine: Engine | None = None
         self._champions: Champions | None = None
         self._changing = threading.RLock()  # who answers, and which projects there are
@@ -167,7 +170,20 @@ class Projects:
         self.tuner.worker.wake()
         return resumed
 
-    # Who answers
+    # Models of others, and who answers
+
+    def combine(self, project: Project, combined: Combination) -> Model:
+        """A model that is made of others, one entry of the registry more. Raises Missing, CannotCombine, and OSError
+        where there is no room for its adapter."""
+        models = [self.registry.model(project, number) for number in combined.models if number is not None]
+        task = combining.task_of(models)
+        combined.check(task)
+        if not isinstance(combined, Sum):
+            return self.registry.combine(project, task, combined, combining.sha256_of(combined, models), "")
+        folder = f"models/{secrets.token_hex(8)}"
+        adapters = [self._panels.adapter(project, model).folder for model in models]
+        sha256 = combining.add(combined, adapters, self.folder / project.folder / folder)
+        return self.registry.combine(project, task, combined, sha256, folder)
 
     def test(self, project: Project, model: Model, author: str, scenes: int = 0) -> Backtest:
         """Queues a backtest of a model against who answers now. `scenes`: of the base's own world, so many of which
@@ -185,38 +201,36 @@ class Projects:
         adapter cannot be loaded."""
         self.champions.check(project)
         with self._changing:
-            adapter = self.champions.load(project, model, self._adapter(project, model))
+            panel = self._panels.of(project, model)
+            self.champions.load(panel)
             try:
                 promotion = self.registry.promote(project, model, author, forced=forced, reason=reason)
             except BaseException:
-                self.champions.tidy(adapter)
+                self.champions.tidy(panel)
                 raise
-            self.champions.put(project, model.task, adapter)
+            self.champions.put(project, model.task, panel)
         return promotion
 
     def rollback(self, project: Project, task: str, author: str, reason: str = "") -> Promotion:
         """Who answered before answers again. Raises NothingPromoted, OtherBase, and AdapterError."""
         self.champions.check(project)
         with self._changing:
-            adapter, before = None, self.registry.before(project, task)
+            panel, before = None, self.registry.before(project, task)
             if before is not None:
-                model = self.registry.model(project, before)
-                adapter = self.champions.load(project, model, self._adapter(project, model))
+                panel = self._panels.of(project, self.registry.model(project, before))
+                self.champions.load(panel)
             promotion = self.registry.rollback(project, task, author, reason)
-            self.champions.put(project, task, adapter)
+            self.champions.put(project, task, panel)
         return promotion
 
     # Inside
 
-    def _answering(self, project: Project) -> dict[str, tuple[Model, Path]]:
+    def _answering(self, project: Project) -> dict[str, Panel]:
         """The champions by task."""
         models = {model.id: model for model in self.registry.models(project)}
         newest = {promotion.task: promotion.model for promotion in self.registry.promotions(project)}
         found = {task: models[number] for task, number in newest.items() if number is not None}
-        return {task: (model, self._adapter(project, model)) for task, model in found.items()}
-
-    def _adapter(self, project: Project, model: Model) -> Path:
-        return self.folder / project.folder / model.folder / tuner.ADAPTER
+        return {task: self._panels.of(project, model) for task, model in found.items()}
 
     def _pictures(self, project: Project) -> Pictures:
         return Pictures(self.folder / project.folder / "pictures")

@@ -7,6 +7,7 @@ from typing import Any
 from finetune.datasets.example import Labels
 from prompts.annotations import Annotation
 from server.jobs.store import StoreError
+from server.projects.combinations import Combination
 
 
 class State(StrEnum):
@@ -83,17 +84,19 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An entry of the registry: what a run made, for one task. `sha256`: of the adapter's weights; `data` and
-    `metrics` are the run's."""
+    """An entry of the registry, for one task: what a run made, or what is `combined` of other models, without a run.
+    `sha256`: of the adapter's weights, or of all that answers; `folder`: of its adapter, within the project's, empty
+    where its members have one each; `data` and `metrics` are the run's."""
 
     id: int
-    run: int
+    run: int | None
     task: str
     sha256: str
     folder: str
     data: str
     metrics: dict[str, Any]
     created: float
+    combined: Combination | None = None
 
 
 @dataclass(frozen=True, slots=True)

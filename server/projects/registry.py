@@ -1,4 +1,4 @@
-"""The registry: runs, the models that they made, how those did in backtests, and who answers."""
+"""The registry: runs, the models that they made or that are made of those, their backtests, and who answers."""
 
 import json
 import time
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from server.jobs.store import NotNow
 from server.jobs.store.leases import clean
 from server.jobs.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
+from server.projects.combinations import Combination
 from server.projects.records import (
     Backtest,
     Figures,
@@ -24,6 +25,7 @@ from server.projects.records import (
     Seen,
     State,
 )
+from server.projects.rows import COMBINED, backtest_of, model_of, promotion_of, run_of
 from server.projects.store import ProjectStore
 
 _OPEN = (State.QUEUED, State.RUNNING)
@@ -49,18 +51,18 @@ class Registry:
 
     def runs(self, project: Project, after: int = 0, limit: int | None = None) -> list[Run]:
         """Those after an id, the oldest first."""
-        return [_run(row) for row in self._rows(RunRow, project, RunRow.id > after, limit)]
+        return [run_of(row) for row in self._rows(RunRow, project, RunRow.id > after, limit)]
 
     def run(self, project: Project, number: int) -> Run:
         """Raises Missing."""
         rows = self._rows(RunRow, project, RunRow.id == number)
-        return _run(_only(rows, f"the project {project.name} has no run {number}"))
+        return run_of(_only(rows, f"the project {project.name} has no run {number}"))
 
     def next_run(self) -> tuple[Project, Run] | None:
         """The oldest that is to be worked on, and its project."""
         if (row := self._next(RunRow)) is None:
             return None
-        return self.projects.project(row.project_id), _run(row)
+        return self.projects.project(row.project_id), run_of(row)
 
     def turn_run(self, run: Run, to: State, states: Sequence[State], reason: str = "") -> bool:
         """Changes the run's state, if it is one of `states`."""
@@ -104,6 +106,12 @@ class Registry:
         models = self._models(project, ModelRow.id == number)
         return _only(models, f"the project {project.name} has no model {number}; GET its models lists them")
 
+    def combine(self, project: Project, task: str, combined: Combination, sha256: str, folder: str) -> Model:
+        """Adds one that is made of others. `folder`: of its own adapter, empty where it has none."""
+        kept = COMBINED.dump_json(combined).decode()
+        number = self._insert(ModelRow, project, task=task, sha256=sha256, folder=folder, combined=kept)
+        return self.model(project, number)
+
     # Backtests
 
     def add_backtest(
@@ -119,18 +127,18 @@ class Registry:
 
     def backtests(self, project: Project, after: int = 0, limit: int | None = None) -> list[Backtest]:
         """Those after an id, the oldest first."""
-        return [_backtest(row) for row in self._rows(BacktestRow, project, BacktestRow.id > after, limit)]
+        return [backtest_of(row) for row in self._rows(BacktestRow, project, BacktestRow.id > after, limit)]
 
     def backtest(self, project: Project, number: int) -> Backtest:
         """Raises Missing."""
         rows = self._rows(BacktestRow, project, BacktestRow.id == number)
-        return _backtest(_only(rows, f"the project {project.name} has no backtest {number}"))
+        return backtest_of(_only(rows, f"the project {project.name} has no backtest {number}"))
 
     def next_backtest(self) -> tuple[Project, Backtest] | None:
         """The oldest that is to be worked on, and its project."""
         if (row := self._next(BacktestRow)) is None:
             return None
-        return self.projects.project(row.project_id), _backtest(row)
+        return self.projects.project(row.project_id), backtest_of(row)
 
     def end_backtest(
         self, test: Backtest, state: State, reason: str = "", data: str = "", tallies: Sequence[Seen] = (),
@@ -149,7 +157,7 @@ class Registry:
 
     def promotions(self, project: Project, task: str | None = None) -> list[Promotion]:
         """All there were, the oldest first."""
-        return [_promotion(row) for row in self._rows(PromotionRow, project, _of_task(task))]
+        return [promotion_of(row) for row in self._rows(PromotionRow, project, _of_task(task))]
 
     def champion(self, project: Project, task: str) -> int | None:
         """The model that answers; None: the base alone."""
@@ -166,7 +174,7 @@ class Registry:
                 raise NotNow(f"model {model.id} answers for {model.task} already")
             test: Backtest | None = next(
                 (
-                    _backtest(row)
+                    backtest_of(row)
                     for row in connection.execute(
                         sa.select(BacktestRow.__table__)
                         .where(
@@ -182,18 +190,11 @@ class Registry:
             )
             if not forced:
                 _check(model, champion, test)
+            earned = None if test is None else test.id
             number = connection.scalar(
-                _promoted(
-                    project,
-                    model.task,
-                    model.id,
-                    author,
-                    forced=forced,
-                    reason=reason,
-                    test=None if test is None else test.id,
-                )
+                _promoted(project, model.task, model.id, author, forced=forced, reason=reason, test=earned)
             )
-        return _promotion(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
+        return promotion_of(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
 
     def before(self, project: Project, task: str) -> int | None:
         """Who answered before the champion. Raises NothingPromoted where nobody is promoted."""
@@ -204,7 +205,7 @@ class Registry:
         with self.store.writing() as connection:
             model = _before(self._history(connection, project, task), project, task)
             number = connection.scalar(_promoted(project, task, model, author, back=True, forced=False, reason=reason))
-        return _promotion(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
+        return promotion_of(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
 
     # Inside
 
@@ -212,7 +213,7 @@ class Registry:
         """Read by one that will add to it, while nobody else does."""
         connection.execute(sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update())
         found = sa.select(PromotionRow.__table__).where(PromotionRow.project_id == project.id, _of_task(task))
-        return [_promotion(row) for row in connection.execute(found.order_by(PromotionRow.id))]
+        return [promotion_of(row) for row in connection.execute(found.order_by(PromotionRow.id))]
 
     def _insert(self, table: Any, project: Project, **values: Any) -> int:
         row = {"project_id": project.id, "created": time.time(), **values}
@@ -233,15 +234,11 @@ class Registry:
             return connection.execute(mine.order_by(table.id).limit(1)).first()
 
     def _models(self, project: Project, where: sa.ColumnElement[bool]) -> list[Model]:
-        joined = sa.select(ModelRow.__table__, RunRow.folder, RunRow.data, RunRow.metrics).join(
-            RunRow, RunRow.id == ModelRow.run_id
-        )
+        of_run = RunRow.folder.label("run_folder"), RunRow.data, RunRow.metrics
+        joined = sa.select(ModelRow.__table__, *of_run).outerjoin(RunRow, RunRow.id == ModelRow.run_id)
         with self.store.reading() as connection:
             found = joined.where(ModelRow.project_id == project.id, where).order_by(ModelRow.id)
-            rows = connection.execute(found).all()
-        return [
-            Model(r.id, r.run_id, r.task, r.sha256, r.folder, r.data, json.loads(r.metrics), r.created) for r in rows
-        ]
+            return list(map(model_of, connection.execute(found)))
 
     @staticmethod
     def _expect(run: Run, state: State, can: str) -> Run:
@@ -300,25 +297,3 @@ def _only(rows: Sequence[Any], otherwise: str) -> Any:
     if not rows:
         raise Missing(otherwise)
     return rows[0]
-
-
-def _run(r: Any) -> Run:
-    return Run(
-        r.id, json.loads(r.config), r.folder, r.data, r.taught, r.held, State(r.state), r.reason, json.loads(r.metrics),
-        r.author, r.created, r.started, r.ended,
-    )  # fmt: skip
-
-
-def _backtest(r: Any) -> Backtest:
-    seen = tuple(Seen(s["picture"], tuple(s["champion"]), tuple(s["challenger"])) for s in json.loads(r.tallies))
-    figures = json.loads(r.figures)
-    return Backtest(
-        r.id, r.challenger_id, r.champion_id, r.data, State(r.state), r.reason, r.author, r.created, r.ended, seen,
-        figures and Figures(**figures), json.loads(r.forgetting),
-    )  # fmt: skip
-
-
-def _promotion(r: Any) -> Promotion:
-    return Promotion(
-        r.id, r.task, r.model_id, r.backtest_id, bool(r.back), bool(r.forced), r.reason, r.author, r.created
-    )

@@ -23,7 +23,6 @@ from server.projects.records import OtherBase, Project, Run, State
 from server.projects.registry import Registry
 from server.projects.worker import Worker
 
-ADAPTER = Path(child.RUN) / "adapter"
 LOG = "process.log"
 NICENESS = 19  # the lowest priority: it gets what serving leaves
 _LOOK = 0.2  # seconds between two looks at the process
@@ -114,7 +113,7 @@ class Tuner:
         metrics = {
             key: _number(outcome[key]) for key in ("before", "best", "best_step", "steps", "seconds", "stopped")
         }  # fmt: skip
-        with (folder / ADAPTER / lora.WEIGHTS[0]).open("rb") as weights:
+        with (folder / child.ADAPTER / lora.WEIGHTS[0]).open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
         (folder / child.RUN / "state.pt").unlink(missing_ok=True)  # twice the weights, for going on
         self.registry.finish(project, run, metrics, sha256, run.config["tasks"])

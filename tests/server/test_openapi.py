@@ -104,7 +104,10 @@ def job_and_project(app: FastAPI, pictures: Path) -> None:
         ("/v1/jobs", "GET", 5),
         ("/v1/projects", "POST", 30),
         ("/v1/projects/{id}/corrections", "POST", 60),
-        *((f"/v1/projects/{{id}}/{action}", "POST", 20) for action in ("tune", "backtests", "promote", "rollback")),
+        *(
+            (f"/v1/projects/{{id}}/{action}", "POST", 20)
+            for action in ("tune", "models", "backtests", "promote", "rollback")
+        ),
         ("/v1/projects/{id}/corrections/job", "POST", 10),
         *((f"/v1/projects/{{id}}/runs/{{n}}/{action}", "POST", 5) for action in ("cancel", "resume")),
         *(

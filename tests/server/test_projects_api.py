@@ -129,10 +129,33 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     caption = posted(client, "/v1/prompt", **{**ask, "task": "<CAPTION>"}, project="emoji")
     assert caption["adapter"] is None
 
+    # Models of others: asked, judged and promoted as that one.
+    asked = {"combine": "fuse", "models": [model["id"], None], "weights": [2.0, 1.0]}
+    fused = posted(client, f"{project}/models", 201, **asked)
+    assert (fused["run"], fused["combined"]) == (None, {**asked, "overlap": 0.55})
+    summed = posted(client, f"{project}/models", 201, combine="add", models=[model["id"]], weights=[0.5])
+    assert got(client, f"{project}/models")["models"] == [{**model, "answers": True}, fused, summed]
+    test = posted(client, f"{project}/backtests", 201, model=fused["id"], probe=1)
+    tested = ended(client, f"{project}/backtests/{test['id']}")
+    assert (tested["state"], tested["champion"]) == ("done", model["id"]), tested["reason"]
+    assert tested["forgetting"]["lost"].keys() >= {"<OD>", "<CAPTION>", "mean"}
+    posted(client, f"{project}/promote", model=fused["id"], forced=True, reason="a test")
+    both = posted(client, "/v1/prompt", **ask, project="emoji")
+    assert both["adapter"] == f"projects/emoji/model-{fused['id']}"
+    assert both["text"] == f"{after['text']}\n{base['text']}"
+    with client.stream("POST", "/v1/prompt", params={"stream": True}, json={**ask, "project": "emoji"}) as stream:
+        events = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
+    assert events[:-1] == events[-1]["annotations"]
+    assert [event["label"] for event in events[:-1]] == [note["label"] for note in both["annotations"]]
+    assert posted(client, f"{project}/rollback", task="<OD>")["model"] == model["id"]
+
     back = posted(client, f"{project}/rollback", task="<OD>")
     assert (back["model"], back["rollback"]) == (None, True)
     assert posted(client, "/v1/prompt", **ask, project="emoji")["adapter"] is None
-    assert [p["model"] for p in got(client, f"{project}/models")["promotions"]] == [model["id"], None]
+    assert [p["model"] for p in got(client, f"{project}/models")["promotions"]] == [
+        *(model["id"], fused["id"]),
+        *(model["id"], None),
+    ]
     assert "the base alone answers" in posted(client, f"{project}/rollback", 409, task="<OD>")["detail"]
 
 
@@ -237,6 +260,11 @@ def idle(client: httpx.Client) -> str:
         ("rollback", {"task": "<OOD>"}, 422, "invalid-request", "no task"),
         ("runs/77/cancel", {}, 404, "not-found", "no run 77"),
         ("runs/77/resume", {}, 404, "not-found", "no run 77"),
+        ("models", {"combine": "add", "models": [77]}, 404, "not-found", "no model 77"),
+        ("models", {"combine": "add", "models": [1, 2], "weights": [1]}, 422, "invalid-request", "as many weights"),
+        ("models", {"combine": "add", "models": [1, 2], "weights": [1, "x"]}, 422, "invalid-request", "weights.1: "),
+        ("models", {"combine": "mean", "models": [1, 2]}, 422, "invalid-request", "'add', 'fuse', 'route'"),
+        ("models", {"combine": "route", "models": [1]}, 422, "invalid-request", "routes: "),
         ("corrections/job", {"job": 77}, 404, "not-found", "no job 77"),
     ],
 )

@@ -1,6 +1,7 @@
 """A database opened: SQLite in WAL mode, or PostgreSQL; its tables brought up to date; its errors in plain words."""
 
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -28,15 +31,18 @@ class StoreAway(StoreError):  # noqa: N818
     """The database does not answer now; the same call may be made again, for none does its work twice."""
 
 
-def connect(url: str) -> sa.Engine:
-    """A database by SQLAlchemy's URL (`sqlite:///florist.db`, `postgresql://user@host/name`), its tables up to date.
-    Raises StoreError."""
+def connect(url: str, *, read_only: bool = False) -> sa.Engine:
+    """A database by SQLAlchemy's URL (`sqlite:///florist.db`, `postgresql://user@host/name`), its tables up to date; or
+    as it is, to be read alone. Raises StoreError."""
     try:
         parsed = sa.make_url(url)
     except ArgumentError as error:
         raise StoreError("a database is named postgresql://user:password@host/name or sqlite:///file") from error
     kind = parsed.get_backend_name()
     if kind == "sqlite":
+        if read_only and parsed.database:  # SQLite would make a missing one
+            name = f"file:{urllib.parse.quote(parsed.database)}"
+            parsed = parsed.set(database=name, query={"mode": "ro", "uri": "true"})
         engine = sa.create_engine(parsed, connect_args={"timeout": PATIENCE})
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -44,13 +50,17 @@ def connect(url: str) -> sa.Engine:
         # A network that swallows packets is noticed within half a minute, not after TCP's two hours.
         arguments = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
         engine = sa.create_engine(
-            parsed.set(drivername="postgresql+psycopg"), connect_args=arguments, pool_pre_ping=True, max_overflow=20
-        )
+            parsed.set(drivername="postgresql+psycopg"), connect_args=arguments, pool_pre_ping=True, max_overflow=20,
+            execution_options={"postgresql_readonly": True} if read_only else {},
+        )  # fmt: skip
     else:
         raise StoreError(f"jobs are kept in SQLite or PostgreSQL, not in {kind}")
     try:
         with plain_errors(engine):
-            _upgrade(engine)
+            if read_only:
+                _check(engine)
+            else:
+                _upgrade(engine)
     except BaseException:
         engine.dispose()
         raise
@@ -74,11 +84,24 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
-def _upgrade(engine: sa.Engine) -> None:
-    """Runs the migrations that the database has not seen, all or none."""
+def _migrations() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    with writing(engine).begin() as connection:
+    return config
+
+
+def _check(engine: sa.Engine) -> None:
+    """Raises StoreError for tables that this version does not know."""
+    wanted = ScriptDirectory.from_config(_migrations()).get_current_head()
+    with engine.connect() as connection:
+        if MigrationContext.configure(connection).get_current_revision() != wanted:
+            raise StoreError(f"{place(engine)} was written by another version of florist: read it by the server's own")
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Runs the migrations that the database has not seen, all or none."""
+    config = _migrations()
+    with writing(engine).connect() as connection, _tables_free(connection), connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE)))
         config.attributes["connection"] = connection
@@ -88,9 +111,27 @@ def _upgrade(engine: sa.Engine) -> None:
             raise StoreError(f"{place(engine)} was written by a newer florist; update this one ({error})") from error
 
 
+@contextmanager
+def _tables_free(connection: sa.Connection) -> Iterator[None]:
+    """SQLite changes a table by writing it anew and dropping the old one, whose end must not be that of all rows that
+    refer to it (section 7 of its ALTER TABLE page). Outside of transactions only."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    own: Any = connection.connection.driver_connection
+    own.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        own.execute("PRAGMA foreign_keys=ON")
+
+
 def place(engine: sa.Engine) -> str:
     """Where the database is, for people, without its password."""
-    return engine.url.database or "memory" if engine.dialect.name == "sqlite" else repr(engine.url)
+    if engine.dialect.name != "sqlite":
+        return repr(engine.url)
+    name = engine.url.database or "memory"
+    return urllib.parse.unquote(name.removeprefix("file:")) if name.startswith("file:") else name
 
 
 @contextmanager
@@ -117,7 +158,7 @@ def _plain(engine: sa.Engine, error: DBAPIError) -> StoreError:
         if code.startswith("SQLITE_FULL"):
             return StoreError(_full(where))
         if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-            return StoreError(f"{where} cannot be written ({said}): see to the rights of it and of its folder")
+            return StoreError(f"{where} cannot be used ({said}): see to the rights of it and of its folder")
         if code.startswith("SQLITE_IOERR"):
             return StoreError(f"the disk of {where} fails or is full ({said}); what was labelled is kept")
         if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):

@@ -38,9 +38,10 @@ _BATCH = 10_000  # rows inserted at a time
 class Store:
     """Safe to use from any thread. Methods raise StoreError, and StoreAway where the same call may be made again."""
 
-    def __init__(self, url: str) -> None:
-        """Opens the database, and makes or upgrades its tables."""
-        self._engine = database.connect(url)
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Opens the database, and makes or upgrades its tables. `read_only`: as it is, beside whoever writes it; what
+        changes anything is then refused by the database."""
+        self._engine = database.connect(url, read_only=read_only)
         self._writer = database.writing(self._engine)
         postgres = self._engine.dialect.name == "postgresql"
         self.insert: Callable[..., Any] = postgresql.insert if postgres else sqlite.insert

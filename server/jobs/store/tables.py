@@ -145,15 +145,18 @@ class RunRow(Base):
 
 
 class ModelRow(Base):
-    """An adapter that a run made, for one task. `sha256`: of its weights."""
+    """What answers for one task: an adapter that a run made, or a model that is made of others (`combined`, JSON, not
+    null; `folder`, within the project's: of its own adapter, where it has one). `sha256`: of the weights."""
 
     __tablename__ = "models"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     project_id: Mapped[int] = _of_project()
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
     task: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(String(64))
+    folder: Mapped[str] = mapped_column(String(64), server_default="")
+    combined: Mapped[str] = mapped_column(Text, server_default="null")
     created: Mapped[float]
 
 

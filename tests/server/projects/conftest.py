@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from server.engine.engine import Engine
 from server.jobs.store import Store
 from server.projects.records import Project
 from server.projects.registry import Registry
@@ -14,6 +16,7 @@ from server.projects.store import ProjectStore
 sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 sys.path.insert(0, str(Path(__file__).parent))
 from databases import Postgres, have_postgres
+from tiny import save, tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +51,16 @@ def registry(store: ProjectStore) -> Registry:
 def birds(store: ProjectStore) -> Project:
     """A project."""
     return store.create(Project(0, "birds", "b" * 64, ("<OD>", "<CAPTION>"), 0.25, "folder", 0.0))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of random weights."""
+    return str(save(tmp_path_factory.mktemp("base"), tiny_model()))
+
+
+@pytest.fixture(scope="module")
+def tiny(base: str) -> Iterator[Engine]:
+    torch.set_num_threads(1)
+    with Engine.load(base, device="cpu") as loaded:
+        yield loaded

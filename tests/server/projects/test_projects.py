@@ -1,74 +1,35 @@
 """Projects on a tiny model: runs that are killed and gone on with, backtests, and who answers meanwhile."""
 
-import hashlib
 import json
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import PATIENCE, ROOT, until
+from making import QUICK, corrected, loaded, made, opened, promote
 from PIL import Image
-from scenes import scenes
-from tiny import save, save_adapter, tiny_model
+from tiny import save, tiny_model
 
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
-from server.jobs.store import Store
 from server.projects import child, tuner
 from server.projects.projects import Projects
 from server.projects.records import NothingToLearn, OtherBase, Project, State
-
-QUICK = {"steps": 4, "evaluate": 2, "pictures": 2, "prompts": 1, "metric": "loss", "replay": 0, "rank": 2, "augment": 0}
 
 
 @pytest.fixture(autouse=True)
 def as_nice_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that has other tests to run leaves nothing for the lowest priority."""
     monkeypatch.setattr(tuner, "NICENESS", 0)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint of random weights."""
-    return str(save(tmp_path_factory.mktemp("base"), tiny_model()))
-
-
-@pytest.fixture(scope="module")
-def tiny(base: str) -> Iterator[Engine]:
-    torch.set_num_threads(1)
-    with Engine.load(base, device="cpu") as loaded:
-        yield loaded
-
-
-@contextmanager
-def opened(folder: Path, engine: Engine, *, start: bool = True) -> Iterator[Projects]:
-    """The projects of a server, from its start to its end."""
-    with Store(f"sqlite:///{folder / 'florist.db'}") as store:
-        projects = Projects(folder / "projects", store)
-        try:
-            projects.load(engine)
-            if start:
-                projects.start()
-            yield projects
-        finally:
-            projects.close()
-
-
-def corrected(projects: Projects, name: str = "emoji", count: int = 6) -> Project:
-    project = projects.create(name, ("<OD>",), 0.5)
-    for scene in scenes(count):
-        projects.correct(project, scene.data, scene.boxes)
-    return project
 
 
 def log(folder: Path) -> str:
@@ -137,35 +98,32 @@ def test_why_a_run_failed_is_told_and_it_can_be_resumed(tiny: Engine, tmp_path: 
 
 def promoted(projects: Projects, project: Project, seed: int) -> None:
     """A model by chance answers."""
-    run = projects.tune(project, QUICK, "Ada")
-    folder = projects.tuner.of(project, run) / tuner.ADAPTER
-    save_adapter(folder, seed, target_modules=["fc1"])
-    sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    projects.registry.turn_run(run, State.RUNNING, (State.QUEUED,))
-    projects.registry.finish(project, run, {}, sha256, ["<OD>"])
-    model = projects.registry.models(project)[-1]
-    projects.promote(project, model, "Ada", forced=True, reason="a test")
+    promote(projects, project, made(projects, project, seed))
+
+
+def answering(projects: Projects, task: str = "<OD>") -> str | None:
+    return projects.champions.answering("emoji", task).name
 
 
 def test_champions_answer_again_after_a_restart_and_requests_end_as_they_began(tiny: Engine, tmp_path: Path) -> None:
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
         promoted(projects, project, 1)
-        name = projects.champions.answering("emoji", "<OD>")
+        name = answering(projects)
         assert name == f"projects/emoji/run-{projects.registry.models(project)[0].run}"
         promoted(projects, project, 2)
-        second = projects.champions.answering("emoji", "<OD>")
+        second = answering(projects)
         assert second is not None
         assert second != name
-        assert {adapter.name for adapter in tiny.adapters()} == {second}
+        assert loaded(tiny) == {second}
     tiny.unload_adapter(second)
     with opened(tmp_path, tiny, start=False) as projects:
-        assert projects.champions.answering("emoji", "<OD>") == second
-        assert projects.champions.answering("emoji", "<CAPTION>") is None
+        assert answering(projects) == second
+        assert answering(projects, "<CAPTION>") is None
         ask = Request(Image.new("RGB", (64, 48)), TASKS["<OD>"], adapter=second, max_new_tokens=20)
         under_way = [tiny.submit(ask) for _ in range(20)]
         projects.rollback(project, "<OD>", "Ada")
-        assert projects.champions.answering("emoji", "<OD>") == name
+        assert answering(projects) == name
         projects.rollback(project, "<OD>", "Ada")
         assert tiny.adapters() == []
         assert len({tuple(handle.wait(PATIENCE).tokens) for handle in under_way}) == 1
@@ -181,10 +139,10 @@ def test_no_request_is_dropped_while_who_answers_changes(tiny: Engine, tmp_path:
         adapters: set[str | None] = set()
         while not stop.is_set():
             with projects.champions.asking():
-                adapter = projects.champions.answering("emoji", "<OD>")
-                handle = tiny.submit(Request(image, TASKS["<OD>"], adapter=adapter, max_new_tokens=5))
+                panel = projects.champions.answering("emoji", "<OD>")
+                handle = panel.ask(tiny.submit, Request(image, TASKS["<OD>"], max_new_tokens=5))
             handle.wait(PATIENCE)
-            adapters.add(adapter)
+            adapters.add(panel.name)
         return adapters
 
     with opened(tmp_path, tiny, start=False) as projects, ThreadPoolExecutor(4) as threads:
@@ -196,7 +154,7 @@ def test_no_request_is_dropped_while_who_answers_changes(tiny: Engine, tmp_path:
             for _ in range(20):
                 projects.rollback(project, "<OD>", "Ada")
                 time.sleep(0.05)  # so that some are asked while the base answers
-                projects.promote(project, model, "Ada", forced=True, reason="a test")
+                promote(projects, project, model)
         finally:
             stop.set()
         assert set.union(*(each.result(PATIENCE) for each in asked)) == {None, f"projects/emoji/run-{model.run}"}

@@ -1,13 +1,18 @@
 """What projects keep, in both databases: nothing corrected is ever lost, and only what is won or forced answers."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from finetune.datasets.example import Labels
 from prompts.annotations import Box, Text
-from server.jobs.store import NotNow
+from server.jobs.store import NotNow, Store, migrations
+from server.projects.combinations import Combination, Fusion, Routing, Sum
 from server.projects.records import (
     Corrected,
     Figures,
@@ -156,6 +161,64 @@ def test_rollbacks_go_back_one_by_one(registry: Registry, birds: Project) -> Non
         (two.id, False),
         (None, True),
     ]
+
+
+@pytest.mark.parametrize(
+    "combined",
+    [
+        Sum(combine="add", models=(1, 2), weights=(0.25, -1.5)),
+        Fusion(combine="fuse", models=(1, None), overlap=0.7),
+        Routing(combine="route", models=(1, 2), routes={"bird’s nest": 1, "cat": None}, default=2),
+    ],
+)
+def test_a_model_of_others_is_one_like_any(registry: Registry, birds: Project, combined: Combination) -> None:
+    one = model(registry, birds)
+    made = registry.combine(birds, "<OD>", combined, "7" * 64, "models/x")
+    assert made == registry.model(birds, made.id)
+    assert (made.run, made.task, made.sha256, made.folder) == (None, "<OD>", "7" * 64, "models/x")
+    assert (made.combined, made.data, made.metrics) == (combined, "", {})
+    assert registry.models(birds) == [one, made]
+    assert (one.combined, one.folder) == (None, "runs/x/run/adapter")
+    with pytest.raises(NotEarned, match="has no backtest against the base"):
+        registry.promote(birds, made, "Ada", forced=False, reason="")
+    judged(registry, birds, made, WON)
+    registry.promote(birds, made, "Ada", forced=False, reason="")
+    assert registry.champion(birds, "<OD>") == made.id
+    assert registry.rollback(birds, "<OD>", "Ada", "").model is None
+
+
+def test_what_was_kept_before_models_were_combined_is_kept(url: str) -> None:
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "projects")
+        home = "'here', 'birds', 'b', '[]', 0.25, 'folder', 1"
+        for said in (
+            f"projects (home, name, base, tasks, held_share, folder, created) VALUES ({home})",
+            "runs (project_id, config, folder, data, taught, held, state, reason, metrics, author, created) "
+            "VALUES (1, '{}', 'runs/x', 'd', 6, 2, 'done', '', '{\"best\": 20.0}', 'Ada', 1)",
+            "models (project_id, run_id, task, sha256, created) VALUES (1, 1, '<OD>', '5', 1)",
+            "backtests (project_id, challenger_id, data, state, reason, tallies, figures, forgetting, author, created) "
+            "VALUES (1, 1, 'd', 'done', '', '[]', 'null', '{}', 'Ada', 1)",
+            "promotions (project_id, task, model_id, backtest_id, back, forced, reason, author, created) "
+            "VALUES (1, '<OD>', 1, 1, false, false, '', 'Ada', 1)",
+        ):
+            connection.exec_driver_sql(f"INSERT INTO {said}")
+    engine.dispose()
+    with Store(url) as opened:
+        registry = Registry(ProjectStore(opened, "here"))
+        (project,) = registry.projects.projects()
+        (kept,) = registry.models(project)
+        assert (kept.run, kept.metrics, kept.folder, kept.combined) == (1, {"best": 20.0}, "runs/x/run/adapter", None)
+        assert [test.challenger for test in registry.backtests(project)] == [1]
+        assert [promotion.model for promotion in registry.promotions(project)] == [1]
+        registry.combine(project, "<OD>", Sum(combine="add", models=(1,)), "7" * 64, "models/x")
+        registry.projects.delete(project)  # what refers to what is known as before
+        with opened.reading() as connection:
+            for table in ("runs", "models", "backtests", "promotions"):
+                assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 0
 
 
 def test_a_backtest_is_kept_whole(registry: Registry, birds: Project) -> None:

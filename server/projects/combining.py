@@ -1,0 +1,45 @@
+"""Models made of others: what is checked before, and what is written."""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from finetune import combining
+from server.engine import lora
+from server.projects.combinations import CannotCombine, Combination, Sum
+from server.projects.records import Model
+
+
+def task_of(models: Sequence[Model]) -> str:
+    """The task that all of them answer. Raises CannotCombine."""
+    for model in models:
+        if model.task != models[0].task:
+            first = f"model {models[0].id} answers {models[0].task}"
+            raise CannotCombine(f"{first}, and model {model.id} {model.task}; combine models of one task")
+        if model.combined is not None and not isinstance(model.combined, Sum):
+            raise CannotCombine(f"model {model.id} is of several that answer together; combine those themselves")
+    return models[0].task
+
+
+def sha256_of(combined: Combination, models: Sequence[Model]) -> str:
+    """Of all that answers."""
+    parts = [combined.model_dump_json(), *(model.sha256 for model in models)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def add(combined: Sum, folders: Sequence[Path], out: Path) -> str:
+    """Writes the adapter that is the sum of those of `folders`: the SHA-256 of its weights. Raises CannotCombine, and
+    OSError, and then nothing is left."""
+    try:
+        # On a thread that ends: see `Engine.load`.
+        with ThreadPoolExecutor(1, thread_name_prefix="florist-combine") as thread:
+            thread.submit(combining.add, folders, combined.shares, out).result()
+        with (out / lora.WEIGHTS[0]).open("rb") as weights:
+            return hashlib.file_digest(weights, "sha256").hexdigest()
+    except BaseException as error:
+        shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, combining.CombineError):
+            raise CannotCombine(str(error)) from error
+        raise

@@ -1,0 +1,99 @@
+"""Who answers for a model: an adapter, or several, and the base where it is among them, whose answers become one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from server.engine.handle import Handle
+from server.engine.request import Request, Result
+from server.projects.combinations import Fusion, Routing, Sum
+from server.projects.joint import Joint
+from server.projects.records import Model, Project
+from server.projects.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An adapter: its name in the engine, where it lies, and the SHA-256 of its weights."""
+
+    name: str
+    folder: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """`name`: what answers tell; `members`: adapters by their names in the engine, None for the base alone; `adapters`:
+    those that a project has to load for it."""
+
+    name: str | None
+    members: tuple[str | None, ...]
+    adapters: tuple[Member, ...] = ()
+    combined: Fusion | Routing | None = None
+
+    def ask(self, submit: Callable[[Request], Handle], request: Request) -> Handle | Joint:
+        """Submits a request to each member. Raises what `submit` does, and then none is asked."""
+        if self.combined is None:
+            return submit(replace(request, adapter=self.members[0]))
+        handles: list[Handle] = []
+        try:
+            for member in self.members:
+                handles.append(submit(replace(request, adapter=member)))
+        except BaseException:
+            for handle in handles:
+                handle.cancel()
+            raise
+        return Joint(handles, self._together)
+
+    def apart(self) -> list["Panel"]:
+        """Each of its adapters as a panel of one."""
+        return [alone(adapter.name) for adapter in self.adapters]
+
+    def renamed(self, prefix: str) -> "Panel":
+        """The same members, loaded by names of their own."""
+        names = {adapter.name: f"{prefix}-{i}" for i, adapter in enumerate(self.adapters)}
+        return replace(
+            self,
+            members=tuple(member and names[member] for member in self.members),
+            adapters=tuple(replace(adapter, name=names[adapter.name]) for adapter in self.adapters),
+        )
+
+    def _together(self, results: Sequence[Result]) -> Result:
+        """One answer: of each its text, a line each, and its tokens; the time of the slowest."""
+        assert self.combined is not None
+        return Result(
+            annotations=list(self.combined.merged([result.annotations for result in results])),
+            text="\n".join(result.text for result in results),
+            tokens=[token for result in results for token in result.tokens],
+            logprobs=[logprob for result in results for logprob in result.logprobs],
+            finish="length" if any(result.finish == "length" for result in results) else "stop",
+            dropped=[dropped for result in results for dropped in result.dropped],
+            timing=max((result.timing for result in results), key=lambda timing: timing.total_ms),
+        )
+
+
+def alone(adapter: str | None) -> Panel:
+    """One adapter, or the base."""
+    return Panel(adapter, (adapter,))
+
+
+class Panels:
+    """Of a registry's models. `folder`: where the projects' folders are."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self.registry, self.folder = registry, folder
+
+    def of(self, project: Project, model: Model) -> Panel:
+        """Who answers for a model."""
+        if model.combined is None or isinstance(model.combined, Sum):
+            adapter = self.adapter(project, model)
+            return Panel(adapter.name, (adapter.name,), (adapter,))
+        numbers = model.combined.members
+        adapters = {n: self.adapter(project, self.registry.model(project, n)) for n in numbers if n is not None}
+        names = tuple(None if n is None else adapters[n].name for n in numbers)
+        return Panel(f"projects/{project.name}/model-{model.id}", names, tuple(adapters.values()), model.combined)
+
+    def adapter(self, project: Project, model: Model) -> Member:
+        """The model's own, by a name that /v1/adapters does not take, to replace or remove it."""
+        own = f"model-{model.id}" if model.run is None else f"run-{model.run}"
+        return Member(f"projects/{project.name}/{own}", self.folder / project.folder / model.folder, model.sha256)
