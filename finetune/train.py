@@ -28,6 +28,7 @@ _LISTED = 10  # of what cannot be used
 
 
 def tune(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(help="COCO, YOLO, VOC, CVAT, Label Studio, JSONL, or Hugging Face's.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on with one that was stopped.")],
     config: Annotated[Path | None, typer.Option(help="YAML with settings; those given here go before it.")] = None,
@@ -42,7 +43,11 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="Of order, questions and changes of pictures.")] = None,
     price: Annotated[bool, typer.Option(help="Measure what it costs on the seedling's other tasks.")] = True,
 ) -> None:  # fmt: skip
-    """Fine-tunes a model on corrected labels: a light adapter, the best by held-out pictures, in minutes."""
+    """Fine-tunes a model on corrected labels: a light adapter, the best by held-out pictures, in minutes.
+
+    What a server keeps is read too: `project:NAME`, its corrections, and `job:ID`, a job's labels as they stand.
+    """
+    # What opens a dataset by its name is the caller's: of what a server keeps, nothing here knows.
     try:
         from accelerate import PartialState
 
@@ -64,15 +69,18 @@ def tune(
     }  # fmt: skip
     try:
         settings = configs.load(config, **given)
-        taught = verified(open_dataset(dataset))
+        opened = context.obj or open_dataset
+        taught = verified(opened(dataset))
         _list(taught)
         if held is not None:
-            others = verified(open_dataset(held))
+            others = verified(opened(held))
             _list(others)
-            train, kept = taught.examples, others.examples
+            train, kept = taught.taught, others.judging
             seen = set(map(content_of, train))
             if twice := sum(content_of(example) in seen for example in kept):
                 errors.print(f"{twice} of the held-out pictures are taught too: by them the best cannot be told")
+        elif taught.held:
+            train, kept = taught.taught, taught.judging
         else:
             train, kept = split(taught.examples, held_share, seed=settings.seed)
         source: Replay | None = None

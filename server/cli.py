@@ -17,6 +17,7 @@ from server import settings as settings_
 from server.commands import evaluate as evaluate_
 from server.commands import label as label_
 from server.commands import recipe as recipe_
+from server.commands.datasets import Datasets
 from server.options import with_settings
 
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ def label(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="seedling, a folder, or a hub id.")],
-    dataset: Annotated[str, typer.Argument(help="Labelled pictures: a file or folder, such as a COCO one.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Labelled pictures: a file or folder, such as a COCO one, project:NAME, or job:ID.")
+    ],
     task: Annotated[list[str], typer.Option(help="Ask this only; may be given several times.")] = [],  # noqa: B006
     suite: Annotated[
         str | None, typer.Option(help="The folder is a public test set: coco, refcoco, flickr30k or textvqa.")
@@ -184,14 +187,14 @@ def evaluate(
         if suite is not None:
             evaluate_.suite(suite, dataset, load, _name(adapter), out)
         else:
-            evaluate_.evaluate(dataset, task, load, _name(adapter), out)
+            evaluate_.evaluate(dataset, task, load, _name(adapter), out, Datasets())
     except evaluate_.EvaluateError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted", 130)
 
 
-app.command()(tune)
+app.command(context_settings={"obj": Datasets()})(tune)
 
 
 @app.command()

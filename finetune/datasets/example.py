@@ -67,10 +67,22 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The examples of one source, in its order; `unusable`: what was left out of it, each with the reason."""
+    """The examples of one source, in its order; `unusable`: what was left out of it, each with the reason; `held`: the
+    names of those that are never taught, where the source itself says which."""
 
     examples: tuple[Example, ...]
     unusable: tuple[Unusable, ...] = ()
+    held: frozenset[str] = frozenset()
+
+    @property
+    def taught(self) -> tuple[Example, ...]:
+        """Those that may be."""
+        return tuple(example for example in self.examples if example.name not in self.held)
+
+    @property
+    def judging(self) -> tuple[Example, ...]:
+        """Those to judge by: what is held out, or, where the source holds out none, all."""
+        return tuple(example for example in self.examples if example.name in self.held) or self.examples
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec
 
@@ -146,7 +146,7 @@ def verified(dataset: Dataset) -> Dataset:
             unusable.append(Unusable(example.source, _said(error)))
     if not examples:
         raise DatasetError("no picture of the dataset can be opened:\n" + "\n".join(f"  {u}" for u in unusable[:_TOLD]))
-    return Dataset(tuple(examples), tuple(unusable))
+    return replace(dataset, examples=tuple(examples), unusable=tuple(unusable))
 
 
 def _said(error: Exception) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from prompts.tasks import TaskError, resolve
 
 if TYPE_CHECKING:
-    from finetune.datasets.example import Example, Unusable
+    from finetune.datasets.example import Dataset, Example, Unusable
     from finetune.datasets.question import Question
     from finetune.evaluation.report import Report
     from finetune.evaluation.suites import Row
@@ -27,24 +27,26 @@ class EvaluateError(Exception):
 
 
 def evaluate(
-    dataset: str, tasks: Sequence[str], load: "Callable[[], Engine]", adapter: str | None, out: Path | None
-) -> None:
-    """Asks the model what the dataset teaches, `tasks` of it or all, prints the figures and writes them into `out`.
-    `adapter`: the name of one that `load` loads. Raises EvaluateError."""
+    dataset: str, tasks: Sequence[str], load: "Callable[[], Engine]", adapter: str | None, out: Path | None,
+    opens: "Callable[[str], Dataset]",
+) -> None:  # fmt: skip
+    """Asks the model what the dataset teaches, `tasks` of it or all, prints the figures and writes them into `out`. Of
+    one that holds pictures out, by those. `adapter`: the name of one that `load` loads. Raises EvaluateError."""
     try:
         from finetune.datasets.example import DatasetError
-        from finetune.datasets.opening import open_dataset
         from finetune.evaluation.report import questions
     except ImportError as error:
         raise EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})") from error
     try:
         for token in tasks:
             resolve(token)
-        opened = open_dataset(dataset)
+        opened = opens(dataset)
     except (DatasetError, TaskError) as error:
         raise EvaluateError(str(error)) from error
     _listed(opened.unusable)
-    asked = questions(opened.examples, tasks or None, labels=opened.labels)
+    if opened.held:
+        errors.print(f"by the {len(opened.judging)} of {len(opened.examples)} pictures that are held out")
+    asked = questions(opened.judging, tasks or None, labels=opened.labels)
     if not any(own for _, own in asked):
         what = f"about {', '.join(tasks)} " if tasks else ""
         raise EvaluateError(f"{dataset} has no labels that teach {what or 'a task'}: nothing can be asked")

@@ -158,7 +158,8 @@ def _plain(engine: sa.Engine, error: DBAPIError) -> StoreError:
         if code.startswith("SQLITE_FULL"):
             return StoreError(_full(where))
         if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-            return StoreError(f"{where} cannot be used ({said}): see to the rights of it and of its folder")
+            what = "read" if engine.url.query.get("mode") == "ro" else "written"
+            return StoreError(f"{where} cannot be {what} ({said}): see to the rights of it and of its folder")
         if code.startswith("SQLITE_IOERR"):
             return StoreError(f"the disk of {where} fails or is full ({said}); what was labelled is kept")
         if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):

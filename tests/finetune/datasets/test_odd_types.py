@@ -104,7 +104,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "prompted": ("labels.jsonl", PROMPTED),
     "hugging-face": ("metadata.jsonl", HUGGING_FACE),
 }
-ODD = [None, True, 3, -1.5, 10**400, "", "3", "x", [], [1], ["x", None], [[]], {}, {"id": 1}, {"x": [None]}]
+ODD: list[Any] = [None, True, 3, -1.5, 10**400, "", "3", "x", [], [1], ["x", None], [[]], {}, {"id": 1}, {"x": [None]}]
 
 
 def written(name: str, document: Any) -> str:

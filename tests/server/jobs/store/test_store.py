@@ -312,3 +312,24 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         kept = list(store.labelled(job))
         assert [(picture.name, picture.labels) for picture in kept] == [("0.png", LABELS)]
         assert store.progress(job) == Progress(leased=49, done=1)
+
+
+def test_what_is_read_beside_its_writer_changes_nothing(store: Store, url: str) -> None:
+    job = begun(store)
+    with Store(url, read_only=True) as beside:
+        assert beside.jobs() == [job]
+        paused = store.pause(job)
+        assert beside.jobs() == [paused]
+        with pytest.raises(StoreError):
+            beside.resume(job)
+        assert store.jobs() == [paused]
+        with store.writing() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
+    with pytest.raises(StoreError, match="written by another version of florist"):
+        Store(url, read_only=True)
+
+
+def test_what_is_only_read_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"florist\.db cannot be read"):
+        Store(f"sqlite:///{tmp_path / 'florist.db'}", read_only=True)
+    assert not list(tmp_path.iterdir())

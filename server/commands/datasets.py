@@ -1,0 +1,133 @@
+"""What `florist tune` and `florist evaluate` read: datasets on a disk, and what a server keeps, `project:NAME` and
+`job:ID`, read beside it by its own settings (FLORIST_PROJECTS_FOLDER, FLORIST_JOBS_FOLDER, FLORIST_DATABASE_URL)."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server import settings as settings_
+
+if TYPE_CHECKING:
+    from finetune.datasets.example import Dataset, Example
+    from server.jobs.labels import Labelled
+    from server.jobs.store import Store
+    from server.projects.pictures import Pictures
+
+PROJECT, JOB = "project:", "job:"
+
+
+class Datasets:
+    """Called with a name, opens the dataset. Nothing that is a server's is changed; copies of a job's pictures, which
+    may lie anywhere, are there as long as this is."""
+
+    def __init__(self) -> None:
+        self._copies: list[tempfile.TemporaryDirectory[str]] = []
+
+    def __call__(self, name: str) -> "Dataset":
+        """Raises DatasetError."""
+        if not name.startswith((PROJECT, JOB)):
+            from finetune.datasets.opening import open_dataset
+
+            return open_dataset(name)
+        from finetune.datasets.example import DatasetError
+        from server.jobs.store import StoreError
+
+        try:
+            settings = settings_.load()
+            return _corrected(name, settings) if name.startswith(PROJECT) else self._labelled(name, settings)
+        except (settings_.SettingsError, StoreError) as error:
+            raise DatasetError(f"{name}: {error}") from error
+        except OSError as error:
+            raise DatasetError(f"{name}: {error.filename}: {error.strerror or error}") from error
+
+    def _labelled(self, name: str, settings: settings_.Settings) -> "Dataset":
+        """The labels of a job, as they stand."""
+        from finetune.datasets.example import Dataset, DatasetError, Example, Unusable
+        from server.jobs.sources import SourceError, open_source
+        from server.projects.labels import InvalidLabels
+        from server.projects.pictures import Pictures
+
+        number = name.removeprefix(JOB)
+        if not (number.isascii() and number.isdigit() and len(number) < 16):
+            raise DatasetError(f"{name} names no job: write its number, such as {JOB}3")
+        self._copies.append(tempfile.TemporaryDirectory(prefix="florist-job-"))
+        pictures = Pictures(Path(self._copies[-1].name))
+        examples, unusable = list[Example](), list[Unusable]()
+        with _reading(name, settings) as store:
+            job = store.job(int(number))
+            try:
+                source = open_source(job.wanted.source)
+            except SourceError as error:
+                raise DatasetError(f"{name}: {error}") from error
+            with source:
+                if source.fingerprint != job.wanted.fingerprint:
+                    raise DatasetError(f"{name}: its source does not hold the same pictures as when the job began")
+                for picture in store.labelled(job, lambda position: source[position].read()):
+                    try:
+                        examples.append(_example(picture, f"{name}, {picture.name}", pictures))
+                    except (InvalidLabels, OSError) as error:
+                        unusable.append(Unusable(f"{name}, {picture.name}", str(error)))
+        if not examples:
+            raise DatasetError(f"{name} has labelled nothing that can be taught: {unusable[0] if unusable else 'yet'}")
+        return Dataset(tuple(examples), tuple(unusable))
+
+
+def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
+    """What is corrected in a project; it holds out what its server holds out."""
+    from finetune.datasets.example import Dataset, DatasetError
+    from server.projects import lessons
+    from server.projects.pictures import Pictures
+    from server.projects.store import ProjectStore
+
+    if (folder := settings.projects_folder) is None:
+        raise DatasetError(
+            f"{name} is read from a server's folders: set {settings_.variable('projects_folder')} and "
+            f"{settings_.variable('jobs_folder')} (and {settings_.variable('database_url')}) as it has them"
+        )
+    with _reading(name, settings) as store:
+        kept = ProjectStore(store, (folder / "home").read_text().strip())
+        projects = {project.name: project for project in kept.projects()}
+        if (project := projects.get(name.removeprefix(PROJECT))) is None:
+            raise DatasetError(f"there is no {name}; there are: {', '.join(sorted(projects)) or 'none'}")
+        pictures = Pictures(folder.absolute() / project.folder / "pictures")
+        found = lessons.of(project, kept.newest(project), pictures)
+    if not (examples := (*found.train, *found.held)):
+        raise DatasetError(f"nothing is corrected in {name} yet")
+    return Dataset(examples, held=frozenset(example.name for example in found.held))
+
+
+@contextmanager
+def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
+    """The database of a server's jobs, beside whoever writes it."""
+    from finetune.datasets.example import DatasetError
+    from server.jobs.store import Store
+
+    if settings.jobs_folder is None and settings.database_url is None:
+        raise DatasetError(
+            f"{name} is read from a server's database: set {settings_.variable('jobs_folder')} or "
+            f"{settings_.variable('database_url')} as it has them"
+        )
+    folder = (settings.jobs_folder or Path()).absolute()
+    with Store(settings.database_url or f"sqlite:///{folder / 'florist.db'}", read_only=True) as store:
+        yield store
+
+
+def _example(picture: "Labelled", source: str, pictures: "Pictures") -> "Example":
+    """A picture with what a job said of all of it: captions of regions are no captions of the picture. Raises OSError
+    and InvalidLabels."""
+    from finetune.datasets.example import Example, Labels
+    from finetune.datasets.pictures import PictureFile
+    from server.projects.labels import checked, kind_of
+
+    said = [label.annotation for label in picture.labels if label.parent is None]
+    if not said:
+        raise OSError("nothing was found on it")
+    size = picture.width, picture.height
+    kinds = list(dict.fromkeys(map(kind_of, said)))
+    notes = [note for kind in kinds for note in checked([n for n in said if kind_of(n) is kind], size, kind)[1]]
+    if (kept := pictures.keep(picture.read())) != picture.sha256:
+        raise OSError("its file is another than the job labelled")
+    opened = PictureFile(pictures.path(kept))
+    return Example(picture.name, source, *size, tuple(notes), opened, frozenset(kinds) - {Labels.CAPTIONS})
