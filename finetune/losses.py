@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 IGNORE = -100
+_DEAREST = 8.0  # of a class weight: a label that stands once among thousands must not be all that is learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,18 @@ class LossConfig:
         for token, weight in self.weights.items():
             if not (token >= 0 and 0 < weight < math.inf):
                 raise ValueError(f"weights are token ids with numbers above 0, not {token}: {weight}")
+
+
+def class_weights(counts: Mapping[int, int], strength: float) -> dict[int, float]:
+    """Weights of tokens that stand in so many answers: (mean count / own count)^strength, within an eighth and eight.
+
+    Strength 1 is inverse class frequency, 0.5 the square root of it (Cui et al. 2019, arXiv:1901.05555, section 2),
+    0 leaves all alike.
+    """
+    if not (strength and counts):
+        return {}
+    mean = sum(counts.values()) / len(counts)
+    return {token: min(_DEAREST, max(1 / _DEAREST, (mean / n) ** strength)) for token, n in counts.items()}
 
 
 def text_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:

@@ -66,6 +66,9 @@ class TuneConfig(BaseModel):
     sigma: float = Field(2.5, ge=0, description="Bins over which a location's target is spread; 0: one bin.")
     smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of words.")
     gamma: float = Field(0.0, ge=0, description="Of the focal loss for words; 0: plain cross entropy.")
+    balance: Share = Field(
+        0.0, description="How much more the words of rare labels count: 0, not at all; 1, by one over their number.",
+    )  # fmt: skip
     text: float = Field(1.0, ge=0, description="Weight of the words' loss.")
     location: float = Field(0.7, ge=0, description="Weight of the locations' loss.")
     order: Literal["left-to-right", "given", "random", "size"] = "left-to-right"

@@ -1,6 +1,7 @@
 """The batches of a fine-tune run. What a step sees depends on the seed and the step alone, so that a run that was
 stopped goes on with the very pictures that it would have seen."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.replay import POOL, Replay, some
 from prompts import targets
+from prompts.annotations import Quad, Text
 from prompts.tasks import BOS, EOS
 from server.engine.checkpoint import Files
 from server.engine.vision import image_tokens
@@ -62,6 +64,16 @@ class Lessons(Dataset[Lesson]):
         self.order = [i for i, tokens in enumerate(self.tokens) if tokens]
         self.positions = files.shape.text_config.max_position_embeddings
         self.room = self.positions - image_tokens(files.shape, files.preprocessing)  # the tokens of a prompt
+
+    def label_tokens(self) -> Counter[int]:
+        """How often each token stands in the labels of the things that are taught."""
+        notes = (note for example in self.examples for note in example.annotations)
+        named = Counter(note.label for note in notes if not isinstance(note, Text | Quad))
+        counts: Counter[int] = Counter()
+        for label, count in named.items():
+            for token in set(self._ids(label)):
+                counts[token] += count
+        return counts
 
     def __getitem__(self, number: int) -> Lesson:
         config = self.config

@@ -6,7 +6,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from finetune.datasets.example import Example
 from finetune.evaluation.corrections import Tally
+from finetune.losses import class_weights
 from finetune.precision import precision
 from finetune.tuning import run as runs
 from finetune.tuning.best import Best
@@ -92,6 +93,8 @@ class _Run:
             self.held_lessons = Lessons(files, held, labels, tame) if held and config.metric == "loss" else None
         except ValueError as error:
             raise TuneError(str(error)) from error
+        weights = class_weights(self.lessons.label_tokens(), config.balance)
+        self.trainer.loss = replace(self.trainer.loss, weights=weights)
         self.judge = (
             Judge(held, labels, main_tasks(held, config.tasks)) if held and config.metric == "corrections" else None
         )

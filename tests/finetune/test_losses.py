@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from finetune.losses import IGNORE, LossConfig, answer_loss, location_loss, location_targets, text_loss
+from finetune.losses import (
+    IGNORE,
+    LossConfig,
+    answer_loss,
+    class_weights,
+    location_loss,
+    location_targets,
+    text_loss,
+)
 
 FIRST, COUNT = 7, 40  # a small vocabulary: 7 words, 40 locations, 3 words
 
@@ -254,3 +262,11 @@ def test_without_sigma_a_location_has_plain_cross_entropy_over_the_vocabulary() 
 def test_numbers_that_make_no_loss_are_refused(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         LossConfig(**wrong)
+
+
+def test_rare_tokens_weigh_more() -> None:
+    counts = {5: 1, 6: 3, 7: 8}  # the mean is 4
+    assert class_weights(counts, 1.0) == pytest.approx({5: 4.0, 6: 4 / 3, 7: 0.5})
+    assert class_weights(counts, 0.5) == pytest.approx({5: 2.0, 6: math.sqrt(4 / 3), 7: math.sqrt(0.5)})
+    assert class_weights({1: 1, 2: 10_000}, 1.0)[1] == 8.0
+    assert class_weights(counts, 0.0) == class_weights({}, 1.0) == {}

@@ -12,7 +12,7 @@ from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.judge import Judge, main_tasks
 from finetune.tuning.lessons import Lesson, Lessons
-from prompts.annotations import Text
+from prompts.annotations import Box, Text
 from prompts.tasks import resolve
 from server.engine import checkpoint
 from server.engine.engine import Engine
@@ -110,3 +110,13 @@ def test_a_dataset_of_questions_is_judged_by_them(examples: list[Example]) -> No
     assert main_tasks(examples, ("<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>")) == [
         "<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>",
     ]  # fmt: skip
+
+
+def test_the_tokens_of_labels_are_counted(base: str, examples: list[Example]) -> None:
+    boxes = [Box(label=label, box=(1, 1, 9, 9)) for label in ("cat", "cat", "dog")]
+    taught = lessons(base, [replace(examples[0], annotations=(*boxes, Text(label="a cat and a tree")))])
+    encode = checkpoint.read(base).tokenizer.backend.encode
+    cat, dog = (encode(label, add_special_tokens=False).ids for label in ("cat", "dog"))
+    counts = taught.label_tokens()
+    assert all(counts[token] == 2 + (token in dog) for token in cat)
+    assert counts.keys() == {*cat, *dog}

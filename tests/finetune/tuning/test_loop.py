@@ -300,6 +300,17 @@ def test_held_out_pictures_without_a_label_are_refused(base: str, examples: list
         tune(settings(base, metric="corrections"), examples[:4], tmp_path, held=empty, labels=LABELS, workers=0)
 
 
+def test_rare_labels_weigh_more_where_asked(base: str, examples: list[Example], tmp_path: Path) -> None:
+    losses = {}
+    for balance in (0.0, 1.0):
+        out = tmp_path / str(balance)
+        run(settings(base, steps=1, balance=balance, lora_dropout=0.0), examples, out)
+        [line] = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines() if '"text"' in line]
+        losses[balance] = line
+    assert losses[0.0]["text"] != losses[1.0]["text"]
+    assert losses[0.0]["location"] == losses[1.0]["location"]
+
+
 def test_it_ends_early_when_it_gets_no_better(base: str, examples: list[Example], tmp_path: Path) -> None:
     config = settings(base, steps=40, rate=1e-30, patience=2)
     outcome = run(config, examples, tmp_path)
