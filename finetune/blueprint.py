@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from finetune.datasets.scenes.questions import WORDS
+from finetune.initial import Initial, draw
 from prompts.locations import BINS
 from prompts.tasks import ADDED_TOKENS
 from prompts.vocabulary import byte_alphabet
@@ -115,20 +116,17 @@ def fourier(positions: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def initialise(model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFast) -> None:
-    """Xavier (Glorot & Bengio 2010) for every matrix: layers are shallow and GELU sits between norms, so variance
-    kept both ways serves better than He's, which assumes ReLU. Words are random of unit length, a word and the
-    same word after a space nearly the same; locations and cell positions are ordered Fourier features."""
+def initialise(
+    model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFast, how: Initial = Initial.XAVIER, *,
+    ordered: bool = True,
+) -> None:  # fmt: skip
+    """Every matrix as `how` says. Xavier's, as the committed seedling began: layers are shallow and GELU sits between
+    norms, so variance kept both ways serves better than He's, which assumes ReLU. Words are random of unit length, a
+    word and the same word after a space nearly the same; locations and cell positions are Fourier features, which are
+    `ordered`, or else random of unit length, as words are."""
     for module in model.modules():
-        if not isinstance(module, nn.Linear | nn.Conv2d):
-            continue
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            # A depthwise kernel sums over its own few taps alone: Xavier's fan of all channels would all but mute it.
-            nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-        else:
-            nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            draw(module, how)
     table = model.model.language_model.shared.weight
     table.copy_(nn.functional.normalize(torch.randn_like(table), dim=-1))
     ids = words.get_vocab()
@@ -136,7 +134,8 @@ def initialise(model: Florence2ForConditionalGeneration, words: PreTrainedTokeni
         if token.startswith("Ġ") and token[1:] in ids:
             table[i] = nn.functional.normalize(table[ids[token[1:]]] + 0.5 * table[i], dim=-1)
     first = ids["<loc_0>"]
-    table[first : first + BINS] = fourier((torch.arange(BINS) + 0.5) / BINS, table.shape[1])
+    if ordered:
+        table[first : first + BINS] = fourier((torch.arange(BINS) + 0.5) / BINS, table.shape[1])
     table[words.pad_token_id] = 0
     for positions in (
         model.model.language_model.encoder.embed_positions,
@@ -147,11 +146,16 @@ def initialise(model: Florence2ForConditionalGeneration, words: PreTrainedTokeni
     cells = (torch.arange(GRID) * (PICTURE // GRID) + 0.5) / PICTURE
     place = model.model.multi_modal_projector.image_position_embed
     for axis in (place.row_embeddings, place.column_embeddings):
-        axis.weight.copy_(fourier(cells, axis.weight.shape[1]))
+        if ordered:
+            axis.weight.copy_(fourier(cells, axis.weight.shape[1]))
+        else:
+            axis.weight.copy_(nn.functional.normalize(torch.randn_like(axis.weight), dim=-1))
 
 
-def build(seed: int = 0) -> tuple[Florence2ForConditionalGeneration, PreTrainedTokenizerFast]:
-    """The untaught seedling in fp32 and its tokenizer.
+def build(
+    seed: int = 0, how: Initial = Initial.XAVIER, *, ordered: bool = True
+) -> tuple[Florence2ForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The untaught seedling in fp32 and its tokenizer; `how` and `ordered`: see `initialise`.
 
     Eager attention: on a CPU the backward of sdpa over DaViT's channels (head_dim = cells) is 1.6 times slower.
     """
@@ -159,7 +163,7 @@ def build(seed: int = 0) -> tuple[Florence2ForConditionalGeneration, PreTrainedT
     words = tokenizer()
     shape = config(words)
     model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation="eager")
-    initialise(model, words)
+    initialise(model, words, how, ordered=ordered)
     model.generation_config = generation()
     return model, words
 

@@ -5,7 +5,8 @@ together with the dense heads. `name`: the same with names before letters. `see`
 cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once, with the last
 cool-down. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et
 al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its
-step when called again; `--init server/engine/seedling --start spell` takes up committed weights.
+step when called again; `--init server/engine/seedling --start spell` takes up committed weights, `--init he` and
+`--no-ordered` draw the first values in other ways than the committed seedling's were.
 
 The committed weights came by these stages, in several sittings on shared cores: a rerun comes out alike, not equal.
 """
@@ -28,6 +29,7 @@ from finetune import blueprint, forward, progress
 from finetune.datasets.scenes.batches import Batch, SceneBatches
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.dense import LETTERS, DenseHeads, DenseLoss
+from finetune.initial import Initial
 from finetune.losses import answer_loss
 from finetune.precision import precision
 
@@ -206,6 +208,8 @@ def _same_run(path: Path, run: dict[str, Any]) -> None:
     """Raises SystemExit when the folder holds a run of another seed or other stages: its steps mean something else."""
     now = json.loads(json.dumps(run))
     before = json.loads(path.read_text()) if path.exists() else now
+    # A version that knew one way to begin said less.
+    before = {"ordered": True, **before, "init": before["init"] or Initial.XAVIER.value}
     if before != now:
         raise SystemExit(
             f"{path.parent} holds another run; give a new --out, or delete {path} to go on in spite of it.\n"
@@ -214,18 +218,19 @@ def _same_run(path: Path, run: dict[str, Any]) -> None:
 
 
 def train(
-    out: Path, stages: list[Stage], *, first: int = 0, init: Path | None = None, seed: int = 0, every: int = 200,
-    workers: int = 1, sheets: int = 0,
+    out: Path, stages: list[Stage], *, first: int = 0, init: Initial | Path = Initial.XAVIER, ordered: bool = True,
+    seed: int = 0, every: int = 200, workers: int = 1, sheets: int = 0,
 ) -> None:  # fmt: skip
     """Runs the stages from number `first` on, writing `log.jsonl`, `state.pt` (to go on from) and `checkpoint/` (to
     serve) into `out`; every `sheets` steps also `sheet-STEP.png`, a dozen unseen scenes as the model of the moment
-    labels them. `init`: a checkpoint folder of this shape to start from; the dense heads, which no checkpoint holds,
-    start anew."""
+    labels them. `init`: how first values are drawn (see `blueprint.initialise`, also for `ordered`), or a checkpoint
+    folder of this shape to start from; the dense heads, which no checkpoint holds, start anew."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     accelerator = Accelerator(mixed_precision=precision())
-    model, words = blueprint.build(seed)
-    if init:
+    how = init if isinstance(init, Initial) else Initial.XAVIER
+    model, words = blueprint.build(seed, how, ordered=ordered)
+    if isinstance(init, Path):
         model = Florence2ForConditionalGeneration.from_pretrained(
             init, dtype=torch.float32, attn_implementation="eager"
         )
@@ -236,7 +241,7 @@ def train(
     teacher = Teacher(model, words, accelerator)
     steps = Steps(stages, words, seed)
     begin = sum(stage.steps for stage in stages[:first])
-    run = {"seed": seed, "init": str(init) if init else None, "stages": [asdict(s) for s in stages]}
+    run = {"seed": seed, "init": str(init), "ordered": ordered, "stages": [asdict(s) for s in stages]}
     if (out / "state.pt").exists():
         _same_run(out / "run.json", run)
         saved = torch.load(out / "state.pt", map_location=accelerator.device, weights_only=True)
@@ -302,7 +307,10 @@ STAGES = (
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run; called again, it goes on where it stopped.")],
-    init: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from, instead of from scratch.")] = None,
+    init: Annotated[
+        str, typer.Option(help="How first values are drawn, xavier or he; or a checkpoint folder to start from.")
+    ] = Initial.XAVIER.value,
+    ordered: Annotated[bool, typer.Option(help="Whether neighbouring locations begin alike.")] = True,
     start: Annotated[str, typer.Option(help=f"First stage: {', '.join(s.name for s in STAGES)}.")] = STAGES[0].name,
     seed: Annotated[int, typer.Option(help="Seed of the first values and of the scenes.")] = 0,
 ) -> None:
@@ -310,7 +318,10 @@ def main(
     names = [stage.name for stage in STAGES]
     if start not in names:
         raise typer.BadParameter(f"there is no stage {start}; one of {', '.join(names)}", param_hint="--start")
-    train(out, list(STAGES), first=names.index(start), init=init, seed=seed, sheets=500)
+    begun = Initial(init) if init in list(Initial) else Path(init)
+    if isinstance(begun, Path) and not begun.is_dir():
+        raise typer.BadParameter(f"{init} is neither {' nor '.join(Initial)} nor a folder", param_hint="--init")
+    train(out, list(STAGES), first=names.index(start), init=begun, ordered=ordered, seed=seed, sheets=500)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from transformers import (
 from finetune import blueprint
 from finetune.datasets.scenes.batches import pixels_of
 from finetune.datasets.scenes.questions import WORDS
+from finetune.initial import Initial, draw
 from prompts.tasks import ADDED_TOKENS, BOS, EOS, IMAGE, TASKS, Takes
 from prompts.vocabulary import Vocabulary, special_in, tokens_of
 
@@ -207,3 +208,63 @@ def test_saved_processor_asks_and_sees_as_training_does(folder: Path, words: Pre
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     seen = (pixels_of(picture, blueprint.PICTURE) / 255 - mean) / deviation
     torch.testing.assert_close(encoded["pixel_values"][0], seen)
+
+
+def matrices(model: Florence2ForConditionalGeneration) -> list[torch.nn.Linear | torch.nn.Conv2d]:
+    kinds = torch.nn.Linear | torch.nn.Conv2d
+    return [m for n, m in model.named_modules() if isinstance(m, kinds) and n != "lm_head"]
+
+
+@pytest.mark.parametrize("how", Initial)
+def test_variances_are_what_the_papers_say(how: Initial) -> None:
+    kinds = set[type]()
+    for layer in matrices(blueprint.build(0, how)[0]):
+        weight = layer.weight.detach()
+        taps = weight[0, 0].numel()
+        depthwise = isinstance(layer, torch.nn.Conv2d) and layer.groups > 1
+        fan_in, fan_out = (taps, taps) if depthwise else (weight.shape[1] * taps, weight.shape[0] * taps)
+        wanted = 2 / fan_in if how is Initial.HE else 2 / (fan_in + fan_out)
+        # Of n values drawn the variance is off by some √(2/n) of itself, and the mean by σ/√n.
+        assert weight.var().item() == pytest.approx(wanted, rel=6 * (2 / weight.numel()) ** 0.5)
+        assert abs(weight.mean().item()) < 6 * (wanted / weight.numel()) ** 0.5
+        assert layer.bias is None or not layer.bias.any()
+        kinds.add(type(layer))
+    assert len(kinds) == 2
+
+
+def test_he_keeps_the_variance_of_what_a_rectifier_lets_through() -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(256, 256) for _ in range(8)]
+    ends = {}
+    for how in Initial:
+        passed = torch.randn(512, 256)
+        for layer in layers:
+            draw(layer, how)
+            passed = layer(passed.relu())
+        ends[how] = passed.var().item()
+    assert 0.5 < ends[Initial.HE] < 2
+    assert ends[Initial.XAVIER] < 0.02  # half of it is lost in each layer
+
+
+def test_locations_are_ordered_or_not(words: PreTrainedTokenizerBase) -> None:
+    near = {}
+    for ordered in (True, False):
+        model, _ = blueprint.build(0, ordered=ordered)
+        first = words.convert_tokens_to_ids("<loc_0>")
+        place = model.model.multi_modal_projector.image_position_embed
+        for name, rows in (
+            ("bins", model.get_input_embeddings().weight[first : first + 1000]), ("rows", place.row_embeddings.weight),
+        ):  # fmt: skip
+            assert torch.allclose(rows.norm(dim=-1), torch.ones(len(rows)), atol=1e-5)
+            near[name, ordered] = (rows[:-1] * rows[1:]).sum(-1).mean().item()
+    assert near["bins", True] > 0.99
+    assert near["rows", True] > 0.5
+    assert abs(near["bins", False]) < 0.05
+    assert abs(near["rows", False]) < 0.2
+
+
+def test_the_committed_way_is_the_default() -> None:
+    plain, said = (
+        model.state_dict() for model, _ in (blueprint.build(3), blueprint.build(3, Initial.XAVIER, ordered=True))
+    )
+    assert all(torch.equal(value, said[name]) for name, value in plain.items())

@@ -1,6 +1,7 @@
 """A run that was stopped goes on as if it had not been, and its log tells what it saw."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 from finetune import blueprint
 from finetune import pretrain as training
+from finetune.initial import Initial
 from finetune.pretrain import Stage, Steps, Teacher, train
 
 LOOK = Stage("look", 2, pictures=1)
@@ -109,3 +113,30 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").unlink()  # as the message says
     train(tmp_path, [replace(LOOK, steps=2)], every=1, workers=0)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_first_values_are_part_of_what_a_run_is(tmp_path: Path) -> None:
+    stages = [replace(LOOK, steps=1)]
+    train(tmp_path, stages, init=Initial.HE, ordered=False, every=1, workers=0)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["init"], run["ordered"]) == ("he", False)
+    for other in ({}, {"init": Initial.HE}, {"ordered": False}):
+        with pytest.raises(SystemExit, match="holds another run"):
+            train(tmp_path, stages, **other, every=1, workers=0)
+
+
+def test_a_run_that_said_nothing_of_first_values_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({name: before[name] for name in ("seed", "stages")} | {"init": None}))
+    train(tmp_path / "run", [LOOK, SPEAK], every=2, workers=0)
+    assert json.loads(path.read_text()) == before
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(training.main)
+    ended = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), "--init", "orthogonal"], env={"COLUMNS": "200"})
+    assert ended.exit_code == 2
+    assert "orthogonal is neither xavier nor he nor a folder" in ended.output
