@@ -40,6 +40,7 @@ from server.engine import checkpoint as checkpoints
 from server.engine.checkpoint import Checkpoint
 from server.engine.engine import Engine
 from server.engine.request import Request
+from server.engine.worker import workers_for
 
 ROOT = Path(__file__).parents[1]
 BOUNDARY = "florist-benchmark"
@@ -188,24 +189,39 @@ class Saturation:
     clients: int
 
     def served(self, work: Sequence[Asked], warm: Sequence[Asked]) -> dict[str, float]:
-        """By the engine in this process, and by `florist serve`."""
+        """By the engine in this process, and by `florist serve`, with the workers that it takes by itself."""
         prompts = sum(len(one.questions) for one in work)
-        with Engine(self.checkpoint) as engine:
+        workers = workers_for(self.checkpoint.model)
+        with Engine(self.checkpoint, replicas=[self.checkpoint] * (workers - 1)) as engine:
             bare(engine, warm, self.clients)
             took, _ = timed(lambda: bare(engine, work, self.clients))
-        serve = [sys.executable, "-m", "server.cli", "serve", "--device", "cpu", "--log-level", "error", "--port"]
+        serve = [
+            sys.executable,
+            "-m",
+            "server.cli",
+            "serve",
+            "--device",
+            ",".join(["cpu"] * workers),
+            "--log-level",
+            "error",
+            "--port",
+        ]
         with process(lambda port: [*serve, str(port)], "/readyz") as port:
             over = self._clocked(work, warm, port, "/v1/prompt")
         return {ENGINE: prompts / took, "florist serve": prompts / over}
 
     def behind_litserve(self, work: Sequence[Asked], warm: Sequence[Asked]) -> dict[str, float]:
-        """Empty where LitServe is not installed."""
+        """With one worker and with as many as we take. Empty where LitServe is not installed."""
         if not find_spec("litserve"):
             return {}
-        command = [sys.executable, "-m", "benchmarks.litserving"]
-        with process(lambda port: [*command, str(port)], "/health") as port:
-            took = self._clocked(work, warm, port, "/predict")
-        return {"transformers behind LitServe, batches of 16": len(work) / took}
+        rates = {}
+        for workers in sorted({1, workers_for(self.checkpoint.model)}):
+            command = [sys.executable, "-m", "benchmarks.litserving", str(workers)]
+            with process(lambda port, command=command: [*command, str(port)], "/health") as port:
+                took = self._clocked(work, warm, port, "/predict")
+            name = f"transformers behind LitServe, batches of 16, {workers} worker{'s' * (workers > 1)}"
+            rates[name] = len(work) / took
+        return rates
 
     def alone(self, work: Sequence[Asked]) -> dict[str, float]:
         """One prompt at a time."""

@@ -1,9 +1,10 @@
 """transformers behind LitServe, as its documentation does it: what waits is batched, and answered as one batch.
 
-`python -m benchmarks.litserving PORT`; `benchmarks.http` starts it.
+`python -m benchmarks.litserving WORKERS PORT`, the cores shared out among the workers; `benchmarks.http` starts it.
 """
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -17,6 +18,7 @@ from server.engine import checkpoint as checkpoints
 from server.engine.request import Request
 
 BATCH = 16
+WORKERS = int(sys.argv[1]) if len(sys.argv) == 3 else 1
 WAIT = 0.01  # seconds that a batch is held open
 
 
@@ -24,6 +26,7 @@ class Florence(litserve.LitAPI):
     """A form with a picture and a task → tokens."""
 
     def setup(self, device: str) -> None:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // WORKERS))
         self.model = Transformers(checkpoints.load(checkpoints.SEEDLING), torch.float32)
         self.model.tune([Image.new("RGB", (320, 240))])
 
@@ -47,6 +50,6 @@ class Florence(litserve.LitAPI):
 
 if __name__ == "__main__":
     server = litserve.LitServer(
-        Florence(max_batch_size=BATCH, batch_timeout=WAIT), accelerator="cpu", workers_per_device=1
+        Florence(max_batch_size=BATCH, batch_timeout=WAIT), accelerator="cpu", workers_per_device=WORKERS
     )
-    server.run(port=int(sys.argv[1]), host="127.0.0.1", generate_client_file=False, log_level="error")
+    server.run(port=int(sys.argv[2]), host="127.0.0.1", generate_client_file=False, log_level="error")

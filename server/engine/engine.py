@@ -23,7 +23,7 @@ from server.engine.request import Closed, InvalidRequest, Overloaded, Request
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import Plan, Sequence, plan
 from server.engine.vision import Picture
-from server.engine.worker import Worker, shares_of_cores
+from server.engine.worker import Worker, shares_of_cores, workers_for
 
 CACHE_BYTES = 256 << 20  # some 280 pictures of Florence-2-base in fp32
 ADAPTER_BYTES = 1 << 30  # some 300 adapters of Florence-2-base's attention in fp32, of rank 8
@@ -104,7 +104,8 @@ class Engine:
         """An engine on a checkpoint by name or path.
 
         `device`: auto, cpu, cuda, cuda:1 …; several with commas between get a worker each (`cuda:0,cuda:1`; `cpu,cpu`
-        shares out the cores). `dtype`: auto, float32, bfloat16, float16. Raises CheckpointError.
+        shares out the cores). auto: a GPU where there is one; on a CPU a small model gets a worker for each of a few
+        cores. `dtype`: auto, float32, bfloat16, float16. Raises CheckpointError.
         """
         places = [_place(part.strip()) for part in device.split(",")]
         # On a thread that ends: OpenMP keeps helpers for every thread that has used it, and once there are more of them
@@ -115,6 +116,8 @@ class Engine:
                 for place in dict.fromkeys(places)
             }
         first, *replicas = [loaded[place] for place in places]
+        if device == "auto":
+            replicas = [first] * (workers_for(first.model) - 1)
         try:
             return cls(
                 first, replicas=replicas, max_batch=max_batch, max_waiting=max_waiting, cache_bytes=cache_bytes,

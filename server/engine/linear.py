@@ -1,7 +1,7 @@
 """The linear layer of all our modules: dense weights, and low-rank adapters on top for those rows that ask for one."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ class Packed:
     matrix stays, for those who read its values.
     """
 
-    LEAST = 1 << 14  # values; below that the call costs more than the layout saves
+    # Values below which the call costs more than the layout saves; a plain product in 16 bits is dearer.
+    LEAST: ClassVar = {torch.float32: 1 << 18, torch.bfloat16: 1 << 14, torch.float16: 1 << 14}
     ROWS = 16  # of a step, which the layout is made for; others take it too
 
     def __init__(self, weight: Tensor) -> None:
@@ -49,7 +50,7 @@ class Packed:
             torch.bfloat16: kernels._is_mkldnn_bf16_supported(),
             torch.float16: kernels._is_mkldnn_fp16_supported(),
         }
-        if weight.device.type == "cpu" and weight.numel() >= self.LEAST and ready.get(weight.dtype, False):
+        if weight.device.type == "cpu" and ready.get(weight.dtype) and weight.numel() >= self.LEAST[weight.dtype]:
             self.packed = kernels._reorder_linear_weight(weight.detach(), self.ROWS)
 
     def multiply(self, x: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:

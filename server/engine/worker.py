@@ -11,10 +11,13 @@ import torch
 from server.engine.checkpoint import Checkpoint
 from server.engine.features import FeatureCache
 from server.engine.loop import Loop
+from server.engine.model import Florence2
 from server.engine.runner import Runner
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import Sequence
 
+SMALL = 50_000_000  # parameters: the seedling has 7 million, Florence-2 base 230
+MOST = 4  # workers of a small model; they share Python's lock
 IDLE = 0.002  # seconds until a worker looks again for a picture that another one is looking at
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,16 @@ class Worker:
                 with self._ready:
                     if len(self._scheduler):  # not for this one, or not yet
                         self._ready.wait(IDLE)
+
+
+def workers_for(model: Florence2) -> int:
+    """How many workers a model gets where nobody says: one, but on a CPU several for a small one.
+
+    A second core hardly speeds up the small matrix products of one request's step; beside them it takes another's.
+    """
+    if model.device.type != "cpu" or sum(p.numel() for p in model.parameters()) > SMALL:
+        return 1
+    return min(MOST, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 1
 
 
 def shares_of_cores(count: int) -> list[list[int]]:
