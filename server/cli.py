@@ -129,6 +129,7 @@ def label(
     recipe: Annotated[str | None, typer.Option(help="Several: a YAML file, or a ready recipe.")] = None,
     format: Annotated[list[str], typer.Option(help="Of the dataset; may be given several times.")] = ["coco"],  # noqa: B006
     draw: Annotated[bool, typer.Option("--draw", help="Each picture with its labels drawn, too.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try the pictures once more that were set aside.")] = False,
     adapter: Adapter = None,
     model: Model = None,
     device: Device = None,
@@ -157,7 +158,9 @@ def label(
             cluster = _loading(model, device, adapter), _pool(workers, worker_cpus)
             device = "cpu"  # this process asks nothing
         load = lambda: _engine(model, device, adapter)  # noqa: E731
-        code = label_.by_recipe(pictures, asked, out, format, load, adapter=_name(adapter), draw=draw, cluster=cluster)
+        code = label_.by_recipe(
+            pictures, asked, out, format, load, adapter=_name(adapter), draw=draw, retry=retry, cluster=cluster
+        )
     except label_.LabelError as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -48,12 +48,13 @@ def by_recipe(
     *,
     adapter: str | None = None,
     draw: bool = False,
+    retry: bool = False,
     cluster: "tuple[Loading, Pool] | None" = None,
 ) -> int:
     """Labels `pictures` into `out`: the job's database, a dataset in each of the formats, and with `draw` each picture
-    with its labels. `recipe`: a file, the name of a ready one, or one. `load` gives the engine, `adapter` is the
-    name of the one that it has; with `cluster`, actors on Ray's machines work, each with an engine of its own, and this
-    one only says what the job is asked with.
+    with its labels; with `retry` those that were set aside are tried once more. `recipe`: a file, the name of a ready
+    one, or one. `load` gives the engine, `adapter` is the name of the one that it has; with `cluster`, actors on Ray's
+    machines work, each with an engine of its own, and this one only says what the job is asked with.
 
     The exit code: 0, all labelled; 1, some were set aside, as listed; 2, all were. Raises LabelError.
     """
@@ -90,7 +91,7 @@ def by_recipe(
             output = str(out.resolve()) if shared else "."
             with load() as engine:
                 model = engine.checkpoint.name
-                job = _begun(store, asked, pictures, source, engine, output)
+                job = _begun(store, asked, pictures, source, engine, output, retry=retry)
                 if cluster is None:
                     # Who else works in a shared database cannot be known; in the folder's own nobody: it is claimed.
                     job = _shown(store, job, asked, engine, source, sole=not shared)
@@ -108,7 +109,9 @@ def by_recipe(
         raise LabelError(f"{error.filename or out}: {error.strerror or error}") from error
 
 
-def _begun(store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str) -> "Job":
+def _begun(
+    store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str, *, retry: bool
+) -> "Job":
     from server.jobs import intake
     from server.jobs.store import JobState
 
@@ -117,7 +120,7 @@ def _begun(store: "Store", asked: "Recipe", pictures: str, source: "Source", eng
         job = store.resume(job)
     if job.state is JobState.CANCELLED:
         raise LabelError(f"job {job.id} of this output was cancelled: take another output")
-    return job
+    return store.job(job.id) if retry and store.retry(job) else job
 
 
 def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source", *, sole: bool) -> "Job":
@@ -182,7 +185,7 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
         )  # fmt: skip
     if not progress.failed:
         return 0
-    errors.print(f"[bold red]set aside {progress.failed}:[/]")
+    errors.print(f"[bold red]set aside {progress.failed}[/] (the same command with --retry tries them once more):")
     for number, failure in enumerate(store.failures(job)):
         if number == _LISTED:
             errors.print(f"  … and {progress.failed - _LISTED} more")

@@ -31,7 +31,8 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
     pictures.mkdir()
     for seed in range(2):
         draw(9000 + seed).image.save(pictures / f"{seed}.png")
-    (pictures / "page.jpg").write_bytes(b"<html>")
+    draw(9002).image.save(whole := tmp_path / "whole.png")
+    (pictures / "page.jpg").write_bytes(b"<html>".ljust(whole.stat().st_size))
     recipe.write_text(RECIPE.replace("SCORE", "0.1"))
     url = f"file://me:secret@localhost{pictures}"
     command = url, "--recipe", recipe, "--out", out, "--format", "coco", "--format", "jsonl"
@@ -51,6 +52,14 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
     assert page.count("<img") >= 2
     assert "file://localhost" in page
     assert "secret" not in page
+
+    (pictures / "page.jpg").write_bytes(whole.read_bytes())
+    left = label(*command)
+    assert left.exit_code == 1, left.output  # what was set aside stays there until it is asked for again
+    retried = label(*command, "--retry")
+    assert retried.exit_code == 0, retried.output
+    assert len((out / "labels.jsonl").read_bytes().splitlines()) > len(written[0].splitlines())
+    written[0] = (out / "labels.jsonl").read_bytes()
 
     recipe.write_text(RECIPE.replace("SCORE", "0.5"))
     refused = label(*command)
@@ -72,7 +81,7 @@ def test_a_task_is_a_recipe_of_one_step(tmp_path: Path) -> None:
     for _ in range(2):  # again, over what is there
         ended = label(*command)
         assert ended.exit_code == 1, ended.stderr
-        skipped = ended.stderr.split("set aside 2:")[1]
+        skipped = ended.stderr.split("set aside 2")[1]
         assert "cut.png: the picture" in skipped
         assert "page.jpg: this is a web page" in skipped
     coco = json.loads((out / "coco/annotations/instances_default.json").read_text())
