@@ -1,13 +1,18 @@
-"""What a model still knows of the base's own world: a fixed set of drawn scenes, all 15 tasks, before and after.
+"""What a model still knows of the base's own world, before and after: by a fixed set of drawn scenes, all 15 tasks, or
+by pictures of a dataset.
 
 Forgetting is what a fine-tune costs elsewhere; the report shows it task by task.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
+from finetune.datasets.example import Example
+from finetune.evaluation.corrections import Tally
 from finetune.report import measure
+from finetune.tuning.judge import Judge, main_tasks
 from server.engine.engine import Engine
 
 SCENES = 40
@@ -22,6 +27,18 @@ def probe(engine: Engine, adapter: str | None = None, scenes: int = SCENES) -> d
         if token.startswith("<"):
             found[token].append(value)
     return {token: float(np.mean(values)) for token, values in found.items()}
+
+
+def probe_dataset(
+    engine: Engine, examples: Sequence[Example], labels: Sequence[str], adapter: str | None = None
+) -> dict[str, float]:
+    """Task token → corrections per 100 labels on pictures of the base's own world; `labels`: of their whole dataset."""
+    found = {}
+    for token in main_tasks(examples, ()):
+        judge = Judge(examples, labels, [token])
+        if judge.labels:
+            found[token] = sum(judge.tallies(engine, adapter), Tally()).per_hundred
+    return found
 
 
 def price(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

@@ -7,7 +7,6 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from finetune.datasets.example import Dataset, Example
     from finetune.tuning.config import TuneConfig
-    from finetune.tuning.replay import Replay
+    from finetune.tuning.replay import World
 
 console, errors = Console(), Console(stderr=True)
 _LISTED = 10  # of what cannot be used
@@ -41,7 +40,7 @@ def tune(
     steps: Annotated[int | None, typer.Option(help="How many updates.")] = None,
     rate: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, questions and changes of pictures.")] = None,
-    price: Annotated[bool, typer.Option(help="Measure what it costs on the seedling's other tasks.")] = True,
+    price: Annotated[bool, typer.Option(help="Measure what it costs on the base's other tasks.")] = True,
 ) -> None:  # fmt: skip
     """Fine-tunes a model on corrected labels: a light adapter, the best by held-out pictures, in minutes.
 
@@ -58,14 +57,14 @@ def tune(
         from finetune.tuning import replay as replays
         from finetune.tuning.loop import TuneError
         from finetune.tuning.loop import tune as run
-        from server.engine.checkpoint import SEEDLING, CheckpointError
+        from server.engine.checkpoint import CheckpointError
         from server.engine.lora import AdapterError
     except ModuleNotFoundError as error:
         _fail(f"fine-tuning needs the package {error.name}: pip install 'florist[train]'")
 
     given: dict[str, Any] = {
         "base": base, "method": method, "tasks": tuple(task) if task else None, "steps": steps, "rate": rate,
-        "seed": seed,
+        "seed": seed, "replay_from": replay,
     }  # fmt: skip
     try:
         settings = configs.load(config, **given)
@@ -83,19 +82,14 @@ def tune(
             train, kept = taught.taught, taught.judging
         else:
             train, kept = split(taught.examples, held_share, seed=settings.seed)
-        source: Replay | None = None
-        if replay is not None:
-            world = open_dataset(replay)
-            source = replays.of(verified(replace(world, examples=world.examples[: replays.POOL])))
-        elif settings.replay and settings.base == SEEDLING:
-            source = replays.scenes
-        elif settings.replay:
+        world = replays.world(settings, opened)
+        if settings.replay and world is None:
             errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
         console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
         with _shown(settings.steps, settings.metric) as told, _asked() as asked:
             outcome = run(
-                settings, train, out, held=kept, labels=taught.labels, replay=source, told=told,
-                stop=lambda: bool(asked),
+                settings, train, out, held=kept, labels=taught.labels, told=told,
+                replay=world.replay if world else None, stop=lambda: bool(asked),
             )  # fmt: skip
     except (configs.ConfigError, DatasetError, CheckpointError, AdapterError, TuneError) as error:
         _fail(str(error))
@@ -109,7 +103,7 @@ def tune(
         console.print(f"{figure}: {outcome.before:.3g} {before}, {outcome.best:.3g} at step {outcome.best_step}")
     if settings.method == "lora" and PartialState().is_main_process:
         with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
-            _examined(settings, outcome.folder, out, kept, taught.labels, priced=price and settings.base == SEEDLING)
+            _examined(settings, outcome.folder, out, kept, taught.labels, world, priced=price)
     console.print(f"{outcome.folder} ({outcome.seconds:.0f} s); curves: {out / 'curves.png'}", soft_wrap=True)
 
 
@@ -119,31 +113,42 @@ def _examined(
     out: Path,
     kept: "Sequence[Example]",
     labels: "Sequence[str]",
+    world: "World | None",
     *,
     priced: bool,
 ) -> None:
-    """What the adapter costs on the seedling's other tasks (`forgetting.json`); its scores calibrated on the held-out
-    pictures."""
+    """What the adapter costs on the base's own tasks (`forgetting.json`): of the seedling by drawn scenes, of others by
+    what `world` keeps back; its scores calibrated on the held-out pictures."""
     from finetune.calibration import calibrate
-    from finetune.probe import price as price_of
-    from finetune.probe import probe
+    from finetune.probe import price, probe, probe_dataset
     from finetune.tuning.judge import Judge, main_tasks
+    from server.engine.checkpoint import SEEDLING
     from server.engine.engine import Engine
 
     with Engine.load(settings.base) as engine:
         engine.load_adapter("tuned", adapter)
-        if priced:
+        if priced and settings.base == SEEDLING:
             before, after = probe(engine), probe(engine, "tuned")
-            lost = price_of(before, after)
-            (out / "forgetting.json").write_text(json.dumps({"before": before, "after": after, "lost": lost}, indent=1))
-            worst = sorted(((v, k) for k, v in lost.items() if k != "mean"), reverse=True)[:3]
-            told = ", ".join(f"{task} {points:+.1f}" for points, task in worst)
-            console.print(f"points lost on the base's own tasks: {lost['mean']:.1f} in the mean; most: {told}")
+            _forgotten(out, before, after, price(before, after), "points lost on the base's own tasks")
+        elif priced and world is not None and world.probe:
+            before, after = (probe_dataset(engine, world.probe, world.labels, name) for name in (None, "tuned"))
+            more = {task: after[task] - value for task, value in before.items()}
+            what = f"corrections per 100 labels more on {len(world.probe)} pictures of {settings.replay_from}"
+            _forgotten(out, before, after, {**more, "mean": sum(more.values()) / max(1, len(more))}, what)
         if kept:
             judge = Judge(kept, labels, main_tasks(kept, settings.tasks))
             found = calibrate(engine, "tuned", adapter, list(zip(judge.examples, judge.questions, strict=True)))
             for task, one in found.items():
                 console.print(f"scores of {task} calibrated: error {one.ece[0]:.3f} before, {one.ece[1]:.3f} after")
+
+
+def _forgotten(out: Path, before: dict[str, float], after: dict[str, float], lost: dict[str, float], what: str) -> None:
+    (out / "forgetting.json").write_text(
+        json.dumps({"what": what, "before": before, "after": after, "lost": lost}, indent=1)
+    )
+    worst = sorted(((v, k) for k, v in lost.items() if k != "mean"), reverse=True)[:3]
+    told = ", ".join(f"{task} {points:+.1f}" for points, task in worst)
+    console.print(f"{what}: {lost['mean']:.1f} in the mean; most: {told}", soft_wrap=True)
 
 
 @contextmanager

@@ -15,6 +15,12 @@ class ConfigError(ValueError):
     """A setting that cannot be; the message names it and says what it may be."""
 
 
+NOTHING_TO_REPLAY = (
+    "the anchor kl compares answers on replayed pictures, and nothing is at hand to replay for this base: name a "
+    "dataset of the base's own world (replay_from), or take the anchor l2sp"
+)
+
+
 class Method(StrEnum):
     """What of the model learns."""
 
@@ -76,6 +82,9 @@ class TuneConfig(BaseModel):
     flip: bool = Field(True, description="Whether a mirrored picture shows the same things.")
     views: int = Field(8, ge=1, description="Changed versions of a picture whose features are kept, where they are.")
     replay: Share = Field(0.25, description="The share of pictures that come from the base's own data.")
+    replay_from: str = Field(
+        "", description="Dataset of the base's own world; none: the seedling's drawn scenes, for another base nothing.",
+    )  # fmt: skip
     anchor: Anchor = Anchor.NONE
     strength: float = Field(0.01, ge=0, description="Weight of the anchor.")
     evaluate: Positive = Field(50, description="Steps between two looks at the held-out pictures.")
@@ -98,6 +107,11 @@ class TuneConfig(BaseModel):
         if self.start and self.method is not Method.LORA:
             raise ValueError(f"start is an adapter to go on from, and the method {self.method} makes none")
         return self
+
+    @property
+    def replays(self) -> bool:
+        """Whether something is at hand to replay: a dataset, or the seedling's drawn scenes."""
+        return bool(self.replay and (self.replay_from or self.base == "seedling"))
 
     @property
     def keeps_features(self) -> bool:

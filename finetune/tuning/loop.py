@@ -23,7 +23,7 @@ from finetune.losses import class_weights
 from finetune.precision import precision
 from finetune.tuning import run as runs
 from finetune.tuning.best import Best
-from finetune.tuning.config import Anchor, Method, TuneConfig
+from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, Method, TuneConfig
 from finetune.tuning.features import Features
 from finetune.tuning.judge import Interrupted, Judge, main_tasks
 from finetune.tuning.lessons import Lesson, Lessons
@@ -79,10 +79,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.config, self.out, self.told, self.stop = config, out, told, stop
         if config.anchor is Anchor.KL and replay is None:
-            raise TuneError(
-                "the anchor kl compares answers on replayed pictures, and nothing is at hand to replay for this base: "
-                "name a dataset of the base's own world (replay_from), or take the anchor l2sp"
-            )
+            raise TuneError(NOTHING_TO_REPLAY)
         self.accelerator = Accelerator(mixed_precision=precision())
         torch.manual_seed(config.seed + self.accelerator.process_index)
         self.trainer = Trainer(config, self.accelerator)
@@ -286,7 +283,9 @@ class _Run:
         if path.exists():
             try:
                 before = json.loads(path.read_text())["run"]
-            except (ValueError, KeyError) as error:
+                # A setting that came later than the run had its default.
+                before["config"] = {**TuneConfig().model_dump(mode="json"), **before["config"]}
+            except (ValueError, KeyError, TypeError) as error:
                 raise TuneError(f"{path} is not what a run wrote ({error}); take another folder") from error
             if changed := _changes(before, self.about):
                 raise TuneError(f"{self.out} holds another run; take another folder. Changed: {'; '.join(changed[:6])}")

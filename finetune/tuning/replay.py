@@ -1,22 +1,61 @@
 """Pictures of the base's own world, mixed among a project's so that the model does not forget it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from finetune.datasets import teaching
-from finetune.datasets.example import Dataset
+from finetune.datasets.example import Dataset, Example
+from finetune.datasets.gathering import verified
+from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import TRAINING_SEEDS, choose
 from finetune.datasets.scenes.draw import draw
+from finetune.datasets.split import split
+from finetune.tuning.config import TuneConfig
 
 Shown = tuple[Image.Image, list[Question]]
 Replay = Callable[[int, int], Shown]
 """A number and how many questions → a picture and its questions; the same for the same number."""
 
 POOL = 512  # different pictures; where features are kept, so many are
+PROBED = 40  # pictures of a dataset that are kept back, to tell what is forgotten
+_FEW = 5  # so many are all replayed
 _SEED = 900 * TRAINING_SEEDS  # among training's, beyond those of the seedling's stages
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The base's own. `probe`: pictures of a dataset that are never replayed, to tell by what is forgotten; none of
+    the seedling's, which has a probe of its own (`finetune.probe`). `labels`: of the whole dataset."""
+
+    replay: Replay
+    probe: tuple[Example, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+def world(config: TuneConfig, opens: Callable[[str], Dataset] = open_dataset) -> World | None:
+    """What a run of these settings replays; None where nothing is asked for, or at hand. `opens` gives a dataset by its
+    name. Raises DatasetError."""
+    if not config.replays:
+        return None
+    if not config.replay_from:
+        return World(scenes)
+    whole = opens(config.replay_from)
+    some_of = verified(replace(whole, examples=_spread(whole.examples, POOL + PROBED)))
+    probe: tuple[Example, ...] = ()
+    taught = some_of.examples
+    if len(taught) > _FEW:
+        taught, probe = split(taught, min(0.2, PROBED / len(taught)), seed=_SEED)
+    return World(of(replace(whole, examples=taught)), probe, whole.labels)
+
+
+def _spread(examples: Sequence[Example], most: int) -> tuple[Example, ...]:
+    """At most so many, from all over: files are often in the order of their classes."""
+    count = min(most, len(examples))
+    return tuple(examples[i * len(examples) // count] for i in range(count))
 
 
 def scenes(number: int, prompts: int) -> Shown:

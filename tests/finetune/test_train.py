@@ -98,6 +98,26 @@ def test_a_fault_is_one_line(dataset: Path, tmp_path: Path, arguments: list[str]
     assert isinstance(done.exception, SystemExit)
 
 
+def test_another_base_replays_a_dataset_and_tells_by_it_what_it_forgets(dataset: Path, tmp_path: Path) -> None:
+    base = save(tmp_path / "base", tiny_model())
+    (tmp_path / "tune.yaml").write_text(QUICK.replace("frame: 1", "anchor: kl"))
+    done = tune(
+        dataset, "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--base", base, "--replay", dataset
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "nothing is replayed" not in done.stderr
+    assert f"corrections per 100 labels more on 1 pictures of {dataset}: " in done.stdout
+    forgotten = json.loads((tmp_path / "run" / "forgetting.json").read_text())
+    assert forgotten["before"].keys() == forgotten["after"].keys() == {"<OD>"}
+    run = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
+    assert run["replayed"]
+    assert run["config"]["replay_from"] == str(dataset)
+
+    refused = tune(dataset, "--out", tmp_path / "other", "--config", tmp_path / "tune.yaml", "--base", base)
+    assert refused.exit_code == 2
+    assert "nothing is at hand to replay for this base: name a dataset" in refused.stderr
+
+
 @pytest.mark.slow
 def test_a_signal_ends_it_when_the_step_is_kept_and_the_same_command_goes_on(dataset: Path, tmp_path: Path) -> None:
     base = save(tmp_path / "base", tiny_model())

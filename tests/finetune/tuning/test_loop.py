@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -197,6 +198,17 @@ def test_a_finished_run_is_not_run_again(base: str, examples: list[Example], und
     heard: list[dict[str, Any]] = []
     again = run(settings(base), examples, undisturbed, told=heard.append)
     assert (again.steps, heard) == (6, [])
+
+
+def test_a_run_of_before_a_setting_was_known_goes_on(
+    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    made = json.loads(path.read_text())
+    del made["run"]["config"]["replay_from"]
+    path.write_text(json.dumps(made))
+    assert run(settings(base), examples, tmp_path / "run").steps == 6
 
 
 @pytest.mark.parametrize(
