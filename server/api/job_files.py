@@ -13,17 +13,18 @@ from pydantic import AfterValidator
 
 from server.api import exports, problems
 from server.api.job_problems import told
-from server.api.job_schemas import Number
+from server.api.job_schemas import Number, Position
 from server.api.problems import Problem, documented
 from server.jobs import intake
 from server.jobs.formats import FORMATS
 from server.jobs.queue import JobQueue
-from server.jobs.sources import SourceError, addresses
+from server.jobs.sources import ItemError, SourceError, addresses
 from server.jobs.store import Job
 from server.serving import Serving
 
 # The page holds all that it shows, and runs nothing; names in it come from strangers' files.
 _PAGE = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"}
+_FILE = "application/octet-stream"  # a stranger's file: a browser shall make nothing of it but what a page asks for
 router = APIRouter()
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -120,6 +121,40 @@ async def summary(request: Request, number: Number) -> Response:
 
     with serving.work():
         return HTMLResponse(await _written(serving, number, write), headers=_PAGE)
+
+
+@router.get(
+    "/v1/jobs/{id}/pictures/{position}",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Its bytes, as they lie in the source.",
+            "content": {_FILE: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **documented(problems.NOT_FOUND, problems.SOURCE_REFUSED, problems.INVALID_SOURCE),
+    },
+)
+async def picture(request: Request, number: Number, position: Position) -> Response:
+    """A picture's file, for whoever looks at its labels elsewhere than on the server's machine. Its source is listed
+    each time."""
+    serving: Serving = request.app.state.serving
+    queue = serving.jobs()
+    serving.engine()
+
+    def read() -> bytes:
+        job = queue.job(number)
+        with queue.source(job) as source:
+            if position >= len(source):
+                raise Problem(problems.NOT_FOUND, f"job {number} has {len(source)} pictures; the first is at 0")
+            try:
+                return source[position].read()
+            except ItemError as error:
+                detail = f"{source.names[position]} cannot be read: {error}"
+                raise Problem(problems.INVALID_SOURCE, detail, "position") from None
+
+    with serving.work(), told():
+        data = await anyio.to_thread.run_sync(read, limiter=serving.queueing)
+    return Response(data, media_type=_FILE, headers={"X-Content-Type-Options": "nosniff"})
 
 
 async def _written(serving: Serving, number: int, write: Callable[[], T]) -> T:

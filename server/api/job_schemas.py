@@ -15,6 +15,7 @@ from server.jobs.store import Failure, Job, JobState, Progress
 
 LARGEST = 2**63 - 1  # that databases count to
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The job's id.")]
+Position = Annotated[int, Path(ge=0, le=LARGEST, description="The picture's place in the source.")]
 OUTPUT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 

@@ -175,5 +175,6 @@ async def rollback(request: Request, number: Number) -> PromotionRow:
         return projects.rollback(project, asked.task, client_of(request), asked.reason)
 
     promotion = await beside(back, serving.storing)
-    logger.info("project %d: %s answers for %s again", number, promotion.model or "the base", promotion.task)
+    who = "the base" if promotion.model is None else f"model {promotion.model}"
+    logger.info("project %d: %s answers for %s again", number, who, promotion.task)
     return promotion_row(promotion)

@@ -199,10 +199,11 @@ async def doubtful(
     def found() -> NextPictures:
         from server.projects.lessons import is_held
 
-        project, labelled = projects.store.project(number), queue.store.placed(queue.job(job))
-        chosen, left = projects.next(project, labelled, count)
+        project, asked = projects.store.project(number), queue.job(job)
+        waiting = queue.store.progress(asked).open
+        chosen, left = projects.next(project, queue.store.placed(asked), count)
         rows = [next_picture(each, is_held(each.picture.sha256, project.held_share)) for each in chosen]
-        return NextPictures(pictures=rows, left=left)
+        return NextPictures(pictures=rows, left=left, waiting=waiting)
 
     return await beside(found, serving.exporting)  # it reads a whole job's labels, as an export does
 

@@ -62,6 +62,9 @@ class Fusion(_Combined):
     overlap: float = Field(
         0.55, gt=0, lt=1, allow_inf_nan=False, description="The IoU from which two are of one thing."
     )
+    min_score: float = Field(
+        0.0, ge=0, lt=1, allow_inf_nan=False, description="What scores less once it is fused is left out."
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -81,7 +84,7 @@ class Fusion(_Combined):
 
     def merged(self, answers: Sequence[Sequence[Annotation]]) -> Sequence[Annotation]:
         """What the members' answers make together."""
-        return fuse(answers, self.weights, self.overlap)
+        return [box for box in fuse(answers, self.weights, self.overlap) if (box.score or 0.0) >= self.min_score]
 
 
 class Routing(_Combined):

@@ -253,6 +253,26 @@ def test_exports_in_every_format(client: httpx.Client, pictures: Path) -> None:
     assert "coco" in problem(unknown, 422, "invalid-request").detail
 
 
+def test_pictures_by_their_places(engine: Engine, pictures: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(pictures, own)
+    (own / "00.png").write_bytes(b"<script>alert(1)</script>")
+    with running(engine, tmp_path / "jobs", own) as client:
+        number = begun(client, own)["id"]
+        ended(client, number)
+        for row in results(client, number):
+            shown = client.get(f"/v1/jobs/{number}/pictures/{row['position']}")
+            assert shown.content == (own / row["name"]).read_bytes()
+        broken = client.get(f"/v1/jobs/{number}/pictures/0")  # as it is, and taken for no page
+        assert (broken.headers["content-type"], broken.headers["x-content-type-options"]) == (
+            "application/octet-stream",
+            "nosniff",
+        )
+        behind = client.get(f"/v1/jobs/{number}/pictures/{len(list(own.iterdir()))}")
+        assert "the first is at 0" in problem(behind, 404, "not-found").detail
+        problem(client.get(f"/v1/jobs/{number}/pictures/-1"), 422, "invalid-request")
+
+
 def test_the_page_to_look_at(engine: Engine, pictures: Path, tmp_path: Path) -> None:
     own = tmp_path / "<own>"
     shutil.copytree(pictures, own)
@@ -336,6 +356,7 @@ def test_a_source_that_has_changed_over_a_restart(engine: Engine, pictures: Path
         assert ended(client, 1)["state"] == "done"
     with running(engine, tmp_path / "jobs", pictures) as client:  # the setting no longer names its place
         assert len(results(client, 1)) == 2
+        assert "is not set to read" in problem(client.get("/v1/jobs/1/pictures/0"), 422, "invalid-source").detail
         refused = client.get("/v1/jobs/1/export", params={"pictures": True})
         assert "is not set to read" in problem(refused, 422, "invalid-source").detail
 
@@ -429,7 +450,7 @@ def test_links_lead_nowhere_else(engine: Engine, pictures: Path, tmp_path: Path)
         problem(refused, 422, "invalid-source")
 
 
-@pytest.mark.parametrize("path", ["", "/events", "/results", "/failures", "/export", "/summary"])
+@pytest.mark.parametrize("path", ["", "/events", "/results", "/failures", "/export", "/summary", "/pictures/0"])
 def test_a_job_that_is_not_there(idle: httpx.Client, path: str) -> None:
     assert "GET /v1/jobs" in problem(idle.get(f"/v1/jobs/7{path}"), 404, "not-found").detail
     problem(idle.get(f"/v1/jobs/none{path}"), 422, "invalid-request")

@@ -99,7 +99,10 @@ def job_and_project(app: FastAPI, pictures: Path) -> None:
         ("/v1/jobs", "POST", 30),
         ("/v1/jobs/{id}/results", "GET", 20),
         ("/v1/jobs/{id}/export", "GET", 20),
-        *((f"/v1/jobs/{{id}}{path}", "GET", 10) for path in ("", "/events", "/failures", "/summary")),
+        *(
+            (f"/v1/jobs/{{id}}{path}", "GET", 10)
+            for path in ("", "/events", "/failures", "/summary", "/pictures/{position}")
+        ),
         *((f"/v1/jobs/{{id}}/{action}", "POST", 10) for action in ("pause", "resume", "retry", "cancel")),
         ("/v1/jobs", "GET", 5),
         ("/v1/projects", "POST", 30),

@@ -132,7 +132,7 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     # Models of others: asked, judged and promoted as that one.
     asked = {"combine": "fuse", "models": [model["id"], None], "weights": [2.0, 1.0]}
     fused = posted(client, f"{project}/models", 201, **asked)
-    assert (fused["run"], fused["combined"]) == (None, {**asked, "overlap": 0.55})
+    assert (fused["run"], fused["combined"]) == (None, {**asked, "overlap": 0.55, "min_score": 0.0})
     summed = posted(client, f"{project}/models", 201, combine="add", models=[model["id"]], weights=[0.5])
     assert got(client, f"{project}/models")["models"] == [{**model, "answers": True}, fused, summed]
     test = posted(client, f"{project}/backtests", 201, model=fused["id"], probe=1)
@@ -307,14 +307,16 @@ def test_what_a_job_doubts_is_corrected_next(engine: Engine, tmp_path: Path) -> 
             assert row == {**results[row["name"]], "doubt": row["doubt"], "held": row["held"]}
 
         first = everything[0]
+        file = client.get(f"/v1/jobs/{job}/pictures/{first['position']}")
+        assert file.content == (pictures / first["name"]).read_bytes()
         body = {
-            "image": base64.b64encode((pictures / first["name"]).read_bytes()).decode(),
+            "image": base64.b64encode(file.content).decode(),
             "annotations": [label["annotation"] for label in first["labels"] if label["parent"] is None],
             "kind": "objects",
         }
         kept = posted(client, f"{project}/corrections", 201, **body)
         assert (kept["picture"], kept["held"]) == (first["sha256"], first["held"])
-        assert got(client, f"{project}/next", job=job) == {"pictures": everything[1:], "left": 3}
+        assert got(client, f"{project}/next", job=job) == {"pictures": everything[1:], "left": 3, "waiting": 0}
         assert "no job 77" in problem(client.get(f"{project}/next", params={"job": 77}), 404, "not-found")["detail"]
         problem(client.get("/v1/projects/77/next", params={"job": job}), 404, "not-found")
         assert problem(client.get(f"{project}/next"), 422, "invalid-request")["field"] == "job"
@@ -336,6 +338,26 @@ def test_a_jobs_labels_are_taken_as_they_stand(engine: Engine, tmp_path: Path) -
         rows = got(client, f"{project}/corrections")["corrections"]
         assert {row["name"] for row in rows} == labelled
         assert all(len(row["annotations"]) == len(labels[row["name"]]) and row["author"] == "Ada" for row in rows)
+
+
+def test_what_is_replayed_lies_where_jobs_may_read(engine: Engine, tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    world.mkdir()
+    (tmp_path / "link").symlink_to("/etc")
+    with running(engine, tmp_path, jobs_sources=(str(world),)) as client:
+        project = made(client, "replaying")
+        for scene in scenes(4):
+            posted(client, f"{project}/corrections", 201, **scene.body)
+        named = ["/etc", f"{world}/../secret", f"{tmp_path}/link", "http://localhost/a.zip", "a\0b", "relative"]
+        for each in named:
+            answered = client.post(f"{project}/tune", json={"replay_from": each})
+            refused = problem(answered, 403, "source-refused")
+            assert refused["field"] == "replay_from"
+            assert "FLORIST_JOBS_SOURCES" in refused["detail"]
+        run = posted(client, f"{project}/tune", 201, **{**QUICK, "replay": 0.5, "replay_from": f"{world}/none"})
+        done = ended(client, f"{project}/runs/{run['id']}")
+        assert (done["state"], done["config"]["replay_from"]) == ("failed", f"{world}/none")
+        assert done["reason"].startswith(f"there is no dataset '{world}/none'")
 
 
 def test_a_full_disk_is_told(client: httpx.Client, idle: str, monkeypatch: pytest.MonkeyPatch) -> None:

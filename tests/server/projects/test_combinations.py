@@ -70,6 +70,9 @@ def test_answers_are_merged() -> None:
     (fused,) = fusion.merged([[box("cat", 0)], [box("cat", 2)]])
     assert isinstance(fused, Box)
     assert fused.box[0] == pytest.approx(0.5)
+    sure = Fusion(combine="fuse", models=(1, 2), min_score=0.3)
+    (both,) = sure.merged([[box("cat", 0), box("dog", 40)], [box("cat", 0)]])  # only one of two says dog
+    assert both.label == "cat"
     routing = Routing(combine="route", models=(1, 2), routes={"cat": 1}, default=2)
     assert routing.merged([[box("cat", 0), box("dog", 1)], [box("cat", 2), box("dog", 3)]]) == [
         box("cat", 0),
