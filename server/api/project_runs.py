@@ -1,6 +1,7 @@
 """Fine-tunes of a project over HTTP: begun, watched, ended."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,11 +10,13 @@ from sse_starlette import EventSourceResponse
 from server.api import problems, project_bodies
 from server.api.auth import Authorised, client_of
 from server.api.job_events import EVENT, JobEvents
-from server.api.problems import documented
+from server.api.problems import Problem, documented
 from server.api.project_rows import RunRow, Runs, run_row
 from server.api.project_schemas import Entry, Number, TuneRequest
 from server.api.projects import BODY, COMMON, After, Limit, beside, body
+from server.jobs.sources import addresses
 from server.serving import Serving
+from server.settings import variable
 
 if TYPE_CHECKING:
     from server.projects.projects import Projects
@@ -29,7 +32,9 @@ SCHEMAS = (TuneRequest,)
     openapi_extra=body("TuneRequest", quick={"steps": 200, "frozen_stages": 4}),
     responses={
         201: {"description": "It waits for its turn."},
-        **documented(*BODY, problems.NOT_FOUND, problems.OTHER_BASE, problems.NOTHING_TO_LEARN),
+        **documented(
+            *BODY, problems.SOURCE_REFUSED, problems.NOT_FOUND, problems.OTHER_BASE, problems.NOTHING_TO_LEARN
+        ),
     },
 )
 async def tune(request: Request, response: Response, number: Number) -> RunRow:
@@ -42,6 +47,8 @@ async def tune(request: Request, response: Response, number: Number) -> RunRow:
     settings = asked.model_dump(exclude_unset=True)
     if not settings.get("tasks"):
         settings.pop("tasks", None)
+    if named := settings.get("replay_from"):
+        settings["replay_from"] = _readable(serving, named)
 
     def begun() -> RunRow:
         return run_row(projects.tune(projects.store.project(number), settings, client_of(request)), None)
@@ -49,6 +56,16 @@ async def tune(request: Request, response: Response, number: Number) -> RunRow:
     row = await beside(begun)
     response.headers["Location"] = f"/v1/projects/{number}/runs/{row.id}"
     return row
+
+
+def _readable(serving: Serving, named: str) -> str:
+    """The whole path of a dataset that a client names: in the places alone where jobs may read."""
+    path = str(Path(named).absolute())
+    if "\0" in named or addresses.is_url(named) or not serving.jobs().allowed(path):
+        places = variable("jobs_sources")
+        detail = f"{addresses.shown(named)[:200]} is in none of the folders that the server's setting {places} names"
+        raise Problem(problems.SOURCE_REFUSED, f"{detail}; its operator can add it", "replay_from")
+    return path
 
 
 @router.get("/v1/projects/{id}/runs", responses=documented(problems.NOT_FOUND))

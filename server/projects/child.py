@@ -60,7 +60,6 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     from finetune.tuning import replay
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.loop import ASKED, tune
-    from server.engine.checkpoint import SEEDLING
     from server.projects import lessons
     from server.projects.pictures import Pictures
 
@@ -68,9 +67,11 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     wanted = json.loads((folder / WANTED).read_text())
     config = TuneConfig.model_validate(wanted["config"])
     data = lessons.read(wanted, Pictures(pictures))
-    # The base's own data are at hand for the seedling alone: scenes that are drawn.
-    source = replay.scenes if config.base == SEEDLING else None
-    found = tune(config, data.train, folder / RUN, held=data.held, labels=data.labels, replay=source, stop=stop.is_set)
+    world = replay.world(config)
+    found = tune(
+        config, data.train, folder / RUN, held=data.held, labels=data.labels, replay=world.replay if world else None,
+        stop=stop.is_set,
+    )  # fmt: skip
     if found.stopped == ASKED:
         return None
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}
@@ -78,10 +79,11 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
 
 def _expected(error: Exception) -> bool:
     """Whether the message is for people."""
+    from finetune.datasets.example import DatasetError
     from finetune.tuning.loop import TuneError
     from server.engine.checkpoint import CheckpointError
 
-    return isinstance(error, TuneError | CheckpointError | OSError)
+    return isinstance(error, DatasetError | TuneError | CheckpointError | OSError)
 
 
 def _end_with_parent(stop: threading.Event) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.datasets.example import Labels
-from finetune.tuning.config import TuneConfig
+from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, TuneConfig
 from finetune.tuning.run import fingerprint
 from prompts.annotations import Annotation
 from server.engine.checkpoint import SEEDLING
@@ -26,7 +26,17 @@ from server.projects.examiner import Examiner
 from server.projects.labels import checked, kind_of
 from server.projects.panels import Panel, Panels
 from server.projects.pictures import Pictures
-from server.projects.records import ENDED, Backtest, Corrected, Correction, Model, Project, Promotion, Run
+from server.projects.records import (
+    ENDED,
+    Backtest,
+    Corrected,
+    Correction,
+    Model,
+    NothingToLearn,
+    Project,
+    Promotion,
+    Run,
+)
 from server.projects.registry import Registry
 from server.projects.store import ProjectStore
 from server.projects.tuner import Tuner
@@ -147,6 +157,8 @@ class Projects:
         name = self.engine.checkpoint.name
         base = SEEDLING if name == SEEDLING else str(self.engine.checkpoint.folder)
         config = TuneConfig.model_validate({"tasks": project.tasks, **settings, "base": base})
+        if config.anchor is Anchor.KL and not config.replays:
+            raise NothingToLearn(NOTHING_TO_REPLAY)
         known = lessons.of(project, self.store.newest(project), self._pictures(project))
         known.check(config.tasks, project.held_share)
         config = config.model_copy(update={"tasks": tuple(known.tasks(config.tasks))})

@@ -346,7 +346,7 @@ def test_what_is_replayed_lies_where_jobs_may_read(engine: Engine, tmp_path: Pat
     (tmp_path / "link").symlink_to("/etc")
     with running(engine, tmp_path, jobs_sources=(str(world),)) as client:
         project = made(client, "replaying")
-        for scene in scenes(4):
+        for scene in scenes(6):
             posted(client, f"{project}/corrections", 201, **scene.body)
         named = ["/etc", f"{world}/../secret", f"{tmp_path}/link", "http://localhost/a.zip", "a\0b", "relative"]
         for each in named:

@@ -18,6 +18,10 @@ from making import QUICK, corrected, loaded, made, opened, promote
 from PIL import Image
 from tiny import save, tiny_model
 
+from finetune.datasets import coco
+from finetune.datasets.example import Example
+from finetune.datasets.scenes.draw import draw
+from prompts.annotations import Box
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
@@ -185,6 +189,26 @@ def test_nothing_corrected_teaches_nothing(tiny: Engine, tmp_path: Path) -> None
         with pytest.raises(NothingToLearn, match="of 0 corrected pictures"):
             projects.tune(project, QUICK, "Ada")
         assert not (projects.folder / project.folder / "runs").exists()
+
+
+@pytest.mark.slow
+def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Path) -> None:
+    drawn = [draw(seed, objects=(1, 2), words=(0, 0)) for seed in range(3)]
+    examples = [
+        Example(str(i), "", s.width, s.height, tuple(Box(label="x", box=t.box) for t in s.objects), lambda s=s: s.image)  # type: ignore[misc]
+        for i, s in enumerate(drawn)
+    ]
+    world = coco.write(examples, tmp_path / "world")
+    anchored = {**QUICK, "replay": 0.5, "anchor": "kl"}
+    with opened(tmp_path, tiny) as projects:
+        project = corrected(projects)
+        with pytest.raises(NothingToLearn, match="nothing is at hand to replay for this base"):
+            projects.tune(project, anchored, "Ada")
+        run = projects.tune(project, {**anchored, "replay_from": str(world)}, "Ada")
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, run.id).state in (State.DONE, State.FAILED))
+        assert projects.registry.run(project, run.id).state is State.DONE
+        written = json.loads((projects.tuner.of(project, run) / child.RUN / "run.json").read_text())
+        assert written["run"]["replayed"]
 
 
 def test_the_wanted_file_says_all(tiny: Engine, tmp_path: Path) -> None:
