@@ -355,9 +355,8 @@ def test_what_is_replayed_lies_where_jobs_may_read(engine: Engine, tmp_path: Pat
             assert refused["field"] == "replay_from"
             assert "FLORIST_JOBS_SOURCES" in refused["detail"]
         run = posted(client, f"{project}/tune", 201, **{**QUICK, "replay": 0.5, "replay_from": f"{world}/none"})
-        done = ended(client, f"{project}/runs/{run['id']}")
-        assert (done["state"], done["config"]["replay_from"]) == ("failed", f"{world}/none")
-        assert done["reason"].startswith(f"there is no dataset '{world}/none'")
+        assert run["config"]["replay_from"] == f"{world}/none"
+        posted(client, f"{project}/runs/{run['id']}/cancel")
 
 
 def test_a_full_disk_is_told(client: httpx.Client, idle: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,9 @@ def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Pa
         with pytest.raises(NothingToLearn, match="nothing is at hand to replay for this base"):
             projects.tune(project, anchored, "Ada")
         run = projects.tune(project, {**anchored, "replay_from": str(world)}, "Ada")
-        until(lambda: time.sleep(0.2) or projects.registry.run(project, run.id).state in (State.DONE, State.FAILED))
+        lost = projects.tune(project, {**anchored, "replay_from": str(tmp_path / "none")}, "Ada")
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, lost.id).state is State.FAILED)
+        assert projects.registry.run(project, lost.id).reason.startswith(f"there is no dataset '{tmp_path}/none'")
         assert projects.registry.run(project, run.id).state is State.DONE
         written = json.loads((projects.tuner.of(project, run) / child.RUN / "run.json").read_text())
         assert written["run"]["replayed"]
