@@ -58,7 +58,7 @@ class SelfAttention(Block):
     def step(self, x: Tensor, layer: int, spans: Sequence[Span], shares: Shares) -> Tensor:
         """x [rows, d], the newest tokens: their keys and values join the slots, then each row looks at its own past."""
         seen = []
-        parts = self.qkv(x, shares).view(len(x), 3, self.heads, -1).split([span.rows for span in spans])
+        parts = _parted(self.qkv(x, shares).view(len(x), 3, self.heads, -1), spans)
         for span, part in zip(spans, parts, strict=True):
             own = part.view(span.count, span.queries, 3, self.heads, -1)
             k, v = span.remember(layer, own[:, :, 1], own[:, :, 2])
@@ -82,13 +82,18 @@ class CrossAttention(Block):
     def step(self, x: Tensor, layer: int, spans: Sequence[Span], shares: Shares) -> Tensor:
         """x [rows, d] → what each row sees of its request's picture and prompt, added."""
         seen = []
-        parts = self.q(x, shares).split([span.rows for span in spans])
+        parts = _parted(self.q(x, shares), spans)
         for span, part in zip(spans, parts, strict=True):
             k, v = span.source(layer)
             q = part.view(span.count, span.queries, self.heads, -1).transpose(1, 2).to(k.dtype)
             look = F.scaled_dot_product_attention(q, k, v, attn_mask=span.source_mask)
             seen.append(look.transpose(1, 2).reshape(span.rows, -1).to(x.dtype))
         return self.add(x, self.out(seen[0] if len(seen) == 1 else torch.cat(seen), shares))
+
+
+def _parted(rows: Tensor, spans: Sequence[Span]) -> Sequence[Tensor]:
+    """Each span's rows."""
+    return [rows] if len(spans) == 1 else rows.split([span.rows for span in spans])
 
 
 class Layer(nn.Module):

@@ -35,8 +35,8 @@ class Step:
         self.source_mask = like.new_zeros(count, 1, 1, sources)
         indices = self.tokens.view(count, span.queries)
         self.span = Span(
-            slots, 0, count, span.queries, indices.clone(), indices.clone(), places * slots.width, self.mask, sources,
-            self.source_mask,
+            slots, 0, count, span.queries, torch.arange(count, device=like.device)[:, None], indices.clone(),
+            indices.clone(), places * slots.width, self.mask, sources, self.source_mask,
         )  # fmt: skip
         self._model = model
         self._graph: torch.cuda.CUDAGraph | None = None

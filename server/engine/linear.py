@@ -41,9 +41,9 @@ class Packed:
     LEAST: ClassVar = {torch.float32: 1 << 18, torch.bfloat16: 1 << 14, torch.float16: 1 << 14}
     ROWS = 16  # of a step, which the layout is made for; others take it too
 
-    def __init__(self, weight: Tensor) -> None:
-        """`weight` [outputs, inputs]."""
-        self.weight, self.packed = weight, None
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """`weight` [outputs, inputs], `bias` [outputs]."""
+        self.weight, self.bias, self.packed = weight, bias, None
         kernels = torch.ops.mkldnn
         ready = {
             torch.float32: True,
@@ -53,13 +53,13 @@ class Packed:
         if weight.device.type == "cpu" and ready.get(weight.dtype) and weight.numel() >= self.LEAST[weight.dtype]:
             self.packed = kernels._reorder_linear_weight(weight.detach(), self.ROWS)
 
-    def multiply(self, x: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    def multiply(self, x: Tensor, *, gelu: bool = False) -> Tensor:
         """x [rows, …, inputs] → x Wᵀ + b [rows, …, outputs], then GELU where asked."""
         if self.packed is None:
-            y = F.linear(x, self.weight, bias)
+            y = F.linear(x, self.weight, self.bias)
             return torch.ops.aten.gelu_(y) if gelu else y
         kind, form = ("gelu", "none") if gelu else ("none", "")
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, kind, [], form)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, kind, [], form)
 
 
 class Linear(nn.Module):
@@ -77,12 +77,15 @@ class Linear(nn.Module):
 
     def arrange(self) -> None:
         """Lays the weights out for the device, once they are there."""
-        self._packed = Packed(self.weight)
+        self._packed = Packed(self.weight, self.bias)
 
     def forward(self, x: Tensor, shares: Shares = (), *, gelu: bool = False) -> Tensor:
         """x [rows, …, inputs] → [rows, …, outputs], then GELU where asked."""
+        packed = self._packed or Packed(self.weight, self.bias)
+        if not shares:
+            return packed.multiply(x, gelu=gelu)
         added = [(rows, pair) for adapter, rows in shares for pair in self.adapters.get(adapter, ())]
-        y = (self._packed or Packed(self.weight)).multiply(x, self.bias, gelu=gelu and not added)
+        y = packed.multiply(x, gelu=gelu and not added)
         for rows, (first, a, b, scale) in added:
             own = y[..., first : first + len(b)]
             if rows is None:

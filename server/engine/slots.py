@@ -17,8 +17,8 @@ from transformers import BartConfig
 class Span:
     """Neighbouring slots that go through the decoder together, `queries` rows each.
 
-    `places` and `columns` [count, queries]: each row's position, and where its keys and values are written. `reach`:
-    how many columns are looked at.
+    `index` [count, 1]: 0, 1 …; `places` and `columns` [count, queries]: each row's position, and where its keys and
+    values are written. `reach`: how many columns are looked at.
     `mask` [count, 1, queries, reach] and `source_mask` [count, 1, 1, sources] are added to the scores; None hides
     nothing.
     """
@@ -27,6 +27,7 @@ class Span:
     first: int
     count: int
     queries: int
+    index: Tensor
     places: Tensor
     columns: Tensor
     reach: int
@@ -42,9 +43,8 @@ class Span:
         """Writes the newest tokens' keys and values [count, queries, heads, d]; returns all to look at,
         [count, heads, reach, d] each."""
         keys, values = (kept[layer][self.first : self.first + self.count] for kept in (self.slots.k, self.slots.v))
-        places = torch.arange(self.count, device=k.device)[:, None]
-        keys[places, :, self.columns] = k.to(keys.dtype)
-        values[places, :, self.columns] = v.to(values.dtype)
+        keys[self.index, :, self.columns] = k.to(keys.dtype)
+        values[self.index, :, self.columns] = v.to(values.dtype)
         return keys[:, :, : self.reach], values[:, :, : self.reach]
 
     def learn(self, layer: int, k: Tensor, v: Tensor) -> None:
@@ -142,7 +142,7 @@ class Slots:
         if min(sources) != longest:
             ends = torch.tensor(sources, device=device)[:, None]
             hidden = _additive(torch.arange(longest, device=device) < ends, like)[:, None, None]
-        return Span(self, first, count, queries, places, columns, far * self.width, mask, longest, hidden)
+        return Span(self, first, count, queries, slots, places, columns, far * self.width, mask, longest, hidden)
 
     def _mask(self, ancestors: Tensor, places: Tensor, like: Tensor) -> Tensor | None:
         """`ancestors` [count, queries, far], the rows' own `places` [count, queries] → [count, 1, queries, reach]."""
