@@ -103,8 +103,8 @@ def page(rows: Sequence[str], steps: int, pictures: int, held: int) -> str:
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Of each loss.")] = 100,
-    pictures: Annotated[int, typer.Option(help="That are taught.")] = 60,
+    steps: Annotated[int, typer.Option(help="Of each loss.")] = 40,
+    pictures: Annotated[int, typer.Option(help="That are taught.")] = 40,
     held: Annotated[int, typer.Option(help="Held-out scenes.")] = 120,
     kept: Annotated[Path, typer.Option(help="Folder of what is done: called again, it goes on.")] = ROOT
     / "runs/losses",
