@@ -50,8 +50,8 @@ class Champions:
             return
         for task, panel in champions.items():
             try:
-                self.load(panel)
-                self.put(project, task, panel)
+                with self.loaded(panel):
+                    self.put(project, task, panel)
             except AdapterError as error:
                 logger.error("%s does not answer for %s: %s", panel.name, task, error)
 
@@ -62,15 +62,19 @@ class Champions:
             for key in [key for key in self._named if key[0] == project.name]:
                 self._unload(self._named.pop(key).members)
 
-    def load(self, panel: Panel) -> None:
-        """Puts a panel's adapters into the engine, those that are not there. Raises AdapterError, and then none is
-        left that was not there."""
+    @contextmanager
+    def loaded(self, panel: Panel | None) -> Iterator[None]:
+        """With a panel's adapters in the engine, those too that were not there; where anything goes wrong within, none
+        of these stays. Raises AdapterError."""
         try:
-            for adapter in panel.adapters:
-                if adapter.name not in {loaded.name for loaded in self._engine.adapters()}:
+            for adapter in panel.adapters if panel else ():
+                # By its weights too: a database may give the number of a run that was deleted to another one.
+                if (adapter.name, adapter.sha256) not in {(each.name, each.sha256) for each in self._engine.adapters()}:
                     self._engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)
-        except AdapterError:
-            self.tidy(panel)
+            yield
+        except BaseException:
+            with self._lock:
+                self._unload(panel.members if panel else ())
             raise
 
     def put(self, project: Project, task: str, panel: Panel | None) -> None:
@@ -82,11 +86,6 @@ class Champions:
                 self._named[key] = panel
             if old is not None:
                 self._unload(old.members)
-
-    def tidy(self, panel: Panel) -> None:
-        """Unloads what was loaded in vain."""
-        with self._lock:
-            self._unload(panel.members)
 
     def _unload(self, members: Iterable[str | None]) -> None:
         """Those adapters that no champion has any more."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,17 +29,20 @@ def sha256_of(combined: Combination, models: Sequence[Model]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def add(combined: Sum, folders: Sequence[Path], out: Path) -> str:
-    """Writes the adapter that is the sum of those of `folders`: the SHA-256 of its weights. Raises CannotCombine, and
-    OSError, and then nothing is left."""
+def add(combined: Sum, folders: Mapping[int, Path], out: Path) -> str:
+    """Writes the adapter that is the sum of those of the models (number → folder): the SHA-256 of its weights. Raises
+    CannotCombine, and OSError, and then nothing is left."""
     try:
         # On a thread that ends: see `Engine.load`.
         with ThreadPoolExecutor(1, thread_name_prefix="florist-combine") as thread:
-            thread.submit(combining.add, folders, combined.shares, out).result()
+            thread.submit(combining.add, list(folders.values()), combined.shares, out).result()
         with (out / lora.WEIGHTS[0]).open("rb") as weights:
             return hashlib.file_digest(weights, "sha256").hexdigest()
     except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)
         if isinstance(error, combining.CombineError):
-            raise CannotCombine(str(error)) from error
+            said = str(error)
+            for model, folder in folders.items():  # where a server keeps things is not for its clients
+                said = said.replace(str(folder), f"model {model}")
+            raise CannotCombine(said) from error
         raise

@@ -193,7 +193,7 @@ class Projects:
         if not isinstance(combined, Sum):
             return self.registry.combine(project, task, combined, combining.sha256_of(combined, models), "")
         folder = f"models/{secrets.token_hex(8)}"
-        adapters = [self._panels.adapter(project, model).folder for model in models]
+        adapters = {model.id: self._panels.adapter(project, model).folder for model in models}
         sha256 = combining.add(combined, adapters, self.folder / project.folder / folder)
         return self.registry.combine(project, task, combined, sha256, folder)
 
@@ -214,12 +214,8 @@ class Projects:
         self.champions.check(project)
         with self._changing:
             panel = self._panels.of(project, model)
-            self.champions.load(panel)
-            try:
+            with self.champions.loaded(panel):
                 promotion = self.registry.promote(project, model, author, forced=forced, reason=reason)
-            except BaseException:
-                self.champions.tidy(panel)
-                raise
             self.champions.put(project, model.task, panel)
         return promotion
 
@@ -227,11 +223,10 @@ class Projects:
         """Who answered before answers again. Raises NothingPromoted, OtherBase, and AdapterError."""
         self.champions.check(project)
         with self._changing:
-            panel, before = None, self.registry.before(project, task)
-            if before is not None:
-                panel = self._panels.of(project, self.registry.model(project, before))
-                self.champions.load(panel)
-            promotion = self.registry.rollback(project, task, author, reason)
+            before = self.registry.before(project, task)
+            panel = None if before is None else self._panels.of(project, self.registry.model(project, before))
+            with self.champions.loaded(panel):
+                promotion = self.registry.rollback(project, task, author, reason)
             self.champions.put(project, task, panel)
         return promotion
 

@@ -1,7 +1,9 @@
 """Which findings lie on one another, by their upright boxes, and which of those stay."""
 
+import functools
 import warnings
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -43,11 +45,20 @@ def first_of(found: Sequence[Finding], conflicts: npt.NDArray[np.bool_], order: 
 
 
 def _overlap(one: Sequence[Finding], other: Sequence[Finding], metric: str) -> Matrix:
+    supervision = _supervision()
+    boxes = _boxes(one), _boxes(other)
+    return np.asarray(supervision.box_iou_batch(*boxes, supervision.OverlapMetric(metric)), np.float32)
+
+
+@functools.cache
+def _supervision() -> ModuleType:
+    """It takes a second: not for every start of a server. Filters of warnings are the whole process's, and jobs have
+    many threads: they are changed this once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it does without OpenCV
-        from supervision import OverlapMetric, box_iou_batch  # a second: not for every start of a server
+        import supervision
 
-    return np.asarray(box_iou_batch(_boxes(one), _boxes(other), OverlapMetric(metric)), np.float32)
+    return supervision
 
 
 def _boxes(found: Sequence[Finding]) -> npt.NDArray[np.float64]:

@@ -169,7 +169,11 @@ def test_what_cannot_be_combined_is_refused(tiny: Engine, tmp_path: Path) -> Non
         with pytest.raises(CannotCombine, match="only boxes can be fused"):
             projects.combine(project, Fusion(combine="fuse", models=(caption.id, None)))
         save_adapter(projects.folder / project.folder / two.folder, 2, target_modules=["fc1"], use_dora=True)
-        with pytest.raises(CannotCombine, match="no LoRA weight"):
+        with pytest.raises(CannotCombine, match=rf"^model {two.id} holds .* no LoRA weight"):
             projects.combine(project, Sum(combine="add", models=(one.id, two.id)))
+        (projects.folder / project.folder / two.folder / lora.WEIGHTS[0]).unlink()
+        with pytest.raises(CannotCombine, match=f"^model {two.id} is no adapter") as caught:
+            projects.combine(project, Sum(combine="add", models=(one.id, two.id)))
+        assert str(tmp_path) not in str(caught.value)
         assert not (projects.folder / project.folder / "models").exists()
         assert [model.id for model in projects.registry.models(project)] == [one.id, two.id, caption.id, fused.id]

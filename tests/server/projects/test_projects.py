@@ -16,7 +16,8 @@ import torch
 from helpers import PATIENCE, ROOT, until
 from making import QUICK, corrected, loaded, made, opened, promote
 from PIL import Image
-from tiny import save, tiny_model
+from sqlalchemy.exc import IntegrityError
+from tiny import save, save_adapter, tiny_model
 
 from finetune.datasets import coco
 from finetune.datasets.example import Example
@@ -86,6 +87,7 @@ def _alive(number: int) -> bool:
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
+@pytest.mark.slow
 def test_why_a_run_failed_is_told_and_it_can_be_resumed(tiny: Engine, tmp_path: Path) -> None:
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
@@ -133,6 +135,37 @@ def test_champions_answer_again_after_a_restart_and_requests_end_as_they_began(t
         assert len({tuple(handle.wait(PATIENCE).tokens) for handle in under_way}) == 1
         projects.delete(project)
         assert not (tmp_path / "projects" / project.folder).exists()
+
+
+def test_what_cannot_be_written_down_changes_nobody_and_leaves_nothing_loaded(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        promoted(projects, project, 1)
+        promoted(projects, project, 2)
+        name = answering(projects)
+        third = made(projects, project, 3)
+        with projects.store.store.writing() as connection:
+            connection.exec_driver_sql(
+                "CREATE TRIGGER full BEFORE INSERT ON promotions BEGIN SELECT RAISE(ABORT, 'no more'); END"
+            )
+        with pytest.raises(IntegrityError):
+            projects.rollback(project, "<OD>", "Ada")
+        assert (answering(projects), loaded(tiny)) == (name, {name})
+        with pytest.raises(IntegrityError):
+            promote(projects, project, third)
+        assert (answering(projects), loaded(tiny)) == (name, {name})
+        projects.delete(project)
+
+
+def test_an_adapter_of_the_same_name_and_other_weights_does_not_answer(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        model = made(projects, project, 1)
+        # SQLite gives the numbers of what was deleted to what comes.
+        tiny.load_adapter(f"projects/emoji/run-{model.run}", save_adapter(tmp_path / "old", 2, target_modules=["fc1"]))
+        promote(projects, project, model)
+        assert [adapter.sha256 for adapter in tiny.adapters()] == [model.sha256]
+        projects.delete(project)
 
 
 def test_no_request_is_dropped_while_who_answers_changes(tiny: Engine, tmp_path: Path) -> None:
