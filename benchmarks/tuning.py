@@ -122,7 +122,7 @@ def side(name: str, steps: int, frozen: bool, pictures: int, held: int) -> tuple
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Of each side.")] = 40,
+    steps: Annotated[int, typer.Option(help="Of each side.")] = 24,
     pictures: Annotated[int, typer.Option(help="That are taught.")] = 32,
     held: Annotated[int, typer.Option(help="Held-out pictures that the metric is of.")] = 60,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON.")] = None,
