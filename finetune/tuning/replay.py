@@ -38,16 +38,18 @@ class World:
 
 def world(config: TuneConfig, opens: Callable[[str], Dataset] = open_dataset) -> World | None:
     """What a run of these settings replays; None where nothing is asked for, or at hand. `opens` gives a dataset by its
-    name. Raises DatasetError."""
+    name; what it holds out is not replayed. Raises DatasetError."""
     if not config.replays:
         return None
     if not config.replay_from:
         return World(scenes)
     whole = opens(config.replay_from)
-    some_of = verified(replace(whole, examples=_spread(whole.examples, POOL + PROBED)))
+    some_of = verified(replace(whole, examples=_spread(whole.taught, POOL + PROBED)))
     probe: tuple[Example, ...] = ()
     taught = some_of.examples
-    if len(taught) > _FEW:
+    if whole.held:
+        probe = verified(replace(whole, examples=_spread(whole.judging, PROBED))).examples
+    elif len(taught) > _FEW:
         taught, probe = split(taught, min(0.2, PROBED / len(taught)), seed=_SEED)
     return World(of(replace(whole, examples=taught)), probe, whole.labels)
 

@@ -57,6 +57,15 @@ def test_of_many_pictures_some_from_all_over(examples: list[Example]) -> None:
     assert len(set(pictures)) == 4 - len({example.name for example in world.probe})
 
 
+def test_what_a_dataset_holds_out_is_kept_back_and_never_replayed(examples: list[Example]) -> None:
+    held = frozenset(example.name for example in examples[:2])
+    world = replay.world(settings(replay_from="project"), lambda name: Dataset(tuple(examples), held=held))
+    assert world is not None
+    assert {example.name for example in world.probe} == held
+    kept = {example.open().tobytes() for example in world.probe}
+    assert not kept & {world.replay(number, 1)[0].tobytes() for number in range(12)}
+
+
 def test_of_few_all_are_replayed(examples: list[Example]) -> None:
     world = replay.world(settings(replay_from="few"), lambda name: Dataset(tuple(examples[:3])))
     assert world is not None
