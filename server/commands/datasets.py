@@ -45,7 +45,7 @@ class Datasets:
     def _labelled(self, name: str, settings: settings_.Settings) -> "Dataset":
         """The labels of a job, as they stand."""
         from finetune.datasets.example import Dataset, DatasetError, Example, Unusable
-        from server.jobs.sources import SourceError, open_source
+        from server.jobs.sources import SourceError, addresses, open_source
         from server.projects.labels import InvalidLabels
         from server.projects.pictures import Pictures
 
@@ -57,13 +57,20 @@ class Datasets:
         examples, unusable = list[Example](), list[Unusable]()
         with _reading(name, settings) as store:
             job = store.job(int(number))
+            # What lies in the job's own folder was no picture of it: a server's, or where the command line wrote to.
+            besides = Path(job.wanted.output)
+            if settings.jobs_folder is not None and not besides.is_absolute():
+                besides = settings.jobs_folder.absolute()
             try:
-                source = open_source(job.wanted.source)
+                source = open_source(job.wanted.source, besides=besides)
             except SourceError as error:
                 raise DatasetError(f"{name}: {error}") from error
             with source:
                 if source.fingerprint != job.wanted.fingerprint:
-                    raise DatasetError(f"{name}: its source does not hold the same pictures as when the job began")
+                    raise DatasetError(
+                        f"{name}: {addresses.shown(job.wanted.source)} does not hold the same pictures as when the job "
+                        "began; give them back, or label them anew"
+                    )
                 for picture in store.labelled(job, lambda position: source[position].read()):
                     try:
                         examples.append(_example(picture, f"{name}, {picture.name}", pictures))

@@ -114,14 +114,15 @@ def test_a_database_of_another_version_is_left_alone(server: Projects) -> None:
 
 
 def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures = tmp_path / "pictures"
+    out = pictures / "out"  # its own drawings are none of the job's pictures
     pictures.mkdir()
     for seed in range(3):
         draw(9000 + seed, objects=(1, 2)).image.save(pictures / f"{seed}.png")
     Image.new("RGB", (40, 40)).save(pictures / "nothing.png")
     steps = "  - {id: objects, task: <OD>}\n  - {id: names, task: <REGION_TO_CATEGORY>, each: objects}\n"
     (tmp_path / "things.yaml").write_text(f"name: things\nsteps:\n{steps}")
-    assert florist("label", pictures, "--recipe", tmp_path / "things.yaml", "--out", out).exit_code == 0
+    assert florist("label", pictures, "--recipe", tmp_path / "things.yaml", "--out", out, "--draw").exit_code == 0
     monkeypatch.setenv("FLORIST_JOBS_FOLDER", str(out))
     datasets = Datasets()
     dataset = verified(datasets("job:1"))
