@@ -47,6 +47,9 @@ def app(args: Scale) -> Application:
             f"--engine ray` or by a `florist serve` of its own"
         )
 
+    if settings.device == "auto":  # a replica takes what Ray gives it, and not a worker for each core of the machine
+        settings = settings.model_copy(update={"device": "cuda" if args.gpus else "cpu"})
+
     def build() -> FastAPI:
         return replica(settings)
 
