@@ -94,6 +94,27 @@ def test_each_worker_on_a_cpu_has_cores_of_its_own(tiny: Checkpoint, monkeypatch
     assert (one, two) == (len(first), len(second))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto takes the GPU")
+def test_a_small_model_gets_a_worker_a_core_and_a_large_one_all_cores(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = os.sched_getaffinity(0)
+    for device, count in (("auto", min(4, len(cores))), ("cpu", 1)):
+        with Engine.load(str(tiny_folder), device=device) as engine:
+            assert len(engine._workers) == count
+            assert engine.submit(reference.request("<OD>", picture(), beams=1, limit=9)).wait(WAIT).tokens
+    monkeypatch.setattr("server.engine.worker.SMALL", 1000)
+    with Engine.load(str(tiny_folder)) as engine:
+        assert len(engine._workers) == 1
+    monkeypatch.undo()
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with Engine.load(str(tiny_folder)) as engine:
+            assert len(engine._workers) == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_adapters_are_on_every_device(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
     """A second checkpoint of the same files stands for one on another device: weights and layers of its own."""
     folder = save(tmp_path / "a", target_modules=TEXT)
