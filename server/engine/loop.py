@@ -13,6 +13,7 @@ from server.engine.request import Closed, DeadlineExceeded
 from server.engine.scheduler import Scheduler, Waiting
 
 LOOKING = 4  # a picture that the tower has not seen costs this many times what reading its places does
+JOBS_PART = 0.5  # of the slots that jobs may take while people are about
 AT_ONCE = 4  # new pictures that are taken in together when nothing else runs; beside others, one
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Loop(Generic[W]):
         new, spent, budget = set[bytes](), 0, 0
         while len(self.running) + len(chosen) < self.room and not any(w.solo for w in (*self.running, *chosen)):
             with self.lock:
-                work = self.scheduler.next()
+                work = self.scheduler.next(jobs_too=self._jobs_too(chosen))
             if work is None:
                 break
             if work.cancelled:
@@ -121,6 +122,13 @@ class Loop(Generic[W]):
             spent += cost
             chosen.append(work)
         return chosen
+
+    def _jobs_too(self, chosen: Sequence[W]) -> bool:
+        """Whether jobs have not yet their part of the slots; that is all of them when nobody else is about."""
+        if not self.scheduler.people_about():
+            return True
+        jobs = sum(not work.interactive for works in (self.running, chosen) for work in works)
+        return jobs < max(1, int(self.room * JOBS_PART))
 
     def _enter(self, works: list[W]) -> None:
         """Takes them in; what fails together is tried apart, so that none sinks the others."""

@@ -1,6 +1,7 @@
 """Who is next: people before jobs, clients in turn, nobody for ever last.
 
-Interactive requests go first, but after so many of them a job that waits has its turn, and no flood starves it. Among
+Interactive requests go first, but after so many of them a job that waits has its turn, and no flood starves it. While
+people are about, jobs keep to their part of the slots, so that whoever comes finds one free. Among
 interactive requests, and among jobs, clients take turns (round robin), each with its oldest. A client that comes anew
 comes last, so that a stream of strangers does not push back those who wait.
 """
@@ -13,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 JOB_AFTER = 16  # interactive requests that may go before a job that waits
 JOBS_SHARE = 0.75  # of the waiting room; the rest is kept for people
+ABOUT = 5.0  # seconds that people are taken to be about after one of them asked
 
 
 class Waiting(Protocol):
@@ -40,6 +42,7 @@ class Scheduler(Generic[T]):
         self._returned: OrderedDict[T, None] = OrderedDict()
         self._soonest = math.inf  # no deadline of what waits is earlier
         self._size = 0
+        self._asked = -math.inf  # when somebody last did
 
     def __len__(self) -> int:
         return self._size
@@ -48,8 +51,14 @@ class Scheduler(Generic[T]):
         """Whether one more would be too many."""
         return self._size >= (self.capacity if interactive else max(1, int(self.capacity * JOBS_SHARE)))
 
+    def people_about(self) -> bool:
+        """Whether somebody asked lately, and may again."""
+        return self.clock() - self._asked < ABOUT
+
     def add(self, item: T) -> None:
         """To the end of what its client waits for."""
+        if item.interactive:
+            self._asked = self.clock()
         self._queue(item).setdefault(item.client, OrderedDict())[item] = None
         self._keep(item)
 
@@ -65,14 +74,14 @@ class Scheduler(Generic[T]):
         if item.deadline is not None:
             self._soonest = min(self._soonest, item.deadline)
 
-    def next(self) -> T | None:
-        """Takes the next one out; None when none waits."""
-        if not self._size:
+    def next(self, *, jobs_too: bool = True) -> T | None:
+        """Takes the next one out, of those that were not given back a job only if `jobs_too`; None when none waits."""
+        if not (self._returned or self._people or (self._jobs and jobs_too)):
             return None
         self._size -= 1
         if self._returned:
             return self._returned.popitem(last=False)[0]
-        jobs = bool(self._jobs) and (not self._people or self._passed >= JOB_AFTER)
+        jobs = jobs_too and bool(self._jobs) and (not self._people or self._passed >= JOB_AFTER)
         self._passed = 0 if jobs or not self._jobs else self._passed + 1
         queue = self._jobs if jobs else self._people
         client, items = queue.popitem(last=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from server.engine.loop import AT_ONCE, LOOKING, Loop
 from server.engine.request import Closed, DeadlineExceeded
-from server.engine.scheduler import JOB_AFTER, Scheduler
+from server.engine.scheduler import ABOUT, JOB_AFTER, Scheduler
 
 OUT_OF_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory")
 PLACES = 100  # of the encoder, for a prompt
@@ -404,6 +404,27 @@ def test_interactive_requests_go_before_jobs() -> None:
     order = [ask for batch in world.runner.entered for ask in batch]
     ahead = [ask for ask in order[: order.index(asked)] if ask.client == "jobs"]
     assert len(ahead) <= 6  # those that ran, and one more at most
+
+
+def test_while_people_are_about_jobs_leave_slots_free() -> None:
+    world = World(4)
+    world.ask(*(Ask(interactive=False, length=3 + i % 4, picture=b"seen") for i in range(60)))
+
+    def jobs() -> int:
+        world.turn()
+        return sum(not ask.interactive for ask in world.loop.running)
+
+    assert max(jobs() for _ in range(8)) == 4  # nobody else is there
+    counts = []
+    for turn in range(24):
+        if turn % 3 == 0:
+            world.ask(Ask(length=1, picture=b"seen"))
+        counts.append(jobs())
+        if turn > 6:
+            assert all(ask.ended for ask in world.asked if ask.interactive)  # within the turn: a slot was free
+    assert max(counts[6:]) == 2
+    assert max(jobs() for _ in range(int(ABOUT) + 8)) == 4
+    world.run(200)
 
 
 def test_shutting_down_ends_all() -> None:
