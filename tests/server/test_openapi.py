@@ -92,7 +92,7 @@ def job_and_project(app: FastAPI, pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "examples"),
     [
-        ("/v1/prompt", "POST", 150),
+        ("/v1/prompt", "POST", 80),
         ("/v1/adapters/{name}", "PUT", 60),
         ("/v1/adapters/{name}", "DELETE", 10),
         ("/v1/adapters/{name}", "GET", 10),

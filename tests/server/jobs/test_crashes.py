@@ -121,9 +121,11 @@ def test_what_an_undisturbed_run_leaves(undisturbed: tuple[bytes, float]) -> Non
 
 
 def test_killed_and_begun_again(
-    labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], url: str
+    labelling: Labelling, pictures: Path, undisturbed: tuple[bytes, float], tmp_path: Path
 ) -> None:
+    """Fifty kills, on both databases, are a slow test."""
     expected, seconds = undisturbed
+    url = f"sqlite:///{tmp_path / 'florist.db'}"
     killed(labelling, url, pictures, 5, 0.2 * seconds, seed=5)
     assert dump(url) == expected
 
