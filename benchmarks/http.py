@@ -195,17 +195,8 @@ class Saturation:
         with Engine(self.checkpoint, replicas=[self.checkpoint] * (workers - 1)) as engine:
             bare(engine, warm, self.clients)
             took, _ = timed(lambda: bare(engine, work, self.clients))
-        serve = [
-            sys.executable,
-            "-m",
-            "server.cli",
-            "serve",
-            "--device",
-            ",".join(["cpu"] * workers),
-            "--log-level",
-            "error",
-            "--port",
-        ]
+        device = ",".join(["cpu"] * workers)
+        serve = [sys.executable, "-m", "server.cli", "serve", "--device", device, "--log-level", "error", "--port"]
         with process(lambda port: [*serve, str(port)], "/readyz") as port:
             over = self._clocked(work, warm, port, "/v1/prompt")
         return {ENGINE: prompts / took, "florist serve": prompts / over}

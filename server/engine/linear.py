@@ -81,11 +81,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, shares: Shares = (), *, gelu: bool = False) -> Tensor:
         """x [rows, …, inputs] → [rows, …, outputs], then GELU where asked."""
-        packed = self._packed or Packed(self.weight, self.bias)
-        if not shares:
-            return packed.multiply(x, gelu=gelu)
         added = [(rows, pair) for adapter, rows in shares for pair in self.adapters.get(adapter, ())]
-        y = packed.multiply(x, gelu=gelu and not added)
+        y = (self._packed or Packed(self.weight, self.bias)).multiply(x, gelu=gelu and not added)
         for rows, (first, a, b, scale) in added:
             own = y[..., first : first + len(b)]
             if rows is None:

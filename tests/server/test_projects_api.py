@@ -287,15 +287,22 @@ def test_an_adapter_or_a_project_but_not_both(client: httpx.Client, idle: str) -
     assert "not both" in results[1]["detail"]
 
 
-def test_what_a_job_doubts_is_corrected_next(engine: Engine, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
+@contextmanager
+def labelling(engine: Engine, folder: Path, count: int) -> Iterator[tuple[httpx.Client, Path, int]]:
+    """A server, a folder of scenes, and the job that has labelled them."""
+    pictures = folder / "pictures"
     pictures.mkdir()
-    for number, scene in enumerate(scenes(4)):
+    for number, scene in enumerate(scenes(count)):
         (pictures / f"{number}.png").write_bytes(scene.data)
-    with running(engine, tmp_path, jobs_sources=(str(pictures),)) as client:
-        project = made(client, "doubts")
+    with running(engine, folder, jobs_sources=(str(pictures),)) as client:
         job = posted(client, "/v1/jobs", 201, source=str(pictures), recipe="detect")["id"]
         ended(client, f"/v1/jobs/{job}")
+        yield client, pictures, job
+
+
+def test_what_a_job_doubts_is_corrected_next(engine: Engine, tmp_path: Path) -> None:
+    with labelling(engine, tmp_path, 4) as (client, pictures, job):
+        project = made(client, "doubts")
         results = {row["name"]: row for row in got(client, f"/v1/jobs/{job}/results")["pictures"]}
         page = got(client, f"{project}/next", job=job, count=2)
         assert (len(page["pictures"]), page["left"]) == (2, 4)
@@ -324,14 +331,8 @@ def test_what_a_job_doubts_is_corrected_next(engine: Engine, tmp_path: Path) -> 
 
 
 def test_a_jobs_labels_are_taken_as_they_stand(engine: Engine, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number, scene in enumerate(scenes(3)):
-        (pictures / f"{number}.png").write_bytes(scene.data)
-    with running(engine, tmp_path, jobs_sources=(str(pictures),)) as client:
+    with labelling(engine, tmp_path, 3) as (client, _, job):
         project = made(client, "taken")
-        job = posted(client, "/v1/jobs", 201, source=str(pictures), recipe="detect")["id"]
-        ended(client, f"/v1/jobs/{job}")
         labels = {row["name"]: row["labels"] for row in got(client, f"/v1/jobs/{job}/results")["pictures"]}
         labelled = {name for name, own in labels.items() if own}
         assert posted(client, f"{project}/corrections/job", job=job, author="Ada") == {"pictures": len(labelled)}
