@@ -2,13 +2,15 @@
 
 By stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
 together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first again, with a
-cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once, with the last
-cool-down. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et
-al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its
-step when called again; `--init server/engine/seedling --start spell` takes up committed weights, `--init he` and
-`--no-ordered` draw the first values in other ways than the committed seedling's were.
+cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once, with a
+cool-down; `crowd`: up to six objects, with the last one. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a
+constant rate, and a linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or
+lengthened without waste. A stopped run goes on at its step when called again; `--init server/engine/seedling --start
+spell` takes up committed weights, `--init he` and `--no-ordered` draw the first values in other ways than the committed
+seedling's were.
 
-The committed weights came by these stages, in several sittings on shared cores: a rerun comes out alike, not equal.
+The committed weights came by these stages, in several sittings on shared cores, all but `crowd` with AdamW alone: a
+rerun comes out alike, not equal. What mattered, with the figures of each trial, stands in `seedling.md` beside this.
 """
 
 import json
@@ -31,6 +33,7 @@ from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.dense import LETTERS, DenseHeads, DenseLoss
 from finetune.initial import Initial
 from finetune.losses import answer_loss
+from finetune.muon import Muon
 from finetune.precision import precision
 
 MEAN = torch.tensor(blueprint.MEAN).view(1, 3, 1, 1)
@@ -101,7 +104,8 @@ class Steps(Dataset[Batch]):
 
 
 class Teacher:
-    """The model, its dense heads, the optimizer and a running average of the weights (EMA)."""
+    """The model, its dense heads, a running average of the weights (EMA), and two optimizers: Muon for the matrices
+    between features, AdamW for everything else."""
 
     def __init__(
         self, model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerBase, accelerator: Accelerator
@@ -117,19 +121,30 @@ class Teacher:
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         parameters = {**dict(model.named_parameters()), **dict(self.heads.named_parameters())}
         matrices = [p for n, p in parameters.items() if p.dim() > 1 and "embed" not in n and "shared" not in n]
+        # Kernels by channel are no matrices between features.
+        hidden = [p for p in matrices if min(p.flatten(1).shape) >= 32]
+        kernels = [p for p in matrices if not any(p is h for h in hidden)]
         rest = [p for p in parameters.values() if not any(p is m for m in matrices)]
         self.parameters = [*matrices, *rest]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}],
-            lr=1e-3, betas=(0.9, 0.98), fused=True,
+        self.optimizers = (
+            Muon(hidden, weight_decay=0.02),
+            torch.optim.AdamW(
+                [{"params": kernels, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}],
+                lr=1e-3, betas=(0.9, 0.98), fused=True,
+            ),
         )  # fmt: skip
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of both optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self, batch: Batch, stage: Stage, within: int, decay: float = 0.998) -> dict[str, float]:
         """One update; returns the parts of the loss.
 
         Raises FloatingPointError, with the weights as they were, when the loss or its gradient is not finite.
         """
-        for group in self.optimizer.param_groups:
+        for group in self.groups:
             group["lr"] = stage.rate_at(within)
         sigma = stage.sigma_at(within)
         with self.accelerator.autocast():
@@ -137,12 +152,14 @@ class Teacher:
         total = losses["total"]
         if not total.isfinite():
             raise FloatingPointError(f"the loss is {total.item()}; the last checkpoint is good, lower the rate")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
+        self.heads.zero_grad(set_to_none=True)
         self.accelerator.backward(total)
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not norm.isfinite():
             raise FloatingPointError(f"the gradient is {norm.item()}; the last checkpoint is good, lower the rate")
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         with torch.no_grad():
             # The average follows young weights closely and old ones slowly.
             weight = 1 - min(decay, (1 + within) / (10 + within))
@@ -180,7 +197,7 @@ class Teacher:
         return {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average,
         }
 
@@ -188,7 +205,8 @@ class Teacher:
         """The inverse of `state`."""
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.average = state["average"]
 
 
@@ -302,6 +320,10 @@ STAGES = (
     Stage("spell", 1400, 8, 0, 1e-3, warmup=100, sigma=(2.5, 2.5), reading=2.0, objects=(0, 3), words=(4, 9)),
     # All of it at once, words a share of the questions that they never had before cells knew letters.
     Stage("settle", 2400, 8, 3, 8e-4, 100, 0.6, (2.5, 2.5), classes=2.0, text=1.5, reading=1.5, words=(1, 3)),
+    # Up to six objects, more questions a picture.
+    Stage(
+        "crowd", 1250, 8, 5, 8e-4, 30, 0.8, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
+    ),
 )
 
 

@@ -1,13 +1,14 @@
 """What the seedling can do: `python -m finetune.report` (`make seedling-report`), on scenes that it never saw.
 
 Scenes of seeds 0, 1, 2 …, which training never draws; each asked all 15 tasks through the engine, as a client would.
+Then detection again on the same scenes made harder (`finetune.robustness`).
 """
 
 import json
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,16 +25,20 @@ from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
-from finetune.datasets.scenes.questions import plural
+from finetune.datasets.scenes.questions import COLOURS, SIZES, plural
 from finetune.datasets.scenes.scene import Scene
+from finetune.evaluation.detection import average_precision
 from finetune.evaluation.matching import Counts, box_iou, polygon_iou
-from finetune.evaluation.reliability import auroc
+from finetune.evaluation.reliability import auroc, ece
+from finetune.robustness import robustness
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request
 
+OBJECTS = (1, 6)
+"""How many a scene of the report holds, at least and at most."""
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}
 
 
@@ -51,6 +56,16 @@ def named(text: str) -> dict[str, int]:
             found[noun] = found.get(noun, 0) + number
             number = 1
     return found
+
+
+def placed(text: str) -> Counter[tuple[str, str]]:
+    """What a paragraph says lies where: `A small red car is at the top left.` → {(car, top left): 1}."""
+    return Counter(re.findall(r"(\w+) is at the ([a-z ]+)\.", text))
+
+
+def _of(words: Sequence[str], text: str) -> list[str]:
+    """Those of `words` that the text holds."""
+    return [word for word in words if re.search(rf"\b{word}\b", text)]
 
 
 def _same_box(label: bool) -> Any:
@@ -71,10 +86,12 @@ def _same_quad(a: Annotation, b: Annotation) -> float:
 
 @dataclass
 class Marks:
-    """Figures as they come in: `counts` for things found, `shares` for things that are right or not."""
+    """Figures as they come in: `counts` for things found, `shares` for things that are right or not; `detected`, a
+    picture's boxes found and the true ones, for average precision."""
 
     counts: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
     shares: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    detected: list[tuple[list[Annotation], list[Annotation]]] = field(default_factory=list)
 
     def mark(self, question: Question, scene: Scene, found: list[Annotation]) -> None:
         """Judges one answer against the truth."""
@@ -84,7 +101,9 @@ class Marks:
         match token:
             case "<OD>" | "<DENSE_REGION_CAPTION>":
                 self.counts[f"{token} F1@0.5"].add(found, true, _same_box(label=True))
-                if token == "<DENSE_REGION_CAPTION>":
+                if token == "<OD>":
+                    self.detected.append((found, true))
+                else:
                     self.counts["<DENSE_REGION_CAPTION> boxes F1@0.5"].add(found, true, _same_box(label=False))
             case "<REGION_PROPOSAL>":
                 self.counts[f"{token} F1@0.5"].add(found, true, _same_box(label=False))
@@ -107,12 +126,16 @@ class Marks:
                 have, want_counts = named(text), named(truth)
                 counts = self.counts[f"{token} F1 of named objects"]
                 counts.add(list(have), list(want_counts), lambda a, b: float(a == b))
-                if token == "<CAPTION>":
-                    self.shares[f"{token} counts right"].append(have == want_counts)
-                else:
-                    self.shares[f"{token} word for word"].append(text == truth)
+                self.shares[f"{token} counts right"].append(have == want_counts)
+                if token == "<MORE_DETAILED_CAPTION>" and (want := placed(truth)):
+                    self.shares[f"{token} positions right"].append((placed(text) & want).total() / want.total())
             case _:
                 self.shares[f"{token} exact"].append(text == truth)
+                if token == "<REGION_TO_DESCRIPTION>":
+                    for name, words in ("colour", COLOURS), ("size", SIZES):
+                        self.shares[f"{token} {name} right"].append(_of(words, text) == _of(words, truth))
+                    place = text.rpartition(" at the ")[2] == truth.rpartition(" at the ")[2]
+                    self.shares[f"{token} place right"].append(place)
                 if token == "<REGION_TO_OCR>":
                     # Of the longer of both: what is said too much counts as what is missed.
                     self.shares[f"{token} letters right"].append(Levenshtein.normalized_similarity(text, truth))
@@ -121,11 +144,16 @@ class Marks:
         """Every figure by name, in the order of the tasks."""
         figures = {name: counts.f1 for name, counts in self.counts.items()}
         figures |= {name: float(np.mean(values)) for name, values in self.shares.items()}
+        if self.detected:
+            precision = average_precision(self.detected)
+            figures |= {"<OD> mAP@50": precision.ap50, "<OD> mAP@50:95": precision.ap}
+            figures = {name: value for name, value in figures.items() if not math.isnan(value)}
         order = list(TASKS)
         figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
         ranking = auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
         if not math.isnan(ranking):  # a figure that cannot be told is left out: JSON has no NaN
             figures["score: AUROC of right against wrong boxes"] = ranking
+            figures["score: ECE of boxes"] = ece(self.counts["<OD> F1@0.5"].scores)
         return figures
 
 
@@ -145,7 +173,7 @@ def _asked(
 
 
 def measure(
-    engine: Engine, scenes: int, sets: tuple[str, ...] = TRAINING_SETS, objects: tuple[int, int] = (1, 4),
+    engine: Engine, scenes: int, sets: tuple[str, ...] = TRAINING_SETS, objects: tuple[int, int] = OBJECTS,
     adapter: str | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Asks all tasks of scenes with seeds 0 … `scenes` - 1, drawn from the glyph `sets`."""
@@ -158,7 +186,7 @@ def measure(
 
 def main(
     model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub id.")] = "seedling",
-    scenes: Annotated[int, typer.Option(min=1, help="How many unseen scenes.")] = 200,
+    scenes: Annotated[int, typer.Option(min=1, help="How many unseen scenes.")] = 500,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON.")] = None,
 ) -> None:
     """Prints what a checkpoint can do on unseen scenes, and on glyphs of a set that training never saw."""
@@ -166,17 +194,20 @@ def main(
     try:
         seen = measure(engine, scenes, TRAINING_SETS)
         unseen = measure(engine, scenes, (HELD_OUT_SET,))
+        hard = robustness(engine, min(scenes, 200))
     finally:
         engine.close()
-    table = Table(title=f"{model}: {scenes} unseen scenes of 1-4 objects, greedy")
+    table = Table(title=f"{model}: {scenes} unseen scenes of {OBJECTS[0]}-{OBJECTS[1]} objects, greedy")
     table.add_column("Figure")
     table.add_column("known glyph sets", justify="right")
     table.add_column(f"{HELD_OUT_SET}, never seen", justify="right")
     for name, value in seen.items():
         table.add_row(name, f"{value:.3f}", f"{unseen.get(name, float('nan')):.3f}")
+    for name, value in hard.items():
+        table.add_row(name, f"{value:.3f}", "")
     Console(width=120).print(table)
     if out:
-        out.write_text(json.dumps({"scenes": scenes, "known": seen, HELD_OUT_SET: unseen}, indent=2))
+        out.write_text(json.dumps({"scenes": scenes, "known": seen, HELD_OUT_SET: unseen, "hard": hard}, indent=2))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed: Path, tmp_path: Path, mon
 def test_state_holds_what_a_run_in_progress_will_look_for(undisturbed: Path) -> None:
     state = torch.load(undisturbed / "state.pt", weights_only=True)
     assert state.keys() == {"step", "teacher"}
-    assert state["teacher"].keys() == {"model", "heads", "optimizer", "average"}
+    assert state["teacher"].keys() == {"model", "heads", "optimizers", "average"}
     changed = [not torch.equal(state["teacher"]["model"][k], v) for k, v in blueprint.build(0)[0].state_dict().items()]
     assert sum(changed) > 0.9 * len(changed)
     assert [s["name"] for s in json.loads((undisturbed / "run.json").read_text())["stages"]] == ["look", "speak"]

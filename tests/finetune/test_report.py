@@ -13,7 +13,7 @@ from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from finetune.datasets.scenes.scene import Scene
-from finetune.report import Marks, named
+from finetune.report import Marks, named, placed
 from prompts import grammar, targets
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
@@ -139,11 +139,44 @@ def test_captions_are_judged_by_set_and_by_count(scenes: list[Scene]) -> None:
     assert marked([(question, scene)], [[half]])["<CAPTION> F1 of named objects"] == pytest.approx(2 / 3)
 
 
+def test_places_of_a_paragraph() -> None:
+    said = (
+        "The picture shows two objects on a red background. A small red car is at the top left. A word is at the top."
+    )
+    assert placed(said) == {("car", "top left"): 1, ("word", "top"): 1}
+
+
+def test_a_paragraph_with_one_wrong_place_and_a_made_up_object(scenes: list[Scene]) -> None:
+    scene = next(s for s in scenes if len(s.objects) == 2 and not s.words)
+    question = questions.ask(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
+    assert question is not None
+    first, second = question.answer[0].label.split(". ")[1:]
+    wrong = f"{first}. A red cat is at the {'bottom' if second.endswith(' top.') else 'top'}."
+    figures = marked([(question, scene)], [[Text(label=wrong)]])
+    assert figures["<MORE_DETAILED_CAPTION> positions right"] == 0.5
+    assert figures["<MORE_DETAILED_CAPTION> counts right"] == 0.0
+
+
+def test_a_description_is_judged_word_by_word(scenes: list[Scene]) -> None:
+    scene = next(s for s in scenes if s.objects)
+    question = questions.ask(scene, "<REGION_TO_DESCRIPTION>", np.random.default_rng(0))
+    assert question is not None
+    _, size, colour, rest = question.answer[0].label.split(" ", 3)
+    other = "red" if colour != "red" else "blue"
+    figures = marked([(question, scene)], [[Text(label=f"a {size} {other} {rest}")]])
+    assert {name.split(" ", 1)[1]: value for name, value in figures.items()} == {
+        "colour right": 0.0, "size right": 1.0, "place right": 1.0, "exact": 0.0,
+    }  # fmt: skip
+
+
 def test_scores_that_tell_right_from_wrong(asked: list[tuple[Question, Scene]]) -> None:
     ours = [(q, s) for q, s in asked if q.task.token == "<OD>"]
     wrong = Box(label="cat", box=(0, 0, 1, 1), score=0.2)
     answers = [[*(n.model_copy(update={"score": 0.8}) for n in q.answer), wrong] for q, _ in ours]
-    assert marked(ours, answers)[AUROC] == 1.0
+    figures = marked(ours, answers)
+    assert figures[AUROC] == 1.0
+    assert figures["score: ECE of boxes"] == pytest.approx(0.2)
+    assert figures["<OD> mAP@50"] == 1.0  # the made-up ones come last
 
 
 class Pretender:
@@ -188,8 +221,10 @@ def test_measure_asks_every_task_of_every_scene(monkeypatch: pytest.MonkeyPatch)
 def test_the_command_writes_strict_json(knows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Pretender(monkeypatch, knows=knows)
     monkeypatch.setattr(report, "Engine", SimpleNamespace(load=lambda model: engine))
+    monkeypatch.setattr(report, "robustness", lambda engine, scenes: {"blur: loss of mAP@50": 0.25})
     report.main("seedling", scenes=2, out=tmp_path / "figures.json")
     written = json.loads((tmp_path / "figures.json").read_text(), parse_constant=lambda word: pytest.fail(word))
-    assert written.keys() == {"scenes", "known", HELD_OUT_SET}
+    assert written.keys() == {"scenes", "known", HELD_OUT_SET, "hard"}
+    assert written["known"]["<OD> mAP@50"] == float(knows)
     assert written["known"]["<OD> F1@0.5"] == float(knows)
     assert engine.closed

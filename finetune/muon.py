@@ -1,0 +1,50 @@
+"""Muon: a step along the gradient's nearest orthogonal matrix (Jordan et al. 2024), scaled to AdamW's size of step (Liu
+et al. 2025, arXiv:2502.16982, §2.2).
+
+torch.optim.Muon reckons in bfloat16, 26 times slower than this on a processor without its products, and takes no
+kernels of convolutions.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: steepest at 0, so five rounds are enough
+
+
+def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """About U Vᵀ of the matrix U S Vᵀ, [rows, columns], by Newton and Schulz: singular values come out 0.7 to 1.2."""
+    a, b, c = COEFFICIENTS
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+class Muon(torch.optim.Optimizer):
+    """For hidden matrices [out, in] and kernels of convolutions [out, in, h, w], which count as [out, in·h·w]; words,
+    places, biases and norms want AdamW, whose rates fit here too."""
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update, with Nesterov's momentum."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+                ahead = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                size = 0.2 * max(ahead.shape) ** 0.5
+                weight.add_(orthogonal(ahead).view_as(weight), alpha=-group["lr"] * size)
