@@ -127,8 +127,8 @@ class Marks:
                 counts = self.counts[f"{token} F1 of named objects"]
                 counts.add(list(have), list(want_counts), lambda a, b: float(a == b))
                 self.shares[f"{token} counts right"].append(have == want_counts)
-                if token == "<MORE_DETAILED_CAPTION>" and (want := placed(truth)):
-                    self.shares[f"{token} positions right"].append((placed(text) & want).total() / want.total())
+                if token == "<MORE_DETAILED_CAPTION>" and (there := placed(truth)):
+                    self.shares[f"{token} positions right"].append((placed(text) & there).total() / there.total())
             case _:
                 self.shares[f"{token} exact"].append(text == truth)
                 if token == "<REGION_TO_DESCRIPTION>":
