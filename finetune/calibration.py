@@ -1,8 +1,8 @@
-"""An adapter's scores, made to be as high as its answers are often right.
+"""Scores made to be as high as the answers are often right, of an adapter or of a whole checkpoint.
 
 On held-out labels, whose answers a person has judged: a score then says how likely nobody needs to touch the label,
-which is what `review_below` wants to know. What is fitted is kept beside the adapter's weights, and the server applies
-it (`server.engine.calibration`); the base's own scores stay as they are.
+which is what `review_below` wants to know. What is fitted is kept beside the weights, and the server applies it
+(`server.engine.calibration`). `python -m finetune.calibration CHECKPOINT [DATASET]` does it for a checkpoint.
 """
 
 import math
@@ -10,18 +10,26 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from finetune.datasets.example import Example
+from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.examples import example_of
+from finetune.datasets.scenes.questions import ask
 from finetune.evaluation.reliability import Scores, ece
-from finetune.evaluation.report import examine
+from finetune.evaluation.report import Report, examine, questions
+from prompts.tasks import TASKS
 from server.engine import lora
 from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, write
 from server.engine.engine import Engine
 
+SEEDS = 500_000  # of the scenes that a calibration is fitted on: no training and no report draws them
 ENOUGH = 20  # answers; fewer say nothing
 MANY = 1000  # answers from which isotonic regression does not overfit (Niculescu-Mizil and Caruana 2005, section 4)
 
@@ -54,18 +62,46 @@ def calibrate(
             if (folder / own).is_file():
                 (Path(bare) / own).symlink_to((folder / own).resolve())
         loaded = engine.load_adapter(name, Path(bare))
-    report = examine(engine, questions, adapter=name)
+    found = _kept(folder, loaded.sha256, examine(engine, questions, adapter=name))
+    if found:
+        engine.load_adapter(name, folder)
+    return found
+
+
+def calibrate_checkpoint(
+    folder: Path, questions: Sequence[tuple[Example, Sequence[Question]]]
+) -> dict[str, Calibrated]:
+    """The same of the checkpoint in `folder`, which answers without an adapter. Raises CheckpointError where it cannot
+    be loaded, and OSError where nothing can be written."""
+    with tempfile.TemporaryDirectory() as bare:
+        for own in folder.iterdir():
+            if own.name != FILE:
+                (Path(bare) / own.name).symlink_to(own.resolve())
+        with Engine.load(bare) as engine:
+            return _kept(folder, engine.checkpoint.sha256, examine(engine, questions))
+
+
+def _kept(folder: Path, sha256: str, report: Report) -> dict[str, Calibrated]:
+    """The scales that suit the report's answers, written beside the weights."""
     found = {}
     for token, marks in report.tasks.items():
         if (scale := fit(marks.scores)) is not None:
             found[token] = Calibrated(scale, marks.scores, apply(scale, marks.scores))
     if found:
-        scales = {token: one.scale for token, one in found.items()}
-        write(folder, Calibration(adapter_sha256=loaded.sha256, tasks=scales))
-        engine.load_adapter(name, folder)
+        write(folder, Calibration(sha256=sha256, tasks={token: one.scale for token, one in found.items()}))
     else:
         (folder / FILE).unlink(missing_ok=True)
     return found
+
+
+def of_scenes(count: int) -> list[tuple[Example, list[Question]]]:
+    """All tasks' questions on so many drawn scenes of 1-6 objects."""
+    asked = []
+    for seed in range(SEEDS, SEEDS + count):
+        scene, rng = draw(seed, objects=(1, 6)), np.random.default_rng((seed, 2))
+        own = [question for token in TASKS if (question := ask(scene, token, rng))]
+        asked.append((example_of(scene, str(seed)), own))
+    return asked
 
 
 def apply(scale: Temperature | Isotonic, scores: Scores) -> list[tuple[float, bool]]:
@@ -119,3 +155,27 @@ def isotonic(scores: Scores) -> Isotonic:
     ys = [min(max(right / count, least), 1 - least) for _, right, count in pools]
     kept = [i for i in range(len(xs)) if i == 0 or (xs[i] > xs[i - 1] and ys[i] > ys[i - 1])]
     return Isotonic(scores=tuple(xs[i] for i in kept), shares=tuple(ys[i] for i in kept))
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint; its calibration.json is written anew.")],
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Held-out labels, in any form that `florist evaluate` takes.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Without a dataset: how many drawn scenes.")] = 400,
+) -> None:
+    """Calibrates a checkpoint's own scores on labels that it was not taught."""
+    if not checkpoint.is_dir():
+        raise typer.BadParameter(f"{checkpoint} is no folder", param_hint="CHECKPOINT")
+    if dataset:
+        opened = open_dataset(dataset)
+        asked = questions(opened.examples, labels=opened.labels)
+    else:
+        asked = of_scenes(scenes)
+    for token, one in calibrate_checkpoint(checkpoint, asked).items():
+        before, after = one.ece
+        print(f"{token}: error of {len(one.before)} scores {before:.3f} before, {after:.3f} after")
+
+
+if __name__ == "__main__":
+    typer.run(main)

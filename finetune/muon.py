@@ -5,10 +5,10 @@ torch.optim.Muon reckons in bfloat16, 26 times slower than this on a processor w
 kernels of convolutions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: steepest at 0, so five rounds are enough
 
@@ -26,7 +26,8 @@ def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
 
 class Muon(torch.optim.Optimizer):
     """For hidden matrices [out, in] and kernels of convolutions [out, in, h, w], which count as [out, in·h·w]; words,
-    places, biases and norms want AdamW, whose rates fit here too."""
+    places, biases and norms want AdamW, whose rates fit here too. Of several processes with the same gradients, each
+    reckons its share of the matrices."""
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.0
@@ -37,14 +38,30 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update, with Nesterov's momentum."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            ahead = []
+            for weight in weights:
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
+                ahead.append(weight.grad.lerp(momentum, group["momentum"]).flatten(1))
+            for weight, step in zip(weights, _orthogonal(ahead), strict=True):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                size = 0.2 * max(ahead.shape) ** 0.5
-                weight.add_(orthogonal(ahead).view_as(weight), alpha=-group["lr"] * size)
+                weight.add_(step.view_as(weight), alpha=-group["lr"] * 0.2 * max(step.shape) ** 0.5)
+
+
+def _orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Each by `orthogonal`, the work split over the processes of the default group, the largest first."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return [orthogonal(matrix) for matrix in matrices]
+    loads = [0] * distributed.get_world_size()
+    found = [torch.zeros_like(matrix) for matrix in matrices]
+    for i in sorted(range(len(matrices)), key=lambda i: -matrices[i].numel()):
+        least = loads.index(min(loads))
+        loads[least] += matrices[i].numel()
+        if least == distributed.get_rank():
+            found[i] = orthogonal(matrices[i])
+    whole = torch._utils._flatten_dense_tensors(found)
+    distributed.all_reduce(whole)
+    return list(torch._utils._unflatten_dense_tensors(whole, matrices))

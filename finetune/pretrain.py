@@ -5,12 +5,14 @@ together with the dense heads. `name`: the same with names before letters. `see`
 cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once, with a
 cool-down; `crowd`: up to six objects, with the last one. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a
 constant rate, and a linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or
-lengthened without waste. A stopped run goes on at its step when called again; `--init server/engine/seedling --start
+lengthened without waste. A stopped run goes on at its step when called again; `--init server/engine/seedling --stage
 spell` takes up committed weights, `--init he` and `--no-ordered` draw the first values in other ways than the committed
 seedling's were.
 
-The committed weights came by these stages, in several sittings on shared cores, all but `crowd` with AdamW alone: a
-rerun comes out alike, not equal. What mattered, with the figures of each trial, stands in `seedling.md` beside this.
+The committed weights came by these stages, in several sittings on shared cores, all but the last two with AdamW alone:
+a rerun comes out alike, not equal. Of several processes each takes its share of every batch's pictures
+(`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`): on two cores two of one thread are faster
+than one of two. What mattered, with the figures of each trial, stands in `seedling.md` beside this.
 """
 
 import json
@@ -30,6 +32,7 @@ from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerB
 from finetune import blueprint, forward, progress
 from finetune.datasets.scenes.batches import Batch, SceneBatches
 from finetune.datasets.scenes.glyphs import CATEGORIES
+from finetune.datasets.scenes.questions import COLOURS
 from finetune.dense import LETTERS, DenseHeads, DenseLoss
 from finetune.initial import Initial
 from finetune.losses import answer_loss
@@ -74,15 +77,17 @@ class Stage:
 
 
 class Steps(Dataset[Batch]):
-    """All stages' batches, one after the other, by global step."""
+    """All stages' batches, one after the other, by global step; `share`: see `SceneBatches`."""
 
-    def __init__(self, stages: list[Stage], tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+    def __init__(
+        self, stages: list[Stage], tokenizer: PreTrainedTokenizerBase, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.stages = stages
         self.batches = [
             SceneBatches(
                 tokenizer, side=blueprint.PICTURE, grid=blueprint.GRID, pictures=stage.pictures,
                 prompts=stage.prompts, seed=seed * 10 + number, objects=stage.objects, words=stage.words,
-                reading=stage.reading,
+                reading=stage.reading, share=share,
             )
             for number, stage in enumerate(stages)
         ]  # fmt: skip
@@ -116,7 +121,8 @@ class Teacher:
         dim = model.config.text_config.d_model
         self.model = model.to(accelerator.device)
         early = model.config.vision_config.embed_dim[1]
-        self.heads = DenseHeads(dim, early, ids(list(CATEGORIES)), ids(list(LETTERS)), self.first_location)
+        words_of = (ids(list(CATEGORIES)), ids(list(LETTERS)), ids(["Ġ" + colour for colour in COLOURS]))
+        self.heads = DenseHeads(dim, early, *words_of, self.first_location)
         self.heads.to(accelerator.device)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         parameters = {**dict(model.named_parameters()), **dict(self.heads.named_parameters())}
@@ -155,6 +161,7 @@ class Teacher:
         self.model.zero_grad(set_to_none=True)
         self.heads.zero_grad(set_to_none=True)
         self.accelerator.backward(total)
+        self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not norm.isfinite():
             raise FloatingPointError(f"the gradient is {norm.item()}; the last checkpoint is good, lower the rate")
@@ -168,6 +175,16 @@ class Teacher:
                     self.average[name].lerp_(value, weight)
         return {name: value.item() for name, value in losses.items()} | {"sigma": sigma, "rate": stage.rate_at(within)}
 
+    def _average_gradients(self) -> None:
+        """Over all processes, each of which has seen its own pictures."""
+        if self.accelerator.num_processes == 1:
+            return
+        taught = [p.grad for p in self.parameters if p.grad is not None]
+        flat = torch._utils._flatten_dense_tensors(taught)
+        mean = self.accelerator.reduce(flat, reduction="mean")
+        for grad, value in zip(taught, torch._utils._unflatten_dense_tensors(mean, taught), strict=True):
+            grad.copy_(value)
+
     def losses(self, batch: Batch, stage: Stage, sigma: float) -> dict[str, Tensor]:
         """The parts of the loss on one batch, and their weighted sum as `total`."""
         inner = self.model.model
@@ -180,17 +197,24 @@ class Teacher:
         table = inner.language_model.shared.weight
         early = halfway[0].flatten(2).transpose(1, 2)
         dense: DenseLoss = self.heads(image[:, 1:], early, table, _to(batch.dense, device), sigma)
-        parts = {"class": dense.classes, "box": dense.boxes, "letter": dense.letters, "sign": dense.signs}
-        looked = stage.classes * dense.classes + dense.boxes + stage.reading * (dense.letters + dense.signs)
+        parts = {
+            "class": dense.classes, "box": dense.boxes, "colour": dense.colours, "letter": dense.letters,
+            "order": dense.orders, "sign": dense.signs,
+        }  # fmt: skip
+        looked = stage.classes * dense.classes + dense.boxes + dense.colours
+        looked = looked + stage.reading * (dense.letters + dense.orders + dense.signs)
         if not stage.prompts:
             return {"total": looked, **parts}
         prompts, labels = batch.prompts.to(device), batch.labels.to(device)
         owner = batch.owner.to(device)
         encoded, mask = forward.encode(self.model, image, owner, prompts)
+        asked = self.heads.asked_loss(encoded[:, 1 : image.shape[1]], batch.asked.to(device))
         decoded, taught, answers = forward.decode(self.model, encoded, mask, labels)
         answer = answer_loss(self.model.lm_head(decoded), taught, answers, self.first_location, sigma)
-        total = stage.dense * looked + stage.text * answer.text + 0.7 * answer.location + answer.kind
-        return {"total": total, **parts, "text": answer.text, "location": answer.location, "kind": answer.kind}
+        answered = stage.text * answer.text + 0.7 * answer.location + answer.kind
+        total = stage.dense * looked + 2 * asked + answered
+        spoken = {"asked": asked, "text": answer.text, "location": answer.location, "kind": answer.kind}
+        return {"total": total, **parts, **spoken}
 
     def state(self) -> dict[str, Any]:
         """Everything a stopped run needs to go on."""
@@ -207,7 +231,7 @@ class Teacher:
         self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.average = state["average"]
+        self.average = {name: value.to(self.accelerator.device) for name, value in state["average"].items()}
 
 
 def _to(targets: Any, device: torch.device) -> Any:
@@ -250,23 +274,25 @@ def train(
     model, words = blueprint.build(seed, how, ordered=ordered)
     if isinstance(init, Path):
         model = Florence2ForConditionalGeneration.from_pretrained(
-            init, dtype=torch.float32, attn_implementation="eager"
+            init, dtype=torch.float32, attn_implementation=blueprint.attention()
         )
         if model.config.text_config.vocab_size != len(words):
             raise SystemExit(
                 f"{init} has another vocabulary than the seedling; start from a checkpoint of the seedling"
             )
     teacher = Teacher(model, words, accelerator)
-    steps = Steps(stages, words, seed)
+    steps = Steps(stages, words, seed, (accelerator.process_index, accelerator.num_processes))
     begin = sum(stage.steps for stage in stages[:first])
     run = {"seed": seed, "init": str(init), "ordered": ordered, "stages": [asdict(s) for s in stages]}
     if (out / "state.pt").exists():
         _same_run(out / "run.json", run)
-        saved = torch.load(out / "state.pt", map_location=accelerator.device, weights_only=True)
+        saved = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
         teacher.restore(saved["teacher"])
         begin = saved["step"]
-        print(f"going on at step {begin} of {len(steps)}", flush=True)
-    (out / "run.json").write_text(json.dumps(run, indent=2))
+        accelerator.print(f"going on at step {begin} of {len(steps)}", flush=True)
+    writes = accelerator.is_main_process
+    if writes:
+        (out / "run.json").write_text(json.dumps(run, indent=2))
     loader = DataLoader(
         steps,
         batch_size=None,
@@ -282,7 +308,7 @@ def train(
         parts = teacher.step(batch, stage, within)
         for part, value in parts.items():
             seen[part].append(value)
-        if (step + 1) % 50 == 0:
+        if writes and (step + 1) % 50 == 0:
             mean = {part: round(sum(values) / len(values), 4) for part, values in seen.items()}
             pace = (time.monotonic() - clock) / len(seen["total"])
             left = (len(steps) - step - 1) * pace / 60
@@ -296,13 +322,13 @@ def train(
             clock = time.monotonic()
             seen.clear()
         looking = sheets and (step + 1) % sheets == 0
-        if (step + 1) % every == 0 or step + 1 == len(steps) or looking:
+        if writes and ((step + 1) % every == 0 or step + 1 == len(steps) or looking):
             # The state last: a kill before it is whole leaves the old one, and going on from that writes both anew.
             snapshot(teacher, out / "checkpoint")
             partial = out / "state.partial"
             torch.save({"step": step + 1, "teacher": teacher.state()}, partial)
             partial.replace(out / "state.pt")
-        if looking:
+        if writes and looking:
             f1 = progress.look(out / "checkpoint", out / f"sheet-{step + 1:05}.png")
             print(f"detection F1@0.5 on a dozen unseen scenes: {f1:.2f}", flush=True)
 
@@ -324,6 +350,11 @@ STAGES = (
     Stage(
         "crowd", 1250, 8, 5, 8e-4, 30, 0.8, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
     ),
+    # The encoder points at what the prompt asks for, which nothing before told it to; cells learn colours, and letters
+    # their order.
+    Stage(
+        "point", 2000, 8, 6, 8e-4, 50, 0.7, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
+    ),
 )
 
 
@@ -333,17 +364,17 @@ def main(
         str, typer.Option(help="How first values are drawn, xavier or he; or a checkpoint folder to start from.")
     ] = Initial.XAVIER.value,
     ordered: Annotated[bool, typer.Option(help="Whether neighbouring locations begin alike.")] = True,
-    start: Annotated[str, typer.Option(help=f"First stage: {', '.join(s.name for s in STAGES)}.")] = STAGES[0].name,
+    stage: Annotated[str, typer.Option(help=f"First stage: {', '.join(s.name for s in STAGES)}.")] = STAGES[0].name,
     seed: Annotated[int, typer.Option(help="Seed of the first values and of the scenes.")] = 0,
 ) -> None:
     """Teaches the seedling, from scratch or on from a checkpoint of it."""
     names = [stage.name for stage in STAGES]
-    if start not in names:
-        raise typer.BadParameter(f"there is no stage {start}; one of {', '.join(names)}", param_hint="--start")
+    if stage not in names:
+        raise typer.BadParameter(f"there is no stage {stage}; one of {', '.join(names)}", param_hint="--stage")
     begun = Initial(init) if init in list(Initial) else Path(init)
     if isinstance(begun, Path) and not begun.is_dir():
         raise typer.BadParameter(f"{init} is neither {' nor '.join(Initial)} nor a folder", param_hint="--init")
-    train(out, list(STAGES), first=names.index(start), init=begun, ordered=ordered, seed=seed, sheets=500)
+    train(out, list(STAGES), first=names.index(stage), init=begun, ordered=ordered, seed=seed, sheets=500)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Scores made to be as high as the answers are often right, as `finetune.calibration` found out on held-out labels.
 
-A scale maps a score to another, rising and within 0 to 1, so that the order of a task's answers stays. It lies beside
-an adapter's weights, one for each task, and is for those weights alone.
+A scale maps a score to another, rising and within 0 to 1, so that the order of a task's answers stays. One for each
+task lies beside the weights, a checkpoint's or an adapter's, and is for those weights alone.
 """
 
 import bisect
@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prompts.annotations import Annotation
 from prompts.tasks import Task
@@ -68,9 +68,10 @@ Scale = Annotated[Temperature | Isotonic, Field(discriminator="kind")]
 
 
 class Calibration(_Scale):
-    """The scales of an adapter by task token, and `adapter_sha256`, the hash of the weights' file they are for."""
+    """Scales by task token, and `sha256`, the hash of the weights they are for, as the engine tells it. A version that
+    knew adapters alone wrote `adapter_sha256`."""
 
-    adapter_sha256: str
+    sha256: str = Field(validation_alias=AliasChoices("sha256", "adapter_sha256"))
     tasks: dict[str, Scale]
 
     def scale(self, task: Task) -> "Temperature | Isotonic | None":
@@ -79,7 +80,7 @@ class Calibration(_Scale):
 
 
 def read(folder: Path, sha256: str) -> Calibration | None:
-    """The calibration in an adapter's folder, None where there is none. `sha256`: of the weights. Raises
+    """The calibration in the folder of weights, None where there is none. `sha256`: of the weights. Raises
     CalibrationError for one that is broken or of other weights."""
     try:
         if (folder / FILE).stat().st_size > _MOST:
@@ -91,16 +92,16 @@ def read(folder: Path, sha256: str) -> Calibration | None:
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CalibrationError(f"its {FILE} cannot be used: {what}; calibrate it again, or remove the file") from error
-    if found.adapter_sha256 != sha256:
+    if found.sha256 != sha256:
         raise CalibrationError(
-            f"its {FILE} is of the weights {found.adapter_sha256}, and these are {sha256}; calibrate it again, or "
+            f"its {FILE} is of the weights {found.sha256}, and these are {sha256}; calibrate it again, or "
             "remove the file"
         )
     return found
 
 
 def write(folder: Path, calibration: Calibration) -> None:
-    """Beside the adapter's weights. Raises OSError."""
+    """Beside the weights. Raises OSError."""
     text = json.dumps(calibration.model_dump(), indent=2)
     part = folder / f".{FILE}"
     part.write_text(text + "\n", encoding="utf-8")

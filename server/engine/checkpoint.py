@@ -27,7 +27,9 @@ from transformers import Florence2Config
 
 from prompts.locations import BINS
 from prompts.vocabulary import Vocabulary
+from server.engine import calibration as calibrations
 from server.engine import conversion, vision, weights
+from server.engine.calibration import Calibration, CalibrationError
 from server.engine.generation import PUBLISHED, GenerationConfig, warn_of_ignored
 from server.engine.model import Florence2
 from server.engine.tokenizer import Tokenizer
@@ -50,6 +52,7 @@ class Checkpoint:
     `generation`: its own settings, `max_new_tokens` set. `image_tokens`: the encoder's places that a picture takes.
     `max_prompt_tokens`: what is left of them for `<s>`, prompt, `</s>`. `max_new_tokens`: the decoder's positions, and
     so the longest answer. `unused` [V]: true for ids that stand for no token. `sha256`: of the weight files.
+    `calibration`: of its scores, where a `calibration.json` lies beside them.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Checkpoint:
     max_new_tokens: int
     unused: Tensor
     sha256: str
+    calibration: Calibration | None = None
 
     @property
     def locations(self) -> range:
@@ -134,6 +138,11 @@ def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: tor
             model = _fill(name, shape, files.state, device, dtype)
     except torch.OutOfMemoryError as error:
         raise CheckpointError(f"{name} does not fit into the memory of {device}: {error}") from error
+    sha256 = weights.sha256(files.folder)
+    try:
+        calibration = calibrations.read(files.folder, sha256)
+    except CalibrationError as error:
+        raise CheckpointError(f"{name}: {error}") from error
     vocabulary = tokenizer.vocabulary()
     known = set(tokenizer.ids.values())
     positions = shape.text_config.max_position_embeddings
@@ -149,7 +158,8 @@ def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: tor
         max_prompt_tokens=positions - image_tokens,
         max_new_tokens=positions,
         unused=torch.tensor([i not in known for i in range(shape.text_config.vocab_size)], device=device),
-        sha256=weights.sha256(files.folder),
+        sha256=sha256,
+        calibration=calibration,
     )
 
 

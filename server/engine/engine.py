@@ -222,11 +222,12 @@ class Engine:
                 self._count(refused=1)
                 rounds = 1 + len(self._scheduler) / (self.max_batch * len(self._workers))
                 raise Overloaded(len(self._scheduler), max(1.0, rounds * self._seconds))
+            scales = adapter.calibration if adapter else self.checkpoint.calibration
             handle = Handle(self._cancel)
             sequence = Sequence(
                 planned, self.checkpoint, handle, adapter=adapter.key if adapter else None,
                 tower=adapter.tower if adapter else None, automaton=guide, drafts=self.drafts, on_end=self._ended,
-                scale=adapter.calibration.scale(planned.request.task) if adapter and adapter.calibration else None,
+                scale=scales.scale(planned.request.task) if scales else None,
             )  # fmt: skip
             handle._work = sequence
             self._scheduler.add(sequence)

@@ -117,7 +117,7 @@ def asked(seeds: range) -> list[tuple[Example, list[Question]]]:
 
 def test_one_that_fails_leaves_the_old_one(engine: Engine, folder: Path) -> None:
     sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    old = Calibration(adapter_sha256=sha256, tasks={"<OD>": Temperature(temperature=2.0)})
+    old = Calibration(sha256=sha256, tasks={"<OD>": Temperature(temperature=2.0)})
     write(folder, old)
 
     def lost() -> Image.Image:

@@ -7,17 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from finetune.dense import LETTERS, NOTHING, DenseHeads, DenseTargets
+from finetune.dense import LETTERS, LONGEST, NOTHING, DenseHeads, DenseLoss, DenseTargets
 from finetune.losses import location_loss
 
 DIM, EARLY, CELLS, PICTURES = 16, 8, 9, 2
-CATEGORY_IDS, LETTER_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), 50
+CATEGORY_IDS, LETTER_IDS, COLOUR_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), [2, 8], 50
+PARTS = ("classes", "boxes", "colours", "letters", "orders", "signs")
 
 
 @pytest.fixture
 def heads() -> DenseHeads:
     torch.manual_seed(0)
-    return DenseHeads(DIM, EARLY, CATEGORY_IDS, LETTER_IDS, FIRST)
+    return DenseHeads(DIM, EARLY, CATEGORY_IDS, LETTER_IDS, COLOUR_IDS, FIRST)
 
 
 @pytest.fixture
@@ -43,7 +44,14 @@ def targets() -> DenseTargets:
     letters = torch.randint(0, 1 + len(LETTERS), (PICTURES, CELLS, 2), generator=generator)
     letters[torch.rand(letters.shape, generator=generator) < 0.5] = NOTHING
     signs = torch.randint(0, 1 + len(LETTERS), (PICTURES, 4 * CELLS), generator=generator)
-    return DenseTargets(classes, boxes, letters, signs)
+    colours = torch.randint(0, len(COLOUR_IDS), (PICTURES, CELLS), generator=generator)
+    orders = torch.randint(0, 1 + LONGEST, (PICTURES, CELLS, 2), generator=generator)
+    orders[letters == NOTHING] = NOTHING
+    return DenseTargets(classes, boxes, colours, letters, orders, signs)
+
+
+def total(loss: DenseLoss) -> Tensor:
+    return sum((getattr(loss, part) for part in PARTS), torch.tensor(0.0))
 
 
 def weighted(logits: Tensor, wanted: Tensor, nothing: float) -> Tensor:
@@ -70,6 +78,10 @@ def test_losses_are_the_plain_sums(
         for side in range(4)
     ]
     torch.testing.assert_close(loss.boxes, sum(sides, torch.tensor(0.0)) / 4)
+    shown = heads.colour(flat[classes > 0]) @ table[COLOUR_IDS].T * heads.scale
+    torch.testing.assert_close(loss.colours, F.cross_entropy(shown, targets.colours.flatten()[classes > 0]))
+    counts = heads.order(flat).view(PICTURES * CELLS, 2, 1 + LONGEST).flatten(0, 1)
+    torch.testing.assert_close(loss.orders, weighted(counts, targets.orders.flatten(), 0.05))
     rows = torch.cat([heads.nothing[1:2], table[LETTER_IDS]])
     halves = [weighted(logits(5 + half, rows), targets.letters[..., half].flatten(), 0.05) for half in range(2)]
     early = heads.heads[7](halfway.flatten(0, 1)) @ rows.T * heads.scale
@@ -95,13 +107,15 @@ def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Te
     none = DenseTargets(
         torch.zeros(PICTURES, CELLS, dtype=torch.long),
         torch.zeros(PICTURES, CELLS, 4, dtype=torch.long),
+        torch.zeros(PICTURES, CELLS, dtype=torch.long),
+        torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
         torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
         torch.zeros(PICTURES, 4 * CELLS, dtype=torch.long),
     )
     loss = heads(cells, halfway, table, none, 5.0)
-    (loss.classes + loss.boxes + loss.letters + loss.signs).backward()
-    assert float(loss.boxes) == 0
-    assert (loss.classes + loss.boxes + loss.letters + loss.signs).isfinite()
+    total(loss).backward()
+    assert float(loss.boxes) == float(loss.colours) == 0
+    assert total(loss).isfinite()
     assert cells.grad is not None
     assert cells.grad.isfinite().all()
 
@@ -114,10 +128,10 @@ def test_heads_learn_what_every_cell_holds(
     for _ in range(150):
         learner.zero_grad()
         loss = heads(cells, halfway, table, targets, 20.0)
-        (loss.classes + loss.boxes + loss.letters + loss.signs).backward()
+        total(loss).backward()
         learner.step()
     last = heads(cells, halfway, table, targets, 20.0)
-    for part in ("classes", "letters", "signs"):
+    for part in ("classes", "colours", "letters", "orders", "signs"):
         assert float(getattr(last, part)) < 0.1 * float(getattr(first, part))
     assert float(last.boxes) < 0.7 * float(first.boxes)  # random rows in 16 dimensions hold no Gaussian
 
@@ -125,3 +139,11 @@ def test_heads_learn_what_every_cell_holds(
 def test_state_holds_what_is_learnt_alone(heads: DenseHeads) -> None:
     """A run goes on from its state: the ids come from the tokenizer, the rest from the file."""
     assert set(heads.state_dict()) == {name for name, _ in heads.named_parameters()}
+
+
+def test_what_is_asked_for_weighs_three_times(heads: DenseHeads, cells: Tensor) -> None:
+    asked = torch.rand(PICTURES, CELLS, 16, generator=torch.Generator().manual_seed(5)) < 0.2
+    chance = heads.asked(cells).sigmoid()
+    wanted = -(3 * chance.log() * asked + (1 - chance).log() * ~asked).mean()
+    torch.testing.assert_close(heads.asked_loss(cells, asked), wanted)
+    assert heads.asked_loss(cells[:0], asked[:0]).isnan()  # never asked: a step without prompts has no such part

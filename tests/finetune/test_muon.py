@@ -1,5 +1,10 @@
 """Muon's matrices are nearly orthogonal, its steps of AdamW's size, and it goes downhill."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -50,3 +55,35 @@ def test_weight_decay_shrinks_by_the_rate() -> None:
     weight.grad = torch.zeros(4, 4)
     Muon([weight], lr=0.1, weight_decay=0.5).step()
     torch.testing.assert_close(weight.data, 0.95 * torch.eye(4))
+
+
+SHARED = """
+import sys, torch
+from torch import distributed
+from finetune.muon import Muon
+
+distributed.init_process_group("gloo")
+torch.manual_seed(0)
+weights = [torch.nn.Parameter(torch.randn(8, n)) for n in (4, 12, 6, 16, 3)]
+muon = Muon(weights, lr=0.1, weight_decay=0.1)
+for _ in range(3):
+    for weight in weights:
+        weight.grad = torch.randn(weight.shape)
+    muon.step()
+torch.save([w.data for w in weights], f"{sys.argv[1]}/{distributed.get_rank()}.pt")
+distributed.destroy_process_group()
+"""
+
+
+def test_processes_that_share_the_work_end_where_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    for count in (1, 2):
+        (tmp_path / str(count)).mkdir()
+        launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        own = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+        subprocess.run([*launched, str(script), str(tmp_path / str(count))], check=True, env=own, timeout=120)
+    alone, first, second = (torch.load(tmp_path / name) for name in ("1/0.pt", "2/0.pt", "2/1.pt"))
+    for a, b, c in zip(alone, first, second, strict=True):
+        torch.testing.assert_close(a, b)
+        assert torch.equal(b, c)

@@ -15,8 +15,11 @@ from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
+from finetune.datasets.scenes.masks import asked_for
+from finetune.datasets.scenes.questions import COLOURS
 from finetune.datasets.scenes.scene import Scene
-from finetune.dense import HALVES, LETTERS, DenseTargets
+from finetune.datasets.scenes.strange import foreign, widened
+from finetune.dense import HALVES, LETTERS, SHADES, DenseTargets
 from finetune.losses import IGNORE
 from prompts import locations, targets
 from prompts.tasks import BOS, EOS
@@ -24,25 +27,30 @@ from prompts.tasks import BOS, EOS
 # Seeds below this are for looking and testing: training starts above it and never sees them.
 TRAINING_SEEDS = 1_000_000
 READING = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
-# How often each task is asked; detection carries the others, since all of them must look and place.
+# How often each task is asked: those that must heed their prompt most, since two questions of one picture with two
+# answers teach that best.
 SHARES = {
-    "<OD>": 4.0, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.2, "<REGION_TO_CATEGORY>": 1.2,
-    "<CAPTION>": 1.0, "<DETAILED_CAPTION>": 1.0, "<MORE_DETAILED_CAPTION>": 1.0, "<DENSE_REGION_CAPTION>": 1.2,
-    "<REGION_PROPOSAL>": 0.8, "<CAPTION_TO_PHRASE_GROUNDING>": 2.0, "<REFERRING_EXPRESSION_SEGMENTATION>": 1.2,
-    "<REGION_TO_SEGMENTATION>": 1.2, "<OPEN_VOCABULARY_DETECTION>": 2.0, "<REGION_TO_DESCRIPTION>": 1.0,
+    "<OD>": 2.5, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.0, "<REGION_TO_CATEGORY>": 0.8,
+    "<CAPTION>": 0.8, "<DETAILED_CAPTION>": 0.8, "<MORE_DETAILED_CAPTION>": 0.8, "<DENSE_REGION_CAPTION>": 1.0,
+    "<REGION_PROPOSAL>": 0.5, "<CAPTION_TO_PHRASE_GROUNDING>": 2.5, "<REFERRING_EXPRESSION_SEGMENTATION>": 2.5,
+    "<REGION_TO_SEGMENTATION>": 1.5, "<OPEN_VOCABULARY_DETECTION>": 4.0, "<REGION_TO_DESCRIPTION>": 1.2,
 }  # fmt: skip
+EMPTY, FOREIGN, WIDE = 0.03, 0.04, 0.08
+"""Shares of pictures: an empty ground; something else than the world; far wider or higher than others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """b pictures and n prompts on them. pixels uint8 [b, 3, side, side]; owner [n]: the prompt's picture;
-    prompts [n, p] and labels [n, l], padded on the right with the pad token and -100."""
+    prompts [n, p] and labels [n, l], padded on the right with the pad token and -100; asked, booleans [n, cells, 16]:
+    which places of each cell the answer is about (`masks.asked_for`)."""
 
     pixels: Tensor
     dense: DenseTargets
     owner: Tensor
     prompts: Tensor
     labels: Tensor
+    asked: Tensor
 
 
 class SceneBatches(Dataset[Batch]):
@@ -57,36 +65,47 @@ class SceneBatches(Dataset[Batch]):
         pictures: int,
         prompts: int,
         seed: int = 0,
+        share: tuple[int, int] = (0, 1),
         objects: tuple[int, int] = (1, 4),
         words: tuple[int, int] = (1, 2),
         reading: float = 1.0,
     ) -> None:
-        """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone; `words`: the
-        least and the most, in the two scenes of three that have any; `reading` scales the share of the tasks that read
-        them."""
+        """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone; `share`
+        (i, n): of several processes this is number i, which takes each n-th picture; `words`: the least and the most,
+        in the two scenes of three that have any; `reading` scales the share of the tasks that read them."""
         self.tokenizer, self.side, self.grid = tokenizer, side, grid
         self.pictures, self.prompts, self.seed, self.objects = pictures, prompts, seed, objects
-        self.words, self.reading = words, reading
+        self.words, self.reading, self.share = words, reading, share
 
     def __getitem__(self, step: int) -> Batch:
-        scenes, owner, asked, answered = [], [], [], []
-        for i in range(self.pictures):
+        scenes, owner, asked, answered, masks = [], [], [], [], []
+        for number, i in enumerate(range(self.share[0], self.pictures, self.share[1])):
             seed = TRAINING_SEEDS * (1 + self.seed) + step * self.pictures + i
             rng = np.random.default_rng((seed, 1))
-            empty = rng.random() < 0.03
-            words = (0, 0) if rng.random() < 0.35 else self.words
-            scene = draw(seed, objects=(0, 0) if empty else self.objects, words=words)
+            scene = self.scene(seed, rng)
             scenes.append(scene)
             for question in choose(scene, self.prompts, rng, self.reading):
                 size = (scene.width, scene.height)
-                owner.append(i)
+                owner.append(number)
                 asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
                 answered.append(BOS + targets.answer(question.task, question.answer, size) + EOS)
+                masks.append(asked_for(question, scene, self.side, self.grid))
         labels = self._ids(answered)
         labels[labels == self.tokenizer.pad_token_id] = IGNORE
         pixels = torch.stack([pixels_of(s.image, self.side) for s in scenes])
         owners = torch.tensor(owner, dtype=torch.long)
-        return Batch(pixels, dense_targets(scenes, self.grid), owners, self._ids(asked), labels)
+        told = np.array(masks, bool).reshape(-1, self.grid**2, SHADES**2)
+        dense = dense_targets(scenes, self.grid)
+        return Batch(pixels, dense, owners, self._ids(asked), labels, torch.from_numpy(told))
+
+    def scene(self, seed: int, rng: np.random.Generator) -> Scene:
+        """The scene of `seed`, of the kind that `rng` says."""
+        kind, wide = rng.random(), rng.random() < WIDE
+        words = (0, 0) if rng.random() < 0.35 else self.words
+        if kind < FOREIGN:
+            return foreign(seed)
+        scene = draw(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words)
+        return widened(scene, rng) if wide else scene
 
     def _ids(self, texts: list[str]) -> Tensor:
         if not texts:
@@ -96,15 +115,15 @@ class SceneBatches(Dataset[Batch]):
 
 
 def choose(scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0) -> list[Question]:
-    """`count` questions of different tasks on a scene, by SHARES; fewer when the scene has less to ask about."""
+    """`count` questions on a scene, by SHARES, none twice; fewer when the scene has less to ask about."""
     tokens = list(SHARES)
     shares = np.array([share * (reading if token in READING else 1.0) for token, share in SHARES.items()])
-    order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
     found: list[Question] = []
-    for i in order:
+    for i in rng.choice(len(tokens), size=20 * count, p=shares / shares.sum()):
         if len(found) == count:
             break
-        if question := questions.ask(scene, tokens[i], rng):
+        question = questions.ask(scene, tokens[i], rng)
+        if question and not any((q.task, q.text) == (question.task, question.text) and not q.region for q in found):
             found.append(question)
     return found
 
@@ -124,7 +143,9 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
     cells = grid * grid
     classes = np.zeros((len(scenes), cells), dtype=np.int64)
     boxes = np.zeros((len(scenes), cells, 4), dtype=np.int64)
+    colours = np.zeros((len(scenes), cells), dtype=np.int64)
     letters = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
+    orders = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
     signs = np.zeros((len(scenes), 4 * cells), dtype=np.int64)
     middle = np.arange(grid) / grid
     halves = (np.arange(grid * HALVES) - (HALVES - 1) / 2) / (grid * HALVES)
@@ -137,13 +158,16 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
             rows = (middle >= y1 / scene.height) & (middle <= y2 / scene.height)
             covered = np.flatnonzero(np.outer(rows, columns))
             classes[i, covered] = 1 + CATEGORIES.index(thing.category)
+            colours[i, covered] = COLOURS.index(thing.colour)
             boxes[i, covered] = locations.quantize_points(thing.box, scene.width, scene.height)
         for word in scene.words:
             quad = np.array(word.quad).reshape(4, 2) / (scene.width, scene.height)
             spelled = np.array([1 + LETTERS.index(letter) for letter in word.text])
             _spell(letters[i].reshape(grid, grid * HALVES), halves, middle, quad, spelled)
+            counted = 1 + np.arange(len(spelled))
+            _spell(orders[i].reshape(grid, grid * HALVES), halves, middle, quad, counted)
             _spell(signs[i].reshape(2 * grid, 2 * grid), fine, fine, quad, spelled)
-    return DenseTargets(*map(torch.from_numpy, (classes, boxes, letters, signs)))
+    return DenseTargets(*map(torch.from_numpy, (classes, boxes, colours, letters, orders, signs)))
 
 
 def _spell(raster: np.ndarray, across: np.ndarray, down: np.ndarray, quad: np.ndarray, spelled: np.ndarray) -> None:

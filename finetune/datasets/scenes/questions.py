@@ -105,13 +105,13 @@ def _boxes(token: str, scene: Scene, told: Callable[[Object], str]) -> Question:
 
 
 def _grounding(scene: Scene, rng: np.random.Generator) -> Question:
-    """A caption of what is there, sometimes less, sometimes with what is not there, in any order."""
+    """A caption of what is there, often less, sometimes with what is not there, in a fifth with nothing else."""
     groups = list(_groups(scene.objects).items())
-    phrases = [(counted(noun, len(group)), group) for noun, group in groups if rng.random() < 0.8]
-    present = {noun for noun, _ in groups}
-    for _ in range(int(rng.random() < 0.4) or int(not phrases)):
-        absent = str(rng.choice([c for c in CATEGORIES if c not in present]))
-        phrases.append((counted(absent, 1), []))
+    kept = rng.choice([0.0, 0.4, 0.8], p=[0.2, 0.3, 0.5])
+    phrases = [(counted(noun, len(group)), group) for noun, group in groups if rng.random() < kept]
+    absent = [c for c in CATEGORIES if c not in dict(groups)]
+    missing = int(rng.integers(1, 4)) if not phrases else int(rng.random() < 0.4)
+    phrases += [(counted(str(noun), 1), []) for noun in rng.choice(absent, missing, replace=False)]
     if rng.random() < 0.5:
         phrases = [phrases[i] for i in rng.permutation(len(phrases))]
     text = listed([phrase for phrase, _ in phrases])

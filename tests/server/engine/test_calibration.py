@@ -78,7 +78,7 @@ def test_a_broken_file_is_refused_with_what_to_do(tmp_path: Path, text: str | by
 
 def test_written_and_read(tmp_path: Path) -> None:
     made = Calibration(
-        adapter_sha256="a",
+        sha256="a",
         tasks={"<OD>": Temperature(temperature=2.5, shift=-1), "<OCR>": Isotonic(scores=(0.5,), shares=(0.25,))},
     )
     write(tmp_path, made)
@@ -115,7 +115,7 @@ async def test_the_adapters_answers_are_on_its_scale_streamed_ones_too(engine: E
     before = {token: ask(engine, "a", token) for token in ("<CAPTION>", "<REGION_TO_CATEGORY>")}
     base = ask(engine, None)
     half = Isotonic(scores=(0.5,), shares=(0.001,))
-    write(folder, Calibration(adapter_sha256=sha256, tasks={"<CAPTION>": half}))
+    write(folder, Calibration(sha256=sha256, tasks={"<CAPTION>": half}))
     engine.load_adapter("a", folder)
     after = ask(engine, "a")
     assert after.tokens == before["<CAPTION>"].tokens

@@ -20,7 +20,9 @@ from finetune.datasets.scenes.batches import (
 )
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
+from finetune.datasets.scenes.questions import COLOURS
 from finetune.datasets.scenes.scene import Object, Scene, Word
+from finetune.datasets.scenes.strange import foreign
 from finetune.dense import LETTERS
 from finetune.losses import IGNORE
 from prompts import grammar, locations
@@ -36,7 +38,8 @@ def source(words: PreTrainedTokenizerBase, **changes: int) -> SceneBatches:
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
     dense = batch.dense
-    return [batch.pixels, dense.classes, dense.boxes, dense.letters, batch.owner, batch.prompts, batch.labels]
+    seen = [batch.pixels, dense.classes, dense.boxes, dense.colours, dense.letters, dense.orders, dense.signs]
+    return [*seen, batch.owner, batch.prompts, batch.labels, batch.asked]
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def seeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The seeds that are drawn, as they are drawn."""
     drawn: list[int] = []
     monkeypatch.setattr(module, "draw", lambda seed, **kinds: drawn.append(seed) or draw(seed, **kinds))
+    monkeypatch.setattr(module, "foreign", lambda seed: drawn.append(seed) or foreign(seed))
     return drawn
 
 
@@ -70,7 +74,9 @@ def test_shapes_and_padding(words: PreTrainedTokenizerBase) -> None:
     assert batch.pixels.shape == (3, 3, SIDE, SIDE)
     assert batch.pixels.dtype == torch.uint8
     assert (batch.dense.classes.shape, batch.dense.boxes.shape) == ((3, GRID**2), (3, GRID**2, 4))
-    assert batch.dense.letters.shape == (3, GRID**2, 2)
+    assert batch.dense.letters.shape == batch.dense.orders.shape == (3, GRID**2, 2)
+    assert batch.asked.shape == (len(batch.owner), GRID**2, 16)
+    assert batch.asked.dtype == torch.bool
     assert batch.owner.tolist() == sorted(batch.owner.tolist())
     assert len(batch.owner) == len(batch.prompts) == len(batch.labels)
     assert set(batch.owner.tolist()) == {0, 1, 2}
@@ -105,6 +111,49 @@ def test_prompts_and_answers_stay_together(words: PreTrainedTokenizerBase) -> No
     assert detections
 
 
+def test_what_is_asked_for_is_told_of_each_prompt(words: PreTrainedTokenizerBase) -> None:
+    """Of detection: what lies on the objects, which fill a part of their boxes, and little beyond the rims of these."""
+    batch = source(words, pictures=12)[3]
+    wanted = TASKS["<OD>"].wording
+    seen = 0
+    for owner, prompt, places in zip(batch.owner, batch.prompts, batch.asked, strict=True):
+        asked = words.decode(prompt[prompt != words.pad_token_id]).removeprefix(BOS).removesuffix(EOS)
+        if asked != wanted:
+            continue
+        classes, middle = batch.dense.classes[owner] > 0, places.float().mean(1)
+        assert middle[classes].mean() > 0.2
+        assert middle[~classes].mean() < 0.1 * middle[classes].mean()
+        seen += 1
+    assert seen >= 3
+
+
+def test_processes_share_out_the_pictures_of_a_batch(words: PreTrainedTokenizerBase) -> None:
+    whole = source(words)[2]
+    for number in range(2):
+        part = SceneBatches(words, side=SIDE, grid=GRID, pictures=3, prompts=4, share=(number, 2))[2]
+        assert torch.equal(part.pixels, whole.pixels[number::2])
+        assert torch.equal(part.dense.classes, whole.dense.classes[number::2])
+        own = torch.isin(whole.owner, torch.arange(3)[number::2])
+        assert torch.equal(part.owner, whole.owner[own] // 2)
+        assert torch.equal(part.asked, whole.asked[own])
+
+
+def test_some_pictures_are_empty_and_some_are_wide(
+    words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kinds(**shares: float) -> list[Scene]:
+        for name in ("EMPTY", "FOREIGN", "WIDE"):
+            monkeypatch.setattr(module, name, shares.get(name, 0.0))
+        return [source(words).scene(seed, np.random.default_rng(seed)) for seed in range(8)]
+
+    assert all(scene.objects and max(scene.image.size) <= 2.01 * min(scene.image.size) for scene in kinds())
+    assert not any(scene.objects for scene in kinds(EMPTY=1.0))
+    assert not any(scene.objects or scene.words for scene in kinds(FOREIGN=1.0))
+    wide = kinds(WIDE=1.0)
+    assert all(scene.objects for scene in wide)
+    assert max(max(scene.image.size) / min(scene.image.size) for scene in wide) > 2.4
+
+
 def test_no_prompts_leave_dense_targets_alone(words: PreTrainedTokenizerBase) -> None:
     asked, bare = source(words)[5], source(words, prompts=0)[5]
     assert torch.equal(asked.pixels, bare.pixels)
@@ -118,12 +167,19 @@ def test_shares_name_every_task() -> None:
     assert min(SHARES.values()) > 0
 
 
-def test_chosen_questions_are_of_different_tasks(scenes: list[Scene]) -> None:
+def test_no_question_is_chosen_twice(scenes: list[Scene]) -> None:
+    phrases = 0
     for number, scene in enumerate(scenes):
-        chosen = choose(scene, 5, np.random.default_rng(number))
-        assert len({question.task.token for question in chosen}) == len(chosen) == 5
+        chosen = choose(scene, 6, np.random.default_rng(number))
+        assert len(chosen) == 6
+        assert len({(q.task.token, q.text, q.region) for q in chosen}) == 6
+        plain = [q.task.token for q in chosen if q.text is None and q.region is None]
+        assert len(set(plain)) == len(plain)
+        phrases += [q.task.token for q in chosen].count("<OPEN_VOCABULARY_DETECTION>") > 1
+    assert phrases  # two names asked for in one picture
     bare = Scene(Image.new("RGB", (90, 90)), (), (), "red")
-    assert len(choose(bare, 15, np.random.default_rng(0))) == 10  # what can be asked of an empty picture
+    tokens = {q.task.token for q in choose(bare, 40, np.random.default_rng(0))}
+    assert len(tokens) == 10  # what can be asked of an empty picture
     assert choose(bare, 0, np.random.default_rng(0)) == []
 
 
@@ -174,6 +230,7 @@ def test_the_cells_within_a_lone_object_are_its_own() -> None:
         for cell in covered:
             assert dense.classes[0, cell] == 1 + CATEGORIES.index(thing.category)
             assert dense.boxes[0, cell].tolist() == bins
+            assert COLOURS[int(dense.colours[0, cell])] == thing.colour
         assert not dense.letters.any()
 
 
@@ -215,6 +272,9 @@ def test_letters_stand_in_their_half_cells() -> None:
     read = {row: "".join(LETTERS[k - 1] if k else "." for k in letters[row].tolist()) for row in (2, 7)}
     assert read == {2: ".." + text + "." * 10, 7: "." * 12 + text[::-1]}
     assert letters.count_nonzero() == 24
+    orders = dense_targets([picture], GRID).orders[0].reshape(GRID, GRID * 2)
+    assert orders[2].tolist() == [0, 0, *range(1, 13), *[0] * 10]
+    assert orders[7].tolist() == [*[0] * 12, *range(12, 0, -1)]
 
 
 def test_drawn_letters_stand_where_their_word_is(scenes: list[Scene]) -> None:

@@ -1,0 +1,48 @@
+"""Which part of a drawn picture a question is about: what the encoder is taught to point at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from finetune.datasets.question import Question
+from finetune.datasets.scenes.scene import Object, Scene, Word
+from finetune.dense import SHADES
+from finetune.evaluation.matching import box_iou, mask
+from server.jobs.recipes.shapes import bounds
+
+
+def subjects(question: Question, scene: Scene) -> list[Object | Word]:
+    """The objects and words that the answer is about: those that it places; of a region, what lies in it; of a text
+    about the whole picture, all that the task tells of."""
+    things: list[Object | Word] = [*scene.objects, *scene.words]
+    if not things:
+        return []
+    if question.region:
+        return [_nearest(things, question.region)]
+    if question.task.token == "<OCR>":
+        return list(scene.words)
+    if question.task.token.endswith("CAPTION>") and question.task.token != "<DENSE_REGION_CAPTION>":
+        return things
+    return [_nearest(things, box) for note in question.answer if (box := bounds(note))]
+
+
+def _nearest(things: Sequence[Object | Word], box: Sequence[float]) -> Object | Word:
+    return max(things, key=lambda thing: box_iou(thing.box, box))
+
+
+def asked_for(question: Question, scene: Scene, side: int, grid: int) -> np.ndarray:
+    """Booleans [grid², 16]: whether each of the 4 × 4 places of a cell lies on a subject of the question, in the
+    picture squashed to `side` pixels. Cell k looks at pixel k · side / grid and knows what lies around it, half a cell
+    each way."""
+    cell = side / grid
+    across = np.arange(grid * SHADES) * cell / SHADES + cell / SHADES / 2 - cell / 2
+    pixels = across.clip(0).astype(int)
+    places = np.zeros((grid * SHADES, grid * SHADES), bool)
+    for thing in subjects(question, scene):
+        rings = thing.polygons if isinstance(thing, Object) else [thing.quad]
+        scale = np.array([side / scene.width, side / scene.height])
+        squashed = [(np.reshape(ring, (-1, 2)) * scale).ravel().tolist() for ring in rings]
+        places |= mask(squashed, (side, side))[np.ix_(pixels, pixels)]
+    places[across < 0] = False
+    places[:, across < 0] = False
+    return places.reshape(grid, SHADES, grid, SHADES).transpose(0, 2, 1, 3).reshape(grid**2, SHADES**2)

@@ -1,0 +1,84 @@
+"""Pictures from beyond the usual: of things that are none of the 40 kinds, and far wider or higher than others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from finetune.datasets.scenes import colours
+from finetune.datasets.scenes.backgrounds import background
+from finetune.datasets.scenes.scene import Object, Scene, Word
+
+WIDEST = 3.3
+
+
+def foreign(seed: int) -> Scene:
+    """Clouds, shapes, or shapes in clouds: a scene of this seed with no object, no word, and no name but its commonest
+    colour."""
+    rng = np.random.default_rng((seed, 4))
+    size = tuple(int(n) for n in rng.integers(160, 481, 2))
+    width, height = size
+    picture = _clouds(rng, (width, height)) if rng.random() < 0.6 else background(rng, (width, height))[0]
+    if rng.random() < 0.6:
+        pen = ImageDraw.Draw(picture)
+        for _ in range(int(rng.integers(1, 25))):
+            _shape(rng, pen, (width, height))
+    sample = np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
+    return Scene(picture, (), (), colours.dominant(sample))
+
+
+def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """Layers of colour of growing fineness and falling strength, stretched to some contrast."""
+    total = np.zeros((size[1], size[0], 3))
+    fall, cells = rng.uniform(0.3, 1.2), float(rng.uniform(1.5, 4))
+    while cells < 48:
+        shape = (int(cells * rng.uniform(0.7, 1.4)) + 1, int(cells * rng.uniform(0.7, 1.4)) + 1, 3)
+        values = rng.normal(0, 1, shape) if rng.random() < 0.7 else rng.normal(0, 1, (*shape[:2], 1)).repeat(3, 2)
+        layer = Image.fromarray((128 + 40 * values).clip(0, 255).astype(np.uint8))
+        total += (np.asarray(layer.resize(size, Image.Resampling.BICUBIC), float) - 128) / cells**fall
+        cells *= rng.uniform(1.6, 2.6)
+    middle, contrast = rng.uniform(80, 180, 3), rng.uniform(25, 75)
+    return Image.fromarray((middle + contrast * total / total.std()).clip(0, 255).astype(np.uint8))
+
+
+def _shape(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
+    """An ellipse, a polygon, a line or an arc of a colour, anywhere."""
+    centre = rng.random(2) * size
+    reach = rng.uniform(0.03, 0.35, 2) * min(size)
+    colour = colours.random_colour(rng)
+    low, high = centre - reach, centre + reach
+    corners = [*map(float, low), *map(float, high)]
+    kind = int(rng.integers(4))
+    if kind == 0:
+        pen.ellipse(corners, fill=colour)
+    elif kind == 1:
+        angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 9))))
+        points = centre + reach * np.stack([np.cos(angles), np.sin(angles)], 1)
+        pen.polygon([(float(x), float(y)) for x, y in points], fill=colour)
+    elif kind == 2:
+        pen.line(corners, fill=colour, width=int(rng.integers(1, 9)))
+    else:
+        start = float(rng.uniform(0, 360))
+        pen.arc(corners, start, start + float(rng.uniform(30, 330)), fill=colour, width=int(rng.integers(2, 9)))
+
+
+def widened(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene on a longer canvas of one colour, up to WIDEST times as long as wide; everything moves with it."""
+    w, h = scene.image.size
+    aspect = rng.uniform(min(1.2 * max(w, h) / min(w, h), WIDEST), WIDEST)
+    size = (round(max(w, aspect * h)), h) if w >= h else (w, round(max(h, aspect * w)))
+    canvas = Image.new("RGB", size, colours.random_colour(rng))
+    at = rng.choice([0.0, 0.5, 1.0], p=[0.5, 0.2, 0.3]) if rng.random() < 0.8 else rng.random()
+    left, top = int(at * (size[0] - w)), int(at * (size[1] - h))
+    canvas.paste(scene.image, (left, top))
+
+    def moved(points: Sequence[float]) -> list[float]:
+        return [value + (left, top)[i % 2] for i, value in enumerate(points)]
+
+    objects = [
+        Object(t.category, t.glyph, tuple(moved(t.box)), [moved(ring) for ring in t.polygons], t.colour)  # type: ignore[arg-type]
+        for t in scene.objects
+    ]
+    words = [Word(t.text, tuple(moved(t.quad)), tuple(moved(t.box))) for t in scene.words]  # type: ignore[arg-type]
+    sample = np.asarray(canvas.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
+    return Scene(canvas, tuple(objects), tuple(words), colours.dominant(sample))

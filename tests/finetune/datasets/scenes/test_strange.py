@@ -1,0 +1,49 @@
+"""Pictures from beyond the usual: repeatable, empty where they must be, moved with their labels."""
+
+import numpy as np
+import pytest
+
+from finetune.datasets.scenes import colours
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.strange import WIDEST, foreign, widened
+
+
+def test_foreign_pictures_hold_nothing_and_differ() -> None:
+    for seed in range(12):
+        scene, again, other = foreign(seed), foreign(seed), foreign(seed + 100)
+        assert (scene.objects, scene.words) == ((), ())
+        assert scene.background in colours.NAMES
+        assert scene.image.mode == "RGB"
+        assert scene.image.tobytes() == again.image.tobytes()
+        assert scene.image.tobytes() != other.image.tobytes()
+
+
+@pytest.mark.parametrize("size", [(200, 120), (120, 200), (160, 160)])
+def test_all_moves_with_a_widened_picture(size: tuple[int, int]) -> None:
+    for seed in range(12):
+        scene = draw(seed, objects=(1, 3), words=(1, 2), size=size)
+        wide = widened(scene, np.random.default_rng(seed))
+        assert max(wide.width, wide.height) / min(wide.width, wide.height) <= WIDEST + 0.02
+        assert (wide.width >= wide.height) == (size[0] >= size[1])
+        assert min(wide.image.size) == min(size)
+        assert max(wide.image.size) > 1.15 * max(size)
+        for before, after in zip(scene.objects, wide.objects, strict=True):
+            assert _content(scene.image, before.box) == _content(wide.image, after.box)
+            shift = np.subtract(after.box, before.box)
+            np.testing.assert_allclose(shift[:2], shift[2:])
+            for ring, moved in zip(before.polygons, after.polygons, strict=True):
+                np.testing.assert_allclose(
+                    np.reshape(moved, (-1, 2)) - np.reshape(ring, (-1, 2)), [shift[:2]] * (len(ring) // 2)
+                )
+        for word, moved_word in zip(scene.words, wide.words, strict=True):
+            assert word.text == moved_word.text
+            assert _content(scene.image, word.box) == _content(wide.image, moved_word.box)
+            np.testing.assert_allclose(
+                np.subtract(moved_word.quad, word.quad)[:2], np.subtract(moved_word.box, word.box)[:2]
+            )
+
+
+def _content(image: object, box: tuple[float, ...]) -> bytes:
+    x1, y1, x2, y2 = box
+    left, top = round(x1), round(y1)
+    return image.crop((left, top, left + round(x2 - x1), top + round(y2 - y1))).tobytes()  # type: ignore[attr-defined, no-any-return]
