@@ -19,12 +19,9 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 from finetune.datasets.example import Example
 from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.examples import example_of
-from finetune.datasets.scenes.questions import ask
+from finetune.datasets.scenes.examples import asked_of
 from finetune.evaluation.reliability import Scores, ece
 from finetune.evaluation.report import Report, examine, questions
-from prompts.tasks import TASKS
 from server.engine import lora
 from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, write
 from server.engine.engine import Engine
@@ -94,16 +91,6 @@ def _kept(folder: Path, sha256: str, report: Report) -> dict[str, Calibrated]:
     return found
 
 
-def of_scenes(count: int) -> list[tuple[Example, list[Question]]]:
-    """All tasks' questions on so many drawn scenes of 1-6 objects."""
-    asked = []
-    for seed in range(SEEDS, SEEDS + count):
-        scene, rng = draw(seed, objects=(1, 6)), np.random.default_rng((seed, 2))
-        own = [question for token in TASKS if (question := ask(scene, token, rng))]
-        asked.append((example_of(scene, str(seed)), own))
-    return asked
-
-
 def apply(scale: Temperature | Isotonic, scores: Scores) -> list[tuple[float, bool]]:
     """The scores on a scale."""
     return [(scale(score), right) for score, right in scores]
@@ -171,7 +158,7 @@ def main(
         opened = open_dataset(dataset)
         asked = questions(opened.examples, labels=opened.labels)
     else:
-        asked = of_scenes(scenes)
+        asked = asked_of(range(SEEDS, SEEDS + scenes))
     for token, one in calibrate_checkpoint(checkpoint, asked).items():
         before, after = one.ece
         print(f"{token}: error of {len(one.before)} scores {before:.3f} before, {after:.3f} after")

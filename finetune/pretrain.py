@@ -16,6 +16,7 @@ than one of two. What mattered, with the figures of each trial, stands in `seedl
 """
 
 import json
+import shutil
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -41,6 +42,8 @@ from finetune.precision import precision
 
 MEAN = torch.tensor(blueprint.MEAN).view(1, 3, 1, 1)
 STD = torch.tensor(blueprint.STD).view(1, 3, 1, 1)
+ASKED = 8.0
+"""Weight of the encoder's pointing: few places are asked for, so that its loss is small from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +215,7 @@ class Teacher:
         decoded, taught, answers = forward.decode(self.model, encoded, mask, labels)
         answer = answer_loss(self.model.lm_head(decoded), taught, answers, self.first_location, sigma)
         answered = stage.text * answer.text + 0.7 * answer.location + answer.kind
-        total = stage.dense * looked + 2 * asked + answered
+        total = stage.dense * looked + ASKED * asked + answered
         spoken = {"asked": asked, "text": answer.text, "location": answer.location, "kind": answer.kind}
         return {"total": total, **parts, **spoken}
 
@@ -265,8 +268,9 @@ def train(
 ) -> None:  # fmt: skip
     """Runs the stages from number `first` on, writing `log.jsonl`, `state.pt` (to go on from) and `checkpoint/` (to
     serve) into `out`; every `sheets` steps also `sheet-STEP.png`, a dozen unseen scenes as the model of the moment
-    labels them. `init`: how first values are drawn (see `blueprint.initialise`, also for `ordered`), or a checkpoint
-    folder of this shape to start from; the dense heads, which no checkpoint holds, start anew."""
+    labels them, and a snapshot, which `finetune.progress` measures. `init`: how first values are drawn (see
+    `blueprint.initialise`, also for `ordered`), or a checkpoint folder of this shape to start from; the dense heads,
+    which no checkpoint holds, start anew."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     accelerator = Accelerator(mixed_precision=precision())
@@ -330,6 +334,8 @@ def train(
             partial.replace(out / "state.pt")
         if writes and looking:
             f1 = progress.look(out / "checkpoint", out / f"sheet-{step + 1:05}.png")
+            snapshots = out / progress.SNAPSHOTS / str(step + 1)
+            shutil.copytree(out / "checkpoint", snapshots, dirs_exist_ok=True)
             print(f"detection F1@0.5 on a dozen unseen scenes: {f1:.2f}", flush=True)
 
 

@@ -1,7 +1,8 @@
 """What the seedling can do: `python -m finetune.report` (`make seedling-report`), on scenes that it never saw.
 
 Scenes of seeds 0, 1, 2 …, which training never draws; each asked all 15 tasks through the engine, as a client would.
-Then detection again on the same scenes made harder (`finetune.robustness`).
+Then detection again on the same scenes made harder (`finetune.robustness`). `--page` adds what to look at: a person's
+corrections by kind and class with the worst pictures, and what is found in pictures of nothing.
 """
 
 import json
@@ -24,13 +25,16 @@ from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
 from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.examples import asked_of
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from finetune.datasets.scenes.questions import COLOURS, SIZES, plural
 from finetune.datasets.scenes.scene import Scene
+from finetune.evaluation import page as pages
 from finetune.evaluation.detection import average_precision
 from finetune.evaluation.matching import Counts, box_iou, polygon_iou
 from finetune.evaluation.reliability import auroc, ece
-from finetune.robustness import robustness
+from finetune.evaluation.report import examine
+from finetune.robustness import nothing, robustness
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
@@ -184,10 +188,20 @@ def measure(
     return marks.figures()
 
 
+def illustrate(engine: Engine, folder: Path, scenes: int) -> None:
+    """Writes `errors.html`, the corrections of the scenes with seeds 0 … by kind and class and the worst answers, and
+    `nothing.png`, what detection finds in empty grounds and in textures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = examine(engine, asked_of(range(scenes), OBJECTS))
+    pages.write(folder / "errors.html", report, f"{scenes} drawn scenes that were never taught")
+    nothing(engine).save(folder / "nothing.png")
+
+
 def main(
     model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub id.")] = "seedling",
     scenes: Annotated[int, typer.Option(min=1, help="How many unseen scenes.")] = 500,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Folder for errors.html and nothing.png, to look at.")] = None,
 ) -> None:
     """Prints what a checkpoint can do on unseen scenes, and on glyphs of a set that training never saw."""
     engine = Engine.load(model)
@@ -195,6 +209,8 @@ def main(
         seen = measure(engine, scenes, TRAINING_SETS)
         unseen = measure(engine, scenes, (HELD_OUT_SET,))
         hard = robustness(engine, min(scenes, 200))
+        if page:
+            illustrate(engine, page, scenes)
     finally:
         engine.close()
     table = Table(title=f"{model}: {scenes} unseen scenes of {OBJECTS[0]}-{OBJECTS[1]} objects, greedy")

@@ -11,6 +11,7 @@ from finetune.datasets.scenes.draw import draw
 from finetune.evaluation.detection import Pictures, average_precision
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
+from server import drawing
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -91,6 +92,15 @@ def robustness(engine: Engine, scenes: int) -> dict[str, float]:
     for name, pictures in ("empty picture", grounds), ("texture", [texture(seed) for seed in range(scenes)]):
         figures[f"{name}: nothing found"] = float(np.mean([not notes for notes in _detected(engine, pictures)]))
     return figures
+
+
+def nothing(engine: Engine, each: int = 6) -> Image.Image:
+    """A contact sheet of what is found where there is nothing: empty grounds, then textures, `each` of them from seed
+    0 on."""
+    pictures = [draw(seed, objects=(0, 0), words=(0, 0)).image for seed in range(each)]
+    pictures += [texture(seed) for seed in range(each)]
+    found = _detected(engine, pictures)
+    return drawing.contact_sheet([drawing.draw(*pair) for pair in zip(pictures, found, strict=True)])
 
 
 def _detected(engine: Engine, pictures: list[Image.Image]) -> list[list[Annotation]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import save_file
 
-from finetune.calibration import apply, calibrate, fit, isotonic, temperature
+from finetune.calibration import apply, calibrate, calibrate_checkpoint, fit, isotonic, main, temperature
 from finetune.datasets.example import Example
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.draw import draw
@@ -131,18 +133,54 @@ def test_one_that_fails_leaves_the_old_one(engine: Engine, folder: Path) -> None
     assert read(folder, sha256) is None
 
 
-def test_the_server_puts_the_adapters_scores_on_the_scale(engine: Engine, folder: Path) -> None:
+def test_the_server_puts_the_adapters_scores_on_the_scale(
+    engine: Engine, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     found = calibrate(engine, "mine", folder, asked(range(12)))
     (loaded,) = [adapter for adapter in engine.adapters() if adapter.name == "mine"]
     assert loaded.calibration is not None
     assert read(folder, loaded.sha256) == loaded.calibration
     assert loaded.calibration.tasks == {"<OD>": found["<OD>"].scale}
     other = asked(range(500, 503))
-    before = examine(engine, other).tasks["<OD>"]
+    bare = tmp_path_factory.mktemp("bare")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copy(folder / name, bare)
+    engine.load_adapter("bare", bare)
+    before = examine(engine, other, adapter="bare").tasks["<OD>"]
     after = examine(engine, other, adapter="mine").tasks["<OD>"]
     expected = [score for score, _ in apply(found["<OD>"].scale, before.scores)]
     assert [score for score, _ in after.scores] == pytest.approx(expected, abs=1e-3)
     assert after.corrections == before.corrections
+
+
+def test_a_checkpoints_own_scores_are_calibrated_anew(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(engine.checkpoint.folder, folder)
+    (folder / FILE).unlink(missing_ok=True)
+    with Engine.load(str(folder), device="cpu") as bare:
+        before = examine(bare, asked(range(500, 503))).tasks["<OD>"]
+    write(folder, Calibration(sha256=engine.checkpoint.sha256, tasks={"<OD>": Temperature(temperature=40.0)}))
+    found = calibrate_checkpoint(folder, asked(range(12)))  # not on top of the old one
+    with Engine.load(str(folder), device="cpu") as calibrated:
+        assert calibrated.checkpoint.calibration is not None
+        assert calibrated.checkpoint.calibration.tasks == {"<OD>": found["<OD>"].scale}
+        after = examine(calibrated, asked(range(500, 503))).tasks["<OD>"]
+    expected = [score for score, _ in apply(found["<OD>"].scale, before.scores)]
+    assert [score for score, _ in after.scores] == pytest.approx(expected, abs=1e-3)
+    assert after.corrections == before.corrections
+
+
+def test_the_command_calibrates_a_folder_and_refuses_what_is_none(
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(engine.checkpoint.folder, folder)
+    (folder / FILE).unlink(missing_ok=True)
+    main(folder, scenes=8)
+    assert "<OD>: error of" in capsys.readouterr().out
+    assert read(folder, engine.checkpoint.sha256) is not None
+    with pytest.raises(typer.BadParameter, match="is no folder"):
+        main(tmp_path / "none")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from finetune import blueprint
 from finetune.datasets.scenes.batches import Batch
 from finetune.losses import IGNORE, answer_loss
 from finetune.precision import precision
-from finetune.pretrain import Stage, Steps, Teacher, snapshot
+from finetune.pretrain import ASKED, Stage, Steps, Teacher, snapshot
 
 LOOK = Stage("look", 2, pictures=1)
 SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)
@@ -126,7 +126,7 @@ def test_total_is_the_weighted_sum(reader: Teacher, batch: Batch) -> None:
         parts = reader.losses(batch, SPEAK, 5.0)
         looked = reader.losses(batch, LOOK, 5.0)
     dense = sum((parts[name] for name in ("class", "box", "colour", "letter", "order", "sign")), torch.tensor(0.0))
-    answer = 2 * parts["asked"] + parts["text"] + 0.7 * parts["location"] + parts["kind"]
+    answer = ASKED * parts["asked"] + parts["text"] + 0.7 * parts["location"] + parts["kind"]
     torch.testing.assert_close(parts["total"], 0.3 * dense + answer)
     with torch.no_grad():
         worded = reader.losses(batch, replace(SPEAK, text=2.5), 5.0)

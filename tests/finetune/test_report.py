@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from finetune import report
 from finetune.datasets.question import Question
@@ -18,6 +19,7 @@ from prompts import grammar, targets
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
 from prompts.vocabulary import tokens_of
+from server.engine.engine import Engine
 from server.engine.request import Request
 
 AUROC = "score: AUROC of right against wrong boxes"
@@ -228,3 +230,14 @@ def test_the_command_writes_strict_json(knows: bool, tmp_path: Path, monkeypatch
     assert written["known"]["<OD> mAP@50"] == float(knows)
     assert written["known"]["<OD> F1@0.5"] == float(knows)
     assert engine.closed
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_errors_and_inventions_are_drawn(tmp_path: Path) -> None:
+    with Engine.load("seedling", device="cpu") as engine:
+        report.illustrate(engine, tmp_path / "page", 1)
+    page = (tmp_path / "page" / "errors.html").read_text()
+    assert "1 drawn scenes that were never taught" in page
+    assert "&lt;OD&gt;" in page
+    with Image.open(tmp_path / "page" / "nothing.png") as sheet:
+        assert sheet.width > 1600

@@ -1,5 +1,6 @@
 """Drawn scenes as labelled pictures: truth without a person, for demonstrations and for the loop of corrections."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 from finetune.datasets.example import Example, Labels
 from finetune.datasets.question import Question
+from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.questions import ask, described, place_words
 from finetune.datasets.scenes.scene import Scene
 from finetune.datasets.teaching import CAPTIONS
@@ -46,3 +48,13 @@ def example_of(scene: Scene, name: str, *, polygons: bool = False) -> Example:
         name, name, scene.width, scene.height, (*objects, *words), Drawn(scene.image),
         frozenset((Labels.OBJECTS, Labels.WORDS)), (*filter(None, told), *regions),
     )  # fmt: skip
+
+
+def asked_of(seeds: Iterable[int], objects: tuple[int, int] = (1, 6)) -> list[tuple[Example, list[Question]]]:
+    """The scenes of these seeds, with a question of every task that they can be asked."""
+    asked = []
+    for seed in seeds:
+        scene, rng = draw(seed, objects=objects, words=(0, 2)), np.random.default_rng((seed, 2))
+        own = [question for token in TASKS if (question := ask(scene, token, rng))]
+        asked.append((example_of(scene, str(seed)), own))
+    return asked

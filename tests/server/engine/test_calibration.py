@@ -1,6 +1,7 @@
-"""Scales of scores: rising, within 0 to 1, told apart by weights; and applied to an adapter's answers alone."""
+"""Scales of scores: rising, within 0 to 1, told apart by weights; applied to their own answers alone."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +17,7 @@ from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
 from server.engine.adapters import AdapterError
 from server.engine.calibration import FILE, Calibration, CalibrationError, Isotonic, Temperature, read, scaled, write
-from server.engine.checkpoint import Checkpoint
+from server.engine.checkpoint import Checkpoint, CheckpointError, load
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
 
@@ -126,6 +127,36 @@ async def test_the_adapters_answers_are_on_its_scale_streamed_ones_too(engine: E
     # Neither the adapter's other tasks nor the base's own answers.
     assert ask(engine, "a", "<REGION_TO_CATEGORY>").annotations == before["<REGION_TO_CATEGORY>"].annotations
     assert ask(engine, None).annotations == base.annotations
+
+
+def test_a_checkpoints_own_calibration_is_for_its_own_answers_alone(tiny: Checkpoint, tmp_path: Path) -> None:
+    half = Isotonic(scores=(0.5,), shares=(0.001,))
+    scales = Calibration(sha256=tiny.sha256, tasks={"<CAPTION>": half})
+    folder = save_adapter(tmp_path / "a", target_modules=["q_proj", "v_proj"])
+    with Engine(tiny, max_batch=4) as bare, Engine(replace(tiny, calibration=scales), max_batch=4) as engine:
+        plain, after = ask(bare, None), ask(engine, None)
+        assert after.tokens == plain.tokens
+        assert after.annotations == scaled(plain.annotations, half) != plain.annotations
+        other = "<REGION_TO_CATEGORY>"
+        assert ask(engine, None, other).annotations == ask(bare, None, other).annotations
+        for one in (bare, engine):
+            one.load_adapter("a", folder)
+        assert ask(engine, "a").annotations == ask(bare, "a").annotations
+        for one in (bare, engine):
+            one.unload_adapter("a")
+
+
+def test_a_checkpoint_with_a_calibration_of_other_weights_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "seedling"
+    shutil.copytree(load().folder, folder)
+    write(folder, Calibration(sha256="0" * 64, tasks={}))
+    with pytest.raises(CheckpointError, match="calibrate it again, or remove the file"):
+        load(str(folder))
+
+
+def test_the_older_name_of_the_hash_is_read(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"adapter_sha256": "a", "tasks": {}}')
+    assert read(tmp_path, "a") == Calibration(sha256="a", tasks={})
 
 
 def test_a_calibration_of_other_weights_is_not_served(engine: Engine, tmp_path: Path) -> None:
