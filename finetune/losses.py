@@ -111,6 +111,16 @@ class AnswerLoss:
     kind: Tensor
 
 
+def answer_weights(labels: Tensor, first_location: int, config: LossConfig, count: int = 1000) -> AnswerLoss:
+    """What each part of `answer_loss` is divided by, of answers [n, l], -100 ignored: so that parts of a batch can be
+    weighed to the mean of the whole."""
+    placed = (labels >= first_location) & (labels < first_location + count)
+    spelled = labels[~placed & (labels != IGNORE)]
+    named = [config.weights.get(token, 1.0) for token in spelled.tolist()] if config.weights else [1.0] * len(spelled)
+    places = placed.sum(1)
+    return AnswerLoss(torch.tensor(sum(named, 0.0)), places.float().sqrt().sum(), places.sum().float())
+
+
 def answer_loss(
     logits: Tensor,
     labels: Tensor,

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,12 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from finetune import forward
-from finetune.losses import LossConfig, answer_loss
+from finetune.losses import AnswerLoss, LossConfig, answer_loss
 from finetune.tuning import base as bases
-from finetune.tuning.config import Anchor, TuneConfig
+from finetune.tuning.config import Anchor, Method, TuneConfig
 from finetune.tuning.features import Features
 from finetune.tuning.learning import Learner
 from finetune.tuning.lessons import Lesson
+from finetune.tuning.shares import MOST, Share, shares
 
 
 class Trainer:
@@ -29,6 +32,7 @@ class Trainer:
         self.average = {n: p.detach().clone() for n, p in self.learner.learned.items()}
         self.features = Features()
         self.loss = LossConfig(config.sigma, config.smoothing, config.gamma)
+        self.threads = self._side_by_side()
 
     def step(self, lessons: Sequence[Lesson], number: int) -> dict[str, float]:
         """One update by the mean of the lessons' gradients; returns the parts of the loss.
@@ -41,13 +45,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts: dict[str, float] = defaultdict(float)
         for lesson in lessons:
-            with self.accelerator.autocast():
-                losses = self.losses(lesson)
-            if not losses["total"].isfinite():
-                raise FloatingPointError(f"the loss is {losses['total'].item()}")
-            if losses["total"].requires_grad:
-                self.accelerator.backward(losses["total"] / len(lessons))
-            for name, value in losses.items():
+            for name, value in self._taught(lesson, 1 / len(lessons)).items():
                 parts[name] += value.item() / len(lessons)
         self._share(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
@@ -56,6 +54,51 @@ class Trainer:
         self.optimizer.step()
         self._follow(number)
         return {**parts, "rate": self.config.rate_at(number)}
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """The threads, with the cores shared out among them."""
+        each = max(1, torch.get_num_threads() // self.threads)
+        return ThreadPoolExecutor(self.threads, "florist-teach", initializer=torch.set_num_threads, initargs=(each,))
+
+    def _side_by_side(self) -> int:
+        """How many threads take a share of a lesson each. Chance (dropout) and anchors, which look at the base
+        meanwhile, want one."""
+        config = self.config
+        chance = config.dropout or config.drop_path or (config.method is Method.LORA and config.lora_dropout)
+        if self.accelerator.device.type != "cpu" or chance or config.anchor is not Anchor.NONE:
+            return 1
+        return min(MOST, torch.get_num_threads())
+
+    def _taught(self, lesson: Lesson, scale: float) -> dict[str, Tensor]:
+        """The parts of the loss on a lesson, `scale` times its gradient added to what the parameters have. Raises
+        FloatingPointError."""
+        parted: list[Share] = []
+        if self.threads > 1 and len(lesson.owner):
+            parted = shares(lesson, self.threads, self.base.pad, self.base.first_location, self.loss)
+        if len(parted) < 2:
+            with self.accelerator.autocast():
+                losses = self.losses(lesson)
+            _check(losses["total"])
+            if losses["total"].requires_grad:
+                self.accelerator.backward(losses["total"] * scale)
+            return losses
+        kept = self._image(lesson) if self.config.keeps_features else None
+        parameters = list(self.learner.learned.values())
+
+        def teach(share: Share) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
+            with self.accelerator.autocast():
+                image = self._image(share.lesson) if kept is None else kept[share.places]
+                losses = self._total(self._answered(share.lesson, image)[0], share.weights)
+            _check(losses["total"])
+            return losses, torch.autograd.grad(losses["total"] * scale, parameters, allow_unused=True)
+
+        taught = list(self._pool.map(teach, parted))
+        for _, gradients in taught:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return {name: sum((losses[name] for losses, _ in taught), torch.zeros(())) for name in taught[0][0]}
 
     def _share(self, parameters: Sequence[nn.Parameter]) -> None:
         """The mean of all processes' gradients."""
@@ -78,22 +121,33 @@ class Trainer:
         config, device = self.config, self.accelerator.device
         if not len(lesson.owner):  # nothing to be asked about these pictures
             return {"total": torch.zeros((), device=device)}
-        owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
         anchor = config.anchor if anchored else Anchor.NONE
         before = self._before(lesson) if anchor is Anchor.KL else None
-        image = self._image(lesson)
-        encoded, mask = forward.encode(self.model, image, owner, prompts)
-        states, taught, answers = forward.decode(self.model, encoded, mask, labels)
-        logits = self.model.lm_head(states)
-        answer = answer_loss(logits, taught, answers, self.base.first_location, config=self.loss)
-        total = config.text * answer.text + config.location * answer.location + answer.kind
-        parts = {"text": answer.text, "location": answer.location, "kind": answer.kind}
+        answer, logits, answers = self._answered(lesson, self._image(lesson))
+        parts = self._total(answer)
         if anchor is Anchor.L2SP:
             parts["anchor"] = self.learner.distance()
         elif before is not None:
             now = logits[lesson.replayed.to(device)[answers]].float().log_softmax(-1)
             parts["anchor"] = (before.exp() * (before - now)).sum() / max(1, len(now))
-        total = total + config.strength * parts.get("anchor", torch.zeros((), device=device))
+        parts["total"] = parts["total"] + config.strength * parts.get("anchor", torch.zeros((), device=device))
+        return parts
+
+    def _answered(self, lesson: Lesson, image: Tensor) -> tuple[AnswerLoss, Tensor, Tensor]:
+        """The loss of a lesson's answers, the logits [n, vocabulary], and whose answer each of them is of."""
+        device = self.accelerator.device
+        owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
+        encoded, mask = forward.encode(self.model, image, owner, prompts)
+        states, taught, answers = forward.decode(self.model, encoded, mask, labels)
+        logits = self.model.lm_head(states)
+        return answer_loss(logits, taught, answers, self.base.first_location, config=self.loss), logits, answers
+
+    def _total(self, answer: AnswerLoss, weights: AnswerLoss | None = None) -> dict[str, Tensor]:
+        """The parts by name, each weighed, and what they come to."""
+        parts = {name: getattr(answer, name) for name in ("text", "location", "kind")}
+        if weights:
+            parts = {name: value * getattr(weights, name) for name, value in parts.items()}
+        total = self.config.text * parts["text"] + self.config.location * parts["location"] + parts["kind"]
         return {"total": total, **parts}
 
     def _image(self, lesson: Lesson) -> Tensor:
@@ -142,3 +196,9 @@ class Trainer:
         """What dropout goes on with where it is not the CPU that computes."""
         device = self.accelerator.device
         return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _check(total: Tensor) -> None:
+    """Raises FloatingPointError of a loss that is not finite."""
+    if not total.isfinite():
+        raise FloatingPointError(f"the loss is {total.item()}")

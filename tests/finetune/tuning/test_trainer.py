@@ -1,5 +1,6 @@
 """One update: what the loss is made of, and what keeping features and anchors change."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from accelerate import Accelerator
 
 from finetune.datasets.example import Example
+from finetune.losses import IGNORE, class_weights
 from finetune.tuning import replay
 from finetune.tuning.config import Anchor, Method, TuneConfig
 from finetune.tuning.lessons import Lesson, Lessons
+from finetune.tuning.shares import shares
 from finetune.tuning.trainer import Trainer
 
 LABELS = ("cat", "dog", "tree")
@@ -100,3 +103,60 @@ def test_a_lesson_without_questions_is_no_fault(base: str, examples: list[Exampl
     empty = Lesson(lessons[0].pixels, lessons[0].views, *[torch.zeros(0, dtype=torch.long)] * 4)
     parts = trainer.step([empty], 0)
     assert parts["total"] == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"frozen_stages": 4}, {"method": Method.FULL, "balance": 0.5}])
+def test_shares_of_a_lesson_teach_what_the_whole_does(
+    base: str, examples: list[Example], given: dict[str, Any]
+) -> None:
+    grads, losses = [], []
+    for threads in (1, 2, 3):
+        trainer, lessons = start(base, examples, pictures=4, **given)
+        trainer.threads = threads
+        trainer.loss = replace(trainer.loss, weights=class_weights(lessons.label_tokens(), trainer.config.balance))
+        taught = [lessons[0], lessons[1]]
+        losses.append(trainer.step(taught, 0))
+        grads.append({n: p.grad.clone() for n, p in trainer.learner.learned.items() if p.grad is not None})
+    for other, found in zip(grads[1:], losses[1:], strict=True):
+        assert found == pytest.approx(losses[0], rel=1e-4)
+        assert other.keys() == grads[0].keys()
+        for name, gradient in other.items():
+            torch.testing.assert_close(gradient, grads[0][name], atol=2e-5, rtol=1e-3)
+
+
+def test_shares_hold_every_prompt_once_and_about_as_much_work(base: str, examples: list[Example]) -> None:
+    trainer, lessons = start(base, examples, pictures=6)
+    lesson = lessons[0]
+    whole = {
+        (int(o), *p.tolist(), *y.tolist()) for o, p, y in zip(lesson.owner, lesson.prompts, lesson.labels, strict=True)
+    }
+    parted = shares(lesson, 3, trainer.base.pad, trainer.base.first_location, trainer.loss)
+    found = set()
+    for share in parted:
+        part = share.lesson
+        assert torch.equal(part.pixels, lesson.pixels[share.places])
+        prompts = torch.nn.functional.pad(
+            part.prompts, (0, lesson.prompts.shape[1] - part.prompts.shape[1]), value=trainer.base.pad
+        )
+        labels = torch.nn.functional.pad(part.labels, (0, lesson.labels.shape[1] - part.labels.shape[1]), value=IGNORE)
+        found |= {
+            (share.places[int(o)], *p.tolist(), *y.tolist())
+            for o, p, y in zip(part.owner, prompts, labels, strict=True)
+        }
+    assert found == whole
+    sizes = [len(share.places) for share in parted]
+    assert sum(sizes) == len(lesson.owner.unique())
+    assert max(sizes) - min(sizes) <= 1
+    for name in ("text", "location", "kind"):
+        assert sum(getattr(share.weights, name) for share in parted).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "given", [{"dropout": 0.1}, {"lora_dropout": 0.1}, {"drop_path": 0.1}, {"anchor": Anchor.L2SP}]
+)
+def test_chance_and_anchors_keep_a_lesson_whole(
+    base: str, examples: list[Example], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert start(base, examples, **given)[0].threads == 1
+    assert start(base, examples)[0].threads == 2
