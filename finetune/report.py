@@ -30,6 +30,7 @@ from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_S
 from finetune.datasets.scenes.questions import COLOURS, SIZES, plural
 from finetune.datasets.scenes.scene import Scene
 from finetune.evaluation import page as pages
+from finetune.evaluation.corrections import RIGHT_PLACE
 from finetune.evaluation.detection import average_precision
 from finetune.evaluation.matching import Counts, box_iou, polygon_iou
 from finetune.evaluation.reliability import auroc, ece
@@ -109,6 +110,7 @@ class Marks:
                     self.detected.append((found, true))
                 else:
                     self.counts["<DENSE_REGION_CAPTION> boxes F1@0.5"].add(found, true, _same_box(label=False))
+                    self._described(found, true)
             case "<REGION_PROPOSAL>":
                 self.counts[f"{token} F1@0.5"].add(found, true, _same_box(label=False))
             case "<CAPTION_TO_PHRASE_GROUNDING>" | "<OPEN_VOCABULARY_DETECTION>":
@@ -144,10 +146,23 @@ class Marks:
                     # Of the longer of both: what is said too much counts as what is missed.
                     self.shares[f"{token} letters right"].append(Levenshtein.normalized_similarity(text, truth))
 
+    def _described(self, found: list[Annotation], true: list[Annotation]) -> None:
+        """Whether the words of colour and size are right, of each thing that is found."""
+        alike = _same_box(label=False)
+        for thing in true:
+            best = max(found, key=lambda one: alike(one, thing), default=None)
+            if best is not None and alike(best, thing) >= RIGHT_PLACE:
+                for name, words in ("colour", COLOURS), ("size", SIZES):
+                    right = _of(words, best.label) == _of(words, thing.label)
+                    self.shares[f"<DENSE_REGION_CAPTION> {name} right"].append(right)
+
     def figures(self) -> dict[str, float]:
         """Every figure by name, in the order of the tasks."""
         figures = {name: counts.f1 for name, counts in self.counts.items()}
         figures |= {name: float(np.mean(values)) for name, values in self.shares.items()}
+        proposed = self.counts.get("<REGION_PROPOSAL> F1@0.5")
+        if proposed and (all_true := proposed.right + proposed.missed):
+            figures["<REGION_PROPOSAL> recall@0.5"] = proposed.right / all_true
         if self.detected:
             precision = average_precision(self.detected)
             figures |= {"<OD> mAP@50": precision.ap50, "<OD> mAP@50:95": precision.ap}

@@ -171,6 +171,28 @@ def test_a_description_is_judged_word_by_word(scenes: list[Scene]) -> None:
     }  # fmt: skip
 
 
+def test_dense_captions_are_judged_word_by_word_where_the_thing_is_found(scenes: list[Scene]) -> None:
+    scene = next(s for s in scenes if len(s.objects) >= 2)
+    question = questions.ask(scene, "<DENSE_REGION_CAPTION>", np.random.default_rng(0))
+    assert question is not None
+    first, *others = question.answer
+    size, colour, noun = first.label.split(" ")
+    other = "red" if colour != "red" else "blue"
+    figures = marked([(question, scene)], [[first.model_copy(update={"label": f"{size} {other} {noun}"})]])
+    assert figures["<DENSE_REGION_CAPTION> colour right"] == 0.0
+    assert figures["<DENSE_REGION_CAPTION> size right"] == 1.0  # those that are missed say nothing of words
+    figures = marked([(question, scene)], [[first, *others]])
+    assert figures["<DENSE_REGION_CAPTION> colour right"] == 1.0
+
+
+def test_recall_is_of_what_is_there(asked: list[tuple[Question, Scene]]) -> None:
+    ours = [(q, s) for q, s in asked if q.task.token == "<REGION_PROPOSAL>" and len(q.answer) == 2]
+    wrong = Box(label="", box=(0, 0, 1, 1), score=0.1)
+    figures = marked(ours, [[q.answer[0], wrong, wrong] for q, _ in ours])
+    assert figures["<REGION_PROPOSAL> recall@0.5"] == 0.5
+    assert figures["<REGION_PROPOSAL> F1@0.5"] == pytest.approx(2 / 5)
+
+
 def test_scores_that_tell_right_from_wrong(asked: list[tuple[Question, Scene]]) -> None:
     ours = [(q, s) for q, s in asked if q.task.token == "<OD>"]
     wrong = Box(label="cat", box=(0, 0, 1, 1), score=0.2)
