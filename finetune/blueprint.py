@@ -22,10 +22,11 @@ from transformers import (
 
 from finetune.datasets.scenes.questions import WORDS
 from finetune.initial import Initial, draw
-from finetune.precision import precision
+from finetune.precision import attention
 from prompts.locations import BINS
 from prompts.tasks import ADDED_TOKENS
 from prompts.vocabulary import byte_alphabet
+from server.engine import calibration
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the hub's preprocessor
 PICTURE = 192  # pixels a side
@@ -153,12 +154,6 @@ def initialise(
             axis.weight.copy_(nn.functional.normalize(torch.randn_like(axis.weight), dim=-1))
 
 
-def attention() -> str:
-    """Which is faster to teach: in bf16 on a CPU the backward of sdpa over DaViT's channels (head_dim = cells) is 1.6
-    times slower than eager's; in fp32 sdpa's step is a tenth faster."""
-    return "eager" if precision() == "bf16" else "sdpa"
-
-
 def build(
     seed: int = 0, how: Initial = Initial.XAVIER, *, ordered: bool = True
 ) -> tuple[Florence2ForConditionalGeneration, PreTrainedTokenizerFast]:
@@ -189,7 +184,9 @@ def generation() -> GenerationConfig:
 
 
 def save(model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes the folder that any transformers program, and florist, loads; weights as fp16, half the size."""
+    """Writes the folder that any transformers program, and florist, loads; weights as fp16, half the size. Scales that
+    lie there were of other weights, and go."""
+    (folder / calibration.FILE).unlink(missing_ok=True)
     copy.deepcopy(model).half().save_pretrained(folder)
     pictures = CLIPImageProcessorPil(
         size={"height": PICTURE, "width": PICTURE},

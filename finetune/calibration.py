@@ -16,14 +16,15 @@ import numpy as np
 import typer
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from finetune.datasets.example import Example
+from finetune.datasets.example import DatasetError, Example
 from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.examples import asked_of
 from finetune.evaluation.reliability import Scores, ece
 from finetune.evaluation.report import Report, examine, questions
 from server.engine import lora
-from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, write
+from server.engine.calibration import FILE, Calibration, CalibrationError, Isotonic, Temperature, read, write
+from server.engine.checkpoint import CheckpointError
 from server.engine.engine import Engine
 
 SEEDS = 500_000  # of the scenes that a calibration is fitted on: no training and no report draws them
@@ -59,36 +60,42 @@ def calibrate(
             if (folder / own).is_file():
                 (Path(bare) / own).symlink_to((folder / own).resolve())
         loaded = engine.load_adapter(name, Path(bare))
-    found = _kept(folder, loaded.sha256, examine(engine, questions, adapter=name))
+    found = _fitted(examine(engine, questions, adapter=name))
     if found:
+        write(folder, Calibration(sha256=loaded.sha256, tasks={token: one.scale for token, one in found.items()}))
         engine.load_adapter(name, folder)
+    else:
+        (folder / FILE).unlink(missing_ok=True)
     return found
 
 
 def calibrate_checkpoint(
     folder: Path, questions: Sequence[tuple[Example, Sequence[Question]]]
 ) -> dict[str, Calibrated]:
-    """The same of the checkpoint in `folder`, which answers without an adapter. Raises CheckpointError where it cannot
-    be loaded, and OSError where nothing can be written."""
+    """The same of the checkpoint in `folder`, which answers without an adapter; scales of tasks that are not asked, or
+    answered too seldom, stay. Raises CheckpointError where it cannot be loaded, and OSError where nothing can be
+    written."""
     with tempfile.TemporaryDirectory() as bare:
         for own in folder.iterdir():
             if own.name != FILE:
                 (Path(bare) / own.name).symlink_to(own.resolve())
         with Engine.load(bare) as engine:
-            return _kept(folder, engine.checkpoint.sha256, examine(engine, questions))
-
-
-def _kept(folder: Path, sha256: str, report: Report) -> dict[str, Calibrated]:
-    """The scales that suit the report's answers, written beside the weights."""
-    found = {}
-    for token, marks in report.tasks.items():
-        if (scale := fit(marks.scores)) is not None:
-            found[token] = Calibrated(scale, marks.scores, apply(scale, marks.scores))
+            report, sha256 = examine(engine, questions), engine.checkpoint.sha256
+    try:
+        old = read(folder, sha256)
+    except CalibrationError:
+        old = None
+    found = _fitted(report)
     if found:
-        write(folder, Calibration(sha256=sha256, tasks={token: one.scale for token, one in found.items()}))
-    else:
-        (folder / FILE).unlink(missing_ok=True)
+        tasks = (old.tasks if old else {}) | {token: one.scale for token, one in found.items()}
+        write(folder, Calibration(sha256=sha256, tasks=tasks))
     return found
+
+
+def _fitted(report: Report) -> dict[str, Calibrated]:
+    """The scales that suit the report's answers, by task token."""
+    found = {token: (fit(marks.scores), marks.scores) for token, marks in report.tasks.items()}
+    return {token: Calibrated(scale, scores, apply(scale, scores)) for token, (scale, scores) in found.items() if scale}
 
 
 def apply(scale: Temperature | Isotonic, scores: Scores) -> list[tuple[float, bool]]:
@@ -154,14 +161,20 @@ def main(
     """Calibrates a checkpoint's own scores on labels that it was not taught."""
     if not checkpoint.is_dir():
         raise typer.BadParameter(f"{checkpoint} is no folder", param_hint="CHECKPOINT")
-    if dataset:
-        opened = open_dataset(dataset)
-        asked = questions(opened.examples, labels=opened.labels)
-    else:
-        asked = asked_of(range(SEEDS, SEEDS + scenes))
-    for token, one in calibrate_checkpoint(checkpoint, asked).items():
+    try:
+        if dataset:
+            opened = open_dataset(dataset)
+            asked = questions(opened.judging, labels=opened.labels)
+        else:
+            asked = asked_of(range(SEEDS, SEEDS + scenes))
+        found = calibrate_checkpoint(checkpoint, asked)
+    except (DatasetError, CheckpointError, OSError) as error:
+        raise SystemExit(str(error)) from error
+    for token, one in found.items():
         before, after = one.ece
         print(f"{token}: error of {len(one.before)} scores {before:.3f} before, {after:.3f} after")
+    if not found:
+        raise SystemExit(f"no task has {ENOUGH} answers, right ones and wrong ones among them: nothing was changed")
 
 
 if __name__ == "__main__":

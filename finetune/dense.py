@@ -113,6 +113,8 @@ class DenseHeads(nn.Module):
     def asked_loss(self, cells: Tensor, asked: Tensor) -> Tensor:
         """Cross entropy of each place being asked for; what is weighs three times what is not. `cells` [n, c, dim]: the
         encoder's states of the image tokens, less the pooled one; `asked` [n, c, 16]: 1 where the answer lies."""
+        if not len(cells):
+            return cells.sum() * 0
         weight = torch.tensor(3.0, device=cells.device)
         return F.binary_cross_entropy_with_logits(self.asked(cells).float(), asked.float(), pos_weight=weight)
 

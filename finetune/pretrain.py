@@ -38,7 +38,7 @@ from finetune.dense import LETTERS, DenseHeads, DenseLoss
 from finetune.initial import Initial
 from finetune.losses import answer_loss
 from finetune.muon import Muon
-from finetune.precision import precision
+from finetune.precision import attention, precision
 
 MEAN = torch.tensor(blueprint.MEAN).view(1, 3, 1, 1)
 STD = torch.tensor(blueprint.STD).view(1, 3, 1, 1)
@@ -278,7 +278,7 @@ def train(
     model, words = blueprint.build(seed, how, ordered=ordered)
     if isinstance(init, Path):
         model = Florence2ForConditionalGeneration.from_pretrained(
-            init, dtype=torch.float32, attn_implementation=blueprint.attention()
+            init, dtype=torch.float32, attn_implementation=attention()
         )
         if model.config.text_config.vocab_size != len(words):
             raise SystemExit(
@@ -295,6 +295,7 @@ def train(
         begin = saved["step"]
         accelerator.print(f"going on at step {begin} of {len(steps)}", flush=True)
     writes = accelerator.is_main_process
+    accelerator.wait_for_everyone()  # until all have read what is written anew here
     if writes:
         (out / "run.json").write_text(json.dumps(run, indent=2))
     loader = DataLoader(
@@ -329,13 +330,17 @@ def train(
         if writes and ((step + 1) % every == 0 or step + 1 == len(steps) or looking):
             # The state last: a kill before it is whole leaves the old one, and going on from that writes both anew.
             snapshot(teacher, out / "checkpoint")
+            if looking:
+                kept = out / progress.SNAPSHOTS / f"{step + 1}"
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(out / "checkpoint", out / "snapshot.partial", dirs_exist_ok=True)
+                kept.parent.mkdir(exist_ok=True)
+                (out / "snapshot.partial").rename(kept)
             partial = out / "state.partial"
             torch.save({"step": step + 1, "teacher": teacher.state()}, partial)
             partial.replace(out / "state.pt")
         if writes and looking:
             f1 = progress.look(out / "checkpoint", out / f"sheet-{step + 1:05}.png")
-            snapshots = out / progress.SNAPSHOTS / str(step + 1)
-            shutil.copytree(out / "checkpoint", snapshots, dirs_exist_ok=True)
             print(f"detection F1@0.5 on a dozen unseen scenes: {f1:.2f}", flush=True)
 
 

@@ -91,7 +91,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for axes, names in zip(figure.subplots(1, 2, sharey=True), (FOUND, TOLD), strict=True):
         for label, name in names.items():
             points = [(row["minutes"], row["figures"][name]) for row in rows if name in row["figures"]]
-            axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=label)
+            if points:  # few scenes hold no question of some kinds
+                axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=label)
         axes.set(xlabel="minutes of training", ylim=(0, 1))
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         axes.spines[["top", "right"]].set_visible(False)

@@ -9,7 +9,7 @@ from finetune.losses import IGNORE, AnswerLoss, LossConfig, answer_weights
 from finetune.tuning.lessons import Lesson
 
 MOST = 4
-_PICTURE = 100  # what a picture costs beside its answers, in tokens of these
+_PICTURE, _PROMPT = 400, 100  # what looking at a picture and asking a question cost, in tokens of answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,18 @@ class Share:
     weights: AnswerLoss
 
 
-def shares(lesson: Lesson, count: int, pad: int, first_location: int, config: LossConfig) -> list[Share]:
-    """The lesson in up to `count` shares of about the same work. Their losses, each weighed by its own weights, add up
-    to that of the whole. Pictures that nothing is asked about are left out."""
-    tokens = torch.zeros(len(lesson.pixels), dtype=torch.long)
-    tokens.index_add_(0, lesson.owner, (lesson.labels != IGNORE).sum(1))
+def shares(
+    lesson: Lesson, count: int, pad: int, first_location: int, config: LossConfig, *, seen: bool = True
+) -> list[Share]:
+    """The lesson in up to `count` shares of about the same work; `seen`: whether pictures are looked at, not known
+    already. Their losses, each weighed by its own weights, add up to that of the whole. Pictures that nothing is asked
+    about are left out."""
+    costs = torch.zeros(len(lesson.pixels), dtype=torch.long)
+    costs.index_add_(0, lesson.owner, _PROMPT + (lesson.labels != IGNORE).sum(1))
     loads, places = [0] * count, [list[int]() for _ in range(count)]
-    for picture in sorted(lesson.owner.unique().tolist(), key=lambda i: (-int(tokens[i]), i)):
+    for picture in sorted(lesson.owner.unique().tolist(), key=lambda i: (-int(costs[i]), i)):
         least = loads.index(min(loads))
-        loads[least] += _PICTURE + int(tokens[picture])
+        loads[least] += _PICTURE * seen + int(costs[picture])
         places[least].append(picture)
     whole = answer_weights(lesson.labels, first_location, config)
     made = []

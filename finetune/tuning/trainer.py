@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -58,8 +59,18 @@ class Trainer:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         """The threads, with the cores shared out among them."""
-        each = max(1, torch.get_num_threads() // self.threads)
-        return ThreadPoolExecutor(self.threads, "florist-teach", initializer=torch.set_num_threads, initargs=(each,))
+        cores, started = torch.get_num_threads(), Barrier(self.threads + 1)
+
+        def begin() -> None:
+            torch.get_num_threads()  # else the first operation would undo what comes next
+            torch.set_num_threads(max(1, cores // self.threads))
+
+        pool = ThreadPoolExecutor(self.threads, "florist-teach", initializer=begin)
+        for _ in range(self.threads):
+            pool.submit(started.wait)
+        started.wait()
+        torch.set_num_threads(cores)  # the number is also what threads that begin later take
+        return pool
 
     def _side_by_side(self) -> int:
         """How many threads take a share of a lesson each. Chance (dropout) and anchors, which look at the base
@@ -68,14 +79,16 @@ class Trainer:
         chance = config.dropout or config.drop_path or (config.method is Method.LORA and config.lora_dropout)
         if self.accelerator.device.type != "cpu" or chance or config.anchor is not Anchor.NONE:
             return 1
-        return min(MOST, torch.get_num_threads())
+        cores = torch.get_num_threads()
+        return max(count for count in range(1, MOST + 1) if cores % count == 0 and count <= config.pictures)
 
     def _taught(self, lesson: Lesson, scale: float) -> dict[str, Tensor]:
         """The parts of the loss on a lesson, `scale` times its gradient added to what the parameters have. Raises
         FloatingPointError."""
         parted: list[Share] = []
         if self.threads > 1 and len(lesson.owner):
-            parted = shares(lesson, self.threads, self.base.pad, self.base.first_location, self.loss)
+            seen = not self.config.keeps_features
+            parted = shares(lesson, self.threads, self.base.pad, self.base.first_location, self.loss, seen=seen)
         if len(parted) < 2:
             with self.accelerator.autocast():
                 losses = self.losses(lesson)
@@ -83,7 +96,8 @@ class Trainer:
             if losses["total"].requires_grad:
                 self.accelerator.backward(losses["total"] * scale)
             return losses
-        kept = self._image(lesson) if self.config.keeps_features else None
+        with self.accelerator.autocast():
+            kept = self._image(lesson) if self.config.keeps_features else None
         parameters = list(self.learner.learned.values())
 
         def teach(share: Share) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
@@ -93,12 +107,15 @@ class Trainer:
             _check(losses["total"])
             return losses, torch.autograd.grad(losses["total"] * scale, parameters, allow_unused=True)
 
-        taught = list(self._pool.map(teach, parted))
-        for _, gradients in taught:
+        whole: dict[str, Tensor] = {}
+        for losses, gradients in self._pool.map(teach, parted):
+            whole = {name: value.detach() + whole.get(name, 0) for name, value in losses.items()}
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return {name: sum((losses[name] for losses, _ in taught), torch.zeros(())) for name in taught[0][0]}
+                    if parameter.grad is None:  # laid out as the parameter is: fused optimizers rely on that
+                        parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad.add_(gradient)
+        return whole
 
     def _share(self, parameters: Sequence[nn.Parameter]) -> None:
         """The mean of all processes' gradients."""

@@ -27,6 +27,10 @@ class CalibrationError(ValueError):
     """A calibration that cannot be used; the message says what to do."""
 
 
+class StaleCalibrationError(CalibrationError):
+    """One of other weights."""
+
+
 class _Scale(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -93,7 +97,7 @@ def read(folder: Path, sha256: str) -> Calibration | None:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CalibrationError(f"its {FILE} cannot be used: {what}; calibrate it again, or remove the file") from error
     if found.sha256 != sha256:
-        raise CalibrationError(
+        raise StaleCalibrationError(
             f"its {FILE} is of the weights {found.sha256}, and these are {sha256}; calibrate it again, or "
             "remove the file"
         )

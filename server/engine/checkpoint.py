@@ -29,7 +29,7 @@ from prompts.locations import BINS
 from prompts.vocabulary import Vocabulary
 from server.engine import calibration as calibrations
 from server.engine import conversion, vision, weights
-from server.engine.calibration import Calibration, CalibrationError
+from server.engine.calibration import Calibration, CalibrationError, StaleCalibrationError
 from server.engine.generation import PUBLISHED, GenerationConfig, warn_of_ignored
 from server.engine.model import Florence2
 from server.engine.tokenizer import Tokenizer
@@ -141,8 +141,11 @@ def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: tor
     sha256 = weights.sha256(files.folder)
     try:
         calibration = calibrations.read(files.folder, sha256)
-    except CalibrationError as error:
+    except StaleCalibrationError as error:
         raise CheckpointError(f"{name}: {error}") from error
+    except CalibrationError as error:  # another program's, of that name
+        logger.warning("%s: %s; its scores are served as they are", name, error)
+        calibration = None
     vocabulary = tokenizer.vocabulary()
     known = set(tokenizer.ids.values())
     positions = shape.text_config.max_position_embeddings

@@ -179,6 +179,12 @@ def test_the_command_calibrates_a_folder_and_refuses_what_is_none(
     main(folder, scenes=8)
     assert "<OD>: error of" in capsys.readouterr().out
     assert read(folder, engine.checkpoint.sha256) is not None
+    kept = (folder / FILE).read_bytes()
+    with pytest.raises(SystemExit, match="nothing was changed"):
+        main(folder, scenes=1)
+    assert (folder / FILE).read_bytes() == kept
+    with pytest.raises(SystemExit, match="there is no dataset"):
+        main(folder, tmp_path / "none")
     with pytest.raises(typer.BadParameter, match="is no folder"):
         main(tmp_path / "none")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from matplotlib.figure import Figure
 from PIL import Image
 
 from finetune import progress
@@ -40,3 +41,18 @@ def test_snapshots_are_measured_once_and_drawn(run: Path, monkeypatch: pytest.Mo
 def test_a_folder_without_snapshots_is_refused(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match="has no snapshots"):
         progress.main(tmp_path)
+
+
+def test_figures_that_few_scenes_lack_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, list[float]]] = []
+
+    def listen(figure: Figure, *_: object, **__: object) -> None:
+        for axes in figure.axes:
+            drawn.extend((str(line.get_label()), [float(y) for y in line.get_ydata()]) for line in axes.lines)
+
+    monkeypatch.setattr(Figure, "savefig", listen)
+    rows = [
+        {"minutes": m, "figures": {"<OD> mAP@50": v, "<REGION_TO_OCR> exact": v / 2}} for m, v in ((0, 0.5), (9, 0.75))
+    ]
+    progress.plot(rows, tmp_path / "curve.png")
+    assert drawn == [("detection, mAP@50", [0.5, 0.75]), ("region → text, whole words", [0.25, 0.375])]

@@ -115,7 +115,8 @@ class SceneBatches(Dataset[Batch]):
 
 
 def choose(scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0) -> list[Question]:
-    """`count` questions on a scene, by SHARES, none twice; fewer when the scene has less to ask about."""
+    """`count` questions on a scene, by SHARES; fewer when the scene has less to ask about. A region may be asked about
+    again, by another box; nothing else comes twice."""
     tokens = list(SHARES)
     shares = np.array([share * (reading if token in READING else 1.0) for token, share in SHARES.items()])
     found: list[Question] = []

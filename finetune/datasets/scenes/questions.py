@@ -105,7 +105,8 @@ def _boxes(token: str, scene: Scene, told: Callable[[Object], str]) -> Question:
 
 
 def _grounding(scene: Scene, rng: np.random.Generator) -> Question:
-    """A caption of what is there, often less, sometimes with what is not there, in a fifth with nothing else."""
+    """A caption of what is there, often less, sometimes with what is not there; of what is not there alone in a fifth
+    of scenes of many kinds, up to a half of those of one."""
     groups = list(_groups(scene.objects).items())
     kept = rng.choice([0.0, 0.4, 0.8], p=[0.2, 0.3, 0.5])
     phrases = [(counted(noun, len(group)), group) for noun, group in groups if rng.random() < kept]

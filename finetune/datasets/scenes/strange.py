@@ -1,13 +1,15 @@
 """Pictures from beyond the usual: of things that are none of the 40 kinds, and far wider or higher than others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from finetune.datasets.scenes import colours
 from finetune.datasets.scenes.backgrounds import background
-from finetune.datasets.scenes.scene import Object, Scene, Word
+from finetune.datasets.scenes.scene import Scene
 
 WIDEST = 3.3
 
@@ -72,13 +74,13 @@ def widened(scene: Scene, rng: np.random.Generator) -> Scene:
     left, top = int(at * (size[0] - w)), int(at * (size[1] - h))
     canvas.paste(scene.image, (left, top))
 
-    def moved(points: Sequence[float]) -> list[float]:
-        return [value + (left, top)[i % 2] for i, value in enumerate(points)]
+    def moved(points: Sequence[float]) -> Any:
+        return tuple(value + (left, top)[i % 2] for i, value in enumerate(points))
 
     objects = [
-        Object(t.category, t.glyph, tuple(moved(t.box)), [moved(ring) for ring in t.polygons], t.colour)  # type: ignore[arg-type]
-        for t in scene.objects
+        replace(thing, box=moved(thing.box), polygons=[list(moved(ring)) for ring in thing.polygons])
+        for thing in scene.objects
     ]
-    words = [Word(t.text, tuple(moved(t.quad)), tuple(moved(t.box))) for t in scene.words]  # type: ignore[arg-type]
+    words = [replace(word, quad=moved(word.quad), box=moved(word.box)) for word in scene.words]
     sample = np.asarray(canvas.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
     return Scene(canvas, tuple(objects), tuple(words), colours.dominant(sample))

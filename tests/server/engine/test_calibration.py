@@ -154,6 +154,14 @@ def test_a_checkpoint_with_a_calibration_of_other_weights_is_refused(tmp_path: P
         load(str(folder))
 
 
+def test_another_programs_file_of_that_name_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "seedling"
+    shutil.copytree(load().folder, folder)
+    (folder / FILE).write_text('{"method": "gptq"}')
+    assert load(str(folder)).calibration is None
+    assert "its scores are served as they are" in caplog.text
+
+
 def test_the_older_name_of_the_hash_is_read(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"adapter_sha256": "a", "tasks": {}}')
     assert read(tmp_path, "a") == Calibration(sha256="a", tasks={})
