@@ -3,16 +3,18 @@
 By stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
 together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first again, with a
 cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once, with a
-cool-down; `crowd`: up to six objects, with the last one. Locations' targets narrow from σ 10 to 2.5 bins. Warm-up, a
-constant rate, and a linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or
-lengthened without waste. A stopped run goes on at its step when called again; `--init server/engine/seedling --stage
-spell` takes up committed weights, `--init he` and `--no-ordered` draw the first values in other ways than the committed
-seedling's were.
+cool-down; `crowd` and `point`: up to six objects, each with its own. Locations' targets narrow from σ 10 to 2.5 bins.
+Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended
+early or lengthened without waste. A stopped run goes on at its step when called again; `--init
+server/engine/seedling --stage point` takes up committed weights, `--init he` and `--no-ordered` draw the first values
+in other ways than the committed seedling's were.
 
-The committed weights came by these stages, in several sittings on shared cores, all but the last two with AdamW alone:
-a rerun comes out alike, not equal. Of several processes each takes its share of every batch's pictures
-(`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`): on two cores two of one thread are faster
-than one of two. What mattered, with the figures of each trial, stands in `seedling.md` beside this.
+The committed weights came by these stages, in several sittings on shared cores, while the recipe grew: Muon came with
+`crowd`; colours, letters' order, pointing (`ASKED`), foreign and wide pictures with `point`. From scratch, where all
+of it is there from the first step, the recipe was never run to its end. Of several processes each takes its share of
+every batch's pictures (`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`; as many for each,
+else some weigh more): on two cores two of one thread are faster than one of two. What mattered, with the figures of
+each trial, stands in `seedling.md` beside this.
 """
 
 import json
@@ -361,8 +363,7 @@ STAGES = (
     Stage(
         "crowd", 1250, 8, 5, 8e-4, 30, 0.8, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
     ),
-    # The encoder points at what the prompt asks for, which nothing before told it to; cells learn colours, and letters
-    # their order.
+    # More questions, and a longer way down: what the encoder was not told before, it learns here.
     Stage(
         "point", 2000, 8, 6, 8e-4, 50, 0.7, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
     ),

@@ -20,6 +20,9 @@ class Model(BaseModel):
     num_beams: int | None = Field(None, description="Beams, where a prompt does not say.")
     max_new_tokens: int | None = Field(None, description="The longest answer, in tokens.")
     max_prompt_tokens: int | None = Field(None, description="The longest prompt, in tokens.")
+    calibrated: list[str] | None = Field(
+        None, description="The tasks whose scores are put on the scale of its calibration; an adapter has its own."
+    )
 
 
 class ModelList(BaseModel):
@@ -45,6 +48,7 @@ async def models(request: Request) -> ModelList:
                 num_beams=checkpoint.generation.num_beams,
                 max_new_tokens=checkpoint.max_new_tokens,
                 max_prompt_tokens=checkpoint.max_prompt_tokens,
+                calibrated=sorted(checkpoint.calibration.tasks) if checkpoint.calibration else [],
             )
         ]
     )

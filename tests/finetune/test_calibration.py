@@ -177,7 +177,7 @@ def test_the_command_calibrates_a_folder_and_refuses_what_is_none(
     shutil.copytree(engine.checkpoint.folder, folder)
     (folder / FILE).unlink(missing_ok=True)
     main(folder, scenes=8)
-    assert "<OD>: error of" in capsys.readouterr().out
+    assert "<DENSE_REGION_CAPTION>: error of" in capsys.readouterr().out
     assert read(folder, engine.checkpoint.sha256) is not None
     kept = (folder / FILE).read_bytes()
     with pytest.raises(SystemExit, match="nothing was changed"):

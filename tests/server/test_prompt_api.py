@@ -202,7 +202,9 @@ def test_health_before_the_model_is_there() -> None:
     assert int(refused.headers["retry-after"]) > 0
     assert client.post("/v1/prompt", json={}).status_code == 503
     assert client.get("/v1/models").json()["models"][0] == {
-        **dict.fromkeys(["device", "dtype", "sha256", "num_beams", "max_new_tokens", "max_prompt_tokens"]),
+        **dict.fromkeys(
+            ["device", "dtype", "sha256", "num_beams", "max_new_tokens", "max_prompt_tokens", "calibrated"]
+        ),
         "name": "/nonexistent",
         "ready": False,
     }

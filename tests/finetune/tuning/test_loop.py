@@ -152,7 +152,7 @@ def test_a_kill_while_the_best_is_replaced_leaves_one(
 
 def test_the_held_out_loss_is_that_of_the_answers_alone(base: str, examples: list[Example], tmp_path: Path) -> None:
     # At the base the anchor pulls nowhere; a step further its weight would be more than any answer's.
-    moved = run(settings(base, steps=1, method="full", anchor="l2sp", strength=1e9), examples, tmp_path)
+    moved = run(settings(base, steps=1, rate=1e-4, method="full", anchor="l2sp", strength=1e9), examples, tmp_path)
     assert moved.best_step == 1
 
 
