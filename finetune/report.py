@@ -204,10 +204,11 @@ def measure(
 
 
 def illustrate(engine: Engine, folder: Path, scenes: int) -> None:
-    """Writes `errors.html`, the corrections of the scenes with seeds 0 … by kind and class and the worst answers, and
-    `nothing.png`, what detection finds in empty grounds and in textures."""
+    """Writes `errors.html` and `errors.json`, the corrections of scenes of seeds 0 … by kind and class with the worst
+    answers, and `nothing.png`, what detection finds in empty grounds and in textures."""
     folder.mkdir(parents=True, exist_ok=True)
     report = examine(engine, asked_of(range(scenes), OBJECTS))
+    report.save(folder / "errors.json")
     pages.write(folder / "errors.html", report, f"{scenes} drawn scenes that were never taught")
     nothing(engine).save(folder / "nothing.png")
 
