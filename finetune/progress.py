@@ -87,14 +87,14 @@ def measured(run: Path, scenes: int) -> list[dict[str, Any]]:
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """The figures over the minutes: what is found, and what is told."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
     for axes, names in zip(figure.subplots(1, 2, sharey=True), (FOUND, TOLD), strict=True):
         for label, name in names.items():
             points = [(row["minutes"], row["figures"][name]) for row in rows if name in row["figures"]]
             if points:  # few scenes hold no question of some kinds
                 axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=label)
         axes.set(xlabel="minutes of training", ylim=(0, 1))
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
