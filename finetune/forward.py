@@ -1,12 +1,16 @@
 """Teacher forcing, for all trainers: pictures and prompts through the encoder, answers through the decoder."""
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Florence2ForConditionalGeneration
 
 from finetune.losses import IGNORE
+
+_QK = ("q_proj", "k_proj")
 
 
 def encode(
@@ -25,28 +29,52 @@ def encode(
 
 
 def decode(
-    model: Florence2ForConditionalGeneration, encoded: Tensor, mask: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    model: Florence2ForConditionalGeneration, encoded: Tensor, mask: Tensor, labels: Tensor,
+    watched: list[Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The decoder's states for the tokens that are taught, those tokens, and whose they are: [n, d], [n], [n].
 
     `labels` [answers, l], padded with -100. Short answers and long ones (polygons) go through apart, since padding
-    costs as much as what it pads.
+    costs as much as what it pads. `watched` receives, for tokens in this order, the log attention that the first head
+    of the last cross-attention but one gives each place, [n, places].
     """
     shape = model.config.text_config
     lengths = (labels != IGNORE).sum(1)
     order = lengths.argsort()
     states, tokens, owners = [], [], []
+    decoder = model.model.language_model.decoder
+    cross = decoder.layers[max(len(decoder.layers) - 2, 0)].encoder_attn
     for rows in order.split(math.ceil(len(order) * 0.7)):
         own = labels[rows, : int(lengths[rows].max())]
         start = torch.full_like(own[:, :1], shape.decoder_start_token_id)
         said = own[:, :-1].masked_fill(own[:, :-1] == IGNORE, shape.pad_token_id)
-        out = model.model.language_model.decoder(
-            input_ids=torch.cat([start, said], 1),
-            encoder_hidden_states=encoded[rows],
-            encoder_attention_mask=mask[rows],
-            use_cache=False,
-        ).last_hidden_state
+        with ExitStack() as hooks:
+            kept = {} if watched is None else {part: hooks.enter_context(_output(getattr(cross, part))) for part in _QK}
+            out = decoder(
+                input_ids=torch.cat([start, said], 1),
+                encoder_hidden_states=encoded[rows],
+                encoder_attention_mask=mask[rows],
+                use_cache=False,
+            ).last_hidden_state
+        if watched is not None:
+            queries, keys = (kept[part][0][..., : cross.head_dim] for part in _QK)
+            scores = (queries @ keys.transpose(1, 2)).float() * cross.scaling
+            scores = scores.masked_fill(mask[rows, None] == 0, -math.inf)
+            watched.append(scores.log_softmax(-1)[own != IGNORE])
         states.append(out[own != IGNORE])
         tokens.append(own[own != IGNORE])
         owners.append(rows[:, None].expand_as(own)[own != IGNORE])
+    if watched is not None:
+        watched[:] = [torch.cat(watched)]
     return torch.cat(states), torch.cat(tokens), torch.cat(owners)
+
+
+@contextmanager
+def _output(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What the module gives while this is open."""
+    given: list[Tensor] = []
+    hook = module.register_forward_hook(lambda *call: given.append(call[-1]))
+    try:
+        yield given
+    finally:
+        hook.remove()

@@ -148,3 +148,18 @@ def answer_loss(
     weights = own.bincount()[own].float().rsqrt()
     location = location_loss(rows, labels[placed] - first_location, config.sigma, weights)
     return AnswerLoss(text, location, kind)
+
+
+def alignment_loss(attention: Tensor, cells: Tensor, answers: Tensor) -> Tensor:
+    """How far a head's attention is from where it should look: the mean Kullback-Leibler divergence, 0 when perfect.
+    `attention` [n, cells], logs; `cells` [n, cells], shares that sum to one; `answers` [n]: whose token each is; as in
+    `answer_loss`, it weighs one over the root of how many its answer has.
+
+    Garg et al. 2019 (arXiv:1909.02074, section 4.2): one head of the last cross-attention but one is taught the
+    alignment, so that what it looks at is at hand where the token is chosen.
+    """
+    if not len(attention):
+        return attention.sum() * 0
+    weights = answers.bincount()[answers].float().rsqrt()
+    losses = (torch.special.xlogy(cells, cells) - cells * attention.clamp(min=-100)).sum(-1)
+    return (losses * weights).sum() / weights.sum()

@@ -1,27 +1,28 @@
 """Teaches the seedling from scratch: `python -m finetune.pretrain --out runs/seedling` (`make seedling`).
 
-By stages. `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all 15 tasks
-together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first again, with a
-cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once, with a
-cool-down; `crowd` and `point`: up to six objects, each with its own. Locations' targets narrow from σ 10 to 2.5 bins.
-Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a run may be ended
-early or lengthened without waste. A stopped run goes on at its step when called again; `--init
-server/engine/seedling --stage point` takes up committed weights, `--init he` and `--no-ordered` draw the first values
+By stages (`stages.py`). `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all
+15 tasks together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first
+again, with a cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once,
+with a cool-down; `crowd`, `point` and `align`: up to six objects, each with its own. Locations' targets narrow from
+σ 10 to 2.5 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al. 2024, arXiv:2404.06395), so that a
+run may be ended early or lengthened without waste. A stopped run goes on at its step when called again; `--init
+server/engine/seedling --stage align` takes up committed weights, `--init he` and `--no-ordered` draw the first values
 in other ways than the committed seedling's were.
 
 The committed weights came by these stages, in several sittings on shared cores, while the recipe grew: Muon came with
-`crowd`; colours, letters' order, pointing (`ASKED`), foreign and wide pictures with `point`. From scratch, where all
-of it is there from the first step, the recipe was never run to its end. Of several processes each takes its share of
-every batch's pictures (`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`; as many for each,
-else some weigh more): on two cores two of one thread are faster than one of two. What mattered, with the figures of
-each trial, stands in `seedling.md` beside this.
+`crowd`; colours, letters' order, pointing (`ASKED`), foreign and wide pictures with `point`; guided attention
+(`ALIGNED`), pages of words and letters' true widths with `align`. From scratch, where all of it is there from the first
+step, the recipe was never run to its end. Of several processes each takes its share of every batch's pictures
+(`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`; as many for each, else some weigh more): on
+two cores two of one thread are faster than one of two. What mattered, with the figures of each trial, stands in
+`seedling.md` beside this.
 """
 
 import json
 import shutil
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,47 +39,18 @@ from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.questions import COLOURS
 from finetune.dense import LETTERS, DenseHeads, DenseLoss
 from finetune.initial import Initial
-from finetune.losses import answer_loss
+from finetune.losses import IGNORE, alignment_loss, answer_loss
 from finetune.muon import Muon
 from finetune.precision import attention, precision
+from finetune.stages import STAGES, Stage
 
 MEAN = torch.tensor(blueprint.MEAN).view(1, 3, 1, 1)
 STD = torch.tensor(blueprint.STD).view(1, 3, 1, 1)
 ASKED = 8.0
 """Weight of the encoder's pointing: few places are asked for, so that its loss is small from the start."""
 
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """`prompts`: questions a picture (0: dense targets alone). `sigma`: in bins, from the start to two thirds of the
-    stage. `dense` and `text`: the weights of the dense heads and of the answers' words; `classes`: that of what a cell
-    shows, among the dense. `reading` scales how often words are asked to be read, and the letters' weight.
-    `cooldown`: the share of steps with a falling rate."""
-
-    name: str
-    steps: int
-    pictures: int = 16
-    prompts: int = 0
-    rate: float = 1e-3
-    warmup: int = 200
-    cooldown: float = 0.0
-    sigma: tuple[float, float] = (10.0, 10.0)
-    dense: float = 1.0
-    classes: float = 1.0
-    text: float = 1.0
-    reading: float = 1.0
-    objects: tuple[int, int] = (1, 4)
-    words: tuple[int, int] = (1, 2)
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate of the stage's own `step`, 0 … steps - 1."""
-        left = (self.steps - step) / max(self.steps * self.cooldown, 1)
-        return self.rate * min(1.0, (step + 1) / max(self.warmup, 1), left)
-
-    def sigma_at(self, step: int) -> float:
-        """The width of the locations' targets, in bins; it narrows geometrically."""
-        start, end = self.sigma
-        return start * (end / start) ** min(1.0, step / (self.steps * 2 / 3))
+ALIGNED = 1.0
+"""Weight of where the decoder looks while it says something about a place."""
 
 
 class Steps(Dataset[Batch]):
@@ -214,11 +186,16 @@ class Teacher:
         owner = batch.owner.to(device)
         encoded, mask = forward.encode(self.model, image, owner, prompts)
         asked = self.heads.asked_loss(encoded[:, 1 : image.shape[1]], batch.asked.to(device))
-        decoded, taught, answers = forward.decode(self.model, encoded, mask, labels)
+        watched: list[Tensor] = []
+        decoded, taught, answers = forward.decode(self.model, encoded, mask, labels, watched)
         answer = answer_loss(self.model.lm_head(decoded), taught, answers, self.first_location, sigma)
         answered = stage.text * answer.text + 0.7 * answer.location + answer.kind
-        total = stage.dense * looked + ASKED * asked + answered
-        spoken = {"asked": asked, "text": answer.text, "location": answer.location, "kind": answer.kind}
+        rows = answers.unique_consecutive()
+        looks = batch.looks.to(device)[rows][labels[rows] != IGNORE]
+        here, cells = looks >= 0, batch.looked_at.to(device)
+        align = alignment_loss(watched[0][here, 1 : image.shape[1]], cells[looks[here]], answers[here])
+        total = stage.dense * looked + ASKED * asked + ALIGNED * align + answered
+        spoken = {"asked": asked, "align": align, "text": answer.text, "location": answer.location, "kind": answer.kind}
         return {"total": total, **parts, **spoken}
 
     def state(self) -> dict[str, Any]:
@@ -344,30 +321,6 @@ def train(
         if writes and looking:
             f1 = progress.look(out / "checkpoint", out / f"sheet-{step + 1:05}.png")
             print(f"detection F1@0.5 on a dozen unseen scenes: {f1:.2f}", flush=True)
-
-
-STAGES = (
-    Stage("look", 2000),
-    Stage("speak", 800, prompts=5, sigma=(10.0, 5.0), dense=0.3),
-    # Spelling is noise that drowns the names until cells know letters.
-    Stage("name", 400, prompts=5, warmup=50, sigma=(5.0, 2.5), dense=0.3, text=2.0, reading=0.2),
-    # What a cell takes for something else, no decoder can name: back to looking, with one question beside it.
-    Stage("see", 1800, prompts=1, warmup=50, sigma=(4.0, 2.5), classes=2.0, reading=0.1, cooldown=0.7),
-    Stage("polish", 520, 16, 1, 6e-4, warmup=20, sigma=(2.5, 2.5), classes=2.0, reading=0.1, cooldown=0.9),
-    # A page of words a picture, no questions: letters are learnt by their number, and this is the cheapest way to many.
-    # Half the pictures a step: as good a gradient for the time, and they fit a CPU's cache.
-    Stage("spell", 1400, 8, 0, 1e-3, warmup=100, sigma=(2.5, 2.5), reading=2.0, objects=(0, 3), words=(4, 9)),
-    # All of it at once, words a share of the questions that they never had before cells knew letters.
-    Stage("settle", 2400, 8, 3, 8e-4, 100, 0.6, (2.5, 2.5), classes=2.0, text=1.5, reading=1.5, words=(1, 3)),
-    # Up to six objects, more questions a picture.
-    Stage(
-        "crowd", 1250, 8, 5, 8e-4, 30, 0.8, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
-    ),
-    # More questions, and a longer way down: what the encoder was not told before, it learns here.
-    Stage(
-        "point", 2000, 8, 6, 8e-4, 50, 0.7, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
-    ),
-)
 
 
 def main(

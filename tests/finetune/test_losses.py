@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from finetune.losses import (
     IGNORE,
     LossConfig,
+    alignment_loss,
     answer_loss,
     class_weights,
     location_loss,
@@ -270,3 +271,21 @@ def test_rare_tokens_weigh_more() -> None:
     assert class_weights(counts, 0.5) == pytest.approx({5: 2.0, 6: math.sqrt(4 / 3), 7: math.sqrt(0.5)})
     assert class_weights({1: 1, 2: 10_000}, 1.0)[1] == 8.0
     assert class_weights(counts, 0.0) == class_weights({}, 1.0) == {}
+
+
+def test_alignment_is_the_divergence_weighed_by_answers() -> None:
+    shares = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])
+    answers = torch.tensor([0, 1, 1])
+    assert float(alignment_loss(shares.log(), shares, answers)) == pytest.approx(0, abs=1e-6)
+    even = torch.full((3, 3), 1 / 3)
+    apart = [math.log(3) - 0.6931472, math.log(3), math.log(3) - 1.0296530]
+    root = 2**-0.5
+    wanted = (apart[0] + root * (apart[1] + apart[2])) / (1 + 2 * root)
+    assert float(alignment_loss(even.log(), shares, answers)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_alignment_of_nothing_is_nothing_and_of_the_wrong_place_finite() -> None:
+    none = alignment_loss(torch.zeros(0, 3, requires_grad=True), torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+    assert float(none) == 0
+    logs = torch.tensor([[0.0, -torch.inf]])
+    assert float(alignment_loss(logs, torch.tensor([[0.0, 1.0]]), torch.tensor([0]))) == pytest.approx(100)

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModelForImageTextToText
 
-from finetune import blueprint
+from finetune import blueprint, forward
 from finetune.datasets.scenes.batches import Batch
-from finetune.losses import IGNORE, answer_loss
+from finetune.losses import IGNORE, alignment_loss, answer_loss
 from finetune.precision import precision
-from finetune.pretrain import ASKED, Stage, Steps, Teacher, snapshot
+from finetune.pretrain import ALIGNED, ASKED, MEAN, STD, Steps, Teacher, snapshot
+from finetune.stages import Stage
 
 LOOK = Stage("look", 2, pictures=1)
 SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)
@@ -50,7 +51,7 @@ def losses_of(teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
 
 def only(batch: Batch, rows: slice | Tensor) -> Batch:
     """The batch with those prompts alone, in that order."""
-    kept = {name: getattr(batch, name)[rows] for name in ("owner", "prompts", "labels", "asked")}
+    kept = {name: getattr(batch, name)[rows] for name in ("owner", "prompts", "labels", "asked", "looks")}
     return replace(batch, **kept)
 
 
@@ -97,6 +98,7 @@ def test_padding_changes_nothing(reader: Teacher, batch: Batch) -> None:
         batch,
         prompts=F.pad(batch.prompts, (0, 7), value=reader.words.pad_token_id),
         labels=F.pad(batch.labels, (0, 5), value=IGNORE),
+        looks=F.pad(batch.looks, (0, 5), value=-1),
     )
     torch.testing.assert_close(logits_of(reader, wide), ours, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(losses_of(reader, wide), losses, atol=1e-4, rtol=1e-4)
@@ -126,12 +128,32 @@ def test_total_is_the_weighted_sum(reader: Teacher, batch: Batch) -> None:
         parts = reader.losses(batch, SPEAK, 5.0)
         looked = reader.losses(batch, LOOK, 5.0)
     dense = sum((parts[name] for name in ("class", "box", "colour", "letter", "order", "sign")), torch.tensor(0.0))
-    answer = ASKED * parts["asked"] + parts["text"] + 0.7 * parts["location"] + parts["kind"]
+    answer = ASKED * parts["asked"] + ALIGNED * parts["align"] + parts["text"] + 0.7 * parts["location"] + parts["kind"]
     torch.testing.assert_close(parts["total"], 0.3 * dense + answer)
     with torch.no_grad():
         worded = reader.losses(batch, replace(SPEAK, text=2.5), 5.0)
     torch.testing.assert_close(worded["total"], 0.3 * dense + answer + 1.5 * parts["text"])
     torch.testing.assert_close(looked["total"], dense)
+
+
+def test_where_the_decoder_looks_is_what_transformers_looks_at(reader: Teacher, batch: Batch) -> None:
+    """Of the loss there is left what `alignment_loss` says of the attention that transformers itself gives out."""
+    model = AutoModelForImageTextToText.from_config(reader.model.config, attn_implementation="eager").eval()
+    model.load_state_dict(reader.model.state_dict())
+    pixels = (batch.pixels.float() / 255 - MEAN) / STD
+    with torch.no_grad():
+        image = model.get_image_features(pixels).pooler_output
+        encoded, mask = forward.encode(model, image, batch.owner, batch.prompts)
+        start = torch.full_like(batch.labels[:, :1], model.config.text_config.decoder_start_token_id)
+        said = torch.cat([start, batch.labels[:, :-1].masked_fill(batch.labels[:, :-1] == IGNORE, 1)], 1)
+        theirs = model.model.language_model.decoder(
+            input_ids=said, encoder_hidden_states=encoded, encoder_attention_mask=mask, output_attentions=True
+        ).cross_attentions[-2][:, 0]
+    here = batch.looks >= 0
+    assert 0 < int(here.sum()) < int((batch.labels != IGNORE).sum())
+    rows = torch.arange(len(here))[:, None].expand_as(here)[here]
+    wanted = alignment_loss(theirs[here][:, 1 : image.shape[1]].log(), batch.looked_at[batch.looks[here]], rows)
+    torch.testing.assert_close(losses_of(reader, batch)["align"], wanted, atol=1e-4, rtol=1e-3)
 
 
 def test_each_picture_answers_for_its_own_prompts(reader: Teacher, batch: Batch) -> None:

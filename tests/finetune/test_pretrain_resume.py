@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from finetune import blueprint
 from finetune import pretrain as training
 from finetune.initial import Initial
-from finetune.pretrain import Stage, Steps, Teacher, train
+from finetune.pretrain import Steps, Teacher, train
+from finetune.stages import Stage
 
 LOOK = Stage("look", 2, pictures=1)
 SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)

@@ -13,11 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
+from finetune.datasets.scenes.alignment import Look, looks
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.masks import asked_for
 from finetune.datasets.scenes.questions import COLOURS
-from finetune.datasets.scenes.scene import Scene
+from finetune.datasets.scenes.scene import Scene, Word
 from finetune.datasets.scenes.strange import foreign, widened
 from finetune.dense import HALVES, LETTERS, SHADES, DenseTargets
 from finetune.losses import IGNORE
@@ -35,15 +36,17 @@ SHARES = {
     "<REGION_PROPOSAL>": 0.5, "<CAPTION_TO_PHRASE_GROUNDING>": 2.5, "<REFERRING_EXPRESSION_SEGMENTATION>": 2.5,
     "<REGION_TO_SEGMENTATION>": 1.5, "<OPEN_VOCABULARY_DETECTION>": 4.0, "<REGION_TO_DESCRIPTION>": 1.2,
 }  # fmt: skip
-EMPTY, FOREIGN, WIDE = 0.03, 0.04, 0.08
-"""Shares of pictures: an empty ground; something else than the world; far wider or higher than others."""
+EMPTY, FOREIGN, WIDE, PAGES = 0.03, 0.04, 0.14, 0.1
+"""Shares of pictures: an empty ground; something else than the world; far wider or higher than others; many words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """b pictures and n prompts on them. pixels uint8 [b, 3, side, side]; owner [n]: the prompt's picture;
     prompts [n, p] and labels [n, l], padded on the right with the pad token and -100; asked, booleans [n, cells, 16]:
-    which places of each cell the answer is about (`masks.asked_for`)."""
+    which places of each cell the answer is about (`masks.asked_for`); looks [n, l]: for each label the row of
+    `looked_at` [m, cells] that says where it lies in the picture, shares that sum to one (`alignment.looks`), -1 where
+    it lies nowhere."""
 
     pixels: Tensor
     dense: DenseTargets
@@ -51,6 +54,8 @@ class Batch:
     prompts: Tensor
     labels: Tensor
     asked: Tensor
+    looks: Tensor
+    looked_at: Tensor
 
 
 class SceneBatches(Dataset[Batch]):
@@ -79,6 +84,7 @@ class SceneBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         scenes, owner, asked, answered, masks = [], [], [], [], []
+        found: list[list[Look]] = []
         for number, i in enumerate(range(self.share[0], self.pictures, self.share[1])):
             seed = TRAINING_SEEDS * (1 + self.seed) + step * self.pictures + i
             rng = np.random.default_rng((seed, 1))
@@ -90,13 +96,15 @@ class SceneBatches(Dataset[Batch]):
                 asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
                 answered.append(BOS + targets.answer(question.task, question.answer, size) + EOS)
                 masks.append(asked_for(question, scene, self.side, self.grid))
+                found.append(looks(question, scene, self.side, self.grid))
         labels = self._ids(answered)
+        aligned = self._aligned(answered, found, labels)
         labels[labels == self.tokenizer.pad_token_id] = IGNORE
         pixels = torch.stack([pixels_of(s.image, self.side) for s in scenes])
         owners = torch.tensor(owner, dtype=torch.long)
         told = np.array(masks, bool).reshape(-1, self.grid**2, SHADES**2)
         dense = dense_targets(scenes, self.grid)
-        return Batch(pixels, dense, owners, self._ids(asked), labels, torch.from_numpy(told))
+        return Batch(pixels, dense, owners, self._ids(asked), labels, torch.from_numpy(told), *aligned)
 
     def scene(self, seed: int, rng: np.random.Generator) -> Scene:
         """The scene of `seed`, of the kind that `rng` says."""
@@ -104,8 +112,23 @@ class SceneBatches(Dataset[Batch]):
         words = (0, 0) if rng.random() < 0.35 else self.words
         if kind < FOREIGN:
             return foreign(seed)
+        if kind > 1 - PAGES:
+            return draw(seed, objects=(0, 2), words=(4, 7))
         scene = draw(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words)
         return widened(scene, rng) if wide else scene
+
+    def _aligned(self, texts: list[str], found: Sequence[Sequence[Look]], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """`looks` and `looked_at` of a batch; a token belongs to the look that its last character is in."""
+        rows = torch.full_like(labels, -1)
+        places: list[np.ndarray] = []
+        for number, (text, own) in enumerate(zip(texts, found, strict=True)):
+            at = np.full(len(text), -1)
+            for look in own:
+                at[len(BOS) + look.start : len(BOS) + look.end] = len(places)
+                places.append(look.cells)
+            offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            rows[number, : len(offsets)] = torch.from_numpy(at[[end - 1 for _, end in offsets]])
+        return rows, torch.from_numpy(np.array(places, np.float32).reshape(-1, self.grid**2))
 
     def _ids(self, texts: list[str]) -> Tensor:
         if not texts:
@@ -162,22 +185,24 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
             colours[i, covered] = COLOURS.index(thing.colour)
             boxes[i, covered] = locations.quantize_points(thing.box, scene.width, scene.height)
         for word in scene.words:
-            quad = np.array(word.quad).reshape(4, 2) / (scene.width, scene.height)
-            spelled = np.array([1 + LETTERS.index(letter) for letter in word.text])
-            _spell(letters[i].reshape(grid, grid * HALVES), halves, middle, quad, spelled)
-            counted = 1 + np.arange(len(spelled))
-            _spell(orders[i].reshape(grid, grid * HALVES), halves, middle, quad, counted)
-            _spell(signs[i].reshape(2 * grid, 2 * grid), fine, fine, quad, spelled)
+            size = np.array([scene.width, scene.height])
+            letter, count = [1 + LETTERS.index(one) for one in word.text], range(1, 1 + len(word.text))
+            _spell(letters[i].reshape(grid, grid * HALVES), halves, middle, word, size, letter)
+            _spell(orders[i].reshape(grid, grid * HALVES), halves, middle, word, size, count)
+            _spell(signs[i].reshape(2 * grid, 2 * grid), fine, fine, word, size, letter)
     return DenseTargets(*map(torch.from_numpy, (classes, boxes, colours, letters, orders, signs)))
 
 
-def _spell(raster: np.ndarray, across: np.ndarray, down: np.ndarray, quad: np.ndarray, spelled: np.ndarray) -> None:
-    """Writes a word's letters into the places of `raster` that look at them, their middles at `across` and `down`."""
+def _spell(
+    raster: np.ndarray, across: np.ndarray, down: np.ndarray, word: Word, size: np.ndarray, told: Sequence[int]
+) -> None:
+    """Writes what is `told` of a word's letters into the places of `raster` that look at them, their middles at
+    `across` and `down`, in shares of the picture, whose `size` is in pixels."""
+    quad, spelled = np.array(word.quad).reshape(4, 2) / size, np.array(told)
     # Where each middle lies along the word's top side and down its left one, 0 … 1 inside.
     points = np.stack(np.meshgrid(across, down), -1) - quad[0]
     along, below = np.moveaxis(points @ np.linalg.inv([quad[1] - quad[0], quad[3] - quad[0]]), -1, 0)
     inside = (along >= 0) & (along < 1) & (below >= 0) & (below < 1)
-    raster[inside] = spelled[(along[inside] * len(spelled)).astype(int)]
-    left, right = (quad[0] + quad[3]) / 2, (quad[1] + quad[2]) / 2
-    x, y = (left + (right - left) * ((np.arange(len(spelled)) + 0.5) / len(spelled))[:, None]).T
+    raster[inside] = spelled[np.searchsorted(word.edges[1:-1], along[inside], "right")]
+    x, y = (word.middles / size).T
     raster[np.abs(down[:, None] - y).argmin(0), np.abs(across[:, None] - x).argmin(0)] = spelled

@@ -46,6 +46,8 @@ class Lettering:
     angle: float
     pad: int
     """Pixels around the ink that a plate covers, 0 without a plate."""
+    stops: tuple[float, ...] = ()
+    """As `Word` has them."""
 
     def corners(self, pad: float = 0) -> np.ndarray:
         """(4, 2) corners clockwise from the text's top left, about the centre of the ink."""
@@ -73,10 +75,13 @@ def lettering(rng: np.random.Generator, canvas: tuple[int, int]) -> Lettering:
     left, top, right, bottom = (round(v) for v in chosen.getbbox(content))
     sheet = Image.new("L", (right - left + 8, bottom - top + 8), 0)
     ImageDraw.Draw(sheet).text((4 - left, 4 - top), content, fill=255, font=chosen)
-    ink = sheet.crop(sheet.point(lambda v: 255 * (v > 100)).getbbox())
+    tight = sheet.point(lambda v: 255 * (v > 100)).getbbox()
+    ink = sheet.crop(tight)
+    begin = (tight[0] if tight else 0) - 4 + left  # of the ink, from where the pen was set down
+    stops = tuple((chosen.getlength(content[:k]) - begin) / ink.width for k in range(1, len(content)))
     angle = 0.0 if rng.random() < 0.65 else float(rng.uniform(-15, 15))
     pad = round(ink.height * rng.uniform(0.15, 0.5)) if rng.random() < 0.35 else 0
-    return Lettering(content, ink, angle, pad)
+    return Lettering(content, ink, angle, pad, stops)
 
 
 def paint(rng: np.random.Generator, picture: Image.Image, item: Lettering, centre: tuple[float, float]) -> Word:
@@ -98,4 +103,5 @@ def paint(rng: np.random.Generator, picture: Image.Image, item: Lettering, centr
     corners = item.corners() + np.array([at[0] + ink.width / 2, at[1] + ink.height / 2])
     low, high = corners.min(axis=0), corners.max(axis=0)
     quad = tuple(float(v) for v in corners.ravel())
-    return Word(item.text, quad, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))  # type: ignore[arg-type]
+    box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    return Word(item.text, quad, box, item.stops)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """Which part of a drawn picture a question is about: what the encoder is taught to point at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,31 +18,37 @@ def subjects(question: Question, scene: Scene) -> list[Object | Word]:
     if not things:
         return []
     if question.region:
-        return [_nearest(things, question.region)]
+        return [nearest(things, question.region)]
     if question.task.token == "<OCR>":
         return list(scene.words)
     if question.task.token.endswith("CAPTION>") and question.task.token != "<DENSE_REGION_CAPTION>":
         return things
-    return [_nearest(things, box) for note in question.answer if (box := bounds(note))]
+    return [nearest(things, box) for note in question.answer if (box := bounds(note))]
 
 
-def _nearest(things: Sequence[Object | Word], box: Sequence[float]) -> Object | Word:
+def nearest(things: Sequence[Object | Word], box: Sequence[float]) -> Object | Word:
+    """The thing whose box overlaps `box` most."""
     return max(things, key=lambda thing: box_iou(thing.box, box))
 
 
 def asked_for(question: Question, scene: Scene, side: int, grid: int) -> np.ndarray:
-    """Booleans [grid², 16]: whether each of the 4 × 4 places of a cell lies on a subject of the question, in the
-    picture squashed to `side` pixels. Cell k looks at pixel k · side / grid and knows what lies around it, half a cell
-    each way."""
+    """Booleans [grid², 16]: which places of the cells lie on a subject of the question (`places`)."""
+    return places(subjects(question, scene), scene, side, grid)
+
+
+def places(things: Iterable[Object | Word], scene: Scene, side: int, grid: int) -> np.ndarray:
+    """Booleans [grid², 16]: whether each of the 4 × 4 places of a cell lies on one of the things, in the picture
+    squashed to `side` pixels. Cell k looks at pixel k · side / grid and knows what lies around it, half a cell each
+    way."""
     cell = side / grid
     across = np.arange(grid * SHADES) * cell / SHADES + cell / SHADES / 2 - cell / 2
     pixels = across.clip(0).astype(int)
-    places = np.zeros((grid * SHADES, grid * SHADES), bool)
-    for thing in subjects(question, scene):
+    covered = np.zeros((grid * SHADES, grid * SHADES), bool)
+    for thing in things:
         rings = thing.polygons if isinstance(thing, Object) else [thing.quad]
         scale = np.array([side / scene.width, side / scene.height])
         squashed = [(np.reshape(ring, (-1, 2)) * scale).ravel().tolist() for ring in rings]
-        places |= mask(squashed, (side, side))[np.ix_(pixels, pixels)]
-    places[across < 0] = False
-    places[:, across < 0] = False
-    return places.reshape(grid, SHADES, grid, SHADES).transpose(0, 2, 1, 3).reshape(grid**2, SHADES**2)
+        covered |= mask(squashed, (side, side))[np.ix_(pixels, pixels)]
+    covered[across < 0] = False
+    covered[:, across < 0] = False
+    return covered.reshape(grid, SHADES, grid, SHADES).transpose(0, 2, 1, 3).reshape(grid**2, SHADES**2)

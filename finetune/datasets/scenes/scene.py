@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 
@@ -28,6 +29,21 @@ class Word:
     """Clockwise from the text's own top left corner, turned with the text, tight on its ink."""
     box: tuple[float, float, float, float]
     """Upright bounding box of the quad."""
+    stops: tuple[float, ...] = ()
+    """Where letters end and the next begin, all but the first and the last edge, as shares of the quad's width; none:
+    each is as wide as the other."""
+
+    @property
+    def edges(self) -> np.ndarray:
+        """The letters' edges along the word, 0 … 1, [letters + 1]."""
+        return np.array([0.0, *self.stops, 1.0]) if self.stops else np.linspace(0, 1, len(self.text) + 1)
+
+    @property
+    def middles(self) -> np.ndarray:
+        """The letters' middles in pixels, [letters, 2]."""
+        quad = np.array(self.quad).reshape(4, 2)
+        left, right = (quad[0] + quad[3]) / 2, (quad[1] + quad[2]) / 2
+        return left + (right - left) * ((self.edges[:-1] + self.edges[1:]) / 2)[:, None]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def source(words: PreTrainedTokenizerBase, **changes: int) -> SceneBatches:
 def tensors(batch: Batch) -> list[torch.Tensor]:
     dense = batch.dense
     seen = [batch.pixels, dense.classes, dense.boxes, dense.colours, dense.letters, dense.orders, dense.signs]
-    return [*seen, batch.owner, batch.prompts, batch.labels, batch.asked]
+    return [*seen, batch.owner, batch.prompts, batch.labels, batch.asked, batch.looks, batch.looked_at]
 
 
 @pytest.fixture
@@ -142,16 +142,42 @@ def test_some_pictures_are_empty_and_some_are_wide(
     words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kinds(**shares: float) -> list[Scene]:
-        for name in ("EMPTY", "FOREIGN", "WIDE"):
+        for name in ("EMPTY", "FOREIGN", "WIDE", "PAGES"):
             monkeypatch.setattr(module, name, shares.get(name, 0.0))
         return [source(words).scene(seed, np.random.default_rng(seed)) for seed in range(8)]
 
     assert all(scene.objects and max(scene.image.size) <= 2.01 * min(scene.image.size) for scene in kinds())
     assert not any(scene.objects for scene in kinds(EMPTY=1.0))
     assert not any(scene.objects or scene.words for scene in kinds(FOREIGN=1.0))
+    assert sum(len(scene.words) for scene in kinds(PAGES=1.0)) > 8 * 2.5
     wide = kinds(WIDE=1.0)
     assert all(scene.objects for scene in wide)
     assert max(max(scene.image.size) / min(scene.image.size) for scene in wide) > 2.4
+
+
+def test_each_label_knows_where_it_lies(words: PreTrainedTokenizerBase) -> None:
+    """Locations always do, and those of boxes around a middle near where they look; beginnings and ends never."""
+    batch = source(words, pictures=6)[1]
+    first = words.convert_tokens_to_ids("<loc_0>")
+    assert batch.looks.shape == batch.labels.shape
+    assert int(batch.looks.max()) == len(batch.looked_at) - 1
+    assert torch.allclose(batch.looked_at.sum(1), torch.ones(len(batch.looked_at)))
+    places = (batch.labels >= first) & (batch.labels < first + locations.BINS)
+    assert (batch.looks[places] >= 0).all()
+    ends = torch.isin(batch.labels, torch.tensor([words.bos_token_id, words.eos_token_id, IGNORE]))
+    assert (batch.looks[ends] == -1).all()
+    boxes = 0
+    for labels, looks in zip(batch.labels, batch.looks, strict=True):
+        for at in range(labels.shape[0] - 3):
+            here = looks[at : at + 4]
+            if (labels[at : at + 4] >= first).all() and len(set(here.tolist())) == 1 and here[0] >= 0:
+                x1, y1, x2, y2 = (labels[at : at + 4] - first).tolist()
+                cells = batch.looked_at[here[0]].reshape(GRID, GRID)
+                across = torch.arange(GRID) / GRID * 1000
+                assert x1 - 60 <= float((cells.sum(0) * across).sum()) <= x2 + 60
+                assert y1 - 60 <= float((cells.sum(1) * across).sum()) <= y2 + 60
+                boxes += 1
+    assert boxes
 
 
 def test_no_prompts_leave_dense_targets_alone(words: PreTrainedTokenizerBase) -> None:

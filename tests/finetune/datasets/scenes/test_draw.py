@@ -239,3 +239,21 @@ def test_unknown_sets_and_negative_seeds_are_refused() -> None:
         draw(0, sets=("nobody",))
     with pytest.raises(ValueError, match="non-negative"):
         draw(-1)
+
+
+def test_letters_stand_between_their_edges() -> None:
+    """Most fonts give an I less room than a W."""
+    narrow, wide = list[float](), list[float]()
+    for seed in range(80):
+        for word in draw(seed, objects=(0, 0), words=(1, 2), hard=0).words:
+            edges = word.edges
+            assert len(edges) == len(word.text) + 1
+            assert (np.diff(edges) > 0).all()
+            assert (edges[0], edges[-1]) == (0, 1)
+            share = np.diff(edges) * len(word.text)
+            narrow += [float(s) for s, letter in zip(share, word.text, strict=True) if letter in "IJ1"]
+            wide += [float(s) for s, letter in zip(share, word.text, strict=True) if letter in "WM"]
+            middles = word.middles
+            assert (middles.min(0) >= np.array(word.box[:2]) - 1).all()
+            assert (middles.max(0) <= np.array(word.box[2:]) + 1).all()
+    assert np.mean(narrow) < 0.9 < 1.1 < np.mean(wide)
