@@ -109,7 +109,7 @@ def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
 def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
     """The database of a server's jobs, beside whoever writes it."""
     from finetune.datasets.example import DatasetError
-    from server.jobs.store import Store
+    from server.jobs.store import Store, file_url
 
     if settings.jobs_folder is None and settings.database_url is None:
         raise DatasetError(
@@ -117,7 +117,7 @@ def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
             f"{settings_.variable('database_url')} as it has them"
         )
     folder = (settings.jobs_folder or Path()).absolute()
-    with Store(settings.database_url or f"sqlite:///{folder / 'florist.db'}", read_only=True) as store:
+    with Store(settings.database_url or file_url(folder / "florist.db"), read_only=True) as store:
         yield store
 
 

@@ -71,12 +71,12 @@ def by_recipe(
     from server.jobs.recipes.reading import load as read
     from server.jobs.runner import JobFailed
     from server.jobs.sources import SourceError, addresses, open_source
-    from server.jobs.store import Store, StoreError
+    from server.jobs.store import Store, StoreError, file_url
 
     for name in formats:
         if name not in FORMATS:
             raise LabelError(f"there is no format {name}: take one of {', '.join(FORMATS)}")
-    url = shared or f"sqlite:///{out.resolve() / _FILE}"
+    url = shared or file_url(out.resolve() / _FILE)
     try:
         asked = read(recipe) if isinstance(recipe, str) else recipe
         if adapter is not None and adapter not in asked.adapters:

@@ -21,7 +21,7 @@ from server.jobs.recipes.reading import Problem, RecipeError
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import Source, SourceError, addresses, open_source, permission
-from server.jobs.store import Job, JobState, NotNow, Store, StoreAway, StoreError, UnknownJob
+from server.jobs.store import Job, JobState, NotNow, Store, StoreAway, StoreError, UnknownJob, file_url
 
 _OURS = json.dumps({"by": "server"})  # jobs of the command line may be in the same database: they are not ours to run
 _LOOK = 5.0  # seconds after which a thread without work looks for jobs that came by another server
@@ -47,7 +47,7 @@ class JobQueue:
         with ExitStack() as stack:
             stack.enter_context(claimed(self.folder))
             shutil.rmtree(self._exports, ignore_errors=True)  # of a process that died
-            self.store = stack.enter_context(Store(database_url or f"sqlite:///{self.folder / 'florist.db'}"))
+            self.store = stack.enter_context(Store(database_url or file_url(self.folder / "florist.db")))
             self._until = stack.pop_all()
         self._engine: Engine | None = None
         self._thread = threading.Thread(target=self._work, name="florist-jobs", daemon=True)

@@ -1,6 +1,6 @@
 """What jobs keep, in SQLite or PostgreSQL: their pictures, how far they are, and every label that was ever given."""
 
-from server.jobs.store.database import StoreAway, StoreError
+from server.jobs.store.database import StoreAway, StoreError, file_url
 from server.jobs.store.records import (
     Answer,
     Done,
@@ -31,4 +31,5 @@ __all__ = [
     "StoreError",
     "UnknownJob",
     "Wanted",
+    "file_url",
 ]

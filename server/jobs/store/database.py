@@ -31,6 +31,11 @@ class StoreAway(StoreError):  # noqa: N818
     """The database does not answer now; the same call may be made again, for none does its work twice."""
 
 
+def file_url(path: Path) -> str:
+    """The URL of an SQLite file: a `?` or a `%` of its path is no part of a URL's own grammar."""
+    return f"sqlite:///{urllib.parse.quote(str(path))}"
+
+
 def connect(url: str, *, read_only: bool = False) -> sa.Engine:
     """A database by SQLAlchemy's URL (`sqlite:///florist.db`, `postgresql://user@host/name`), its tables up to date; or
     as it is, to be read alone. Raises StoreError."""

@@ -24,6 +24,7 @@ from server.jobs.store import (
     Store,
     StoreError,
     Wanted,
+    file_url,
 )
 from server.jobs.store.leases import DEATHS, TRIES
 
@@ -261,6 +262,17 @@ def test_a_database_that_cannot_be_used_says_so(url: str, said: str) -> None:
     with pytest.raises(StoreError, match=said) as refused:
         Store(url)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "100%", "a#b", "ä b"])
+def test_a_file_lies_where_its_path_says(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    file = tmp_path / name / "florist.db"
+    for read_only in (False, True):
+        with Store(file_url(file), read_only=read_only) as store:
+            assert store.jobs() == []
+    assert file.stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
