@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from finetune.tuning.base import Base
 from finetune.tuning.config import Method, TuneConfig
+from finetune.tuning.fused import fuse
 from server.engine import lora
 
 _TOWER, _PROJECTOR = "model.vision_tower.", "model.multi_modal_projector."
@@ -56,6 +57,8 @@ class Learner:
                 target_modules=targets(base.model, config),
             )  # fmt: skip
             self.peft = get_peft_model(base.model, settings)
+            if next(base.model.parameters()).device.type == "cpu":
+                fuse(self.peft)
         else:
             for name, parameter in base.model.named_parameters():
                 parameter.requires_grad_(self._learns(name))

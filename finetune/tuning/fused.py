@@ -1,0 +1,58 @@
+"""LoRA's forward and backward in fewer passes over the activations than PEFT's."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class _Adapted(torch.autograd.Function):
+    """y = x·(W + s·B·A)ᵀ + bias, W and bias frozen. x [..., in], W [out, in], A [r, in], B [out, r].
+
+    One product forward instead of three and their sum. Backward, with g the gradient of y and all positions in rows:
+    gx = g·(W + s·B·A), gA = s·(g·B)ᵀ·x, gB = s·gᵀ·(x·Aᵀ).
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.scale = scale
+        return F.linear(x, _sum(weight, a, b, scale), bias)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b = ctx.saved_tensors
+        [gradient] = gradients
+        # The sum anew: kept, it would be the weights once more for each call of each module.
+        passed = gradient @ _sum(weight, a, b, ctx.scale) if ctx.needs_input_grad[0] else None
+        rows, seen = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
+        to_a = ctx.scale * ((rows @ b).T @ seen)
+        to_b = ctx.scale * (rows.T @ (seen @ a.T))
+        return passed, None, None, to_a, to_b, None
+
+
+def _sum(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    return torch.addmm(weight, b, a, alpha=scale)
+
+
+def fuse(model: nn.Module) -> None:
+    """Lets PEFT's layers of the model, one adapter on linear layers, compute so. What PEFT can do besides (adapters
+    off, merged or with dropout) stays its own."""
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.forward = partial(_forward, module, module.forward)  # type: ignore[method-assign]
+
+
+def _forward(module: Linear, theirs: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    base = module.get_base_layer()
+    if module.disable_adapters or module.merged or args or kwargs or module.active_adapters != ["default"]:
+        return theirs(x, *args, **kwargs)
+    if module.training and not isinstance(module.lora_dropout["default"], nn.Identity):
+        return theirs(x)
+    a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+    return _Adapted.apply(x, base.weight, base.bias, a, b, module.scaling["default"])

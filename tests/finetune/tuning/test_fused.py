@@ -1,0 +1,80 @@
+"""What is computed in fewer passes is what PEFT computes."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from finetune.tuning.fused import fuse
+
+
+def adapted(dropout: float = 0.0) -> PeftModel:
+    """Two layers, one of them without a bias, adapted; no half of the adapter is nothing."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 7, bias=False))
+    model = get_peft_model(plain, LoraConfig(r=3, lora_alpha=5, lora_dropout=dropout, target_modules=["0", "2"]))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.5)
+    return model
+
+
+def taught(model: PeftModel, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The answer, and the gradient of everything that has one."""
+    x = x.clone().requires_grad_()
+    y = model(x)
+    y.square().sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return y.detach(), {**gradients, "x": x.grad if x.grad is not None else torch.zeros(())}
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(4, 5, 12, generator=torch.Generator().manual_seed(1))
+
+
+def test_answers_and_gradients_are_pefts(x: Tensor) -> None:
+    theirs, ours = adapted(), adapted()
+    fuse(ours)
+    wanted, got = taught(theirs, x), taught(ours, x)
+    assert set(got[1]) == set(wanted[1])
+    assert sum("lora" in name for name in got[1]) == 4
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-5)
+
+
+def test_under_autocast_the_gradients_are_nearly_the_same(x: Tensor) -> None:
+    theirs, ours = adapted(), adapted()
+    fuse(ours)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, got = taught(theirs, x), taught(ours, x)
+    for name, gradient in wanted[1].items():
+        assert got[1][name].dtype == gradient.dtype
+        distance = (got[1][name] - gradient).norm() / gradient.norm()
+        assert 0 < distance < 0.05, name
+
+
+def test_off_it_is_the_base_bit_for_bit(x: Tensor) -> None:
+    model = adapted()
+    fuse(model)
+    base = copy.deepcopy(model.get_base_model())
+    with model.disable_adapter():
+        off = model(x)
+    plain = nn.Sequential(base[0].base_layer, base[1], base[2].base_layer)
+    assert torch.equal(off, plain(x))
+    assert not torch.equal(off, model(x))
+
+
+def test_dropout_and_merging_stay_pefts(x: Tensor) -> None:
+    theirs, ours = adapted(0.5), adapted(0.5)
+    fuse(ours)
+    answers = []
+    for model in (theirs, ours):
+        torch.manual_seed(3)
+        answers.append(model(x))
+    assert torch.equal(*answers)
+    resting = ours.eval()(x)
+    assert not torch.equal(resting, answers[1])
+    ours.merge_adapter()
+    torch.testing.assert_close(ours(x), resting, atol=1e-4, rtol=1e-5)
