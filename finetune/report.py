@@ -220,26 +220,23 @@ def main(
     page: Annotated[Path | None, typer.Option(help="Folder for errors.html and nothing.png, to look at.")] = None,
 ) -> None:
     """Prints what a checkpoint can do on unseen scenes, and on glyphs of a set that training never saw."""
-    engine = Engine.load(model)
-    try:
+    with Engine.load(model) as engine:
         seen = measure(engine, scenes, TRAINING_SETS)
         unseen = measure(engine, scenes, (HELD_OUT_SET,))
         hard = robustness(engine, min(scenes, 200))
+        if out:
+            out.write_text(json.dumps({"scenes": scenes, "known": seen, HELD_OUT_SET: unseen, "hard": hard}, indent=2))
+        table = Table(title=f"{model}: {scenes} unseen scenes of {OBJECTS[0]}-{OBJECTS[1]} objects, greedy")
+        table.add_column("Figure")
+        table.add_column("known glyph sets", justify="right")
+        table.add_column(f"{HELD_OUT_SET}, never seen", justify="right")
+        for name, value in seen.items():
+            table.add_row(name, f"{value:.3f}", f"{unseen.get(name, float('nan')):.3f}")
+        for name, value in hard.items():
+            table.add_row(name, f"{value:.3f}", "")
+        Console(width=120).print(table)
         if page:
             illustrate(engine, page, scenes)
-    finally:
-        engine.close()
-    table = Table(title=f"{model}: {scenes} unseen scenes of {OBJECTS[0]}-{OBJECTS[1]} objects, greedy")
-    table.add_column("Figure")
-    table.add_column("known glyph sets", justify="right")
-    table.add_column(f"{HELD_OUT_SET}, never seen", justify="right")
-    for name, value in seen.items():
-        table.add_row(name, f"{value:.3f}", f"{unseen.get(name, float('nan')):.3f}")
-    for name, value in hard.items():
-        table.add_row(name, f"{value:.3f}", "")
-    Console(width=120).print(table)
-    if out:
-        out.write_text(json.dumps({"scenes": scenes, "known": seen, HELD_OUT_SET: unseen, "hard": hard}, indent=2))
 
 
 if __name__ == "__main__":
