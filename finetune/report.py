@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -220,7 +221,7 @@ def main(
     page: Annotated[Path | None, typer.Option(help="Folder for errors.html and nothing.png, to look at.")] = None,
 ) -> None:
     """Prints what a checkpoint can do on unseen scenes, and on glyphs of a set that training never saw."""
-    with Engine.load(model) as engine:
+    with closing(Engine.load(model)) as engine:
         seen = measure(engine, scenes, TRAINING_SETS)
         unseen = measure(engine, scenes, (HELD_OUT_SET,))
         hard = robustness(engine, min(scenes, 200))
