@@ -26,9 +26,9 @@ SHADES = 4  # a cell tells what is asked for on 4 × 4 places of its own
 @dataclass(frozen=True, slots=True)
 class DenseTargets:
     """For a batch of b pictures of c cells. `classes` [b, c]: 0 nothing, else 1 + category. `boxes` [b, c, 4]: bins,
-    meaningful where a class stands. `colours` [b, c]: an index, where a class stands. `letters` [b, c, 2]: 0 nothing,
-    else 1 + index in LETTERS. `orders` [b, c, 2]: 0 nothing, else 1 + which letter of its word. `signs` [b, 4 c]:
-    letters on a raster twice as fine in both directions."""
+    meaningful where a class stands. `colours` [b, c]: an index, of the object or of the background. `letters`
+    [b, c, 2]: 0 nothing, else 1 + index in LETTERS. `orders` [b, c, 2]: 0 nothing, else 1 + which letter of its word.
+    `signs` [b, 4 c]: letters on a raster twice as fine in both directions."""
 
     classes: Tensor
     boxes: Tensor
@@ -94,8 +94,9 @@ class DenseHeads(nn.Module):
         bins = targets.boxes.flatten(0, 1)[here]
         boxes = [location_loss(self._logits(1 + side, inside, places), bins[:, side], sigma) for side in range(4)]
 
-        shown = (self.colour(inside) @ table[self.colour_ids].T).float() * self.scale
-        colours = F.cross_entropy(shown, targets.colours.flatten()[here], reduction="sum") / max(len(inside), 1)
+        shown = (self.colour(flat) @ table[self.colour_ids].T).float() * self.scale
+        counts_for = torch.where(here, 1.0, 0.1)  # of a background there are many cells, all of one colour
+        colours = F.cross_entropy(shown, targets.colours.flatten(), reduction="none") @ counts_for / counts_for.sum()
 
         rows = torch.cat([self.nothing[1:], table[self.letter_ids]])
         weights = torch.ones(len(rows), device=cells.device)

@@ -11,7 +11,7 @@ from finetune.datasets.question import Question
 from finetune.datasets.scenes.masks import nearest, places
 from finetune.datasets.scenes.questions import described, place_words
 from finetune.datasets.scenes.scene import Object, Scene, Word
-from finetune.datasets.wording import counted
+from finetune.datasets.wording import counted, with_article
 from prompts import targets
 from prompts.annotations import Box, Quad
 from prompts.locations import BINS
@@ -31,8 +31,9 @@ class Look:
 
 
 def looks(question: Question, scene: Scene, side: int, grid: int) -> list[Look]:
-    """Of the answer's text: names and boxes look at their object, a letter at its place in the word, a point of a
-    polygon or quad at that point. What is about nothing in particular has no look.
+    """Of the answer's text: names and boxes look at their object, the background's colour at what no object or word
+    covers, a letter at its place in the word, a point of a polygon or quad at that point. What is about nothing in
+    particular has no look.
 
     Cell k looks at pixel k · side / grid of the picture squashed to `side` pixels.
     """
@@ -54,8 +55,8 @@ def _things(scene: Scene) -> Things:
 
 
 def _told(question: Question, scene: Scene) -> Iterator[tuple[str, Things]]:
-    """The parts of a text, in order, and what each is about."""
-    token = question.task.token
+    """The parts of a text, in order, and what each is about; nothing: the background."""
+    token, ground = question.task.token, f"{with_article(scene.background)} background"
     if token == "<OCR>":
         yield from ((word.text, [word]) for word in scene.words)
     elif token == "<CAPTION>":
@@ -65,6 +66,7 @@ def _told(question: Question, scene: Scene) -> Iterator[tuple[str, Things]]:
     elif token == "<DETAILED_CAPTION>":
         yield from (("a " + described(thing, scene), [thing]) for thing in scene.objects)
     elif token == "<MORE_DETAILED_CAPTION>":
+        yield ground, []
         for thing in _things(scene):
             name = described(thing, scene) if isinstance(thing, Object) else "word"
             yield f"A {name} is at the {place_words(thing.box, scene)}.", [thing]
@@ -72,6 +74,8 @@ def _told(question: Question, scene: Scene) -> Iterator[tuple[str, Things]]:
         yield question.answer[0].label, [nearest(_things(scene), question.region)]
     if token in ("<CAPTION>", "<DETAILED_CAPTION>") and scene.words:
         yield counted("word", len(scene.words)), scene.words
+    if token == "<DETAILED_CAPTION>":
+        yield ground, []
 
 
 def _placed(question: Question, scene: Scene, side: int, grid: int) -> Iterator[Look]:
@@ -95,8 +99,9 @@ def _placed(question: Question, scene: Scene, side: int, grid: int) -> Iterator[
 
 
 def _whole(things: Things, scene: Scene, side: int, grid: int) -> np.ndarray:
-    """All that the things cover."""
-    covered = places(things, scene, side, grid).mean(1)
+    """All that the things cover; of none, all that no thing of the scene covers."""
+    covered = places(things or _things(scene), scene, side, grid).mean(1)
+    covered = covered if things else 1 - covered
     if covered.any():
         return covered / covered.sum()
     x1, y1, x2, y2 = things[0].box  # too small for any place to lie on it

@@ -51,6 +51,15 @@ def test_what_is_not_there_has_no_look() -> None:
     assert [part.split("<")[0] for part, _ in told("<OPEN_VOCABULARY_DETECTION>", text="cat")] == ["cat", ""]
 
 
+def test_the_background_is_what_nothing_covers() -> None:
+    (part, ground), *things = told("<MORE_DETAILED_CAPTION>")
+    assert part == "a red background"
+    covered = np.sum([cells for _, cells in things], 0)
+    assert ground[covered == 0].min() == pytest.approx(ground.max())
+    assert ground[covered > 0].max() < ground.max()
+    assert ground.min() == 0
+
+
 def test_captions_look_at_what_they_count() -> None:
     parts = dict(told("<CAPTION>"))
     assert list(parts) == ["two cats", "a dog", "a word"]
@@ -58,10 +67,10 @@ def test_captions_look_at_what_they_count() -> None:
     assert centre(parts["a dog"]) == pytest.approx((260, 125), abs=9)
     assert centre(parts["a word"]) == pytest.approx((64, 152), abs=9)
     detailed = [part for part, _ in told("<DETAILED_CAPTION>")]
-    assert [part.split()[-1] for part in detailed] == ["cat", "dog", "cat", "word"]
+    assert [part.split()[-1] for part in detailed] == ["cat", "dog", "cat", "word", "background"]
     paragraph = told("<MORE_DETAILED_CAPTION>")
-    assert [part[-1] for part, _ in paragraph] == ["."] * 4
-    assert centre(paragraph[1][1]) == pytest.approx((260, 125), abs=9)
+    assert [part[-1] for part, _ in paragraph] == ["d"] + ["."] * 4
+    assert centre(paragraph[2][1]) == pytest.approx((260, 125), abs=9)
 
 
 @pytest.mark.parametrize("token", ["<OCR>", "<REGION_TO_OCR>", "<OCR_WITH_REGION>"])
@@ -93,7 +102,8 @@ def test_drawn_answers_share_out_their_attention() -> None:
             if question := ask(scene, token, np.random.default_rng(seed)):
                 answer = targets.answer(question.task, question.answer, (scene.width, scene.height))
                 found: list[Look] = looks(question, scene, SIDE, GRID)
-                assert bool(found) == bool(question.answer and (scene.objects or scene.words)), (seed, token)
+                told = question.answer and (scene.objects or scene.words or "DETAILED" in token)
+                assert bool(found) == bool(told), (seed, token)
                 spans = [(look.start, look.end) for look in found]
                 assert all(0 <= start < end <= len(answer) for start, end in spans)
                 assert all(look.cells.shape == (GRID**2,) and look.cells.min() >= 0 for look in found)
