@@ -1,8 +1,10 @@
 """Requests decoded together without an engine around them: who enters at which step is the test's to say."""
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 
 import reference
+from PIL import Image
 from tiny import picture
 
 from prompts.tasks import TASKS
@@ -16,11 +18,12 @@ from server.engine.sequence import Sequence, plan
 LIMITS = (24, 1, 9, 2, 40, 17)
 
 
-def questions(beams: int) -> list[Request]:
-    """Every task, on pictures of several shapes, with limits that differ."""
+def questions(beams: int, show: Callable[[int, tuple[int, int]], Image.Image] = picture) -> list[Request]:
+    """Every task, on pictures of several shapes, with limits that differ. `show`: the picture of a number and a
+    size."""
     shapes = ((80, 60), (40, 90), (64, 64))
     return [
-        reference.request(token, picture(i % 4, shapes[i % 3]), beams=beams, limit=LIMITS[i % len(LIMITS)])
+        reference.request(token, show(i % 4, shapes[i % 3]), beams=beams, limit=LIMITS[i % len(LIMITS)])
         for i, token in enumerate(TASKS)
     ]
 
