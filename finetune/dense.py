@@ -96,7 +96,8 @@ class DenseHeads(nn.Module):
 
         shown = (self.colour(flat) @ table[self.colour_ids].T).float() * self.scale
         counts_for = torch.where(here, 1.0, 0.1)  # of a background there are many cells, all of one colour
-        colours = F.cross_entropy(shown, targets.colours.flatten(), reduction="none") @ counts_for / counts_for.sum()
+        colours = F.cross_entropy(shown, targets.colours.flatten(), reduction="none")
+        colours = (colours * counts_for).sum() / counts_for.sum()
 
         rows = torch.cat([self.nothing[1:], table[self.letter_ids]])
         weights = torch.ones(len(rows), device=cells.device)

@@ -17,14 +17,12 @@ class _Adapted(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu")
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(x, weight, a, b)
         ctx.scale = scale
         return F.linear(x, _sum(weight, a, b, scale), bias)
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b = ctx.saved_tensors
         [gradient] = gradients
@@ -42,7 +40,7 @@ def _sum(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def fuse(model: nn.Module) -> None:
     """Lets PEFT's layers of the model, one adapter on linear layers, compute so. What PEFT can do besides (adapters
-    off, merged or with dropout) stays its own."""
+    off, merged, with dropout) stays its own, as 16 bits do: what a young adapter adds would be lost in W's rounding."""
     for module in model.modules():
         if isinstance(module, Linear):
             module.forward = partial(_forward, module, module.forward)  # type: ignore[method-assign]
@@ -52,6 +50,8 @@ def _forward(module: Linear, theirs: Any, x: Tensor, *args: Any, **kwargs: Any) 
     base = module.get_base_layer()
     if module.disable_adapters or module.merged or args or kwargs or module.active_adapters != ["default"]:
         return theirs(x, *args, **kwargs)
+    if torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
+        return theirs(x)
     if module.training and not isinstance(module.lora_dropout["default"], nn.Identity):
         return theirs(x)
     a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
