@@ -23,7 +23,7 @@ from server.jobs import intake
 from server.jobs.recipes.annotation import annotate
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.jobs.store import Done, Failure, Store
+from server.jobs.store import Done, Failure, Store, file_url
 
 SHARE = 0.3  # of the engine's capacity
 
@@ -35,7 +35,7 @@ class Background:
         pictures = folder / "pictures"
         pictures.mkdir()
         drawn(pictures, scenes)
-        self.store = Store(f"sqlite:///{folder / 'florist.db'}")
+        self.store = Store(file_url(folder / "florist.db"))
         self.source = open_source(str(pictures))
         self.job = intake.begin(self.store, engine, RECIPE, self.source, str(pictures), ".")
         self.ended, self.total = 0, scenes

@@ -43,7 +43,7 @@ from server.jobs.recipes.reading import parse
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.jobs.store import Store
+from server.jobs.store import Store, file_url
 
 # Nothing in it hangs on a score.
 RECIPE = parse(
@@ -85,7 +85,7 @@ def drawn(folder: Path, count: int, first: int = 0) -> list[Path]:
 
 def job(engine: Engine, recipe: Recipe, pictures: Path, folder: Path) -> list[list[Label]]:
     """Labels a folder as `florist label` does, all but the export: labels by picture."""
-    with Store(f"sqlite:///{folder / 'florist.db'}") as store, open_source(str(pictures)) as source:
+    with Store(file_url(folder / "florist.db")) as store, open_source(str(pictures)) as source:
         begun = intake.begin(store, engine, recipe, source, str(pictures), ".")
         ended = run(store, begun, engine, source, lambda size: annotate(recipe, size), sole=True)
         return [list(picture.labels) for picture in store.labelled(ended)]

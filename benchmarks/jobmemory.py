@@ -32,7 +32,7 @@ from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import parse
 from server.jobs.runner import run
 from server.jobs.sources.source import Listing, Source
-from server.jobs.store import Store
+from server.jobs.store import Store, file_url
 
 RECIPE = parse({"name": "cascade", "steps": [{"id": "objects", "task": "<OD>", "check": True, "filter": {"nms": 0.7}}]})
 SAMPLES = 20
@@ -95,7 +95,7 @@ def measure(count: int) -> None:
     """Runs a job in this process; prints megabytes of the whole after its first tenth, at its end, and after the
     export, and seconds."""
     model: Any = Model()
-    with tempfile.TemporaryDirectory() as name, Store(f"sqlite:///{name}/florist.db") as store:
+    with tempfile.TemporaryDirectory() as name, Store(file_url(Path(name) / "florist.db")) as store:
         source, watch, start = Thin(count), Watch(max(1, count // SAMPLES)), time.perf_counter()
         begun = intake.begin(store, model, RECIPE, source, "thin", ".")
         ended = run(store, begun, model, source, lambda size: annotate(RECIPE, size), sole=True, told=watch)

@@ -223,8 +223,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def page(kept: dict[str, Any]) -> str:
     """The figures in Markdown."""
+    choices = ",".join(kept["loops"])
+    command = "make loop" if choices == ",".join(CHOICES) else f"python -m benchmarks.loop --choices {choices}"
     lines = [
-        "# The labeling loop, measured", "", "By `make loop`; " + kept["machine"] + ".", "", "![loop](loop.png)", "",
+        "# The labeling loop, measured", "", f"By `{command}`; {kept['machine']}.", "", "![loop](loop.png)", "",
         "| choice | corrected pictures | corrections per 100 labels | promoted (backtest, 95 %) | points lost on the "
         "base's tasks | minutes, all in all |", "|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -10,8 +10,6 @@ from transformers import Florence2ForConditionalGeneration
 
 from finetune.losses import IGNORE
 
-_QK = ("q_proj", "k_proj")
-
 
 def encode(
     model: Florence2ForConditionalGeneration, image: Tensor, owner: Tensor, prompts: Tensor
@@ -35,8 +33,8 @@ def decode(
     """The decoder's states for the tokens that are taught, those tokens, and whose they are: [n, d], [n], [n].
 
     `labels` [answers, l], padded with -100. Short answers and long ones (polygons) go through apart, since padding
-    costs as much as what it pads. `watched` receives, for tokens in this order, the log attention that the first head
-    of the last cross-attention but one gives each place, [n, places].
+    costs as much as what it pads. `watched` receives, in one tensor or several, for tokens in this order, the log
+    attention that the first head of the last cross-attention but one gives each place, [n, places].
     """
     shape = model.config.text_config
     lengths = (labels != IGNORE).sum(1)
@@ -48,8 +46,8 @@ def decode(
         own = labels[rows, : int(lengths[rows].max())]
         start = torch.full_like(own[:, :1], shape.decoder_start_token_id)
         said = own[:, :-1].masked_fill(own[:, :-1] == IGNORE, shape.pad_token_id)
-        with ExitStack() as hooks:
-            kept = {} if watched is None else {part: hooks.enter_context(_output(getattr(cross, part))) for part in _QK}
+        with ExitStack() as hooks:  # none where nobody watches: threads that teach side by side share the modules
+            heard = [] if watched is None else [hooks.enter_context(output(m)) for m in (cross.q_proj, cross.k_proj)]
             out = decoder(
                 input_ids=torch.cat([start, said], 1),
                 encoder_hidden_states=encoded[rows],
@@ -57,21 +55,19 @@ def decode(
                 use_cache=False,
             ).last_hidden_state
         if watched is not None:
-            queries, keys = (kept[part][0][..., : cross.head_dim] for part in _QK)
+            queries, keys = (given[0][..., : cross.head_dim] for given in heard)
             scores = (queries @ keys.transpose(1, 2)).float() * cross.scaling
             scores = scores.masked_fill(mask[rows, None] == 0, -math.inf)
             watched.append(scores.log_softmax(-1)[own != IGNORE])
         states.append(out[own != IGNORE])
         tokens.append(own[own != IGNORE])
         owners.append(rows[:, None].expand_as(own)[own != IGNORE])
-    if watched is not None:
-        watched[:] = [torch.cat(watched)]
     return torch.cat(states), torch.cat(tokens), torch.cat(owners)
 
 
 @contextmanager
-def _output(module: nn.Module) -> Iterator[list[Tensor]]:
-    """What the module gives while this is open."""
+def output(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What the module gives while this is open, a tensor a call."""
     given: list[Tensor] = []
     hook = module.register_forward_hook(lambda *call: given.append(call[-1]))
     try:

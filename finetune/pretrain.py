@@ -167,10 +167,8 @@ class Teacher:
         inner = self.model.model
         device = self.accelerator.device
         pixels = (batch.pixels.to(device).float() / 255 - MEAN.to(device)) / STD.to(device)
-        halfway: list[Tensor] = []  # what the tower sees at twice the grid: [b, channels, 2 grid, 2 grid]
-        hook = inner.vision_tower.blocks[1][-1].register_forward_hook(lambda *call: halfway.append(call[-1]))
-        image = inner.get_image_features(pixels).pooler_output
-        hook.remove()
+        with forward.output(inner.vision_tower.blocks[1][-1]) as halfway:  # at twice the grid: [b, c, 2 grid, 2 grid]
+            image = inner.get_image_features(pixels).pooler_output
         table = inner.language_model.shared.weight
         early = halfway[0].flatten(2).transpose(1, 2)
         dense: DenseLoss = self.heads(image[:, 1:], early, table, _to(batch.dense, device), sigma)
@@ -193,7 +191,7 @@ class Teacher:
         rows = answers.unique_consecutive()
         looks = batch.looks.to(device)[rows][labels[rows] != IGNORE]
         here, cells = looks >= 0, batch.looked_at.to(device)
-        align = alignment_loss(watched[0][here, 1 : image.shape[1]], cells[looks[here]], answers[here])
+        align = alignment_loss(torch.cat(watched)[here, 1 : image.shape[1]], cells[looks[here]], answers[here])
         total = stage.dense * looked + ASKED * asked + ALIGNED * align + answered
         spoken = {"asked": asked, "align": align, "text": answer.text, "location": answer.location, "kind": answer.kind}
         return {"total": total, **parts, **spoken}

@@ -9,15 +9,14 @@ import numpy as np
 
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.masks import nearest, places
-from finetune.datasets.scenes.questions import described, place_words
+from finetune.datasets.scenes.questions import Told, caption_parts, detailed_parts, ground, paragraph_parts
 from finetune.datasets.scenes.scene import Object, Scene, Word
-from finetune.datasets.wording import counted, with_article
 from prompts import targets
 from prompts.annotations import Box, Quad
-from prompts.locations import BINS
+from prompts.locations import LOCATION, dequantize
 from server.jobs.recipes.shapes import bounds
 
-_POINT = re.compile(r"<loc_(\d+)><loc_(\d+)>")
+_POINT = re.compile(LOCATION.pattern * 2)
 Things = Sequence[Object | Word]
 
 
@@ -54,28 +53,20 @@ def _things(scene: Scene) -> Things:
     return [*scene.objects, *scene.words]
 
 
-def _told(question: Question, scene: Scene) -> Iterator[tuple[str, Things]]:
+def _told(question: Question, scene: Scene) -> list[Told]:
     """The parts of a text, in order, and what each is about; nothing: the background."""
-    token, ground = question.task.token, f"{with_article(scene.background)} background"
-    if token == "<OCR>":
-        yield from ((word.text, [word]) for word in scene.words)
-    elif token == "<CAPTION>":
-        for noun in dict.fromkeys(thing.category for thing in scene.objects):
-            group = [thing for thing in scene.objects if thing.category == noun]
-            yield counted(noun, len(group)), group
-    elif token == "<DETAILED_CAPTION>":
-        yield from (("a " + described(thing, scene), [thing]) for thing in scene.objects)
-    elif token == "<MORE_DETAILED_CAPTION>":
-        yield ground, []
-        for thing in _things(scene):
-            name = described(thing, scene) if isinstance(thing, Object) else "word"
-            yield f"A {name} is at the {place_words(thing.box, scene)}.", [thing]
-    elif question.region and question.answer and bounds(question.answer[0]) is None:
-        yield question.answer[0].label, [nearest(_things(scene), question.region)]
-    if token in ("<CAPTION>", "<DETAILED_CAPTION>") and scene.words:
-        yield counted("word", len(scene.words)), scene.words
-    if token == "<DETAILED_CAPTION>":
-        yield ground, []
+    match question.task.token:
+        case "<OCR>":
+            return [(word.text, [word]) for word in scene.words]
+        case "<CAPTION>":
+            return caption_parts(scene)
+        case "<DETAILED_CAPTION>":
+            return [*detailed_parts(scene), (ground(scene), [])]
+        case "<MORE_DETAILED_CAPTION>":
+            return [(ground(scene), []), *paragraph_parts(scene)]
+    if question.region and question.answer and bounds(question.answer[0]) is None:
+        return [(question.answer[0].label, [nearest(_things(scene), question.region)])]
+    return []
 
 
 def _placed(question: Question, scene: Scene, side: int, grid: int) -> Iterator[Look]:
@@ -87,14 +78,13 @@ def _placed(question: Question, scene: Scene, side: int, grid: int) -> Iterator[
         if box is None:
             return
         start, before = len(before), targets.answer(question.task, question.answer[:number], size)
-        thing = nearest(things, box)
         if isinstance(note, Box):
-            yield Look(start, len(before), _whole([thing], scene, side, grid))
+            yield Look(start, len(before), _whole([nearest(things, box)], scene, side, grid))
             continue
         if isinstance(note, Quad):
-            yield from _spelled(thing, start, scene, grid)
+            yield from _spelled(nearest(things, box), start, scene, grid)
         for pair in _POINT.finditer(before, start):
-            x, y = (int(part) / BINS for part in pair.groups())
+            x, y = (dequantize(int(part), 1.0) for part in pair.groups())
             yield Look(pair.start(), pair.end(), _point(x, y, grid))
 
 

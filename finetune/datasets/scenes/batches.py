@@ -97,8 +97,7 @@ class SceneBatches(Dataset[Batch]):
                 answered.append(BOS + targets.answer(question.task, question.answer, size) + EOS)
                 masks.append(asked_for(question, scene, self.side, self.grid))
                 found.append(looks(question, scene, self.side, self.grid))
-        labels = self._ids(answered)
-        aligned = self._aligned(answered, found, labels)
+        labels, *aligned = self._aligned(answered, found)
         labels[labels == self.tokenizer.pad_token_id] = IGNORE
         pixels = torch.stack([pixels_of(s.image, self.side) for s in scenes])
         owners = torch.tensor(owner, dtype=torch.long)
@@ -117,24 +116,31 @@ class SceneBatches(Dataset[Batch]):
         scene = draw(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words)
         return widened(scene, rng) if wide else scene
 
-    def _aligned(self, texts: list[str], found: Sequence[Sequence[Look]], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`looks` and `looked_at` of a batch; a token belongs to the look that its last character is in."""
+    def _aligned(self, texts: list[str], found: Sequence[Sequence[Look]]) -> tuple[Tensor, Tensor, Tensor]:
+        """The token ids of a batch's answers, and their `looks` and `looked_at`; a token belongs to the look that its
+        last character is in."""
+        labels, ends = self._tokens(texts)
         rows = torch.full_like(labels, -1)
         places: list[np.ndarray] = []
         for number, (text, own) in enumerate(zip(texts, found, strict=True)):
-            at = np.full(len(text), -1)
+            at = np.full(1 + len(text), -1)  # by the end of a character; padding ends at 0
             for look in own:
-                at[len(BOS) + look.start : len(BOS) + look.end] = len(places)
+                at[1 + len(BOS) + look.start : 1 + len(BOS) + look.end] = len(places)
                 places.append(look.cells)
-            offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-            rows[number, : len(offsets)] = torch.from_numpy(at[[end - 1 for _, end in offsets]])
-        return rows, torch.from_numpy(np.array(places, np.float32).reshape(-1, self.grid**2))
+            rows[number] = torch.from_numpy(at)[ends[number]]
+        return labels, rows, torch.from_numpy(np.array(places, np.float32).reshape(-1, self.grid**2))
 
     def _ids(self, texts: list[str]) -> Tensor:
+        return self._tokens(texts)[0]
+
+    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """The ids, padded on the right, and where in its text each token ends, 0 of padding: [n, l] both."""
         if not texts:
-            return torch.zeros(0, 0, dtype=torch.long)
-        rows = self.tokenizer(texts, add_special_tokens=False, padding=True, padding_side="right")["input_ids"]
-        return torch.tensor(rows)
+            return torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, dtype=torch.long)
+        told = self.tokenizer(
+            texts, add_special_tokens=False, padding=True, padding_side="right", return_offsets_mapping=True
+        )
+        return torch.tensor(told["input_ids"]), torch.tensor(told["offset_mapping"])[..., 1]
 
 
 def choose(scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0) -> list[Question]:

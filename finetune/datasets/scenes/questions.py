@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.glyphs import CATEGORIES
-from finetune.datasets.scenes.scene import Object, Scene
+from finetune.datasets.scenes.scene import Object, Scene, Word
 from finetune.datasets.wording import NUMBERS, counted, listed, plural, with_article
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
@@ -18,6 +18,9 @@ from prompts.tasks import TASKS
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 SIZES = ("small", "medium", "large")
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+
+Told = tuple[str, Sequence[Object | Word]]
+"""A part of a text, and the things that it is about."""
 
 
 def size_word(box: Sequence[float], scene: Scene) -> str:
@@ -47,30 +50,53 @@ def _groups(things: Iterable[Object]) -> dict[str, list[Object]]:
     return groups
 
 
+def caption_parts(scene: Scene) -> list[Told]:
+    """The parts that `caption` lists."""
+    objects: list[Told] = [(counted(noun, len(group)), group) for noun, group in _groups(scene.objects).items()]
+    return objects + _word_parts(scene)
+
+
+def detailed_parts(scene: Scene) -> list[Told]:
+    """The parts that `detailed_caption` lists."""
+    objects: list[Told] = [("a " + described(thing, scene), [thing]) for thing in scene.objects]
+    return objects + _word_parts(scene)
+
+
+def paragraph_parts(scene: Scene) -> list[Told]:
+    """The sentences of `paragraph` after the first."""
+    named: list[tuple[str, Object | Word]] = [(described(thing, scene), thing) for thing in scene.objects]
+    named += [("word", word) for word in scene.words]
+    return [(f"A {name} is at the {place_words(thing.box, scene)}.", [thing]) for name, thing in named]
+
+
+def _word_parts(scene: Scene) -> list[Told]:
+    return [(counted("word", len(scene.words)), scene.words)] if scene.words else []
+
+
+def ground(scene: Scene) -> str:
+    """`a blue background`"""
+    return f"{with_article(scene.background)} background"
+
+
+def _listed(parts: Sequence[Told]) -> str:
+    return listed([text for text, _ in parts]) if parts else "an empty picture"
+
+
 def caption(scene: Scene) -> str:
     """`a cat, two dogs and a word`"""
-    parts = [counted(noun, len(group)) for noun, group in _groups(scene.objects).items()]
-    if scene.words:
-        parts.append(counted("word", len(scene.words)))
-    return listed(parts) if parts else "an empty picture"
+    return _listed(caption_parts(scene))
 
 
 def detailed_caption(scene: Scene) -> str:
     """`a small orange cat, a large red car and a word on a blue background`"""
-    parts = ["a " + described(thing, scene) for thing in scene.objects]
-    if scene.words:
-        parts.append(counted("word", len(scene.words)))
-    return f"{listed(parts) if parts else 'an empty picture'} on {with_article(scene.background)} background"
+    return f"{_listed(detailed_parts(scene))} on {ground(scene)}"
 
 
 def paragraph(scene: Scene) -> str:
     """A sentence of counts, then one for each object and word with its place."""
     count = len(scene.objects)
-    noun = "object" if count == 1 else "objects"
-    sentences = [f"The picture shows {NUMBERS[count]} {noun} on {with_article(scene.background)} background."]
-    sentences += [f"A {described(t, scene)} is at the {place_words(t.box, scene)}." for t in scene.objects]
-    sentences += [f"A word is at the {place_words(w.box, scene)}." for w in scene.words]
-    return " ".join(sentences)
+    first = f"The picture shows {NUMBERS[count]} {'object' if count == 1 else 'objects'} on {ground(scene)}."
+    return " ".join([first, *(sentence for sentence, _ in paragraph_parts(scene))])
 
 
 def _box(thing: Object, label: str) -> Box:
