@@ -7,6 +7,7 @@ import copy
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
@@ -29,9 +30,8 @@ from prompts.vocabulary import byte_alphabet
 from server.engine import calibration
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the hub's preprocessor
-PICTURE = 192  # pixels a side
-GRID = 12  # cells a side
-IMAGE_TOKENS = GRID * GRID + 1  # the pooled token comes first
+PICTURE = 256  # pixels a side, in the end; its first stages see smaller ones (`resize`)
+CELL = 16  # pixels a side of what an image token stands for
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -61,8 +61,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def config(words: PreTrainedTokenizerFast) -> Florence2Config:
-    """A DaViT whose stem keeps stride 4 (48 → 24 → 12 → 12 cells), so that letters survive; a BART of 2 + 3 layers."""
+def config(words: PreTrainedTokenizerFast, picture: int = PICTURE) -> Florence2Config:
+    """A DaViT whose stem keeps stride 4 (64 → 32 → 16 → 16 cells), so that letters survive; a BART of 2 + 3 layers."""
     text = BartConfig(
         vocab_size=len(words),
         d_model=192,
@@ -91,11 +91,11 @@ def config(words: PreTrainedTokenizerFast) -> Florence2Config:
         "patch_stride": [4, 2, 2, 1],
         "patch_padding": [3, 1, 1, 1],
         "patch_prenorm": [False, True, True, True],
-        "window_size": 12,
+        "window_size": picture // CELL,
         "drop_path_rate": 0.0,
         "projection_dim": 192,
         "max_temporal_embeddings": 4,
-        "max_position_embeddings": GRID,
+        "max_position_embeddings": picture // CELL,
     }
     return Florence2Config(
         text_config=text.to_dict(),
@@ -115,6 +115,12 @@ def fourier(positions: torch.Tensor, dim: int) -> torch.Tensor:
     angle = 2 * math.pi * positions[:, None] * frequency
     amplitude = frequency**-0.35
     return nn.functional.normalize(torch.cat([angle.sin() * amplitude, angle.cos() * amplitude], -1), dim=-1)
+
+
+def middles(grid: int) -> torch.Tensor:
+    """Where the cells of a side look, as shares of it: strides of odd kernels keep the first pixel's middle, so that
+    cell k looks at pixel k · 16, not at the middle of its 16."""
+    return (torch.arange(grid) * CELL + 0.5) / (grid * CELL)
 
 
 @torch.no_grad()
@@ -144,8 +150,7 @@ def initialise(
         model.model.language_model.decoder.embed_positions,
     ):
         nn.init.normal_(positions.weight, std=0.02)
-    # Strides of odd kernels keep the first pixel's middle: cell k looks at pixel k · 16, not at the middle of 16.
-    cells = (torch.arange(GRID) * (PICTURE // GRID) + 0.5) / PICTURE
+    cells = middles(model.config.vision_config.max_position_embeddings)
     place = model.model.multi_modal_projector.image_position_embed
     for axis in (place.row_embeddings, place.column_embeddings):
         if ordered:
@@ -155,16 +160,59 @@ def initialise(
 
 
 def build(
-    seed: int = 0, how: Initial = Initial.XAVIER, *, ordered: bool = True
+    seed: int = 0, how: Initial = Initial.XAVIER, *, ordered: bool = True, picture: int = PICTURE
 ) -> tuple[Florence2ForConditionalGeneration, PreTrainedTokenizerFast]:
-    """The untaught seedling in fp32 and its tokenizer; `how` and `ordered`: see `initialise`."""
+    """The untaught seedling in fp32, for pictures of so many pixels a side, and its tokenizer; `how` and `ordered`: see
+    `initialise`."""
     torch.manual_seed(seed)
     words = tokenizer()
-    shape = config(words)
+    shape = config(words, picture)
     model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation=attention())
     initialise(model, words, how, ordered=ordered)
     model.generation_config = generation()
     return model, words
+
+
+@torch.no_grad()
+def resize(model: Florence2ForConditionalGeneration, picture: int) -> None:
+    """From here on for pictures of so many pixels a side, in place: windows keep their share of the picture, positions
+    of cells their place in it, those of the prompt behind them their number. Parameters change their shape.
+
+    What a place means is interpolated between the old cells around it, as DeiT does (Touvron et al. 2021,
+    arXiv:2012.12877, section 3), from what was taught beyond the Fourier features that it began with, which are
+    reckoned anew.
+    """
+    vision = model.config.vision_config
+    old, new = vision.max_position_embeddings, picture // CELL
+    if old == new:
+        return
+    share = interpolation(middles(old), middles(new))
+    place = model.model.multi_modal_projector.image_position_embed
+    for axis in (place.row_embeddings, place.column_embeddings):
+        dim = axis.weight.shape[1]
+        taught = axis.weight - fourier(middles(old), dim)
+        axis.weight = nn.Parameter(share @ taught + fourier(middles(new), dim))
+        axis.num_embeddings = new
+    positions = model.model.language_model.encoder.embed_positions
+    first = positions.offset
+    pooled, cells, behind = positions.weight[first:].split([1, old**2, len(positions.weight) - first - 1 - old**2])
+    cells = torch.einsum("ri,cj,ijd->rcd", share, share, cells.view(old, old, -1)).flatten(0, 1)
+    spare = behind[-1:].expand(max(old**2 - new**2, 0), -1)
+    told = torch.cat([positions.weight[:first], pooled, cells, behind, spare])
+    positions.weight.copy_(told[: len(positions.weight)])
+    vision.max_position_embeddings = vision.window_size = new
+    for module in model.modules():
+        if hasattr(module, "window_size"):
+            module.window_size = new
+
+
+def interpolation(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """The shares, [new, old], that each old place has in each new one: of the two around it, by nearness; beyond the
+    last, of that one alone."""
+    at = torch.stack(
+        [torch.from_numpy(np.interp(new.numpy(), old.numpy(), row)) for row in torch.eye(len(old)).numpy()]
+    )
+    return at.T.float()
 
 
 def generation() -> GenerationConfig:
@@ -187,14 +235,15 @@ def save(model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFas
     """Writes the folder that any transformers program, and florist, loads; weights as fp16, half the size. Scales that
     lie there were of other weights, and go."""
     (folder / calibration.FILE).unlink(missing_ok=True)
+    side = model.config.vision_config.max_position_embeddings * CELL
     copy.deepcopy(model).half().save_pretrained(folder)
     pictures = CLIPImageProcessorPil(
-        size={"height": PICTURE, "width": PICTURE},
-        crop_size={"height": PICTURE, "width": PICTURE},
+        size={"height": side, "width": side},
+        crop_size={"height": side, "width": side},
         do_center_crop=False,
         resample=3,
         image_mean=list(MEAN),
         image_std=list(STD),
     )
-    pictures.image_seq_length = IMAGE_TOKENS
+    pictures.image_seq_length = (side // CELL) ** 2 + 1  # the pooled one
     Florence2Processor(pictures, words).save_pretrained(folder)

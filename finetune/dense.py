@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from finetune.losses import location_loss
+from finetune.losses import IGNORE, location_loss
 
 NOTHING = 0  # class and letter 0: nothing here
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -26,7 +26,8 @@ SHADES = 4  # a cell tells what is asked for on 4 × 4 places of its own
 @dataclass(frozen=True, slots=True)
 class DenseTargets:
     """For a batch of b pictures of c cells. `classes` [b, c]: 0 nothing, else 1 + category. `boxes` [b, c, 4]: bins,
-    meaningful where a class stands. `colours` [b, c]: an index, of the object or of the background. `letters`
+    meaningful where a class stands. `colours` [b, c]: an index, of the object or of the background; -100 where a
+    background is of several. `letters`
     [b, c, 2]: 0 nothing, else 1 + index in LETTERS. `orders` [b, c, 2]: 0 nothing, else 1 + which letter of its word.
     `signs` [b, 4 c]: letters on a raster twice as fine in both directions."""
 
@@ -95,9 +96,11 @@ class DenseHeads(nn.Module):
         boxes = [location_loss(self._logits(1 + side, inside, places), bins[:, side], sigma) for side in range(4)]
 
         shown = (self.colour(flat) @ table[self.colour_ids].T).float() * self.scale
-        counts_for = torch.where(here, 1.0, 0.1)  # of a background there are many cells, all of one colour
-        colours = F.cross_entropy(shown, targets.colours.flatten(), reduction="none")
-        colours = (colours * counts_for).sum() / counts_for.sum()
+        told = targets.colours.flatten()
+        # Of a background there are many cells, all of one colour.
+        counts_for = torch.where(here, 1.0, 0.1) * (told != IGNORE)
+        colours = F.cross_entropy(shown, told, reduction="none", ignore_index=IGNORE)
+        colours = (colours * counts_for).sum() / counts_for.sum().clamp(min=1e-6)
 
         rows = torch.cat([self.nothing[1:], table[self.letter_ids]])
         weights = torch.ones(len(rows), device=cells.device)

@@ -8,7 +8,7 @@ class Stage:
     """`prompts`: questions a picture (0: dense targets alone). `sigma`: in bins, from the start to two thirds of the
     stage. `dense` and `text`: the weights of the dense heads and of the answers' words; `classes`: that of what a cell
     shows, among the dense. `reading` scales how often words are asked to be read, and the letters' weight.
-    `cooldown`: the share of steps with a falling rate."""
+    `cooldown`: the share of steps with a falling rate. `side`: pixels of a picture's side: small ones are cheaper."""
 
     name: str
     steps: int
@@ -24,6 +24,7 @@ class Stage:
     reading: float = 1.0
     objects: tuple[int, int] = (1, 4)
     words: tuple[int, int] = (1, 2)
+    side: int = 192
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the stage's own `step`, 0 … steps - 1."""
@@ -61,4 +62,9 @@ STAGES = (
     Stage(
         "align", 1700, 8, 6, 8e-4, 50, 0.7, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6), words=(1, 3)
     ),
-)
+    # Cells of a finer grid: letters are narrower than a cell, and so is much of what is small.
+    Stage(
+        "enlarge", 3100, 8, 6, 8e-4, 150, 0.7, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6),
+        words=(1, 3), side=256,
+    ),
+)  # fmt: skip

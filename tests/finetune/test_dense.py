@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from finetune.dense import LETTERS, LONGEST, NOTHING, DenseHeads, DenseLoss, DenseTargets
-from finetune.losses import location_loss
+from finetune.losses import IGNORE, location_loss
 
 DIM, EARLY, CELLS, PICTURES = 16, 8, 9, 2
 CATEGORY_IDS, LETTER_IDS, COLOUR_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), [2, 8], 50
@@ -91,6 +91,19 @@ def test_losses_are_the_plain_sums(
     signs = weighted(early, targets.signs.flatten(), 0.05)
     torch.testing.assert_close(loss.letters, (halves[0] + halves[1]) / 2)
     torch.testing.assert_close(loss.signs, signs)
+
+
+def test_a_background_of_several_colours_teaches_none(
+    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
+) -> None:
+    behind = targets.classes == NOTHING
+    assert behind.any()
+    mixed = replace(targets, colours=targets.colours.masked_fill(behind, IGNORE))
+    shown = heads.colour(cells[~behind]) @ table[COLOUR_IDS].T * heads.scale
+    wanted = F.cross_entropy(shown, targets.colours[~behind])
+    torch.testing.assert_close(heads(cells, halfway, table, mixed, 5.0).colours, wanted)
+    nowhere = replace(mixed, colours=torch.full_like(mixed.colours, IGNORE))
+    assert heads(cells, halfway, table, nowhere, 5.0).colours == 0
 
 
 def test_boxes_count_only_where_a_class_stands(

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from finetune import muon
 from finetune.muon import Muon, orthogonal
 
 
+@pytest.mark.parametrize(("kind", "near"), [("no", 1e-4), ("bf16", 0.02)])
 @pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 48)])
-def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int]) -> None:
+def test_singular_values_come_near_one_and_directions_stay(
+    shape: tuple[int, int], kind: str, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "precision", lambda: kind)
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -21,7 +26,8 @@ def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int
     assert found.shape == shape
     assert values.min() > 0.5
     assert values.max() < 1.3
-    torch.testing.assert_close(found, u @ torch.diag(values) @ v, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found, u @ torch.diag(values) @ v, atol=near, rtol=0)
+    assert found.dtype == torch.float32
 
 
 def test_a_step_is_of_adamws_size_whatever_the_gradients() -> None:
@@ -60,6 +66,7 @@ def test_weight_decay_shrinks_by_the_rate() -> None:
 SHARED = """
 import sys, torch
 from torch import distributed
+from finetune import muon
 from finetune.muon import Muon
 
 distributed.init_process_group("gloo")

@@ -1,194 +1,70 @@
-"""The training loop: what is taught is what transformers runs, and a stopped run goes on as if it had not stopped."""
+"""A run that was stopped goes on as if it had not been, and its log tells what it saw."""
 
-import math
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
+import typer
+from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
-from transformers import AutoModelForImageTextToText
+from transformers import PreTrainedTokenizerBase
+from typer.testing import CliRunner
 
-from finetune import blueprint, forward
-from finetune.datasets.scenes.batches import Batch
-from finetune.losses import IGNORE, alignment_loss, answer_loss
-from finetune.precision import precision
-from finetune.pretrain import ALIGNED, ASKED, MEAN, STD, Steps, Teacher, snapshot
+from finetune import blueprint
+from finetune import pretrain as training
+from finetune.initial import Initial
+from finetune.pretrain import Steps, train
 from finetune.stages import Stage
+from finetune.teacher import Teacher
 
-LOOK = Stage("look", 2, pictures=1)
-SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3)
-
+SIDE = 96
+LOOK = Stage("look", 2, pictures=1, side=SIDE)
+SPEAK = Stage("speak", 3, pictures=1, prompts=2, sigma=(10.0, 2.5), dense=0.3, cooldown=0.3, side=SIDE)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def teacher_of(seed: int = 0) -> Teacher:
-    return Teacher(*blueprint.build(seed), Accelerator(mixed_precision=precision()))
+class Killed(BaseException):
+    """As a signal would: nothing catches it."""
+
+
+def killed_at(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    """`function`, but its `call`th call ends the run, after the work is done."""
+    calls = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = function(*args, **kwargs)
+        if calls == call:
+            raise Killed
+        return result
+
+    return wrapped
+
+
+def flat(state: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(state, dict | list):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for name, value in items for k, v in flat(value, f"{path}/{name}").items()}
+    return {path: state}
 
 
 @pytest.fixture(scope="module")
-def reader() -> Teacher:
-    """A teacher whose model no test changes."""
-    teacher = teacher_of()
-    teacher.model.eval()
-    return teacher
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(out, [LOOK, SPEAK], every=2, workers=0)
+    return out
 
 
-@pytest.fixture(scope="module")
-def batch(reader: Teacher) -> Batch:
-    stage = replace(SPEAK, pictures=2, prompts=4)
-    return Steps([stage], reader.words, 0)[0]
-
-
-def losses_of(teacher: Teacher, batch: Batch) -> dict[str, Tensor]:
-    with torch.no_grad():
-        return teacher.losses(batch, SPEAK, 5.0)
-
-
-def only(batch: Batch, rows: slice | Tensor) -> Batch:
-    """The batch with those prompts alone, in that order."""
-    kept = {name: getattr(batch, name)[rows] for name in ("owner", "prompts", "labels", "asked", "looks")}
-    return replace(batch, **kept)
-
-
-def logits_of(teacher: Teacher, batch: Batch) -> list[Tensor]:
-    """[length, vocabulary] for each prompt's answer, each asked alone."""
-    said: list[Tensor] = []
-    hook = teacher.model.lm_head.register_forward_hook(lambda *call: said.append(call[-1].flatten(0, -2)))
-    for i in range(len(batch.owner)):
-        row = slice(i, i + 1)
-        losses_of(teacher, only(batch, row))
-    hook.remove()
-    taught = (batch.labels != IGNORE).sum(1).tolist()
-    return [logits[:length] for logits, length in zip(said, taught, strict=True)]
-
-
-def test_what_is_taught_is_what_transformers_runs(reader: Teacher, batch: Batch) -> None:
-    model = reader.model
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-    image = torch.full((len(batch.owner), blueprint.IMAGE_TOKENS), model.config.image_token_id)
-    asked = torch.cat([image, batch.prompts], 1)
-    with torch.no_grad():
-        theirs = model(
-            input_ids=asked,
-            pixel_values=((batch.pixels / 255 - mean) / deviation)[batch.owner],
-            attention_mask=(asked != model.config.pad_token_id).long(),
-            labels=batch.labels,
-        ).logits
-    assert len(set(batch.owner.tolist())) == 2
-    assert (batch.prompts == 1).any()
-    assert (batch.labels == IGNORE).any()
-    for ours, expected, label in zip(logits_of(reader, batch), theirs, batch.labels, strict=True):
-        torch.testing.assert_close(ours, expected[label != IGNORE], atol=1e-4, rtol=1e-4)
-    rows = torch.arange(len(batch.labels))[:, None].expand_as(batch.labels)
-    answer = answer_loss(theirs, batch.labels, rows, reader.words.convert_tokens_to_ids("<loc_0>"), 5.0)
-    losses = losses_of(reader, batch)
-    for part in ("text", "location", "kind"):
-        torch.testing.assert_close(losses[part], getattr(answer, part), atol=1e-5, rtol=1e-4)
-
-
-def test_padding_changes_nothing(reader: Teacher, batch: Batch) -> None:
-    ours, losses = logits_of(reader, batch), losses_of(reader, batch)
-    wide = replace(
-        batch,
-        prompts=F.pad(batch.prompts, (0, 7), value=reader.words.pad_token_id),
-        labels=F.pad(batch.labels, (0, 5), value=IGNORE),
-        looks=F.pad(batch.looks, (0, 5), value=-1),
-    )
-    torch.testing.assert_close(logits_of(reader, wide), ours, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(losses_of(reader, wide), losses, atol=1e-4, rtol=1e-4)
-    longer = replace(batch, prompts=F.pad(batch.prompts, (0, 7), value=5))  # seven letters more do change it
-    assert all((a - b).abs().max() > 1e-3 for a, b in zip(logits_of(reader, longer), ours, strict=True))
-
-
-def test_the_order_of_prompts_does_not_matter(reader: Teacher, batch: Batch) -> None:
-    order = torch.arange(len(batch.owner)).flip(0)
-    torch.testing.assert_close(losses_of(reader, only(batch, order)), losses_of(reader, batch), atol=1e-5, rtol=1e-4)
-
-
-def test_an_answer_is_predicted_from_what_came_before_it(reader: Teacher, batch: Batch) -> None:
-    labels = batch.labels.clone()
-    labels[:, 2] = labels[:, 2].where(labels[:, 2] == IGNORE, 5)
-    compared = 0
-    for ours, other in zip(logits_of(reader, batch), logits_of(reader, replace(batch, labels=labels)), strict=True):
-        torch.testing.assert_close(other[:3], ours[:3], atol=1e-5, rtol=1e-4)
-        if len(ours) > 3:
-            assert (other[3] - ours[3]).abs().max() > 1e-3
-            compared += 1
-    assert compared >= 2
-
-
-def test_total_is_the_weighted_sum(reader: Teacher, batch: Batch) -> None:
-    with torch.no_grad():
-        parts = reader.losses(batch, SPEAK, 5.0)
-        looked = reader.losses(batch, LOOK, 5.0)
-    dense = sum((parts[name] for name in ("class", "box", "colour", "letter", "order", "sign")), torch.tensor(0.0))
-    answer = ASKED * parts["asked"] + ALIGNED * parts["align"] + parts["text"] + 0.7 * parts["location"] + parts["kind"]
-    torch.testing.assert_close(parts["total"], 0.3 * dense + answer)
-    with torch.no_grad():
-        worded = reader.losses(batch, replace(SPEAK, text=2.5), 5.0)
-    torch.testing.assert_close(worded["total"], 0.3 * dense + answer + 1.5 * parts["text"])
-    torch.testing.assert_close(looked["total"], dense)
-
-
-def test_where_the_decoder_looks_is_what_transformers_looks_at(reader: Teacher, batch: Batch) -> None:
-    """Of the loss there is left what `alignment_loss` says of the attention that transformers itself gives out."""
-    model = AutoModelForImageTextToText.from_config(reader.model.config, attn_implementation="eager").eval()
-    model.load_state_dict(reader.model.state_dict())
-    pixels = (batch.pixels.float() / 255 - MEAN) / STD
-    with torch.no_grad():
-        image = model.get_image_features(pixels).pooler_output
-        encoded, mask = forward.encode(model, image, batch.owner, batch.prompts)
-        start = torch.full_like(batch.labels[:, :1], model.config.text_config.decoder_start_token_id)
-        said = torch.cat([start, batch.labels[:, :-1].masked_fill(batch.labels[:, :-1] == IGNORE, 1)], 1)
-        theirs = model.model.language_model.decoder(
-            input_ids=said, encoder_hidden_states=encoded, encoder_attention_mask=mask, output_attentions=True
-        ).cross_attentions[-2][:, 0]
-    here = batch.looks >= 0
-    assert 0 < int(here.sum()) < int((batch.labels != IGNORE).sum())
-    rows = torch.arange(len(here))[:, None].expand_as(here)[here]
-    wanted = alignment_loss(theirs[here][:, 1 : image.shape[1]].log(), batch.looked_at[batch.looks[here]], rows)
-    torch.testing.assert_close(losses_of(reader, batch)["align"], wanted, atol=1e-4, rtol=1e-3)
-
-
-def test_each_picture_answers_for_its_own_prompts(reader: Teacher, batch: Batch) -> None:
-    pixels = batch.pixels.clone()
-    pixels[1] = 255 - pixels[1]
-    both = zip(logits_of(reader, batch), logits_of(reader, replace(batch, pixels=pixels)), strict=True)
-    for owner, (ours, other) in zip(batch.owner.tolist(), both, strict=True):
-        distance = float((ours - other).abs().max())
-        assert distance > 1e-3 if owner else distance < 1e-4
-
-
-def test_rate_warms_up_holds_and_cools_down() -> None:
-    stage = Stage("x", 1000, rate=2.0, warmup=100, cooldown=0.25)
-    assert [stage.rate_at(s) for s in (0, 49, 99, 500, 750)] == pytest.approx([0.02, 1.0, 2.0, 2.0, 2.0])
-    assert [stage.rate_at(s) for s in (875, 999)] == pytest.approx([1.0, 2.0 / 250])
-    rates = [stage.rate_at(s) for s in range(1000)]
-    assert rates[:751] == sorted(rates[:751])
-    assert rates[750:] == sorted(rates[750:], reverse=True)
-    assert min(rates) > 0
-
-
-@pytest.mark.parametrize("warmup", [0, 1])
-def test_rate_without_warm_up_or_cool_down_is_constant(warmup: int) -> None:
-    stage = Stage("x", 10, rate=0.5, warmup=warmup)
-    assert {stage.rate_at(s) for s in range(10)} == {0.5}
-
-
-def test_sigma_narrows_geometrically_to_two_thirds() -> None:
-    stage = Stage("x", 900, sigma=(10.0, 2.5))
-    assert [stage.sigma_at(s) for s in (0, 300, 600, 899)] == pytest.approx([10.0, 5.0, 2.5, 2.5])
-    assert Stage("x", 900).sigma_at(700) == 10.0
-
-
-def test_stages_follow_each_other(reader: Teacher) -> None:
-    steps = Steps([LOOK, SPEAK], reader.words, 0)
+def test_stages_follow_each_other(words: PreTrainedTokenizerBase) -> None:
+    steps = Steps([LOOK, SPEAK], words, 0)
     assert len(steps) == 5
     assert [steps.locate(s) for s in range(5)] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     with pytest.raises(IndexError):
@@ -198,60 +74,104 @@ def test_stages_follow_each_other(reader: Teacher) -> None:
     assert not torch.equal(steps[0].pixels, steps[2].pixels)  # a stage never draws the other's pictures
 
 
-def test_one_step_moves_weights_and_average(batch: Batch) -> None:
-    teacher = teacher_of()
-    name = "model.language_model.decoder.layers.0.fc1.bias"
-    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
-    stage = replace(SPEAK, rate=1e-3, warmup=4)
-    parts = teacher.step(batch, stage, 1)
-    after = teacher.model.state_dict()
-    moved = (after[name] - before[name]).abs()
-    # Adam's first step is as long as the rate, wherever there is a gradient; a bias does not decay.
-    assert float(moved.max()) == pytest.approx(5e-4, rel=0.05)
-    assert {g["lr"] for g in teacher.groups} == {stage.rate_at(1)} == {parts["rate"]}
-    kept = 2 / 11
-    torch.testing.assert_close(teacher.average[name], kept * before[name] + (1 - kept) * after[name])
-    assert teacher.average["lm_head.weight"].equal(teacher.average["model.language_model.shared.weight"])
+def test_a_killed_run_goes_on_bit_for_bit(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills: list[tuple[Any, str, int]] = [
+        (Teacher, "step", 3),  # between saves
+        (training, "snapshot", 1),  # at the save of step 4, the checkpoint new and the state old
+        (torch, "save", 2),  # at the last save, the state not yet in its place
+    ]
+    for owner, name, call in kills:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed_at(getattr(owner, name), call))
+            with pytest.raises(Killed):
+                train(tmp_path, [LOOK, SPEAK], every=2, workers=0)
+    train(tmp_path, [LOOK, SPEAK], every=2, workers=0)
+    one, two = (flat(torch.load(out / "state.pt", weights_only=True)) for out in (undisturbed, tmp_path))
+    assert one.keys() == two.keys()
+    assert one["/step"] == 5
+    for key, value in one.items():
+        assert torch.equal(value, two[key]) if isinstance(value, Tensor) else value == two[key], key
+    weights, again = (load_file(out / "checkpoint" / "model.safetensors") for out in (undisturbed, tmp_path))
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
-def test_every_parameter_is_learnt_once(reader: Teacher, batch: Batch) -> None:
-    held = [p for group in reader.groups for p in group["params"]]
-    every = {id(p) for module in (reader.model, reader.heads) for p in module.parameters()}
-    assert len(held) == len(every)
-    assert {id(p) for p in held} == every
-    table = reader.model.get_input_embeddings().weight
-    decayed = [p for g in reader.groups if g["weight_decay"] for p in g["params"]]
-    assert decayed
-    assert all(p.dim() > 1 and p is not table for p in decayed)
+def test_a_run_killed_where_pictures_grow_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [replace(SPEAK, steps=1, side=64), SPEAK]
+    train(tmp_path / "whole", stages, every=1, workers=0)
+    for kill in (2, 3):  # at the first step of larger pictures, and after it was saved
+        with monkeypatch.context() as patch:
+            patch.setattr(Teacher, "step", killed_at(Teacher.step, kill if kill == 2 else 2))
+            with pytest.raises(Killed):
+                train(tmp_path / "parts", stages, every=1, workers=0)
+    train(tmp_path / "parts", stages, every=1, workers=0)
+    one, two = (flat(torch.load(tmp_path / out / "state.pt", weights_only=True)) for out in ("whole", "parts"))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert torch.equal(value, two[key]) if isinstance(value, Tensor) else value == two[key], key
+    config = json.loads((tmp_path / "parts" / "checkpoint" / "config.json").read_text())
+    assert config["vision_config"]["max_position_embeddings"] == 6
 
 
-def poisoned_weight(teacher: Teacher) -> None:
-    with torch.no_grad():
-        teacher.model.lm_head.weight[9] = math.nan
+def test_state_holds_what_a_run_in_progress_will_look_for(undisturbed: Path) -> None:
+    state = torch.load(undisturbed / "state.pt", weights_only=True)
+    assert state.keys() == {"step", "teacher"}
+    assert state["teacher"].keys() == {"model", "heads", "optimizers", "average"}
+    changed = [
+        not torch.equal(state["teacher"]["model"][k], v)
+        for k, v in blueprint.build(0, picture=SIDE)[0].state_dict().items()
+    ]
+    assert sum(changed) > 0.9 * len(changed)
+    assert [s["name"] for s in json.loads((undisturbed / "run.json").read_text())["stages"]] == ["look", "speak"]
 
 
-def poisoned_gradient(teacher: Teacher) -> None:
-    teacher.model.model.language_model.encoder.layers[0].fc1.weight.register_hook(lambda g: g * math.inf)
+def test_the_log_tells_means_since_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(_: Teacher, batch: int, stage: Stage, within: int) -> dict[str, float]:
+        return {"total": float(batch)} | ({"text": float(within)} if stage.prompts else {})
+
+    monkeypatch.setattr(Steps, "__getitem__", lambda self, number: number)
+    monkeypatch.setattr(Teacher, "step", killed_at(step, 35))
+    stages = [replace(LOOK, steps=40), replace(SPEAK, steps=60)]
+    with pytest.raises(Killed):
+        train(tmp_path, stages, every=30, workers=0)
+    monkeypatch.setattr(Teacher, "step", step)
+    train(tmp_path, stages, every=1000, workers=0)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["stage"]) for line in lines] == [(50, "speak"), (100, "speak")]
+    assert [line["total"] for line in lines] == [39.5, 74.5]  # the first since step 30, where the run went on
+    assert [line["text"] for line in lines] == [4.5, 34.5]
 
 
-@pytest.mark.parametrize("poison", [poisoned_weight, poisoned_gradient])
-def test_a_step_that_is_not_finite_is_refused(poison: Callable[[Teacher], None], batch: Batch) -> None:
-    teacher = teacher_of()
-    poison(teacher)
-    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
-    with pytest.raises(FloatingPointError, match="lower the rate"):
-        teacher.step(batch, SPEAK, 0)
-    for name, value in teacher.model.state_dict().items():
-        assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
+def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, [replace(LOOK, steps=1)], every=1, workers=0)
+    with pytest.raises(SystemExit, match="holds another run"):
+        train(tmp_path, [replace(LOOK, steps=2)], every=1, workers=0)
+    (tmp_path / "run.json").unlink()  # as the message says
+    train(tmp_path, [replace(LOOK, steps=2)], every=1, workers=0)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
 
 
-def test_snapshot_holds_the_average_and_leaves_the_model(tmp_path: Path) -> None:
-    teacher = teacher_of()
-    for value in teacher.average.values():
-        value.mul_(0.5)
-    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
-    snapshot(teacher, tmp_path)
-    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
-    for name, value in teacher.model.state_dict().items():
-        assert torch.equal(value, before[name]), name
-        assert torch.equal(loaded[name], teacher.average[name].half().float()), name
+def test_first_values_are_part_of_what_a_run_is(tmp_path: Path) -> None:
+    stages = [replace(LOOK, steps=1)]
+    train(tmp_path, stages, init=Initial.HE, ordered=False, every=1, workers=0)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["init"], run["ordered"]) == ("he", False)
+    for other in ({}, {"init": Initial.HE}, {"ordered": False}):
+        with pytest.raises(SystemExit, match="holds another run"):
+            train(tmp_path, stages, **other, every=1, workers=0)
+
+
+def test_a_run_that_said_nothing_of_first_values_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({name: before[name] for name in ("seed", "stages")} | {"init": None}))
+    train(tmp_path / "run", [LOOK, SPEAK], every=2, workers=0)
+    assert json.loads(path.read_text()) == before
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(training.main)
+    ended = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), "--init", "orthogonal"], env={"COLUMNS": "200"})
+    assert ended.exit_code == 2
+    assert "orthogonal is neither xavier nor he nor a folder" in ended.output

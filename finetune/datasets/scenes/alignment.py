@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.datasets.question import Question
-from finetune.datasets.scenes.masks import nearest, places
+from finetune.datasets.scenes.masks import nearest, places, within
 from finetune.datasets.scenes.questions import Told, caption_parts, detailed_parts, ground, paragraph_parts
 from finetune.datasets.scenes.scene import Object, Scene, Word
 from prompts import targets
@@ -90,10 +90,13 @@ def _placed(question: Question, scene: Scene, side: int, grid: int) -> Iterator[
 
 def _whole(things: Things, scene: Scene, side: int, grid: int) -> np.ndarray:
     """All that the things cover; of none, all that no thing of the scene covers."""
-    covered = places(things or _things(scene), scene, side, grid).mean(1)
-    covered = covered if things else 1 - covered
+    covered = places(things or _things(scene), scene, side, grid)
+    if not things:
+        inside = within(side, grid)
+        free = inside & ~covered
+        covered = free if free.any() else inside
     if covered.any():
-        return covered / covered.sum()
+        return covered.mean(1) / covered.mean(1).sum()
     x1, y1, x2, y2 = things[0].box  # too small for any place to lie on it
     return _point((x1 + x2) / 2 / scene.width, (y1 + y2) / 2 / scene.height, grid)
 

@@ -181,7 +181,7 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
     halves = (np.arange(grid * HALVES) - (HALVES - 1) / 2) / (grid * HALVES)
     fine = np.arange(2 * grid) / (2 * grid)
     for i, scene in enumerate(scenes):
-        colours[i] = COLOURS.index(scene.background)
+        colours[i] = IGNORE if scene.mixed else COLOURS.index(scene.background)
         by_area = sorted(scene.objects, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
         for thing in by_area:
             x1, y1, x2, y2 = thing.box

@@ -39,16 +39,28 @@ def asked_for(question: Question, scene: Scene, side: int, grid: int) -> np.ndar
 def places(things: Iterable[Object | Word], scene: Scene, side: int, grid: int) -> np.ndarray:
     """Booleans [grid², 16]: whether each of the 4 × 4 places of a cell lies on one of the things, in the picture
     squashed to `side` pixels. Cell k looks at pixel k · side / grid and knows what lies around it, half a cell each
-    way."""
-    cell = side / grid
-    across = np.arange(grid * SHADES) * cell / SHADES + cell / SHADES / 2 - cell / 2
-    pixels = across.clip(0).astype(int)
+    way; what lies beyond the picture (`within`) lies on nothing."""
+    pixels = _across(side, grid).clip(0).astype(int)
     covered = np.zeros((grid * SHADES, grid * SHADES), bool)
     for thing in things:
         rings = thing.polygons if isinstance(thing, Object) else [thing.quad]
         scale = np.array([side / scene.width, side / scene.height])
         squashed = [(np.reshape(ring, (-1, 2)) * scale).ravel().tolist() for ring in rings]
         covered |= mask(squashed, (side, side))[np.ix_(pixels, pixels)]
-    covered[across < 0] = False
-    covered[:, across < 0] = False
-    return covered.reshape(grid, SHADES, grid, SHADES).transpose(0, 2, 1, 3).reshape(grid**2, SHADES**2)
+    return _by_cell(covered, grid) & within(side, grid)
+
+
+def within(side: int, grid: int) -> np.ndarray:
+    """Booleans [grid², 16]: whether each of the `places` lies in the picture, not beyond its upper or left edge."""
+    inside = _across(side, grid) >= 0
+    return _by_cell(np.outer(inside, inside), grid)
+
+
+def _across(side: int, grid: int) -> np.ndarray:
+    """The middles of a row's places, in pixels."""
+    return ((np.arange(grid * SHADES) + 0.5) / SHADES - 0.5) * side / grid
+
+
+def _by_cell(raster: np.ndarray, grid: int) -> np.ndarray:
+    """[4 grid, 4 grid] → [grid², 16]."""
+    return raster.reshape(grid, SHADES, grid, SHADES).transpose(0, 2, 1, 3).reshape(grid**2, SHADES**2)

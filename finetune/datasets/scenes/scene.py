@@ -56,6 +56,8 @@ class Scene:
     """From top to bottom by y1, then from left to right."""
     background: str
     """One of `colours.NAMES`: the colour that most of the background has."""
+    mixed: bool = False
+    """Whether other parts of the background may well be of other colours."""
 
     @property
     def width(self) -> int:

@@ -26,7 +26,7 @@ def foreign(seed: int) -> Scene:
         for _ in range(int(rng.integers(1, 25))):
             _shape(rng, pen, (width, height))
     sample = np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
-    return Scene(picture, (), (), colours.dominant(sample))
+    return Scene(picture, (), (), colours.dominant(sample), mixed=True)
 
 
 def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
@@ -83,4 +83,4 @@ def widened(scene: Scene, rng: np.random.Generator) -> Scene:
     ]
     words = [replace(word, quad=moved(word.quad), box=moved(word.box)) for word in scene.words]
     sample = np.asarray(canvas.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
-    return Scene(canvas, tuple(objects), tuple(words), colours.dominant(sample))
+    return Scene(canvas, tuple(objects), tuple(words), colours.dominant(sample), mixed=True)

@@ -53,10 +53,24 @@ def test_what_is_not_there_has_no_look() -> None:
 def test_the_background_is_what_nothing_covers() -> None:
     (part, ground), *things = told("<MORE_DETAILED_CAPTION>")
     assert part == "a red background"
-    covered = np.sum([cells for _, cells in things], 0)
-    assert ground[covered == 0].min() == pytest.approx(ground.max())
-    assert ground[covered > 0].max() < ground.max()
+    raster, covered = ground.reshape(GRID, GRID), np.sum([cells for _, cells in things], 0).reshape(GRID, GRID)
+    free, inner = covered == 0, np.s_[1:, 1:]
+    assert raster[inner][free[inner]] == pytest.approx(ground.max())
+    assert raster[inner][~free[inner]].max() < ground.max()
     assert ground.min() == 0
+    # Of the cells along the upper and the left edge half lies beyond the picture.
+    assert raster[0, 1:][free[0, 1:]] == pytest.approx(ground.max() / 2)
+    assert raster[1:, 0][free[1:, 0]] == pytest.approx(ground.max() / 2)
+
+
+def test_a_background_that_nothing_leaves_free_is_anywhere() -> None:
+    full = Object("cat", "noto/x", (0, 0, 384, 192), [[0, 0, 384, 0, 384, 192, 0, 192]], "red")
+    scene = Scene(SCENE.image, (full,), (), "red")
+    question = ask(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
+    assert question
+    ground = looks(question, scene, SIDE, GRID)[0].cells.reshape(GRID, GRID)
+    assert ground[1:, 1:] == pytest.approx(ground.max())
+    assert ground.sum() == pytest.approx(1)
 
 
 def test_captions_look_at_what_they_count() -> None:

@@ -22,7 +22,7 @@ from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.questions import COLOURS
 from finetune.datasets.scenes.scene import Object, Scene, Word
-from finetune.datasets.scenes.strange import foreign
+from finetune.datasets.scenes.strange import foreign, widened
 from finetune.dense import LETTERS
 from finetune.losses import IGNORE
 from prompts import grammar, locations
@@ -258,6 +258,16 @@ def test_the_cells_within_a_lone_object_are_its_own() -> None:
             assert dense.boxes[0, cell].tolist() == bins
             assert COLOURS[int(dense.colours[0, cell])] == thing.colour
         assert not dense.letters.any()
+
+
+def test_a_background_has_a_colour_where_it_has_but_one() -> None:
+    scene = draw(3, objects=(1, 1), words=(0, 0))
+    told = dense_targets([scene, widened(scene, np.random.default_rng(0)), foreign(0)], GRID)
+    things = told.classes > 0
+    assert set(told.colours[0][~things[0]].tolist()) == {COLOURS.index(scene.background)}
+    for number in (1, 2):
+        assert set(told.colours[number][~things[number]].tolist()) == {IGNORE}
+    assert set(told.colours[1][things[1]].tolist()) == {COLOURS.index(scene.objects[0].colour)}
 
 
 def test_a_middle_belongs_to_the_smallest_object_over_it(scenes: list[Scene]) -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.masks import asked_for, subjects
+from finetune.datasets.scenes.masks import asked_for, subjects, within
 from finetune.datasets.scenes.questions import ask
 from finetune.datasets.scenes.scene import Object, Scene, Word
 from prompts.tasks import TASKS
@@ -57,6 +57,12 @@ def test_the_raster_lies_around_the_pixels_that_cells_look_at() -> None:
     inside = np.outer((looked_at >= 40) & (looked_at <= 72), (looked_at >= 20) & (looked_at <= 44))
     np.testing.assert_array_equal(raster(asked("<OPEN_VOCABULARY_DETECTION>", "cat")[1]), inside)
     assert not asked("<OPEN_VOCABULARY_DETECTION>", "red dog")[1].any()
+
+
+def test_the_raster_begins_half_a_cell_beyond_the_picture() -> None:
+    wanted = np.ones((48, 48), bool)
+    wanted[:2] = wanted[:, :2] = False
+    np.testing.assert_array_equal(raster(within(SIDE, GRID)), wanted)
 
 
 def test_outlines_are_told_and_not_boxes() -> None:
