@@ -20,7 +20,7 @@ from benchmarks.results import Row, show
 from server.engine.checkpoint import locate
 from server.engine.davit import VisionTower
 
-SIDES = {"base": 768, "seedling": 192}
+SIDES = {"base": 768, "seedling": 256}
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

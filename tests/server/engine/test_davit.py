@@ -84,7 +84,7 @@ def test_base_features_equal_transformers(base: Florence2ForConditionalGeneratio
 
 def test_seedling_features_equal_transformers() -> None:
     model = Florence2ForConditionalGeneration.from_pretrained(SEEDLING, dtype=torch.float32).eval()
-    pixels = pictures(4, 192, 192)
+    pixels = pictures(4, 256, 256)
     assert distance(ours(model, pixels), theirs(model, pixels)) < 1e-5
 
 
