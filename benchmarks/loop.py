@@ -199,7 +199,7 @@ def main(
     console.print(table(found))
 
 
-SETTINGS: dict[str, Any] = {"rate": 2e-3, "replay": 0.25, "augment": 0.5, "pictures": 8, "prompts": 4}
+SETTINGS: dict[str, Any] = {"rate": 2e-3, "replay": 0.4, "augment": 0.5, "pictures": 8, "prompts": 4}
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:
