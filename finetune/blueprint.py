@@ -178,9 +178,8 @@ def resize(model: Florence2ForConditionalGeneration, picture: int) -> None:
     """From here on for pictures of so many pixels a side, in place: windows keep their share of the picture, positions
     of cells their place in it, those of the prompt behind them their number. Parameters change their shape.
 
-    What a place means is interpolated between the old cells around it, as DeiT does (Touvron et al. 2021,
-    arXiv:2012.12877, section 3), from what was taught beyond the Fourier features that it began with, which are
-    reckoned anew.
+    What a place means is interpolated bilinearly between the old cells around it, from what was taught beyond the
+    ordered Fourier features that it began with, which are reckoned anew.
     """
     vision = model.config.vision_config
     old, new = vision.max_position_embeddings, picture // CELL
@@ -190,12 +189,13 @@ def resize(model: Florence2ForConditionalGeneration, picture: int) -> None:
     place = model.model.multi_modal_projector.image_position_embed
     for axis in (place.row_embeddings, place.column_embeddings):
         dim = axis.weight.shape[1]
-        taught = axis.weight - fourier(middles(old), dim)
-        axis.weight = nn.Parameter(share @ taught + fourier(middles(new), dim))
+        taught = axis.weight.cpu() - fourier(middles(old), dim)
+        axis.weight = nn.Parameter((share @ taught + fourier(middles(new), dim)).to(axis.weight))
         axis.num_embeddings = new
     positions = model.model.language_model.encoder.embed_positions
     first = positions.offset
     pooled, cells, behind = positions.weight[first:].split([1, old**2, len(positions.weight) - first - 1 - old**2])
+    share = share.to(cells)
     cells = torch.einsum("ri,cj,ijd->rcd", share, share, cells.view(old, old, -1)).flatten(0, 1)
     spare = behind[-1:].expand(max(old**2 - new**2, 0), -1)
     told = torch.cat([positions.weight[:first], pooled, cells, behind, spare])

@@ -68,7 +68,7 @@ class Teacher:
         average.load_state_dict(self.average)
         for model in (average, self.model):
             blueprint.resize(model, side)
-        self.average = {k: v.detach() for k, v in average.state_dict().items()}
+        self.average = {k: v.detach().clone() for k, v in average.state_dict().items()}
         self.optimizers = self._optimizers()
 
     @property

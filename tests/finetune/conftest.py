@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import PreTrainedTokenizerBase
 
 from finetune import blueprint
@@ -20,6 +21,14 @@ def scenes() -> list[Scene]:
     """Scenes of every kind: with and without objects and words, crowded and sparse."""
     counts = [((0, 0), (0, 0)), ((0, 0), (1, 2)), ((1, 4), (0, 0)), *[((1, 4), (0, 2))] * 3]
     return [draw(seed, objects=counts[seed % 6][0], words=counts[seed % 6][1]) for seed in range(60)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_precision() -> Iterator[None]:
+    """Accelerate keeps the number type that a process first asked for; each file asks for its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -167,6 +167,16 @@ def test_each_picture_answers_for_its_own_prompts(reader: Teacher, batch: Batch)
         assert distance > 1e-3 if owner else distance < 1e-4
 
 
+def test_after_a_resize_each_weight_has_an_average_of_its_own() -> None:
+    teacher = teacher_of()
+    teacher.resize(128)
+    places = [value.data_ptr() for value in teacher.average.values()]
+    assert len(set(places)) == len(places)
+    assert {id(p) for group in teacher.groups for p in group["params"]} == {
+        id(p) for module in (teacher.model, teacher.heads) for p in module.parameters()
+    }
+
+
 def test_one_step_moves_weights_and_average(batch: Batch) -> None:
     teacher = teacher_of()
     name = "model.language_model.decoder.layers.0.fc1.bias"

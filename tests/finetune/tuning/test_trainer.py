@@ -1,6 +1,5 @@
 """One update: what the loss is made of, and what keeping features and anchors change."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from finetune.datasets.example import Example
 from finetune.losses import IGNORE, class_weights
@@ -19,14 +17,6 @@ from finetune.tuning.shares import shares
 from finetune.tuning.trainer import Trainer
 
 LABELS = ("cat", "dog", "tree")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_precision() -> Iterator[None]:
-    """fp32, on a processor of bf16 products too; accelerate keeps the type that a process first asked for."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def start(base: str, examples: list[Example], **given: Any) -> tuple[Trainer, Lessons]:
