@@ -174,13 +174,16 @@ def build(
 
 
 @torch.no_grad()
-def resize(model: Florence2ForConditionalGeneration, picture: int) -> None:
+def resize(model: Florence2ForConditionalGeneration, picture: int, *, ordered: bool = True) -> None:
     """From here on for pictures of so many pixels a side, in place: windows keep their share of the picture, positions
     of cells their place in it, those of the prompt behind them their number. Parameters change their shape.
 
-    What a place means is interpolated bilinearly between the old cells around it, from what was taught beyond the
-    ordered Fourier features that it began with, which are reckoned anew.
+    What a place means is interpolated bilinearly between the old cells around it; where it began `ordered`, from what
+    was taught beyond the Fourier features that it began with, which are reckoned anew. Raises ValueError for a side
+    that is no whole number of cells.
     """
+    if picture < CELL or picture % CELL:
+        raise ValueError(f"a side of {picture} pixels is not a whole number of cells of {CELL} pixels")
     vision = model.config.vision_config
     old, new = vision.max_position_embeddings, picture // CELL
     if old == new:
@@ -188,9 +191,8 @@ def resize(model: Florence2ForConditionalGeneration, picture: int) -> None:
     share = interpolation(middles(old), middles(new))
     place = model.model.multi_modal_projector.image_position_embed
     for axis in (place.row_embeddings, place.column_embeddings):
-        dim = axis.weight.shape[1]
-        taught = axis.weight.cpu() - fourier(middles(old), dim)
-        axis.weight = nn.Parameter((share @ taught + fourier(middles(new), dim)).to(axis.weight))
+        began, begins = (fourier(middles(n), axis.weight.shape[1]) * ordered for n in (old, new))
+        axis.weight = nn.Parameter((share @ (axis.weight.cpu() - began) + begins).to(axis.weight))
         axis.num_embeddings = new
     positions = model.model.language_model.encoder.embed_positions
     first = positions.offset

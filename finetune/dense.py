@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from finetune.losses import IGNORE, location_loss
+from finetune.losses import location_loss
 
 NOTHING = 0  # class and letter 0: nothing here
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -26,10 +26,10 @@ SHADES = 4  # a cell tells what is asked for on 4 × 4 places of its own
 @dataclass(frozen=True, slots=True)
 class DenseTargets:
     """For a batch of b pictures of c cells. `classes` [b, c]: 0 nothing, else 1 + category. `boxes` [b, c, 4]: bins,
-    meaningful where a class stands. `colours` [b, c]: an index, of the object or of the background; -100 where a
-    background is of several. `letters`
-    [b, c, 2]: 0 nothing, else 1 + index in LETTERS. `orders` [b, c, 2]: 0 nothing, else 1 + which letter of its word.
-    `signs` [b, 4 c]: letters on a raster twice as fine in both directions."""
+    meaningful where a class stands. `colours` [b, c, names]: each name's share of what is seen of the object, or the
+    background's, none where that is of several. `letters` [b, c, 2]: 0 nothing, else 1 + index in LETTERS. `orders`
+    [b, c, 2]: 0 nothing, else 1 + which letter of its word. `signs` [b, 4 c]: letters on a raster twice as fine in both
+    directions."""
 
     classes: Tensor
     boxes: Tensor
@@ -96,10 +96,10 @@ class DenseHeads(nn.Module):
         boxes = [location_loss(self._logits(1 + side, inside, places), bins[:, side], sigma) for side in range(4)]
 
         shown = (self.colour(flat) @ table[self.colour_ids].T).float() * self.scale
-        told = targets.colours.flatten()
+        told = targets.colours.flatten(0, 1)
         # Of a background there are many cells, all of one colour.
-        counts_for = torch.where(here, 1.0, 0.1) * (told != IGNORE)
-        colours = F.cross_entropy(shown, told, reduction="none", ignore_index=IGNORE)
+        counts_for = torch.where(here, 1.0, 0.1) * told.sum(-1)
+        colours = F.cross_entropy(shown, told, reduction="none")  # 0 where nothing is told
         colours = (colours * counts_for).sum() / counts_for.sum().clamp(min=1e-6)
 
         rows = torch.cat([self.nothing[1:], table[self.letter_ids]])

@@ -50,7 +50,7 @@ class Steps(Dataset[Batch]):
         self.batches = [
             SceneBatches(
                 tokenizer, side=stage.side, grid=stage.side // blueprint.CELL, pictures=stage.pictures,
-                prompts=stage.prompts, seed=seed * 10 + number, objects=stage.objects, words=stage.words,
+                prompts=stage.prompts, seed=seed * 100 + number, objects=stage.objects, words=stage.words,
                 reading=stage.reading, share=share,
             )
             for number, stage in enumerate(stages)
@@ -112,14 +112,14 @@ def train(
             raise SystemExit(
                 f"{init} has another vocabulary than the seedling; start from a checkpoint of the seedling"
             )
-        blueprint.resize(model, side)
+        blueprint.resize(model, side, ordered=ordered)
     steps = Steps(stages, words, seed, (accelerator.process_index, accelerator.num_processes))
     run = {"seed": seed, "init": str(init), "ordered": ordered, "stages": [asdict(s) for s in stages]}
     if saved:
         _same_run(out / "run.json", run)
         begin = saved["step"]
         side = stages[steps.locate(begin - 1)[0]].side
-        blueprint.resize(model, side)
+        blueprint.resize(model, side, ordered=ordered)
     teacher = Teacher(model, words, accelerator)
     if saved:
         teacher.restore(saved["teacher"])
@@ -142,7 +142,7 @@ def train(
         stage = stages[number]
         if stage.side != side:
             side = stage.side
-            teacher.resize(side)
+            teacher.resize(side, ordered=ordered)
         parts = teacher.step(batch, stage, within)
         for part, value in parts.items():
             seen[part].append(value)

@@ -62,12 +62,13 @@ class Teacher:
             ),
         )  # fmt: skip
 
-    def resize(self, side: int) -> None:
-        """From here on for pictures of so many pixels a side; the optimizers begin anew."""
+    def resize(self, side: int, *, ordered: bool = True) -> None:
+        """From here on for pictures of so many pixels a side; the optimizers begin anew. `ordered`: see
+        `blueprint.resize`."""
         average = copy.deepcopy(self.model)
         average.load_state_dict(self.average)
         for model in (average, self.model):
-            blueprint.resize(model, side)
+            blueprint.resize(model, side, ordered=ordered)
         self.average = {k: v.detach().clone() for k, v in average.state_dict().items()}
         self.optimizers = self._optimizers()
 

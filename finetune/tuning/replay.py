@@ -23,7 +23,7 @@ Replay = Callable[[int, int], Shown]
 POOL = 512  # different pictures; where features are kept, so many are
 PROBED = 40  # pictures of a dataset that are kept back, to tell what is forgotten
 _FEW = 5  # so many are all replayed
-_SEED = 900 * TRAINING_SEEDS  # among training's, beyond those of the seedling's stages
+_SEED = 1_000_000 * TRAINING_SEEDS  # among training's, beyond those of the seedling's stages
 
 
 @dataclass(frozen=True, slots=True)

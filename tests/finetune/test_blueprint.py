@@ -134,13 +134,46 @@ def test_a_larger_picture_is_seen_as_the_smaller_one_was(words: PreTrainedTokeni
     assert torch.equal(positions.weight[:3], before[:3])
     assert torch.equal(positions.weight[3 + 256 :], before[3 + 144 : -(256 - 144)])
     assert positions.weight.shape == before.shape
+    noise = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        image = model.get_image_features(torch.zeros(1, 3, 256, 256)).pooler_output
+        image = model.get_image_features(noise).pooler_output
     assert image.shape == (1, 257, 192)
     blueprint.save(model, words, tmp_path)
     assert AutoProcessor.from_pretrained(tmp_path).image_processor.size == {"height": 256, "width": 256}
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert loaded.model.vision_tower.blocks[0][0].spatial_block.window_attn.window_size == 16
+    with torch.no_grad():  # what it sees is what another sees that was made of that size
+        again = loaded.float().eval().get_image_features(noise).pooler_output
+    torch.testing.assert_close(again, image, rtol=0.01, atol=0.01)
+
+
+def test_a_smaller_picture_keeps_its_places_and_frees_those_beyond() -> None:
+    model = blueprint.build(0, picture=192)[0]
+    place = model.model.multi_modal_projector.image_position_embed
+    positions = model.model.language_model.encoder.embed_positions
+    before = positions.weight.detach().clone()
+    blueprint.resize(model, 96)
+    torch.testing.assert_close(place.row_embeddings.weight.detach(), blueprint.fourier(blueprint.middles(6), 96))
+    behind = before[3 + 144 :]
+    assert torch.equal(positions.weight[3 + 36 : 3 + 36 + len(behind)], behind)
+    assert torch.equal(positions.weight[3 + 36 + len(behind) :], behind[-1:].expand(144 - 36, -1))
+
+
+def test_places_without_order_are_interpolated_as_they_are() -> None:
+    model = blueprint.build(0, ordered=False, picture=192)[0]
+    axis = model.model.multi_modal_projector.image_position_embed.row_embeddings
+    before = axis.weight.detach().clone()
+    share = blueprint.interpolation(blueprint.middles(12), blueprint.middles(16))
+    blueprint.resize(model, 256, ordered=False)
+    torch.testing.assert_close(axis.weight.detach(), share @ before)
+    assert axis.weight.norm(dim=-1).max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("side", [0, -16, 100])
+def test_a_side_of_broken_cells_is_refused(side: int) -> None:
+    model = blueprint.build(0, picture=96)[0]
+    with pytest.raises(ValueError, match="not a whole number of cells"):
+        blueprint.resize(model, side)
 
 
 def test_a_picture_of_the_same_size_changes_nothing(model: Florence2ForConditionalGeneration) -> None:

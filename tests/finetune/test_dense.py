@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from finetune.dense import LETTERS, LONGEST, NOTHING, DenseHeads, DenseLoss, DenseTargets
-from finetune.losses import IGNORE, location_loss
+from finetune.losses import location_loss
 
 DIM, EARLY, CELLS, PICTURES = 16, 8, 9, 2
 CATEGORY_IDS, LETTER_IDS, COLOUR_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), [2, 8], 50
@@ -44,7 +44,8 @@ def targets() -> DenseTargets:
     letters = torch.randint(0, 1 + len(LETTERS), (PICTURES, CELLS, 2), generator=generator)
     letters[torch.rand(letters.shape, generator=generator) < 0.5] = NOTHING
     signs = torch.randint(0, 1 + len(LETTERS), (PICTURES, 4 * CELLS), generator=generator)
-    colours = torch.randint(0, len(COLOUR_IDS), (PICTURES, CELLS), generator=generator)
+    share = torch.rand(PICTURES, CELLS, generator=generator)
+    colours = torch.stack([share, 1 - share], -1)
     orders = torch.randint(0, 1 + LONGEST, (PICTURES, CELLS, 2), generator=generator)
     orders[letters == NOTHING] = NOTHING
     return DenseTargets(classes, boxes, colours, letters, orders, signs)
@@ -79,7 +80,7 @@ def test_losses_are_the_plain_sums(
     ]
     torch.testing.assert_close(loss.boxes, sum(sides, torch.tensor(0.0)) / 4)
     shown = heads.colour(flat) @ table[COLOUR_IDS].T * heads.scale
-    each = F.cross_entropy(shown, targets.colours.flatten(), reduction="none")
+    each = F.cross_entropy(shown, targets.colours.flatten(0, 1), reduction="none")
     behind, here = each[classes == 0], each[classes > 0]
     mean = (here.sum() + 0.1 * behind.sum()) / (len(here) + 0.1 * len(behind))
     torch.testing.assert_close(loss.colours, mean)
@@ -98,11 +99,11 @@ def test_a_background_of_several_colours_teaches_none(
 ) -> None:
     behind = targets.classes == NOTHING
     assert behind.any()
-    mixed = replace(targets, colours=targets.colours.masked_fill(behind, IGNORE))
+    mixed = replace(targets, colours=targets.colours * ~behind[..., None])
     shown = heads.colour(cells[~behind]) @ table[COLOUR_IDS].T * heads.scale
     wanted = F.cross_entropy(shown, targets.colours[~behind])
     torch.testing.assert_close(heads(cells, halfway, table, mixed, 5.0).colours, wanted)
-    nowhere = replace(mixed, colours=torch.full_like(mixed.colours, IGNORE))
+    nowhere = replace(mixed, colours=torch.zeros_like(mixed.colours))
     assert heads(cells, halfway, table, nowhere, 5.0).colours == 0
 
 
@@ -123,7 +124,7 @@ def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Te
     none = DenseTargets(
         torch.zeros(PICTURES, CELLS, dtype=torch.long),
         torch.zeros(PICTURES, CELLS, 4, dtype=torch.long),
-        torch.zeros(PICTURES, CELLS, dtype=torch.long),
+        torch.zeros(PICTURES, CELLS, len(COLOUR_IDS)),
         torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
         torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
         torch.zeros(PICTURES, 4 * CELLS, dtype=torch.long),
@@ -139,6 +140,7 @@ def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Te
 def test_heads_learn_what_every_cell_holds(
     heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
+    targets = replace(targets, colours=targets.colours.round())  # of shares the loss is never nothing
     first = heads(cells, halfway, table, targets, 20.0)
     learner = torch.optim.Adam(heads.parameters(), lr=0.02)
     for _ in range(150):

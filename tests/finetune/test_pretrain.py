@@ -98,9 +98,9 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed: Path, tmp_path: Path, mon
 def test_a_run_killed_where_pictures_grow_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = [replace(SPEAK, steps=1, side=64), SPEAK]
     train(tmp_path / "whole", stages, every=1, workers=0)
-    for kill in (2, 3):  # at the first step of larger pictures, and after it was saved
+    for _ in range(2):  # at the first step of larger pictures, then at the one after that
         with monkeypatch.context() as patch:
-            patch.setattr(Teacher, "step", killed_at(Teacher.step, kill if kill == 2 else 2))
+            patch.setattr(Teacher, "step", killed_at(Teacher.step, 2))
             with pytest.raises(Killed):
                 train(tmp_path / "parts", stages, every=1, workers=0)
     train(tmp_path / "parts", stages, every=1, workers=0)
@@ -110,6 +110,16 @@ def test_a_run_killed_where_pictures_grow_goes_on_bit_for_bit(tmp_path: Path, mo
         assert torch.equal(value, two[key]) if isinstance(value, Tensor) else value == two[key], key
     config = json.loads((tmp_path / "parts" / "checkpoint" / "config.json").read_text())
     assert config["vision_config"]["max_position_embeddings"] == 6
+
+
+def test_a_run_takes_up_weights_of_smaller_pictures(undisturbed: Path, tmp_path: Path) -> None:
+    train(tmp_path, [replace(SPEAK, steps=1, rate=0.0, side=128)], init=undisturbed / "checkpoint", every=1, workers=0)
+    begun, made = (load_file(out / "checkpoint" / "model.safetensors") for out in (undisturbed, tmp_path))
+    places = {name for name in begun if "position" in name and not torch.equal(begun[name], made[name])}
+    assert {name for name in begun if not torch.equal(begun[name], made[name])} == places
+    assert len(places) == 3  # of rows, of columns, of the encoder
+    config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
+    assert config["vision_config"]["max_position_embeddings"] == 8
 
 
 def test_state_holds_what_a_run_in_progress_will_look_for(undisturbed: Path) -> None:

@@ -31,9 +31,14 @@ def name_indices(pixels: np.ndarray) -> np.ndarray:
     return np.where((high < 0.2) | (pale & (high < 0.3)), NAMES.index("black"), found)
 
 
+def shares(pixels: np.ndarray) -> tuple[float, ...]:
+    """Of each of NAMES its share of (n, 3) RGB pixels, n > 0."""
+    return tuple((np.bincount(name_indices(pixels), minlength=len(NAMES)) / len(pixels)).tolist())
+
+
 def dominant(pixels: np.ndarray) -> str:
     """The commonest name among (n, 3) RGB pixels, n > 0."""
-    return NAMES[int(np.bincount(name_indices(pixels), minlength=len(NAMES)).argmax())]
+    return NAMES[int(np.argmax(shares(pixels)))]
 
 
 def random_colour(rng: np.random.Generator) -> tuple[int, int, int]:

@@ -176,7 +176,7 @@ def _described(item: Placed) -> Object:
     pixels = np.asarray(item.picture)[::step, ::step, :3][sample]
     if len(pixels) == 0:
         pixels = np.asarray(item.picture)[..., :3][visible]
-    return Object(item.glyph.category, item.glyph.path, box, rings, colours.dominant(pixels))
+    return Object(item.glyph.category, item.glyph.path, box, rings, colours.shares(pixels))
 
 
 def _words(rng: np.random.Generator, canvas: Image.Image, count: int) -> tuple[list[Word], list[Box]]:

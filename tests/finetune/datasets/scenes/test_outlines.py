@@ -65,7 +65,9 @@ def test_simplifying_keeps_the_first_point_and_the_worst_corner() -> None:
     ],
 )
 def test_colour_names(rgb: tuple[int, int, int], name: str) -> None:
-    assert colours.dominant(np.array([rgb] * 3 + [(0, 255, 0)], np.uint8)) == name
+    pixels = np.array([rgb] * 3 + [(0, 255, 0)], np.uint8)
+    assert colours.dominant(pixels) == name
+    assert colours.shares(pixels)[colours.NAMES.index(name)] == (1 if name == "green" else 0.75)
 
 
 def test_contrasting_colours_contrast() -> None:

@@ -20,6 +20,7 @@ from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS, Takes
 from prompts.vocabulary import tokens_of
 
+SHADES = dict(zip(COLOURS, map(tuple, np.eye(len(COLOURS)).tolist()), strict=True))
 TIMES = 4  # questions of each task on each scene
 
 
@@ -45,7 +46,7 @@ def bins(note: Annotation, size: tuple[int, int]) -> list[list[int]]:
 
 
 def thing(category: str, box: tuple[float, float, float, float], colour: str = "red") -> Object:
-    return Object(category, "noto/x", box, [[box[0], box[1], box[2], box[1], box[2], box[3]]], colour)
+    return Object(category, "noto/x", box, [[box[0], box[1], box[2], box[1], box[2], box[3]]], SHADES[colour])
 
 
 def scene_of(*things: Object, words: tuple[Word, ...] = ()) -> Scene:
