@@ -29,7 +29,7 @@ def jpeg(picture: Image.Image) -> Image.Image:
 
 
 def blur(picture: Image.Image) -> Image.Image:
-    """Gaussian, of 1/192 of the shorter side: a pixel of what the seedling sees."""
+    """Gaussian, of 1/192 of the shorter side: a pixel and a third of what the seedling sees."""
     return picture.filter(ImageFilter.GaussianBlur(min(picture.size) / 192))
 
 

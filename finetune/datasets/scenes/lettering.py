@@ -19,7 +19,7 @@ FONTS: tuple[str | None, ...] = (
     "DejaVuSerif-Bold", "STIXGeneralBol", "STIXGeneral", "cmss10", "cmtt10", None,
 )  # fmt: skip
 SQUASHED = 192
-"""The side of the square to which the small model squashes every picture: legibility is reckoned there."""
+"""The side of the square on which legibility is reckoned: what the seedling saw until it was enlarged."""
 
 
 @lru_cache(maxsize=1024)
