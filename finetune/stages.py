@@ -67,7 +67,7 @@ STAGES = (
         "enlarge", 3100, 8, 6, 8e-4, 150, 0.7, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6),
         words=(1, 3), side=256,
     ),
-    # Once more, with what is weakest asked most.
+    # Once more, with what is weakest asked most (`batches.SHARES`).
     Stage(
         "refine", 2700, 8, 6, 6e-4, 150, 0.75, (2.5, 2.0), classes=2.0, text=1.5, reading=2.0, objects=(1, 6),
         words=(1, 3), side=256,
