@@ -32,6 +32,7 @@ from server.engine import calibration
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the hub's preprocessor
 PICTURE = 256  # pixels a side, in the end; its first stages see smaller ones (`resize`)
 CELL = 16  # pixels a side of what an image token stands for
+POSITIONS = 512  # of the encoder: cells, one token more of the picture, and the prompt
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -57,8 +58,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
         clean_up_tokenization_spaces=False,
-        model_max_length=512,
+        model_max_length=POSITIONS,
     )
+
+
+def cells_of(picture: int) -> int:
+    """The cells of a side of so many pixels. Raises ValueError for a side that is no whole number of them, or of so
+    many that the encoder has no place left for a prompt."""
+    cells = picture // CELL
+    if cells < 1 or picture % CELL or cells**2 + 1 >= POSITIONS:
+        most = CELL * math.isqrt(POSITIONS - 2)
+        raise ValueError(f"a side of {picture} pixels cannot be: take a multiple of {CELL}, up to {most}")
+    return cells
 
 
 def config(words: PreTrainedTokenizerFast, picture: int = PICTURE) -> Florence2Config:
@@ -72,7 +83,7 @@ def config(words: PreTrainedTokenizerFast, picture: int = PICTURE) -> Florence2C
         decoder_attention_heads=6,
         encoder_ffn_dim=768,
         decoder_ffn_dim=768,
-        max_position_embeddings=512,
+        max_position_embeddings=POSITIONS,
         dropout=0.0,
         attention_dropout=0.0,
         activation_dropout=0.0,
@@ -91,11 +102,11 @@ def config(words: PreTrainedTokenizerFast, picture: int = PICTURE) -> Florence2C
         "patch_stride": [4, 2, 2, 1],
         "patch_padding": [3, 1, 1, 1],
         "patch_prenorm": [False, True, True, True],
-        "window_size": picture // CELL,
+        "window_size": cells_of(picture),
         "drop_path_rate": 0.0,
         "projection_dim": 192,
         "max_temporal_embeddings": 4,
-        "max_position_embeddings": picture // CELL,
+        "max_position_embeddings": cells_of(picture),
     }
     return Florence2Config(
         text_config=text.to_dict(),
@@ -179,13 +190,11 @@ def resize(model: Florence2ForConditionalGeneration, picture: int, *, ordered: b
     of cells their place in it, those of the prompt behind them their number. Parameters change their shape.
 
     What a place means is interpolated bilinearly between the old cells around it; where it began `ordered`, from what
-    was taught beyond the Fourier features that it began with, which are reckoned anew. Raises ValueError for a side
-    that is no whole number of cells.
+    was taught beyond the Fourier features that it began with, which are reckoned anew. Raises ValueError as `cells_of`
+    does.
     """
-    if picture < CELL or picture % CELL:
-        raise ValueError(f"a side of {picture} pixels is not a whole number of cells of {CELL} pixels")
     vision = model.config.vision_config
-    old, new = vision.max_position_embeddings, picture // CELL
+    old, new = vision.max_position_embeddings, cells_of(picture)
     if old == new:
         return
     share = interpolation(middles(old), middles(new))

@@ -12,7 +12,7 @@ draw the first values in other ways than the committed seedling's were.
 The committed weights came by these stages, in several sittings on shared cores, while the recipe grew: Muon came with
 `crowd`; colours, letters' order, pointing (`ASKED`), foreign and wide pictures with `point`; guided attention
 (`ALIGNED`), pages of words and letters' true widths with `align`; colours of backgrounds and products in bfloat16 with
-`enlarge`, whose pictures are larger; colours as shares, and today's `SHARES` of tasks, with `refine`. From scratch,
+`enlarge`, whose pictures are larger; colours as shares with `refine`. From scratch,
 where all of it is there from the first step, the recipe was never run to its end. Of several processes each takes its
 share of every batch's pictures (`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`; as many for
 each, else some weigh more): on two cores two of one thread are faster than one of two. What mattered, with the figures
@@ -52,7 +52,7 @@ class Steps(Dataset[Batch]):
             SceneBatches(
                 tokenizer, side=stage.side, grid=stage.side // blueprint.CELL, pictures=stage.pictures,
                 prompts=stage.prompts, seed=seed * 100 + number, objects=stage.objects, words=stage.words,
-                reading=stage.reading, share=share,
+                reading=stage.reading, share=share, shares=stage.shares, wide=stage.wide,
             )
             for number, stage in enumerate(stages)
         ]  # fmt: skip
@@ -194,6 +194,10 @@ def main(
     begun = Initial(init) if init in list(Initial) else Path(init)
     if isinstance(begun, Path) and not begun.is_dir():
         raise typer.BadParameter(f"{init} is neither {' nor '.join(Initial)} nor a folder", param_hint="--init")
+    if isinstance(begun, Path) and not ordered:
+        raise typer.BadParameter(
+            "it is about values that are drawn, and a folder has its own", param_hint="--no-ordered"
+        )
     train(out, list(STAGES), first=names.index(stage), init=begun, ordered=ordered, seed=seed, sheets=500)
 
 

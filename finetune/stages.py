@@ -1,6 +1,15 @@
 """The seedling's recipe: what is taught in which order, and how fast."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from finetune.datasets.scenes.batches import SHARES, WIDE
+
+# What was weakest after `enlarge`: captions, outlines, descriptions.
+WEAKEST = SHARES | {
+    "<CAPTION>": 1.6, "<DETAILED_CAPTION>": 1.0, "<DENSE_REGION_CAPTION>": 1.2, "<REGION_PROPOSAL>": 0.4,
+    "<CAPTION_TO_PHRASE_GROUNDING>": 1.6, "<REFERRING_EXPRESSION_SEGMENTATION>": 3.0, "<REGION_TO_SEGMENTATION>": 2.2,
+    "<OPEN_VOCABULARY_DETECTION>": 2.0, "<REGION_TO_DESCRIPTION>": 1.6,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,7 +17,8 @@ class Stage:
     """`prompts`: questions a picture (0: dense targets alone). `sigma`: in bins, from the start to two thirds of the
     stage. `dense` and `text`: the weights of the dense heads and of the answers' words; `classes`: that of what a cell
     shows, among the dense. `reading` scales how often words are asked to be read, and the letters' weight.
-    `cooldown`: the share of steps with a falling rate. `side`: pixels of a picture's side: small ones are cheaper."""
+    `cooldown`: the share of steps with a falling rate. `side`: pixels of a picture's side: small ones are cheaper.
+    `shares`: how often each task is asked; `wide`: the share of wide pictures."""
 
     name: str
     steps: int
@@ -25,6 +35,8 @@ class Stage:
     objects: tuple[int, int] = (1, 4)
     words: tuple[int, int] = (1, 2)
     side: int = 192
+    shares: dict[str, float] = field(default_factory=SHARES.copy)
+    wide: float = WIDE
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the stage's own `step`, 0 … steps - 1."""
@@ -67,9 +79,9 @@ STAGES = (
         "enlarge", 3100, 8, 6, 8e-4, 150, 0.7, (2.5, 2.5), classes=2.0, text=1.5, reading=2.0, objects=(1, 6),
         words=(1, 3), side=256,
     ),
-    # Once more, with what is weakest asked most (`batches.SHARES`).
+    # Once more, with what is weakest asked more.
     Stage(
         "refine", 2700, 8, 6, 6e-4, 150, 0.75, (2.5, 2.0), classes=2.0, text=1.5, reading=2.0, objects=(1, 6),
-        words=(1, 3), side=256,
+        words=(1, 3), side=256, shares=WEAKEST, wide=0.2,
     ),
 )  # fmt: skip

@@ -45,8 +45,7 @@ class _Beside(torch.autograd.Function):
         low = seen @ a.T
         ctx.save_for_backward(x, low, weight, a, b)
         ctx.scale = scale
-        y = F.linear(seen, weight, bias).addmm_(low, b.T)
-        return y.view(*x.shape[:-1], -1)
+        return F.linear(seen, weight, bias).addmm_(low, b.T).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,7 +66,8 @@ def _sum(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def fuse(model: nn.Module) -> None:
     """Lets PEFT's layers of the model, one adapter on linear layers, compute so. What PEFT can do besides (adapters
-    off, merged, with dropout) stays its own."""
+    off, merged, with dropout) stays its own. The base's weights must never change after: what is computed in 16 bits
+    keeps them so from its first call on."""
     for module in model.modules():
         if isinstance(module, Linear):
             module.forward = partial(_forward, module, module.forward, {})  # type: ignore[method-assign]
@@ -77,7 +77,7 @@ def _forward(
     module: Linear, theirs: Any, frozen: dict[torch.dtype, tuple[Tensor, Tensor | None]], x: Tensor,
     *args: Any, **kwargs: Any,
 ) -> Tensor:  # fmt: skip
-    """`frozen`: the base's weights in the 16 bits that are computed in, kept from the first call on."""
+    """`frozen`: the base's weights in the 16 bits that are computed in."""
     base, kind = module.get_base_layer(), x.device.type
     if module.disable_adapters or module.merged or args or kwargs or module.active_adapters != ["default"]:
         return theirs(x, *args, **kwargs)
@@ -90,6 +90,7 @@ def _forward(
         return _Adapted.apply(x, base.weight, base.bias, a, b, module.scaling["default"])
     dtype = torch.get_autocast_dtype(kind)
     if dtype not in frozen:
-        frozen[dtype] = base.weight.to(dtype), None if base.bias is None else base.bias.to(dtype)
+        with torch.inference_mode(False):  # else they could never be taught beside
+            frozen[dtype] = base.weight.to(dtype), None if base.bias is None else base.bias.to(dtype)
     with torch.autocast(kind, enabled=False):
         return _Beside.apply(x.to(dtype), *frozen[dtype], a, b, module.scaling["default"])

@@ -23,7 +23,8 @@ Replay = Callable[[int, int], Shown]
 POOL = 512  # different pictures; where features are kept, so many are
 PROBED = 40  # pictures of a dataset that are kept back, to tell what is forgotten
 _FEW = 5  # so many are all replayed
-_SEED = 1_000_000 * TRAINING_SEEDS  # among training's, beyond those of the seedling's stages
+_SEED = 900 * TRAINING_SEEDS
+_DRAWN = 1_000_000 * TRAINING_SEEDS  # scenes among training's, beyond those of the seedling's stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _spread(examples: Sequence[Example], most: int) -> tuple[Example, ...]:
 
 def scenes(number: int, prompts: int) -> Shown:
     """The seedling's own data: drawn scenes, all 15 tasks."""
-    seed = _SEED + number % POOL
+    seed = _DRAWN + number % POOL
     rng = np.random.default_rng((_SEED, number))
     scene = draw(seed, objects=(1, 4), words=(0, 0) if np.random.default_rng((seed, 1)).random() < 0.35 else (1, 2))
     return scene.image, choose(scene, prompts, rng)

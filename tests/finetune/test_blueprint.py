@@ -169,11 +169,12 @@ def test_places_without_order_are_interpolated_as_they_are() -> None:
     assert axis.weight.norm(dim=-1).max() <= 1 + 1e-5
 
 
-@pytest.mark.parametrize("side", [0, -16, 100])
-def test_a_side_of_broken_cells_is_refused(side: int) -> None:
+@pytest.mark.parametrize("side", [0, -16, 100, 368])
+def test_a_side_of_broken_or_too_many_cells_is_refused(side: int) -> None:
     model = blueprint.build(0, picture=96)[0]
-    with pytest.raises(ValueError, match="not a whole number of cells"):
-        blueprint.resize(model, side)
+    for make in (lambda: blueprint.resize(model, side), lambda: blueprint.build(0, picture=side)):
+        with pytest.raises(ValueError, match="take a multiple of 16, up to 352"):
+            make()
 
 
 def test_a_picture_of_the_same_size_changes_nothing(model: Florence2ForConditionalGeneration) -> None:

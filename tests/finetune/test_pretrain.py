@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from finetune import blueprint
 from finetune import pretrain as training
+from finetune.datasets.scenes.batches import TRAINING_SEEDS
 from finetune.initial import Initial
 from finetune.pretrain import Steps, train
-from finetune.stages import Stage
+from finetune.stages import STAGES, Stage
 from finetune.teacher import Teacher
 
 SIDE = 96
@@ -72,6 +73,24 @@ def test_stages_follow_each_other(words: PreTrainedTokenizerBase) -> None:
     assert len(steps[1].owner) == 0
     assert len(steps[2].owner) == 2
     assert not torch.equal(steps[0].pixels, steps[2].pixels)  # a stage never draws the other's pictures
+
+
+def test_no_stage_of_any_seed_draws_anothers_scenes(words: PreTrainedTokenizerBase) -> None:
+    stages = [stage for seed in range(12) for stage in Steps(list(STAGES), words, seed).batches]
+    seeds = sorted(stage.seed for stage in stages)
+    assert len(set(seeds)) == len(seeds)
+    assert max(stage.steps * stage.pictures for stage in STAGES) < TRAINING_SEEDS
+
+
+def test_places_without_order_grow_as_they_are(tmp_path: Path) -> None:
+    stages = [replace(SPEAK, steps=1, rate=0.0, side=64), replace(SPEAK, steps=1, rate=0.0)]
+    train(tmp_path, stages, ordered=False, every=1, workers=0)
+    place = "model.multi_modal_projector.image_position_embed.row_embeddings.weight"
+    begun = blueprint.build(0, ordered=False, picture=64)[0].state_dict()[place]
+    share = blueprint.interpolation(blueprint.middles(4), blueprint.middles(6))
+    made = torch.load(tmp_path / "state.pt", weights_only=True)["teacher"]
+    for weights in (made["model"], made["average"]):
+        torch.testing.assert_close(weights[place], share @ begun)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +204,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), "--init", "orthogonal"], env={"COLUMNS": "200"})
     assert ended.exit_code == 2
     assert "orthogonal is neither xavier nor he nor a folder" in ended.output
+    options = ["--out", str(tmp_path / "run"), "--init", str(tmp_path), "--no-ordered"]
+    ended = CliRunner().invoke(app, options, env={"COLUMNS": "200"})
+    assert ended.exit_code == 2
+    assert "a folder has its own" in ended.output

@@ -1,7 +1,7 @@
 """Training batches of drawn scenes. The batch of a step depends on the seed and the step alone, so a run that was
 stopped goes on with the very pictures it would have seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.alignment import Look, looks
+from finetune.datasets.scenes.colours import NAMES, only
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.masks import asked_for
-from finetune.datasets.scenes.questions import COLOURS
 from finetune.datasets.scenes.scene import Scene, Word
 from finetune.datasets.scenes.strange import foreign, widened
 from finetune.dense import HALVES, LETTERS, SHADES, DenseTargets
@@ -28,15 +28,15 @@ from prompts.tasks import BOS, EOS
 # Seeds below this are for looking and testing: training starts above it and never sees them.
 TRAINING_SEEDS = 1_000_000
 READING = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
-# How often each task is asked. Up to `enlarge` those that must heed their prompt came most (open vocabulary 4.0,
-# grounding 2.5), since two questions of one picture with two answers teach that best; since then what is weakest.
+# How often each task is asked: those that must heed their prompt most, since two questions of one picture with two
+# answers teach that best.
 SHARES = {
     "<OD>": 2.5, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.0, "<REGION_TO_CATEGORY>": 0.8,
-    "<CAPTION>": 1.6, "<DETAILED_CAPTION>": 1.0, "<MORE_DETAILED_CAPTION>": 0.8, "<DENSE_REGION_CAPTION>": 1.2,
-    "<REGION_PROPOSAL>": 0.4, "<CAPTION_TO_PHRASE_GROUNDING>": 1.6, "<REFERRING_EXPRESSION_SEGMENTATION>": 3.0,
-    "<REGION_TO_SEGMENTATION>": 2.2, "<OPEN_VOCABULARY_DETECTION>": 2.0, "<REGION_TO_DESCRIPTION>": 1.6,
+    "<CAPTION>": 0.8, "<DETAILED_CAPTION>": 0.8, "<MORE_DETAILED_CAPTION>": 0.8, "<DENSE_REGION_CAPTION>": 1.0,
+    "<REGION_PROPOSAL>": 0.5, "<CAPTION_TO_PHRASE_GROUNDING>": 2.5, "<REFERRING_EXPRESSION_SEGMENTATION>": 2.5,
+    "<REGION_TO_SEGMENTATION>": 1.5, "<OPEN_VOCABULARY_DETECTION>": 4.0, "<REGION_TO_DESCRIPTION>": 1.2,
 }  # fmt: skip
-EMPTY, FOREIGN, WIDE, PAGES = 0.03, 0.04, 0.2, 0.1
+EMPTY, FOREIGN, WIDE, PAGES = 0.03, 0.04, 0.14, 0.1
 """Shares of pictures: an empty ground; something else than the world; far wider or higher than others; many words."""
 
 
@@ -74,13 +74,16 @@ class SceneBatches(Dataset[Batch]):
         objects: tuple[int, int] = (1, 4),
         words: tuple[int, int] = (1, 2),
         reading: float = 1.0,
+        shares: Mapping[str, float] = SHARES,
+        wide: float = WIDE,
     ) -> None:
         """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone; `share`
         (i, n): of several processes this is number i, which takes each n-th picture; `words`: the least and the most,
-        in the two scenes of three that have any; `reading` scales the share of the tasks that read them."""
+        in the two scenes of three that have any; `reading` scales the share of the tasks that read them; `shares`: how
+        often each task is asked, and `wide` the share of wide pictures."""
         self.tokenizer, self.side, self.grid = tokenizer, side, grid
         self.pictures, self.prompts, self.seed, self.objects = pictures, prompts, seed, objects
-        self.words, self.reading, self.share = words, reading, share
+        self.words, self.reading, self.share, self.shares, self.wide = words, reading, share, shares, wide
 
     def __getitem__(self, step: int) -> Batch:
         scenes, owner, asked, answered, masks = [], [], [], [], []
@@ -90,7 +93,7 @@ class SceneBatches(Dataset[Batch]):
             rng = np.random.default_rng((seed, 1))
             scene = self.scene(seed, rng)
             scenes.append(scene)
-            for question in choose(scene, self.prompts, rng, self.reading):
+            for question in choose(scene, self.prompts, rng, self.reading, self.shares):
                 size = (scene.width, scene.height)
                 owner.append(number)
                 asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
@@ -107,7 +110,7 @@ class SceneBatches(Dataset[Batch]):
 
     def scene(self, seed: int, rng: np.random.Generator) -> Scene:
         """The scene of `seed`, of the kind that `rng` says."""
-        kind, wide = rng.random(), rng.random() < WIDE
+        kind, wide = rng.random(), rng.random() < self.wide
         words = (0, 0) if rng.random() < 0.35 else self.words
         if kind < FOREIGN:
             return foreign(seed)
@@ -143,13 +146,15 @@ class SceneBatches(Dataset[Batch]):
         return torch.tensor(told["input_ids"]), torch.tensor(told["offset_mapping"])[..., 1]
 
 
-def choose(scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0) -> list[Question]:
-    """`count` questions on a scene, by SHARES; fewer when the scene has less to ask about. A region may be asked about
-    again, by another box; nothing else comes twice."""
-    tokens = list(SHARES)
-    shares = np.array([share * (reading if token in READING else 1.0) for token, share in SHARES.items()])
+def choose(
+    scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0, shares: Mapping[str, float] = SHARES
+) -> list[Question]:
+    """`count` questions on a scene, by `shares`; fewer when the scene has less to ask about. A region may be asked
+    about again, by another box; nothing else comes twice."""
+    tokens = list(shares)
+    chances = np.array([share * (reading if token in READING else 1.0) for token, share in shares.items()])
     found: list[Question] = []
-    for i in rng.choice(len(tokens), size=20 * count, p=shares / shares.sum()):
+    for i in rng.choice(len(tokens), size=20 * count, p=chances / chances.sum()):
         if len(found) == count:
             break
         question = questions.ask(scene, tokens[i], rng)
@@ -173,7 +178,7 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
     cells = grid * grid
     classes = np.zeros((len(scenes), cells), dtype=np.int64)
     boxes = np.zeros((len(scenes), cells, 4), dtype=np.int64)
-    colours = np.zeros((len(scenes), cells, len(COLOURS)), dtype=np.float32)
+    colours = np.zeros((len(scenes), cells, len(NAMES)), dtype=np.float32)
     letters = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
     orders = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
     signs = np.zeros((len(scenes), 4 * cells), dtype=np.int64)
@@ -181,7 +186,7 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
     halves = (np.arange(grid * HALVES) - (HALVES - 1) / 2) / (grid * HALVES)
     fine = np.arange(2 * grid) / (2 * grid)
     for i, scene in enumerate(scenes):
-        colours[i, :, COLOURS.index(scene.background)] = not scene.mixed
+        colours[i] = 0 if scene.mixed else only(scene.background)
         by_area = sorted(scene.objects, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
         for thing in by_area:
             x1, y1, x2, y2 = thing.box
@@ -189,7 +194,7 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
             rows = (middle >= y1 / scene.height) & (middle <= y2 / scene.height)
             covered = np.flatnonzero(np.outer(rows, columns))
             classes[i, covered] = 1 + CATEGORIES.index(thing.category)
-            colours[i, covered] = thing.shades
+            colours[i, covered] = thing.colour_shares
             boxes[i, covered] = locations.quantize_points(thing.box, scene.width, scene.height)
         for word in scene.words:
             size = np.array([scene.width, scene.height])

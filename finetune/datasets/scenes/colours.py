@@ -36,9 +36,19 @@ def shares(pixels: np.ndarray) -> tuple[float, ...]:
     return tuple((np.bincount(name_indices(pixels), minlength=len(NAMES)) / len(pixels)).tolist())
 
 
+def only(name: str) -> tuple[float, ...]:
+    """The `shares` of what is all of one colour."""
+    return tuple(float(one == name) for one in NAMES)
+
+
+def commonest(shares: tuple[float, ...]) -> str:
+    """The name with the largest share."""
+    return NAMES[int(np.argmax(shares))]
+
+
 def dominant(pixels: np.ndarray) -> str:
     """The commonest name among (n, 3) RGB pixels, n > 0."""
-    return NAMES[int(np.argmax(shares(pixels)))]
+    return commonest(shares(pixels))
 
 
 def random_colour(rng: np.random.Generator) -> tuple[int, int, int]:

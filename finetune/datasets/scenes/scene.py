@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from finetune.datasets.scenes.colours import NAMES
+from finetune.datasets.scenes.colours import commonest
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Object:
     polygons: list[list[float]]
     """Outer rings x, y, x, y …, clockwise from the topmost (then leftmost) point, at most 16 points each, at most three
     rings, the largest first; holes are not told. Never empty."""
-    shades: tuple[float, ...]
+    colour_shares: tuple[float, ...]
     """The share of each of `colours.NAMES` among the visible pixels."""
 
     @property
     def colour(self) -> str:
         """The commonest of `colours.NAMES` among the visible pixels."""
-        return NAMES[int(np.argmax(self.shades))]
+        return commonest(self.colour_shares)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,21 @@ def adapted(dropout: float = 0.0) -> PeftModel:
     return model
 
 
-def taught(model: PeftModel, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def answered(model: PeftModel, x: Tensor) -> Tensor:
+    """The answer in 16 bits."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return model(x)
+
+
+def distance(got: Tensor, wanted: Tensor) -> float:
+    return float((got.float() - wanted).norm() / wanted.norm())
+
+
+def taught(model: PeftModel, x: Tensor, *, bfloat16: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
     """The answer, and the gradient of everything that has one."""
     x = x.clone().requires_grad_()
-    y = model(x)
-    y.square().sum().backward()
+    y = answered(model, x) if bfloat16 else model(x)
+    y.float().square().sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return y.detach(), {**gradients, "x": x.grad if x.grad is not None else torch.zeros(())}
 
@@ -44,21 +54,44 @@ def test_answers_and_gradients_are_pefts(x: Tensor) -> None:
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-5)
 
 
-def distance(got: Tensor, wanted: Tensor) -> float:
-    return float((got.float() - wanted).norm() / wanted.norm())
-
-
-def test_in_16_bits_it_is_as_near_to_exact_as_pefts_is(x: Tensor) -> None:
-    exact, theirs, ours = (adapted() for _ in range(3))
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_in_16_bits_it_is_as_near_to_exact_as_pefts_is(x: Tensor, scale: float) -> None:
+    """Beside the whole what is learnt too, and what a young adapter adds."""
+    exact, theirs, ours = models = [adapted() for _ in range(3)]
     fuse(ours)
-    wanted, kinds = taught(exact, x), {name: p.dtype for name, p in ours.named_parameters()}
-    with torch.autocast("cpu", torch.bfloat16):
-        rough, got = taught(theirs, x), taught(ours, x)
+    assert "_Beside" in type(answered(ours, x).grad_fn).__name__  # and keeps the base's weights
+    assert "_Beside" not in type(answered(theirs, x).grad_fn).__name__
+    with torch.no_grad():
+        for model in models:
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(scale)
+    wanted, rough, got = (taught(model, x, bfloat16=model is not exact) for model in models)
     assert got[0].dtype == torch.bfloat16
     assert set(got[1]) == set(wanted[1])
+    assert distance(got[0], wanted[0]) < 1.3 * distance(rough[0], wanted[0]) < 0.02
     for name, gradient in wanted[1].items():
-        assert got[1][name].dtype == kinds.get(name, torch.float32)
-        assert distance(got[1][name], gradient) < 1.3 * distance(rough[1][name], gradient) < 0.02
+        assert distance(got[1][name], gradient) < 1.3 * distance(rough[1][name], gradient) < 0.03
+
+
+def test_in_16_bits_off_and_merged_stay_pefts(x: Tensor) -> None:
+    theirs, ours = adapted(), adapted()
+    fuse(ours)
+    answered(ours, x)
+    with theirs.disable_adapter(), ours.disable_adapter():
+        assert torch.equal(answered(ours, x), answered(theirs, x))
+    for model in (theirs, ours):
+        model.merge_adapter()
+    assert torch.equal(answered(ours, x), answered(theirs, x))
+    for model in (theirs, ours):
+        model.unmerge_adapter()
+    torch.testing.assert_close(answered(ours, x), answered(theirs, x), atol=0.2, rtol=0.02)
+
+
+def test_no_rows_are_none(x: Tensor) -> None:
+    model = adapted()
+    fuse(model)
+    assert answered(model, x[:0]).shape == model(x[:0]).shape == (0, 5, 7)
 
 
 def test_off_it_is_the_base_bit_for_bit(x: Tensor) -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from finetune.datasets.scenes.alignment import Look, looks
-from finetune.datasets.scenes.colours import NAMES
+from finetune.datasets.scenes.colours import only
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.questions import ask
 from finetune.datasets.scenes.scene import Object, Scene, Word
@@ -13,10 +13,9 @@ from prompts import targets
 from prompts.tasks import TASKS
 
 SIDE, GRID = 192, 12
-SHADES = dict(zip(NAMES, map(tuple, np.eye(len(NAMES)).tolist()), strict=True))
-CAT = Object("cat", "noto/x", (40, 20, 90, 110), [[40, 20, 90, 20, 90, 110, 40, 110]], SHADES["red"])
-DOG = Object("dog", "noto/y", (230, 80, 290, 170), [[230, 80, 290, 80, 290, 170, 230, 170]], SHADES["blue"])
-OTHER = Object("cat", "noto/x", (300, 20, 350, 60), [[300, 20, 350, 20, 350, 60, 300, 60]], SHADES["green"])
+CAT = Object("cat", "noto/x", (40, 20, 90, 110), [[40, 20, 90, 20, 90, 110, 40, 110]], only("red"))
+DOG = Object("dog", "noto/y", (230, 80, 290, 170), [[230, 80, 290, 80, 290, 170, 230, 170]], only("blue"))
+OTHER = Object("cat", "noto/x", (300, 20, 350, 60), [[300, 20, 350, 20, 350, 60, 300, 60]], only("green"))
 WIDE = Word("WI", (32, 144, 96, 144, 96, 160, 32, 160), (32, 144, 96, 160), stops=(0.75,))
 SCENE = Scene(Image.new("RGB", (384, 192)), (CAT, DOG, OTHER), (WIDE,), "red")
 
@@ -66,7 +65,7 @@ def test_the_background_is_what_nothing_covers() -> None:
 
 
 def test_a_background_that_nothing_leaves_free_is_anywhere() -> None:
-    full = Object("cat", "noto/x", (0, 0, 384, 192), [[0, 0, 384, 0, 384, 192, 0, 192]], SHADES["red"])
+    full = Object("cat", "noto/x", (0, 0, 384, 192), [[0, 0, 384, 0, 384, 192, 0, 192]], only("red"))
     scene = Scene(SCENE.image, (full,), (), "red")
     question = ask(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
     assert question

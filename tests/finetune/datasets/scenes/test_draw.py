@@ -199,8 +199,8 @@ def test_everything_lies_inside_and_in_order() -> None:
         assert [w.box[1] for w in scene.words] == sorted(w.box[1] for w in scene.words)
         for thing in scene.objects:
             assert thing.category in CATEGORIES
-            assert sum(thing.shades) == pytest.approx(1)
-            assert thing.shades[colours.NAMES.index(thing.colour)] == max(thing.shades)
+            assert sum(thing.colour_shares) == pytest.approx(1)
+            assert thing.colour_shares[colours.NAMES.index(thing.colour)] == max(thing.colour_shares)
         for x1, y1, x2, y2 in [item.box for item in (*scene.objects, *scene.words)]:
             assert 0 <= x1 < x2 <= scene.width
             assert 0 <= y1 < y2 <= scene.height

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.datasets.scenes.colours import NAMES
+from finetune.datasets.scenes.colours import only
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.masks import asked_for, subjects, within
 from finetune.datasets.scenes.questions import ask
@@ -12,9 +12,8 @@ from finetune.datasets.scenes.scene import Object, Scene, Word
 from prompts.tasks import TASKS
 
 SIDE, GRID = 192, 12
-SHADES = dict(zip(NAMES, map(tuple, np.eye(len(NAMES)).tolist()), strict=True))
-LEFT = Object("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], SHADES["red"])
-RIGHT = Object("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], SHADES["blue"])
+LEFT = Object("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], only("red"))
+RIGHT = Object("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], only("blue"))
 WORD = Word("ABC", (40, 140, 100, 140, 100, 160, 40, 160), (40, 140, 100, 160))
 SCENE = Scene(Image.new("RGB", (384, 192)), (LEFT, RIGHT), (WORD,), "red")
 

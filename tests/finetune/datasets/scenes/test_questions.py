@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
+from finetune.datasets.scenes.colours import only
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.questions import COLOURS, WORDS, ask, counted, expression, listed
 from finetune.datasets.scenes.scene import Object, Scene, Word
@@ -20,7 +21,6 @@ from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS, Takes
 from prompts.vocabulary import tokens_of
 
-SHADES = dict(zip(COLOURS, map(tuple, np.eye(len(COLOURS)).tolist()), strict=True))
 TIMES = 4  # questions of each task on each scene
 
 
@@ -46,7 +46,7 @@ def bins(note: Annotation, size: tuple[int, int]) -> list[list[int]]:
 
 
 def thing(category: str, box: tuple[float, float, float, float], colour: str = "red") -> Object:
-    return Object(category, "noto/x", box, [[box[0], box[1], box[2], box[1], box[2], box[3]]], SHADES[colour])
+    return Object(category, "noto/x", box, [[box[0], box[1], box[2], box[1], box[2], box[3]]], only(colour))
 
 
 def scene_of(*things: Object, words: tuple[Word, ...] = ()) -> Scene:
