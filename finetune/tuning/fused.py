@@ -79,6 +79,7 @@ def _forward(
 ) -> Tensor:  # fmt: skip
     """`frozen`: the base's weights in the 16 bits that are computed in."""
     base, kind = module.get_base_layer(), x.device.type
+    assert isinstance(base, nn.Linear)
     if module.disable_adapters or module.merged or args or kwargs or module.active_adapters != ["default"]:
         return theirs(x, *args, **kwargs)
     if module.training and not isinstance(module.lora_dropout["default"], nn.Identity):
