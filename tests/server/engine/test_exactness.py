@@ -19,6 +19,7 @@ from tiny import picture, save_adapter
 from torch import Tensor
 
 from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.glyphs import HELD_OUT_SET
 from prompts.grammar import read
 from server.engine.beams import Beams, Candidate
 from server.engine.candidates import certainties
@@ -33,8 +34,10 @@ BEAMS = 3
 
 
 def scene(seed: int, size: tuple[int, int]) -> Image.Image:
-    """One that the seedling has something to say about; of noise it rightly says nothing."""
-    return draw(7100 + seed, objects=(2, 4), words=(1, 1), size=(3 * size[0], 3 * size[1])).image
+    """One that the seedling has something to say about, of noise it rightly says nothing, but is not sure: of a style
+    that it was never taught, and degraded. Where it is sure, beams say what it says without."""
+    size, sets = (3 * size[0], 3 * size[1]), (HELD_OUT_SET,)
+    return draw(7100 + seed, sets=sets, objects=(2, 4), words=(1, 1), size=size, hard=1).image
 
 
 class Expected:
