@@ -36,7 +36,12 @@ class Worker:
         self._scheduler, self._ready, self._cores = scheduler, ready, cores
         self._closing = False
         self._thread = threading.Thread(target=self._work, name=f"florist-{self.runner.model.device}", daemon=True)
+        self._started = threading.Event()
+        threads = torch.get_num_threads()
         self._thread.start()
+        self._started.wait()
+        if cores:
+            torch.set_num_threads(threads)  # the number is also what threads that begin later take
 
     def close(self, *, drain: bool) -> None:
         """Ends after all answers, or without `drain` at once. The caller holds `ready`."""
@@ -50,9 +55,11 @@ class Worker:
 
     def _work(self) -> None:
         if self._cores:
-            # Both hold for this thread and for the helpers that OpenMP starts for it, and for no other.
+            # For this thread and the helpers that OpenMP starts for it.
             os.sched_setaffinity(0, self._cores)
+            torch.get_num_threads()  # else the first operation would undo what comes next
             torch.set_num_threads(len(self._cores))
+        self._started.set()
         while True:
             with self._ready:
                 self._ready.wait_for(lambda: len(self._scheduler) or self.loop.running or self._closing)

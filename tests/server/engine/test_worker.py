@@ -94,6 +94,22 @@ def test_each_worker_on_a_cpu_has_cores_of_its_own(tiny: Checkpoint, monkeypatch
     assert (one, two) == (len(first), len(second))
 
 
+def test_what_workers_take_of_the_cores_nobody_else_loses(tiny: Checkpoint) -> None:
+    """A fine-tune in a process that had an engine ran on one core."""
+    before, later = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(3)
+    try:
+        with Engine(tiny, replicas=[tiny], max_batch=1, max_waiting=16) as engine:
+            assert engine.submit(reference.request("<OD>", picture(), beams=1, limit=9)).wait(WAIT).tokens
+            assert torch.get_num_threads() == 3
+            thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+            thread.start()
+            thread.join()
+        assert later == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="auto takes the GPU")
 def test_a_small_model_gets_a_worker_a_core_and_a_large_one_all_cores(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
