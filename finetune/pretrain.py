@@ -12,11 +12,11 @@ draw the first values in other ways than the committed seedling's were.
 The committed weights came by these stages, in several sittings on shared cores, while the recipe grew: Muon came with
 `crowd`; colours, letters' order, pointing (`ASKED`), foreign and wide pictures with `point`; guided attention
 (`ALIGNED`), pages of words and letters' true widths with `align`; colours of backgrounds and products in bfloat16 with
-`enlarge`, whose pictures are larger; colours as shares with `refine`. From scratch,
-where all of it is there from the first step, the recipe was never run to its end. Of several processes each takes its
-share of every batch's pictures (`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`; as many for
-each, else some weigh more): on two cores two of one thread are faster than one of two. What mattered, with the figures
-of each trial, stands in `seedling.md` beside this.
+`enlarge`, whose pictures are larger; colours as shares with `refine`. From scratch, where all of it is there from the
+first step, the recipe was never run to its end. Of several processes each takes its share of every batch's pictures
+(`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain …`; as many for each, else some weigh more): on
+two cores two of one thread are faster than one of two. What mattered, with the figures of each trial, stands in
+`seedling.md` beside this.
 """
 
 import json

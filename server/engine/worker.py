@@ -35,12 +35,12 @@ class Worker:
         self.loop = Loop(self.runner, scheduler, ready, slots=slots, clock=time.monotonic)
         self._scheduler, self._ready, self._cores = scheduler, ready, cores
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name=f"florist-{self.runner.model.device}", daemon=True)
-        self._started = threading.Event()
-        threads = torch.get_num_threads()
+        placed, threads = threading.Event(), torch.get_num_threads()
+        name = f"florist-{self.runner.model.device}"
+        self._thread = threading.Thread(target=self._work, args=[placed], name=name, daemon=True)
         self._thread.start()
-        self._started.wait()
         if cores:
+            placed.wait()
             torch.set_num_threads(threads)  # the number is also what threads that begin later take
 
     def close(self, *, drain: bool) -> None:
@@ -53,13 +53,15 @@ class Worker:
         """Returns when the thread has ended."""
         self._thread.join()
 
-    def _work(self) -> None:
-        if self._cores:
-            # For this thread and the helpers that OpenMP starts for it.
-            os.sched_setaffinity(0, self._cores)
-            torch.get_num_threads()  # else the first operation would undo what comes next
-            torch.set_num_threads(len(self._cores))
-        self._started.set()
+    def _work(self, placed: threading.Event) -> None:
+        try:
+            if self._cores:
+                # For this thread and the helpers that OpenMP starts for it.
+                os.sched_setaffinity(0, self._cores)
+                torch.get_num_threads()  # else the first operation would undo what comes next
+                torch.set_num_threads(len(self._cores))
+        finally:
+            placed.set()  # else whoever makes a worker would wait for ever
         while True:
             with self._ready:
                 self._ready.wait_for(lambda: len(self._scheduler) or self.loop.running or self._closing)
