@@ -28,8 +28,8 @@ class DenseTargets:
     """For a batch of b pictures of c cells. `classes` [b, c]: 0 nothing, else 1 + category. `boxes` [b, c, 4]: bins,
     meaningful where a class stands. `colours` [b, c, names]: each name's share of what is seen of the object, or the
     background's, none where that is of several. `letters` [b, c, 2]: 0 nothing, else 1 + index in LETTERS. `orders`
-    [b, c, 2]: 0 nothing, else 1 + which letter of its word. `signs` [b, 4 c]: letters on a raster twice as fine in both
-    directions."""
+    [b, c, 2]: 0 nothing, else 1 + which letter of its word. `signs` [b, 4 c] and `tints` [b, 4 c, names]: letters, and
+    the colours' shares of the place itself, on a raster twice as fine in both directions."""
 
     classes: Tensor
     boxes: Tensor
@@ -37,11 +37,12 @@ class DenseTargets:
     letters: Tensor
     orders: Tensor
     signs: Tensor
+    tints: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class DenseLoss:
-    """Each a mean. `signs`: the letters halfway up the tower."""
+    """Each a mean. `signs` and `tints`: letters and colours halfway up the tower."""
 
     classes: Tensor
     boxes: Tensor
@@ -49,11 +50,13 @@ class DenseLoss:
     letters: Tensor
     orders: Tensor
     signs: Tensor
+    tints: Tensor
 
 
 class DenseHeads(nn.Module):
-    """Small heads on each grid cell's image token; one for letters halfway up the tower, where they are still told
-    apart by place; and one on the encoder's states (`asked_loss`). Used in training alone, thrown away after."""
+    """Small heads on each grid cell's image token; two halfway up the tower, where letters are still told apart by
+    place and colours are not yet mixed; and one on the encoder's states (`asked_loss`). Used in training alone, thrown
+    away after."""
 
     category_ids: Tensor
     letter_ids: Tensor
@@ -71,6 +74,7 @@ class DenseHeads(nn.Module):
             for inputs in (*[dim] * heads, early)
         )
         self.colour = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, dim))
+        self.tint = nn.Sequential(nn.LayerNorm(early), nn.Linear(early, len(colour_ids)))
         self.order = nn.Linear(dim, HALVES * (1 + LONGEST))
         self.asked = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, SHADES * SHADES))
         self.nothing = nn.Parameter(torch.randn(2, dim) * dim**-0.5)  # one for classes, one for letters
@@ -113,7 +117,10 @@ class DenseHeads(nn.Module):
         orders = F.cross_entropy(counts, targets.orders.flatten(), weight=weights[: 1 + LONGEST])
         signs = self._logits(5 + HALVES, halfway.flatten(0, 1), rows)
         early = F.cross_entropy(signs, targets.signs.flatten(), weight=weights)
-        return DenseLoss(class_loss, torch.stack(boxes).mean(), colours, torch.stack(letters).mean(), orders, early)
+        tints = F.cross_entropy(self.tint(halfway.flatten(0, 1)).float(), targets.tints.flatten(0, 1))
+        return DenseLoss(
+            class_loss, torch.stack(boxes).mean(), colours, torch.stack(letters).mean(), orders, early, tints
+        )
 
     def asked_loss(self, cells: Tensor, asked: Tensor) -> Tensor:
         """Cross entropy of each place being asked for; what is weighs three times what is not. `cells` [n, c, dim]: the

@@ -84,4 +84,9 @@ STAGES = (
         "refine", 2700, 8, 6, 6e-4, 150, 0.75, (2.5, 2.0), classes=2.0, text=1.5, reading=2.0, objects=(1, 6),
         words=(1, 3), side=256, shares=WEAKEST, wide=0.2,
     ),
+    # The same, with colours taught where they are seen, halfway up the tower.
+    Stage(
+        "tint", 2400, 8, 6, 6e-4, 100, 0.75, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
+        words=(1, 3), side=256, shares=WEAKEST, wide=0.3,
+    ),
 )  # fmt: skip

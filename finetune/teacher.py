@@ -129,9 +129,9 @@ class Teacher:
         dense: DenseLoss = self.heads(image[:, 1:], early, table, _to(batch.dense, device), sigma)
         parts = {
             "class": dense.classes, "box": dense.boxes, "colour": dense.colours, "letter": dense.letters,
-            "order": dense.orders, "sign": dense.signs,
+            "order": dense.orders, "sign": dense.signs, "tint": dense.tints,
         }  # fmt: skip
-        looked = stage.classes * dense.classes + dense.boxes + dense.colours
+        looked = stage.classes * dense.classes + dense.boxes + dense.colours + dense.tints
         looked = looked + stage.reading * (dense.letters + dense.orders + dense.signs)
         if not stage.prompts:
             return {"total": looked, **parts}

@@ -12,7 +12,7 @@ from finetune.losses import location_loss
 
 DIM, EARLY, CELLS, PICTURES = 16, 8, 9, 2
 CATEGORY_IDS, LETTER_IDS, COLOUR_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), [2, 8], 50
-PARTS = ("classes", "boxes", "colours", "letters", "orders", "signs")
+PARTS = ("classes", "boxes", "colours", "letters", "orders", "signs", "tints")
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ def targets() -> DenseTargets:
     colours = torch.stack([share, 1 - share], -1)
     orders = torch.randint(0, 1 + LONGEST, (PICTURES, CELLS, 2), generator=generator)
     orders[letters == NOTHING] = NOTHING
-    return DenseTargets(classes, boxes, colours, letters, orders, signs)
+    share = torch.rand(PICTURES, 4 * CELLS, generator=generator)
+    tints = torch.stack([share, 1 - share], -1)
+    return DenseTargets(classes, boxes, colours, letters, orders, signs, tints)
 
 
 def total(loss: DenseLoss) -> Tensor:
@@ -92,6 +94,8 @@ def test_losses_are_the_plain_sums(
     signs = weighted(early, targets.signs.flatten(), 0.05)
     torch.testing.assert_close(loss.letters, (halves[0] + halves[1]) / 2)
     torch.testing.assert_close(loss.signs, signs)
+    told = heads.tint(halfway.flatten(0, 1)).log_softmax(-1)
+    torch.testing.assert_close(loss.tints, -(targets.tints.flatten(0, 1) * told).sum(-1).mean())
 
 
 def test_a_background_of_several_colours_teaches_none(
@@ -128,6 +132,7 @@ def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Te
         torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
         torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
         torch.zeros(PICTURES, 4 * CELLS, dtype=torch.long),
+        torch.zeros(PICTURES, 4 * CELLS, len(COLOUR_IDS)),
     )
     loss = heads(cells, halfway, table, none, 5.0)
     total(loss).backward()

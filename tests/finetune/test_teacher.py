@@ -129,7 +129,9 @@ def test_total_is_the_weighted_sum(reader: Teacher, batch: Batch) -> None:
     with torch.no_grad():
         parts = reader.losses(batch, SPEAK, 5.0)
         looked = reader.losses(batch, LOOK, 5.0)
-    dense = sum((parts[name] for name in ("class", "box", "colour", "letter", "order", "sign")), torch.tensor(0.0))
+    dense = sum(
+        (parts[name] for name in ("class", "box", "colour", "letter", "order", "sign", "tint")), torch.tensor(0.0)
+    )
     answer = ASKED * parts["asked"] + ALIGNED * parts["align"] + parts["text"] + 0.7 * parts["location"] + parts["kind"]
     torch.testing.assert_close(parts["total"], 0.3 * dense + answer)
     with torch.no_grad():

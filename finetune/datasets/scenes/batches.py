@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.alignment import Look, looks
-from finetune.datasets.scenes.colours import NAMES, only
+from finetune.datasets.scenes.colours import NAMES, name_indices, only
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.masks import asked_for
@@ -105,7 +105,7 @@ class SceneBatches(Dataset[Batch]):
         pixels = torch.stack([pixels_of(s.image, self.side) for s in scenes])
         owners = torch.tensor(owner, dtype=torch.long)
         told = np.array(masks, bool).reshape(-1, self.grid**2, SHADES**2)
-        dense = dense_targets(scenes, self.grid)
+        dense = dense_targets(scenes, pixels, self.grid)
         return Batch(pixels, dense, owners, self._ids(asked), labels, torch.from_numpy(told), *aligned)
 
     def scene(self, seed: int, rng: np.random.Generator) -> Scene:
@@ -169,8 +169,9 @@ def pixels_of(image: Image.Image, side: int) -> Tensor:
     return torch.from_numpy(np.asarray(squashed).copy()).permute(2, 0, 1)
 
 
-def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
+def dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> DenseTargets:
     """What each cell of a `grid` × `grid` raster should know; a cell belongs to the smallest box over its middle.
+    `pixels`: the scenes as they are seen (`pixels_of`), uint8 [b, 3, side, side].
 
     Cell k looks at pixel k · side / grid (`blueprint.initialise`). A half belongs to the letter under its middle, and
     each letter has at least the half that is nearest.
@@ -202,7 +203,18 @@ def dense_targets(scenes: Sequence[Scene], grid: int) -> DenseTargets:
             _spell(letters[i].reshape(grid, grid * HALVES), halves, middle, word, size, letter)
             _spell(orders[i].reshape(grid, grid * HALVES), halves, middle, word, size, count)
             _spell(signs[i].reshape(2 * grid, 2 * grid), fine, fine, word, size, letter)
-    return DenseTargets(*map(torch.from_numpy, (classes, boxes, colours, letters, orders, signs)))
+    tints = np.stack([_tints(picture.permute(1, 2, 0).numpy(), 2 * grid) for picture in pixels])
+    return DenseTargets(*map(torch.from_numpy, (classes, boxes, colours, letters, orders, signs, tints)))
+
+
+def _tints(picture: np.ndarray, raster: int) -> np.ndarray:
+    """The colours' shares around each place of a `raster` × `raster`, [raster², names], of every other pixel; place k
+    looks at pixel k · side / raster."""
+    side = len(picture)
+    half = side // raster // 2
+    around = np.pad(picture, ((half, 0), (half, 0), (0, 0)), "edge")[:side:2, :side:2]
+    names = name_indices(around.reshape(-1, 3)).reshape(raster, half, raster, half)
+    return (names[..., None] == np.arange(len(NAMES))).mean((1, 3), dtype=np.float32).reshape(raster**2, -1)
 
 
 def _spell(

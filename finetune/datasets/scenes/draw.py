@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -158,7 +159,8 @@ def _place(
     return False
 
 
-def _described(item: Placed) -> Object:
+def _described(item: Placed, picture: Image.Image) -> Object:
+    """The object as it is seen in the finished picture."""
     visible = item.alpha > 127
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
     box = (
@@ -172,10 +174,10 @@ def _described(item: Placed) -> Object:
         # Only threads thinner than the outline's grid are left: the box is the best polygon.
         rings = [[box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3]]]
     step = max(1, round((visible.size / 1200) ** 0.5))
-    sample = visible[::step, ::step]
-    pixels = np.asarray(item.picture)[::step, ::step, :3][sample]
+    seen = np.asarray(picture.crop(item.box))
+    pixels = seen[::step, ::step][visible[::step, ::step]]
     if len(pixels) == 0:
-        pixels = np.asarray(item.picture)[..., :3][visible]
+        pixels = seen[visible]
     return Object(item.glyph.category, item.glyph.path, box, rings, colours.shares(pixels))
 
 
@@ -224,6 +226,15 @@ def _degraded(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     return picture
 
 
+def _uncovered(picture: Image.Image, boxes: Sequence[Box]) -> str | None:
+    """The commonest colour outside all of the boxes; None where they cover everything."""
+    free = np.ones((picture.height, picture.width), bool)
+    for x1, y1, x2, y2 in boxes:
+        free[max(int(y1), 0) : ceil(y2), max(int(x1), 0) : ceil(x2)] = False
+    pixels = np.asarray(picture)[free]
+    return colours.dominant(pixels[:: max(1, len(pixels) // 600)]) if len(pixels) else None
+
+
 def draw(
     seed: int,
     *,
@@ -261,7 +272,10 @@ def draw(
             side = max(0.82 * side, 0.13 * (size[0] * size[1]) ** 0.5)
             if attempt % 2:
                 glyph = _glyph(rng, sets)
-    picture = _degraded(rng, canvas) if rng.random() < hard else canvas
-    things = sorted((_described(item) for item in placed), key=lambda thing: thing.box)
+    picture = canvas
+    if rng.random() < hard:
+        picture = _degraded(rng, canvas)
+        ground = _uncovered(picture, [item.box for item in placed] + taken) or ground
+    things = sorted((_described(item, picture) for item in placed), key=lambda thing: thing.box)
     lines = sorted(drawn, key=lambda word: (word.box[1], word.box[0]))
     return Scene(picture, tuple(things), tuple(lines), ground)

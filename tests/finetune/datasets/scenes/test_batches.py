@@ -24,7 +24,7 @@ from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.scene import Object, Scene, Word
 from finetune.datasets.scenes.strange import foreign, widened
-from finetune.dense import LETTERS
+from finetune.dense import LETTERS, DenseTargets
 from finetune.losses import IGNORE
 from prompts import grammar, locations
 from prompts.tasks import BOS, EOS, TASKS
@@ -39,8 +39,8 @@ def source(words: PreTrainedTokenizerBase, **changes: Any) -> SceneBatches:
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
     dense = batch.dense
-    seen = [batch.pixels, dense.classes, dense.boxes, dense.colours, dense.letters, dense.orders, dense.signs]
-    return [*seen, batch.owner, batch.prompts, batch.labels, batch.asked, batch.looks, batch.looked_at]
+    places = [dense.classes, dense.boxes, dense.colours, dense.letters, dense.orders, dense.signs, dense.tints]
+    return [batch.pixels, *places, batch.owner, batch.prompts, batch.labels, batch.asked, batch.looks, batch.looked_at]
 
 
 @pytest.fixture
@@ -233,6 +233,10 @@ def test_pixels_are_the_squashed_picture() -> None:
     assert not squashed[1].any()
 
 
+def dense_of(scenes: list[Scene]) -> DenseTargets:
+    return dense_targets(scenes, torch.stack([pixels_of(scene.image, SIDE) for scene in scenes]), GRID)
+
+
 def cell_of(x: float, y: float, scene: Scene, grid: int = GRID) -> int:
     """The cell whose middle, a whole multiple of the cell's side, is nearest."""
     row, column = (min(round(share * grid), grid - 1) for share in (y / scene.height, x / scene.width))
@@ -243,7 +247,7 @@ def test_the_cells_within_a_lone_object_are_its_own() -> None:
     for seed in range(20):
         scene = draw(seed, objects=(1, 1), words=(0, 0))
         (thing,) = scene.objects
-        dense = dense_targets([scene], GRID)
+        dense = dense_of([scene])
         covered = {
             row * GRID + column
             for row in range(GRID)
@@ -263,7 +267,7 @@ def test_the_cells_within_a_lone_object_are_its_own() -> None:
 
 def test_a_background_has_a_colour_where_it_has_but_one() -> None:
     scene = draw(3, objects=(1, 1), words=(0, 0))
-    told = dense_targets([scene, widened(scene, np.random.default_rng(0)), foreign(0)], GRID)
+    told = dense_of([scene, widened(scene, np.random.default_rng(0)), foreign(0)])
     things = told.classes > 0
     free = told.colours[0][~things[0]]
     assert set(free.argmax(-1).tolist()) == {NAMES.index(scene.background)}
@@ -273,8 +277,20 @@ def test_a_background_has_a_colour_where_it_has_but_one() -> None:
     assert told.colours[1][things[1]].argmax(-1).unique().tolist() == [NAMES.index(scene.objects[0].colour)]
 
 
+def test_a_place_halfway_tells_the_colours_around_it() -> None:
+    """Red on the left, blue on the right of the 10th of 24 places, which looks at pixel 40."""
+    picture = Image.new("RGB", (SIDE, SIDE), "red")
+    picture.paste((0, 0, 255), (40, 0, SIDE, SIDE))
+    tints = dense_of([Scene(picture, (), (), "red")]).tints[0].reshape(2 * GRID, 2 * GRID, len(NAMES))
+    red, blue = (tints[..., NAMES.index(name)] for name in ("red", "blue"))
+    assert (red[:, :10] == 1).all()
+    assert (red[:, 10] == 0.5).all()
+    assert (blue[:, 10] == 0.5).all()
+    assert (blue[:, 11:] == 1).all()
+
+
 def test_a_middle_belongs_to_the_smallest_object_over_it(scenes: list[Scene]) -> None:
-    dense = dense_targets(scenes, GRID)
+    dense = dense_of(scenes)
     told = 0
     for number, scene in enumerate(scenes):
         for thing in scene.objects:
@@ -296,7 +312,7 @@ def test_the_order_of_objects_does_not_matter() -> None:
 
     large, small = thing("cat", (0, 0, 120, 120)), thing("dog", (30, 30, 60, 60))
     pictures = [Scene(Image.new("RGB", (120, 120)), things, (), "red") for things in ((large, small), (small, large))]
-    one, two = dense_targets(pictures, GRID).classes
+    one, two = dense_of(pictures).classes
     assert torch.equal(one, two)
     assert (one.eq(1 + CATEGORIES.index("dog")).sum(), one.eq(0).sum()) == (16, 0)
 
@@ -307,17 +323,17 @@ def test_letters_stand_in_their_half_cells() -> None:
     upright = Word(text, (10, 30, 130, 30, 130, 50, 10, 50), (10, 30, 130, 50))  # halves' middles: 15, 25, 35 …
     turned = Word(text, (230, 150, 110, 150, 110, 130, 230, 130), (110, 130, 230, 150))
     picture = Scene(Image.new("RGB", (240, 240)), (), (upright, turned), "red")
-    letters = dense_targets([picture], GRID).letters[0].reshape(GRID, GRID * 2)
+    letters = dense_of([picture]).letters[0].reshape(GRID, GRID * 2)
     read = {row: "".join(LETTERS[k - 1] if k else "." for k in letters[row].tolist()) for row in (2, 7)}
     assert read == {2: ".." + text + "." * 10, 7: "." * 12 + text[::-1]}
     assert letters.count_nonzero() == 24
-    orders = dense_targets([picture], GRID).orders[0].reshape(GRID, GRID * 2)
+    orders = dense_of([picture]).orders[0].reshape(GRID, GRID * 2)
     assert orders[2].tolist() == [0, 0, *range(1, 13), *[0] * 10]
     assert orders[7].tolist() == [*[0] * 12, *range(12, 0, -1)]
 
 
 def test_drawn_letters_stand_where_their_word_is(scenes: list[Scene]) -> None:
-    dense = dense_targets(scenes, GRID)
+    dense = dense_of(scenes)
     for number, scene in enumerate(scenes):
         seen = dense.letters[number].reshape(GRID, GRID * 2)
         signs = [LETTERS.index(letter) + 1 for word in scene.words for letter in word.text]

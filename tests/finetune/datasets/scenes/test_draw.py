@@ -81,8 +81,8 @@ def test_polygons_and_boxes_follow_the_visible_alpha(monkeypatch: pytest.MonkeyP
     """Crowded scenes too, where objects hide parts of others."""
     agreements = []
 
-    def checked(item: drawing.Placed) -> Object:
-        thing = described(item)
+    def checked(item: drawing.Placed, picture: Image.Image) -> Object:
+        thing = described(item, picture)
         visible = item.alpha > 127
         left, top, right, bottom = bounds(visible)
         assert thing.box == (left + item.left, top + item.top, right + item.left, bottom + item.top)
@@ -204,6 +204,20 @@ def test_everything_lies_inside_and_in_order() -> None:
         for x1, y1, x2, y2 in [item.box for item in (*scene.objects, *scene.words)]:
             assert 0 <= x1 < x2 <= scene.width
             assert 0 <= y1 < y2 <= scene.height
+
+
+def test_colours_are_those_of_the_finished_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drained(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+        return picture.convert("L").convert("RGB")
+
+    told = {seed: draw(seed, hard=1) for seed in range(20)}
+    monkeypatch.setattr(drawing, "_degraded", drained)
+    greys = {"black", "grey", "white"}
+    for seed, before in told.items():
+        after = draw(seed, hard=1)
+        assert {after.background, *(thing.colour for thing in after.objects)} <= greys
+        assert [thing.box for thing in after.objects] == [thing.box for thing in before.objects]
+    assert any({scene.background, *(t.colour for t in scene.objects)} - greys for scene in told.values())
 
 
 def test_the_held_out_set_is_never_drawn_unasked() -> None:
