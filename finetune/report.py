@@ -25,9 +25,11 @@ from rich.table import Table
 from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
+from finetune.datasets.scenes.colours import lead
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.examples import asked_of
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
+from finetune.datasets.scenes.masks import nearest
 from finetune.datasets.scenes.questions import COLOURS, SIZES, plural
 from finetune.datasets.scenes.scene import Scene
 from finetune.evaluation import page as pages
@@ -45,6 +47,8 @@ from server.engine.request import Request
 
 OBJECTS = (1, 6)
 """How many a scene of the report holds, at least and at most."""
+CLEAR = 0.2
+"""From which lead over the next, as a share of what is seen of an object, a colour counts as clearly its own."""
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}
 
 
@@ -141,6 +145,9 @@ class Marks:
                 if token == "<REGION_TO_DESCRIPTION>":
                     for name, words in ("colour", COLOURS), ("size", SIZES):
                         self.shares[f"{token} {name} right"].append(_of(words, text) == _of(words, truth))
+                    if question.region and lead(nearest(scene.objects, question.region).colour_shares) >= CLEAR:
+                        right = _of(COLOURS, text) == _of(COLOURS, truth)
+                        self.shares[f"{token} colour right where one leads"].append(right)
                     place = text.rpartition(" at the ")[2] == truth.rpartition(" at the ")[2]
                     self.shares[f"{token} place right"].append(place)
                 if token == "<REGION_TO_OCR>":

@@ -46,6 +46,12 @@ def commonest(shares: tuple[float, ...]) -> str:
     return NAMES[int(np.argmax(shares))]
 
 
+def lead(shares: tuple[float, ...]) -> float:
+    """By how much the largest share is larger than the next: 0 where two colours are as common."""
+    first, second = sorted(shares)[-1:-3:-1]
+    return first - second
+
+
 def dominant(pixels: np.ndarray) -> str:
     """The commonest name among (n, 3) RGB pixels, n > 0."""
     return commonest(shares(pixels))

@@ -1,6 +1,7 @@
 """Which part of a drawn picture a question is about: what the encoder is taught to point at."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from finetune.datasets.scenes.scene import Object, Scene, Word
 from finetune.dense import SHADES
 from finetune.evaluation.matching import box_iou, mask
 from server.jobs.recipes.shapes import bounds
+
+Thing = TypeVar("Thing", bound=Object | Word)
 
 
 def subjects(question: Question, scene: Scene) -> list[Object | Word]:
@@ -26,7 +29,7 @@ def subjects(question: Question, scene: Scene) -> list[Object | Word]:
     return [nearest(things, box) for note in question.answer if (box := bounds(note))]
 
 
-def nearest(things: Sequence[Object | Word], box: Sequence[float]) -> Object | Word:
+def nearest(things: Sequence[Thing], box: Sequence[float]) -> Thing:
     """The thing whose box overlaps `box` most."""
     return max(things, key=lambda thing: box_iou(thing.box, box))
 
