@@ -38,7 +38,7 @@ def decode(
     """
     shape = model.config.text_config
     lengths = (labels != IGNORE).sum(1)
-    order = lengths.argsort()
+    order = lengths.argsort(stable=True)  # of some of the answers alone it is the same
     states, tokens, owners = [], [], []
     decoder = model.model.language_model.decoder
     cross = decoder.layers[max(len(decoder.layers) - 2, 0)].encoder_attn

@@ -11,9 +11,10 @@ from finetune.datasets.example import Dataset, Example
 from finetune.datasets.gathering import verified
 from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
-from finetune.datasets.scenes.batches import TRAINING_SEEDS, choose
+from finetune.datasets.scenes.batches import TRAINING_SEEDS, WORDLESS, choose
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.split import split
+from finetune.stages import STAGES
 from finetune.tuning.config import TuneConfig
 
 Shown = tuple[Image.Image, list[Question]]
@@ -62,11 +63,12 @@ def _spread(examples: Sequence[Example], most: int) -> tuple[Example, ...]:
 
 
 def scenes(number: int, prompts: int) -> Shown:
-    """The seedling's own data: drawn scenes, all 15 tasks."""
-    seed = _DRAWN + number % POOL
+    """The seedling's own data: drawn scenes, all 15 tasks, as its last stage asked them."""
+    seed, last = _DRAWN + number % POOL, STAGES[-1]
     rng = np.random.default_rng((_SEED, number))
-    scene = draw(seed, objects=(1, 4), words=(0, 0) if np.random.default_rng((seed, 1)).random() < 0.35 else (1, 2))
-    return scene.image, choose(scene, prompts, rng)
+    words = (0, 0) if np.random.default_rng((seed, 1)).random() < WORDLESS else last.words
+    scene = draw(seed, objects=last.objects, words=words)
+    return scene.image, choose(scene, prompts, rng, last.reading, last.shares)
 
 
 def of(dataset: Dataset) -> Replay:

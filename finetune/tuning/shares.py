@@ -1,6 +1,7 @@
 """A lesson in shares, which threads are taught at once: on a CPU, threads with a share of the pictures each are faster
 than as many threads that share out every small product."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,19 +39,25 @@ def shares(
     whole = answer_weights(lesson.labels, first_location, config)
     made = []
     for own in filter(None, places):
-        rows = torch.isin(lesson.owner, torch.tensor(own))
-        numbers = torch.zeros(len(lesson.pixels), dtype=torch.long)
-        numbers[own] = torch.arange(len(own))
-        prompts, labels = lesson.prompts[rows], lesson.labels[rows]
-        part = replace(
-            lesson, pixels=lesson.pixels[own], views=lesson.views[own], owner=numbers[lesson.owner[rows]],
-            prompts=prompts[:, (prompts != pad).any(0)], labels=labels[:, (labels != IGNORE).any(0)],
-            replayed=lesson.replayed[rows],
-        )  # fmt: skip
+        part = some(lesson, own, pad)
         mine = answer_weights(part.labels, first_location, config)
         weights = AnswerLoss(*(_ratio(getattr(mine, n), getattr(whole, n)) for n in ("text", "location", "kind")))
         made.append(Share(part, own, weights))
     return made
+
+
+def some(lesson: Lesson, pictures: Sequence[int], pad: int) -> Lesson:
+    """Some of a lesson's pictures, with what is asked about them."""
+    own = list(pictures)
+    rows = torch.isin(lesson.owner, torch.tensor(own, dtype=torch.long))
+    numbers = torch.zeros(len(lesson.pixels), dtype=torch.long)
+    numbers[own] = torch.arange(len(own))
+    prompts, labels = lesson.prompts[rows], lesson.labels[rows]
+    return replace(
+        lesson, pixels=lesson.pixels[own], views=lesson.views[own], owner=numbers[lesson.owner[rows]],
+        prompts=prompts[:, (prompts != pad).any(0)], labels=labels[:, (labels != IGNORE).any(0)],
+        replayed=lesson.replayed[rows],
+    )  # fmt: skip
 
 
 def _ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from finetune.tuning.config import Anchor, Method, TuneConfig
 from finetune.tuning.features import Features
 from finetune.tuning.learning import Learner
 from finetune.tuning.lessons import Lesson
-from finetune.tuning.shares import MOST, Share, shares
+from finetune.tuning.shares import MOST, Share, shares, some
 
 
 class Trainer:
@@ -73,11 +73,11 @@ class Trainer:
         return pool
 
     def _side_by_side(self) -> int:
-        """How many threads take a share of a lesson each. Chance (dropout) and anchors, which look at the base
-        meanwhile, want one."""
+        """How many threads take a share of a lesson each. Chance (dropout) wants one, and so does the distance of the
+        weights, of which no share has a part."""
         config = self.config
         chance = config.dropout or config.drop_path or (config.method is Method.LORA and config.lora_dropout)
-        if self.accelerator.device.type != "cpu" or chance or config.anchor is not Anchor.NONE:
+        if self.accelerator.device.type != "cpu" or chance or config.anchor is Anchor.L2SP:
             return 1
         cores = torch.get_num_threads()
         return max(count for count in range(1, MOST + 1) if cores % count == 0 and count <= config.pictures)
@@ -98,17 +98,22 @@ class Trainer:
             return losses
         with self.accelerator.autocast():
             kept = self._image(lesson) if self.config.keeps_features else None
+            # Before any thread begins: to ask the base is to change weights in place.
+            said = [self._before(share.lesson) for share in parted] if self.config.anchor is Anchor.KL else []
+        tokens = max(1, sum(map(len, said)))
         parameters = list(self.learner.learned.values())
 
-        def teach(share: Share) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
+        def teach(share: Share, before: Tensor | None) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
             with self.accelerator.autocast():
                 image = self._image(share.lesson) if kept is None else kept[share.places]
-                losses = self._total(self._answered(share.lesson, image)[0], share.weights)
+                answer, now = self._answered(share.lesson, image)
+                anchor = None if before is None else _divergence(before, now) / tokens
+                losses = self._total(answer, share.weights, anchor)
             _check(losses["total"])
             return losses, torch.autograd.grad(losses["total"] * scale, parameters, allow_unused=True)
 
         whole: dict[str, Tensor] = {}
-        for losses, gradients in self._pool.map(teach, parted):
+        for losses, gradients in self._pool.map(teach, parted, said or [None] * len(parted)):
             whole = {name: value.detach() + whole.get(name, 0) for name, value in losses.items()}
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
@@ -140,31 +145,31 @@ class Trainer:
             return {"total": torch.zeros((), device=device)}
         anchor = config.anchor if anchored else Anchor.NONE
         before = self._before(lesson) if anchor is Anchor.KL else None
-        answer, logits, answers = self._answered(lesson, self._image(lesson))
-        parts = self._total(answer)
+        answer, now = self._answered(lesson, self._image(lesson))
         if anchor is Anchor.L2SP:
-            parts["anchor"] = self.learner.distance()
-        elif before is not None:
-            now = logits[lesson.replayed.to(device)[answers]].float().log_softmax(-1)
-            parts["anchor"] = (before.exp() * (before - now)).sum() / max(1, len(now))
-        parts["total"] = parts["total"] + config.strength * parts.get("anchor", torch.zeros((), device=device))
-        return parts
+            return self._total(answer, anchor=self.learner.distance())
+        return self._total(answer, anchor=None if before is None else _divergence(before, now) / max(1, len(before)))
 
-    def _answered(self, lesson: Lesson, image: Tensor) -> tuple[AnswerLoss, Tensor, Tensor]:
-        """The loss of a lesson's answers, the logits [n, vocabulary], and whose answer each of them is of."""
+    def _answered(self, lesson: Lesson, image: Tensor) -> tuple[AnswerLoss, Tensor]:
+        """The loss of a lesson's answers, and the logits of those that are replayed, [n, vocabulary]."""
         device = self.accelerator.device
         owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
         encoded, mask = forward.encode(self.model, image, owner, prompts)
         states, taught, answers = forward.decode(self.model, encoded, mask, labels)
         logits = self.model.lm_head(states)
-        return answer_loss(logits, taught, answers, self.base.first_location, config=self.loss), logits, answers
+        loss = answer_loss(logits, taught, answers, self.base.first_location, config=self.loss)
+        return loss, logits[lesson.replayed.to(device)[answers]]
 
-    def _total(self, answer: AnswerLoss, weights: AnswerLoss | None = None) -> dict[str, Tensor]:
-        """The parts by name, each weighed, and what they come to."""
+    def _total(
+        self, answer: AnswerLoss, weights: AnswerLoss | None = None, anchor: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The parts by name, each weighed, and what they come to, with the anchor's pull."""
         parts = {name: getattr(answer, name) for name in ("text", "location", "kind")}
         if weights:
             parts = {name: value * getattr(weights, name) for name, value in parts.items()}
         total = self.config.text * parts["text"] + self.config.location * parts["location"] + parts["kind"]
+        if anchor is not None:
+            total, parts["anchor"] = total + self.config.strength * anchor, anchor
         return {"total": total, **parts}
 
     def _image(self, lesson: Lesson) -> Tensor:
@@ -183,14 +188,17 @@ class Trainer:
 
     @torch.no_grad()
     def _before(self, lesson: Lesson) -> Tensor:
-        """What the base says of the tokens of replayed answers: log probabilities [n, V]. KL(base ‖ model), in nats a
-        token, is the anchor. The base answers as it is served, without dropout, and so takes no number of chance."""
+        """What the base says of the tokens of replayed answers: log probabilities [n, vocabulary]. The base answers as
+        it is served, without dropout, and so takes no number of chance."""
         device = self.accelerator.device
+        old = some(lesson, lesson.owner[lesson.replayed].unique().tolist(), self.base.pad)
+        if not len(old.owner):
+            return torch.zeros(0, self.model.config.text_config.vocab_size, device=device)
         with self.learner.off(), self.learner.resting():  # before the graph is built: weights change in place
-            image = self._look(lesson.pixels)
-            encoded, mask = forward.encode(self.model, image, lesson.owner.to(device), lesson.prompts.to(device))
-            states, _, answers = forward.decode(self.model, encoded, mask, lesson.labels.to(device))
-            return self.model.lm_head(states[lesson.replayed.to(device)[answers]]).float().log_softmax(-1)
+            image = self._look(old.pixels)
+            encoded, mask = forward.encode(self.model, image, old.owner.to(device), old.prompts.to(device))
+            states, _, _ = forward.decode(self.model, encoded, mask, old.labels.to(device))
+            return self.model.lm_head(states).float().log_softmax(-1)
 
     def state(self) -> dict[str, Any]:
         """Everything that a stopped run needs to go on."""
@@ -213,6 +221,11 @@ class Trainer:
         """What dropout goes on with where it is not the CPU that computes."""
         device = self.accelerator.device
         return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _divergence(before: Tensor, logits: Tensor) -> Tensor:
+    """KL(base ‖ model) in nats, summed over tokens: log probabilities of the base and logits, [n, vocabulary]."""
+    return (before.exp() * (before - logits.float().log_softmax(-1))).sum()
 
 
 def _check(total: Tensor) -> None:

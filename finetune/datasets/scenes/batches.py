@@ -38,6 +38,8 @@ SHARES = {
 }  # fmt: skip
 EMPTY, FOREIGN, WIDE, PAGES = 0.03, 0.04, 0.14, 0.1
 """Shares of pictures: an empty ground; something else than the world; far wider or higher than others; many words."""
+WORDLESS = 0.35
+"""The share of the others in which there is nothing to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class SceneBatches(Dataset[Batch]):
     def scene(self, seed: int, rng: np.random.Generator) -> Scene:
         """The scene of `seed`, of the kind that `rng` says."""
         kind, wide = rng.random(), rng.random() < self.wide
-        words = (0, 0) if rng.random() < 0.35 else self.words
+        words = (0, 0) if rng.random() < WORDLESS else self.words
         if kind < FOREIGN:
             return foreign(seed)
         if kind > 1 - PAGES:

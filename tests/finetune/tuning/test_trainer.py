@@ -130,6 +130,26 @@ def test_shares_of_a_lesson_teach_what_the_whole_does(
             torch.testing.assert_close(gradient, grads[0][name], atol=2e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("given", [{}, {"frozen_stages": 4}, {"method": Method.FULL}])
+def test_shares_are_held_by_the_kl_anchor_as_the_whole_is(
+    base: str, examples: list[Example], given: dict[str, Any]
+) -> None:
+    grads, losses = [], []
+    for threads in (1, 2):
+        trainer, lessons = start(base, examples, pictures=4, anchor=Anchor.KL, strength=3.0, clip=1e9, **given)
+        trainer.threads = threads
+        chance = torch.Generator().manual_seed(0)
+        with torch.no_grad():  # away from the base, where it pulls
+            for parameter in trainer.learner.learned.values():
+                parameter.add_(0.01 * torch.randn(parameter.shape, generator=chance))
+        losses.append(trainer.step([with_replay(lessons)], 0))
+        grads.append({n: p.grad.clone() for n, p in trainer.learner.learned.items() if p.grad is not None})
+    assert losses[0]["anchor"] > 1e-3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for name, gradient in grads[1].items():
+        torch.testing.assert_close(gradient, grads[0][name], atol=2e-4, rtol=1e-3)
+
+
 def test_shares_hold_every_prompt_once_and_about_as_much_work(base: str, examples: list[Example]) -> None:
     trainer, lessons = start(base, examples, pictures=6)
     lesson = lessons[0]
