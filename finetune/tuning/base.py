@@ -38,11 +38,6 @@ class Base:
         """The id that pads prompts and answers."""
         return int(self.model.config.text_config.pad_token_id)
 
-    @property
-    def start(self) -> int:
-        """The id that the decoder starts from."""
-        return int(self.model.config.text_config.decoder_start_token_id)
-
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Writes a whole checkpoint, in half precision: what florist and transformers load. `state`: native weights."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -101,10 +101,11 @@ class Lessons(Dataset[Lesson]):
         )  # fmt: skip
 
     def _own(self, position: int, rng: np.random.Generator) -> Seen:
-        """A picture of the project; each comes once an epoch, in an order of the epoch's own."""
+        """A picture of the project; each comes at most once an epoch, in an order of the epoch's own: what is replayed
+        takes the place of some."""
         epoch, place = divmod(position, len(self.order))
         index = self.order[int(np.random.default_rng((self.config.seed, 4, epoch)).permutation(len(self.order))[place])]
-        view = int(rng.integers(self.config.views))
+        view = int(rng.integers(self.config.views)) * bool(self.config.augment)  # unchanged, they are all one
         # Where features are kept the same changes must come again; elsewhere each picture is a new one.
         chance = np.random.default_rng((self.config.seed, 5, index, view)) if self.config.keeps_features else rng
         example = self.examples[index]

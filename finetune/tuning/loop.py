@@ -81,7 +81,6 @@ class _Run:
         if config.anchor is Anchor.KL and replay is None:
             raise TuneError(NOTHING_TO_REPLAY)
         self.accelerator = Accelerator(mixed_precision=precision())
-        torch.manual_seed(config.seed + self.accelerator.process_index)
         self.trainer = Trainer(config, self.accelerator)
         files = self.trainer.base.files
         try:

@@ -63,7 +63,7 @@ def _spread(examples: Sequence[Example], most: int) -> tuple[Example, ...]:
 
 
 def scenes(number: int, prompts: int) -> Shown:
-    """The seedling's own data: drawn scenes, all 15 tasks, as its last stage asked them."""
+    """The seedling's own data: drawn scenes of the usual shapes, all 15 tasks, asked as often as its last stage did."""
     seed, last = _DRAWN + number % POOL, STAGES[-1]
     rng = np.random.default_rng((_SEED, number))
     words = (0, 0) if np.random.default_rng((seed, 1)).random() < WORDLESS else last.words

@@ -7,6 +7,7 @@ from functools import cached_property
 from threading import Barrier
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -41,6 +42,9 @@ class Trainer:
         Raises FloatingPointError, with the weights as they were, when the loss or its gradient is not finite.
         """
         parameters = list(self.learner.learned.values())
+        # Of the step and the process: after a stop chance goes on as it would have.
+        chance = (self.config.seed, 6, number, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(chance).generate_state(1)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate_at(number) * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
@@ -99,15 +103,16 @@ class Trainer:
         with self.accelerator.autocast():
             kept = self._image(lesson) if self.config.keeps_features else None
             # Before any thread begins: to ask the base is to change weights in place.
-            said = [self._before(share.lesson) for share in parted] if self.config.anchor is Anchor.KL else []
+            anchored = self.config.anchor is Anchor.KL
+            said = self._before([share.lesson for share in parted]) if anchored else []
         tokens = max(1, sum(map(len, said)))
         parameters = list(self.learner.learned.values())
 
         def teach(share: Share, before: Tensor | None) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
             with self.accelerator.autocast():
                 image = self._image(share.lesson) if kept is None else kept[share.places]
-                answer, now = self._answered(share.lesson, image)
-                anchor = None if before is None else _divergence(before, now) / tokens
+                answer, logits, replayed = self._answered(share.lesson, image)
+                anchor = None if before is None else _divergence(before, logits[replayed]) / tokens
                 losses = self._total(answer, share.weights, anchor)
             _check(losses["total"])
             return losses, torch.autograd.grad(losses["total"] * scale, parameters, allow_unused=True)
@@ -144,21 +149,22 @@ class Trainer:
         if not len(lesson.owner):  # nothing to be asked about these pictures
             return {"total": torch.zeros((), device=device)}
         anchor = config.anchor if anchored else Anchor.NONE
-        before = self._before(lesson) if anchor is Anchor.KL else None
-        answer, now = self._answered(lesson, self._image(lesson))
-        if anchor is Anchor.L2SP:
-            return self._total(answer, anchor=self.learner.distance())
-        return self._total(answer, anchor=None if before is None else _divergence(before, now) / max(1, len(before)))
+        before = self._before([lesson])[0] if anchor is Anchor.KL else None
+        answer, logits, replayed = self._answered(lesson, self._image(lesson))
+        if before is not None:
+            return self._total(answer, anchor=_divergence(before, logits[replayed]) / max(1, len(before)))
+        return self._total(answer, anchor=self.learner.distance() if anchor is Anchor.L2SP else None)
 
-    def _answered(self, lesson: Lesson, image: Tensor) -> tuple[AnswerLoss, Tensor]:
-        """The loss of a lesson's answers, and the logits of those that are replayed, [n, vocabulary]."""
+    def _answered(self, lesson: Lesson, image: Tensor) -> tuple[AnswerLoss, Tensor, Tensor]:
+        """The loss of a lesson's answers, the logits [n, vocabulary] of their tokens, and which of these are of what is
+        replayed, booleans [n]."""
         device = self.accelerator.device
         owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
         encoded, mask = forward.encode(self.model, image, owner, prompts)
         states, taught, answers = forward.decode(self.model, encoded, mask, labels)
         logits = self.model.lm_head(states)
         loss = answer_loss(logits, taught, answers, self.base.first_location, config=self.loss)
-        return loss, logits[lesson.replayed.to(device)[answers]]
+        return loss, logits, lesson.replayed.to(device)[answers]
 
     def _total(
         self, answer: AnswerLoss, weights: AnswerLoss | None = None, anchor: Tensor | None = None
@@ -187,25 +193,30 @@ class Trainer:
         return self.model.model.get_image_features(made).pooler_output
 
     @torch.no_grad()
-    def _before(self, lesson: Lesson) -> Tensor:
-        """What the base says of the tokens of replayed answers: log probabilities [n, vocabulary]. The base answers as
-        it is served, without dropout, and so takes no number of chance."""
-        device = self.accelerator.device
-        old = some(lesson, lesson.owner[lesson.replayed].unique().tolist(), self.base.pad)
-        if not len(old.owner):
-            return torch.zeros(0, self.model.config.text_config.vocab_size, device=device)
+    def _before(self, lessons: Sequence[Lesson]) -> list[Tensor]:
+        """What the base says of the tokens of each lesson's replayed answers: log probabilities [n, vocabulary]. It
+        answers as it is served, without dropout, and so takes no number of chance."""
+        old = [some(lesson, lesson.owner[lesson.replayed].unique().tolist(), self.base.pad) for lesson in lessons]
         with self.learner.off(), self.learner.resting():  # before the graph is built: weights change in place
-            image = self._look(old.pixels)
-            encoded, mask = forward.encode(self.model, image, old.owner.to(device), old.prompts.to(device))
-            states, _, _ = forward.decode(self.model, encoded, mask, old.labels.to(device))
-            return self.model.lm_head(states).float().log_softmax(-1)
+            said = [self._said(lesson) for lesson in old]
+        torch.clear_autocast_cache()  # which keeps the base's weights, and would answer with them
+        return said
+
+    def _said(self, lesson: Lesson) -> Tensor:
+        """Log probabilities of the tokens of a lesson's answers, [n, vocabulary]."""
+        device = self.accelerator.device
+        if not len(lesson.owner):
+            return torch.zeros(0, self.model.config.text_config.vocab_size, device=device)
+        image = self._image(lesson)  # where it is kept, it is the base's too
+        encoded, mask = forward.encode(self.model, image, lesson.owner.to(device), lesson.prompts.to(device))
+        states, _, _ = forward.decode(self.model, encoded, mask, lesson.labels.to(device))
+        return self.model.lm_head(states).float().log_softmax(-1)
 
     def state(self) -> dict[str, Any]:
         """Everything that a stopped run needs to go on."""
         learned = {n: p.detach() for n, p in self.learner.learned.items()}
         return {
             "learned": learned, "average": self.average, "optimizer": self.optimizer.state_dict(),
-            "chance": torch.get_rng_state(), "device_chance": self._device_chance(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -213,14 +224,6 @@ class Trainer:
         self.learner.put(state["learned"])
         self.average = {n: v.to(self.accelerator.device) for n, v in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["chance"].cpu())
-        if self.accelerator.device.type == "cuda" and state.get("device_chance") is not None:
-            torch.cuda.set_rng_state(state["device_chance"].cpu(), self.accelerator.device)
-
-    def _device_chance(self) -> Tensor | None:
-        """What dropout goes on with where it is not the CPU that computes."""
-        device = self.accelerator.device
-        return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def _divergence(before: Tensor, logits: Tensor) -> Tensor:

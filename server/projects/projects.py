@@ -4,7 +4,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from server.engine.engine import Engine
 from server.engine.pictures import MAX_PIXELS, decode
 from server.jobs.labels import Labelled
 from server.jobs.output import claimed
-from server.jobs.store import Store
+from server.jobs.store import NotNow, Store
 from server.projects import combining, lessons, tuner
 from server.projects.candidates import Candidate, most_doubtful
 from server.projects.champions import Champions
@@ -104,7 +104,8 @@ class Projects:
         with self._changing:
             for run in self.registry.runs(project):
                 if run.state not in ENDED:
-                    self.cancel(project, run)
+                    with suppress(NotNow):  # it has ended meanwhile
+                        self.cancel(project, run)
             self.store.delete(project)
             self.champions.remove(project)
         shutil.rmtree(self.folder / project.folder, ignore_errors=True)

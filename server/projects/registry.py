@@ -76,13 +76,12 @@ class Registry:
 
     def cancel(self, project: Project, run: Run) -> Run:
         """For good. Raises NotNow."""
-        self.turn_run(run, State.CANCELLED, (State.QUEUED, State.RUNNING, State.FAILED))
-        return self._expect(self.run(project, run.id), State.CANCELLED, "queued, running or failed can be cancelled")
+        can = (State.QUEUED, State.RUNNING, State.FAILED)
+        return self._steered(project, run, State.CANCELLED, can, "queued, running or failed can be cancelled")
 
     def resume(self, project: Project, run: Run) -> Run:
         """Queued again. Raises NotNow."""
-        self.turn_run(run, State.QUEUED, (State.FAILED,))
-        return self._expect(self.run(project, run.id), State.QUEUED, "failed can be resumed")
+        return self._steered(project, run, State.QUEUED, (State.FAILED,), "failed can be resumed")
 
     def finish(self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str]) -> bool:
         """Done, and what it made is in the registry, one entry a task; unless it was cancelled meanwhile."""
@@ -240,11 +239,12 @@ class Registry:
             found = joined.where(ModelRow.project_id == project.id, where).order_by(ModelRow.id)
             return list(map(model_of, connection.execute(found)))
 
-    @staticmethod
-    def _expect(run: Run, state: State, can: str) -> Run:
-        if run.state is not state:
-            raise NotNow(f"run {run.id} is {run.state}; what is {can}")
-        return run
+    def _steered(self, project: Project, run: Run, to: State, states: Sequence[State], can: str) -> Run:
+        """The run after its turn; once turned, it may be further by now. Raises NotNow."""
+        turned, now = self.turn_run(run, to, states), self.run(project, run.id)
+        if not turned and now.state is not to:
+            raise NotNow(f"run {run.id} is {now.state}; what is {can}")
+        return now
 
 
 def _check(model: Model, champion: int | None, test: Backtest | None) -> None:

@@ -115,9 +115,10 @@ class Tuner:
         }  # fmt: skip
         with (folder / child.ADAPTER / lora.WEIGHTS[0]).open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
-        (folder / child.RUN / "state.pt").unlink(missing_ok=True)  # twice the weights, for going on
-        self.registry.finish(project, run, metrics, sha256, run.config["tasks"])
-        logger.info("run %d of %s is done: %s", run.id, project.name, metrics)
+        if self.registry.finish(project, run, metrics, sha256, run.config["tasks"]):
+            logger.info("run %d of %s is done: %s", run.id, project.name, metrics)
+        # Twice the weights, for going on; only now, since where that could not be written the run is gone on with.
+        (folder / child.RUN / "state.pt").unlink(missing_ok=True)
 
     def _watched(self, folder: Path, pictures: Path) -> int | None:
         """The exit code of the run's process; None where it was ended."""

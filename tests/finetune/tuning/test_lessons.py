@@ -55,6 +55,11 @@ def test_kept_views_show_the_same_pixels(base: str, examples: list[Example]) -> 
     assert 9 <= len({view for view in shown if view >= 0}) <= 12  # of six pictures, two views each
 
 
+def test_unchanged_a_picture_has_one_view(base: str, examples: list[Example]) -> None:
+    taught = lessons(base, examples, augment=0.0, frozen_stages=4, views=8)
+    assert len({view for step in range(12) for view in taught[step].views.tolist()}) == 6
+
+
 def test_the_share_that_is_replayed(base: str, examples: list[Example]) -> None:
     taught = lessons(base, examples, replay=0.5, pictures=1)
     shares = [bool(taught[step].replayed.any()) for step in range(60)]

@@ -87,6 +87,44 @@ def test_the_kl_anchors_base_answers_without_dropout_and_leaves_chance_alone(
     assert parts["anchor"].item() > 1e-3
 
 
+@pytest.mark.parametrize("method", [Method.LORA, Method.FULL])
+def test_in_16_bit_the_model_answers_after_its_base_with_its_own_weights(
+    base: str, examples: list[Example], method: Method
+) -> None:
+    trainer, lessons = start(base, examples, anchor=Anchor.KL, method=method, rate=0.02, steps=4, warmup=0.0)
+    trainer.threads = 1
+    lesson = with_replay(lessons)
+    for step in range(3):
+        trainer.step([lesson], step)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        alone = trainer.losses(lesson, anchored=False)
+    with torch.autocast("cpu", torch.bfloat16):  # with gradients: autocast keeps the casts of what learns
+        held = trainer.losses(lesson)
+    assert held["anchor"].item() > 0.01
+    for name in ("text", "location", "kind"):
+        assert held[name].item() == pytest.approx(alone[name].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("given", [{"dropout": 0.3}, {"lora_dropout": 0.3}])
+def test_chance_is_the_steps_and_the_processs_own(
+    base: str, examples: list[Example], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, lessons = start(base, examples, rate=1e-12, **given)
+    with torch.no_grad():  # LoRA begins as nothing, and nothing is dropped of that
+        for parameter in trainer.learner.learned.values():
+            parameter.add_(0.01)
+
+    def loss(step: int) -> float:
+        return trainer.step([lessons[0]], step)["total"]
+
+    first, second = loss(0), loss(1)
+    assert first != second
+    torch.rand(3)  # whatever happens in between
+    assert loss(1) == pytest.approx(second, rel=1e-6)
+    monkeypatch.setattr(Accelerator, "process_index", 1)
+    assert loss(1) != pytest.approx(second, rel=1e-6)
+
+
 def test_the_anchors_hold(base: str, examples: list[Example]) -> None:
     ends = []
     for strength in (0.0, 30.0):

@@ -1,5 +1,6 @@
 """What projects keep, in both databases: nothing corrected is ever lost, and only what is won or forced answers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def test_a_project_goes_with_all_it_has(store: ProjectStore, registry: Registry,
         store.correct(birds, [SAID])
 
 
-def test_runs_are_taken_in_order_and_gone_on_with(registry: Registry, birds: Project) -> None:
+def test_runs_are_taken_in_order_and_gone_on_with(
+    registry: Registry, birds: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = begun(registry, birds), begun(registry, birds)
     assert registry.next_run() == (birds, first)
     assert registry.turn_run(first, State.RUNNING, (State.QUEUED,))
@@ -110,6 +113,15 @@ def test_runs_are_taken_in_order_and_gone_on_with(registry: Registry, birds: Pro
     assert registry.cancel(birds, second).state is State.CANCELLED
     with pytest.raises(NotNow, match="is cancelled"):
         registry.resume(birds, second)
+    # Taken up before it is read again: it was resumed all the same.
+    registry.turn_run(first, State.FAILED, (State.QUEUED,))
+    turn = registry.turn_run
+
+    def taken(run: Run, to: State, states: Sequence[State], reason: str = "") -> bool:
+        return turn(run, to, states, reason) and turn(run, State.RUNNING, (State.QUEUED,))
+
+    monkeypatch.setattr(registry, "turn_run", taken)
+    assert registry.resume(birds, first).state is State.RUNNING
     assert not registry.finish(birds, second, {}, "5" * 64, ["<OD>"])
     assert registry.models(birds) == []
     assert [run.id for run in registry.runs(birds)] == [first.id, second.id]
