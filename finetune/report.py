@@ -50,6 +50,7 @@ OBJECTS = (1, 6)
 CLEAR = 0.2
 """From which lead over the next, as a share of what is seen of an object, a colour counts as clearly its own."""
 LEADING = "description: colour right where one clearly leads"
+"""Part of another figure, and so no task's own: what is forgotten is told by the tasks' figures (`finetune.probe`)."""
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}
 
 
@@ -176,11 +177,8 @@ class Marks:
             precision = average_precision(self.detected)
             figures |= {"<OD> mAP@50": precision.ap50, "<OD> mAP@50:95": precision.ap}
             figures = {name: value for name, value in figures.items() if not math.isnan(value)}
-        order = list(TASKS)
-        led = figures.pop(LEADING, None)  # part of another figure: no task's own
+        order = [*TASKS, LEADING.split(" ")[0]]
         figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
-        if led is not None:
-            figures[LEADING] = led
         ranking = auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
         if not math.isnan(ranking):  # a figure that cannot be told is left out: JSON has no NaN
             figures["score: AUROC of right against wrong boxes"] = ranking
