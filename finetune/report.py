@@ -148,8 +148,7 @@ class Marks:
                     for name, words in ("colour", COLOURS), ("size", SIZES):
                         self.shares[f"{token} {name} right"].append(_of(words, text) == _of(words, truth))
                     if question.region and lead(nearest(scene.objects, question.region).colour_shares) >= CLEAR:
-                        right = _of(COLOURS, text) == _of(COLOURS, truth)
-                        self.shares[LEADING].append(right)
+                        self.shares[LEADING].append(self.shares[f"{token} colour right"][-1])
                     place = text.rpartition(" at the ")[2] == truth.rpartition(" at the ")[2]
                     self.shares[f"{token} place right"].append(place)
                 if token == "<REGION_TO_OCR>":

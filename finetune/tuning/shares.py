@@ -1,7 +1,6 @@
 """A lesson in shares, which threads are taught at once: on a CPU, threads with a share of the pictures each are faster
 than as many threads that share out every small product."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,9 +45,8 @@ def shares(
     return made
 
 
-def some(lesson: Lesson, pictures: Sequence[int], pad: int) -> Lesson:
-    """Some of a lesson's pictures, with what is asked about them."""
-    own = list(pictures)
+def some(lesson: Lesson, own: list[int], pad: int) -> Lesson:
+    """Some of a lesson's pictures, `own`, with what is asked about them."""
     rows = torch.isin(lesson.owner, torch.tensor(own, dtype=torch.long))
     numbers = torch.zeros(len(lesson.pixels), dtype=torch.long)
     numbers[own] = torch.arange(len(own))
