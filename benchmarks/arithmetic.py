@@ -96,7 +96,7 @@ when it is killed; put in yours.
 - Twice the cores are taken for twice the pictures. Between machines that is nearly so: they share only the database,
   one short transaction for some dozens of pictures. Within one, give each few cores an engine of their own
   (`--device cpu,cpu`, or a process each): one engine on {cores} cores was not measured.
-- The seedling is a toy of 6.7 M parameters on drawn scenes: its line is no quote for photographs.
+- The seedling is a toy of a few million parameters on drawn scenes: its line is no quote for photographs.
 - Base's shape has random weights, and answers as long as they are told to be. Photographs have their own: a paragraph
   is longer than 95 tokens, a region's name shorter than 20. The cascade's line is the rate of {CASCADE_PROMPTS} prompts
   asked of one picture at once; a cascade asks in turns, and of many pictures at a time.

@@ -1,6 +1,6 @@
 """The seedling from scratch: its tokenizer, its shape and its first values.
 
-A Florence-2 of 6.7 M parameters in transformers' native layout, so that whatever loads it loads the real ones.
+A Florence-2 of 7.9 M parameters in transformers' native layout, so that whatever loads it loads the real ones.
 """
 
 import copy
@@ -21,18 +21,19 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from finetune import attention
 from finetune.datasets.scenes.questions import WORDS
 from finetune.initial import Initial, draw
-from finetune.precision import attention
 from prompts.locations import BINS
 from prompts.tasks import ADDED_TOKENS
 from prompts.vocabulary import byte_alphabet
 from server.engine import calibration
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the hub's preprocessor
-PICTURE = 256  # pixels a side, in the end; its first stages see smaller ones (`resize`)
+PICTURE = 320  # pixels a side, in the end; its first stages see smaller ones (`resize`)
+DEPTHS = (1, 2, 3, 1)  # blocks of each stage of the tower
 CELL = 16  # pixels a side of what an image token stands for
-POSITIONS = 512  # of the encoder: cells, one token more of the picture, and the prompt
+POSITIONS = 640  # of the encoder: cells, one token more of the picture, and the prompt
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -73,7 +74,7 @@ def cells_of(picture: int) -> int:
 
 
 def config(words: PreTrainedTokenizerFast, picture: int = PICTURE) -> Florence2Config:
-    """A DaViT whose stem keeps stride 4 (64 → 32 → 16 → 16 cells), so that letters survive; a BART of 2 + 3 layers."""
+    """A DaViT whose stem keeps stride 4 (80 → 40 → 20 → 20 cells), so that letters survive; a BART of 2 + 3 layers."""
     text = BartConfig(
         vocab_size=len(words),
         d_model=192,
@@ -94,7 +95,7 @@ def config(words: PreTrainedTokenizerFast, picture: int = PICTURE) -> Florence2C
         forced_eos_token_id=words.eos_token_id,
     )
     vision = {
-        "depths": [1, 1, 2, 1],
+        "depths": list(DEPTHS),
         "embed_dim": [48, 96, 192, 192],
         "num_heads": [2, 4, 8, 8],
         "num_groups": [2, 4, 8, 8],
@@ -178,7 +179,7 @@ def build(
     torch.manual_seed(seed)
     words = tokenizer()
     shape = config(words, picture)
-    model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation=attention())
+    model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation=attention.best())
     initialise(model, words, how, ordered=ordered)
     model.generation_config = generation()
     return model, words
@@ -215,6 +216,32 @@ def resize(model: Florence2ForConditionalGeneration, picture: int, *, ordered: b
     for module in model.modules():
         if hasattr(module, "window_size"):
             module.window_size = new
+
+
+@torch.no_grad()
+def grow(model: Florence2ForConditionalGeneration) -> None:
+    """Gives a model of an earlier shape what it lacks of this one, in place; parameters come to it, and it answers as
+    it did. Blocks of the tower come to the end of their stage and say nothing at first; positions are as the last was."""
+    vision, tower = model.config.vision_config, model.model.vision_tower
+    for stage, (blocks, depth) in enumerate(zip(tower.blocks, DEPTHS, strict=True)):
+        while len(blocks) < depth:
+            block = type(blocks[-1])(vision, stage, 0.0, 0.0).to(model.device)
+            for part in block.modules():
+                if isinstance(part, nn.Linear | nn.Conv2d):
+                    draw(part, Initial.XAVIER)
+            spatial, channel = block.spatial_block, block.channel_block
+            last = [part for half in (spatial, channel) for part in (half.conv1, half.conv2, half.ffn.fc2)]
+            for part in (*last, spatial.window_attn.proj, channel.channel_attn.proj):
+                part.weight.zero_()
+            blocks.append(block)
+    vision.depths = list(DEPTHS)
+    shape, language = model.config.text_config, model.model.language_model
+    for half in (language.encoder, language.decoder):
+        table = half.embed_positions
+        more = table.weight[-1:].expand(max(POSITIONS - shape.max_position_embeddings, 0), -1)
+        table.weight = nn.Parameter(torch.cat([table.weight, more]))
+        table.num_embeddings = len(table.weight)
+    shape.max_position_embeddings = POSITIONS
 
 
 def interpolation(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

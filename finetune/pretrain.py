@@ -3,16 +3,17 @@
 By stages (`stages.py`). `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all
 15 tasks together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first
 again, with a cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once,
-with a cool-down; `crowd`, `point`, `align`, `enlarge`, `refine` and `tint`: up to six objects, each with its own.
-Locations' targets narrow from σ 10 to 2 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al. 2024,
-arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its step when
-called again; `--init server/engine/seedling --stage tint` takes up committed weights, `--init he` and `--no-ordered`
-draw the first values in other ways than the committed seedling's were.
+with a cool-down; `crowd`, `point`, `align`, `enlarge`, `refine`, `tint` and `sharpen`: up to six objects, each with its
+own. Locations' targets narrow from σ 10 to 2 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al.
+2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its step
+when called again; `--init server/engine/seedling --stage sharpen` takes up committed weights, `--init he` and
+`--no-ordered` draw the first values in other ways than the committed seedling's were.
 
 The committed weights came by these stages, in several sittings on shared cores, while the recipe grew: Muon came with
 `crowd`; colours, letters' order, pointing (`ASKED`), foreign and wide pictures with `point`; guided attention
 (`ALIGNED`), pages of words and letters' true widths with `align`; colours of backgrounds and products in bfloat16 with
-`enlarge`, whose pictures are larger; colours as shares with `refine`, those of places halfway up the tower with `tint`.
+`enlarge`, whose pictures are larger; colours as shares with `refine`, those of places halfway up the tower with `tint`;
+two more blocks of the tower with `sharpen`, whose pictures are larger again.
 From scratch, where all of it is there from the first step, the recipe was never run to its end. Of several processes
 each takes its share of every batch's pictures (`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain
 …`; as many for each, else some weigh more): on two cores two of one thread are faster than one of two. What mattered,
@@ -33,10 +34,10 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
 
-from finetune import blueprint, progress
+from finetune import attention, blueprint, progress
 from finetune.datasets.scenes.batches import Batch, SceneBatches
 from finetune.initial import Initial
-from finetune.precision import attention, precision
+from finetune.precision import precision
 from finetune.stages import STAGES, Stage
 from finetune.teacher import Teacher, snapshot
 
@@ -107,12 +108,13 @@ def train(
     model, words = blueprint.build(seed, how, ordered=ordered, picture=side)
     if isinstance(init, Path):
         model = Florence2ForConditionalGeneration.from_pretrained(
-            init, dtype=torch.float32, attn_implementation=attention()
+            init, dtype=torch.float32, attn_implementation=attention.best()
         )
         if model.config.text_config.vocab_size != len(words):
             raise SystemExit(
                 f"{init} has another vocabulary than the seedling; start from a checkpoint of the seedling"
             )
+        blueprint.grow(model)
         blueprint.resize(model, side, ordered=ordered)
     steps = Steps(stages, words, seed, (accelerator.process_index, accelerator.num_processes))
     run = {"seed": seed, "init": str(init), "ordered": ordered, "stages": [asdict(s) for s in stages]}

@@ -89,4 +89,9 @@ STAGES = (
         "tint", 2400, 8, 6, 6e-4, 100, 0.75, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
         words=(1, 3), side=256, shares=WEAKEST, wide=0.3,
     ),
+    # A finer grid again, and a deeper tower (`blueprint.grow`): for words, colours, what is narrow in wide pictures.
+    Stage(
+        "sharpen", 2000, 8, 5, 8e-4, 100, 0.8, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
+        words=(1, 3), side=320, shares=WEAKEST, wide=0.3,
+    ),
 )  # fmt: skip

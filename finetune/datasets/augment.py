@@ -1,7 +1,7 @@
 """Changes of pictures that move the labels with them: more pictures out of few."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from finetune.datasets import wording
 from finetune.datasets.example import Example
 from finetune.datasets.views import IDENTITY, Matrix, Size, View, see, seen, then
-from prompts.annotations import Quad, Text
+from prompts.annotations import Annotation, Quad, Text
 
 _TRIES = 8
 _JOIN = (0.35, 0.65)  # where in a mosaic, as a share of its sides, four pictures meet
@@ -24,8 +24,8 @@ class Augment:
 
     `flip` exchanges left and right, in words too; pictures of writing are not flipped. `crop` shows a part, `least` of
     each side or more; `place` shows the picture smaller, `least` of each side or more, on a ground of its mean colour.
-    `rotate`: by up to `degrees`. `colour`: brightness, contrast and saturation by up to the share `colours`; hues stay,
-    since labels name them. `mosaic`: beside three others.
+    `rotate`: by up to `degrees`. `colour`: brightness, contrast and saturation by up to the share `colours`, and hues
+    by up to `hue` of their circle (0.5: any) where no label names a colour. `mosaic`: beside three others.
     """
 
     flip: float = 0.0
@@ -36,29 +36,37 @@ class Augment:
     degrees: float = 8.0
     colour: float = 0.0
     colours: float = 0.3
+    hue: float = 0.0
     mosaic: float = 0.0
 
     @classmethod
-    def of(cls, strength: float, *, flip: bool = True) -> Self:
-        """All changes by one number, 0 (none) to 1. `flip`: whether things may be mirrored at all."""
+    def of(cls, strength: float, *, flip: bool = True, hue: float = 0.0) -> Self:
+        """All changes by one number, 0 (none) to 1. `flip`: whether things may be mirrored at all; `hue`: how far hues
+        may be turned."""
         return cls(
             flip=min(strength, 0.5) if flip else 0.0, crop=0.5 * strength, place=0.25 * strength, rotate=0.3 * strength,
-            colour=strength, mosaic=0.25 * strength,
+            colour=strength, hue=hue, mosaic=0.25 * strength,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """Factors, 1 for no change."""
+    """Factors, 1 for no change; `hue`: by how much of the circle hues are turned."""
 
     brightness: float
     contrast: float
     saturation: float
+    hue: float = 0.0
 
     def paint(self, image: Image.Image) -> Image.Image:
         image = ImageEnhance.Brightness(image).enhance(self.brightness)
         image = ImageEnhance.Contrast(image).enhance(self.contrast)
-        return ImageEnhance.Color(image).enhance(self.saturation)
+        image = ImageEnhance.Color(image).enhance(self.saturation)
+        if not self.hue:
+            return image
+        hue, *others = image.convert("HSV").split()
+        turned = hue.point([round(256 * self.hue + level) % 256 for level in range(256)])
+        return Image.merge("HSV", (turned, *others)).convert("RGB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +102,21 @@ def augment(example: Example, changes: Augment, rng: np.random.Generator, others
         result = _seen(example, _view(example, changes, rng, chance, others))
     if not chance(changes.colour):
         return result
-    colours = Colours(*np.exp(rng.uniform(-1, 1, 3) * math.log1p(changes.colours)).tolist())
+    brightness, contrast, saturation = np.exp(rng.uniform(-1, 1, 3) * math.log1p(changes.colours)).tolist()
+    hue = float(rng.uniform(-1, 1)) * changes.hue if changes.hue and not _names_colour(result) else 0.0
+    colours = Colours(brightness, contrast, saturation, hue)
     if isinstance(result.open, Changed):
         return replace(result, open=replace(result.open, colours=colours))
     return replace(result, open=Changed(result.size, ((result.open, _whole(result.size)),), colours))
+
+
+def _names_colour(example: Example) -> bool:
+    asked = (text for question in example.questions for text in (question.text or "", *_labels(question.answer)))
+    return any(wording.has_colour(text) for text in (*_labels(example.annotations), *asked))
+
+
+def _labels(notes: Sequence[Annotation]) -> Iterator[str]:
+    return (note.label for note in notes)
 
 
 def _whole(size: Size) -> View:

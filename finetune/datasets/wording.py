@@ -18,6 +18,11 @@ _PLACE = re.compile(
     r"|medium|half)(r|er|st|est|most|s)?(?![a-z])",
     re.IGNORECASE,
 )
+_COLOUR = re.compile(
+    r"(?<![a-z])(black|white|gr[ae]y|red|green|blue|yellow|orange|purple|pink|brown|violet|beige|cyan|magenta|turquoise"
+    r"|golden|gold|silver|blond|blonde|colou?r)(d?ish|ed|s)?(?![a-z])",
+    re.IGNORECASE,
+)
 _PHRASE = 3  # words
 
 
@@ -76,6 +81,11 @@ def has_side(text: str) -> bool:
 def has_place(text: str) -> bool:
     """Whether a text says where in the picture something is, or how large, which another view makes untrue."""
     return has_side(text) or _PLACE.search(text) is not None
+
+
+def has_colour(text: str) -> bool:
+    """Whether a text names a colour, which another hue makes untrue; the fruit orange counts as one."""
+    return _COLOUR.search(text) is not None
 
 
 def _cased(like: str, word: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Florence2ForConditionalGeneration
 
-from finetune.precision import attention
+from finetune import attention
 from finetune.tuning.config import TuneConfig
 from server.engine import checkpoint, conversion, weights
 from server.engine.checkpoint import Files
@@ -58,7 +58,7 @@ def load(config: TuneConfig, device: torch.device) -> Base:
     text, vision = shape.text_config, shape.vision_config
     text.dropout = text.attention_dropout = text.activation_dropout = config.dropout
     vision.drop_path_rate = config.drop_path
-    how = attention() if device.type == "cpu" else "sdpa"
+    how = attention.best() if device.type == "cpu" else "sdpa"
     model = Florence2ForConditionalGeneration._from_config(shape, attn_implementation=how, dtype=torch.float32)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in files.state.items()}, strict=False)
     model.tie_weights()

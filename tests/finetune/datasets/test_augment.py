@@ -169,6 +169,27 @@ def test_colours_change_and_labels_do_not() -> None:
     check(changed, tolerance=0)
 
 
+def test_hues_turn_where_no_label_names_a_colour() -> None:
+    plain = replace(COLOUR, colours=0.0)
+    drawn = example(*TWO)
+    unnamed = replace(drawn, annotations=tuple(n.model_copy(update={"label": "thing"}) for n in drawn.annotations))
+    turned = np.asarray(augment(unnamed, replace(plain, hue=0.5), np.random.default_rng(1)).open().convert("HSV"))
+    before = np.asarray(drawn.open().convert("HSV"))
+    painted = before[..., 2] > 0
+    by = (turned[..., 0].astype(int) - before[..., 0])[painted] % 256
+    assert np.ptp(by) <= 2  # all by as much
+    assert 8 < by.mean() < 248
+    assert np.array_equal(turned[..., 2], before[..., 2])
+    spoken = (
+        drawn,
+        replace(unnamed, annotations=(*unnamed.annotations, Text(label="A dark-grey thing."))),
+        replace(unnamed, questions=(Question(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (), "the Blue one"),)),
+    )
+    for said in spoken:
+        same = augment(said, replace(plain, hue=0.5), np.random.default_rng(1))
+        assert same.open().tobytes() == drawn.open().tobytes()
+
+
 def test_the_same_chance_changes_the_same_and_can_be_sent_to_another_process() -> None:
     pictures = [example(*TWO, name=name) for name in "abcde"]
     for seed in range(20):

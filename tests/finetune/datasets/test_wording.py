@@ -64,3 +64,14 @@ def test_left_and_right_are_exchanged(text: str, mirror: str) -> None:
 )
 def test_words_of_place_and_size(text: str, placed: bool) -> None:
     assert wording.has_place(text) is placed
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a red car", True), ("Dark-Grey", True), ("reddish roof", True), ("an orange", True), ("two greens", True),
+        ("colored pencil", True), ("redwood", False), ("a tired dog", False), ("greenhouse", False), ("", False),
+    ],
+)  # fmt: skip
+def test_colours_are_seen_in_words(text: str, *, named: bool) -> None:
+    assert wording.has_colour(text) is named
