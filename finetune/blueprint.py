@@ -220,8 +220,8 @@ def resize(model: Florence2ForConditionalGeneration, picture: int, *, ordered: b
 
 @torch.no_grad()
 def grow(model: Florence2ForConditionalGeneration) -> None:
-    """Gives a model of an earlier shape what it lacks of this one, in place; parameters come to it, and it answers as
-    it did. Blocks of the tower come to the end of their stage and say nothing at first; positions are as the last was."""
+    """Gives a model of an earlier shape what it lacks of this one, in place, and it answers as it did: blocks of the
+    tower come to the end of their stage and say nothing at first; positions are as the last was."""
     vision, tower = model.config.vision_config, model.model.vision_tower
     for stage, (blocks, depth) in enumerate(zip(tower.blocks, DEPTHS, strict=True)):
         while len(blocks) < depth:

@@ -81,8 +81,8 @@ class TuneConfig(BaseModel):
     augment: Share = Field(0.5, description="How strongly pictures are changed, labels with them; 0: not at all.")
     flip: bool = Field(True, description="Whether a mirrored picture shows the same things.")
     hue: float = Field(
-        0.0, ge=0, le=0.5, description="How far hues are turned at most, in changed pictures whose labels name no colour: "
-        "a share of their circle; 0.5: a thing may have any colour.",
+        0.0, ge=0, le=0.5, description="How far hues are turned at most, as a share of their circle, in changed "
+        "pictures whose labels name no colour; 0.5: a thing may have any colour.",
     )  # fmt: skip
     views: int = Field(8, ge=1, description="Changed versions of a picture whose features are kept, where they are.")
     replay: Share = Field(0.25, description="The share of pictures that come from the base's own data.")
