@@ -35,8 +35,10 @@ from finetune.tuning.judge import Judge
 from finetune.tuning.loop import tune
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
+from server.engine import checkpoint
 from server.engine.engine import Engine
 from server.engine.request import Request
+from server.engine.weights import sha256
 
 ROOT = Path(__file__).parents[1]
 POOL, BACKTEST, TEST = 200_000, 210_000, 220_000  # first seeds; the report's are below, training's above
@@ -92,7 +94,12 @@ class Loop:
         """All rounds; those that are kept from before are not run again."""
         self.out.mkdir(parents=True, exist_ok=True)
         kept = self.out / "rows.json"
-        done = json.loads(kept.read_text()) if kept.exists() else []
+        of = sha256(checkpoint.read(self.settings.base).folder)
+        about = {"base": of, "settings": self.settings.model_dump(mode="json")}
+        before = json.loads(kept.read_text()) if kept.exists() else {**about, "rows": []}
+        done = before.pop("rows")
+        if before != about:
+            raise typer.BadParameter(f"{kept} is of other weights or settings; name another folder", param_hint="--out")
         for number, (count, length) in enumerate(zip((0, *rounds), (0, *steps), strict=True)):
             if number < len(done):
                 if done[number]["corrected"] != count:
@@ -102,7 +109,7 @@ class Loop:
             began = time.monotonic()
             row = self._round(number, count, length) if number else self._start()
             self.rows.append({**row, "seconds": round(time.monotonic() - began, 1)})
-            kept.write_text(json.dumps(self.rows, indent=1))
+            kept.write_text(json.dumps({**about, "rows": self.rows}, indent=1))
             console.print({k: v for k, v in self.rows[-1].items() if k not in ("chosen", "probe")})
         return self.rows
 

@@ -26,8 +26,10 @@ from finetune.evaluation.detection import Pictures, average_precision
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import tune
 from prompts.tasks import TASKS
+from server.engine import checkpoint
 from server.engine.engine import Engine
 from server.engine.request import Request
+from server.engine.weights import sha256
 
 ROOT = Path(__file__).parents[1]
 PLAIN = "plain cross entropy"
@@ -115,8 +117,9 @@ def main(
     kept.mkdir(parents=True, exist_ok=True)
     train, test = ([example(first + i) for i in range(count)] for first, count in ((FIRST, pictures), (HELD, held)))
     found: dict[str, Marks] = {}
+    of = sha256(checkpoint.read("seedling").folder)
     for i, (name, changed) in enumerate(VARIANTS.items()):
-        path = kept / f"{i}-{steps}-{pictures}-{held}.json"
+        path = kept / f"{of[:12]}-{i}-{steps}-{pictures}-{held}.json"
         if path.exists():
             read = json.loads(path.read_text(encoding="utf-8"))
             found[name] = Marks([Tally(**t) for t in read["tallies"]], read["ap"], read["ap50"])

@@ -25,7 +25,7 @@ from rich.table import Table
 from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
-from finetune.datasets.scenes.colours import lead
+from finetune.datasets.scenes.colours import CLEAR, lead
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.examples import asked_of
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
@@ -47,8 +47,6 @@ from server.engine.request import Request
 
 OBJECTS = (1, 6)
 """How many a scene of the report holds, at least and at most."""
-CLEAR = 0.2
-"""From which lead over the next, as a share of what is seen of an object, a colour counts as clearly its own."""
 LEADING = "description: colour right where one clearly leads"
 """Part of another figure, and so no task's own: what is forgotten is told by the tasks' figures (`finetune.probe`)."""
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}

@@ -6,7 +6,7 @@ On several GPUs: `accelerate launch -m finetune.train DATASET --out DIR`.
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -82,6 +82,8 @@ def tune(
             train, kept = taught.taught, taught.judging
         else:
             train, kept = split(taught.examples, held_share, seed=settings.seed)
+        if kept and not train:
+            _fail(f"all {len(kept)} pictures are held out, and none is left to be taught: add pictures")
         world = replays.world(settings, opened)
         if settings.replay and world is None:
             errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
@@ -101,15 +103,18 @@ def tune(
     if outcome.best is not None and outcome.before is not None:
         before = f"of {settings.start}" if settings.start else "before"  # what it started from
         console.print(f"{figure}: {outcome.before:.3g} {before}, {outcome.best:.3g} at step {outcome.best_step}")
-    if settings.method == "lora" and PartialState().is_main_process:
-        with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
-            _examined(settings, outcome.folder, out, kept, taught.labels, world, priced=price)
+    if PartialState().is_main_process:
+        try:
+            with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
+                _examined(settings, outcome.folder, out, kept, taught.labels, world, priced=price)
+        except (AdapterError, CheckpointError, OSError) as error:
+            _fail(f"{error}; what was taught is whole, in {outcome.folder}, and the same command examines it again")
     console.print(f"{outcome.folder} ({outcome.seconds:.0f} s); curves: {out / 'curves.png'}", soft_wrap=True)
 
 
 def _examined(
     settings: "TuneConfig",
-    adapter: Path,
+    made: Path,
     out: Path,
     kept: "Sequence[Example]",
     labels: "Sequence[str]",
@@ -117,27 +122,31 @@ def _examined(
     *,
     priced: bool,
 ) -> None:
-    """What the adapter costs on the base's own tasks (`forgetting.json`): of the seedling by drawn scenes, of others by
-    what `world` keeps back; its scores calibrated on the held-out pictures."""
-    from finetune.calibration import calibrate
+    """What the adapter or checkpoint in `made` costs on the base's own tasks (`forgetting.json`): of the seedling by
+    drawn scenes, of others by what `world` keeps back; its scores calibrated on the held-out pictures."""
+    from finetune.calibration import calibrate, calibrate_checkpoint
+    from finetune.evaluation.report import questions
     from finetune.probe import price, probe, probe_dataset
-    from finetune.tuning.judge import Judge, main_tasks
     from server.engine.checkpoint import SEEDLING
     from server.engine.engine import Engine
 
-    with Engine.load(settings.base) as engine:
-        engine.load_adapter("tuned", adapter)
+    asked = questions(kept, settings.tasks or None, labels=labels)
+    with ExitStack() as opened:
+        engine = tuned = opened.enter_context(Engine.load(settings.base))
+        name = engine.load_adapter("tuned", made).name if settings.method == "lora" else None
+        if name is None:
+            tuned = opened.enter_context(Engine.load(str(made)))
         if priced and settings.base == SEEDLING:
-            before, after = probe(engine), probe(engine, "tuned")
+            before, after = probe(engine), probe(tuned, name)
             _forgotten(out, before, after, price(before, after), "points lost on the base's own tasks")
         elif priced and world is not None and world.probe:
-            before, after = (probe_dataset(engine, world.probe, world.labels, name) for name in (None, "tuned"))
+            before = probe_dataset(engine, world.probe, world.labels)
+            after = probe_dataset(tuned, world.probe, world.labels, name)
             more = {task: after[task] - value for task, value in before.items()}
             what = f"corrections per 100 labels more on {len(world.probe)} pictures of {settings.replay_from}"
             _forgotten(out, before, after, {**more, "mean": sum(more.values()) / max(1, len(more))}, what)
         if kept:
-            judge = Judge(kept, labels, main_tasks(kept, settings.tasks))
-            found = calibrate(engine, "tuned", adapter, list(zip(judge.examples, judge.questions, strict=True)))
+            found = calibrate(engine, name, made, asked) if name else calibrate_checkpoint(made, asked)
             for task, one in found.items():
                 console.print(f"scores of {task} calibrated: error {one.ece[0]:.3f} before, {one.ece[1]:.3f} after")
 

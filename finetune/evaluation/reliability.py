@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 Scores = Sequence[tuple[float, bool]]
 """Of each answer, its score, and whether it was right."""
 
+_COLOURS = ("#1f7a4d", "#2767c4", "#dc8a12", "#d1373f")
 BINS = 15  # as Guo et al. 2017 have them
 
 
@@ -62,7 +64,7 @@ def plot(path: Path, series: dict[str, Scores]) -> None:
     figure = Figure(figsize=(4.8, 5.4), dpi=130, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="#98a49f", linestyle="--", linewidth=1)
-    for color, (name, scores) in zip(("#1f7a4d", "#2767c4", "#dc8a12", "#d1373f"), series.items(), strict=False):
+    for color, (name, scores) in zip(cycle(_COLOURS), series.items(), strict=False):
         bins = reliability(scores)
         words = f"{name}: {len(scores):,} answers, ECE {ece(scores):.3f}"
         upper.plot([b.score for b in bins], [b.right for b in bins], "o-", color=color, label=words, markersize=4)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prompts.tasks import TASKS
+from prompts.tasks import resolve
 
 
 class ConfigError(ValueError):
@@ -100,8 +100,7 @@ class TuneConfig(BaseModel):
     @classmethod
     def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         for token in tasks:
-            if token not in TASKS:
-                raise ValueError(f"{token} is no task that can be taught; `florist tasks` lists them")
+            resolve(token)  # raises TaskError, which is a ValueError
         return tasks
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ class _Run:
         self.seen: dict[str, list[float]] = defaultdict(list)  # since the last line of the log
         self.due: dict[str, float] | None = None  # the line of a look that was broken off
         self.saved = 0  # the step whose state is kept
+        self.good = 0  # the step whose weights are
         self.board: SummaryWriter | None = None
 
     def run(self, workers: int) -> Outcome:
@@ -131,8 +133,8 @@ class _Run:
                     parts = self.trainer.step(lessons, step)
                 except FloatingPointError as error:
                     raise TuneError(
-                        f"step {step + 1}: {error}; lower the rate ({config.rate:g}). The best so far, of step "
-                        f"{self.best[1] if self.best else 0}, is kept"
+                        f"step {step + 1}: {error}; lower the rate ({config.rate:g}) and take another folder. What was "
+                        f"good at step {self.good} is kept in {self.kept.folder}"
                     ) from error
                 step += 1
                 for name, value in parts.items():
@@ -155,8 +157,10 @@ class _Run:
             if stopped == ASKED and step > self.saved:
                 self.seconds += time.monotonic() - clock if self.due is None else 0.0
                 self._keep(step)
-        except TuneError as error:
-            self._told_in_file("failed", str(error))
+        except (TuneError, OSError, SafetensorError) as error:
+            self.kept.dismiss()  # a full disk has room again
+            with suppress(OSError):
+                self._told_in_file("failed", str(error))
             raise
         finally:
             self.board.close()
@@ -223,6 +227,7 @@ class _Run:
         if score is None or self.best is None or score < self.best[0]:
             self.best, self.poorer = (score, step) if score is not None else None, 0
             self.kept.take()
+            self.good = step
         else:
             self.poorer += 1
             self.kept.dismiss()
@@ -267,10 +272,14 @@ class _Run:
         if self.accelerator.is_main_process:
             partial = self.out / "state.partial"
             held = {"before": self.before, "best": self.best, "poorer": self.poorer, "seconds": self.seconds}
-            about = {"step": step, "due": self.due, "seen": dict(self.seen), **held}
+            about = {"step": step, "good": self.good, "due": self.due, "seen": dict(self.seen), **held}
             try:
                 torch.save({**about, "trainer": self.trainer.state()}, partial)
-            except RuntimeError as error:  # which is how torch says that the disk is full
+            except (OSError, RuntimeError) as error:
+                partial.unlink(missing_ok=True)
+                if isinstance(error, OSError):
+                    raise
+                # Which is how torch says that the disk is full.
                 raise OSError(errno.EIO, f"it cannot be written, the disk may be full ({error})", partial) from error
             partial.replace(self.out / "state.pt")
             self._told_in_file("running", "")
@@ -293,7 +302,7 @@ class _Run:
                 self.trainer.restore(saved["trainer"])
                 self.begin, self.before, self.seconds = saved["step"], saved["before"], saved["seconds"]
                 self.best, self.poorer = saved["best"] and tuple(saved["best"]), saved["poorer"]
-                self.due, self.saved = saved.get("due"), self.begin
+                self.due, self.saved, self.good = saved.get("due"), self.begin, saved.get("good", 0)
                 self.seen.update(saved.get("seen", {}))
         elif any(self.out.iterdir()):
             raise TuneError(f"{self.out} holds other files; take an empty folder")

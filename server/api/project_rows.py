@@ -83,7 +83,10 @@ class RunRow(BaseModel):
     taught: int = Field(description="How many pictures.")
     held: int = Field(description="How many pictures judge it.")
     progress: dict[str, Any] | None = Field(description="The newest line of its log: step, losses, held-out metric.")
-    metrics: dict[str, Any] = Field(description="`before` and `best` of the held-out metric, at `best_step`.")
+    metrics: dict[str, Any] = Field(
+        description="`before` and `best` of the metric, at `best_step`, on taught pictures that are set apart for it; "
+        "null where there are too few to set any apart."
+    )
     author: str
     created: datetime
     started: datetime | None
@@ -139,7 +142,7 @@ class FiguresRow(BaseModel):
     low: float
     high: float
     better: float = Field(description="How likely the challenger is the better one.")
-    won: bool = Field(description="The interval lies wholly below 0: it may be promoted.")
+    won: bool = Field(description="The interval lies wholly below 0, on ten pictures or more: it may be promoted.")
 
 
 class PictureTally(BaseModel):
@@ -245,7 +248,7 @@ def _about(test: Backtest) -> dict[str, Any]:
     figures = test.figures and FiguresRow(
         champion=test.figures.champion, challenger=test.figures.challenger,
         difference=test.figures.challenger - test.figures.champion, low=test.figures.low, high=test.figures.high,
-        better=test.figures.better, won=test.figures.won,
+        better=test.figures.better, won=test.won,
     )  # fmt: skip
     return {
         "id": test.id, "state": test.state, "reason": test.reason, "challenger": test.challenger,

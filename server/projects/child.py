@@ -57,9 +57,12 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     """None where it was asked to stop."""
     import torch
 
+    from finetune.calibration import calibrate
+    from finetune.evaluation.report import questions
     from finetune.tuning import replay
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.loop import ASKED, tune
+    from server.engine.engine import Engine
     from server.projects import lessons
     from server.projects.pictures import Pictures
 
@@ -68,12 +71,16 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     config = TuneConfig.model_validate(wanted["config"])
     data = lessons.read(wanted, Pictures(pictures))
     world = replay.world(config)
+    taught, choosing = data.apart(config.tasks)
     found = tune(
-        config, data.train, folder / RUN, held=data.held, labels=data.labels, replay=world.replay if world else None,
+        config, taught, folder / RUN, held=choosing, labels=data.labels, replay=world.replay if world else None,
         stop=stop.is_set,
     )  # fmt: skip
     if found.stopped == ASKED:
         return None
+    if choosing:
+        with Engine.load(config.base) as engine:
+            calibrate(engine, "tuned", found.folder, questions(choosing, config.tasks, labels=data.labels))
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}
 
 

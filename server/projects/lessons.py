@@ -17,8 +17,9 @@ from finetune.datasets.example import Dataset, Example, Labels
 from finetune.datasets.pictures import PictureFile
 from prompts.annotations import Annotation
 from server.projects.pictures import Pictures
-from server.projects.records import Correction, NothingToLearn, Project
+from server.projects.records import ENOUGH, Correction, NothingToLearn, Project
 
+_CHOOSING = 0.15  # of the pictures that are not held out
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
 
 
@@ -47,6 +48,18 @@ class Lessons:
                 f"answers to {missing[0]} are: correct more pictures"
             )
 
+    def apart(self, tasks: Sequence[str]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Those that are taught, and a share of them, told by content too, by which a run's best step is chosen and its
+        scores are calibrated: by those that are held out it would be chosen for the backtest that judges it. Of few
+        pictures none is set apart."""
+        chooses = [bool(_teachable([e]) & set(tasks) and e.annotations) and _chooses(e.name) for e in self.train]
+        if sum(chooses) < ENOUGH:
+            return self.train, ()
+        taught, choosing = (
+            tuple(e for e, apart in zip(self.train, chooses, strict=True) if apart is side) for side in (False, True)
+        )
+        return taught, choosing
+
     def tasks(self, wanted: Sequence[str]) -> list[str]:
         """Those of the wanted ones that are taught."""
         can = _teachable(self.train)
@@ -56,6 +69,10 @@ class Lessons:
 def is_held(sha256: str, share: float) -> bool:
     """Whether a picture is held out."""
     return int(sha256[:8], 16) < share * 2**32
+
+
+def _chooses(sha256: str) -> bool:
+    return int(sha256[8:16], 16) < _CHOOSING * 2**32
 
 
 def of(project: Project, corrections: Sequence[Correction], pictures: Pictures) -> Lessons:

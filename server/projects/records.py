@@ -9,6 +9,9 @@ from prompts.annotations import Annotation
 from server.jobs.store import StoreError
 from server.projects.combinations import Combination
 
+ENOUGH = 10
+"""Held-out pictures: of fewer the bootstrap draws too few different samples for its interval to mean anything."""
+
 
 class State(StrEnum):
     """Where a run or a backtest stands. Failed runs can be resumed."""
@@ -119,11 +122,6 @@ class Figures:
     high: float
     better: float
 
-    @property
-    def won(self) -> bool:
-        """Fewer corrections, by more than luck."""
-        return self.high < 0
-
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
@@ -143,6 +141,11 @@ class Backtest:
     tallies: tuple[Seen, ...] = ()
     figures: Figures | None = None
     forgetting: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def won(self) -> bool:
+        """Fewer corrections, by more than luck, and on enough pictures to tell."""
+        return self.figures is not None and self.figures.high < 0 and len(self.tallies) >= ENOUGH
 
 
 @dataclass(frozen=True, slots=True)

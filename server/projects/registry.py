@@ -13,6 +13,7 @@ from server.jobs.store.leases import clean
 from server.jobs.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
 from server.projects.combinations import Combination
 from server.projects.records import (
+    ENOUGH,
     Backtest,
     Figures,
     Missing,
@@ -257,7 +258,12 @@ def _check(model: Model, champion: int | None, test: Backtest | None) -> None:
             f"POST …/backtests and wait for its end{force}"
         )
     figures = test.figures
-    if not figures.won:
+    if len(test.tallies) < ENOUGH:
+        raise NotEarned(
+            f"model {model.id} had its backtest {test.id} against {against} on {len(test.tallies)} held-out pictures, "
+            f"and fewer than {ENOUGH} tell nothing for sure: correct more pictures and test again{force}"
+        )
+    if not test.won:
         raise NotEarned(
             f"model {model.id} did not win its backtest {test.id} against {against}: {figures.challenger:.1f} "
             f"corrections per 100 labels against {figures.champion:.1f}, and the difference lies between "

@@ -38,6 +38,8 @@ SHARES = {
 }  # fmt: skip
 EMPTY, FOREIGN, WIDE, PAGES = 0.03, 0.04, 0.14, 0.1
 """Shares of pictures: an empty ground; something else than the world; far wider or higher than others; many words."""
+TWINS = 0.15
+"""The share of the objects that repeat a kind of their picture: few do by chance, and they are told apart by words."""
 WORDLESS = 0.35
 """The share of the others in which there is nothing to read."""
 
@@ -113,12 +115,13 @@ class SceneBatches(Dataset[Batch]):
     def scene(self, seed: int, rng: np.random.Generator) -> Scene:
         """The scene of `seed`, of the kind that `rng` says."""
         kind, wide = rng.random(), rng.random() < self.wide
-        words = (0, 0) if rng.random() < WORDLESS else self.words
+        # Nobody can read what a wide picture shows of words: they are squashed to threads.
+        words = (0, 0) if rng.random() < WORDLESS or wide else self.words
         if kind < FOREIGN:
             return foreign(seed)
         if kind > 1 - PAGES:
             return draw(seed, objects=(0, 2), words=(4, 7))
-        scene = draw(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words)
+        scene = draw(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words, twins=TWINS)
         return widened(scene, rng) if wide else scene
 
     def _aligned(self, texts: list[str], found: Sequence[Sequence[Look]]) -> tuple[Tensor, Tensor, Tensor]:

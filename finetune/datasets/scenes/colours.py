@@ -8,6 +8,9 @@ NAMES: tuple[str, ...] = (
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"
 )  # fmt: skip
 
+CLEAR = 0.2
+"""From which lead over the next, as a share of what is seen of an object, a colour counts as clearly its own."""
+
 # Upper ends of the hues in degrees; red also begins again behind pink.
 HUES = ((14, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (258, "blue"), (293, "purple"), (342, "pink"), (361, "red"))  # fmt: skip  # noqa: E501
 
@@ -50,6 +53,11 @@ def lead(shares: tuple[float, ...]) -> float:
     """By how much the largest share is larger than the next: 0 where two colours are as common."""
     first, second = sorted(shares)[-1:-3:-1]
     return first - second
+
+
+def differ(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two things can be told apart by their commonest colours."""
+    return commonest(one) != commonest(other) and min(lead(one), lead(other)) >= CLEAR
 
 
 def dominant(pixels: np.ndarray) -> str:

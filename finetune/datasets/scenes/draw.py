@@ -116,10 +116,14 @@ def _covered(placed: Sequence[Placed], new: Image.Image, left: int, top: int) ->
     return remaining
 
 
-def _glyph(rng: np.random.Generator, sets: Sequence[str]) -> glyphs.Glyph:
-    """A category, then a set that has it, then a glyph, each equally likely, so that no large set outweighs."""
+def _glyph(
+    rng: np.random.Generator, sets: Sequence[str], placed: Sequence[Placed] = (), twins: float = 0.0
+) -> glyphs.Glyph:
+    """A category, then a set that has it, then a glyph, each equally likely, so that no large set outweighs; in `twins`
+    of all cases the category is one that is `placed` already."""
+    twin = placed[int(rng.integers(len(placed)))].glyph.category if twins and placed and rng.random() < twins else None
     while True:
-        category = glyphs.CATEGORIES[int(rng.integers(len(glyphs.CATEGORIES)))]
+        category = twin or glyphs.CATEGORIES[int(rng.integers(len(glyphs.CATEGORIES)))]
         having = [found[category] for found in map(glyphs.glyph_set, sets) if category in found]
         if having:
             choices = having[int(rng.integers(len(having)))]
@@ -243,13 +247,15 @@ def draw(
     words: tuple[int, int] = (0, 2),
     size: tuple[int, int] | None = None,
     hard: float = 0.15,
+    twins: float = 0.0,
 ) -> Scene:
     """The scene of this seed: the same everywhere for the same arguments and glyph files.
 
     `sets` are glyph sets as in `glyphs/`; `objects` and `words` the least and the most of each, equally likely. A word
     or an object that fits nowhere is left out, so that small or narrow canvases may hold fewer. `size` is (width,
     height) in pixels; without it the short side is 160-480 and the aspect 1:2 to 16:9. `hard` is the share of scenes
-    that are blurred, noisy or compressed. Raises ValueError for a negative seed, FileNotFoundError for an unknown set.
+    that are blurred, noisy or compressed, `twins` that of the objects which repeat the kind of another. Raises
+    ValueError for a negative seed, FileNotFoundError for an unknown set.
     """
     rng = np.random.default_rng(seed)
     if size is None:
@@ -263,7 +269,7 @@ def draw(
     crowded = rng.random() < 0.2
     largest = 0.5 if count < 3 else 0.42
     for _ in range(count):
-        glyph = _glyph(rng, sets)
+        glyph = _glyph(rng, sets, placed, twins)
         side = rng.uniform(0.15, largest) * (size[0] * size[1]) ** 0.5
         for attempt in range(8):
             if _place(rng, canvas, placed, taken, glyph, min(side, 0.85 * min(size)), crowded):
@@ -271,7 +277,7 @@ def draw(
             # It may be too big for the gaps or too like the ground: smaller, and another one every other time.
             side = max(0.82 * side, 0.13 * (size[0] * size[1]) ** 0.5)
             if attempt % 2:
-                glyph = _glyph(rng, sets)
+                glyph = _glyph(rng, sets, placed, twins)
     picture = canvas
     if rng.random() < hard:
         picture = _degraded(rng, canvas)

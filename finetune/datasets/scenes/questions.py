@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.colours import NAMES as COLOURS
+from finetune.datasets.scenes.colours import differ
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.scene import Object, Scene, Word
 from finetune.datasets.wording import NUMBERS, counted, listed, plural, with_article
@@ -172,7 +173,7 @@ def expression(thing: Object, scene: Scene) -> str:
     rivals = [t for t in scene.objects if t is not thing and t.category == thing.category]
     if not rivals:
         return f"the {thing.category}"
-    if all(t.colour != thing.colour for t in rivals):
+    if all(differ(t.colour_shares, thing.colour_shares) for t in rivals):
         return f"the {thing.colour} {thing.category}"
     if all(size_word(t.box, scene) != size_word(thing.box, scene) for t in rivals):
         return f"the {size_word(thing.box, scene)} {thing.category}"
@@ -183,7 +184,10 @@ def _referring(scene: Scene, rng: np.random.Generator) -> Question | None:
     if not scene.objects:
         return None
     thing = scene.objects[int(rng.integers(len(scene.objects)))]
-    words = expression(thing, scene) if rng.random() < 0.7 else f"the {described(thing, scene)}"
+    words = expression(thing, scene)
+    alike = sum(described(other, scene) == described(thing, scene) for other in scene.objects)
+    if rng.random() >= 0.7 and alike == 1:
+        words = f"the {described(thing, scene)}"
     shape = Polygon(polygons=thing.polygons)
     return Question(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (shape,), text=words)
 

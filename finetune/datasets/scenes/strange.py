@@ -11,7 +11,7 @@ from finetune.datasets.scenes import colours
 from finetune.datasets.scenes.backgrounds import background
 from finetune.datasets.scenes.scene import Scene
 
-WIDEST = 3.3
+LONG, WIDEST = 2.6, 3.3
 
 
 def foreign(seed: int) -> Scene:
@@ -65,12 +65,14 @@ def _shape(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, 
 
 
 def widened(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene on a longer canvas of one colour, up to WIDEST times as long as wide; everything moves with it."""
+    """The scene on a longer canvas of one colour, up to WIDEST times as long as wide, half of the time at least LONG;
+    everything moves with it."""
     w, h = scene.image.size
-    aspect = rng.uniform(min(1.2 * max(w, h) / min(w, h), WIDEST), WIDEST)
+    least = max(1.2 * max(w, h) / min(w, h), LONG if rng.random() < 0.5 else 1.0)
+    aspect = rng.uniform(min(least, WIDEST), WIDEST)
     size = (round(max(w, aspect * h)), h) if w >= h else (w, round(max(h, aspect * w)))
     canvas = Image.new("RGB", size, colours.random_colour(rng))
-    at = rng.choice([0.0, 0.5, 1.0], p=[0.5, 0.2, 0.3]) if rng.random() < 0.8 else rng.random()
+    at = rng.choice([0.0, 0.5, 1.0], p=[0.6, 0.15, 0.25]) if rng.random() < 0.85 else rng.random()
     left, top = int(at * (size[0] - w)), int(at * (size[1] - h))
     canvas.paste(scene.image, (left, top))
 

@@ -20,7 +20,7 @@ def test_a_file_and_over_it_what_is_given(tmp_path: Path) -> None:
     [
         ("stepps: 3", "stepps: Extra inputs are not permitted; there are base, tasks, method"),
         ("steps: 0", "steps: Input should be greater than 0"),
-        ("tasks: ['<OOD>']", "tasks: <OOD> is no task that can be taught"),
+        ("tasks: ['<OOD>']", "tasks: no such task: '<OOD>'. Did you mean <OD>?"),
         ("method: dora", "method: Input should be 'lora', 'full' or 'decoder'"),
         ("1: 2", "1: Keys should be strings"),
         ("- steps", "must be settings by name"),

@@ -247,7 +247,10 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good(
         return step(self, lessons, number)
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    with pytest.raises(TuneError, match=r"step 4: the loss is nan; lower the rate .* is kept"):
+    with pytest.raises(
+        TuneError,
+        match=r"step 4: the loss is nan; lower the rate .* What was good at step 2 is kept in .*adapter",
+    ):
         run(settings(base), examples, tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "failed"
     assert all(v.isfinite().all() for v in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values())
@@ -270,6 +273,8 @@ def test_a_full_disk_loses_nothing(
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TuneError, match="No space left on device; once that is mended, the same command goes on"):
         run(settings(base), examples, tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "failed"
+    assert not (tmp_path / "state.partial").exists()
     monkeypatch.undo()
     run(settings(base), examples, tmp_path)
     assert same(undisturbed, tmp_path)

@@ -79,6 +79,19 @@ def test_too_little_is_told(tmp_path: Path) -> None:
         lessons.Lessons(known.train, ()).check(["<OD>"], 0.25)
 
 
+def test_of_many_pictures_some_are_set_apart_to_choose_by(tmp_path: Path) -> None:
+    shown = (lessons.of(PROJECT, corrections(Pictures(tmp_path), 5), Pictures(tmp_path)).train)[0]
+    names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(400)]
+    many = tuple(replace(shown, name=name) for name in names)
+    taught, choosing = lessons.Lessons(many, ()).apart(["<OD>"])
+    assert len(choosing) / 400 == pytest.approx(0.15, abs=0.05)
+    assert sorted(example.name for example in (*taught, *choosing)) == sorted(names)
+    fewer = lessons.Lessons(many[:200], ()).apart(["<OD>"])[1]
+    assert set(fewer) == set(choosing) & set(many[:200])  # each stays on its side
+    assert lessons.Lessons(many[:20], ()).apart(["<OD>"]) == (many[:20], ())
+    assert lessons.Lessons(many, ()).apart(["<CAPTION>"]) == (many, ())  # by which no caption is chosen
+
+
 def test_a_picture_is_kept_once_and_by_its_content(tmp_path: Path) -> None:
     pictures = Pictures(tmp_path / "new")
     sha256 = pictures.keep(b"picture")

@@ -48,10 +48,11 @@ def model(registry: Registry, project: Project, task: str = "<OD>") -> Model:
     return registry.models(project)[-1]
 
 
-def judged(registry: Registry, project: Project, challenger: Model, figures: Figures) -> int:
+def judged(registry: Registry, project: Project, challenger: Model, figures: Figures, pictures: int = 10) -> int:
     champion = registry.champion(project, challenger.task)
     test = registry.add_backtest(project, challenger, champion, 0, "Ada")
-    registry.end_backtest(test, State.DONE, "", "d" * 64, [Seen("a" * 64, (1, 0, 0, 0, 0, 2), (0,) * 6)], figures)
+    seen = [Seen(f"{number:064}", (1, 0, 0, 0, 0, 2), (0,) * 6) for number in range(pictures)]
+    registry.end_backtest(test, State.DONE, "", "d" * 64, seen, figures)
     return test.id
 
 
@@ -137,6 +138,9 @@ def test_only_what_won_against_the_champion_answers(registry: Registry, birds: P
         promote(one)
     judged(registry, birds, one, LOST)
     with pytest.raises(NotEarned, match=r"49\.0 corrections per 100 labels against 50\.0.*-3\.0 and \+1\.0"):
+        promote(one)
+    judged(registry, birds, one, WON, pictures=9)
+    with pytest.raises(NotEarned, match="on 9 held-out pictures, and fewer than 10 tell nothing for sure"):
         promote(one)
     against_base = judged(registry, birds, one, WON)
     assert promote(one).backtest == against_base
@@ -238,6 +242,7 @@ def test_a_backtest_is_kept_whole(registry: Registry, birds: Project) -> None:
     number = judged(registry, birds, made, WON)
     kept = registry.backtest(birds, number)
     assert (kept.figures, kept.champion, kept.challenger, kept.state) == (WON, None, made.id, State.DONE)
-    assert kept.tallies == (Seen("a" * 64, (1, 0, 0, 0, 0, 2), (0,) * 6),)
+    assert len(kept.tallies) == 10
+    assert kept.tallies[9] == Seen(f"{9:064}", (1, 0, 0, 0, 0, 2), (0,) * 6)
     with pytest.raises(Missing):
         registry.backtest(birds, number + 1)

@@ -272,3 +272,11 @@ def test_letters_stand_between_their_edges() -> None:
             assert (middles.min(0) >= np.array(word.box[:2]) - 1).all()
             assert (middles.max(0) <= np.array(word.box[2:]) + 1).all()
     assert np.mean(narrow) < 0.9 < 1.1 < np.mean(wide)
+
+
+def test_kinds_are_repeated_where_twins_are_asked_for() -> None:
+    def repeated(twins: float) -> int:
+        kinds = [[t.category for t in draw(s, objects=(4, 4), words=(0, 0), twins=twins).objects] for s in range(12)]
+        return sum(len(own) - len(set(own)) for own in kinds)
+
+    assert repeated(0.0) <= 3 < repeated(0.5) < repeated(1.0)

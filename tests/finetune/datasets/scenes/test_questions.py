@@ -4,6 +4,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
-from finetune.datasets.scenes.colours import only
+from finetune.datasets.scenes.colours import NAMES, only
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.questions import COLOURS, WORDS, ask, counted, expression, listed
 from finetune.datasets.scenes.scene import Object, Scene, Word
@@ -241,6 +242,24 @@ def test_captions_of_a_known_scene() -> None:
 def test_expressions_use_the_fewest_words(rivals: list[Object], said: str) -> None:
     dog = thing("dog", (10, 10, 60, 60))
     assert expression(dog, scene_of(dog, *rivals)) == said
+
+
+def test_a_colour_that_is_hardly_the_commonest_tells_nothing_apart() -> None:
+    dog, other = thing("dog", (10, 10, 60, 60)), thing("dog", (200, 200, 250, 250), "blue")
+    shares = tuple(0.45 * (name == "red") + 0.55 * (name == "blue") for name in NAMES)
+    motley = replace(other, colour_shares=shares)
+    assert (motley.colour, dog.colour) == ("blue", "red")
+    assert expression(dog, scene_of(dog, motley)) == "the dog at the top left"
+
+
+def test_what_is_referred_to_is_the_only_one_of_its_words() -> None:
+    one, two = thing("dog", (10, 10, 60, 60)), thing("dog", (200, 200, 250, 250))
+    token, asked = "<REFERRING_EXPRESSION_SEGMENTATION>", set()
+    for seed in range(40):
+        question = ask(scene_of(one, two), token, np.random.default_rng(seed))
+        assert question is not None
+        asked.add(question.text)
+    assert asked == {"the dog at the top left", "the dog at the bottom right"}
 
 
 @pytest.mark.parametrize(
