@@ -82,7 +82,7 @@ def test_an_adapter_in_minutes(dataset: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["nowhere"], "there is no dataset 'nowhere'"),
-        (["DATA", "--task", "<OOD>"], "<OOD> is no task that can be taught"),
+        (["DATA", "--task", "<OOD>"], "no such task: '<OOD>'. Did you mean <OD>?"),
         (["DATA", "--held", "DATA", "--task", "<OCR>"], "6 of the held-out pictures are taught too"),
         (["DATA", "--base", "nowhere"], "there is no folder nowhere"),
         (["DATA", "--task", "<OCR>"], "the labels teach none of <OCR>"),
@@ -98,12 +98,16 @@ def test_a_fault_is_one_line(dataset: Path, tmp_path: Path, arguments: list[str]
     assert isinstance(done.exception, SystemExit)
 
 
-def test_another_base_replays_a_dataset_and_tells_by_it_what_it_forgets(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_another_base_replays_a_dataset_and_tells_by_it_what_it_forgets(
+    dataset: Path, tmp_path: Path, method: str
+) -> None:
     base = save(tmp_path / "base", tiny_model())
     (tmp_path / "tune.yaml").write_text(QUICK.replace("frame: 1", "anchor: kl"))
     done = tune(
-        dataset, "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--base", base, "--replay", dataset
-    )
+        dataset, "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--base", base, "--replay", dataset,
+        "--method", method,
+    )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert "nothing is replayed" not in done.stderr
     assert f"corrections per 100 labels more on 1 pictures of {dataset}: " in done.stdout
