@@ -9,6 +9,8 @@ import typer
 
 from benchmarks.loop import Loop
 from finetune.tuning.config import TuneConfig
+from server.engine import checkpoint
+from server.engine.weights import sha256
 
 
 def kept(out: Path) -> list[dict[str, Any]]:
@@ -18,7 +20,8 @@ def kept(out: Path) -> list[dict[str, Any]]:
         {"corrected": 2, "chosen": [200_001, 200_004], "probe": {"<OD>": 0.8}, "promoted": True, "round": 1},
     ]
     (out / "random").mkdir()
-    (out / "random" / "rows.json").write_text(json.dumps(rows))
+    about = {"base": sha256(checkpoint.read("seedling").folder), "settings": TuneConfig().model_dump(mode="json")}
+    (out / "random" / "rows.json").write_text(json.dumps({**about, "rows": rows}))
     return rows
 
 
@@ -35,3 +38,9 @@ def test_other_rounds_are_not_mixed_with_them(tmp_path: Path) -> None:
     kept(tmp_path)
     with pytest.raises(typer.BadParameter, match="is of other rounds"):
         Loop(tmp_path, "random", TuneConfig(), pool=8, backtest=1, test=1).run([3], [1])
+
+
+def test_figures_of_other_settings_or_weights_are_not_mixed_with_them(tmp_path: Path) -> None:
+    kept(tmp_path)
+    with pytest.raises(typer.BadParameter, match="is of other weights or settings"):
+        Loop(tmp_path, "random", TuneConfig(rate=0.5), pool=8, backtest=1, test=1).run([2], [1])

@@ -252,7 +252,7 @@ def idle(client: httpx.Client) -> str:
         ("tune", {"base": "elsewhere"}, 422, "invalid-request", "no such field"),
         ("tune", {"start": "/srv/adapter"}, 422, "invalid-request", "no such field"),
         ("tune", {"method": "full"}, 422, "invalid-request", "no such field"),
-        ("tune", {"tasks": ["<OOD>"]}, 422, "invalid-request", "<OOD> is no task that can be taught"),
+        ("tune", {"tasks": ["<OOD>"]}, 422, "invalid-request", "no such task: '<OOD>'. Did you mean <OD>?"),
         ("backtests", {"model": 77}, 404, "not-found", "no model 77"),
         ("promote", {"model": 77}, 404, "not-found", "no model 77"),
         ("promote", {"model": 77, "forced": True, "reason": " "}, 422, "invalid-request", "say why"),
