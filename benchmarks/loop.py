@@ -94,7 +94,7 @@ class Loop:
         """All rounds; those that are kept from before are not run again."""
         self.out.mkdir(parents=True, exist_ok=True)
         kept = self.out / "rows.json"
-        of = sha256(checkpoint.read(self.settings.base).folder)
+        of = sha256(checkpoint.locate(self.settings.base))
         about = {"base": of, "settings": self.settings.model_dump(mode="json")}
         before = json.loads(kept.read_text()) if kept.exists() else {**about, "rows": []}
         done = before.pop("rows")

@@ -117,7 +117,7 @@ def main(
     kept.mkdir(parents=True, exist_ok=True)
     train, test = ([example(first + i) for i in range(count)] for first, count in ((FIRST, pictures), (HELD, held)))
     found: dict[str, Marks] = {}
-    of = sha256(checkpoint.read("seedling").folder)
+    of = sha256(checkpoint.locate("seedling"))
     for i, (name, changed) in enumerate(VARIANTS.items()):
         path = kept / f"{of[:12]}-{i}-{steps}-{pictures}-{held}.json"
         if path.exists():

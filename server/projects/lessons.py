@@ -68,11 +68,16 @@ class Lessons:
 
 def is_held(sha256: str, share: float) -> bool:
     """Whether a picture is held out."""
-    return int(sha256[:8], 16) < share * 2**32
+    return _falls(sha256[:8], share)
 
 
 def _chooses(sha256: str) -> bool:
-    return int(sha256[8:16], 16) < _CHOOSING * 2**32
+    return _falls(sha256[8:16], _CHOOSING)
+
+
+def _falls(digits: str, share: float) -> bool:
+    """Whether 32 bits, as a number from 0 to 1, are below a share."""
+    return int(digits, 16) < share * 2**32
 
 
 def of(project: Project, corrections: Sequence[Correction], pictures: Pictures) -> Lessons:

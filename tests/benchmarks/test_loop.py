@@ -20,7 +20,7 @@ def kept(out: Path) -> list[dict[str, Any]]:
         {"corrected": 2, "chosen": [200_001, 200_004], "probe": {"<OD>": 0.8}, "promoted": True, "round": 1},
     ]
     (out / "random").mkdir()
-    about = {"base": sha256(checkpoint.read("seedling").folder), "settings": TuneConfig().model_dump(mode="json")}
+    about = {"base": sha256(checkpoint.locate("seedling")), "settings": TuneConfig().model_dump(mode="json")}
     (out / "random" / "rows.json").write_text(json.dumps({**about, "rows": rows}))
     return rows
 

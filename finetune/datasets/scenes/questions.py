@@ -184,10 +184,9 @@ def _referring(scene: Scene, rng: np.random.Generator) -> Question | None:
     if not scene.objects:
         return None
     thing = scene.objects[int(rng.integers(len(scene.objects)))]
-    words = expression(thing, scene)
-    alike = sum(described(other, scene) == described(thing, scene) for other in scene.objects)
-    if rng.random() >= 0.7 and alike == 1:
-        words = f"the {described(thing, scene)}"
+    whole = described(thing, scene)
+    alone = [described(t, scene) for t in scene.objects].count(whole) == 1
+    words = f"the {whole}" if rng.random() >= 0.7 and alone else expression(thing, scene)
     shape = Polygon(polygons=thing.polygons)
     return Question(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (shape,), text=words)
 
