@@ -67,7 +67,7 @@ def scenes(number: int, prompts: int) -> Shown:
     seed, last = _DRAWN + number % POOL, STAGES[-1]
     rng = np.random.default_rng((_SEED, number))
     words = (0, 0) if np.random.default_rng((seed, 1)).random() < WORDLESS else last.words
-    scene = draw(seed, objects=last.objects, words=words)
+    scene = draw(seed, objects=last.objects, words=words).reordered(rng)
     return scene.image, choose(scene, prompts, rng, last.reading, last.shares)
 
 

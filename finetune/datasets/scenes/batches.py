@@ -19,7 +19,7 @@ from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.masks import asked_for
 from finetune.datasets.scenes.scene import Scene, Word
-from finetune.datasets.scenes.strange import foreign, widened
+from finetune.datasets.scenes.strange import abreast, foreign, widened
 from finetune.dense import HALVES, LETTERS, SHADES, DenseTargets
 from finetune.losses import IGNORE
 from prompts import locations, targets
@@ -95,7 +95,7 @@ class SceneBatches(Dataset[Batch]):
         for number, i in enumerate(range(self.share[0], self.pictures, self.share[1])):
             seed = TRAINING_SEEDS * (1 + self.seed) + step * self.pictures + i
             rng = np.random.default_rng((seed, 1))
-            scene = self.scene(seed, rng)
+            scene = self.scene(seed, rng).reordered(rng)
             scenes.append(scene)
             for question in choose(scene, self.prompts, rng, self.reading, self.shares):
                 size = (scene.width, scene.height)
@@ -121,6 +121,8 @@ class SceneBatches(Dataset[Batch]):
             return foreign(seed)
         if kind > 1 - PAGES:
             return draw(seed, objects=(0, 2), words=(4, 7))
+        if wide and kind > 0.5:
+            return abreast(seed, rng)
         scene = draw(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words, twins=TWINS)
         return widened(scene, rng) if wide else scene
 

@@ -127,12 +127,8 @@ def _quads(scene: Scene) -> Question:
     return Question(TASKS["<OCR_WITH_REGION>"], tuple(Quad(label=w.text, quad=w.quad) for w in scene.words))
 
 
-def _boxes(token: str, scene: Scene, rng: np.random.Generator, told: Callable[[Object], str]) -> Question:
-    """Roughly from left to right: of two that begin at nearly one x either may come first, and the box must be that of
-    the name just said."""
-    begins = [thing.box[0] + rng.normal(0, 0.03) * scene.width for thing in scene.objects]
-    order = np.argsort(begins)
-    return Question(TASKS[token], tuple(_box(scene.objects[i], told(scene.objects[i])) for i in order))
+def _boxes(token: str, scene: Scene, told: Callable[[Object], str]) -> Question:
+    return Question(TASKS[token], tuple(_box(thing, told(thing)) for thing in scene.objects))
 
 
 def _grounding(scene: Scene, rng: np.random.Generator) -> Question:
@@ -228,9 +224,9 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
     "<MORE_DETAILED_CAPTION>": lambda s, _: _texts("<MORE_DETAILED_CAPTION>", paragraph(s)),
     "<OCR>": lambda s, _: _texts("<OCR>", "\n".join(w.text for w in s.words)),
     "<OCR_WITH_REGION>": lambda s, _: _quads(s),
-    "<OD>": lambda s, rng: _boxes("<OD>", s, rng, lambda t: t.category),
-    "<DENSE_REGION_CAPTION>": lambda s, rng: _boxes("<DENSE_REGION_CAPTION>", s, rng, lambda t: described(t, s)),
-    "<REGION_PROPOSAL>": lambda s, rng: _boxes("<REGION_PROPOSAL>", s, rng, lambda _: ""),
+    "<OD>": lambda s, _: _boxes("<OD>", s, lambda t: t.category),
+    "<DENSE_REGION_CAPTION>": lambda s, _: _boxes("<DENSE_REGION_CAPTION>", s, lambda t: described(t, s)),
+    "<REGION_PROPOSAL>": lambda s, _: _boxes("<REGION_PROPOSAL>", s, lambda _: ""),
     "<CAPTION_TO_PHRASE_GROUNDING>": _grounding,
     "<REFERRING_EXPRESSION_SEGMENTATION>": _referring,
     "<REGION_TO_SEGMENTATION>": _on_object("<REGION_TO_SEGMENTATION>", lambda t, _: Polygon(polygons=t.polygons)),

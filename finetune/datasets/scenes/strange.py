@@ -9,9 +9,12 @@ from PIL import Image, ImageDraw
 
 from finetune.datasets.scenes import colours
 from finetune.datasets.scenes.backgrounds import background
-from finetune.datasets.scenes.scene import Scene
+from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.scene import Object, Scene, Word
 
 LONG, WIDEST = 2.6, 3.3
+PARTS = 250_000
+"""Between the seeds of the scenes of one picture: more than a stage has."""
 
 
 def foreign(seed: int) -> Scene:
@@ -73,16 +76,37 @@ def widened(scene: Scene, rng: np.random.Generator) -> Scene:
     size = (round(max(w, aspect * h)), h) if w >= h else (w, round(max(h, aspect * w)))
     canvas = Image.new("RGB", size, colours.random_colour(rng))
     at = rng.choice([0.0, 0.5, 1.0], p=[0.6, 0.15, 0.25]) if rng.random() < 0.85 else rng.random()
-    left, top = int(at * (size[0] - w)), int(at * (size[1] - h))
-    canvas.paste(scene.image, (left, top))
+    return _pasted(canvas, [(scene, (int(at * (size[0] - w)), int(at * (size[1] - h))))])
 
-    def moved(points: Sequence[float]) -> Any:
-        return tuple(value + (left, top)[i % 2] for i, value in enumerate(points))
 
-    objects = [
-        replace(thing, box=moved(thing.box), polygons=[list(moved(ring)) for ring in thing.polygons])
-        for thing in scene.objects
-    ]
-    words = [replace(word, quad=moved(word.quad), box=moved(word.box)) for word in scene.words]
+def abreast(seed: int, rng: np.random.Generator) -> Scene:
+    """Two or three scenes side by side, or one above the other, on a picture about three times as long as wide: as
+    many things as others have, all of them narrow. No words: they would be squashed to threads."""
+    count = int(rng.integers(2, 4))
+    short = int(rng.integers(120, 321))
+    part = round(short * rng.uniform(LONG, WIDEST) / count)
+    upright = rng.random() < 0.5
+    size, step = ((short, part), (0, part)) if upright else ((part, short), (part, 0))
+    parts = [draw(seed + k * PARTS, objects=(1, 6 // count), words=(0, 0), size=size) for k in range(count)]
+    canvas = Image.new("RGB", (short, part * count) if upright else (part * count, short))
+    return _pasted(canvas, [(scene, (step[0] * k, step[1] * k)) for k, scene in enumerate(parts)])
+
+
+def _pasted(canvas: Image.Image, parts: Sequence[tuple[Scene, tuple[int, int]]]) -> Scene:
+    """The scenes on the canvas, each with its upper left corner there; everything moves with them."""
+    objects: list[Object] = []
+    words: list[Word] = []
+    for scene, at in parts:
+        canvas.paste(scene.image, at)
+
+        def moved(points: Sequence[float], at: tuple[int, int] = at) -> Any:
+            return tuple(value + at[i % 2] for i, value in enumerate(points))
+
+        objects += [
+            replace(thing, box=moved(thing.box), polygons=[list(moved(ring)) for ring in thing.polygons])
+            for thing in scene.objects
+        ]
+        words += [replace(word, quad=moved(word.quad), box=moved(word.box)) for word in scene.words]
+    objects.sort(key=lambda thing: thing.box)
     sample = np.asarray(canvas.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
     return Scene(canvas, tuple(objects), tuple(words), colours.dominant(sample), mixed=True)

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from finetune.datasets.scenes import batches as module
+from finetune.datasets.scenes import strange
 from finetune.datasets.scenes.batches import (
     SHARES,
     TRAINING_SEEDS,
@@ -47,7 +48,8 @@ def tensors(batch: Batch) -> list[torch.Tensor]:
 def seeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The seeds that are drawn, as they are drawn."""
     drawn: list[int] = []
-    monkeypatch.setattr(module, "draw", lambda seed, **kinds: drawn.append(seed) or draw(seed, **kinds))
+    for drawing in module, strange:
+        monkeypatch.setattr(drawing, "draw", lambda seed, **kinds: drawn.append(seed) or draw(seed, **kinds))
     monkeypatch.setattr(module, "foreign", lambda seed: drawn.append(seed) or foreign(seed))
     return drawn
 
@@ -66,7 +68,7 @@ def test_training_never_draws_the_reports_scenes_nor_one_twice(
     for seed in (0, 1, 11):
         for step in (0, 1, 2):
             source(words, seed=seed, prompts=0)[step]
-    assert len(seeds) == len(set(seeds)) == 27
+    assert len(seeds) == len(set(seeds)) >= 27  # more where a picture is of several scenes
     assert min(seeds) >= TRAINING_SEEDS
 
 

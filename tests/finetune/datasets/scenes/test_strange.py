@@ -5,7 +5,7 @@ import pytest
 
 from finetune.datasets.scenes import colours
 from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.strange import WIDEST, foreign, widened
+from finetune.datasets.scenes.strange import LONG, WIDEST, abreast, foreign, widened
 
 
 def test_foreign_pictures_hold_nothing_and_differ() -> None:
@@ -41,6 +41,30 @@ def test_all_moves_with_a_widened_picture(size: tuple[int, int]) -> None:
             np.testing.assert_allclose(
                 np.subtract(moved_word.quad, word.quad)[:2], np.subtract(moved_word.box, word.box)[:2]
             )
+
+
+def test_scenes_stand_side_by_side_with_all_that_they_hold() -> None:
+    shapes = set()
+    for seed in range(12):
+        scene, again = (abreast(seed, np.random.default_rng(seed)) for _ in range(2))
+        assert scene.image.tobytes() == again.image.tobytes()
+        assert scene.objects == again.objects
+        assert LONG - 0.03 <= max(scene.image.size) / min(scene.image.size) <= WIDEST + 0.03
+        assert 2 <= len(scene.objects) <= 6
+        assert not scene.words
+        assert [t.box[0] for t in scene.objects] == sorted(t.box[0] for t in scene.objects)
+        # From one end to the other, not in one of the scenes alone.
+        along = int(scene.width < scene.height)
+        middles = [(thing.box[along] + thing.box[along + 2]) / 2 / max(scene.image.size) for thing in scene.objects]
+        assert min(middles) < 0.5 < max(middles)
+        for thing in scene.objects:
+            assert 0 <= thing.box[0] < thing.box[2] <= scene.width
+            assert 0 <= thing.box[1] < thing.box[3] <= scene.height
+            points = np.concatenate([np.reshape(ring, (-1, 2)) for ring in thing.polygons])
+            assert (points >= np.subtract(thing.box[:2], 3)).all()
+            assert (points <= np.add(thing.box[2:], 3)).all()
+        shapes.add(along)
+    assert shapes == {0, 1}
 
 
 def _content(image: object, box: tuple[float, ...]) -> bytes:
