@@ -1,7 +1,7 @@
 """COCO: `instances` and `captions` files, and annotations with `sentences`, as RefCOCO's are often kept;
 https://cocodataset.org/#format-data. Words that were read stand in `text` (florist) or `utf8_string` (COCO-Text).
 
-Of masks that are run-length encoded the box alone is taken. JSON has no lines here: labels are named by their ids.
+JSON has no lines here: labels are named by their ids.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.datasets import checks
+from finetune.datasets import checks, masks
 from finetune.datasets.checks import LabelError, Size
 from finetune.datasets.example import Dataset, Example, Labels
 from finetune.datasets.gathering import Draft, Gathering
@@ -104,24 +104,26 @@ def _add(note: dict[str, Any], draft: Draft, source: str, categories: Mapping[An
 
 
 def _words(words: object, note: dict[str, Any], size: Size) -> Any:
-    return checks.words_in(words, _rings(note) or [_outline(note)], size)
+    return checks.words_in(words, _rings(note, size) or [_outline(note)], size)
 
 
 def _shape(note: dict[str, Any], categories: Mapping[Any, Any], size: Size) -> Box | Polygon:
     key = _key(note.get("category_id"))
     if key not in categories:
         raise LabelError(f"its category is {key!r}, which is none of the file's")
-    rings = _rings(note)
+    rings = _rings(note, size)
     if not rings or (len(rings) == 1 and "bbox" in note and _alike(rings[0], note)):
         return checks.box(categories[key], _corners(note), size)
     return checks.polygon(categories[key], rings, size)
 
 
-def _rings(note: dict[str, Any]) -> list[Any]:
+def _rings(note: dict[str, Any], size: Size) -> list[Any]:
     rings = note.get("segmentation") or []
-    if not isinstance(rings, list | dict):  # run lengths are an object
+    if isinstance(rings, dict):
+        return masks.of_coco(rings, size)
+    if not isinstance(rings, list):
         raise LabelError("its segmentation is neither a list of rings nor run lengths")
-    return [ring for ring in rings if ring != []] if isinstance(rings, list) else []
+    return [ring for ring in rings if ring != []]
 
 
 def _corners(note: dict[str, Any]) -> list[float]:

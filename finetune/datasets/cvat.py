@@ -3,7 +3,7 @@ stand in an attribute called text."""
 
 from pathlib import Path
 
-from finetune.datasets import checks
+from finetune.datasets import checks, masks
 from finetune.datasets.checks import LabelError, Size
 from finetune.datasets.documents import Element
 from finetune.datasets.example import Dataset, DatasetError, Labels
@@ -56,7 +56,7 @@ def _read(image: Element, draft: Draft, file: str) -> None:
             case "polygon" if group and group != "0" and _words(element) is None:
                 # Rings of one thing are polygons of one group.
                 groups.setdefault((element.attributes.get("label", ""), group), []).append(element)
-            case "box" | "polygon":
+            case "box" | "polygon" | "mask":
                 kind = Labels.OBJECTS if _words(element) is None else Labels.WORDS
                 draft.add(kind, source, _shape, [element], draft.size)
             case _:
@@ -89,6 +89,8 @@ def _shape(elements: list[Element], size: Size) -> Box | Polygon | Quad:
         if words is None and not angle:
             return checks.box(name, [x1, y1, x2, y2], size)
         rings = [turned(rectangle((x1, y1, x2, y2)), angle, ((x1 + x2) / 2, (y1 + y2) / 2))]
+    elif first.tag == "mask":
+        rings = masks.of_cvat(first.attributes, size)
     else:
         rings = [_points(element.attributes.get("points", "")) for element in elements]
     return checks.polygon(name, rings, size) if words is None else checks.words_in(words, rings, size)

@@ -5,7 +5,7 @@ import urllib.parse
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetune.datasets import checks
+from finetune.datasets import checks, masks
 from finetune.datasets.checks import LabelError, Size
 from finetune.datasets.example import Dataset, Labels
 from finetune.datasets.gathering import Draft, Gathering
@@ -13,7 +13,8 @@ from finetune.datasets.geometry import Point, flat, rectangle, turned
 from finetune.datasets.pictures import SUFFIXES, PictureFile, found
 from prompts.annotations import Annotation
 
-_SHAPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels")
+_SHAPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels")
+_NAMES = ("rectanglelabels", "polygonlabels", "brushlabels", "labels")
 
 
 def is_labelstudio(document: Any) -> bool:
@@ -121,7 +122,7 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
             elif not _is_region(value):
                 draft.add(Labels.CAPTIONS, where, checks.text, _text(value))
             elif _region(result) not in shaped:
-                draft.refuse(Labels.WORDS, where, "its words have no box or polygon")
+                draft.refuse(Labels.WORDS, where, "its words have no box, polygon or mask")
         elif kind == "labels" and _region(result) in shaped:
             continue
         elif kind in ("choices", "taxonomy", "rating", "number", "labels"):
@@ -146,7 +147,7 @@ def _region(result: dict[str, Any]) -> str:
 
 
 def _is_region(value: dict[str, Any]) -> bool:
-    return "points" in value or "x" in value
+    return bool(value.keys() & {"points", "x", "rle"})
 
 
 def _ring_of(result: dict[str, Any], regions: set[str]) -> str | None:
@@ -157,27 +158,29 @@ def _ring_of(result: dict[str, Any], regions: set[str]) -> str | None:
 
 def _shape(results: list[dict[str, Any]], named: Any, words: str | None, size: Size) -> Annotation:
     first = results[0]["value"]
-    names = first.get("rectanglelabels") or first.get("polygonlabels") or first.get("labels") or named
+    names = next((first[key] for key in _NAMES if first.get(key)), named)
     name = names[0] if isinstance(names, list) and names else names
     angle = checks.number(first.get("rotation") or 0)
-    rings = [_ring(result["value"], size) for result in results]
+    rings = [ring for result in results for ring in _rings(result["value"], size)]
     if words is not None:
         return checks.words_in(words, rings, size)
-    if "points" not in first and not angle:
+    if not (first.keys() & {"points", "rle"} or angle):
         x1, y1, _, _, x2, y2, _, _ = rings[0]
         return checks.box(name, [x1, y1, x2, y2], size)
     return checks.polygon(name, rings, size)
 
 
-def _ring(value: dict[str, Any], size: Size) -> list[float]:
+def _rings(value: dict[str, Any], size: Size) -> list[list[float]]:
     """In pixels; values are percentages, and a box turns around its top left corner."""
+    if "rle" in value:
+        return masks.of_labelstudio(value["rle"], size)
     if "points" in value:
         pairs = value["points"]
         if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
             raise LabelError("its points are no list of x and y")
         corners: list[Point] = [(checks.number(x), checks.number(y)) for x, y in pairs]
-        return [v / 100 * size[i % 2] for i, v in enumerate(flat(corners))]
+        return [[v / 100 * size[i % 2] for i, v in enumerate(flat(corners))]]
     x, y, width, height = (checks.number(value.get(key)) for key in ("x", "y", "width", "height"))
     x1, y1 = x / 100 * size[0], y / 100 * size[1]
     box = rectangle((x1, y1, x1 + width / 100 * size[0], y1 + height / 100 * size[1]))
-    return turned(box, checks.number(value.get("rotation") or 0), (x1, y1))
+    return [turned(box, checks.number(value.get("rotation") or 0), (x1, y1))]

@@ -40,7 +40,7 @@ def test_boxes_masks_captions_and_words(save: Save) -> None:
             note(1, bbox=[10, 20, 30, 40]),
             note(2, bbox=[10, 10, 20, 20], segmentation=[ring, [50, 50, 60, 50, 60, 60]], category_id=7),
             note(3, bbox=[1, 2, 3, 4], segmentation=[[1, 2, 4, 2, 4, 6, 1, 6]]),
-            note(4, bbox=[1, 2, 9, 9], segmentation={"counts": "abc", "size": [80, 100]}),
+            note(4, bbox=[1, 2, 9, 9], segmentation=[]),
             {"id": 5, "image_id": 1, "caption": " a cat\n and a dog "},
             note(6, bbox=[0, 0, 9, 9], segmentation=[[1, 1, 9, 2, 9, 5, 1, 4]], text="STOP"),
             note(7, bbox=[0, 0, 9, 9], utf8_string="GO"),

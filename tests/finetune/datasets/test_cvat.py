@@ -66,7 +66,7 @@ def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
         '<polygon label="cat" points="1,2;3"/>',
         '<polygon label="cat" points=""/>',
         '<polyline label="cat" points="1,2;3,4"/>',
-        '<mask label="cat" rle="1, 2"/>',
+        '<points label="cat" points="1,2"/>',
         '<tag label="sunny"/>',
         box(label=""),
     ]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_studio_sdk.converter.brush import encode_rle
 
 from finetune.datasets.example import Dataset, DatasetError
 from finetune.datasets.opening import open_dataset
@@ -30,8 +31,10 @@ COCO = {
         {"id": 3, "image_id": 1, "caption": "a cat"},
         {"id": 4, "image_id": 1, "bbox": [5, 6, 20, 20], "category_id": 1, "text": "STOP"},
         {"id": 5, "image_id": 1, "bbox": [5, 6, 20, 20], "category_id": 1, "sentences": [{"sent": "left cat"}, "it"]},
+        {"id": 6, "image_id": 1, "category_id": 2, "segmentation": {"size": [80, 100], "counts": [810, 900, 6290]}},
     ],
 }
+BRUSH = encode_rle(np.full(100 * 80 * 4, 255, np.uint8))
 LABEL_STUDIO = [
     {
         "id": 7 + i,
@@ -50,6 +53,7 @@ LABEL_STUDIO = [
                     {"id": "r3", "type": "rectangle", "value": {"x": 50, "y": 50, "width": 30, "height": 10}},
                     {"id": "r3", "type": "textarea", "value": {"x": 50, "y": 50, "text": ["STOP"]}},
                     {"id": "r4", "type": "textarea", "value": {"text": ["a cat"]}},
+                    {"id": "r5", "type": "brushlabels", "value": {"rle": BRUSH, "brushlabels": ["dog"]}},
                 ],
             }
         ],
