@@ -3,17 +3,18 @@
 By stages (`stages.py`). `look`: the dense heads alone, until a cell knows what lies on it. `speak`: the answers of all
 15 tasks together with the dense heads. `name`: the same with names before letters. `see`: the cells' classes first
 again, with a cool-down; `polish`: one more, shorter. `spell`: letters, by pages of words; `settle`: all of it at once,
-with a cool-down; `crowd`, `point`, `align`, `enlarge`, `refine`, `tint` and `sharpen`: up to six objects, each with its
-own. Locations' targets narrow from σ 10 to 2 bins. Warm-up, a constant rate, and a linear cool-down (WSD, Hu et al.
-2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on at its step
-when called again; `--init server/engine/seedling --stage sharpen` takes up committed weights, `--init he` and
+with a cool-down; `crowd`, `point`, `align`, `enlarge`, `refine`, `tint`, `sharpen` and `finish`: up to six objects,
+each with its own. Locations' targets narrow from σ 10 to 2 bins. Warm-up, a constant rate, and a linear cool-down (WSD,
+Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on
+at its step when called again; `--init server/engine/seedling --stage finish` takes up committed weights, `--init he` and
 `--no-ordered` draw the first values in other ways than the committed seedling's were.
 
 The committed weights came by these stages, in several sittings on shared cores, while the recipe grew: Muon came with
 `crowd`; colours, letters' order, pointing (`ASKED`), foreign and wide pictures with `point`; guided attention
 (`ALIGNED`), pages of words and letters' true widths with `align`; colours of backgrounds and products in bfloat16 with
 `enlarge`, whose pictures are larger; colours as shares with `refine`, those of places halfway up the tower with `tint`;
-two more blocks of the tower with `sharpen`, whose pictures are larger again.
+two more blocks of the tower with `sharpen`, whose pictures are larger again; scenes side by side and captions in an
+order that wavers with `finish`.
 From scratch, where all of it is there from the first step, the recipe was never run to its end. Of several processes
 each takes its share of every batch's pictures (`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m finetune.pretrain
 …`; as many for each, else some weigh more): on two cores two of one thread are faster than one of two. What mattered,
@@ -34,7 +35,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
 
-from finetune import attention, blueprint, progress
+from finetune import attention, blueprint, memory, progress
 from finetune.datasets.scenes.batches import Batch, SceneBatches
 from finetune.initial import Initial
 from finetune.precision import precision
@@ -96,6 +97,7 @@ def train(
     labels them, and a snapshot, which `finetune.progress` measures. `init`: how first values are drawn (see
     `blueprint.initialise`, also for `ordered`), or a checkpoint folder of this shape to start from; the dense heads,
     which no checkpoint holds, start anew."""
+    memory.keep()
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     accelerator = Accelerator(mixed_precision=precision())
