@@ -99,7 +99,7 @@ def main(
     """Prints milliseconds a prompt of all sides, their ratio, and the share of the floor that each reaches."""
     rows: list[Row] = []
     if "seedling" in model:
-        small = Comparison(checkpoints.SEEDLING, "float32", LONGEST, rounds=3)
+        small = Comparison(checkpoints.SEEDLING, "float32", LONGEST, rounds=6)
         rows += [row for count in prompts for row in small.rows(count)]
     if "base" in model:
         with tempfile.TemporaryDirectory() as folder:

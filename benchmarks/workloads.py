@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL.Image import Image
@@ -12,6 +13,7 @@ from finetune.datasets.scenes.scene import Scene
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
+from server.engine.vision import Picture
 
 SEED = 50_000  # apart from the report's scenes and the demo's
 LONGEST = 128  # tokens of an answer of the seedling's
@@ -70,6 +72,13 @@ def forced(images: Sequence[Image], lengths: Sequence[int], beams: int = 1) -> l
 
 
 def together(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
-    """The tokens of the engine's answers, all submitted at once."""
-    handles = [engine.submit(request) for request in requests]
+    """The tokens of the engine's answers, all submitted at once; a picture that several ask about is prepared once, as
+    the server does."""
+    prepared: dict[int, Picture] = {}
+    handles = []
+    for request in requests:
+        image = request.image
+        if not isinstance(image, Picture):
+            image = prepared.get(id(image)) or prepared.setdefault(id(image), engine.prepare(image))
+        handles.append(engine.submit(replace(request, image=image)))
     return [handle.wait().tokens for handle in handles]
