@@ -12,8 +12,20 @@ Pairs = Sequence[tuple[str, Sequence[str]]]
 """Of each picture, what was said, and what people said."""
 
 
+NEEDED = "CIDEr, BLEU and ROUGE-L are left out: they need the extra `captions`, pip install 'florist[captions]'"
+
+
 class NoScores(ImportError):  # noqa: N818
     """The libraries that score captions are not installed."""
+
+
+def installed() -> bool:
+    """Whether captions can be scored."""
+    try:
+        _scorers()
+    except NoScores:
+        return False
+    return True
 
 
 def scores(pairs: Pairs) -> dict[str, float]:
@@ -37,7 +49,7 @@ def _scorers() -> tuple[Any, Any, Any]:
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
-        raise NoScores("captions are scored by the extra `captions`: pip install 'florist[captions]'") from error
+        raise NoScores(NEEDED) from error
     return Bleu(4), Cider(), Rouge()
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from finetune.datasets import teaching
 from finetune.datasets.example import Example, Unusable
 from finetune.datasets.question import Question
+from finetune.evaluation import captions
 from finetune.evaluation.answers import Answered, ask
 from finetune.evaluation.corrections import CATEGORY, Tally, corrections, labels, tally
-from finetune.evaluation.figures import figures, order, scores
+from finetune.evaluation.figures import CAPTIONS, figures, order, scores
 from finetune.evaluation.matching import named
 from finetune.evaluation.reliability import Scores, reliability
 from prompts.tasks import Gives, Task
@@ -79,6 +80,11 @@ class Report:
     tasks: Mapping[str, Marks]
     trouble: Sequence[Unusable] = ()
 
+    @property
+    def notes(self) -> list[str]:
+        """Figures that are left out, and how to have them."""
+        return [captions.NEEDED] if self.tasks.keys() & set(CAPTIONS) and not captions.installed() else []
+
     def as_json(self) -> dict[str, Any]:
         """All figures, without the answers."""
         return {
@@ -88,6 +94,7 @@ class Report:
             "adapter_sha256": self.adapter_sha256,
             "pictures": self.pictures,
             "tasks": {token: _as_json(marks) for token, marks in self.tasks.items()},
+            "notes": self.notes,
             "trouble": [str(one) for one in self.trouble],
         }
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from finetune.evaluation.suites import Row
     from server.engine.engine import Engine
 
-_LISTED = 10  # of what cannot be used
 console, errors = Console(), Console(stderr=True)
 
 
@@ -43,14 +42,14 @@ def evaluate(
         opened = opens(dataset)
     except (DatasetError, TaskError) as error:
         raise EvaluateError(str(error)) from error
-    _listed(opened.unusable)
+    _listed(opened.unusable, out)
     if opened.held:
         errors.print(f"by the {len(opened.judging)} of {len(opened.examples)} pictures that are held out")
     asked = questions(opened.judging, tasks or None, labels=opened.labels)
     if not any(own for _, own in asked):
         what = f"about {', '.join(tasks)} " if tasks else ""
         raise EvaluateError(f"{dataset} has no labels that teach {what or 'a task'}: nothing can be asked")
-    _done(_examined(asked, load, adapter), dataset, out)
+    _done(_examined(asked, load, adapter), dataset, out, opened.unusable)
 
 
 def suite(name: str, folder: str, load: "Callable[[], Engine]", adapter: str | None, out: Path | None) -> None:
@@ -64,9 +63,9 @@ def suite(name: str, folder: str, load: "Callable[[], Engine]", adapter: str | N
         opened = open_suite(name, folder)
     except DatasetError as error:
         raise EvaluateError(str(error)) from error
-    _listed(opened.trouble)
+    _listed(opened.trouble, out)
     report = _examined(opened.questions, load, adapter)
-    _done(report, name, out, opened.rows(report))
+    _done(report, name, out, opened.trouble, opened.rows(report))
 
 
 def _examined(
@@ -80,15 +79,20 @@ def _examined(
         return examine(engine, asked, adapter=adapter, told=lambda: progress.advance(pictures))
 
 
-def _listed(unusable: "Sequence[Unusable]") -> None:
-    for one in unusable[:_LISTED]:
-        errors.print(escape(str(one)), soft_wrap=True, highlight=False)
-    if len(unusable) > _LISTED:
-        errors.print(f"… and {len(unusable) - _LISTED} more that cannot be used")
+def _listed(trouble: "Sequence[Unusable]", out: Path | None) -> None:
+    from finetune.datasets import unusable
+
+    where = (
+        f"--out FOLDER lists all, in {unusable.FILE}" if out is None else f"{out / unusable.FILE} lists all at the end"
+    )
+    unusable.show(trouble, errors, where)
 
 
-def _done(report: "Report", name: str, out: Path | None, beside: "Sequence[Row]" = ()) -> None:
-    """Prints and writes the figures, and those of a suite beside what is published."""
+def _done(
+    report: "Report", name: str, out: Path | None, unusable: "Sequence[Unusable]", beside: "Sequence[Row]" = ()
+) -> None:
+    """Prints and writes the figures, those of a suite beside what is published, and what could not be asked."""
+    from finetune.datasets.unusable import write
     from finetune.evaluation import page
     from finetune.evaluation.reliability import plot
 
@@ -103,11 +107,14 @@ def _done(report: "Report", name: str, out: Path | None, beside: "Sequence[Row]"
     console.print(table)
     if beside:
         _beside(beside)
-    _listed(report.trouble)
+    for note in report.notes:
+        errors.print(escape(note), soft_wrap=True, highlight=False)
+    _listed(report.trouble, out)
     if out is None:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
+        write(out, [*unusable, *report.trouble])
         report.save(out / "evaluation.json")
         page.write(out / "evaluation.html", report, name, beside)
         series = {token: marks.scores for token, marks in report.tasks.items() if marks.scores}

@@ -5,7 +5,9 @@ import io
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from finetune.datasets.scenes.questions import ask
 from finetune.evaluation import page
 from finetune.evaluation.bootstrap import corrections
 from finetune.evaluation.corrections import Tally
-from finetune.evaluation.report import Report, evaluate, examine, questions
+from finetune.evaluation.report import Marks, Report, evaluate, examine, questions
 from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
@@ -146,3 +148,20 @@ def test_questions_of_scenes_of_every_task(engine: Engine) -> None:
     assert all(marks.figures for marks in report.tasks.values())
     assert "mIoU" in report.tasks["<REGION_TO_SEGMENTATION>"].figures
     assert "CER" in report.tasks["<OCR_WITH_REGION>"].figures
+
+
+def test_captions_that_cannot_be_scored_are_said_so(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report.notes == []
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)  # as if it were not installed
+    answers = {token: marks.answers for token, marks in report.tasks.items()}
+    lacking = replace(report, tasks={token: Marks(TASKS[token], own) for token, own in answers.items()})
+    (note,) = lacking.notes
+    assert "CIDEr" in note
+    assert "pip install 'florist[captions]'" in note
+    assert "CIDEr" not in lacking.tasks["<CAPTION>"].figures
+    assert lacking.as_json()["notes"] == [note]
+    page.write(tmp_path / "page.html", lacking, "scenes")
+    assert note in BeautifulSoup((tmp_path / "page.html").read_text(), "html.parser").get_text()
+    assert replace(lacking, tasks={"<OD>": lacking.tasks["<OD>"]}).notes == []

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,37 @@ def test_a_suite_is_printed_beside_what_is_published(dataset: Path, tmp_path: Pa
     assert "Beside what is published" in (tmp_path / "out/evaluation.html").read_text()
     assert evaluate("seedling", tmp_path, "--suite", "coco", "--task", "<OD>").exit_code == 2
     assert evaluate("seedling", tmp_path, "--suite", "textvqa").exit_code == 2
+
+
+def test_figures_that_need_an_extra_are_told_with_how_to_have_them(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.bleu.bleu", None)  # as if it were not installed
+    row = {"image": str(dataset / "0.png"), "prefix": "<CAPTION>", "suffix": "a cat"}
+    (tmp_path / "said.jsonl").write_text(json.dumps(row))
+    ended = evaluate("seedling", tmp_path / "said.jsonl", "--out", tmp_path / "out")
+    assert ended.exit_code == 0, ended.output
+    assert "CIDEr, BLEU and ROUGE-L are left out: they need the extra `captions`, pip install 'florist[captions]'" in (
+        ended.stderr.splitlines()
+    )
+    (note,) = json.loads((tmp_path / "out/evaluation.json").read_text())["notes"]
+    assert "florist[captions]" in note
+
+
+def test_all_that_cannot_be_used_is_in_a_file(dataset: Path, tmp_path: Path) -> None:
+    content = json.loads((dataset / "labels.json").read_text())
+    content["annotations"] += [
+        {"id": 900 + i, "image_id": 0, "category_id": 0, "bbox": [5, 5, 0, 5]} for i in range(12)
+    ]
+    shutil.copytree(dataset, tmp_path / "data")
+    (tmp_path / "data/labels.json").write_text(json.dumps(content))
+    ended = evaluate("seedling", tmp_path / "data", "--task", "<OD>", "--out", tmp_path / "out")
+    assert ended.exit_code == 0, ended.output
+    assert ended.stderr.count("left out: ") == 10
+    assert f"… and 3 more: {tmp_path / 'out/unusable.txt'} lists all" in ended.stderr
+    lines = (tmp_path / "out/unusable.txt").read_text().splitlines()
+    assert len(lines) == 13
+    assert lines[0].startswith("labels.json: image 9: there is no picture 'gone.png'")
+    assert [line.split(": ")[1] for line in lines[1:]] == [f"annotation {900 + i}" for i in range(12)]
+    refused = evaluate("seedling", tmp_path / "data", "--task", "<OCR>")
+    assert "… and 3 more: --out FOLDER lists all, in unusable.txt" in refused.stderr
