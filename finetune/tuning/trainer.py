@@ -1,5 +1,6 @@
 """One model that learns: the loss of a lesson, an update, and the running average of what was learned."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,8 @@ class Trainer:
     def step(self, lessons: Sequence[Lesson], number: int) -> dict[str, float]:
         """One update by the mean of the lessons' gradients; returns the parts of the loss.
 
-        Raises FloatingPointError, with the weights as they were, when the loss or its gradient is not finite.
+        Raises FloatingPointError, in every process and with the weights as they were, when the loss or its gradient is
+        not finite in any.
         """
         parameters = list(self.learner.learned.values())
         # Of the step and the process: after a stop chance goes on as it would have.
@@ -49,11 +51,19 @@ class Trainer:
             group["lr"] = self.config.rate_at(number) * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
         parts: dict[str, float] = defaultdict(float)
-        for lesson in lessons:
-            for name, value in self._taught(lesson, 1 / len(lessons)).items():
-                parts[name] += value.item() / len(lessons)
+        fault: FloatingPointError | None = None
+        try:
+            for lesson in lessons:
+                for name, value in self._taught(lesson, 1 / len(lessons)).items():
+                    parts[name] += value.item() / len(lessons)
+        except FloatingPointError as error:
+            fault = error
+            # The others wait for this process's gradient, and learn by it that there is none.
+            parameters[0].grad = torch.full_like(parameters[0], math.nan)
         self._share(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        if fault is not None:
+            raise fault
         if not norm.isfinite():
             raise FloatingPointError(f"the gradient is {norm.item()}")
         self.optimizer.step()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,10 +14,12 @@ import pytest
 import torch
 import typer
 from click.testing import Result
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from finetune.datasets.scenes.draw import draw
 from finetune.train import tune as command
+from server.cli import app
 from server.engine.engine import Engine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server" / "engine"))
@@ -76,6 +79,27 @@ def test_an_adapter_in_minutes(dataset: Path, tmp_path: Path) -> None:
     with Engine.load() as engine:
         assert engine.load_adapter("mine", tmp_path / "run" / "adapter").vision is False
     assert (tmp_path / "run" / "curves.png").exists()
+
+
+def test_two_processes_learn_what_one_does_from_the_same_pictures(dataset: Path, tmp_path: Path) -> None:
+    settings = "steps: 3\npictures: 2\nprompts: 2\nreplay: 0\nfrozen_stages: 4\naccumulation: {}\n"
+    given = (dataset, "--held-share", "0", "--no-price")
+    for name, lessons in (("two", 1), ("one", 2)):  # a process and step: both see two lessons at each step
+        (tmp_path / f"{name}.yaml").write_text(settings.format(lessons))
+    module = ("-m", "finetune.train", *given, "--out", tmp_path / "two", "--config", tmp_path / "two.yaml")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    both = subprocess.run([*map(str, (*torchrun, *module))], capture_output=True, text=True, timeout=400)
+    assert both.returncode == 0, both.stderr
+    assert both.stdout.count("curves.png") == 2  # each process came to its end
+    alone = tune(*given, "--out", tmp_path / "one", "--config", tmp_path / "one.yaml")
+    assert alone.exit_code == 0, alone.stderr
+    one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    learned = [name for name in one if "lora_B" in name]  # they begin as zeros
+    assert any(one[name].abs().max() > 1e-4 for name in learned)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5)
+    assert not list(tmp_path.glob("two/.*"))  # nothing half done
 
 
 @pytest.mark.parametrize(
@@ -150,3 +174,46 @@ def test_a_signal_ends_it_when_the_step_is_kept_and_the_same_command_goes_on(dat
         assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "stopped"
         steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
         assert steps == sorted(set(steps))  # no step is done again
+
+
+@pytest.fixture(scope="module")
+def one_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn scenes whose things are all called `thing`, as COCO; eleven boxes more have no area."""
+    folder = tmp_path_factory.mktemp("one")
+    images, notes = [], []
+    for number in range(12):
+        scene = draw(100 + number, objects=(2, 3), words=(0, 0))
+        scene.image.save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png"})
+        for x1, y1, x2, y2 in (thing.box for thing in scene.objects):
+            notes.append({"image_id": number, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+    notes += [{"image_id": 0, "category_id": 1, "bbox": [5, 5, 0, 5]}] * 11
+    content = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "labels.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_labels_of_one_class_are_tuned_calibrated_and_evaluated(one_class: Path, tmp_path: Path) -> None:
+    (tmp_path / "tune.yaml").write_text(
+        "steps: 2\npictures: 2\nprompts: 2\nreplay: 0\nmetric: loss\nfrozen_stages: 4\n"
+    )
+    run = tmp_path / "run"
+    done = tune(one_class, "--out", run, "--config", tmp_path / "tune.yaml", "--held-share", "0.7", "--no-price")
+    assert done.exit_code == 0, done.stderr
+    assert "no picture that is taught is known to lack 'thing'" in done.stderr
+    assert done.stderr.count("left out: ") == 10
+    assert f"… and 1 more: {run / 'unusable.txt'} lists all" in done.stderr
+    assert len((run / "unusable.txt").read_text().splitlines()) == 11
+    source = json.loads((run / "run.json").read_text())["source"]
+    assert source == {"dataset": str(one_class), "held": None, "unusable": 11}
+
+    with Engine.load() as engine:  # beside the adapter, by whose weights it is told apart, and the server applies it
+        loaded = engine.load_adapter("mine", run / "adapter")
+    kept = json.loads((run / "adapter" / "calibration.json").read_text())
+    assert kept["sha256"] == loaded.sha256
+    assert kept["tasks"].keys() == set(re.findall(r"scores of (<\w+>) calibrated: ", done.stdout))
+    assert "<OD>" in kept["tasks"]
+
+    judged = CliRunner().invoke(app, ["evaluate", "seedling", str(one_class), "--adapter", str(run / "adapter")])
+    assert judged.exit_code == 0, judged.stderr
+    assert "<OPEN_VOCABULARY_DETECTION> was asked for nothing that is absent" in judged.stderr
