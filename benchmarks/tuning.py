@@ -24,6 +24,7 @@ from transformers import Trainer as HuggingFaceTrainer
 from transformers import TrainingArguments
 
 from benchmarks.results import Row, show
+from finetune import memory
 from finetune.datasets.example import Example, Labels
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET
@@ -94,6 +95,7 @@ def plain(config: TuneConfig, lessons: Lessons, trainer: Trainer) -> None:
 
 def ours(config: TuneConfig, lessons: Lessons, trainer: Trainer) -> None:
     """Our loop, as `florist tune` runs it."""
+    memory.keep()
     for step, lesson in enumerate(DataLoader(lessons, batch_size=None, sampler=range(config.steps))):
         trainer.step([lesson], step)
 
