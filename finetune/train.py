@@ -18,12 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from finetune.datasets.example import Dataset, Example
+    from finetune.datasets.example import Example
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.replay import World
 
 console, errors = Console(), Console(stderr=True)
-_LISTED = 10  # of what cannot be used
 
 
 def tune(
@@ -50,6 +49,7 @@ def tune(
     try:
         from accelerate import PartialState
 
+        from finetune.datasets import teaching, unusable
         from finetune.datasets.gathering import verified
         from finetune.datasets.opening import DatasetError, open_dataset
         from finetune.datasets.split import content_of, split
@@ -57,6 +57,7 @@ def tune(
         from finetune.tuning import replay as replays
         from finetune.tuning.loop import TuneError
         from finetune.tuning.loop import tune as run
+        from finetune.tuning.run import Source
         from server.engine.checkpoint import CheckpointError
         from server.engine.lora import AdapterError
     except ModuleNotFoundError as error:
@@ -70,10 +71,13 @@ def tune(
         settings = configs.load(config, **given)
         opened = context.obj or open_dataset
         taught = verified(opened(dataset))
-        _list(taught)
+        rest = f"{out / unusable.FILE} lists all once it runs"
+        left_out = list(taught.unusable)
+        unusable.show(taught.unusable, errors, rest)
         if held is not None:
             others = verified(opened(held))
-            _list(others)
+            left_out += others.unusable
+            unusable.show(others.unusable, errors, rest)
             train, kept = taught.taught, others.judging
             seen = set(map(content_of, train))
             if twice := sum(content_of(example) in seen for example in kept):
@@ -85,13 +89,20 @@ def tune(
         if kept and not train:
             _fail(f"all {len(kept)} pictures are held out, and none is left to be taught: add pictures")
         world = replays.world(settings, opened)
+        if world is not None:
+            left_out += world.unusable
+            unusable.show(world.unusable, errors, rest)
         if settings.replay and world is None:
             errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
         console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
+        if taught.labels and not teaching.knows_absence(train, taught.labels):
+            only = repr(taught.labels[0]) if len(taught.labels) == 1 else "any of the labels"
+            why = f"what is looked for is always there: no picture that is taught is known to lack {only}; pictures"
+            errors.print(f"{escape(why)} without it would teach when to find nothing", soft_wrap=True, highlight=False)
         with _shown(settings.steps, settings.metric) as told, _asked() as asked:
             outcome = run(
-                settings, train, out, held=kept, labels=taught.labels, told=told,
-                replay=world.replay if world else None, stop=lambda: bool(asked),
+                settings, train, out, held=kept, labels=taught.labels, replay=world.replay if world else None,
+                told=told, stop=lambda: bool(asked), source=Source(dataset, held, left_out),
             )  # fmt: skip
     except (configs.ConfigError, DatasetError, CheckpointError, AdapterError, TuneError) as error:
         _fail(str(error))
@@ -197,14 +208,6 @@ def _shown(steps: int, metric: str) -> Iterator[Callable[[dict[str, Any]], None]
                 progress.update(bar, held=f"{metric} {line['held']:.3g}")
 
         yield told
-
-
-def _list(dataset: "Dataset") -> None:
-    """What of it cannot be used."""
-    for unusable in dataset.unusable[:_LISTED]:
-        errors.print(f"left out: {escape(str(unusable))}", soft_wrap=True, highlight=False)
-    if (more := len(dataset.unusable) - _LISTED) > 0:
-        errors.print(f"left out: {more} more")
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

@@ -96,6 +96,11 @@ def teachable(example: Example) -> frozenset[str]:
     return frozenset(own | {token for token, (can, _) in _TEACH.items() if can(lesson)})
 
 
+def knows_absence(examples: Iterable[Example], labels: Sequence[str]) -> bool:
+    """Whether one of the pictures is known to lack one of the dataset's labels, so that it can be asked for in vain."""
+    return any(_lesson(example, labels, np.random.default_rng(0), "given").absent for example in examples)
+
+
 def questions(
     example: Example,
     tasks: Iterable[str],

@@ -83,7 +83,14 @@ class Report:
     @property
     def notes(self) -> list[str]:
         """Figures that are left out, and how to have them."""
-        return [captions.NEEDED] if self.tasks.keys() & set(CAPTIONS) and not captions.installed() else []
+        told = [captions.NEEDED] if self.tasks.keys() & set(CAPTIONS) and not captions.installed() else []
+        looked = self.tasks.get("<OPEN_VOCABULARY_DETECTION>")
+        if looked and all(one.question.answer for one in looked.answers):
+            told.append(
+                f"{looked.task.token} was asked for nothing that is absent, so how much it makes up is not told; "
+                "pictures that are known to lack a label would tell"
+            )
+        return told
 
     def as_json(self) -> dict[str, Any]:
         """All figures, without the answers."""

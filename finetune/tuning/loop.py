@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from tensorboardX import SummaryWriter
 from torch.utils.data import DataLoader
 
+from finetune.datasets import unusable
 from finetune.datasets.example import Example
 from finetune.evaluation.corrections import Tally
 from finetune.losses import class_weights
@@ -29,6 +30,7 @@ from finetune.tuning.features import Features
 from finetune.tuning.judge import Interrupted, Judge, main_tasks
 from finetune.tuning.lessons import Lesson, Lessons
 from finetune.tuning.replay import Replay
+from finetune.tuning.run import Source
 from finetune.tuning.trainer import Trainer
 from server.engine.engine import Engine
 
@@ -59,15 +61,17 @@ def tune(
     config: TuneConfig, train: Sequence[Example], out: Path, *, held: Sequence[Example] = (),
     labels: Sequence[str] = (), replay: Replay | None = None, workers: int = 1,
     told: Callable[[dict[str, Any]], None] = lambda line: None, stop: Callable[[], bool] = lambda: False,
+    source: Source = Source(),
 ) -> Outcome:  # fmt: skip
     """Fine-tunes `config.base` on `train` into the folder `out`; called again after a stop, it goes on bit for bit.
 
-    `held`: pictures that are never taught, by which the best is chosen; `labels`: of the whole dataset. `told` hears
-    each line of the log; `stop`, once true, ends the run before the next step or within a look, and what was done is
-    kept, to be gone on with. Raises TuneError, and CheckpointError for a base that cannot be loaded.
+    `held`: pictures that are never taught, by which the best is chosen; `labels`: of the whole dataset, which came from
+    `source`. `told` hears each line of the log; `stop`, once true, ends the run before the next step or within a look,
+    and what was done is kept, to be gone on with. Raises TuneError, Diverged of them where the loss is no number, and
+    CheckpointError for a base that cannot be loaded.
     """
     try:
-        return _Run(config, train, out, held, labels, replay, told, stop).run(workers)
+        return _Run(config, train, out, held, labels, replay, told, stop, source).run(workers)
     except (OSError, SafetensorError) as error:
         where, why = (getattr(error, name, None) for name in ("filename", "strerror"))
         raise TuneError(f"{where or out}: {why or error}; once that is mended, the same command goes on") from error
@@ -77,8 +81,9 @@ class _Run:
     def __init__(
         self, config: TuneConfig, train: Sequence[Example], out: Path, held: Sequence[Example],
         labels: Sequence[str], replay: Replay | None, told: Callable[[dict[str, Any]], None], stop: Callable[[], bool],
+        source: Source,
     ) -> None:  # fmt: skip
-        self.config, self.out, self.told, self.stop = config, out, told, stop
+        self.config, self.out, self.told, self.stop, self.source = config, out, told, stop, source
         if config.anchor is Anchor.KL and replay is None:
             raise TuneError(NOTHING_TO_REPLAY)
         self.accelerator = Accelerator(mixed_precision=precision())
@@ -117,6 +122,8 @@ class _Run:
     def run(self, workers: int) -> Outcome:
         self.out.mkdir(parents=True, exist_ok=True)
         self._take_up()
+        if self.accelerator.is_main_process:
+            unusable.write(self.out, self.source.unusable)
         self.board = SummaryWriter(str(self.out / "tensorboard"), write_to_disk=self.accelerator.is_main_process)
         config, clock, stopped, step = self.config, time.monotonic(), "", self.begin
         try:
@@ -316,7 +323,8 @@ class _Run:
     def _told_in_file(self, state: str, reason: str) -> None:
         if self.accelerator.is_main_process:
             made = {
-                "run": self.about, "state": state, "reason": reason, "before": self.before,
+                "run": self.about, "source": self.source.told(),
+                "state": state, "reason": reason, "before": self.before,
                 "best": self.best and {"held": self.best[0], "step": self.best[1]},
                 "seconds": round(self.seconds, 1), "surroundings": runs.surroundings(),
             }  # fmt: skip
@@ -339,4 +347,7 @@ def _changes(before: Any, now: Any, path: str = "") -> list[str]:
             for key in sorted(before.keys() | now.keys())
             for line in _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
         ]
-    return [] if before == now else [f"{path} was {before!r}, now {now!r}"]
+    if before == now:
+        return []
+    meant = f" ({runs.MEANT[path]})" if path in runs.MEANT else ""
+    return [f"{path} was {before!r}, now {now!r}{meant}"]

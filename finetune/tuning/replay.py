@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from finetune.datasets import teaching
-from finetune.datasets.example import Dataset, Example
+from finetune.datasets.example import Dataset, Example, Unusable
 from finetune.datasets.gathering import verified
 from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
@@ -31,11 +31,13 @@ _DRAWN = 1_000_000 * TRAINING_SEEDS  # scenes among training's, beyond those of 
 @dataclass(frozen=True, slots=True)
 class World:
     """The base's own. `probe`: pictures of a dataset that are never replayed, to tell by what is forgotten; none of
-    the seedling's, which has a probe of its own (`finetune.probe`). `labels`: of the whole dataset."""
+    the seedling's, which has a probe of its own (`finetune.probe`). `labels`: of the whole dataset; `unusable`: what of
+    it is."""
 
     replay: Replay
     probe: tuple[Example, ...] = ()
     labels: tuple[str, ...] = ()
+    unusable: tuple[Unusable, ...] = ()
 
 
 def world(config: TuneConfig, opens: Callable[[str], Dataset] = open_dataset) -> World | None:
@@ -53,7 +55,7 @@ def world(config: TuneConfig, opens: Callable[[str], Dataset] = open_dataset) ->
         probe = verified(replace(whole, examples=_spread(whole.judging, PROBED))).examples
     elif len(taught) > _FEW:
         taught, probe = split(taught, min(0.2, PROBED / len(taught)), seed=_SEED)
-    return World(of(replace(whole, examples=taught)), probe, whole.labels)
+    return World(of(replace(whole, examples=taught)), probe, whole.labels, some_of.unusable)
 
 
 def _spread(examples: Sequence[Example], most: int) -> tuple[Example, ...]:

@@ -1,20 +1,42 @@
-"""What a run leaves to read: `run.json`, all that is needed to repeat it; `log.jsonl`; `curves.png`; TensorBoard's."""
+"""What a run leaves to read: `run.json`, all that is needed to repeat it; `unusable.txt`, what of its datasets could
+not be used; `log.jsonl`; `curves.png`; TensorBoard's."""
 
 import hashlib
 import json
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import version
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finetune.datasets.example import Example
+from finetune.datasets.example import Example, Unusable
 from finetune.tuning.config import TuneConfig
 
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
+_PACKAGES = ("florist", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
+MEANT = {
+    "train.sha256": "the pictures that are taught, or their labels",
+    "held.sha256": "the held-out pictures, or their labels",
+    "base_sha256": "the base's weights",
+}
+"""What a hash in `run.json` stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a run's pictures come from: what was named to be taught and to be held out, as it was given, which
+    `run.json` tells and nothing is compared with, since a dataset may be moved; and what of it cannot be used."""
+
+    dataset: str = ""
+    held: str | None = None
+    unusable: Sequence[Unusable] = ()
+
+    def told(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {"dataset": self.dataset, "held": self.held, "unusable": len(self.unusable)}
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -52,8 +74,16 @@ def surroundings() -> dict[str, Any]:
         "processor": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    """None of florist itself where it runs from a checkout that is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:

@@ -194,11 +194,13 @@ def one_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_labels_of_one_class_are_tuned_calibrated_and_evaluated(one_class: Path, tmp_path: Path) -> None:
-    (tmp_path / "tune.yaml").write_text(
-        "steps: 2\npictures: 2\nprompts: 2\nreplay: 0\nmetric: loss\nfrozen_stages: 4\n"
-    )
+    settings = "steps: 2\npictures: 1\nprompts: 2\nreplay: 0\nmetric: loss\nfrozen_stages: 4\n"
+    (tmp_path / "tune.yaml").write_text(settings)
+    tasks = ("--task", "<OD>", "--task", "<OPEN_VOCABULARY_DETECTION>")
     run = tmp_path / "run"
-    done = tune(one_class, "--out", run, "--config", tmp_path / "tune.yaml", "--held-share", "0.7", "--no-price")
+    done = tune(
+        one_class, "--out", run, "--config", tmp_path / "tune.yaml", "--held-share", "0.7", *tasks, "--no-price"
+    )
     assert done.exit_code == 0, done.stderr
     assert "no picture that is taught is known to lack 'thing'" in done.stderr
     assert done.stderr.count("left out: ") == 10
@@ -214,6 +216,7 @@ def test_labels_of_one_class_are_tuned_calibrated_and_evaluated(one_class: Path,
     assert kept["tasks"].keys() == set(re.findall(r"scores of (<\w+>) calibrated: ", done.stdout))
     assert "<OD>" in kept["tasks"]
 
-    judged = CliRunner().invoke(app, ["evaluate", "seedling", str(one_class), "--adapter", str(run / "adapter")])
+    adapter = str(run / "adapter")
+    judged = CliRunner().invoke(app, ["evaluate", "seedling", str(one_class), *tasks, "--adapter", adapter])
     assert judged.exit_code == 0, judged.stderr
     assert "<OPEN_VOCABULARY_DETECTION> was asked for nothing that is absent" in judged.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from finetune.evaluation.reliability import ece, plot, reliability
@@ -41,3 +42,17 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     plot(tmp_path / "plot.png", {"before": calibrated(300), "after": calibrated(300, 1), "nothing": []})
     with Image.open(tmp_path / "plot.png") as image:
         assert min(image.size) > 400
+
+
+def test_the_plot_shows_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.append(self))
+    series = {f"task {i}": calibrated(100, i) for i in range(6)}  # more than there are colours
+    plot(tmp_path / "plot.png", series)
+    upper, lower = figures[0].axes
+    legend = upper.get_legend()
+    assert legend is not None
+    assert [text.get_text().partition(":")[0] for text in legend.get_texts()] == list(series)
+    drawn = [line for line in upper.lines if line.get_marker() == "o"]
+    assert [line.get_ydata().tolist() for line in drawn] == [[b.right for b in reliability(s)] for s in series.values()]
+    assert len(lower.containers) == 6

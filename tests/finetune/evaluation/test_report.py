@@ -153,6 +153,7 @@ def test_questions_of_scenes_of_every_task(engine: Engine) -> None:
 def test_captions_that_cannot_be_scored_are_said_so(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    report = replace(report, tasks={token: report.tasks[token] for token in ("<CAPTION>", "<OD>")})
     assert report.notes == []
     monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)  # as if it were not installed
     answers = {token: marks.answers for token, marks in report.tasks.items()}
@@ -165,3 +166,13 @@ def test_captions_that_cannot_be_scored_are_said_so(
     page.write(tmp_path / "page.html", lacking, "scenes")
     assert note in BeautifulSoup((tmp_path / "page.html").read_text(), "html.parser").get_text()
     assert replace(lacking, tasks={"<OD>": lacking.tasks["<OD>"]}).notes == []
+
+
+def test_what_was_never_asked_in_vain_is_said_so(engine: Engine, examples: list[Example]) -> None:
+    token = "<OPEN_VOCABULARY_DETECTION>"
+    (note,) = evaluate(engine, examples[:2], [token]).notes
+    assert note.startswith(f"{token} was asked for nothing that is absent")
+    empty = replace(examples[0].labelled(), name="empty")  # known to show none of the labels
+    told = evaluate(engine, [*examples[:1], empty], [token], labels=["dinosaur"])
+    assert told.notes == []
+    assert "absent: nothing found" in told.tasks[token].figures
