@@ -12,7 +12,15 @@ from server.engine.adapters import AdapterError, NoRoom
 from server.engine.pictures import PictureError
 from server.projects.combinations import CannotCombine
 from server.projects.labels import InvalidLabels
-from server.projects.records import Missing, NameTaken, NotEarned, NothingPromoted, NothingToLearn, OtherBase
+from server.projects.records import (
+    CannotStart,
+    Missing,
+    NameTaken,
+    NotEarned,
+    NothingPromoted,
+    NothingToLearn,
+    OtherBase,
+)
 
 _MOST = 20  # faults that are told
 logger = logging.getLogger(__name__)
@@ -32,6 +40,8 @@ def told() -> Iterator[None]:
             raise Problem(problems.OTHER_BASE, str(error)) from None
         except NothingToLearn as error:
             raise Problem(problems.NOTHING_TO_LEARN, str(error)) from None
+        except CannotStart as error:
+            raise Problem(problems.INVALID_REQUEST, str(error), "start") from None
         except NotEarned as error:
             raise Problem(problems.NOT_EARNED, str(error), "model") from None
         except NothingPromoted as error:

@@ -78,6 +78,7 @@ class RunRow(BaseModel):
     id: int
     state: State = Field(description="Failed ones can be resumed.")
     reason: str = Field(description="Why it failed.")
+    start: int | None = Field(description="The model that it goes on from; null: the base.")
     config: dict[str, Any] = Field(description="All settings.")
     data: str = Field(description="The hash of pictures' names, sizes and labels.")
     taught: int = Field(description="How many pictures.")
@@ -103,6 +104,7 @@ class ModelRow(BaseModel):
 
     id: int
     run: int | None = Field(description="null: it is combined.")
+    start: int | None = Field(description="The model that its run went on from; null: the base.")
     combined: Combination | None = Field(description="Of what, and how.")
     task: str
     sha256: str = Field(description="Of the adapter's weights; where several answer together, of all there is to them.")
@@ -206,16 +208,16 @@ def next_picture(candidate: Candidate, held: bool) -> NextPicture:
 
 def run_row(run: Run, progress: dict[str, Any] | None) -> RunRow:
     return RunRow(
-        id=run.id, state=run.state, reason=run.reason, config=run.config, data=run.data, taught=run.taught,
-        held=run.held, progress=progress, metrics=run.metrics, author=run.author, created=_moment(run.created),
-        started=_maybe(run.started), ended=_maybe(run.ended),
+        id=run.id, state=run.state, reason=run.reason, start=run.start, config=run.config, data=run.data,
+        taught=run.taught, held=run.held, progress=progress, metrics=run.metrics, author=run.author,
+        created=_moment(run.created), started=_maybe(run.started), ended=_maybe(run.ended),
     )  # fmt: skip
 
 
 def model_row(model: Model, answers: bool) -> ModelRow:
     return ModelRow(
-        id=model.id, run=model.run, combined=model.combined, task=model.task, sha256=model.sha256, data=model.data,
-        metrics=model.metrics, answers=answers, created=_moment(model.created),
+        id=model.id, run=model.run, start=model.start, combined=model.combined, task=model.task, sha256=model.sha256,
+        data=model.data, metrics=model.metrics, answers=answers, created=_moment(model.created),
     )  # fmt: skip
 
 

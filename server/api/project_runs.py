@@ -29,29 +29,36 @@ SCHEMAS = (TuneRequest,)
 @router.post(
     "/v1/projects/{id}/tune",
     status_code=201,
-    openapi_extra=body("TuneRequest", quick={"steps": 200, "frozen_stages": 4}),
+    openapi_extra=body("TuneRequest", quick={"steps": 200, "frozen_stages": 4}, on={"steps": 200, "start": "champion"}),
     responses={
         201: {"description": "It waits for its turn."},
         **documented(
-            *BODY, problems.SOURCE_REFUSED, problems.NOT_FOUND, problems.OTHER_BASE, problems.NOTHING_TO_LEARN
+            *BODY,
+            problems.SOURCE_REFUSED,
+            problems.NOT_FOUND,
+            problems.OTHER_BASE,
+            problems.NOTHING_TO_LEARN,
+            problems.WRONG_STATE,
         ),
     },
 )
 async def tune(request: Request, response: Response, number: Number) -> RunRow:
-    """Begins to fine-tune an adapter on what is corrected now. One runs at a time, in a process that gives way to
-    serving, and goes on after a restart of the server. At its end there is a model for each of its tasks."""
+    """Begins to fine-tune an adapter on what is corrected now, from the base or from one of the project's models on.
+    One runs at a time, in a process that gives way to serving, and goes on after a restart of the server. At its end
+    there is a model for each of its tasks."""
     serving: Serving = request.app.state.serving
     projects = serving.projects()
     serving.engine()
     asked = await project_bodies.read(request, TuneRequest, '{"steps": 200}')
     settings = asked.model_dump(exclude_unset=True)
+    start = settings.pop("start", None)
     if not settings.get("tasks"):
         settings.pop("tasks", None)
     if named := settings.get("replay_from"):
         settings["replay_from"] = _readable(serving, named)
 
     def begun() -> RunRow:
-        return run_row(projects.tune(projects.store.project(number), settings, client_of(request)), None)
+        return run_row(projects.tune(projects.store.project(number), settings, client_of(request), start), None)
 
     row = await beside(begun)
     response.headers["Location"] = f"/v1/projects/{number}/runs/{row.id}"

@@ -1,9 +1,19 @@
 """What the resource of projects takes."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+)
 
 from finetune.datasets.example import Labels
 from finetune.tuning.config import TuneConfig
@@ -64,6 +74,13 @@ class JobTaken(_Taken):
     author: str = Field("", max_length=200, description="Who says so; empty: the API key's hash, or the address.")
 
 
+def _start(value: Any, valid: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return valid(value)
+    except ValidationError:
+        raise ValueError("give the id of a model of this project, or champion") from None
+
+
 # What the project decides: the model that is served is the base, and adapters are made. No client names a folder here.
 _FIXED = ("base", "method", "start")
 _SETTINGS: dict[str, Any] = {
@@ -74,6 +91,14 @@ TuneRequest: type[BaseModel] = create_model(
     __doc__="The settings of a fine-tune; what is not given is as here. No tasks: the project's.",
     __config__=ConfigDict(extra="forbid", json_schema_extra={"examples": [{"steps": 200, "frozen_stages": 4}]}),
     **_SETTINGS,
+    start=(
+        Annotated[Id | Literal["champion"] | None, WrapValidator(_start)],
+        Field(
+            None,
+            description="The model of this project to go on from, by its id, or `champion`: who answers now; null: "
+            "from the base. rank, alpha and frozen_stages are then as that model was made.",
+        ),
+    ),
 )
 
 

@@ -68,7 +68,9 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
 
     torch.set_num_threads(threads())
     wanted = json.loads((folder / WANTED).read_text())
-    config = TuneConfig.model_validate(wanted["config"])
+    # Within the project's folder, which may have been moved since.
+    start = str(folder.parents[1] / wanted["start"]) if wanted.get("start") else ""
+    config = TuneConfig.model_validate({**wanted["config"], "start": start})
     data = lessons.read(wanted, Pictures(pictures))
     world = replay.world(config)
     taught, choosing = data.apart(config.tasks)
@@ -89,8 +91,9 @@ def _expected(error: Exception) -> bool:
     from finetune.datasets.example import DatasetError
     from finetune.tuning.loop import TuneError
     from server.engine.checkpoint import CheckpointError
+    from server.engine.lora import AdapterError
 
-    return isinstance(error, DatasetError | TuneError | CheckpointError | OSError)
+    return isinstance(error, DatasetError | TuneError | CheckpointError | AdapterError | OSError)
 
 
 def _end_with_parent(stop: threading.Event) -> None:

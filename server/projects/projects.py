@@ -18,7 +18,7 @@ from server.engine.pictures import MAX_PIXELS, decode
 from server.jobs.labels import Labelled
 from server.jobs.output import claimed
 from server.jobs.store import NotNow, Store
-from server.projects import combining, lessons, tuner
+from server.projects import combining, lessons, starts, tuner
 from server.projects.candidates import Candidate, most_doubtful
 from server.projects.champions import Champions
 from server.projects.combinations import Combination, Sum
@@ -38,6 +38,7 @@ from server.projects.records import (
     Run,
 )
 from server.projects.registry import Registry
+from server.projects.starts import Start
 from server.projects.store import ProjectStore
 from server.projects.tuner import Tuner
 
@@ -151,9 +152,10 @@ class Projects:
 
     # Runs
 
-    def tune(self, project: Project, settings: dict[str, Any], author: str) -> Run:
-        """Queues a fine-tune on what is corrected now. `settings`: of TuneConfig's, but for its base. Raises OtherBase,
-        NothingToLearn, pydantic's ValidationError, and OSError where there is no room for its folder."""
+    def tune(self, project: Project, settings: dict[str, Any], author: str, start: Start | None = None) -> Run:
+        """Queues a fine-tune on what is corrected now. `settings`: of TuneConfig's, but for its base; `start`: the
+        model to go on from, None: the base. Raises OtherBase, NothingToLearn, what `starts` does, pydantic's
+        ValidationError, and OSError where there is no room for its folder."""
         self.champions.check(project)
         name = self.engine.checkpoint.name
         base = SEEDLING if name == SEEDLING else str(self.engine.checkpoint.folder)
@@ -163,9 +165,14 @@ class Projects:
         known = lessons.of(project, self.store.newest(project), self._pictures(project))
         known.check(config.tasks, project.held_share)
         config = config.model_copy(update={"tasks": tuple(known.tasks(config.tasks))})
-        kept = config.model_dump(mode="json")
+        kept, adapter = config.model_dump(mode="json"), ""
+        if start is not None:
+            model = starts.named(self.registry, project, start, config.tasks)
+            kept |= {**starts.shape(self.registry, project, model, settings), "start": model.id}
+            adapter = model.folder
         folder = f"runs/{secrets.token_hex(8)}"
-        tuner.prepare(self.folder / project.folder / folder, {"config": kept, **lessons.written(known)})
+        wanted = {"config": kept, "start": adapter, **lessons.written(known)}
+        tuner.prepare(self.folder / project.folder / folder, wanted)
         data = fingerprint((*known.train, *known.held))
         run = self.registry.add_run(project, kept, folder, data, len(known.train), len(known.held), author)
         self.tuner.worker.wake()

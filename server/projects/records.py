@@ -67,8 +67,9 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A fine-tune. `config`: of TuneConfig's fields; `data`: the hash of what is `taught` and `held` out, so many
-    pictures; `metrics`: what came of it; `reason`: why it failed."""
+    """A fine-tune. `config`: of TuneConfig's fields, but that `start` is the id of the model that it went on from, or
+    empty; `data`: the hash of what is `taught` and `held` out, so many pictures; `metrics`: what came of it; `reason`:
+    why it failed."""
 
     id: int
     config: dict[str, Any]
@@ -84,12 +85,17 @@ class Run:
     started: float | None
     ended: float | None
 
+    @property
+    def start(self) -> int | None:
+        """The model that it went on from; None: the base."""
+        return self.config.get("start") or None
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """An entry of the registry, for one task: what a run made, or what is `combined` of other models, without a run.
     `sha256`: of the adapter's weights, or of all that answers; `folder`: of its adapter, within the project's, empty
-    where its members have one each; `data` and `metrics` are the run's."""
+    where its members have one each; `data`, `metrics` and `start`, the model that it went on from, are the run's."""
 
     id: int
     run: int | None
@@ -100,6 +106,7 @@ class Model:
     metrics: dict[str, Any]
     created: float
     combined: Combination | None = None
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +190,10 @@ class OtherBase(StoreError):  # noqa: N818
 
 class NothingToLearn(StoreError):  # noqa: N818
     """Too little is corrected; the message says what is missing."""
+
+
+class CannotStart(StoreError):  # noqa: N818
+    """A model that this fine-tune cannot go on from; the message says what can be done."""
 
 
 class NotEarned(StoreError):  # noqa: N818

@@ -234,7 +234,7 @@ class Registry:
             return connection.execute(mine.order_by(table.id).limit(1)).first()
 
     def _models(self, project: Project, where: sa.ColumnElement[bool]) -> list[Model]:
-        of_run = RunRow.folder.label("run_folder"), RunRow.data, RunRow.metrics
+        of_run = RunRow.folder.label("run_folder"), RunRow.config, RunRow.data, RunRow.metrics
         joined = sa.select(ModelRow.__table__, *of_run).outerjoin(RunRow, RunRow.id == ModelRow.run_id)
         with self.store.reading() as connection:
             found = joined.where(ModelRow.project_id == project.id, where).order_by(ModelRow.id)

@@ -20,11 +20,12 @@ def run_of(r: Any) -> Run:
 
 
 def model_of(r: Any) -> Model:
-    """`run_folder`, `data` and `metrics` are the run's, where there is one."""
+    """`run_folder`, `config`, `data` and `metrics` are the run's, where there is one."""
     folder = r.folder if r.run_id is None else f"{r.run_folder}/{ADAPTER}"
     metrics = json.loads(r.metrics or "{}")
     combined = COMBINED.validate_json(r.combined)
-    return Model(r.id, r.run_id, r.task, r.sha256, folder, r.data or "", metrics, r.created, combined)
+    start = json.loads(r.config or "{}").get("start") or None
+    return Model(r.id, r.run_id, r.task, r.sha256, folder, r.data or "", metrics, r.created, combined, start)
 
 
 def backtest_of(r: Any) -> Backtest:

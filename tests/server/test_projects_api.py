@@ -122,10 +122,18 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     base = posted(client, "/v1/prompt", **ask)
     before = posted(client, "/v1/prompt", **ask, project="emoji")
     assert (before["adapter"], before["text"]) == (None, base["text"])
+    nobody = client.post(f"{project}/tune", json={**QUICK, "start": "champion"})
+    assert "no model of emoji is promoted for <OD>" in problem(nobody, 409, "wrong-state")["detail"]
     forced = posted(client, f"{project}/promote", model=model["id"], forced=True, reason="a test")
     assert (forced["model"], forced["forced"], forced["reason"]) == (model["id"], True, "a test")
     after = posted(client, "/v1/prompt", **ask, project="emoji")
     assert after["adapter"] == f"projects/emoji/run-{run['id']}"
+    again = posted(client, f"{project}/tune", 201, steps=2, start="champion")
+    assert (again["start"], again["config"]["rank"]) == (model["id"], QUICK["rank"])
+    posted(client, f"{project}/runs/{again['id']}/cancel")
+    wrong = client.post(f"{project}/tune", json={"start": model["id"], "rank": 8})
+    assert problem(wrong, 422, "invalid-request")["field"] == "start"
+    problem(client.post(f"{project}/tune", json={"start": model["id"] + 77}), 404, "not-found")
     caption = posted(client, "/v1/prompt", **{**ask, "task": "<CAPTION>"}, project="emoji")
     assert caption["adapter"] is None
 
@@ -250,7 +258,7 @@ def idle(client: httpx.Client) -> str:
         ("tune", {}, 409, "nothing-to-learn", "of 0 corrected pictures"),
         ("tune", {"steps": 0}, 422, "invalid-request", "steps"),
         ("tune", {"base": "elsewhere"}, 422, "invalid-request", "no such field"),
-        ("tune", {"start": "/srv/adapter"}, 422, "invalid-request", "no such field"),
+        ("tune", {"start": "/srv/adapter"}, 422, "invalid-request", "start: give the id of a model of this project"),
         ("tune", {"method": "full"}, 422, "invalid-request", "no such field"),
         ("tune", {"tasks": ["<OOD>"]}, 422, "invalid-request", "no such task: '<OOD>'. Did you mean <OD>?"),
         ("backtests", {"model": 77}, 404, "not-found", "no model 77"),

@@ -16,6 +16,8 @@ import torch
 from helpers import PATIENCE, ROOT, until
 from making import QUICK, corrected, loaded, made, opened, promote
 from PIL import Image
+from safetensors.torch import load_file
+from scenes import scenes
 from sqlalchemy.exc import IntegrityError
 from tiny import save, save_adapter, tiny_model
 
@@ -26,9 +28,11 @@ from prompts.annotations import Box
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
+from server.jobs.store import NotNow
 from server.projects import child, tuner
+from server.projects.combinations import Sum
 from server.projects.projects import Projects
-from server.projects.records import NothingToLearn, OtherBase, Project, State
+from server.projects.records import CannotStart, Missing, NothingToLearn, OtherBase, Project, State
 
 
 @pytest.fixture(autouse=True)
@@ -244,6 +248,76 @@ def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Pa
         assert projects.registry.run(project, run.id).state is State.DONE
         written = json.loads((projects.tuner.of(project, run) / child.RUN / "run.json").read_text())
         assert written["run"]["replayed"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_champion_also_after_a_restart(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny) as projects:
+        project = corrected(projects)
+        first = projects.tune(project, QUICK, "Ada")
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, first.id).state is State.DONE)
+        (model,) = projects.registry.models(project)
+        assert (first.start, model.start) == (None, None)
+    with opened(tmp_path, tiny, start=False) as projects:
+        promote(projects, project, model)
+        still = {key: value for key, value in QUICK.items() if key != "rank"} | {"rate": 1e-12}
+        second = projects.tune(project, still, "Ada", "champion")
+        assert second.start == model.id
+        assert second.config["rank"] == QUICK["rank"]
+    with opened(tmp_path, tiny) as projects:
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, second.id).ended)
+        assert projects.registry.run(project, second.id).state is State.DONE
+        made = projects.registry.models(project)[-1]
+        assert (made.run, made.start) == (second.id, model.id)
+        before, after = (
+            load_file(projects.folder / project.folder / each.folder / "adapter_model.safetensors")
+            for each in (model, made)
+        )
+        assert any(value.any() for name, value in before.items() if "lora_B" in name)  # it had learned
+        for name, value in before.items():
+            assert torch.allclose(after[name], value, atol=1e-6), name
+        projects.delete(project)
+
+
+def test_what_no_run_can_go_on_from_is_refused(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project, other = corrected(projects), corrected(projects, "other")
+        one, two = (made(projects, project, seed) for seed in (1, 2))
+        elsewhere = made(projects, other, 3)
+        with pytest.raises(NotNow, match=r"no model of emoji is promoted for <OD>: promote one first"):
+            projects.tune(project, QUICK, "Ada", "champion")
+        with pytest.raises(Missing, match=f"no model {elsewhere.id}"):
+            projects.tune(project, QUICK, "Ada", elsewhere.id)
+        with pytest.raises(CannotStart, match=f"model {one.id} was made with rank 2; leave rank out"):
+            projects.tune(project, {**QUICK, "rank": 4}, "Ada", one.id)
+        with pytest.raises(CannotStart, match=r"with alpha 32, frozen_stages 0; leave alpha and frozen_stages out"):
+            projects.tune(project, {**QUICK, "alpha": 8, "frozen_stages": 4}, "Ada", one.id)
+        runs = len(projects.registry.runs(project))
+        summed = projects.combine(project, Sum(combine="add", models=(one.id, two.id)))
+        promote(projects, project, summed)
+        with pytest.raises(CannotStart, match=f"model {summed.id} is combined of others"):
+            projects.tune(project, QUICK, "Ada", "champion")
+        assert len(projects.registry.runs(project)) == runs
+        assert len(list((projects.folder / project.folder / "runs").iterdir())) == runs  # nothing is left of them
+        assert projects.tune(project, QUICK, "Ada", two.id).start == two.id
+        projects.delete(project)
+
+
+def test_of_several_champions_one_is_named_by_its_id(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = projects.create("emoji", ("<OD>", "<REGION_PROPOSAL>"), 0.5)
+        for scene in scenes(6):
+            projects.correct(project, scene.data, scene.boxes)
+        one = made(projects, project, 1)
+        promote(projects, project, one)
+        assert projects.tune(project, QUICK, "Ada", "champion").start == one.id  # for the other task the base answers
+        two = made(projects, project, 2, "<REGION_PROPOSAL>")
+        promote(projects, project, two)
+        with pytest.raises(NotNow, match=f"those of the models {one.id}, {two.id}: name one by its id"):
+            projects.tune(project, QUICK, "Ada", "champion")
+        only = projects.tune(project, {**QUICK, "tasks": ["<REGION_PROPOSAL>"]}, "Ada", "champion")
+        assert only.start == two.id
+        projects.delete(project)
 
 
 def test_the_wanted_file_says_all(tiny: Engine, tmp_path: Path) -> None:
