@@ -57,6 +57,17 @@ class Outcome:
     stopped: str = ""
 
 
+class Diverged(TuneError):  # noqa: N818
+    """The loss or its gradient was no number: `where`. `kept`: the run as it was when it was last good, of which the
+    folder holds the adapter or checkpoint; its `best_step` is 0 where that is what it started from."""
+
+    def __init__(self, where: str, kept: Outcome) -> None:
+        super().__init__(
+            f"{where} and take another folder. What was good at step {kept.best_step} is kept in {kept.folder}"
+        )
+        self.where, self.kept = where, kept
+
+
 def tune(
     config: TuneConfig, train: Sequence[Example], out: Path, *, held: Sequence[Example] = (),
     labels: Sequence[str] = (), replay: Replay | None = None, workers: int = 1,
@@ -139,10 +150,9 @@ class _Run:
                 try:
                     parts = self.trainer.step(lessons, step)
                 except FloatingPointError as error:
-                    raise TuneError(
-                        f"step {step + 1}: {error}; lower the rate ({config.rate:g}) and take another folder. What was "
-                        f"good at step {self.good} is kept in {self.kept.folder}"
-                    ) from error
+                    best = self.best[0] if self.best else None
+                    kept = Outcome(self.kept.folder, step, self.before, best, self.good, self.seconds, str(error))
+                    raise Diverged(f"step {step + 1}: {error}; lower the rate ({config.rate:g})", kept) from error
                 step += 1
                 for name, value in parts.items():
                     self.seen[name].append(value)

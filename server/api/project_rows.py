@@ -76,7 +76,7 @@ class RunRow(BaseModel):
     """A fine-tune."""
 
     id: int
-    state: State = Field(description="Failed ones can be resumed.")
+    state: State = Field(description="Failed ones can be resumed, unless they made models.")
     reason: str = Field(description="Why it failed.")
     start: int | None = Field(description="The model that it goes on from; null: the base.")
     config: dict[str, Any] = Field(description="All settings.")
@@ -87,6 +87,9 @@ class RunRow(BaseModel):
     metrics: dict[str, Any] = Field(
         description="`before` and `best` of the metric, at `best_step`, on taught pictures that are set apart for it; "
         "null where there are too few to set any apart."
+    )
+    models: list[int] = Field(
+        description="What it made, one a task; where its loss came to no number, what was good until then."
     )
     author: str
     created: datetime
@@ -206,11 +209,11 @@ def next_picture(candidate: Candidate, held: bool) -> NextPicture:
     return NextPicture(**dict(shown), doubt=candidate.doubt, held=held)
 
 
-def run_row(run: Run, progress: dict[str, Any] | None) -> RunRow:
+def run_row(run: Run, progress: dict[str, Any] | None, models: list[int]) -> RunRow:
     return RunRow(
         id=run.id, state=run.state, reason=run.reason, start=run.start, config=run.config, data=run.data,
-        taught=run.taught, held=run.held, progress=progress, metrics=run.metrics, author=run.author,
-        created=_moment(run.created), started=_maybe(run.started), ended=_maybe(run.ended),
+        taught=run.taught, held=run.held, progress=progress, metrics=run.metrics, models=models,
+        author=run.author, created=_moment(run.created), started=_maybe(run.started), ended=_maybe(run.ended),
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ async def tune(request: Request, response: Response, number: Number) -> RunRow:
         settings["replay_from"] = _readable(serving, named)
 
     def begun() -> RunRow:
-        return run_row(projects.tune(projects.store.project(number), settings, client_of(request), start), None)
+        return run_row(projects.tune(projects.store.project(number), settings, client_of(request), start), None, [])
 
     row = await beside(begun)
     response.headers["Location"] = f"/v1/projects/{number}/runs/{row.id}"
@@ -83,7 +83,8 @@ async def runs(request: Request, number: Number, after: After = None, limit: Lim
     def page() -> Runs:
         project = projects.store.project(number)
         found = projects.registry.runs(project, after or 0, limit + 1)
-        rows = [_row(projects, project, run) for run in found[:limit]]
+        made = projects.registry.made(found[:limit])
+        rows = [run_row(run, projects.tuner.progress(project, run), made[run.id]) for run in found[:limit]]
         return Runs(runs=rows, next=rows[-1].id if len(found) > limit else None)
 
     return await beside(page)
@@ -150,8 +151,5 @@ async def _steered(
 
 def _found(projects: "Projects", number: int, entry: int) -> RunRow:
     project = projects.store.project(number)
-    return _row(projects, project, projects.registry.run(project, entry))
-
-
-def _row(projects: "Projects", project: "Project", run: "Run") -> RunRow:
-    return run_row(run, projects.tuner.progress(project, run))
+    run = projects.registry.run(project, entry)
+    return run_row(run, projects.tuner.progress(project, run), projects.registry.made([run])[run.id])

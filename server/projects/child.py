@@ -54,14 +54,15 @@ def main(folder: Path, pictures: Path, niceness: int) -> None:
 
 
 def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any] | None:
-    """None where it was asked to stop."""
+    """The outcome of the fine-tune; with an `error` too where its loss came to no number, but something good is kept.
+    None where it was asked to stop."""
     import torch
 
     from finetune.calibration import calibrate
     from finetune.evaluation.report import questions
     from finetune.tuning import replay
     from finetune.tuning.config import TuneConfig
-    from finetune.tuning.loop import ASKED, tune
+    from finetune.tuning.loop import ASKED, Diverged, TuneError, tune
     from server.engine.engine import Engine
     from server.projects import lessons
     from server.projects.pictures import Pictures
@@ -74,16 +75,24 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     data = lessons.read(wanted, Pictures(pictures))
     world = replay.world(config)
     taught, choosing = data.apart(config.tasks)
-    found = tune(
-        config, taught, folder / RUN, held=choosing, labels=data.labels, replay=world.replay if world else None,
-        stop=stop.is_set,
-    )  # fmt: skip
+    failed: dict[str, str] = {}
+    try:
+        found = tune(
+            config, taught, folder / RUN, held=choosing, labels=data.labels, replay=world.replay if world else None,
+            stop=stop.is_set,
+        )  # fmt: skip
+    except Diverged as error:
+        said = f"{error.where} and tune again"
+        if not error.kept.best_step:
+            raise TuneError(f"{said}. Before it nothing was kept that is better than its start") from error
+        found = error.kept
+        failed["error"] = f"{said}. What was good at step {found.best_step} is kept as a model"
     if found.stopped == ASKED:
         return None
     if choosing:
         with Engine.load(config.base) as engine:
             calibrate(engine, "tuned", found.folder, questions(choosing, config.tasks, labels=data.labels))
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}
+    return {**failed, **{k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}}
 
 
 def _expected(error: Exception) -> bool:

@@ -81,21 +81,38 @@ class Registry:
         return self._steered(project, run, State.CANCELLED, can, "queued, running or failed can be cancelled")
 
     def resume(self, project: Project, run: Run) -> Run:
-        """Queued again. Raises NotNow."""
+        """Queued again. Raises NotNow, also of what would come to the same end and change a model's adapter."""
+        if run.state is State.FAILED and (made := self.made([run])[run.id]):
+            raise NotNow(
+                f"run {run.id} kept what was good as model {', '.join(map(str, made))}, and would come to the same "
+                "loss again: tune anew, at a lower rate"
+            )
         return self._steered(project, run, State.QUEUED, (State.FAILED,), "failed can be resumed")
 
-    def finish(self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str]) -> bool:
-        """Done, and what it made is in the registry, one entry a task; unless it was cancelled meanwhile."""
+    def finish(
+        self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str], reason: str = ""
+    ) -> bool:
+        """Done, or failed for a `reason`, and what it made is in the registry, one entry a task; unless it was
+        cancelled meanwhile."""
         with self.store.writing() as connection:
             change = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state == State.RUNNING)
-            values = {"state": State.DONE, "metrics": json.dumps(metrics), "ended": time.time()}
-            if not connection.execute(change.values(**values)).rowcount:
+            ended = {"state": State.FAILED if reason else State.DONE, "reason": clean(reason), "ended": time.time()}
+            if not connection.execute(change.values(**ended, metrics=json.dumps(metrics))).rowcount:
                 return False
             made = {"project_id": project.id, "run_id": run.id, "sha256": sha256, "created": time.time()}
             connection.execute(sa.insert(ModelRow), [{**made, "task": task} for task in tasks])
         return True
 
     # Models
+
+    def made(self, runs: Sequence[Run]) -> dict[int, list[int]]:
+        """The ids of the models that each of the runs made."""
+        found: dict[int, list[int]] = {run.id: [] for run in runs}
+        wanted = sa.select(ModelRow.run_id, ModelRow.id).where(ModelRow.run_id.in_(found)).order_by(ModelRow.id)
+        with self.store.reading() as connection:
+            for row in connection.execute(wanted):
+                found[row.run_id].append(row.id)
+        return found
 
     def models(self, project: Project) -> list[Model]:
         """The oldest first."""

@@ -106,17 +106,18 @@ class Tuner:
         if code is None:
             return
         outcome = _outcome(folder, code)
-        if "error" in outcome:
-            logger.error("run %d of %s failed: %s", run.id, project.name, outcome["error"])
-            self._fail(run, outcome["error"])
+        if reason := outcome.get("error", ""):
+            logger.error("run %d of %s failed: %s", run.id, project.name, reason)
+        if "folder" not in outcome:
+            self._fail(run, reason)
             return
         metrics = {
             key: _number(outcome[key]) for key in ("before", "best", "best_step", "steps", "seconds", "stopped")
         }  # fmt: skip
         with (folder / child.ADAPTER / lora.WEIGHTS[0]).open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
-        if self.registry.finish(project, run, metrics, sha256, run.config["tasks"]):
-            logger.info("run %d of %s is done: %s", run.id, project.name, metrics)
+        if self.registry.finish(project, run, metrics, sha256, run.config["tasks"], reason):
+            logger.info("run %d of %s made models: %s", run.id, project.name, metrics)
         # Twice the weights, for going on; only now, since where that could not be written the run is gone on with.
         (folder / child.RUN / "state.pt").unlink(missing_ok=True)
 

@@ -100,6 +100,8 @@ def test_the_whole_loop(client: httpx.Client) -> None:
 
     (model,) = got(client, f"{project}/models")["models"]
     assert (model["run"], model["task"], model["answers"]) == (run["id"], "<OD>", False)
+    assert (run["models"], done["models"], done["start"]) == ([], [model["id"]], None)
+    assert got(client, f"{project}/runs")["runs"] == [done]
     refused = posted(client, f"{project}/promote", 409, model=model["id"])
     assert "has no backtest against the base" in refused["detail"]
 

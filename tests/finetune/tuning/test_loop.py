@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from finetune.datasets.example import Example
 from finetune.tuning import loop
 from finetune.tuning.config import TuneConfig
-from finetune.tuning.loop import Outcome, TuneError, tune
+from finetune.tuning.loop import Diverged, Outcome, TuneError, tune
 from finetune.tuning.trainer import Trainer
 
 LABELS = ("cat", "dog", "tree")
@@ -248,10 +248,12 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good(
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(
-        TuneError,
+        Diverged,
         match=r"step 4: the loss is nan; lower the rate .* What was good at step 2 is kept in .*adapter",
-    ):
+    ) as caught:
         run(settings(base), examples, tmp_path)
+    kept = caught.value.kept
+    assert (kept.folder, kept.steps, kept.best_step) == (tmp_path / "adapter", 3, 2)
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "failed"
     assert all(v.isfinite().all() for v in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values())
     monkeypatch.undo()

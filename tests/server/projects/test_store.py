@@ -128,6 +128,32 @@ def test_runs_are_taken_in_order_and_gone_on_with(
     assert [run.id for run in registry.runs(birds)] == [first.id, second.id]
 
 
+def test_a_run_that_failed_keeps_what_was_good_as_models(registry: Registry, birds: Project) -> None:
+    run = begun(registry, birds)
+    registry.turn_run(run, State.RUNNING, (State.QUEUED,))
+    assert registry.finish(birds, run, {"best_step": 2}, "5" * 64, ["<OD>", "<CAPTION>"], "the loss is nan\0")
+    failed = registry.run(birds, run.id)
+    assert (failed.state, failed.reason, failed.metrics) == (State.FAILED, "the loss is nan\\x00", {"best_step": 2})
+    numbers = [model.id for model in registry.models(birds)]
+    other = begun(registry, birds)
+    assert registry.made([failed, other]) == {run.id: numbers, other.id: []}
+    assert len(numbers) == 2
+    # Going on would change the adapter that its models have.
+    with pytest.raises(NotNow, match=f"kept what was good as model {numbers[0]}, {numbers[1]}"):
+        registry.resume(birds, failed)
+    assert registry.run(birds, run.id).state is State.FAILED
+
+
+def test_a_model_names_the_one_that_its_run_went_on_from(registry: Registry, birds: Project) -> None:
+    first = model(registry, birds)
+    config = {"tasks": ["<OD>"], "start": first.id}
+    run = registry.add_run(birds, config, "runs/y", "d" * 64, 6, 2, "Ada")
+    registry.turn_run(run, State.RUNNING, (State.QUEUED,))
+    registry.finish(birds, run, {}, "6" * 64, ["<OD>"])
+    assert [each.start for each in registry.models(birds)] == [None, first.id]
+    assert registry.run(birds, run.id).start == first.id
+
+
 def test_only_what_won_against_the_champion_answers(registry: Registry, birds: Project) -> None:
     one, two = model(registry, birds), model(registry, birds)
 
