@@ -178,14 +178,15 @@ def test_a_signal_ends_it_when_the_step_is_kept_and_the_same_command_goes_on(dat
 
 @pytest.fixture(scope="module")
 def one_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve drawn scenes whose things are all called `thing`, as COCO; eleven boxes more have no area."""
+    """Twelve drawn scenes whose things are all called `thing`, as COCO, but for one that every other picture lacks, so
+    that who finds it is wrong; eleven boxes more have no area."""
     folder = tmp_path_factory.mktemp("one")
     images, notes = [], []
     for number in range(12):
-        scene = draw(100 + number, objects=(2, 3), words=(0, 0))
+        scene = draw(100 + number, objects=(3, 4), words=(0, 0))
         scene.image.save(folder / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png"})
-        for x1, y1, x2, y2 in (thing.box for thing in scene.objects):
+        for x1, y1, x2, y2 in (thing.box for thing in scene.objects[number % 2 :]):
             notes.append({"image_id": number, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]})
     notes += [{"image_id": 0, "category_id": 1, "bbox": [5, 5, 0, 5]}] * 11
     content = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "thing"}]}
@@ -196,7 +197,7 @@ def one_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_labels_of_one_class_are_tuned_calibrated_and_evaluated(one_class: Path, tmp_path: Path) -> None:
     settings = "steps: 2\npictures: 1\nprompts: 2\nreplay: 0\nmetric: loss\nfrozen_stages: 4\n"
     (tmp_path / "tune.yaml").write_text(settings)
-    tasks = ("--task", "<OD>", "--task", "<OPEN_VOCABULARY_DETECTION>")
+    tasks = ("--task", "<REGION_PROPOSAL>", "--task", "<OPEN_VOCABULARY_DETECTION>")
     run = tmp_path / "run"
     done = tune(
         one_class, "--out", run, "--config", tmp_path / "tune.yaml", "--held-share", "0.7", *tasks, "--no-price"
@@ -214,7 +215,7 @@ def test_labels_of_one_class_are_tuned_calibrated_and_evaluated(one_class: Path,
     kept = json.loads((run / "adapter" / "calibration.json").read_text())
     assert kept["sha256"] == loaded.sha256
     assert kept["tasks"].keys() == set(re.findall(r"scores of (<\w+>) calibrated: ", done.stdout))
-    assert "<OD>" in kept["tasks"]
+    assert "<REGION_PROPOSAL>" in kept["tasks"]
 
     adapter = str(run / "adapter")
     judged = CliRunner().invoke(app, ["evaluate", "seedling", str(one_class), *tasks, "--adapter", adapter])
