@@ -63,6 +63,7 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     from finetune.tuning import replay
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.loop import ASKED, Diverged, TuneError, tune
+    from finetune.tuning.run import Source
     from server.engine.engine import Engine
     from server.projects import lessons
     from server.projects.pictures import Pictures
@@ -79,7 +80,7 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     try:
         found = tune(
             config, taught, folder / RUN, held=choosing, labels=data.labels, replay=world.replay if world else None,
-            stop=stop.is_set,
+            stop=stop.is_set, source=Source(unusable=world.unusable if world else ()),
         )  # fmt: skip
     except Diverged as error:
         said = f"{error.where} and tune again"
