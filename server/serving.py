@@ -46,7 +46,7 @@ class _Kept:
     def start(self, engine: "Engine") -> None:
         """What was under way goes on where it stopped."""
         if self.jobs is not None:
-            self.jobs.start(engine)
+            self.jobs.start(engine, self.projects.seating if self.projects else None)
         if self.projects is not None:
             self.projects.start()
 

@@ -10,6 +10,7 @@ from server.jobs.queue import NotAllowed
 from server.jobs.recipes.reading import RecipeError
 from server.jobs.sources import SourceError
 from server.jobs.store import JobChanged, NotNow, StoreAway, StoreError, UnknownJob
+from server.projects.records import Missing, OtherBase
 from server.settings import variable
 
 STORED = (problems.DATABASE_AWAY, problems.NO_ROOM)  # what `told` may raise of any call
@@ -35,6 +36,10 @@ def told() -> Iterator[None]:
         raise Problem(problems.INVALID_SOURCE, str(error)[:2000], "source") from None
     except RecipeError as error:
         raise _faulty(error) from None
+    except Missing as error:  # what a recipe asks of projects
+        raise Problem(problems.INVALID_RECIPE, str(error), "recipe") from None
+    except OtherBase as error:
+        raise Problem(problems.OTHER_BASE, str(error), "recipe") from None
     except StoreAway as error:
         logger.warning("%s", error)
         raise busy(problems.DATABASE_AWAY, "nothing is lost; ask again soon", 5) from None

@@ -67,8 +67,11 @@ class JobRow(BaseModel):
     state: JobState = Field(description="Paused and failed jobs can be resumed.")
     reason: str = Field(description="Why the job as a whole failed.")
     source: str = Field(description="Where the pictures are; of a URL without its query.")
-    recipe: dict[str, Any] = Field(description="What is asked, without what is the default.")
-    model: str = Field(description="SHA-256 of the weights that answer, adapters' included.")
+    recipe: dict[str, Any] = Field(
+        description="What is asked, without what is the default; where steps ask projects, with the `champions` of "
+        "when it began, who answer to its end."
+    )
+    model: str = Field(description="SHA-256 of the weights that answer, adapters' and projects' models' included.")
     created: datetime
     started: datetime | None
     ended: datetime | None
@@ -91,7 +94,7 @@ class LabelRow(BaseModel):
     prompt: str = Field(description="What the model was asked.")
     raw: str = Field(description="Its whole answer, location tokens written out.")
     model: str = Field(description="SHA-256 of the model's weights.")
-    adapter: str | None = Field(description="SHA-256 of the adapter's; null: the model alone.")
+    adapter: str | None = Field(description="SHA-256 of the adapter's, or of a combined model; null: the model alone.")
     review: str = Field(description="Why a person should look at it; empty where nobody need.")
     parent: int | None = Field(description="The index, among the picture's labels, of the one that it is about.")
 

@@ -80,6 +80,7 @@ def body_limit(scope: Scope) -> int | None:
             problems.SOURCE_REFUSED,
             problems.TOO_SLOW,
             problems.JOB_CHANGED,
+            problems.OTHER_BASE,
             problems.TOO_LARGE,
             problems.UNSUPPORTED_TYPE,
             problems.INVALID_REQUEST,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from server.jobs.labels import Labelled
     from server.jobs.store import Store
     from server.projects.pictures import Pictures
+    from server.projects.store import ProjectStore
 
 PROJECT, JOB = "project:", "job:"
 
@@ -86,23 +87,32 @@ def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
     from finetune.datasets.example import Dataset, DatasetError
     from server.projects import lessons
     from server.projects.pictures import Pictures
-    from server.projects.store import ProjectStore
 
-    if (folder := settings.projects_folder) is None:
-        raise DatasetError(
-            f"{name} is read from a server's folders: set {settings_.variable('projects_folder')} and "
-            f"{settings_.variable('jobs_folder')} (and {settings_.variable('database_url')}) as it has them"
-        )
-    with _reading(name, settings) as store:
-        kept = ProjectStore(store, (folder / "home").read_text().strip())
+    with projects_of(name, settings) as (kept, folder):
         projects = {project.name: project for project in kept.projects()}
         if (project := projects.get(name.removeprefix(PROJECT))) is None:
             raise DatasetError(f"there is no {name}; there are: {', '.join(sorted(projects)) or 'none'}")
-        pictures = Pictures(folder.absolute() / project.folder / "pictures")
+        pictures = Pictures(folder / project.folder / "pictures")
         found = lessons.of(project, kept.newest(project), pictures)
     if not (examples := (*found.train, *found.held)):
         raise DatasetError(f"nothing is corrected in {name} yet")
     return Dataset(examples, held=frozenset(example.name for example in found.held))
+
+
+@contextmanager
+def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[ProjectStore, Path]]":
+    """A server's projects and the folder of theirs, beside it; `what` is read from them. Raises DatasetError,
+    StoreError and OSError."""
+    from finetune.datasets.example import DatasetError
+    from server.projects.store import ProjectStore
+
+    if (folder := settings.projects_folder) is None:
+        raise DatasetError(
+            f"{what} is read from a server's folders: set {settings_.variable('projects_folder')} and "
+            f"{settings_.variable('jobs_folder')} (and {settings_.variable('database_url')}) as it has them"
+        )
+    with _reading(what, settings) as store:
+        yield ProjectStore(store, (folder / "home").read_text().strip()), folder.absolute()
 
 
 @contextmanager

@@ -2,21 +2,26 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
+from server.commands.datasets import projects_of
 from server.commands.display import Display
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
+    from server.jobs.champions import Projects
     from server.jobs.cluster import Loading, Pool, Work
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import Source
     from server.jobs.store import Done, Failure, Job, Progress, Store
+    from server.projects.seating import Seating
 
 DATABASE = "FLORIST_DATABASE_URL"
 _FILE, _DRAWN = "florist.db", "drawn"
@@ -64,6 +69,8 @@ def by_recipe(
             f"on several machines a job is kept in PostgreSQL, to which all of them write: set {DATABASE}="
             f"postgresql://user:password@host/name, a name by which each of them reaches it"
         )
+    from server.engine.adapters import AdapterError
+    from server.jobs import intake
     from server.jobs.cluster import ClusterError, Work
     from server.jobs.formats import FORMATS
     from server.jobs.output import OutputError, claimed
@@ -84,17 +91,32 @@ def by_recipe(
                 f"no step of {asked.name} names the adapter {adapter}: write `adapter: {adapter}` in those that it is "
                 f"to answer"
             )
-        with open_source(pictures, besides=out) as source, claimed(out), Store(url) as store:
+        if cluster is not None and asked.projects:
+            raise LabelError(
+                f"{asked.name} asks a project, which one machine alone can: leave --engine ray out, or write `adapter` "
+                f"in place of `project`, and give its folder by --adapter"
+            )
+        with (
+            _projects(asked) as projects,
+            open_source(pictures, besides=out) as source,
+            claimed(out),
+            Store(url) as store,
+        ):
             for note in source.notes:
                 errors.print(escape(note), soft_wrap=True)
             # In a database of its own the folder may be moved; in one for many it is told apart by its path.
             output = str(out.resolve()) if shared else "."
             with load() as engine:
                 model = engine.checkpoint.name
-                job = _begun(store, asked, pictures, source, engine, output, retry=retry)
+                job = _begun(store, asked, pictures, source, engine, output, projects, retry=retry)
+                asked = intake.kept(job)  # with its champions
+                for project, tasks in asked.champions.items():
+                    for task, champion in tasks.items():
+                        who = f"its model {champion.model}" if champion else "the model alone"
+                        errors.print(f"{project} answers {task} in this job by {who}", highlight=False)
                 if cluster is None:
                     # Who else works in a shared database cannot be known; in the folder's own nobody: it is claimed.
-                    job = _shown(store, job, asked, engine, source, sole=not shared)
+                    job = _shown(store, job, asked, engine, source, projects, sole=not shared)
             del engine  # an actor on this machine has the room for its own
             if cluster is not None:
                 loading, pool = cluster
@@ -103,19 +125,38 @@ def by_recipe(
             code = _written(store, job, source, out, formats, draw=draw)
             _summarised(store, job, asked, model, out, source)
             return code
-    except (ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailed) as error:
+    except (AdapterError, ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailed) as error:
         raise LabelError(str(error)) from error
     except OSError as error:
         raise LabelError(f"{error.filename or out}: {error.strerror or error}") from error
 
 
+@contextmanager
+def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
+    """A server's, beside it, where the recipe asks some. Raises LabelError."""
+    if not asked.projects:
+        yield None
+        return
+    from finetune.datasets.example import DatasetError
+    from server import settings
+    from server.projects.registry import Registry
+    from server.projects.seating import Seating
+
+    try:
+        with projects_of(f"the project {asked.projects[0][0]}", settings.load()) as (kept, folder):
+            yield Seating(Registry(kept), folder)
+    except (DatasetError, settings.SettingsError) as error:
+        raise LabelError(str(error)) from error
+
+
 def _begun(
-    store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str, *, retry: bool
-) -> "Job":
+    store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str,
+    projects: "Projects | None", *, retry: bool,
+) -> "Job":  # fmt: skip
     from server.jobs import intake
     from server.jobs.store import JobState
 
-    job = intake.begin(store, engine, asked, source, pictures, output)
+    job = intake.begin(store, engine, asked, source, pictures, output, projects=projects)
     if job.state in (JobState.PAUSED, JobState.FAILED):
         job = store.resume(job)
     if job.state is JobState.CANCELLED:
@@ -123,7 +164,10 @@ def _begun(
     return store.job(job.id) if retry and store.retry(job) else job
 
 
-def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source", *, sole: bool) -> "Job":
+def _shown(
+    store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source", projects: "Projects | None", *,
+    sole: bool,
+) -> "Job":  # fmt: skip
     """Runs the job, and shows how far it is."""
     from server.jobs.recipes.annotation import annotate
     from server.jobs.runner import run
@@ -142,8 +186,10 @@ def _shown(store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source
             failed += 1
         display.show(ended, failed, "   ".join(f"{label} {count}" for label, count in classes.most_common(_CLASSES)))
 
-    with Display(f"{asked.name} by {engine.checkpoint.name}", before.total, ended, errors) as display:
-        return run(store, job, engine, source, lambda size: annotate(asked, size), sole=sole, told=told)
+    seated = projects.seated(engine, asked, job.id) if projects and before.open else nullcontext({})
+    with seated as seats, Display(f"{asked.name} by {engine.checkpoint.name}", before.total, ended, errors) as display:
+        annotates = partial(annotate, asked)
+        return run(store, job, engine, source, annotates, sole=sole, seats=seats, told=told)
 
 
 def _spread(store: "Store", job: "Job", work: "Work", pool: "Pool", title: str) -> "Job":

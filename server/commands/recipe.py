@@ -86,6 +86,8 @@ def _details(step: "Step") -> list[str]:
         notes.append(f"for “{step.text}”")
     if step.adapter:
         notes.append(f"adapter {step.adapter}")
+    if step.project:
+        notes.append(f"who is promoted in {step.project}")
     if step.tile:
         notes.append(f"the whole and tiles of {step.tile.size} px, {step.tile.overlap:.0%} shared")
     if step.flip:

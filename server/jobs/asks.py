@@ -11,7 +11,8 @@ from server.jobs.labels import Label
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One prompt on the picture, or on a part of it. `crop`: x1, y1, x2, y2 in whole pixels of the picture, None for
-    all of it; `mirrored`: left and right exchanged, after the crop. `region` is in pixels of what is shown, and so are
+    all of it; `mirrored`: left and right exchanged, after the crop. `adapter`: who
+    answers, by the name that the recipe has for it. `region` is in pixels of what is shown, and so are
     the annotations that come back."""
 
     task: Task

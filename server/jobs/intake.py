@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 
 from server.engine.engine import Engine
+from server.jobs.champions import Projects, settled
 from server.jobs.recipes.reading import parse
 from server.jobs.recipes.recipe import Recipe, difference
 from server.jobs.runner import answerer
@@ -12,12 +13,16 @@ from server.jobs.store import Job, Store, StoreError, Wanted
 
 
 def begin(
-    store: Store, engine: Engine, recipe: Recipe, source: Source, named: str, output: str, options: str = "{}"
-) -> Job:
+    store: Store, engine: Engine, recipe: Recipe, source: Source, named: str, output: str, options: str = "{}",
+    projects: Projects | None = None,
+) -> Job:  # fmt: skip
     """The output's job: a new one, or the one that is there. `named`: the source as it is kept; `options`: JSON, for
-    whoever starts it again. Raises JobChanged where the one that is there is another, and StoreError."""
+    whoever starts it again; `projects`: whose champions the recipe may ask. Raises JobChanged where the one that is
+    there is another, RecipeError for a champion that is not to be had, and StoreError."""
+    there = store.of_output(output)
+    recipe = settled(recipe, kept(there) if there else None, engine.checkpoint.sha256, projects)
     written = recipe.model_dump_json(exclude_defaults=True)
-    model = answerer(engine, recipe.adapters)
+    model = answerer(engine, recipe.adapters, recipe.models)
     wanted = Wanted(output, written, recipe.hash, named, source.fingerprint, model, options)
     return store.begin(wanted, source.names, _differences)
 
@@ -30,7 +35,7 @@ def kept(job: Job) -> Recipe:
 def model_name(job: Job, engine: Engine, recipe: Recipe) -> str:
     """What the model is called that the job began with, for people: by its hash where `engine` has another."""
     with suppress(StoreError):
-        if answerer(engine, recipe.adapters) == job.wanted.model:
+        if answerer(engine, recipe.adapters, recipe.models) == job.wanted.model:
             return engine.checkpoint.name
     return f"of weights {job.wanted.model[:12]}"
 

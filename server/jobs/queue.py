@@ -6,15 +6,17 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
 from server.engine.request import Closed
 from server.jobs import intake
+from server.jobs.champions import Projects, Seat
 from server.jobs.output import claimed
 from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import Problem, RecipeError
@@ -50,6 +52,7 @@ class JobQueue:
             self.store = stack.enter_context(Store(database_url or file_url(self.folder / "florist.db")))
             self._until = stack.pop_all()
         self._engine: Engine | None = None
+        self._projects: Projects | None = None
         self._thread = threading.Thread(target=self._work, name="florist-jobs", daemon=True)
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -61,9 +64,9 @@ class JobQueue:
     def _exports(self) -> Path:
         return self.folder / "exports"
 
-    def start(self, engine: Engine) -> None:
-        """Begins to work, with what another process left undone."""
-        self._engine = engine
+    def start(self, engine: Engine, projects: Projects | None = None) -> None:
+        """Begins to work, with what another process left undone. `projects`: whose champions recipes may ask."""
+        self._engine, self._projects = engine, projects
         self._thread.start()
 
     def close(self) -> None:
@@ -79,7 +82,7 @@ class JobQueue:
 
     def add(self, source: str, recipe: Recipe, output: str) -> tuple[Job, bool]:
         """The output's job, and whether it is new. Raises NotAllowed and SourceError for a source, RecipeError for an
-        adapter that is not loaded, JobChanged for an output whose job is another."""
+        adapter that is not loaded or a project without a champion, JobChanged for an output whose job is another."""
         assert self._engine is not None
         source = addresses.absolute(source)
         if not self.allowed(source):
@@ -90,7 +93,7 @@ class JobQueue:
             raise RecipeError(recipe.name, [Problem(f"no adapter {missing[0]!r} is loaded; there are: {there}")])
         known = {job.id for job in self.jobs() if job.wanted.output == output}
         with self._open(source) as opened:
-            job = intake.begin(self.store, self._engine, recipe, opened, source, output, _OURS)
+            job = intake.begin(self.store, self._engine, recipe, opened, source, output, _OURS, self._projects)
         self._wake.set()
         return job, job.id not in known
 
@@ -173,23 +176,31 @@ class JobQueue:
         self._running = job.id
         try:
             recipe = intake.kept(job)
-            if answerer(engine, recipe.adapters) != job.wanted.model:
+            if answerer(engine, recipe.adapters, recipe.models) != job.wanted.model:
                 raise JobFailed("the model or an adapter has other weights than when the job began; begin another job")
-            with self.source(job) as source:
+            with self.source(job) as source, self._seated(engine, recipe, job) as seats:
                 logger.info("job %d: %s by %s", job.id, addresses.shown(job.wanted.source), recipe.name)
                 ended = run(
-                    self.store, job, engine, source, partial(annotate, recipe), sole=self._sole,
+                    self.store, job, engine, source, partial(annotate, recipe), sole=self._sole, seats=seats,
                     told=lambda _: self._pace.count(), stop=self._stop,
                 )  # fmt: skip
             logger.info("job %d is %s", job.id, ended.state)
         except (Closed, StoreAway):
             raise
         except Exception as error:
-            expected = isinstance(error, JobFailed | SourceError | StoreError | RecipeError)
+            expected = isinstance(error, JobFailed | SourceError | StoreError | RecipeError | AdapterError)
             logger.error("job %d cannot go on: %s", job.id, error, exc_info=None if expected else error)
             self.store.give_up(job, str(error) if expected else f"the server failed: {error}")
         finally:
             self._running = None
+
+    def _seated(self, engine: Engine, recipe: Recipe, job: Job) -> AbstractContextManager[Mapping[str, Seat]]:
+        """The projects' models that answer. Raises JobFailed where there are no projects any more."""
+        if not recipe.models:
+            return nullcontext({})
+        if self._projects is None:
+            raise JobFailed("its recipe asks projects: set FLORIST_PROJECTS_FOLDER as when it began, and resume it")
+        return self._projects.seated(engine, recipe, job.id)
 
 
 class Pace:

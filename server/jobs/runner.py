@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +25,7 @@ from server.engine.handle import Handle
 from server.engine.pictures import FORMATS, PictureError, decode
 from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request, Result
 from server.jobs.asks import Ask, Asking
+from server.jobs.champions import Seat, Waiting
 from server.jobs.labels import Label
 from server.jobs.sources.source import Fault, ItemError, Source
 from server.jobs.store import Answer, Done, Failure, Item, Job, JobState, Store, StoreAway, StoreError
@@ -43,18 +44,18 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def answerer(engine: Engine, adapters: Iterable[str] = ()) -> str:
-    """The hash of all that answers: the model's weights, and those of the adapters that a recipe names. Raises
-    StoreError for one that is not loaded."""
+def answerer(engine: Engine, adapters: Iterable[str] = (), models: Mapping[str, str] | None = None) -> str:
+    """The hash of all that answers: the model's weights, and those of the adapters that a recipe names; `models`: the
+    SHA-256 of projects' models by their names. Raises StoreError for an adapter that is not loaded."""
     loaded = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
     names = sorted(set(adapters))
     if missing := [name for name in names if name not in loaded]:
         raise StoreError(f"the recipe needs the adapter {missing[0]}, which is not loaded")
-    if not names:
+    others = {**{name: loaded[name] for name in names}, **dict(sorted((models or {}).items()))}
+    if not others:
         return engine.checkpoint.sha256
-    return hashlib.sha256(
-        "".join([engine.checkpoint.sha256, *(f"{n}\0{loaded[n]}" for n in names)]).encode()
-    ).hexdigest()
+    parts = [engine.checkpoint.sha256, *(f"{name}\0{sha256}" for name, sha256 in others.items())]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def run(
@@ -65,19 +66,22 @@ def run(
     annotate: Annotate,
     *,
     sole: bool = False,
+    seats: Mapping[str, Seat] | None = None,
     lease: float = LEASE,
     told: Callable[[Done | Failure], None] = lambda ended: None,
     stop: threading.Event | None = None,
 ) -> Job:
     """Works on the job until no picture is open, or somebody pauses or cancels it: the job as it then stands.
 
-    `sole`: nobody else works on it, so that what a dead process held is free at once. `told` hears of each picture that
+    `sole`: nobody else works on it, so that what a dead process held is free at once; `seats`: the projects' models
+    that the recipe asks, by its names for them. `told` hears of each picture that
     was labelled or set aside, once that is written. `stop`, once set, ends the work, not the job: what is in hand is
     given back. A database that is away is waited for. Raises StoreError where nothing can be written, JobFailed where
     the model fails on everything, and Closed when the engine is.
     """
     try:
-        return _Runner(store, job, engine, source, annotate, lease, told, stop or threading.Event()).run(sole)
+        runner = _Runner(store, job, engine, source, annotate, seats or {}, lease, told, stop or threading.Event())
+        return runner.run(sole)
     except _Stopped:
         return store.job(job.id)
 
@@ -92,20 +96,21 @@ class _Stopped(Exception):  # noqa: N818
 
 class _Runner:
     def __init__(
-        self, store: Store, job: Job, engine: Engine, source: Source, annotate: Annotate, lease: float,
-        told: Callable[[Done | Failure], None], stop: threading.Event,
+        self, store: Store, job: Job, engine: Engine, source: Source, annotate: Annotate,
+        seats: Mapping[str, Seat], lease: float, told: Callable[[Done | Failure], None], stop: threading.Event,
     ) -> None:  # fmt: skip
         self.store, self.job, self.engine, self.source, self.annotate = store, job, engine, source, annotate
-        self.told = told
+        self.seats, self.told = seats, told
         owner = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.leases = store.leases(job, owner, lease)
         self.window = min(2 * engine.max_batch, engine.max_waiting)
         self.room = Room(_PIXELS)
         self.stop = stop
         self.adapters = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
+        self.adapters |= {name: seat.sha256 for name, seat in seats.items()}
         self.broken = 0
         self.lock = threading.Lock()
-        self.handles: set[Handle] = set()
+        self.handles: set[Waiting] = set()
         self.asked: dict[str, Future[Answer | None]] = {}  # by picture: under way, or answered and not yet written
 
     def run(self, sole: bool) -> Job:
@@ -271,7 +276,7 @@ class _Runner:
 
     def _results(self, views: Views, asks: Sequence[Ask]) -> list[Result]:
         """The answers, in order. If one fails, so do they all."""
-        handles: list[Handle] = []
+        handles: list[Waiting] = []
         try:
             for ask in asks:
                 handles.append(self._submit(views, ask))
@@ -285,22 +290,25 @@ class _Runner:
                 self.handles.difference_update(handles)
         return [replace(result, annotations=steady(result.annotations)) for result in results]
 
-    def _submit(self, views: Views, ask: Ask) -> Handle:
+    def _submit(self, views: Views, ask: Ask) -> Waiting:
         request = Request(
-            views.show(ask), ask.task, ask.text, ask.region, adapter=ask.adapter, client=f"job {self.job.id}",
-            interactive=False,
-        )  # fmt: skip
+            views.show(ask), ask.task, ask.text, ask.region, client=f"job {self.job.id}", interactive=False
+        )
+        seat = self.seats.get(ask.adapter or "")
+        handle = seat.ask(self._queued, request) if seat else self._queued(replace(request, adapter=ask.adapter))
+        with self.lock:
+            self.handles.add(handle)
+        if self.stop.is_set():
+            handle.cancel()
+        return handle
+
+    def _queued(self, request: Request) -> Handle:
+        """Submitted, once there is room."""
         while not self.stop.is_set():
             try:
-                handle = self.engine.submit(request)
+                return self.engine.submit(request)
             except Overloaded as error:
                 self.stop.wait(min(error.retry_after, 0.1))
-                continue
-            with self.lock:
-                self.handles.add(handle)
-            if self.stop.is_set():
-                handle.cancel()
-            return handle
         raise _Stopped
 
     def _signed(self, label: Label) -> Label:

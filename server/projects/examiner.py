@@ -125,7 +125,7 @@ class Examiner:
             yield alone(None)
             return
         found = self._panels.of(project, self.registry.model(project, number))
-        panel = found.renamed(f"projects/{project.name}/backtest")
+        panel = found.renamed("backtest")
         try:
             for adapter in panel.adapters:
                 engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)

@@ -49,9 +49,9 @@ class Panel:
         """Each of its adapters as a panel of one."""
         return [alone(adapter.name) for adapter in self.adapters]
 
-    def renamed(self, prefix: str) -> "Panel":
+    def renamed(self, suffix: str) -> "Panel":
         """The same members, loaded by names of their own."""
-        names = {adapter.name: f"{prefix}-{i}" for i, adapter in enumerate(self.adapters)}
+        names = {adapter.name: f"{adapter.name}/{suffix}" for adapter in self.adapters}
         return replace(
             self,
             members=tuple(member and names[member] for member in self.members),

@@ -38,6 +38,7 @@ from server.projects.records import (
     Run,
 )
 from server.projects.registry import Registry
+from server.projects.seating import Seating
 from server.projects.starts import Start
 from server.projects.store import ProjectStore
 from server.projects.tuner import Tuner
@@ -59,6 +60,7 @@ class Projects:
         self.registry = Registry(self.store)
         self.tuner, self.examiner = Tuner(self.registry, self.folder), Examiner(self.registry, self.folder)
         self._panels = Panels(self.registry, self.folder)
+        self.seating = Seating(self.registry, self.folder)  # for jobs
         self._engine: Engine | None = None
         self._champions: Champions | None = None
         self._changing = threading.RLock()  # who answers, and which projects there are

@@ -21,7 +21,7 @@ def annotate(recipe: Recipe, size: tuple[int, int]) -> Asking:
     """Asks about a picture of `size` (width, height) in pixels: at each turn all that can be asked at once, never
     nothing. Labels come in the order of the steps, then of what was asked, then of each answer.
 
-    A label's `model` is empty and its `adapter` is the step's own name for it: hashes are the runner's to know.
+    A label's `model` is empty and its `adapter` is the recipe's own name for it: hashes are the runner's to know.
     """
     found: dict[str, list[Finding]] = {}
     working: dict[str, tuple[_Working, Sequence[Ask]]] = {}
@@ -68,7 +68,7 @@ def _work(recipe: Recipe, step: Step, size: tuple[int, int], before: Mapping[str
         found = merged(found, step.tile.merge if step.tile else _SYNONYMS)
     found = filtered(found, step.filter, size)
     if step.check and found:
-        back = [asked_back(step, finding, size) for finding in found]
+        back = [asked_back(recipe, step, finding, size) for finding in found]
         answers = iter((yield asks) if (asks := [ask for ask in back if ask]) else ())
         found = reader.asked_back_agrees(found, [next(answers) if ask else None for ask in back])
     least = recipe.review_below
@@ -94,7 +94,7 @@ def _labels(recipe: Recipe, found: Mapping[str, Sequence[Finding]]) -> list[Labe
                     step.id,
                     each.prompt,
                     each.raw,
-                    adapter=step.adapter,
+                    adapter=recipe.answering(step, step.task),
                     review="; ".join(each.doubts),
                     parent=None if parent is None else place[parent],
                 )

@@ -18,6 +18,7 @@ _INHERITS = "<REGION_TO_SEGMENTATION>"  # polygons called what their region was 
 def problems(recipe: Recipe) -> Iterator[Problem]:
     """All of them, in the order of the recipe."""
     yield from _ontology(recipe)
+    yield from _champions(recipe)
     seen: set[str] = set()
     sound: set[str] = set()  # steps whose sources are found, and so on up: whether they fit can be told
     for index, step in enumerate(recipe.steps):
@@ -33,6 +34,16 @@ def problems(recipe: Recipe) -> Iterator[Problem]:
         if not step.keep and not any(step.id in other.sources for other in recipe.steps):
             message = f"{step.id} is not kept, and no step uses it: it would be asked for nothing; keep it or use it"
             yield ("steps", index, "keep"), message
+
+
+def _champions(recipe: Recipe) -> Iterator[Problem]:
+    for index, step in enumerate(recipe.steps):
+        if step.adapter and step.project:
+            yield ("steps", index, "project"), "name `adapter` or `project`, not both"
+    for project, tasks in recipe.champions.items():
+        for task in tasks:
+            if (project, task) not in recipe.projects:
+                yield ("champions", project, task), f"no step asks the project {project} for {task}; take it out"
 
 
 def _ontology(recipe: Recipe) -> Iterator[Problem]:

@@ -34,8 +34,9 @@ def questions(
 ) -> list[Question]:
     """All that `step` asks about a picture of `size`, after what the steps before it found, in a fixed order. A region
     without area, or words that cannot be asked, are left out."""
+    who = recipe.answering(step, step.task)
     asked = (
-        _question(Ask(step.asked, text, region, step.adapter, crop), size, parent, words, label)
+        _question(Ask(step.asked, text, region, who, crop), size, parent, words, label)
         for parent, region, views in _targets(step, size, found)
         for text, words, label in _texts(recipe, step, parent, found)
         for crop in views
@@ -43,10 +44,10 @@ def questions(
     return [question for question in asked if question is not None]
 
 
-def asked_back(step: Step, found: Finding, size: tuple[int, int]) -> Ask | None:
+def asked_back(recipe: Recipe, step: Step, found: Finding, size: tuple[int, int]) -> Ask | None:
     """What a finding's region is called; None where it has no area."""
     region = clipped(found.box, size) if found.box else None
-    return Ask(TASKS[CATEGORY], region=region, adapter=step.adapter) if region else None
+    return Ask(TASKS[CATEGORY], region=region, adapter=recipe.answering(step, CATEGORY)) if region else None
 
 
 def _question(

@@ -15,11 +15,11 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from server.jobs.recipes.checks import Path as Place
 from server.jobs.recipes.checks import problems
-from server.jobs.recipes.recipe import Filter, Recipe, Step, Tile
+from server.jobs.recipes.recipe import Champion, Filter, Recipe, Step, Tile
 
 _LONGEST, _DEEPEST = 1 << 20, 100  # letters; brackets
 _READY = resources.files(__package__) / "ready"
-_MODELS: dict[str, type[BaseModel]] = {"steps": Step, "tile": Tile, "filter": Filter}
+_MODELS: dict[str, type[BaseModel]] = {"steps": Step, "tile": Tile, "filter": Filter, "champions": Champion}
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,9 @@ class Step(_Part):
     text: str | None = Field(None, description="Words, `${step}` for an earlier step's, `${ontology}` for each phrase.")
     each: str | None = Field(None, description="An earlier step: each region that it found is asked about.")
     adapter: Annotated[str, Field(min_length=1)] | None = None
+    project: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Instead of `adapter`: the model that this project has promoted, for each task that is asked."
+    )
     keep: bool = Field(True, description="Whether its answers are labels, or only what later steps ask about.")
     tile: Tile | None = None
     flip: Iou | None = Field(None, description="The mirror image must show the same, at this IoU.")
@@ -86,9 +89,25 @@ class Step(_Part):
         return tuple(name for name in (self.each, self.reference) if name is not None and name != ONTOLOGY)
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that it asks."""
+        return (self.task, CATEGORY) if self.check else (self.task,)
+
+    @property
     def shapes(self) -> bool:
         """Whether it finds places, and not text alone."""
         return self.asked.gives is not Gives.TEXT
+
+
+class Champion(_Part):
+    """A project's model, by its number there."""
+
+    model: int = Field(ge=1)
+    sha256: str = Field(description="Of all that answers.")
+
+    def name(self, project: str) -> str:
+        """What asks and labels call it; no adapter that is uploaded can be called so."""
+        return f"projects/{project}/model-{self.model}"
 
 
 class Recipe(_Part):
@@ -102,6 +121,9 @@ class Recipe(_Part):
     )
     review_below: Share | None = Field(None, description="A label that scores lower is for a person to look at.")
     steps: Annotated[list[Step], Field(min_length=1)]
+    champions: dict[str, dict[str, Champion | None]] = Field(
+        {}, description="Project → task → who answers it (null: the model alone). A job that begins writes this."
+    )
 
     @field_validator("ontology", mode="before")
     @classmethod
@@ -125,6 +147,29 @@ class Recipe(_Part):
     def adapters(self) -> list[str]:
         """The names of those that must be loaded."""
         return sorted({step.adapter for step in self.steps if step.adapter})
+
+    @property
+    def projects(self) -> list[tuple[str, str]]:
+        """The projects that are asked, each with a task."""
+        return sorted({(step.project, task) for step in self.steps if step.project for task in step.tasks})
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The champions: the SHA-256 of each, by the name that `answering` gives it."""
+        return {
+            champion.name(project): champion.sha256
+            for project, tasks in self.champions.items()
+            for champion in tasks.values()
+            if champion
+        }
+
+    def answering(self, step: Step, task: str) -> str | None:
+        """The name of who answers what a step asks: an adapter, or a champion; None: the model alone. Raises KeyError
+        where the step names a project whose champions are not told yet."""
+        if step.project is None:
+            return step.adapter
+        champion = self.champions[step.project][task]
+        return champion.name(step.project) if champion else None
 
     @property
     def hash(self) -> str:

@@ -68,11 +68,11 @@ class Store:
     ) -> Job:
         """The output's job: a new one over pictures of these names, in this order, or the one that is there.
         `difference`: two recipes → lines. Raises JobChanged where the one that is there began with something else."""
-        if (job := self._by_output(wanted.output)) is None:
+        if (job := self.of_output(wanted.output)) is None:
             try:
                 return self._create(wanted, names)
             except IntegrityError:  # another process was faster
-                job = self._by_output(wanted.output)
+                job = self.of_output(wanted.output)
                 assert job is not None
         began, lines = job.wanted, []
         if began.recipe_hash != wanted.recipe_hash:
@@ -91,6 +91,10 @@ class Store:
         if (found := self._jobs(JobRow.id == number)) == []:
             raise UnknownJob(f"there is no job {number}")
         return found[0]
+
+    def of_output(self, output: str) -> Job | None:
+        """The job that writes there; None where there is none."""
+        return next(iter(self._jobs(JobRow.output == output)), None)
 
     def jobs(self, after: int = 0, limit: int | None = None, options: str | None = None) -> list[Job]:
         """Those after a number, the oldest first; at most `limit`, and of certain `options`."""
@@ -237,9 +241,6 @@ class Store:
             while batch := list(islice(rows, _BATCH)):
                 connection.execute(sa.insert(ItemRow), batch)
         return self.job(cast(int, number))
-
-    def _by_output(self, output: str) -> Job | None:
-        return next(iter(self._jobs(JobRow.output == output)), None)
 
     def _jobs(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Job]:
         found = sa.select(JobRow.__table__).where(where).order_by(JobRow.id).limit(limit)

@@ -276,6 +276,20 @@ def test_a_region_asked_back_must_get_its_label(policy: str) -> None:
         assert "no name" in labels[3].review
 
 
+def test_each_task_that_a_step_asks_a_project_has_its_own_champion() -> None:
+    steps = "- {id: a, task: <OD>, check: true, project: birds}\n- {id: b, task: <OCR>}"
+    answers = by_task(OD=result(box("cat", 0, 0, 9, 9)), REGION_TO_CATEGORY=text("cat"), OCR=text("X"))
+    for other, name in (("{model: 4, sha256: b}", "projects/birds/model-4"), ("null", None)):
+        champions = f"champions: {{birds: {{<OD>: {{model: 3, sha256: a}}, <REGION_TO_CATEGORY>: {other}}}}}"
+        asked = recipe(steps, champions)
+        assert asked.projects == [("birds", "<OD>"), ("birds", "<REGION_TO_CATEGORY>")]
+        assert asked.models == {"projects/birds/model-3": "a", **({name: "b"} if name else {})}
+        labels, turns = play(asked, answers)
+        who = [(ask.task.token, ask.adapter) for turn in turns for ask in turn]
+        assert who == [("<OD>", "projects/birds/model-3"), ("<OCR>", None), ("<REGION_TO_CATEGORY>", name)]
+        assert [label.adapter for label in labels] == ["projects/birds/model-3", None]
+
+
 CHECKED = "ontology: {cat: , dog: , truck: [truck, lorry], bird: }"
 
 

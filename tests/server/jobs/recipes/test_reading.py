@@ -148,6 +148,17 @@ FAULTS = [
     (TOP + "steps: [{id: a, task: <CAPTION>, filter: {nms: 0.5}}]", "2:48", "gives text, which has no nms"),
     (TOP + "steps: [{id: a, task: <OD>, filter: {min_side: 0.5, max_side: 0.1}}]", "2:48", "nothing is between"),
     (TOP + "steps: [{id: a, task: <OD>, keep: false}]", "2:35", "it would be asked for nothing"),
+    (TOP + "steps: [{id: a, task: <OD>, adapter: b, project: c}]", "2:50", "name `adapter` or `project`, not both"),
+    (
+        TOP + "champions: {c: {<OD>: , <OCR>: }}\nsteps: [{id: a, task: <OD>, project: c}]",
+        "2:31",
+        "no step asks the project c for <OCR>",
+    ),
+    (
+        TOP + "champions: {c: {<OD>: {model: 3, sha256: x, id: 4}}}\nsteps: [{id: a, task: <OD>, project: c}]",
+        "2:45",
+        "there is no key 'id' here; there are model, sha256",
+    ),
     # the ontology
     (TOP + "others: keep\nsteps: [{id: a, task: <OD>}]", "2:9", "add `ontology`"),
     (

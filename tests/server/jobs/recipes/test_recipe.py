@@ -44,6 +44,7 @@ def test_the_hash_stays_as_it_was() -> None:
         ("kitten", "kätzchen", ['ontology.cat was ["cat", "kitten"], is ["cat", "kätzchen"]']),
         ("dog: ", "bird: ", ['ontology.dog was ["dog"], is not given', 'ontology.bird was not given, is ["bird"]']),
         ("name: x", "name: x\nreview_below: 0.5", ["review_below was not given, is 0.5"]),
+        ("<OD>,", "<OD>, project: birds,", ['step a: project was not given, is "birds"']),
         ("- {id: b, task: <REGION_TO_OCR>, each: a}", "- {id: c, task: <OCR>}", ["step b is gone", "step c is new"]),
     ],
 )

@@ -1,0 +1,72 @@
+"""Projects' models at work in a job: the same from its beginning to its end."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from server.engine.adapters import UnknownAdapter
+from server.engine.engine import Engine
+from server.jobs.champions import Seat
+from server.jobs.recipes.recipe import Champion, Recipe
+from server.projects.panels import Member, Panels
+from server.projects.records import Missing, Model, OtherBase, Project
+from server.projects.registry import Registry
+
+
+class Seating:
+    """Of a registry's projects. Methods raise what the registry does, Missing and OtherBase. `folder`: where the
+    projects' folders are."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self._registry, self._panels = registry, Panels(registry, folder)
+
+    def champion(self, project: str, task: str, base: str, model: int | None = None) -> Champion | None:
+        """Who answers a task for a project: the model of that number, else the one that is promoted; None: nobody is.
+        `base`: the SHA-256 of the weights that are served."""
+        found = self._project(project, base)
+        if (number := model or self._registry.champion(found, task)) is None:
+            return None
+        return Champion(model=number, sha256=self._model(found, task, number).sha256)
+
+    @contextmanager
+    def seated(self, engine: Engine, recipe: Recipe, job: int) -> Iterator[Mapping[str, Seat]]:
+        """The champions of a job's recipe by their names in it. They are loaded by names of their own, beside those
+        that answer prompts: no promotion, rollback or deletion takes them away. Raises AdapterError too."""
+        seats: dict[str, Seat] = {}
+        members: dict[str, Member] = {}  # two models may be of one adapter
+        for name, tasks in recipe.champions.items():
+            project = self._project(name, engine.checkpoint.sha256)
+            for task, champion in tasks.items():
+                if champion is None:
+                    continue
+                model = self._model(project, task, champion.model)
+                if model.sha256 != champion.sha256:
+                    raise Missing(f"model {model.id} of {name} is another than when the job began; begin another job")
+                panel = self._panels.of(project, model).renamed(f"job-{job}")
+                members |= {member.name: member for member in panel.adapters}
+                seats[champion.name(name)] = Seat(champion.sha256, panel.ask)
+        with ExitStack() as stack:
+            for member in members.values():
+                engine.load_adapter(member.name, member.folder, member.sha256)
+                stack.callback(_unload, engine, member.name)
+            yield seats
+
+    def _project(self, name: str, base: str) -> Project:
+        projects = self._registry.projects.projects()
+        if (project := next((each for each in projects if each.name == name), None)) is None:
+            there = ", ".join(sorted(each.name for each in projects)) or "none"
+            raise Missing(f"there is no project {name!r}; there are: {there}")
+        if project.base != base:
+            raise OtherBase(name, project.base, base)
+        return project
+
+    def _model(self, project: Project, task: str, number: int) -> Model:
+        model = self._registry.model(project, number)
+        if model.task != task:
+            raise Missing(f"model {number} of {project.name} answers {model.task}, not {task}")
+        return model
+
+
+def _unload(engine: Engine, name: str) -> None:
+    with suppress(UnknownAdapter):  # somebody may have unloaded it by hand
+        engine.unload_adapter(name)
