@@ -41,6 +41,12 @@ def probe_dataset(
     return found
 
 
+def more(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Task token → corrections per 100 labels more; less than 0 where there are fewer. `mean` is that of all tasks."""
+    added = {token: after[token] - value for token, value in before.items()}
+    return {**added, "mean": float(np.mean(list(added.values()))) if added else 0.0}
+
+
 def price(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
     """Task token → points (0 to 100) lost; less than 0 where it got better. `mean` is that of all tasks."""
     lost = {token: 100 * (before[token] - after[token]) for token in before if token in after}

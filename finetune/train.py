@@ -137,7 +137,7 @@ def _examined(
     drawn scenes, of others by what `world` keeps back; its scores calibrated on the held-out pictures."""
     from finetune.calibration import calibrate, calibrate_checkpoint
     from finetune.evaluation.report import questions
-    from finetune.probe import price, probe, probe_dataset
+    from finetune.probe import more, price, probe, probe_dataset
     from server.engine.checkpoint import SEEDLING
     from server.engine.engine import Engine
 
@@ -153,9 +153,8 @@ def _examined(
         elif priced and world is not None and world.probe:
             before = probe_dataset(engine, world.probe, world.labels)
             after = probe_dataset(tuned, world.probe, world.labels, name)
-            more = {task: after[task] - value for task, value in before.items()}
             what = f"corrections per 100 labels more on {len(world.probe)} pictures of {settings.replay_from}"
-            _forgotten(out, before, after, {**more, "mean": sum(more.values()) / max(1, len(more))}, what)
+            _forgotten(out, before, after, more(before, after), what)
         if kept:
             found = calibrate(engine, name, made, asked) if name else calibrate_checkpoint(made, asked)
             for task, one in found.items():

@@ -77,21 +77,19 @@ async def combine(request: Request, number: Number) -> ModelRow:
 @router.post(
     "/v1/projects/{id}/backtests",
     status_code=201,
-    openapi_extra=body("BacktestRequest", one={"model": 1}),
+    openapi_extra=body("BacktestRequest", one={"model": 1}, quick={"model": 1, "probe": 0}),
     responses={
         201: {"description": "It waits for its turn."},
         **documented(*BODY, problems.NOT_FOUND, problems.OTHER_BASE),
     },
 )
 async def begin(request: Request, response: Response, number: Number) -> BacktestRow:
-    """Begins a backtest: a model and who answers for its task now are asked about the same held-out pictures."""
+    """Begins a backtest: a model and who answers for its task now are asked about the same held-out pictures. It also
+    tells what the model has forgotten of the base's own world, where there is something to tell by."""
     serving: Serving = request.app.state.serving
     projects = serving.projects()
     serving.engine()
     asked = await project_bodies.read(request, BacktestRequest, '{"model": 1}')
-    if asked.probe and projects.engine.checkpoint.name != "seedling":
-        detail = "the probe's scenes are the seedling's world, and this server has another model; leave it out"
-        raise Problem(problems.INVALID_REQUEST, detail, "probe")
 
     def begun() -> BacktestRow:
         project = projects.store.project(number)

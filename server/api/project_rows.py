@@ -170,7 +170,8 @@ class BacktestRow(BaseModel):
     data: str = Field(description="The hash of those and their labels.")
     figures: FiguresRow | None
     forgetting: dict[str, Any] = Field(
-        description="Where a `probe` was asked for: `scenes`, and what was `lost`: points of 100 by task, and `mean`."
+        description="Unless `probe` was 0: `lost`, by task and in the `mean`, of the base's own world; `what` that is, "
+        "and by how many `scenes` or `pictures`; or the `reason` why there was nothing to tell by."
     )
     author: str
     created: datetime

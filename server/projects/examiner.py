@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import astuple, replace
 from pathlib import Path
 from statistics import fmean
-from typing import cast
+from typing import Any, cast
 
+from finetune.datasets.example import DatasetError
 from finetune.evaluation import bootstrap
 from finetune.evaluation.corrections import Tally
 from finetune.tuning.judge import Judge
@@ -19,6 +20,7 @@ from server.engine.handle import Handle
 from server.engine.request import Closed, Overloaded, Request
 from server.jobs.store import StoreAway
 from server.projects import lessons
+from server.projects.forgetting import NothingToProbe, probe_for
 from server.projects.joint import Joint
 from server.projects.panels import Panel, Panels, alone
 from server.projects.pictures import Pictures
@@ -88,9 +90,8 @@ class Examiner:
         except ValueError as error:
             raise CannotTest(f"{error}: correct more pictures") from error
         figures = Figures(found.champion, found.challenger, found.low, found.high, found.better)
-        forgetting = dict(test.forgetting)
-        if scenes := forgetting.get("scenes"):
-            forgetting["lost"] = self._price(engine, project, test.challenger, scenes)
+        asked = test.forgetting.get("probe")
+        forgetting = self._forgotten(engine, project, test.challenger, asked) if asked else {}
         seen = [
             Seen(example.name, astuple(a), astuple(b))
             for example, a, b in zip(known.held, champion, challenger, strict=True)
@@ -105,17 +106,21 @@ class Examiner:
         with self._seated(engine, project, number) as panel:
             return judge.tallies(self._patient(engine, panel))
 
-    def _price(self, engine: Engine, project: Project, number: int, scenes: int) -> dict[str, float]:
-        """By task token, the points out of 100 that the model has lost of what the base knows of its own world; of
-        several adapters the mean, for all that is asked here no two of them answer together."""
-        from finetune.probe import price, probe  # it draws: not every server can
-
-        if scenes not in self._known:
-            self._known[scenes] = probe(self._patient(engine, alone(None)), None, scenes)
-        known = self._known[scenes]
-        with self._seated(engine, project, number) as panel:
-            lost = [price(known, probe(self._patient(engine, one), None, scenes)) for one in panel.apart()]
-        return {task: fmean(each[task] for each in lost) for task in lost[0]}
+    def _forgotten(self, engine: Engine, project: Project, number: int, most: int) -> dict[str, Any]:
+        """What a model has lost of what the base knows of its own world, by at most so many scenes or pictures, or the
+        `reason` why nothing tells it. Of several adapters the mean, for all that is asked here no two of them answer
+        together."""
+        try:
+            probe = probe_for(engine, self.registry, project, self.registry.model(project, number), most)
+            scenes = probe.about.get("scenes", 0)  # a dataset may change, the seedling's scenes do not
+            known = self._known.get(scenes) or probe.ask(self._patient(engine, alone(None)))
+            if scenes:
+                self._known[scenes] = known
+            with self._seated(engine, project, number) as panel:
+                lost = [probe.lost(known, probe.ask(self._patient(engine, one))) for one in panel.apart()]
+        except (NothingToProbe, DatasetError) as error:
+            return {"reason": f"there is nothing to probe by: {error}"}
+        return {**probe.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
 
     @contextmanager
     def _seated(self, engine: Engine, project: Project, number: int | None) -> Iterator[Panel]:

@@ -207,12 +207,12 @@ class Projects:
         sha256 = combining.add(combined, adapters, self.folder / project.folder / folder)
         return self.registry.combine(project, task, combined, sha256, folder)
 
-    def test(self, project: Project, model: Model, author: str, scenes: int = 0) -> Backtest:
-        """Queues a backtest of a model against who answers now. `scenes`: of the base's own world, so many of which
-        tell what the model has forgotten. Raises OtherBase."""
+    def test(self, project: Project, model: Model, author: str, probe: int = 0) -> Backtest:
+        """Queues a backtest of a model against who answers now. `probe`: how many scenes or pictures of the base's own
+        world at most are to tell what the model has forgotten. Raises OtherBase."""
         self.champions.check(project)
         champion = self.registry.champion(project, model.task)
-        test = self.registry.add_backtest(project, model, champion, scenes, author)
+        test = self.registry.add_backtest(project, model, champion, probe, author)
         self.examiner.worker.wake()
         return test
 

@@ -133,8 +133,9 @@ class Figures:
 @dataclass(frozen=True, slots=True)
 class Backtest:
     """A model against the champion of its time (None: the base alone). `data`: the hash of the held-out pictures and
-    their labels; `forgetting`: by how many `scenes` of the base's own world it was asked what the model has `lost`, in
-    points of 100 by task token; empty where it was not."""
+    their labels; `forgetting`: what the model has `lost`, by task token, and `what` that is, told by how many `scenes`
+    or `pictures` of the base's own world; or the `reason` why nothing tells it. Before, how many the `probe` may take;
+    empty where there is to be none."""
 
     id: int
     challenger: int

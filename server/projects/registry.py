@@ -132,10 +132,10 @@ class Registry:
     # Backtests
 
     def add_backtest(
-        self, project: Project, challenger: Model, champion: int | None, scenes: int, author: str
+        self, project: Project, challenger: Model, champion: int | None, probe: int, author: str
     ) -> Backtest:
-        """Queued; it also tells what was forgotten, by so many `scenes` of the base's own world."""
-        forgetting = json.dumps({"scenes": scenes} if scenes else {})
+        """Queued; `probe`: by how many scenes or pictures it also tells what was forgotten."""
+        forgetting = json.dumps({"probe": probe} if probe else {})
         number = self._insert(
             BacktestRow, project, challenger_id=challenger.id, champion_id=champion, data="", state=State.QUEUED,
             reason="", tallies="[]", figures="null", forgetting=forgetting, author=clean(author),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.probe import price, probe
+from finetune.probe import more, price, probe
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 
@@ -19,3 +19,9 @@ def test_the_price_in_points() -> None:
     lost = price({"<OD>": 0.9, "<OCR>": 0.5, "<CAPTION>": 0.1}, {"<OD>": 0.8, "<OCR>": 0.6})
     assert lost == {"<OD>": pytest.approx(10), "<OCR>": pytest.approx(-10), "mean": pytest.approx(0)}
     assert price({"<OD>": 0.9}, {}) == {"mean": 0.0}
+
+
+def test_corrections_more_than_before() -> None:
+    added = more({"<OD>": 20.0, "<CAPTION>": 50.0}, {"<OD>": 26.0, "<CAPTION>": 48.0})
+    assert added == {"<OD>": 6.0, "<CAPTION>": -2.0, "mean": 2.0}
+    assert more({}, {}) == {"mean": 0.0}

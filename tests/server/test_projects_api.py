@@ -110,7 +110,9 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     assert tested["state"] == "done", tested["reason"]
     assert tested["champion"] is None
     assert {row["picture"] for row in tested["tallies"]} == {row["picture"] for row in kept if row["held"]}
-    assert tested["forgetting"]["scenes"] == 1
+    assert (tested["forgetting"]["scenes"], "lost" in tested["forgetting"]["what"]) == (1, True)
+    asked = got(client, "/openapi.json")["components"]["schemas"]["BacktestRequest"]["properties"]["probe"]
+    assert asked["default"] == 40
     assert abs(tested["forgetting"]["lost"]["mean"]) <= 100
     figures = tested["figures"]
     assert figures["low"] <= figures["difference"] <= figures["high"]
@@ -145,6 +147,8 @@ def test_the_whole_loop(client: httpx.Client) -> None:
     assert (fused["run"], fused["combined"]) == (None, {**asked, "overlap": 0.55, "min_score": 0.0})
     summed = posted(client, f"{project}/models", 201, combine="add", models=[model["id"]], weights=[0.5])
     assert got(client, f"{project}/models")["models"] == [{**model, "answers": True}, fused, summed]
+    test = posted(client, f"{project}/backtests", 201, model=model["id"], probe=0)
+    assert ended(client, f"{project}/backtests/{test['id']}")["forgetting"] == {}
     test = posted(client, f"{project}/backtests", 201, model=fused["id"], probe=1)
     tested = ended(client, f"{project}/backtests/{test['id']}")
     assert (tested["state"], tested["champion"]) == ("done", model["id"]), tested["reason"]

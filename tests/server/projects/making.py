@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from scenes import scenes
 from tiny import save_adapter
@@ -38,11 +39,14 @@ def corrected(projects: Projects, name: str = "emoji", count: int = 6) -> Projec
     return project
 
 
-def made(projects: Projects, project: Project, seed: int, task: str = "<OD>", modules: str = ".*fc1") -> Model:
+def made(
+    projects: Projects, project: Project, seed: int, task: str = "<OD>", modules: str = ".*fc1", std: float = 0.05,
+    **settings: Any,
+) -> Model:  # fmt: skip
     """A model by chance, of a run that nobody works on."""
-    run = projects.tune(project, QUICK, "Ada")
+    run = projects.tune(project, {**QUICK, **settings}, "Ada")
     folder = projects.tuner.of(project, run) / child.ADAPTER
-    save_adapter(folder, seed, target_modules=modules)
+    save_adapter(folder, seed, std, target_modules=modules)
     sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
     projects.registry.turn_run(run, State.RUNNING, (State.QUEUED,))
     projects.registry.finish(project, run, {}, sha256, [task])

@@ -1,0 +1,88 @@
+"""What a backtest says that a model has forgotten, on a tiny model: by a dataset, or that nothing tells it."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from helpers import until
+from making import corrected, made, opened
+from scenes import scenes
+
+from finetune.datasets import coco
+from finetune.datasets.example import Example
+from finetune.datasets.pictures import PictureFile
+from finetune.probe import probe_dataset
+from finetune.tuning import replay
+from finetune.tuning.config import TuneConfig
+from server.engine.engine import Engine
+from server.projects.combinations import Fusion
+from server.projects.projects import Projects
+from server.projects.records import Backtest, Model, Project, State
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A dataset of fifteen pictures, of which three are kept back."""
+    examples = []
+    for number, scene in enumerate(scenes(15, seed=500)):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(scene.data)
+        examples.append(Example(path.name, "", 120, 100, scene.boxes, PictureFile(path)))
+    return coco.write(examples, tmp_path / "world").parent
+
+
+def judged(projects: Projects, project: Project, model: Model, probe: int) -> Backtest:
+    test = projects.test(project, model, "Ada", probe)
+    until(lambda: time.sleep(0.05) or projects.registry.backtest(project, test.id).ended)
+    return projects.registry.backtest(project, test.id)
+
+
+def test_of_another_base_the_dataset_tells_that_was_replayed(tiny: Engine, tmp_path: Path, world: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        one = made(projects, project, 1, std=0.3, replay=0.5, replay_from=str(world))
+        two = made(projects, project, 2, modules=".*fc2", std=0.3)
+        fused = projects.combine(project, Fusion(combine="fuse", models=(two.id, one.id)))
+    with opened(tmp_path, tiny) as projects:
+        tested = judged(projects, project, one, 40)
+        assert tested.state is State.DONE, tested.reason
+        assert tested.forgetting["pictures"] == 3
+        assert tested.forgetting["what"] == f"corrections per 100 labels more on pictures of {world}"
+
+        kept = replay.world(TuneConfig(base="tiny", replay_from=str(world)))
+        assert kept is not None
+        added = []
+        base = probe_dataset(tiny, kept.probe, kept.labels)
+        for model in (two, one):
+            tiny.load_adapter("asked", projects.folder / project.folder / model.folder)
+            own = probe_dataset(tiny, kept.probe, kept.labels, "asked")
+            tiny.unload_adapter("asked")
+            added.append(own["<OD>"] - base["<OD>"])
+        assert tested.forgetting["lost"] == {"<OD>": pytest.approx(added[1]), "mean": pytest.approx(added[1])}
+        # Of two that answer together the mean, by the dataset of the one that has one.
+        together = judged(projects, project, fused, 40).forgetting
+        assert together["lost"]["<OD>"] == pytest.approx(sum(added) / 2)
+        assert 0 not in {*added, sum(added)}
+
+        shutil.rmtree(world)
+        tested = judged(projects, project, one, 40)
+        assert tested.state is State.DONE
+        assert tested.figures is not None
+        assert tested.forgetting["reason"].startswith("there is nothing to probe by: there is no dataset")
+        projects.delete(project)
+
+
+def test_where_nothing_was_replayed_there_is_nothing_to_tell_by(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        model = made(projects, project, 1)
+        assert projects.test(project, model, "Ada", 40).forgetting == {"probe": 40}
+    with opened(tmp_path, tiny) as projects:
+        tested = judged(projects, project, model, 0)
+        assert (tested.state, tested.forgetting) == (State.DONE, {})
+        first = projects.registry.backtests(project)[0]
+        assert first.figures is not None
+        assert first.forgetting.keys() == {"reason"}
+        assert "named no dataset of the base's own world (`replay_from`)" in first.forgetting["reason"]
+        projects.delete(project)
