@@ -99,7 +99,7 @@ STAGES = (
     ),
     # Scenes side by side on wide pictures, captions in an order that wavers.
     Stage(
-        "finish", 1900, 8, 5, 6e-4, 60, 0.8, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
+        "finish", 1500, 8, 5, 6e-4, 60, 0.8, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
         words=(1, 3), side=320, shares=SHORT, wide=0.36,
     ),
 )  # fmt: skip
