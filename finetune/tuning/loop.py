@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from tensorboardX import SummaryWriter
 from torch.utils.data import DataLoader
 
+from finetune import memory
 from finetune.datasets import unusable
 from finetune.datasets.example import Example
 from finetune.evaluation.corrections import Tally
@@ -97,6 +98,7 @@ class _Run:
         self.config, self.out, self.told, self.stop, self.source = config, out, told, stop, source
         if config.anchor is Anchor.KL and replay is None:
             raise TuneError(NOTHING_TO_REPLAY)
+        memory.keep()
         self.accelerator = Accelerator(mixed_precision=precision())
         self.trainer = Trainer(config, self.accelerator)
         files = self.trainer.base.files
