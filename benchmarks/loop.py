@@ -185,7 +185,7 @@ class Loop:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = ROOT / "runs" / "loop",
     rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "20,60,240",
-    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,290,290",
+    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,400,420",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
     backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 60,
@@ -207,12 +207,11 @@ def main(
 
 
 SETTINGS: dict[str, Any] = {
-    "rate": 3e-3, "replay": 0.25, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 8, "frozen_stages": 3,
+    "rate": 3e-3, "replay": 0.33, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 6, "frozen_stages": 3,
+    "location": 0.4,
 }  # fmt: skip
-"""By tries of 300 steps at 2e-3 on 60 pictures with the weights before these, judged on 150 others (seeds from 230,000;
-21.4 corrections before): 4 questions a picture, region proposals among them, left 11.8 at 1.7 points lost; 8 without
-proposals 10.7 at 0.6, in 1.5 times the time. Hues turned and a quarter replayed, not 0.4, came with these weights, and
-were not tried apart: the loop then lost 2.4 points instead of 0.5, and left 7.1 of 25.7 instead of 8.7 of 25.3."""
+"""A project's picture is asked the four tasks once, one that is replayed `prompts` of them. Places are right before any
+tuning, so they weigh less than names."""
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:

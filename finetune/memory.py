@@ -6,12 +6,19 @@ import ctypes
 # malloc.h of glibc
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _LARGEST = 2**31 - 1  # mallopt takes an int
+_C = ctypes.CDLL(None)
 
 
 def keep() -> None:
-    """From here on, for this process, whose memory no longer shrinks. Where the C library is not glibc, nothing."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _LARGEST)
-        mallopt(_M_TOP_PAD, 64 << 20)
+    """From here on, for this process, until `give_back`. Where the C library is not glibc, nothing."""
+    if hasattr(_C, "mallopt"):
+        _C.mallopt(_M_MMAP_MAX, 0)
+        _C.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+        _C.mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def give_back() -> None:
+    """All that is free now. To be called now and then: tensors of ever other sizes leave gaps that fit no other, and a
+    long run would fill the machine with them."""
+    if hasattr(_C, "malloc_trim"):
+        _C.malloc_trim(0)
