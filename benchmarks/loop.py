@@ -108,7 +108,8 @@ class Loop:
                 continue
             began = time.monotonic()
             row = self._round(number, count, length) if number else self._start()
-            self.rows.append({**row, "seconds": round(time.monotonic() - began, 1)})
+            seconds = time.monotonic() - began + row.pop("earlier", 0.0)
+            self.rows.append({**row, "seconds": round(seconds, 1)})
             kept.write_text(json.dumps({**about, "rows": self.rows}, indent=1))
             console.print({k: v for k, v in self.rows[-1].items() if k not in ("chosen", "probe")})
         return self.rows
@@ -135,7 +136,7 @@ class Loop:
             settings, [corrected(seed) for seed in self.chosen], folder, labels=CATEGORIES, replay=replay.scenes,
             told=lambda line: console.print(f"  {self.choice} {count}: step {line['step']}/{steps}"),
         )  # fmt: skip
-        tuning = time.monotonic() - began
+        earlier = max(0.0, outcome.seconds - (time.monotonic() - began))  # of a tune that was stopped and went on
         with Engine.load(settings.base) as engine:
             engine.load_adapter("challenger", outcome.folder)
             if self.champion.adapter:
@@ -148,7 +149,8 @@ class Loop:
             known, total = probe(engine, name), sum(self.test.tallies(engine, name), Tally())
         row = self._row(count, total, known, promoted=promoted)
         return {
-            **row, "round": number, "tuning_seconds": round(tuning, 1), "backtest": round(difference.value, 1),
+            **row, "round": number, "tuning_seconds": round(outcome.seconds, 1), "earlier": earlier,
+            "backtest": round(difference.value, 1),
             "interval": [round(difference.low, 1), round(difference.high, 1)],
         }  # fmt: skip
 
