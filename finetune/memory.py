@@ -3,6 +3,7 @@ anew, and the page faults cost more than what is reckoned in them: a tuning step
 
 import ctypes
 
+EVERY = 50  # steps between two times of giving back: what is given back must be asked for anew
 # malloc.h of glibc
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _LARGEST = 2**31 - 1  # mallopt takes an int

@@ -151,7 +151,7 @@ def train(
         parts = teacher.step(batch, stage, within)
         for part, value in parts.items():
             seen[part].append(value)
-        if (step + 1) % 50 == 0:
+        if (step + 1) % memory.EVERY == 0:
             memory.give_back()
         if writes and (step + 1) % 50 == 0:
             mean = {part: round(sum(values) / len(values), 4) for part, values in seen.items()}

@@ -161,7 +161,8 @@ class _Run:
                 looking = step % config.evaluate == 0 or step == config.steps
                 if not (step % 10 == 0 or looking):
                     continue
-                memory.give_back()
+                if step % memory.EVERY == 0:
+                    memory.give_back()
                 line = {name: sum(values) / len(values) for name, values in self.seen.items()}
                 self.seen.clear()
                 self.seconds += time.monotonic() - clock

@@ -147,8 +147,9 @@ def save(folder: Path, model: Florence2ForConditionalGeneration, tokenizer: Toke
 
 def save_adapter(folder: Path, seed: int = 1, std: float = 0.05, **config: Any) -> Path:
     """A LoRA adapter of `tiny_model()`, trained by chance, as PEFT saves it."""
+    base = tiny_model()  # which sets the seed too
     torch.manual_seed(seed)
-    network = get_peft_model(tiny_model(), LoraConfig(**({"r": 4, "lora_alpha": 8} | config)))
+    network = get_peft_model(base, LoraConfig(**({"r": 4, "lora_alpha": 8} | config)))
     with torch.no_grad():
         for name, value in network.named_parameters():
             if "lora_B" in name:
