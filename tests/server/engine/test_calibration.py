@@ -111,7 +111,7 @@ def ask(engine: Engine, adapter: str | None, token: str = "<CAPTION>") -> Result
 
 
 async def test_the_adapters_answers_are_on_its_scale_streamed_ones_too(engine: Engine, tmp_path: Path) -> None:
-    folder = save_adapter(tmp_path / "a", target_modules=["q_proj", "v_proj"])
+    folder = save_adapter(tmp_path / "a", seed=3, target_modules=["q_proj", "v_proj"])
     sha256 = engine.load_adapter("a", folder).sha256
     before = {token: ask(engine, "a", token) for token in ("<CAPTION>", "<REGION_TO_CATEGORY>")}
     base = ask(engine, None)
@@ -132,7 +132,7 @@ async def test_the_adapters_answers_are_on_its_scale_streamed_ones_too(engine: E
 def test_a_checkpoints_own_calibration_is_for_its_own_answers_alone(tiny: Checkpoint, tmp_path: Path) -> None:
     half = Isotonic(scores=(0.5,), shares=(0.001,))
     scales = Calibration(sha256=tiny.sha256, tasks={"<CAPTION>": half})
-    folder = save_adapter(tmp_path / "a", target_modules=["q_proj", "v_proj"])
+    folder = save_adapter(tmp_path / "a", seed=3, target_modules=["q_proj", "v_proj"])
     with Engine(tiny, max_batch=4) as bare, Engine(replace(tiny, calibration=scales), max_batch=4) as engine:
         plain, after = ask(bare, None), ask(engine, None)
         assert after.tokens == plain.tokens
