@@ -80,11 +80,11 @@ class Champion:
 class Loop:
     """One way of choosing, from round to round."""
 
-    def __init__(self, out: Path, choice: str, settings: TuneConfig, pool: int, backtest: int, test: int) -> None:
-        self.out, self.choice, self.settings, self.pool = out / choice, choice, settings, pool
+    def __init__(self, out: Path, choice: str, settings: TuneConfig, pictures: dict[str, int]) -> None:
+        self.out, self.choice, self.settings, self.pictures = out / choice, choice, settings, pictures
         tasks = ("<OD>",)
-        self.backtest = Judge(corrected_many(BACKTEST, backtest), CATEGORIES, tasks)
-        self.test = Judge(corrected_many(TEST, test), CATEGORIES, tasks)
+        self.backtest = Judge(corrected_many(BACKTEST, pictures["backtest"]), CATEGORIES, tasks)
+        self.test = Judge(corrected_many(TEST, pictures["test"]), CATEGORIES, tasks)
         self.chosen: list[int] = []
         self.champion = Champion()
         self.rows: list[dict[str, Any]] = []
@@ -95,11 +95,12 @@ class Loop:
         self.out.mkdir(parents=True, exist_ok=True)
         kept = self.out / "rows.json"
         of = sha256(checkpoint.locate(self.settings.base))
-        about = {"base": of, "settings": self.settings.model_dump(mode="json")}
+        about = {"base": of, "settings": self.settings.model_dump(mode="json"), "pictures": self.pictures}
         before = json.loads(kept.read_text()) if kept.exists() else {**about, "rows": []}
         done = before.pop("rows")
         if before != about:
-            raise typer.BadParameter(f"{kept} is of other weights or settings; name another folder", param_hint="--out")
+            what = f"{kept} is of other weights, settings or pictures; name another folder"
+            raise typer.BadParameter(what, param_hint="--out")
         for number, (count, length) in enumerate(zip((0, *rounds), (0, *steps), strict=True)):
             if number < len(done):
                 if done[number]["corrected"] != count:
@@ -165,7 +166,7 @@ class Loop:
 
     def _choose(self, count: int) -> None:
         """More pictures to correct, up to `count` in all."""
-        rest = [seed for seed in range(POOL, POOL + self.pool) if seed not in set(self.chosen)]
+        rest = [seed for seed in range(POOL, POOL + self.pictures["pool"]) if seed not in set(self.chosen)]
         more = count - len(self.chosen)
         if self.choice == "random":
             order = np.random.default_rng(self.settings.seed).permutation(len(rest))[:more].tolist()
@@ -190,8 +191,8 @@ def main(
     steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,400,420",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
-    backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 60,
-    test: Annotated[int, typer.Option(help="Pictures that the figures are of.")] = 100,
+    backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 150,
+    test: Annotated[int, typer.Option(help="Pictures that the figures are of.")] = 300,
     docs: Annotated[Path, typer.Option(help="Where the figures go.")] = ROOT / "docs",
 ) -> None:
     """Runs the loop by each way of choosing; writes loop.json, loop.md and loop.png."""
@@ -200,8 +201,11 @@ def main(
         **SETTINGS,
     )  # fmt: skip
     counts, lengths = ([int(n) for n in text.split(",")] for text in (rounds, steps))
-    found = {c: Loop(out, c, settings, pool, backtest, test).run(counts, lengths) for c in choices.split(",")}
-    kept = {"machine": description(), "settings": settings.model_dump(mode="json"), "loops": found}
+    pictures = {"pool": pool, "backtest": backtest, "test": test}
+    found = {c: Loop(out, c, settings, pictures).run(counts, lengths) for c in choices.split(",")}
+    kept = {
+        "machine": description(), "settings": settings.model_dump(mode="json"), "pictures": pictures, "loops": found,
+    }  # fmt: skip
     (docs / "loop.json").write_text(json.dumps(kept, indent=1) + "\n")
     (docs / "loop.md").write_text(page(kept))
     plot(found, docs / "loop.png")
@@ -241,8 +245,12 @@ def page(kept: dict[str, Any]) -> str:
     """The figures in Markdown."""
     choices = ",".join(kept["loops"])
     command = "make loop" if choices == ",".join(CHOICES) else f"python -m benchmarks.loop --choices {choices}"
+    pictures = kept["pictures"]
     lines = [
-        "# The labeling loop, measured", "", f"By `{command}`; {kept['machine']}.", "", "![loop](loop.png)", "",
+        "# The labeling loop, measured", "",
+        f"By `{command}`; {kept['machine']}. A pool of {pictures['pool']} pictures to choose from, "
+        f"{pictures['backtest']} held out for backtests, {pictures['test']} others that the figures are of.", "",
+        "![loop](loop.png)", "",
         "| choice | corrected pictures | corrections per 100 labels | promoted (backtest, 95 %) | points lost on the "
         "base's tasks | minutes, all in all |", "|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -39,10 +40,10 @@ def noise(picture: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(picture) + grain).clip(0, 255).astype(np.uint8))
 
 
-def wide(picture: Image.Image) -> Image.Image:
-    """Three times as wide as high at least, or as high as wide: grey is added on the right or below, nothing moves."""
+def wide(picture: Image.Image, times: int) -> Image.Image:
+    """At least `times` as wide as high, or as high as wide: grey is added on the right or below, nothing moves."""
     w, h = picture.size
-    canvas = Image.new("RGB", (max(w, 3 * h), h) if w >= h else (w, max(h, 3 * w)), (128, 128, 128))
+    canvas = Image.new("RGB", (max(w, times * h), h) if w >= h else (w, max(h, times * w)), (128, 128, 128))
     canvas.paste(picture)
     return canvas
 
@@ -57,7 +58,8 @@ def _enlarged(size: tuple[int, int]) -> tuple[int, int]:
 
 
 HARDER: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "JPEG 30": jpeg, "blur": blur, "noise": noise, "aspect 3:1": wide, "2000 pixels": large,
+    "JPEG 30": jpeg, "blur": blur, "noise": noise, "aspect 2:1": partial(wide, times=2),
+    "aspect 3:1": partial(wide, times=3), "2000 pixels": large,
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ def test_a_square_stays_where_its_box_says(name: str, size: tuple[int, int]) -> 
 
 
 def test_sizes_of_the_wide_and_the_large() -> None:
+    assert HARDER["aspect 2:1"](Image.new("RGB", (160, 120))).size == (240, 120)
     assert HARDER["aspect 3:1"](Image.new("RGB", (160, 120))).size == (360, 120)
     assert HARDER["aspect 3:1"](Image.new("RGB", (120, 160))).size == (120, 360)
     assert HARDER["2000 pixels"](Image.new("RGB", (160, 120))).size == (2000, 1500)
