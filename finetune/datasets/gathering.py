@@ -1,6 +1,6 @@
 """What a reader finds in a source, gathered into a dataset: examples, and what of it cannot be used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -137,16 +137,23 @@ def nothing_in(path: Path, unusable: list[Unusable]) -> str:
 def verified(dataset: Dataset) -> Dataset:
     """The dataset without the pictures that cannot be decoded, which are noted: each is decoded once. Raises
     DatasetError where none is left."""
-    examples, unusable = [], list(dataset.unusable)
-    for example in dataset.examples:
-        try:
-            example.open()
-            examples.append(example)
-        except (OSError, PictureError) as error:
-            unusable.append(Unusable(example.source, _said(error)))
+    examples, broken = readable(dataset.examples)
+    unusable = (*dataset.unusable, *broken)
     if not examples:
         raise DatasetError("no picture of the dataset can be opened:\n" + "\n".join(f"  {u}" for u in unusable[:_TOLD]))
-    return replace(dataset, examples=tuple(examples), unusable=tuple(unusable))
+    return replace(dataset, examples=examples, unusable=unusable)
+
+
+def readable(examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Unusable, ...]]:
+    """Those whose picture can be decoded, and the others with their reasons: each is decoded once."""
+    whole, broken = [], []
+    for example in examples:
+        try:
+            example.open()
+            whole.append(example)
+        except (OSError, PictureError) as error:
+            broken.append(Unusable(example.source, _said(error)))
+    return tuple(whole), tuple(broken)
 
 
 def _said(error: Exception) -> str:

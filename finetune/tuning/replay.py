@@ -8,7 +8,7 @@ from PIL import Image
 
 from finetune.datasets import teaching
 from finetune.datasets.example import Dataset, Example, Unusable
-from finetune.datasets.gathering import verified
+from finetune.datasets.gathering import readable, verified
 from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import TRAINING_SEEDS, WORDLESS, choose
@@ -48,14 +48,29 @@ def world(config: TuneConfig, opens: Callable[[str], Dataset] = open_dataset) ->
     if not config.replay_from:
         return World(scenes)
     whole = opens(config.replay_from)
-    some_of = verified(replace(whole, examples=_spread(whole.taught, POOL + PROBED)))
-    probe: tuple[Example, ...] = ()
-    taught = some_of.examples
+    taught, back = _parted(whole)
+    pool, (probe, broken) = verified(replace(whole, examples=taught)), readable(back)
+    return World(of(pool), probe, whole.labels, (*pool.unusable, *broken))
+
+
+def kept_back(config: TuneConfig) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """The same as `world` has, `probe` and `labels`, without a look at the pictures to be replayed, which are ten times
+    as many. Raises DatasetError."""
+    if not (config.replays and config.replay_from):
+        return (), ()
+    whole = open_dataset(config.replay_from)
+    _, back = _parted(whole)
+    return readable(back)[0], whole.labels
+
+
+def _parted(whole: Dataset) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """What is replayed, and what is kept back."""
+    pool = _spread(whole.taught, POOL + PROBED)
     if whole.held:
-        probe = verified(replace(whole, examples=_spread(whole.judging, PROBED))).examples
-    elif len(taught) > _FEW:
-        taught, probe = split(taught, min(0.2, PROBED / len(taught)), seed=_SEED)
-    return World(of(replace(whole, examples=taught)), probe, whole.labels, some_of.unusable)
+        return pool, _spread(whole.judging, PROBED)
+    if len(pool) <= _FEW:
+        return pool, ()
+    return split(pool, min(0.2, PROBED / len(pool)), seed=_SEED)
 
 
 def _spread(examples: Sequence[Example], most: int) -> tuple[Example, ...]:

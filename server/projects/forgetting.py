@@ -56,10 +56,10 @@ def _of_dataset(config: TuneConfig, most: int) -> Probe:
     from finetune.probe import more, probe_dataset
     from finetune.tuning import replay
 
-    world = replay.world(config)
-    if world is None or not world.probe:
+    kept, labels = replay.kept_back(config)
+    if not kept:
         raise NothingToProbe(f"{config.replay_from} has too few pictures to keep any back from what is replayed")
-    pictures, labels = world.probe[:most], world.labels
+    pictures = kept[:most]
     about = {"pictures": len(pictures), "what": f"corrections per 100 labels more on pictures of {config.replay_from}"}
     return Probe(about, lambda engine: probe_dataset(engine, pictures, labels), more)
 
