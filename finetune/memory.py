@@ -11,7 +11,7 @@ _C = ctypes.CDLL(None)
 
 
 def keep() -> None:
-    """From here on, for this process, until `give_back`. Where the C library is not glibc, nothing."""
+    """For this whole process, to its end: it sets how malloc works. Where the C library is not glibc, nothing."""
     if hasattr(_C, "mallopt"):
         _C.mallopt(_M_MMAP_MAX, 0)
         _C.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
@@ -19,7 +19,7 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """All that is free now. To be called now and then: tensors of ever other sizes leave gaps that fit no other, and a
-    long run would fill the machine with them."""
+    """All that is free now, once: what is freed later is kept again. To be called now and then, for tensors of ever
+    other sizes leave gaps that fit no other, and a long run would fill the machine with them."""
     if hasattr(_C, "malloc_trim"):
         _C.malloc_trim(0)

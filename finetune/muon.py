@@ -19,7 +19,7 @@ def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
     """About U Vᵀ of the matrix U S Vᵀ, [rows, columns], by Newton and Schulz: singular values come out 0.7 to 1.2."""
     a, b, c = COEFFICIENTS
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if precision() == "bf16" else matrix.dtype)
+    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if precision(matrix.device.type) == "bf16" else matrix.dtype)
     for _ in range(rounds):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

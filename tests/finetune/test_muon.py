@@ -17,7 +17,7 @@ from finetune.muon import Muon, orthogonal
 def test_singular_values_come_near_one_and_directions_stay(
     shape: tuple[int, int], kind: str, near: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(muon, "precision", lambda: kind)
+    monkeypatch.setattr(muon, "precision", lambda device: kind)
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
