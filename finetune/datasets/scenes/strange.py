@@ -18,18 +18,20 @@ PARTS = 250_000
 
 
 def foreign(seed: int) -> Scene:
-    """Clouds, shapes, or shapes in clouds: a scene of this seed with no object, no word, and no name but its commonest
-    colour."""
+    """Clouds, shapes, both, or a mere ground: a scene of this seed with no object, no word, and no name but its
+    commonest colour."""
     rng = np.random.default_rng((seed, 4))
     size = tuple(int(n) for n in rng.integers(160, 481, 2))
     width, height = size
-    picture = _clouds(rng, (width, height)) if rng.random() < 0.6 else background(rng, (width, height))[0]
-    if rng.random() < 0.6:
+    clouds = rng.random() < 0.6
+    picture = _clouds(rng, (width, height)) if clouds else background(rng, (width, height))[0]
+    shapes = rng.random() < 0.6
+    if shapes:
         pen = ImageDraw.Draw(picture)
         for _ in range(int(rng.integers(1, 25))):
             _shape(rng, pen, (width, height))
     sample = np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
-    return Scene(picture, (), (), colours.dominant(sample), mixed=True)
+    return Scene(picture, (), (), colours.dominant(sample), mixed=clouds or shapes)
 
 
 def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:

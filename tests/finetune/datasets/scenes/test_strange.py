@@ -5,6 +5,7 @@ import pytest
 
 from finetune.datasets.scenes import colours
 from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.scene import Scene
 from finetune.datasets.scenes.strange import LONG, WIDEST, abreast, foreign, widened
 
 
@@ -16,6 +17,16 @@ def test_foreign_pictures_hold_nothing_and_differ() -> None:
         assert scene.image.mode == "RGB"
         assert scene.image.tobytes() == again.image.tobytes()
         assert scene.image.tobytes() != other.image.tobytes()
+
+
+def test_a_mere_ground_has_a_colour_as_others_have_and_clouds_and_shapes_have_none() -> None:
+    def share(scene: Scene) -> float:
+        names = colours.name_indices(np.asarray(scene.image.resize((48, 48))).reshape(-1, 3))
+        return float((names == colours.NAMES.index(scene.background)).mean())
+
+    mere, mixed = ([share(scene) for scene in map(foreign, range(60)) if scene.mixed is kind] for kind in (False, True))
+    assert 4 < len(mere) < 20
+    assert np.mean(mere) > 0.7 > 0.5 > np.mean(mixed)
 
 
 @pytest.mark.parametrize("size", [(200, 120), (120, 200), (160, 160)])
