@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -37,6 +37,7 @@ from server.engine.engine import Engine
 
 ASKED = "asked to"  # why it stopped, where `stop` said so
 _HELD_LESSONS = 8  # batches that the held-out loss is a mean of
+T = TypeVar("T")
 
 
 class TuneError(RuntimeError):
@@ -79,8 +80,9 @@ def tune(
 
     `held`: pictures that are never taught, by which the best is chosen; `labels`: of the whole dataset, which came from
     `source`. `told` hears each line of the log; `stop`, once true, ends the run before the next step or within a look,
-    and what was done is kept, to be gone on with. Raises TuneError, Diverged of them where the loss is no number, and
-    CheckpointError for a base that cannot be loaded.
+    and what was done is kept, to be gone on with. From here on the process's malloc keeps what is freed
+    (`finetune.memory`). Raises TuneError, Diverged of them where the loss is no number, and CheckpointError for a base
+    that cannot be loaded.
     """
     try:
         return _Run(config, train, out, held, labels, replay, told, stop, source).run(workers)
@@ -214,13 +216,13 @@ class _Run:
         """Whether it has got no better for as long as patience lasts."""
         return bool(self.config.patience) and self._agreed(self.poorer >= self.config.patience)
 
-    def _agreed(self, here: bool) -> bool:
+    def _agreed(self, here: T) -> T:
         """What the main process says, in all of them."""
         if self.accelerator.num_processes == 1:
             return here
         said = [here]
         broadcast_object_list(said)
-        return bool(said[0])
+        return said[0]
 
     def _looked(self, step: int, line: dict[str, float]) -> bool:
         """Measures the average of the weights on the held-out pictures, keeps it if it is the best, and then the state;
@@ -232,7 +234,9 @@ class _Run:
             except Interrupted:
                 looked = False
         self.accelerator.wait_for_everyone()
-        if not self._agreed(looked):
+        known = (looked, self.good, self.best, self.before)  # each process may have to tell where it was last good
+        looked, self.good, self.best, self.before = self._agreed(known)
+        if not looked:
             self.due = line
         elif step:
             self._keep(step)

@@ -11,7 +11,7 @@ from pathlib import Path
 from finetune.tuning.config import TuneConfig
 
 # Each process tunes, and the second one's loss is no number at the second step. What each ends by is in a file of its
-# own, with whether its weights are those that the first step left.
+# own, with what it tells of the run when it was last good, and whether its weights are those that the first step left.
 SCRIPT = """
 import json, math, sys
 from pathlib import Path
@@ -33,6 +33,8 @@ def example(seed):
 
 
 class Watched(loop.Trainer):
+    number = 0
+
     def step(self, lessons, number):
         self.number, self.before = number, self.weights()
         watched.append(self)
@@ -50,20 +52,22 @@ class Watched(loop.Trainer):
 loop.Trainer, watched = Watched, []
 config, out = TuneConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 try:
-    loop.tune(config, [example(seed) for seed in range(4)], out / "run", workers=0)
-    said = ""
-except loop.TuneError as error:
-    said = str(error)
+    loop.tune(config, [example(seed) for seed in range(4)], out / "run", held=[example(4)], workers=0)
+except loop.Diverged as error:
+    said, good = str(error), [error.kept.best_step, error.kept.before, error.kept.best]
 trainer = watched[-1]
 kept = all(torch.equal(value, trainer.before[name]) for name, value in trainer.weights().items())
-ended = {"said": said, "kept": kept, "sum": sum(value.double().sum().item() for value in trainer.before.values())}
+total = sum(value.double().sum().item() for value in trainer.before.values())
+ended = {"said": said, "good": good, "kept": kept, "sum": total}
 (out / f"{trainer.accelerator.process_index}.json").write_text(json.dumps(ended))
 """
 
 
 def test_a_loss_that_is_no_number_in_one_process_stops_all(base: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    config = TuneConfig(base=base, steps=3, pictures=2, prompts=2, replay=0.0, rank=4, alpha=8)
+    config = TuneConfig(
+        base=base, steps=3, pictures=2, prompts=2, replay=0.0, rank=4, alpha=8, metric="loss", evaluate=1
+    )
     command = [sys.executable, str(tmp_path / "script.py"), config.model_dump_json(), str(tmp_path)]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -82,6 +86,8 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all(base: str, tmp_path: 
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["said"].startswith("step 2: the gradient is nan")
     assert second["said"].startswith("step 2: the loss is nan")
+    assert first["good"] == second["good"]
+    assert None not in second["good"]  # what was measured in the first process alone
     assert first["kept"]
     assert second["kept"]
     assert first["sum"] == second["sum"]  # the first step left both of them the same weights
