@@ -1,6 +1,7 @@
 """Batches by step: repeatable, never the report's scenes, and true to the scenes that they are made of."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from finetune.datasets.scenes.strange import foreign, widened
 from finetune.dense import LETTERS, DenseTargets
 from finetune.losses import IGNORE
 from prompts import grammar, locations
+from prompts.annotations import Box
 from prompts.tasks import BOS, EOS, TASKS
 from prompts.vocabulary import tokens_of
 
@@ -70,6 +72,18 @@ def test_training_never_draws_the_reports_scenes_nor_one_twice(
             source(words, seed=seed, prompts=0)[step]
     assert len(seeds) == len(set(seeds)) >= 27  # more where a picture is of several scenes
     assert min(seeds) >= TRAINING_SEEDS
+
+
+def test_things_are_told_in_nearly_their_order_from_left_to_right(words: PreTrainedTokenizerBase) -> None:
+    batch = source(words, pictures=12, prompts=1, objects=(5, 6), shares={"<OD>": 1.0}, wide=0.0)[0]
+    begins = []
+    for row in batch.labels.tolist():
+        text = words.decode([token for token in row if token != IGNORE]).removeprefix(BOS).removesuffix(EOS)
+        boxes = grammar.read(TASKS["<OD>"], tokens_of(text), (1000, 1000)).annotations
+        begins.append([box.box[0] for box in boxes if isinstance(box, Box)])
+    assert max(map(len, begins)) >= 5
+    assert any(told != sorted(told) for told in begins)  # `draw` tells them sorted
+    assert all(here - after < 200 for told in begins for here, after in pairwise(told))
 
 
 def test_shapes_and_padding(words: PreTrainedTokenizerBase) -> None:

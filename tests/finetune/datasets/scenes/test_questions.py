@@ -134,7 +134,7 @@ def test_grounding_phrases_count_what_they_name(scenes: list[Scene]) -> None:
     assert numbered
 
 
-def test_detection_tells_every_object_roughly_from_left_to_right(scenes: list[Scene]) -> None:
+def test_detection_tells_every_object_in_the_order_of_the_scene(scenes: list[Scene]) -> None:
     tellers: dict[str, Callable[[Object, Scene], str]] = {
         "<OD>": lambda t, _: t.category,
         "<REGION_PROPOSAL>": lambda *_: "",
