@@ -1,11 +1,17 @@
-"""Masks that files keep as run lengths → the outer rings of what they cover. Holes are filled: no answer has any."""
+"""Masks that files keep as run lengths → the outer rings of what they cover. Holes are filled: no answer has any.
 
+A mask of more pixels than locations can tell apart is reckoned with more coarsely, by the share of each square that it
+covers: an outline then lies within a fifth of a square, and what is thinner than half of one is lost.
+"""
+
+import math
 import warnings
 from typing import Any
 
 import contourpy
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from finetune.datasets import checks
 from finetune.datasets.checks import LabelError, Size
@@ -16,6 +22,8 @@ Mask = npt.NDArray[np.bool_]
 
 _TOLERANCE = 0.3  # pixels that a ring may leave the edge by; with half a pixel thin things lose half their area
 _CHANNELS = 4  # red, green, blue, alpha
+_FINEST = 2000  # squares along the longer side: two to a location's bin, where it is as long as the picture's
+_MOST = 100  # parts: an answer tells 33 at most
 
 
 def of_coco(said: dict[str, Any], size: Size) -> list[list[float]]:
@@ -47,20 +55,38 @@ def of_labelstudio(said: object, size: Size) -> list[list[float]]:
 
 
 def rings(mask: Mask, left: int = 0, top: int = 0) -> list[list[float]]:
-    """The outer ring of each part, in pixels; `left`, `top`: where the mask lies. Raises LabelError where it covers
-    nothing."""
+    """The outer ring of each part, of the _MOST largest, in pixels; `left`, `top`: where the mask lies. Raises
+    LabelError where it covers nothing."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         raise LabelError("its mask covers nothing")
-    covered = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1).astype(np.float64)
-    contours = contourpy.contour_generator(z=covered, fill_type=contourpy.FillType.OuterOffset)
-    # A sample stands for the centre of its pixel, half a pixel inside; the padding shifted everything by one.
-    corner = np.array([left + columns[0], top + rows[0]]) - 0.5
-    found = []
-    for part, offsets in zip(*contours.filled(0.5, np.inf), strict=True):
-        ring = np.asarray(part)[: offsets[1] - 1] + corner  # the outer one, without its first point once more
-        found.append(simplified(ring.ravel().tolist(), _TOLERANCE))
-    return found
+    covered = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    step = math.ceil(max(covered.shape) / _FINEST)
+    found = _outlines(covered, step)
+    if not found:  # all of it is thinner than half a step
+        step = 1
+        found = _outlines(covered, step)
+    corner = np.array([left + columns[0], top + rows[0]])
+    return [simplified((step * outline + corner).ravel().tolist(), step * _TOLERANCE) for outline in found]
+
+
+def _outlines(mask: Mask, step: int) -> list[npt.NDArray[np.float64]]:
+    """The outer rings of the largest parts, [points, 2], by the means of `step` × `step` pixels, which are the unit."""
+    height, width = mask.shape
+    whole = np.pad(mask, ((step, step + -height % step), (step, step + -width % step)))  # a free margin all around
+    means = np.asarray(Image.fromarray(whole.view(np.uint8) * 255).reduce(step))
+    contours = contourpy.contour_generator(z=means, fill_type=contourpy.FillType.ChunkCombinedOffsetOffset)
+    filled: Any = contours.filled(127.5, np.inf)  # a list each, of one chunk
+    (points,), (offsets,), (parts,) = filled
+    if points is None:
+        return []
+    # Of each part the outer ring, without its first point once more.
+    first, last = offsets[parts[:-1]], offsets[parts[:-1] + 1] - 1
+    x, y = points.T
+    swept = np.concatenate([[0], np.cumsum(x[:-1] * y[1:] - x[1:] * y[:-1])])
+    largest = np.sort(np.argsort(-np.abs(swept[last] - swept[first]), kind="stable")[:_MOST])
+    # A sample stands for the middle of its pixels, half a step inside; the margin shifted everything by one.
+    return [points[first[i] : last[i]] - 0.5 for i in largest]
 
 
 def _unpacked(counts: Any, size: Size) -> Mask:

@@ -1,5 +1,6 @@
 """Masks as run lengths, written by others' code: they come in as the outlines of what they cover."""
 
+import tracemalloc
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from label_studio_sdk.converter.brush import encode_rle
 from pycocotools import mask as coco_mask
 
+from finetune.datasets import masks
 from finetune.datasets.example import Dataset, Labels
-from finetune.datasets.geometry import area, box_of
+from finetune.datasets.geometry import area, bounds, box_of
 from finetune.datasets.opening import open_dataset
 from finetune.evaluation.matching import mask as drawn
 from prompts.annotations import Box, Polygon, Quad
@@ -107,6 +109,53 @@ def test_a_straight_edge_has_no_points_between_its_ends_and_a_thin_thing_keeps_i
         (ring,) = polygon.polygons
         assert len(ring) <= 16  # each corner is cut by half a pixel
         assert area(ring) == pytest.approx(mask.sum(), abs=0.51)
+
+
+def wavy(width: int, height: int) -> np.ndarray:
+    """A thing whose edge goes in and out forty times, as large as the picture; itself and not its bounds."""
+    y, x = np.ogrid[:height, :width]
+    across, down = (x + 0.5) / width - 0.5, (y + 0.5) / height - 0.5
+    return np.asarray(np.hypot(across, down) <= 0.4 + 0.05 * np.sin(40 * np.arctan2(down, across)))
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (2999, 4001)])
+def test_the_outline_of_a_large_mask_is_as_exact_as_locations_are(size: tuple[int, int]) -> None:
+    mask, bin_ = wavy(*size), max(size) / 1000
+    (ring,) = masks.rings(mask, 7, 5)
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = (columns[0] + 7, rows[0] + 5, columns[-1] + 8, rows[-1] + 6)
+    assert bounds([ring]) == pytest.approx(box, abs=bin_ / 2)
+    assert area(ring) == pytest.approx(mask.sum(), rel=0.005)
+    moved = [value - (7, 5)[i % 2] for i, value in enumerate(ring)]
+    wrong = int((drawn([moved], size) ^ mask).sum())
+    edge = int((mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum())  # its length, in pixels
+    assert wrong < bin_ / 2 * edge
+
+
+def test_what_is_thinner_than_a_location_can_tell_is_not_nothing() -> None:
+    mask = np.zeros((3000, 6000), bool)
+    mask[1500, 20:5900] = True
+    (ring,) = masks.rings(mask)
+    assert bounds([ring]) == pytest.approx((20, 1500, 5900, 1501), abs=0.31)
+
+
+def test_a_large_mask_and_a_noisy_one_cost_little() -> None:
+    """What takes long, and memory, is to have more numbers, points and parts than an answer can tell."""
+    large = wavy(4000, 3000)
+    tracemalloc.start()
+    found = masks.rings(large)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 7 * large.nbytes  # a byte a pixel; as floats alone it would be eight
+    assert sum(map(len, found)) // 2 < 4000
+
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5):
+        noisy = rng.random((1000, 1000)) < share
+        assert len(masks.rings(noisy)) <= 100
+        noisy |= wavy(1000, 1000)
+        largest = max(masks.rings(noisy), key=area)
+        assert area(largest) > 0.98 * wavy(1000, 1000).sum()
 
 
 def test_literal_bytes_of_label_studio_and_runs_over_borders(save: Save) -> None:
