@@ -4,6 +4,7 @@ On several GPUs: `accelerate launch -m finetune.train DATASET --out DIR`.
 """
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -95,7 +96,9 @@ def tune(
         if settings.replay and world is None:
             errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
         console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
-        if taught.labels and not teaching.knows_absence(train, taught.labels):
+        seeking = set(teaching.SEEKING) & set(settings.tasks or teaching.SEEKING)
+        first = os.environ.get("RANK", "0") == "0"  # of several processes, which have not met yet
+        if first and seeking and taught.labels and not teaching.knows_absence(train, taught.labels):
             only = repr(taught.labels[0]) if len(taught.labels) == 1 else "any of the labels"
             why = f"what is looked for is always there: no picture that is taught is known to lack {only}; pictures"
             errors.print(f"{escape(why)} without it would teach when to find nothing", soft_wrap=True, highlight=False)
@@ -110,11 +113,11 @@ def tune(
         _fail("interrupted; the same command goes on", 128 + signal.SIGINT)
     if asked:
         _fail(f"stopped after step {outcome.steps}, and kept; the same command goes on", 128 + asked[0])
-    figure = "corrections per 100 labels" if settings.metric == "corrections" else "held-out loss"
-    if outcome.best is not None and outcome.before is not None:
-        before = f"of {settings.start}" if settings.start else "before"  # what it started from
-        console.print(f"{figure}: {outcome.before:.3g} {before}, {outcome.best:.3g} at step {outcome.best_step}")
     if PartialState().is_main_process:
+        figure = "corrections per 100 labels" if settings.metric == "corrections" else "held-out loss"
+        if outcome.best is not None and outcome.before is not None:
+            before = f"of {settings.start}" if settings.start else "before"  # what it started from
+            console.print(f"{figure}: {outcome.before:.3g} {before}, {outcome.best:.3g} at step {outcome.best_step}")
         try:
             with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
                 _examined(settings, outcome.folder, out, kept, taught.labels, world, priced=price)

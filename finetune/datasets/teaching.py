@@ -28,6 +28,7 @@ MOST_POINTS = 100  # of a polygon: 200 location tokens
 # detailed and more detailed texts, 8, 32 and 71 tokens (Florence-2, arXiv:2311.06242, table 2).
 DETAILED, PARAGRAPH = 16, 47
 CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+SEEKING = ("<CAPTION_TO_PHRASE_GROUNDING>", "<OPEN_VOCABULARY_DETECTION>")  # they name what may not be there
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,18 @@ def test_two_processes_learn_what_one_does_from_the_same_pictures(dataset: Path,
 
 
 @pytest.mark.parametrize(
+    ("tasks", "told"), [([], True), (["<OD>", "<OPEN_VOCABULARY_DETECTION>"], True), (["<OD>", "<OCR>"], False)]
+)
+def test_that_nothing_is_looked_for_in_vain_is_told_where_something_is_looked_for(
+    one_class: Path, tmp_path: Path, tasks: list[str], told: bool
+) -> None:
+    asked = [part for task in tasks for part in ("--task", task)]
+    done = tune(one_class, "--out", tmp_path / "run", "--base", "nowhere", *asked)
+    assert "there is no folder nowhere" in done.stderr
+    assert ("what is looked for is always there" in done.stderr) == told
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["nowhere"], "there is no dataset 'nowhere'"),
