@@ -318,6 +318,9 @@ class _Run:
                 before = json.loads(path.read_text())["run"]
                 # A setting that came later than the run had its default.
                 before["config"] = {**TuneConfig().model_dump(mode="json"), **before["config"]}
+                start = before["config"].pop("start")
+                if "start" not in before:  # an older one told only where that adapter lay
+                    before["start"] = (self.about["start"] or start) if start else None
             except (ValueError, KeyError, TypeError) as error:
                 raise TuneError(f"{path} is not what a run wrote ({error}); take another folder") from error
             if changed := _changes(before, self.about):
@@ -341,7 +344,7 @@ class _Run:
     def _told_in_file(self, state: str, reason: str) -> None:
         if self.accelerator.is_main_process:
             made = {
-                "run": self.about, "source": self.source.told(),
+                "run": self.about, "source": {**self.source.told(), "start": self.config.start},
                 "state": state, "reason": reason, "before": self.before,
                 "best": self.best and {"held": self.best[0], "step": self.best[1]},
                 "seconds": round(self.seconds, 1), "surroundings": runs.surroundings(),

@@ -15,12 +15,14 @@ import torch
 
 from finetune.datasets.example import Example, Unusable
 from finetune.tuning.config import TuneConfig
+from server.engine import lora
 
 _PACKAGES = ("florist", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
 MEANT = {
     "train.sha256": "the pictures that are taught, or their labels",
     "held.sha256": "the held-out pictures, or their labels",
     "base_sha256": "the base's weights",
+    "start": "the weights of the adapter that it goes on from",
 }
 """What a hash in `run.json` stands for."""
 
@@ -55,16 +57,23 @@ def described(
     replayed: bool, processes: int,
 ) -> dict[str, Any]:  # fmt: skip
     """What makes a run what it is: a stopped one goes on only where these are equal. What is replayed is not told
-    apart, only whether anything is."""
+    apart, only whether anything is. Raises OSError for the adapter that it starts from."""
     return {
         "labels": list(labels),
         "replayed": replayed,
         "processes": processes,
-        "config": config.model_dump(mode="json"),
+        # An adapter may be moved, as datasets may: which one it is, its weights tell.
+        "config": config.model_dump(mode="json", exclude={"start"}),
         "base_sha256": base,
+        "start": _sha256(Path(config.start) / lora.WEIGHTS[0]) if config.start else None,
         "train": {"pictures": len(train), "sha256": fingerprint(train)},
         "held": {"pictures": len(held), "sha256": fingerprint(held)},
     }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def surroundings() -> dict[str, Any]:

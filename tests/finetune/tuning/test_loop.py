@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from finetune.datasets.example import Example
 from finetune.tuning import loop
@@ -170,6 +170,38 @@ def test_what_was_before_is_what_it_started_from(base: str, examples: list[Examp
     assert again.before == pytest.approx(first.best, rel=1e-4)
 
 
+def test_the_adapter_that_it_starts_from_may_be_moved_but_not_be_another(
+    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path
+) -> None:
+    first, out = tmp_path / "first", tmp_path / "run"
+    shutil.copytree(undisturbed / "adapter", first)
+    run(settings(base, start=str(first)), examples, tmp_path / "whole")
+    assert run(settings(base, start=str(first)), examples, out, stop=stopping_after(9)).steps == 1
+    moved = first.rename(tmp_path / "moved")
+    other = tmp_path / "other"
+    shutil.copytree(moved, other)
+    weights = other / "adapter_model.safetensors"
+    save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+
+    def refused(start: str, said: str) -> None:
+        with pytest.raises(TuneError, match=said):
+            run(settings(base, start=start), examples, out)
+
+    refused(str(other), r"start was '\w{64}', now '\w{64}' \(the weights of the adapter that it goes on from\)")
+    refused("", r"start was '\w{64}', now None")
+    path = out / "run.json"
+    told = json.loads(path.read_text())
+    assert told["source"]["start"] == str(first)
+    # Before, it was told by its path alone.
+    del told["run"]["start"]
+    told["run"]["config"]["start"] = str(first)
+    path.write_text(json.dumps(told))
+    refused("", f"start was '{first}', now None")
+    assert run(settings(base, start=str(moved)), examples, out).steps == 6
+    assert same(tmp_path / "whole", out)
+    assert json.loads(path.read_text())["source"]["start"] == str(moved)
+
+
 def test_what_it_leaves(undisturbed: Path, examples: list[Example]) -> None:
     made = json.loads((undisturbed / "run.json").read_text())
     assert made["state"] == "done"
@@ -206,7 +238,7 @@ def test_a_run_of_before_a_setting_was_known_goes_on(
     shutil.copytree(undisturbed, tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     made = json.loads(path.read_text())
-    del made["run"]["config"]["replay_from"]
+    del made["run"]["config"]["replay_from"], made["run"]["start"]
     path.write_text(json.dumps(made))
     assert run(settings(base), examples, tmp_path / "run").steps == 6
 

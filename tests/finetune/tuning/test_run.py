@@ -33,7 +33,7 @@ def made(base: str, examples: list[Example], tmp_path_factory: pytest.TempPathFa
 
 def test_it_names_its_datasets_their_hashes_and_the_versions(made: Path, examples: list[Example]) -> None:
     told = json.loads((made / "run.json").read_text())
-    assert told["source"] == {"dataset": "my/corrected", "held": "my/held", "unusable": 12}
+    assert told["source"] == {"dataset": "my/corrected", "held": "my/held", "unusable": 12, "start": ""}
     assert told["run"]["train"] == {"pictures": 2, "sha256": fingerprint(examples[:2])}
     assert told["run"]["held"] == {"pictures": 1, "sha256": fingerprint(examples[2:3])}
     packages = ("florist", "torch", "transformers", "peft")
