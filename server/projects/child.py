@@ -15,9 +15,12 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from server.projects.pictures import Pictures
 
 WANTED, OUTCOME, RUN = "wanted.json", "outcome.json", "run"
 ADAPTER = f"{RUN}/adapter"
@@ -75,12 +78,12 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     config = TuneConfig.model_validate({**wanted["config"], "start": start})
     data = lessons.read(wanted, Pictures(pictures))
     world = replay.world(config)
-    taught, choosing = data.apart(config.tasks)
+    taught, choosing = data.apart(config.tasks, known(folder, Pictures(pictures)))
     failed: dict[str, str] = {}
     try:
         found = tune(
             config, taught, folder / RUN, held=choosing, labels=data.labels, replay=world.replay if world else None,
-            stop=stop.is_set, source=Source(unusable=world.unusable if world else ()),
+            stop=stop.is_set, source=Source(wanted.get("dataset", ""), unusable=world.unusable if world else ()),
         )  # fmt: skip
     except Diverged as error:
         said = f"{error.where} and tune again"
@@ -94,6 +97,21 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
         with Engine.load(config.base) as engine:
             calibrate(engine, "tuned", found.folder, questions(choosing, config.tasks, labels=data.labels))
     return {**failed, **{k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}}
+
+
+def known(folder: Path, pictures: "Pictures") -> set[str]:
+    """The pictures, by SHA-256, that were taught to the model that the run in a folder starts from, or to one that this
+    model goes back to."""
+    from server.projects import lessons
+
+    wanted = json.loads((folder / WANTED).read_text())
+    if not wanted.get("start"):
+        return set()
+    before = (folder.parents[1] / wanted["start"]).parents[1]  # the run that made it
+    old = json.loads((before / WANTED).read_text())
+    older = known(before, pictures)
+    taught, _ = lessons.read(old, pictures).apart(old["config"]["tasks"], older)
+    return older | {example.name for example in taught}
 
 
 def _expected(error: Exception) -> bool:

@@ -6,7 +6,7 @@ bits of its file's SHA-256, as a number from 0 to 1, are below the project's sha
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +48,17 @@ class Lessons:
                 f"answers to {missing[0]} are: correct more pictures"
             )
 
-    def apart(self, tasks: Sequence[str]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    def apart(
+        self, tasks: Sequence[str], known: Collection[str] = ()
+    ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """Those that are taught, and a share of them, told by content too, by which a run's best step is chosen and its
-        scores are calibrated: by those that are held out it would be chosen for the backtest that judges it. Of few
-        pictures none is set apart."""
-        chooses = [bool(_teachable([e]) & set(tasks) and e.annotations) and _chooses(e.name) for e in self.train]
+        scores are calibrated: by those that are held out it would be chosen for the backtest that judges it. None of
+        `known`, by SHA-256, chooses: pictures that the model that it starts from was taught, on which that is better
+        and surer than on others. Where too few are left none is set apart."""
+        chooses = [
+            e.name not in known and bool(_teachable([e]) & set(tasks) and e.annotations) and _chooses(e.name)
+            for e in self.train
+        ]
         if sum(chooses) < ENOUGH:
             return self.train, ()
         taught, choosing = (

@@ -173,7 +173,9 @@ class Projects:
             kept |= {**starts.shape(self.registry, project, model, settings), "start": model.id}
             adapter = model.folder
         folder = f"runs/{secrets.token_hex(8)}"
-        wanted = {"config": kept, "start": adapter, **lessons.written(known)}
+        wanted = {
+            "dataset": f"project:{project.name}", "config": kept, "start": adapter, **lessons.written(known)
+        }  # fmt: skip
         tuner.prepare(self.folder / project.folder / folder, wanted)
         data = fingerprint((*known.train, *known.held))
         run = self.registry.add_run(project, kept, folder, data, len(known.train), len(known.held), author)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from finetune.tuning.config import TuneConfig
 from server.jobs.store import NotNow
 from server.projects.records import CannotStart, Model, Project
 from server.projects.registry import Registry
@@ -24,7 +25,8 @@ def shape(registry: Registry, project: Project, model: Model, settings: Mapping[
     """The settings that make an adapter fit the model's: those of its run. Raises CannotStart where `settings` has
     others."""
     assert model.run is not None
-    made = registry.run(project, model.run).config
+    # A setting that came later than the run had its default.
+    made = {**TuneConfig().model_dump(mode="json"), **registry.run(project, model.run).config}
     own = {name: made[name] for name in _SHAPE}
     if others := [name for name, value in own.items() if settings.get(name, value) != value]:
         said = ", ".join(f"{name} {own[name]}" for name in others)

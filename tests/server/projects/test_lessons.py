@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from scenes import scenes
 
-from finetune.datasets.example import Labels
+from finetune.datasets.example import Example, Labels
 from finetune.tuning.run import fingerprint
 from prompts.annotations import Text
-from server.projects import lessons
+from server.projects import child, lessons, tuner
 from server.projects.pictures import Pictures
 from server.projects.records import Corrected, Correction, NothingToLearn, Project
 
@@ -23,6 +23,12 @@ def corrections(pictures: Pictures, count: int) -> list[Correction]:
         Correction(i + 1, 1, 0.0, Corrected(pictures.keep(s.data), Labels.OBJECTS, 120, 100, s.boxes))
         for i, s in enumerate(scenes(count))
     ]
+
+
+def named(folder: Path, count: int) -> tuple[Example, ...]:
+    """So many examples, by chance, of one picture."""
+    shown = (lessons.of(PROJECT, corrections(Pictures(folder), 5), Pictures(folder)).train)[0]
+    return tuple(replace(shown, name=hashlib.sha256(str(i).encode()).hexdigest()) for i in range(count))
 
 
 def test_a_picture_stays_on_its_side(tmp_path: Path) -> None:
@@ -80,16 +86,45 @@ def test_too_little_is_told(tmp_path: Path) -> None:
 
 
 def test_of_many_pictures_some_are_set_apart_to_choose_by(tmp_path: Path) -> None:
-    shown = (lessons.of(PROJECT, corrections(Pictures(tmp_path), 5), Pictures(tmp_path)).train)[0]
-    names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(400)]
-    many = tuple(replace(shown, name=name) for name in names)
+    many = named(tmp_path, 400)
     taught, choosing = lessons.Lessons(many, ()).apart(["<OD>"])
     assert len(choosing) / 400 == pytest.approx(0.15, abs=0.05)
-    assert sorted(example.name for example in (*taught, *choosing)) == sorted(names)
+    assert sorted(example.name for example in (*taught, *choosing)) == sorted(example.name for example in many)
     fewer = lessons.Lessons(many[:200], ()).apart(["<OD>"])[1]
     assert set(fewer) == set(choosing) & set(many[:200])  # each stays on its side
     assert lessons.Lessons(many[:20], ()).apart(["<OD>"]) == (many[:20], ())
     assert lessons.Lessons(many, ()).apart(["<CAPTION>"]) == (many, ())  # by which no caption is chosen
+
+
+def test_no_picture_chooses_that_a_model_before_was_taught(tmp_path: Path) -> None:
+    many = named(tmp_path, 400)
+    choosing = lessons.Lessons(many, ()).apart(["<OD>"])[1]
+    known = {example.name for example in (*many[:100], *choosing[-5:])}
+    taught, fewer = lessons.Lessons(many, ()).apart(["<OD>"], known)
+    assert fewer == tuple(example for example in choosing if example.name not in known)
+    assert len(fewer) >= 10
+    assert {*taught, *fewer} == {*many}
+    known = {example.name for example in choosing[9:]}
+    assert lessons.Lessons(many, ()).apart(["<OD>"], known) == (many, ())  # too few are left
+
+
+def test_what_was_taught_to_all_models_that_a_run_goes_back_to_is_known(tmp_path: Path) -> None:
+    pictures, many = Pictures(tmp_path), named(tmp_path, 400)
+
+    def begun(name: str, taught: tuple[Example, ...], start: str = "") -> Path:
+        folder = tmp_path / "runs" / name
+        adapter = f"runs/{start}/{child.ADAPTER}" if start else ""
+        written = lessons.written(lessons.Lessons(taught, ()))
+        tuner.prepare(folder, {"config": {"tasks": ["<OD>"]}, "start": adapter, **written})
+        return folder
+
+    first, second, third = begun("1", many[:20]), begun("2", many[:200], "1"), begun("3", many, "2")
+    assert child.known(first, pictures) == set()
+    known = child.known(second, pictures)
+    assert known == {example.name for example in many[:20]}  # of so few none was set apart
+    taught, chose = lessons.Lessons(many[:200], ()).apart(["<OD>"], known)
+    assert chose
+    assert child.known(third, pictures) == {example.name for example in taught} | known
 
 
 def test_a_picture_is_kept_once_and_by_its_content(tmp_path: Path) -> None:

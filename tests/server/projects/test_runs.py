@@ -178,6 +178,9 @@ def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Pa
         for i, s in enumerate(drawn)
     ]
     world = coco.write(examples, tmp_path / "world")
+    labels = json.loads(world.read_text())
+    labels["annotations"].append({**labels["annotations"][0], "id": 999, "bbox": [5, 5, 0, 0]})
+    world.write_text(json.dumps(labels))
     anchored = {**QUICK, "replay": 0.5, "anchor": "kl"}
     with opened(tmp_path, tiny) as projects:
         project = corrected(projects)
@@ -188,8 +191,11 @@ def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Pa
         until(lambda: time.sleep(0.2) or projects.registry.run(project, lost.id).state is State.FAILED)
         assert projects.registry.run(project, lost.id).reason.startswith(f"there is no dataset '{tmp_path}/none'")
         assert projects.registry.run(project, run.id).state is State.DONE
-        written = json.loads((projects.tuner.of(project, run) / child.RUN / "run.json").read_text())
+        folder = projects.tuner.of(project, run) / child.RUN
+        written = json.loads((folder / "run.json").read_text())
         assert written["run"]["replayed"]
+        assert written["source"] == {"dataset": "project:emoji", "held": None, "unusable": 1, "start": ""}
+        assert "no area" in (folder / "unusable.txt").read_text()
 
 
 @pytest.mark.slow
@@ -218,6 +224,43 @@ def test_a_run_goes_on_from_the_champion_also_after_a_restart(tiny: Engine, tmp_
         assert any(value.any() for name, value in before.items() if "lora_B" in name)  # it had learned
         for name, value in before.items():
             assert torch.allclose(after[name], value, atol=1e-6), name
+        projects.delete(project)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_a_model_though_the_projects_were_moved(tiny: Engine, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    with opened(here, tiny) as projects:
+        project = corrected(projects)
+        first = projects.tune(project, QUICK, "Ada")
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, first.id).state is State.DONE)
+        (model,) = projects.registry.models(project)
+        run = projects.tune(project, {**QUICK, "steps": 4000, "evaluate": 4000}, "Ada", model.id)
+        folder = projects.tuner.of(project, run)
+        until(lambda: time.sleep(0.05) or log(folder).count("\n") > 1)
+    before = log(folder)
+    here.rename(there)
+    with opened(there, tiny) as projects:
+        folder = projects.tuner.of(project, run)
+        until(lambda: len(log(folder)) > len(before) or projects.registry.run(project, run.id).ended)
+        gone_on = projects.registry.run(project, run.id)
+        assert gone_on.state is State.RUNNING, gone_on.reason
+        assert log(folder).startswith(before)
+        projects.delete(project)
+
+
+def test_settings_that_came_later_than_a_run_had_their_defaults(tiny: Engine, tmp_path: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        old = projects.registry.add_run(project, {"tasks": ["<OD>"], "rank": 2}, "runs/old", "d" * 64, 3, 3, "Ada")
+        projects.registry.turn_run(old, State.RUNNING, (State.QUEUED,))
+        projects.registry.finish(project, old, {}, "5" * 64, ["<OD>"])
+        (model,) = projects.registry.models(project)
+        config = projects.tune(project, {"steps": 2}, "Ada", model.id).config
+        assert {name: config[name] for name in ("rank", "alpha", "frozen_stages")} == {
+            "rank": 2, "alpha": 32, "frozen_stages": 0,
+        }  # fmt: skip
         projects.delete(project)
 
 
