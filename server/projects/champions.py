@@ -3,11 +3,11 @@
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from server.engine.adapters import AdapterError, UnknownAdapter
+from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
-from server.projects.panels import Panel, alone
+from server.projects.panels import Panel, alone, unload
 from server.projects.records import Missing, OtherBase, Project
 
 logger = logging.getLogger(__name__)
@@ -91,5 +91,4 @@ class Champions:
         """Those adapters that no champion has any more."""
         asked = {member for panel in self._named.values() for member in panel.members}
         for member in {*members} - asked - {None}:
-            with suppress(UnknownAdapter):
-                self._engine.unload_adapter(str(member))
+            unload(self._engine, str(member))

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
 from statistics import fmean
@@ -11,10 +11,9 @@ from typing import Any, cast
 
 from finetune.datasets.example import DatasetError
 from finetune.evaluation import bootstrap
-from finetune.evaluation.corrections import Tally
 from finetune.tuning.judge import Judge
 from finetune.tuning.run import fingerprint
-from server.engine.adapters import AdapterError, UnknownAdapter
+from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Closed, Overloaded, Request
@@ -22,7 +21,7 @@ from server.jobs.store import StoreAway
 from server.projects import lessons
 from server.projects.forgetting import NothingToProbe, probe_for
 from server.projects.joint import Joint
-from server.projects.panels import Panel, Panels, alone
+from server.projects.panels import Panel, Panels, alone, loaded
 from server.projects.pictures import Pictures
 from server.projects.records import Backtest, Figures, OtherBase, Project, Seen, State
 from server.projects.registry import Registry
@@ -82,16 +81,16 @@ class Examiner:
         judge = Judge(known.held, known.labels, [task])
         if not any(judge.questions):
             raise CannotTest(f"no held-out picture has labels that tell how good the answers to {task} are")
-        champion, challenger = (
-            self._tallies(engine, project, judge, number) for number in (test.champion, test.challenger)
-        )
-        try:
-            found = bootstrap.corrections(champion, challenger)
-        except ValueError as error:
-            raise CannotTest(f"{error}: correct more pictures") from error
+        with self._seated(engine, project, test.champion) as panel:
+            champion = judge.tallies(self._patient(engine, panel))
+        with self._seated(engine, project, test.challenger) as panel:
+            challenger = judge.tallies(self._patient(engine, panel))
+            try:
+                found = bootstrap.corrections(champion, challenger)
+            except ValueError as error:
+                raise CannotTest(f"{error}: correct more pictures") from error
+            forgetting = self._forgotten(engine, project, test, panel)
         figures = Figures(found.champion, found.challenger, found.low, found.high, found.better)
-        asked = test.forgetting.get("probe")
-        forgetting = self._forgotten(engine, project, test.challenger, asked) if asked else {}
         seen = [
             Seen(example.name, astuple(a), astuple(b))
             for example, a, b in zip(known.held, champion, challenger, strict=True)
@@ -101,26 +100,28 @@ class Examiner:
         )
         logger.info("backtest %d of %s: %s", test.id, project.name, figures)
 
-    def _tallies(self, engine: Engine, project: Project, judge: Judge, number: int | None) -> list[Tally]:
-        """Each picture's corrections, as a model (None: the base alone) answers."""
-        with self._seated(engine, project, number) as panel:
-            return judge.tallies(self._patient(engine, panel))
-
-    def _forgotten(self, engine: Engine, project: Project, number: int, most: int) -> dict[str, Any]:
-        """What a model has lost of what the base knows of its own world, by at most so many scenes or pictures, or the
-        `reason` why nothing tells it. Of several adapters the mean, for all that is asked here no two of them answer
-        together."""
+    def _forgotten(self, engine: Engine, project: Project, test: Backtest, panel: Panel) -> dict[str, Any]:
+        """What the challenger, a panel that is loaded, has lost of what the base knows of its own world, or the
+        `reason` why nothing tells it; nothing where it was not asked for. Of several adapters the mean, for all that is
+        asked here no two of them answer together."""
+        most = test.forgetting.get("probe") or test.forgetting.get("scenes")  # as it was called before
+        if not most:
+            return {}
         try:
-            probe = probe_for(engine, self.registry, project, self.registry.model(project, number), most)
+            probe = probe_for(engine, self.registry, project, self.registry.model(project, test.challenger), most)
             scenes = probe.about.get("scenes", 0)  # a dataset may change, the seedling's scenes do not
             known = self._known.get(scenes) or probe.ask(self._patient(engine, alone(None)))
             if scenes:
                 self._known[scenes] = known
-            with self._seated(engine, project, number) as panel:
-                lost = [probe.lost(known, probe.ask(self._patient(engine, one))) for one in panel.apart()]
+            lost = [probe.lost(known, probe.ask(self._patient(engine, one))) for one in panel.apart()]
+            return {**probe.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
+        except (Closed, StoreAway):
+            raise
         except (NothingToProbe, DatasetError) as error:
             return {"reason": f"there is nothing to probe by: {error}"}
-        return {**probe.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
+        except Exception as error:  # the figures by which the model is promoted stay all the same
+            logger.exception("backtest %d of %s: what was forgotten cannot be told", test.id, project.name)
+            return {"reason": f"the probe failed: {error}"}
 
     @contextmanager
     def _seated(self, engine: Engine, project: Project, number: int | None) -> Iterator[Panel]:
@@ -131,14 +132,8 @@ class Examiner:
             return
         found = self._panels.of(project, self.registry.model(project, number))
         panel = found.renamed("backtest")
-        try:
-            for adapter in panel.adapters:
-                engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)
+        with loaded(engine, [panel]):
             yield panel
-        finally:
-            for adapter in panel.adapters:
-                with suppress(UnknownAdapter):
-                    engine.unload_adapter(adapter.name)
 
     def _patient(self, engine: Engine, panel: Panel) -> Engine:
         return cast(Engine, _Patient(engine, panel, self.worker.closing))

@@ -1,9 +1,12 @@
 """Who answers for a model: an adapter, or several, and the base where it is among them, whose answers become one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from server.engine.adapters import UnknownAdapter
+from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.projects.combinations import Fusion, Routing, Sum
@@ -75,6 +78,24 @@ class Panel:
 def alone(adapter: str | None) -> Panel:
     """One adapter, or the base."""
     return Panel(adapter, (adapter,))
+
+
+@contextmanager
+def loaded(engine: Engine, panels: Iterable[Panel]) -> Iterator[None]:
+    """With the adapters of panels in an engine, each once: several panels may have the same. Raises AdapterError, and
+    then none of them stays."""
+    members = {adapter.name: adapter for panel in panels for adapter in panel.adapters}
+    with ExitStack() as stack:
+        for member in members.values():
+            engine.load_adapter(member.name, member.folder, member.sha256)
+            stack.callback(unload, engine, member.name)
+        yield
+
+
+def unload(engine: Engine, name: str) -> None:
+    """Takes an adapter out of an engine, if nobody has done so by hand."""
+    with suppress(UnknownAdapter):
+        engine.unload_adapter(name)
 
 
 class Panels:

@@ -3,16 +3,17 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import until
-from making import corrected, made, opened
+from making import corrected, loaded, made, opened
 from scenes import scenes
 
+from finetune import probe
 from finetune.datasets import coco
 from finetune.datasets.example import Example
 from finetune.datasets.pictures import PictureFile
-from finetune.probe import probe_dataset
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
 from server.engine.engine import Engine
@@ -32,8 +33,11 @@ def world(tmp_path: Path) -> Path:
     return coco.write(examples, tmp_path / "world").parent
 
 
-def judged(projects: Projects, project: Project, model: Model, probe: int) -> Backtest:
-    test = projects.test(project, model, "Ada", probe)
+def judged(projects: Projects, project: Project, model: Model, most: int) -> Backtest:
+    return ended(projects, project, projects.test(project, model, "Ada", most))
+
+
+def ended(projects: Projects, project: Project, test: Backtest) -> Backtest:
     until(lambda: time.sleep(0.05) or projects.registry.backtest(project, test.id).ended)
     return projects.registry.backtest(project, test.id)
 
@@ -53,10 +57,10 @@ def test_of_another_base_the_dataset_tells_that_was_replayed(tiny: Engine, tmp_p
         kept = replay.world(TuneConfig(base="tiny", replay_from=str(world)))
         assert kept is not None
         added = []
-        base = probe_dataset(tiny, kept.probe, kept.labels)
+        base = probe.probe_dataset(tiny, kept.probe, kept.labels)
         for model in (two, one):
             tiny.load_adapter("asked", projects.folder / project.folder / model.folder)
-            own = probe_dataset(tiny, kept.probe, kept.labels, "asked")
+            own = probe.probe_dataset(tiny, kept.probe, kept.labels, "asked")
             tiny.unload_adapter("asked")
             added.append(own["<OD>"] - base["<OD>"])
         assert tested.forgetting["lost"] == {"<OD>": pytest.approx(added[1]), "mean": pytest.approx(added[1])}
@@ -70,6 +74,37 @@ def test_of_another_base_the_dataset_tells_that_was_replayed(tiny: Engine, tmp_p
         assert tested.state is State.DONE
         assert tested.figures is not None
         assert tested.forgetting["reason"].startswith("there is nothing to probe by: there is no dataset")
+        projects.delete(project)
+
+
+def test_a_probe_that_fails_leaves_the_figures(
+    tiny: Engine, tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: Any) -> None:
+        raise OSError(5, "Input/output error", "picture.png")
+
+    monkeypatch.setattr(probe, "probe_dataset", unreadable)
+    with opened(tmp_path, tiny) as projects:
+        project = corrected(projects)
+        model = made(projects, project, 1, replay=0.5, replay_from=str(world))
+        tested = judged(projects, project, model, 40)
+        assert (tested.state, tested.reason) == (State.DONE, "")
+        assert tested.figures is not None
+        assert tested.forgetting == {"reason": "the probe failed: [Errno 5] Input/output error: 'picture.png'"}
+        assert loaded(tiny) == set()
+        projects.delete(project)
+
+
+def test_what_an_older_server_queued_is_probed(tiny: Engine, tmp_path: Path, world: Path) -> None:
+    with opened(tmp_path, tiny, start=False) as projects:
+        project = corrected(projects)
+        model = made(projects, project, 1, replay=0.5, replay_from=str(world))
+        test = projects.test(project, model, "Ada", 40)
+        with projects.store.store.writing() as connection:
+            connection.exec_driver_sql("""UPDATE backtests SET forgetting = '{"scenes": 2}'""")
+    with opened(tmp_path, tiny) as projects:
+        tested = ended(projects, project, test)
+        assert tested.forgetting["pictures"] == 2, tested.forgetting
         projects.delete(project)
 
 
