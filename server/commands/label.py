@@ -16,8 +16,8 @@ from server.commands.display import Display
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
-    from server.jobs.champions import Projects
     from server.jobs.cluster import Loading, Pool, Work
+    from server.jobs.pins import ProjectModels
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import Source
     from server.jobs.store import Done, Failure, Job, Progress, Store
@@ -151,7 +151,7 @@ def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
 
 def _begun(
     store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str,
-    projects: "Projects | None", *, retry: bool,
+    projects: "ProjectModels | None", *, retry: bool,
 ) -> "Job":  # fmt: skip
     from server.jobs import intake
     from server.jobs.store import JobState
@@ -165,8 +165,8 @@ def _begun(
 
 
 def _shown(
-    store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source", projects: "Projects | None", *,
-    sole: bool,
+    store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source",
+    projects: "ProjectModels | None", *, sole: bool,
 ) -> "Job":  # fmt: skip
     """Runs the job, and shows how far it is."""
     from server.jobs.recipes.annotation import annotate

@@ -4,27 +4,37 @@ import json
 from contextlib import suppress
 
 from server.engine.engine import Engine
-from server.jobs.champions import Projects, settled
+from server.jobs.pins import ProjectModels, pinned
 from server.jobs.recipes.reading import parse
 from server.jobs.recipes.recipe import Recipe, difference
 from server.jobs.runner import answerer
 from server.jobs.sources import Source
-from server.jobs.store import Job, Store, StoreError, Wanted
+from server.jobs.store import Job, JobChanged, Store, StoreError, Wanted
 
 
 def begin(
     store: Store, engine: Engine, recipe: Recipe, source: Source, named: str, output: str, options: str = "{}",
-    projects: Projects | None = None,
+    projects: ProjectModels | None = None,
 ) -> Job:  # fmt: skip
     """The output's job: a new one, or the one that is there. `named`: the source as it is kept; `options`: JSON, for
     whoever starts it again; `projects`: whose champions the recipe may ask. Raises JobChanged where the one that is
     there is another, RecipeError for a champion that is not to be had, and StoreError."""
+
+    def begun(there: Job | None) -> Job:
+        asked = pinned(recipe, kept(there) if there else None, engine.checkpoint.sha256, projects)
+        written = asked.model_dump_json(exclude_defaults=True)
+        model = answerer(engine, asked.adapters, asked.models)
+        wanted = Wanted(output, written, asked.hash, named, source.fingerprint, model, options)
+        return store.begin(wanted, source.names, _differences)
+
     there = store.of_output(output)
-    recipe = settled(recipe, kept(there) if there else None, engine.checkpoint.sha256, projects)
-    written = recipe.model_dump_json(exclude_defaults=True)
-    model = answerer(engine, recipe.adapters, recipe.models)
-    wanted = Wanted(output, written, recipe.hash, named, source.fingerprint, model, options)
-    return store.begin(wanted, source.names, _differences)
+    try:
+        return begun(there)
+    except JobChanged:
+        if there is not None:
+            raise
+    # Another process was faster; if others were promoted since it looked, its job differs by its champions alone.
+    return begun(store.of_output(output))
 
 
 def kept(job: Job) -> Recipe:

@@ -16,8 +16,8 @@ from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
 from server.engine.request import Closed
 from server.jobs import intake
-from server.jobs.champions import Projects, Seat
 from server.jobs.output import claimed
+from server.jobs.pins import ProjectModels, Seat
 from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import Problem, RecipeError
 from server.jobs.recipes.recipe import Recipe
@@ -52,7 +52,7 @@ class JobQueue:
             self.store = stack.enter_context(Store(database_url or file_url(self.folder / "florist.db")))
             self._until = stack.pop_all()
         self._engine: Engine | None = None
-        self._projects: Projects | None = None
+        self._projects: ProjectModels | None = None
         self._thread = threading.Thread(target=self._work, name="florist-jobs", daemon=True)
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -64,7 +64,7 @@ class JobQueue:
     def _exports(self) -> Path:
         return self.folder / "exports"
 
-    def start(self, engine: Engine, projects: Projects | None = None) -> None:
+    def start(self, engine: Engine, projects: ProjectModels | None = None) -> None:
         """Begins to work, with what another process left undone. `projects`: whose champions recipes may ask."""
         self._engine, self._projects = engine, projects
         self._thread.start()
@@ -91,11 +91,11 @@ class JobQueue:
         if missing := [name for name in recipe.adapters if name not in loaded]:
             there = ", ".join(sorted(loaded)) or "none"
             raise RecipeError(recipe.name, [Problem(f"no adapter {missing[0]!r} is loaded; there are: {there}")])
-        known = {job.id for job in self.jobs() if job.wanted.output == output}
+        new = self.store.of_output(output) is None
         with self._open(source) as opened:
             job = intake.begin(self.store, self._engine, recipe, opened, source, output, _OURS, self._projects)
         self._wake.set()
-        return job, job.id not in known
+        return job, new
 
     def jobs(self, after: int = 0, limit: int | None = None) -> list[Job]:
         """The server's after a number, the oldest first; at most `limit`."""

@@ -5,7 +5,6 @@ batches fill from all of them. Whatever ends the process, what is not written is
 """
 
 import hashlib
-import io
 import logging
 import os
 import secrets
@@ -15,27 +14,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
 from typing import TypeVar
 
-from PIL import Image
-
 from server.engine.engine import Engine
-from server.engine.handle import Handle
-from server.engine.pictures import FORMATS, PictureError, decode
-from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request, Result
-from server.jobs.asks import Ask, Asking
-from server.jobs.champions import Seat, Waiting
-from server.jobs.labels import Label
+from server.engine.pictures import PictureError
+from server.engine.request import Closed, InvalidRequest
+from server.jobs.asker import Annotate, Asker, Stopped
+from server.jobs.pins import Seat
 from server.jobs.sources.source import Fault, ItemError, Source
 from server.jobs.store import Answer, Done, Failure, Item, Job, JobState, Store, StoreAway, StoreError
-from server.jobs.views import Room, Views, steady
-
-Annotate = Callable[[tuple[int, int]], Asking]
-"""A recipe: the size of a picture, width × height → its questions."""
 
 LEASE = 60.0  # seconds until an owner that says nothing is taken for dead
-_PIXELS = 150_000_000  # of pictures decoded at a time
 _TURN = 0.5  # seconds after which the loop writes what has ended, and looks about
 _AWAY = 2.0  # seconds between two tries to reach a database that is away
 _MODEL = "model"  # the kind of failure that may not be the picture's fault
@@ -82,7 +71,7 @@ def run(
     try:
         runner = _Runner(store, job, engine, source, annotate, seats or {}, lease, told, stop or threading.Event())
         return runner.run(sole)
-    except _Stopped:
+    except Stopped:
         return store.job(job.id)
 
 
@@ -90,27 +79,19 @@ class JobFailed(Exception):  # noqa: N818
     """The job cannot go on, for a reason that is no picture's; it can be resumed once that is mended."""
 
 
-class _Stopped(Exception):  # noqa: N818
-    """The run ends; what is in hand is given back."""
-
-
 class _Runner:
     def __init__(
         self, store: Store, job: Job, engine: Engine, source: Source, annotate: Annotate,
         seats: Mapping[str, Seat], lease: float, told: Callable[[Done | Failure], None], stop: threading.Event,
     ) -> None:  # fmt: skip
-        self.store, self.job, self.engine, self.source, self.annotate = store, job, engine, source, annotate
-        self.seats, self.told = seats, told
+        self.store, self.job, self.source, self.told = store, job, source, told
         owner = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.leases = store.leases(job, owner, lease)
         self.window = min(2 * engine.max_batch, engine.max_waiting)
-        self.room = Room(_PIXELS)
         self.stop = stop
-        self.adapters = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
-        self.adapters |= {name: seat.sha256 for name, seat in seats.items()}
+        self.asker = Asker(engine, annotate, seats, f"job {job.id}", stop)
         self.broken = 0
         self.lock = threading.Lock()
-        self.handles: set[Waiting] = set()
         self.asked: dict[str, Future[Answer | None]] = {}  # by picture: under way, or answered and not yet written
 
     def run(self, sole: bool) -> Job:
@@ -146,7 +127,7 @@ class _Runner:
                         job = self._patiently(lambda: self.store.job(self.job.id))
                         looked = now
             finally:
-                self._drop()
+                self.asker.drop()
                 pool.shutdown(cancel_futures=True)
                 with suppress(StoreError):
                     self.leases.release()
@@ -204,14 +185,6 @@ class _Runner:
                 if self.stop.wait(_AWAY):
                     raise
 
-    def _drop(self) -> None:
-        """Ends all that is under way."""
-        self.stop.set()
-        with self.lock:
-            handles = list(self.handles)
-        for handle in handles:
-            handle.cancel()
-
     # In the thread of a picture
 
     def _work(self, item: Item) -> Done | Failure:
@@ -223,7 +196,7 @@ class _Runner:
 
         try:
             return Done(item.position, self._answer(self.source[item.position].read()))
-        except (_Stopped, Closed, StoreError):
+        except (Stopped, Closed, StoreError):
             raise
         except ItemError as error:
             return failed(error.fault, error, final=error.fault is not Fault.UNREACHABLE)
@@ -252,73 +225,10 @@ class _Runner:
                 return said
         answer = None
         try:
-            answer = self._asked(sha256, data)
+            answer = self.asker.ask(sha256, data)
             return answer
         finally:
             if answer is None:
                 with self.lock:
                     del self.asked[sha256]
             own.set_result(answer)
-
-    def _asked(self, sha256: str, data: bytes) -> Answer:
-        with self.room.hold(_pixels(data)):
-            image = decode(data, max_bytes=len(data))
-            views, asking = Views(self.engine, image), self.annotate(image.size)
-            try:
-                asks = next(asking)
-                while True:
-                    asks = asking.send(self._results(views, asks))
-            except StopIteration as end:
-                labels: list[Label] = end.value
-            finally:
-                asking.close()
-        return Answer(sha256, *image.size, tuple(map(self._signed, labels)))
-
-    def _results(self, views: Views, asks: Sequence[Ask]) -> list[Result]:
-        """The answers, in order. If one fails, so do they all."""
-        handles: list[Waiting] = []
-        try:
-            for ask in asks:
-                handles.append(self._submit(views, ask))
-            results = [handle.wait() for handle in handles]
-        except Cancelled as error:
-            raise _Stopped from error
-        finally:
-            for handle in handles:
-                handle.cancel()
-            with self.lock:
-                self.handles.difference_update(handles)
-        return [replace(result, annotations=steady(result.annotations)) for result in results]
-
-    def _submit(self, views: Views, ask: Ask) -> Waiting:
-        request = Request(
-            views.show(ask), ask.task, ask.text, ask.region, client=f"job {self.job.id}", interactive=False
-        )
-        seat = self.seats.get(ask.adapter or "")
-        handle = seat.ask(self._queued, request) if seat else self._queued(replace(request, adapter=ask.adapter))
-        with self.lock:
-            self.handles.add(handle)
-        if self.stop.is_set():
-            handle.cancel()
-        return handle
-
-    def _queued(self, request: Request) -> Handle:
-        """Submitted, once there is room."""
-        while not self.stop.is_set():
-            try:
-                return self.engine.submit(request)
-            except Overloaded as error:
-                self.stop.wait(min(error.retry_after, 0.1))
-        raise _Stopped
-
-    def _signed(self, label: Label) -> Label:
-        """The label with the hashes of what answered; a recipe knows adapters by name only."""
-        adapter = label.adapter and self.adapters.get(label.adapter, label.adapter)
-        return replace(label, model=label.model or self.engine.checkpoint.sha256, adapter=adapter)
-
-
-def _pixels(data: bytes) -> int:
-    """How many a picture's header promises; what is broken is left to `decode`."""
-    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        return opened.width * opened.height
-    return 0

@@ -1,14 +1,13 @@
 """Projects' models at work in a job: the same from its beginning to its end."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from server.engine.adapters import UnknownAdapter
 from server.engine.engine import Engine
-from server.jobs.champions import Seat
+from server.jobs.pins import Seat
 from server.jobs.recipes.recipe import Champion, Recipe
-from server.projects.panels import Member, Panels
+from server.projects.panels import Panel, Panels, loaded
 from server.projects.records import Missing, Model, OtherBase, Project
 from server.projects.registry import Registry
 
@@ -33,7 +32,7 @@ class Seating:
         """The champions of a job's recipe by their names in it. They are loaded by names of their own, beside those
         that answer prompts: no promotion, rollback or deletion takes them away. Raises AdapterError too."""
         seats: dict[str, Seat] = {}
-        members: dict[str, Member] = {}  # two models may be of one adapter
+        panels: list[Panel] = []
         for name, tasks in recipe.champions.items():
             project = self._project(name, engine.checkpoint.sha256)
             for task, champion in tasks.items():
@@ -43,12 +42,9 @@ class Seating:
                 if model.sha256 != champion.sha256:
                     raise Missing(f"model {model.id} of {name} is another than when the job began; begin another job")
                 panel = self._panels.of(project, model).renamed(f"job-{job}")
-                members |= {member.name: member for member in panel.adapters}
+                panels.append(panel)
                 seats[champion.name(name)] = Seat(champion.sha256, panel.ask)
-        with ExitStack() as stack:
-            for member in members.values():
-                engine.load_adapter(member.name, member.folder, member.sha256)
-                stack.callback(_unload, engine, member.name)
+        with loaded(engine, panels):
             yield seats
 
     def _project(self, name: str, base: str) -> Project:
@@ -65,8 +61,3 @@ class Seating:
         if model.task != task:
             raise Missing(f"model {number} of {project.name} answers {model.task}, not {task}")
         return model
-
-
-def _unload(engine: Engine, name: str) -> None:
-    with suppress(UnknownAdapter):  # somebody may have unloaded it by hand
-        engine.unload_adapter(name)

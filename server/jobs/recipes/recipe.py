@@ -102,7 +102,7 @@ class Step(_Part):
 class Champion(_Part):
     """A project's model, by its number there."""
 
-    model: int = Field(ge=1)
+    model: int = Field(ge=1, le=2**63 - 1)  # that databases count to
     sha256: str = Field(description="Of all that answers.")
 
     def name(self, project: str) -> str:

@@ -22,13 +22,14 @@ from server.engine.engine import Engine
 from server.engine.request import Request
 from server.jobs import intake
 from server.jobs.labels import Labelled
+from server.jobs.pins import ProjectModels
 from server.jobs.queue import JobQueue
 from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import RecipeError, parse
 from server.jobs.recipes.recipe import Champion, Recipe
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.jobs.store import Job, JobState, Store, file_url
+from server.jobs.store import Job, JobChanged, JobState, Store, file_url
 from server.projects.combinations import Fusion
 from server.projects.projects import Projects
 from server.projects.records import Missing
@@ -130,6 +131,37 @@ def test_a_job_is_of_the_model_that_was_promoted_when_it_began(narrow: Engine, p
         projects.delete(project)
 
 
+def test_of_two_requests_at_once_with_a_promotion_between_there_is_one_job(
+    narrow: Engine, pictures: Path, tmp_path: Path
+) -> None:
+    with opened(tmp_path, narrow, start=False) as projects, open_source(str(pictures)) as source:
+        store, seating = projects.store.store, projects.seating
+        project = corrected(projects)
+        one, two = made(projects, project, 1), made(projects, project, 1, modules=OTHER)
+        promote(projects, project, one)
+
+        def begun(asked: Recipe, models: ProjectModels) -> Job:
+            return intake.begin(store, narrow, asked, source, str(pictures), "out", projects=models)
+
+        class Overtaken:
+            """The same request by another server comes first, and then a promotion."""
+
+            seated = seating.seated
+
+            def champion(self, *asked: Any) -> Champion | None:
+                if store.of_output("out") is None:
+                    begun(recipe(), seating)
+                    promote(projects, project, two)
+                return seating.champion(*asked)
+
+        job = begun(recipe(), Overtaken())
+        assert [each.id for each in store.jobs()] == [job.id]
+        assert intake.kept(job).champions == {"emoji": {"<OD>": Champion(model=one.id, sha256=one.sha256)}}
+        with pytest.raises(JobChanged, match="step a: flip was not given"):  # what differs otherwise is another job
+            begun(recipe(flip=0.5), seating)
+        projects.delete(project)
+
+
 def test_a_combined_model_labels_as_it_answers_prompts(narrow: Engine, pictures: Path, tmp_path: Path) -> None:
     with opened(tmp_path, narrow, start=False) as projects:
         project = corrected(projects)
@@ -215,6 +247,10 @@ def test_over_http(narrow: Engine, pictures: Path, tmp_path: Path) -> None:
             wrong = client.post("/v1/jobs", json={**asked, "recipe": {"name": "x", "steps": steps}})
             assert (wrong.status_code, wrong.json()["type"]) == (422, "urn:florist:problem:invalid-recipe")
             assert name in wrong.json()["detail"]
+        far = {"emoji": {"<OD>": {"model": 2**63, "sha256": model.sha256}}}
+        wrong = client.post("/v1/jobs", json={**asked, "recipe": recipe().model_dump(mode="json") | {"champions": far}})
+        assert (wrong.status_code, wrong.json()["type"]) == (422, "urn:florist:problem:invalid-recipe")
+        assert "champions.emoji.<OD>.model" in wrong.json()["detail"]
         begun = client.post("/v1/jobs", json=asked)
         assert begun.status_code == 201, begun.text
         champion = {"model": model.id, "sha256": model.sha256}

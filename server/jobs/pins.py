@@ -1,5 +1,6 @@
-"""Whom a job asks whose recipe names projects: those who are promoted when it begins, and the same to its end, whoever
-is promoted meanwhile. A dataset of two models would be judged as of one, and could not be labelled again alike."""
+"""The models that a job asks whose recipe names projects: those that are promoted when it begins, pinned to its end,
+whatever is promoted meanwhile. A dataset of two models would be judged as of one, and could not be labelled again
+alike."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -30,8 +31,9 @@ class Seat:
     ask: Callable[[Callable[[Request], Handle], Request], Waiting]
 
 
-class Projects(Protocol):
-    """A server's projects, as jobs see them. Both raise StoreError for what is not there or stands on other weights."""
+class ProjectModels(Protocol):
+    """The models of a server's projects, as jobs see them. Both methods raise StoreError for what is not there or
+    stands on other weights."""
 
     def champion(self, project: str, task: str, base: str, model: int | None = None) -> Champion | None:
         """Who answers a task for a project: the model of that number, else the one that is promoted; None: nobody is.
@@ -41,7 +43,7 @@ class Projects(Protocol):
         """The champions of a job's recipe by their names in it, loaded meanwhile. Raises AdapterError too."""
 
 
-def settled(recipe: Recipe, began: Recipe | None, base: str, projects: Projects | None) -> Recipe:
+def pinned(recipe: Recipe, began: Recipe | None, base: str, projects: ProjectModels | None) -> Recipe:
     """The recipe with all its champions: those that it names itself, else those of `began`, the same job's where it is
     there already, else those that are promoted now. Raises RecipeError, and what `projects` does."""
     champions: dict[str, dict[str, Champion | None]] = {}
