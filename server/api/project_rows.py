@@ -76,8 +76,10 @@ class RunRow(BaseModel):
     """A fine-tune."""
 
     id: int
-    state: State = Field(description="Failed ones can be resumed, unless they made models.")
-    reason: str = Field(description="Why it failed.")
+    state: State = Field(
+        description="A failed one can be cancelled, and resumed unless it made models, which stay in either case."
+    )
+    reason: str = Field(description="Why it failed; empty once it is resumed or cancelled.")
     start: int | None = Field(description="The model that it goes on from; null: the base.")
     config: dict[str, Any] = Field(description="All settings.")
     data: str = Field(description="The hash of pictures' names, sizes and labels.")
@@ -171,7 +173,8 @@ class BacktestRow(BaseModel):
     figures: FiguresRow | None
     forgetting: dict[str, Any] = Field(
         description="Unless `probe` was 0: `lost`, by task and in the `mean`, of the base's own world; `what` that is, "
-        "and by how many `scenes` or `pictures`; or the `reason` why there was nothing to tell by."
+        "and by how many `scenes` or `pictures`; or the `reason` why nothing tells it. Until it is done, and where it "
+        "failed: the `probe` that was asked for."
     )
     author: str
     created: datetime

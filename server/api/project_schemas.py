@@ -25,7 +25,7 @@ from server.projects.combinations import Combination
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The project's id.")]
 Entry = Annotated[int, Path(alias="n", ge=1, le=LARGEST, description="The entry's id.")]
-Id = Annotated[int, Field(ge=1, le=LARGEST)]
+Id = Annotated[int, Field(ge=1, le=LARGEST, strict=True)]  # true and 1.0 name no model
 Reason = Annotated[str, Field(max_length=2000)]
 
 

@@ -10,7 +10,7 @@ from prompts.annotations import Annotation
 from prompts.tasks import TASKS, Gives
 
 _MOST = 8  # models of one: each of them answers every prompt
-Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Id = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
 Share = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Trust = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
