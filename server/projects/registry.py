@@ -11,15 +11,13 @@ import sqlalchemy as sa
 from server.jobs.store import NotNow
 from server.jobs.store.leases import clean
 from server.jobs.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
+from server.projects import promotions
 from server.projects.combinations import Combination
 from server.projects.records import (
-    ENOUGH,
     Backtest,
     Figures,
     Missing,
     Model,
-    NotEarned,
-    NothingPromoted,
     Project,
     Promotion,
     Run,
@@ -206,7 +204,7 @@ class Registry:
                 None,
             )
             if not forced:
-                _check(model, champion, test)
+                promotions.check(model, champion, test)
             earned = None if test is None else test.id
             number = connection.scalar(
                 _promoted(project, model.task, model.id, author, forced=forced, reason=reason, test=earned)
@@ -215,12 +213,12 @@ class Registry:
 
     def before(self, project: Project, task: str) -> int | None:
         """Who answered before the champion. Raises NothingPromoted where nobody is promoted."""
-        return _before(self.promotions(project, task), project, task)
+        return promotions.before(self.promotions(project, task), project, task)
 
     def rollback(self, project: Project, task: str, author: str, reason: str) -> Promotion:
         """Who answered before the champion answers again. Raises NothingPromoted where nobody is promoted."""
         with self.store.writing() as connection:
-            model = _before(self._history(connection, project, task), project, task)
+            model = promotions.before(self._history(connection, project, task), project, task)
             number = connection.scalar(_promoted(project, task, model, author, back=True, forced=False, reason=reason))
         return promotion_of(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
 
@@ -263,42 +261,6 @@ class Registry:
         if not turned and now.state is not to:
             raise NotNow(f"run {run.id} is {now.state}; what is {can}")
         return now
-
-
-def _check(model: Model, champion: int | None, test: Backtest | None) -> None:
-    """Raises NotEarned."""
-    against = "the base" if champion is None else f"model {champion}"
-    force = "; or force it, with a reason"
-    if test is None or test.figures is None:
-        raise NotEarned(
-            f"model {model.id} has no backtest against {against}, which answers for {model.task} now: begin one by "
-            f"POST …/backtests and wait for its end{force}"
-        )
-    figures = test.figures
-    if len(test.tallies) < ENOUGH:
-        raise NotEarned(
-            f"model {model.id} had its backtest {test.id} against {against} on {len(test.tallies)} held-out pictures, "
-            f"and fewer than {ENOUGH} tell nothing for sure: correct more pictures and test again{force}"
-        )
-    if not test.won:
-        raise NotEarned(
-            f"model {model.id} did not win its backtest {test.id} against {against}: {figures.challenger:.1f} "
-            f"corrections per 100 labels against {figures.champion:.1f}, and the difference lies between "
-            f"{figures.low:+.1f} and {figures.high:+.1f} (95 %), not wholly below 0: correct more pictures, tune and "
-            f"test again{force}"
-        )
-
-
-def _before(history: Sequence[Promotion], project: Project, task: str) -> int | None:
-    stack: list[int | None] = [None]
-    for each in history:
-        if each.back:
-            stack.pop()
-        else:
-            stack.append(each.model)
-    if len(stack) == 1:
-        raise NothingPromoted(f"no model of {project.name} is promoted for {task}: the base alone answers")
-    return stack[-2]
 
 
 def _promoted(
