@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from finetune.datasets.example import Example
+    from finetune.probe import Probe
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.replay import World
+    from server.engine.engine import Engine
 
 console, errors = Console(), Console(stderr=True)
 
@@ -138,9 +140,9 @@ def _examined(
 ) -> None:
     """What the adapter or checkpoint in `made` costs on the base's own tasks (`forgetting.json`): of the seedling by
     drawn scenes, of others by what `world` keeps back; its scores calibrated on the held-out pictures."""
+    from finetune import probe
     from finetune.calibration import calibrate, calibrate_checkpoint
     from finetune.evaluation.report import questions
-    from finetune.probe import more, price, probe, probe_dataset
     from server.engine.checkpoint import SEEDLING
     from server.engine.engine import Engine
 
@@ -151,23 +153,20 @@ def _examined(
         if name is None:
             tuned = opened.enter_context(Engine.load(str(made)))
         if priced and settings.base == SEEDLING:
-            before, after = probe(engine), probe(tuned, name)
-            _forgotten(out, before, after, price(before, after), "points lost on the base's own tasks")
+            _forgotten(out, probe.drawn(), engine, tuned, name)
         elif priced and world is not None and world.probe:
-            before = probe_dataset(engine, world.probe, world.labels)
-            after = probe_dataset(tuned, world.probe, world.labels, name)
-            what = f"corrections per 100 labels more on {len(world.probe)} pictures of {settings.replay_from}"
-            _forgotten(out, before, after, more(before, after), what)
+            _forgotten(out, probe.pictured(world.probe, world.labels, settings.replay_from), engine, tuned, name)
         if kept:
             found = calibrate(engine, name, made, asked) if name else calibrate_checkpoint(made, asked)
             for task, one in found.items():
                 console.print(f"scores of {task} calibrated: error {one.ece[0]:.3f} before, {one.ece[1]:.3f} after")
 
 
-def _forgotten(out: Path, before: dict[str, float], after: dict[str, float], lost: dict[str, float], what: str) -> None:
-    (out / "forgetting.json").write_text(
-        json.dumps({"what": what, "before": before, "after": after, "lost": lost}, indent=1)
-    )
+def _forgotten(out: Path, told_by: "Probe", base: "Engine", tuned: "Engine", adapter: str | None) -> None:
+    before, after = told_by.ask(base, None), told_by.ask(tuned, adapter)
+    lost, what = told_by.lost(before, after), told_by.about["what"]
+    written = {**told_by.about, "before": before, "after": after, "lost": lost}
+    (out / "forgetting.json").write_text(json.dumps(written, indent=1))
     worst = sorted(((v, k) for k, v in lost.items() if k != "mean"), reverse=True)[:3]
     told = ", ".join(f"{task} {points:+.1f}" for points, task in worst)
     console.print(f"{what}: {lost['mean']:.1f} in the mean; most: {told}", soft_wrap=True)

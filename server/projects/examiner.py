@@ -110,10 +110,10 @@ class Examiner:
         try:
             probe = probe_for(engine, self.registry, project, self.registry.model(project, test.challenger), most)
             scenes = probe.about.get("scenes", 0)  # a dataset may change, the seedling's scenes do not
-            known = self._known.get(scenes) or probe.ask(self._patient(engine, alone(None)))
+            known = self._known.get(scenes) or probe.ask(self._patient(engine, alone(None)), None)
             if scenes:
                 self._known[scenes] = known
-            lost = [probe.lost(known, probe.ask(self._patient(engine, one))) for one in panel.apart()]
+            lost = [probe.lost(known, probe.ask(self._patient(engine, one), None)) for one in panel.apart()]
             return {**probe.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
         except (Closed, StoreAway):
             raise

@@ -52,7 +52,7 @@ def test_of_another_base_the_dataset_tells_that_was_replayed(tiny: Engine, tmp_p
         tested = judged(projects, project, one, 40)
         assert tested.state is State.DONE, tested.reason
         assert tested.forgetting["pictures"] == 3
-        assert tested.forgetting["what"] == f"corrections per 100 labels more on pictures of {world}"
+        assert tested.forgetting["what"] == f"corrections per 100 labels more on 3 pictures of {world}"
 
         kept = replay.world(TuneConfig(base="tiny", replay_from=str(world)))
         assert kept is not None
