@@ -67,7 +67,7 @@ class NextPicture(PictureRow):
 
 
 class NextPictures(BaseModel):
-    pictures: list[NextPicture] = Field(description="The most doubtful first.")
+    pictures: list[NextPicture] = Field(description="Those that tell most first.")
     left: int = Field(description="How many labelled pictures of the job are not corrected, these included.")
     waiting: int = Field(description="How many pictures the job has yet to label.")
 

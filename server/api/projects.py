@@ -190,9 +190,10 @@ async def doubtful(
     job: Annotated[int, Query(ge=1, le=LARGEST, description="The job whose pictures are looked through.")],
     count: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> NextPictures:
-    """What to correct next: the pictures that a job has labelled so far and that are not corrected in the project, the
-    most doubtful first. Its labels of one kind that stand alone (`parent` null), mended, are a correction. Whoever asks
-    again after correcting some gets the next ones."""
+    """What to correct next: of the pictures that a job has labelled so far and that are not corrected in the project,
+    those that tell most first: of doubtful labels, whose names were seldom corrected or chosen. Its labels of one kind
+    that stand alone (`parent` null), mended, are a correction. Whoever asks again after correcting some gets the next
+    ones."""
     serving: Serving = request.app.state.serving
     projects, queue = serving.projects(), serving.jobs()
 

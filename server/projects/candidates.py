@@ -1,14 +1,17 @@
-"""Which pictures of a job a person should correct next: those of the most doubt (`finetune.selection`)."""
+"""Which pictures of a job a person should correct next (`finetune.selection`)."""
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from finetune.datasets.example import Labels
-from finetune.selection import doubt
+from finetune.selection import doubt, select
+from prompts.annotations import Annotation
 from prompts.tasks import TASKS, Gives, Takes
 from server.jobs.labels import Labelled
 from server.projects.labels import kind_of
+
+_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +23,29 @@ class Candidate:
     doubt: float
 
 
-def most_doubtful(
-    pictures: Iterable[tuple[int, Labelled]], corrected: Collection[str], tasks: Sequence[str], count: int
-) -> tuple[list[Candidate], int]:
-    """Of a job's pictures that are not `corrected` (by SHA-256) the `count` of the most doubt, the most doubtful first,
-    of equals the first; and how many there are. A picture that is there twice counts once. Labels of kinds that no
-    task of `tasks` is learned from raise no doubt. Few pictures are in memory at a time."""
+def candidates(
+    pictures: Iterable[tuple[int, Labelled]], corrected: Collection[str], known: Iterable[str], tasks: Sequence[str],
+    count: int,
+) -> tuple[list[Candidate], int]:  # fmt: skip
+    """Of a job's pictures that are not `corrected` (by SHA-256) `count` to look at, the best first; and how many there
+    are. `known`: the names of the labels that are corrected. A picture that is there twice counts once. Labels of kinds
+    that no task of `tasks` is learned from raise no doubt. Chosen among the _KEPT of the most doubt (or a few times
+    `count`), which alone are in memory."""
     kinds, seen = {_learned_from(task) for task in tasks}, set(corrected)
 
-    def candidates() -> Iterator[Candidate]:
+    def taught(picture: Labelled) -> list[Annotation]:
+        own = [label.annotation for label in picture.labels if label.parent is None]
+        return [note for note in own if kind_of(note) in kinds]
+
+    def found() -> Iterator[Candidate]:
         for position, picture in pictures:
             if picture.sha256 not in seen:
                 seen.add(picture.sha256)
-                own = [label.annotation for label in picture.labels if label.parent is None]
-                yield Candidate(position, picture, doubt([note for note in own if kind_of(note) in kinds]))
+                yield Candidate(position, picture, doubt(taught(picture)))
 
-    chosen = heapq.nsmallest(count, candidates(), key=lambda each: (-each.doubt, each.position))
-    return chosen, len(seen) - len(set(corrected))
+    kept = heapq.nsmallest(max(_KEPT, 4 * count), found(), key=lambda each: (-each.doubt, each.position))
+    chosen = select([taught(each.picture) for each in kept], count, known)
+    return [kept[place] for place in chosen], len(seen) - len(set(corrected))
 
 
 def _learned_from(token: str) -> Labels:

@@ -19,7 +19,7 @@ from server.jobs.labels import Labelled
 from server.jobs.output import claimed
 from server.jobs.store import NotNow, Store
 from server.projects import combining, lessons, starts, tuner
-from server.projects.candidates import Candidate, most_doubtful
+from server.projects.candidates import Candidate, candidates
 from server.projects.champions import Champions
 from server.projects.combinations import Combination, Sum
 from server.projects.examiner import Examiner
@@ -148,9 +148,11 @@ class Projects:
     def next(
         self, project: Project, pictures: Iterable[tuple[int, Labelled]], count: int
     ) -> tuple[list[Candidate], int]:
-        """Of a job's pictures, with their positions, the most doubtful that are not corrected here; and how many are
-        not corrected."""
-        return most_doubtful(pictures, self.store.pictures(project), project.tasks, count)
+        """Of a job's pictures, with their positions, those that should be corrected next; and how many are not
+        corrected."""
+        said = [each.said for each in self.store.newest(project)]
+        known = [note.label for each in said for note in each.annotations]
+        return candidates(pictures, {each.picture for each in said}, known, project.tasks, count)
 
     # Runs
 

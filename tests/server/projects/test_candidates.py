@@ -7,31 +7,42 @@ import pytest
 from finetune.selection import NOTHING_FOUND
 from prompts.annotations import Annotation, Box, Quad, Text
 from server.jobs.labels import Label, Labelled
-from server.projects.candidates import most_doubtful
+from server.projects.candidates import candidates
 
 
-def box(score: float) -> Box:
-    return Box(label="bird", box=(1.0, 2.0, 30.0, 40.0), score=score)
+def box(score: float, label: str = "bird") -> Box:
+    return Box(label=label, box=(1.0, 2.0, 30.0, 40.0), score=score)
 
 
 def picture(sha256: str, *annotations: Annotation) -> Labelled:
     return Labelled(f"{sha256}.png", sha256, 64, 48, tuple(Label(note, "objects") for note in annotations))
 
 
-def chosen(pictures: Sequence[Labelled], corrected: str = "", count: int = 10, tasks: Sequence[str] = ("<OD>",)) -> str:
-    found, left = most_doubtful(enumerate(pictures), set(corrected), tasks, count)
+def chosen(
+    pictures: Sequence[Labelled], corrected: str = "", count: int = 10, tasks: Sequence[str] = ("<OD>",),
+    known: Sequence[str] = (),
+) -> str:  # fmt: skip
+    found, left = candidates(enumerate(pictures), set(corrected), known, tasks, count)
     assert left == len({each.sha256 for each in pictures} - set(corrected))
     assert all(pictures[each.position].sha256 == each.picture.sha256 for each in found)
     return "".join(each.picture.sha256 for each in found)
 
 
 def test_the_most_doubtful_come_first_and_of_equals_the_first() -> None:
-    pictures = [picture("a", box(0.9)), picture("b", box(0.4), box(0.8)), picture("c", box(0.9)), picture("d")]
+    other = box(0.8, "cow")
+    pictures = [picture("a", box(0.9)), picture("b", box(0.4), other), picture("c", box(0.9)), picture("d")]
     assert chosen(pictures) == "bdac"
     assert chosen(pictures, count=2) == "bd"
-    (first, second), _ = most_doubtful(enumerate(pictures), (), ["<OD>"], 2)
+    (first, second), _ = candidates(enumerate(pictures), (), (), ["<OD>"], 2)
     assert first.doubt == pytest.approx(0.8)
     assert second.doubt == NOTHING_FOUND
+
+
+def test_names_that_were_corrected_or_chosen_are_worth_less() -> None:
+    pictures = [picture("a", box(0.2)), picture("b", box(0.3)), picture("c", box(0.5, "cow"))]
+    assert chosen(pictures) == "acb"
+    assert chosen(pictures, known=["bird", "bird"]) == "cab"
+    assert chosen(pictures, count=1, known=["bird"]) == "c"
 
 
 def test_what_is_corrected_is_left_out_and_a_picture_counts_once() -> None:
@@ -45,8 +56,8 @@ def test_only_labels_that_the_project_learns_from_raise_doubt() -> None:
     caption, word = Text(label="A bird.", score=0.1), Quad(label="bird", quad=(1, 1, 9, 1, 9, 9, 1, 9), score=0.2)
     pictures = [picture("a", box(0.9), caption, word), picture("b", box(0.7)), picture("c", box(0.95), word, word)]
     assert chosen(pictures) == "bac"
-    assert chosen(pictures, tasks=["<OCR_WITH_REGION>"]) == "cab"
-    assert chosen(pictures, tasks=["<OCR>"]) == "cab"
+    assert chosen(pictures, tasks=["<OCR_WITH_REGION>"]) == "cba"
+    assert chosen(pictures, tasks=["<OCR>"]) == "cba"
     assert chosen(pictures, tasks=["<CAPTION>"]) == "abc"
     about_a_region = Labelled("d", "d", 64, 48, (Label(box(0.99), "objects"), Label(caption, "words", parent=0)))
     assert chosen([*pictures, about_a_region], tasks=["<CAPTION>"]) == "abcd"
