@@ -191,7 +191,7 @@ class Loop:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = ROOT / "runs" / "loop",
     rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "20,60,240",
-    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,370,370",
+    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,400,420",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
     backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 150,
@@ -214,11 +214,11 @@ def main(
 
 SETTINGS: dict[str, Any] = {
     "tasks": ("<OD>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>", "<CAPTION_TO_PHRASE_GROUNDING>"),
-    "rate": 3e-3, "replay": 0.33, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 4, "frozen_stages": 3,
+    "rate": 3e-3, "replay": 0.33, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 6, "frozen_stages": 3,
     "location": 0.4,
 }  # fmt: skip
-"""A picture is asked four questions, one that is replayed too. Places are right before any tuning, so they weigh less
-than names."""
+"""A project's picture is asked up to `prompts` questions, one that is replayed as many. Places are right before any
+tuning, so they weigh less than names. Tries of the round of 60 pictures by doubt stand in `docs/loop-tries.md`."""
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:
