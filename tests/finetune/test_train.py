@@ -220,7 +220,7 @@ def test_labels_of_one_class_are_tuned_calibrated_and_evaluated(one_class: Path,
     assert f"… and 1 more: {run / 'unusable.txt'} lists all" in done.stderr
     assert len((run / "unusable.txt").read_text().splitlines()) == 11
     source = json.loads((run / "run.json").read_text())["source"]
-    assert source == {"dataset": str(one_class), "held": None, "unusable": 11}
+    assert source == {"dataset": str(one_class), "held": None, "unusable": 11, "start": ""}
 
     with Engine.load() as engine:  # beside the adapter, by whose weights it is told apart, and the server applies it
         loaded = engine.load_adapter("mine", run / "adapter")
