@@ -24,9 +24,8 @@ def select(answers: Sequence[Sequence[Annotation]], count: int, known: Iterable[
 
     Doubt alone asks for the same confusion again and again. So a label's doubt is shared out among all of its name:
     each answer is worth Σ (1 - score) / (1 + n), n being how many labels of that name are there already: among `known`
-    (the names of what is corrected), in the answers chosen before it, or before it in its own. Chosen greedily, which
-    for a sum of diminishing returns is within 1 - 1/e of the best choice (Nemhauser et al. 1978); worth only falls, so
-    that few are reckoned anew at each step (Minoux 1978).
+    (the names of what is corrected), in the answers chosen before it, or before it in its own. Chosen greedily;
+    worth only falls, so that few are reckoned anew at each step (the accelerated greedy algorithm, Minoux 1978).
     """
     names, parts = Counter(known), [_parts(answer) for answer in answers]
 

@@ -11,7 +11,7 @@ from prompts.tasks import TASKS, Gives, Takes
 from server.jobs.labels import Labelled
 from server.projects.labels import kind_of
 
-_KEPT = 1000
+_KEPT = 1000  # pictures
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,12 +107,6 @@ class ProjectStore:
         with self.store.reading() as connection:
             return connection.scalar(pictures.where(CorrectionRow.project_id == project.id)) or 0
 
-    def pictures(self, project: Project) -> set[str]:
-        """The SHA-256 of those that are corrected."""
-        found = sa.select(CorrectionRow.picture).where(CorrectionRow.project_id == project.id).distinct()
-        with self.store.reading() as connection:
-            return set(connection.scalars(found))
-
     def _corrections(
         self, project: Project, where: sa.ColumnElement[bool], limit: int | None = None
     ) -> list[Correction]:
