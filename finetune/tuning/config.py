@@ -54,8 +54,8 @@ class TuneConfig(BaseModel):
     lora_dropout: Share = 0.0
     start: str = Field("", description="Folder of an adapter of this base to go on from; none: from the base.")
     frozen_stages: int = Field(
-        0, ge=0, le=4, description="DaViT stages, from the bottom, that do not learn; with 4 nothing of the vision "
-        "does, and its features are kept: an epoch then costs a fraction.",
+        0, ge=0, le=4, description="DaViT stages, from the bottom, that do not learn; what they say of a picture is "
+        "kept, so that later epochs cost less. With 4 nothing of the vision learns.",
     )  # fmt: skip
     steps: Positive = 400
     pictures: Positive = 8
@@ -84,7 +84,7 @@ class TuneConfig(BaseModel):
         0.0, ge=0, le=0.5, description="How far hues are turned at most, as a share of their circle, in changed "
         "pictures whose labels name no colour; 0.5: a thing may have any colour.",
     )  # fmt: skip
-    views: int = Field(8, ge=1, description="Changed versions of a picture whose features are kept, where they are.")
+    views: int = Field(8, ge=1, description="Changed versions of a picture, where features of frozen stages are kept.")
     replay: Share = Field(0.25, description="The share of pictures that come from the base's own data.")
     replay_from: str = Field(
         "", description="Dataset of the base's own world; none: the seedling's drawn scenes, for another base nothing.",
@@ -117,9 +117,9 @@ class TuneConfig(BaseModel):
         return bool(self.replay and (self.replay_from or self.base == "seedling"))
 
     @property
-    def keeps_features(self) -> bool:
-        """Whether nothing of the vision learns, so that what it says about a picture never changes."""
-        return self.frozen_stages == 4 or self.method is Method.DECODER
+    def kept_stages(self) -> int:
+        """How many DaViT stages, from the bottom, never say anything else about a picture: what they say is kept."""
+        return 4 if self.method is Method.DECODER else self.frozen_stages
 
     def rate_at(self, step: int) -> float:
         """The learning rate of `step`, 0 … steps - 1: a linear warm-up, then a cosine to 0 (Loshchilov & Hutter 2017,

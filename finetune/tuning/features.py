@@ -1,4 +1,4 @@
-"""Image features that are kept: with a frozen vision tower, what it says about a picture is the same at every epoch."""
+"""Image features that are kept: what the frozen stages of the vision say about a picture is the same at every epoch."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class Features:
         return [i for i, view in enumerate(views) if not (view in seen or seen.add(view))]  # type: ignore[func-returns-value]
 
     def join(self, views: list[int], places: list[int], computed: Tensor | None) -> Tensor:
-        """Features [b, tokens, d] of `views`: those computed for `places`, the rest as kept."""
+        """Features [b, …] of `views`: those computed for `places`, the rest as kept."""
         fresh = dict(zip((views[i] for i in places), computed if computed is not None else (), strict=True))
         for view, value in fresh.items():
             if self.bytes + value.nbytes <= self.most:

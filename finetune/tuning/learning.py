@@ -96,10 +96,11 @@ class Learner:
                 parameter.copy_(weights[name])
 
     def teach(self) -> None:
-        """Into training mode; a tower that is frozen whole stays out of it: drop path would change its features."""
+        """Into training mode; stages whose features are kept stay out of it: drop path would change them."""
         self.model.train()
-        if self.config.keeps_features:
-            self.model.model.vision_tower.eval()
+        tower = self.model.model.vision_tower
+        for stage in (*tower.convs[: self.config.kept_stages], *tower.blocks[: self.config.kept_stages]):
+            stage.eval()
 
     def _learns(self, name: str) -> bool:
         if self.config.method is Method.DECODER:

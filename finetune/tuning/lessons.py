@@ -107,7 +107,7 @@ class Lessons(Dataset[Lesson]):
         index = self.order[int(np.random.default_rng((self.config.seed, 4, epoch)).permutation(len(self.order))[place])]
         view = int(rng.integers(self.config.views)) * bool(self.config.augment)  # unchanged, they are all one
         # Where features are kept the same changes must come again; elsewhere each picture is a new one.
-        chance = np.random.default_rng((self.config.seed, 5, index, view)) if self.config.keeps_features else rng
+        chance = np.random.default_rng((self.config.seed, 5, index, view)) if self.config.kept_stages else rng
         example = self.examples[index]
         if self.config.augment:
             example = augment(example, self.changes, chance, self.examples)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ from finetune.datasets.gathering import readable, verified
 from finetune.datasets.opening import open_dataset
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import TRAINING_SEEDS, WORDLESS, choose
-from finetune.datasets.scenes.draw import draw
+from finetune.datasets.scenes.draw import Scene, draw
 from finetune.datasets.split import split
 from finetune.stages import STAGES
 from finetune.tuning.config import TuneConfig
@@ -81,11 +82,16 @@ def _spread(examples: Sequence[Example], most: int) -> tuple[Example, ...]:
 
 def scenes(number: int, prompts: int) -> Shown:
     """The seedling's own data: drawn scenes of the usual shapes, all 15 tasks, asked as often as its last stage did."""
-    seed, last = _DRAWN + number % POOL, STAGES[-1]
-    rng = np.random.default_rng((_SEED, number))
-    words = (0, 0) if np.random.default_rng((seed, 1)).random() < WORDLESS else last.words
-    scene = draw(seed, objects=last.objects, words=words).reordered(rng)
+    last, rng = STAGES[-1], np.random.default_rng((_SEED, number))
+    scene = _scene(_DRAWN + number % POOL).reordered(rng)
     return scene.image, choose(scene, prompts, rng, last.reading, last.shares)
+
+
+@lru_cache(POOL)
+def _scene(seed: int) -> Scene:
+    """Drawn once a process, which is half of what a lesson costs."""
+    words = (0, 0) if np.random.default_rng((seed, 1)).random() < WORDLESS else STAGES[-1].words
+    return draw(seed, objects=STAGES[-1].objects, words=words)
 
 
 def of(dataset: Dataset) -> Replay:

@@ -23,17 +23,17 @@ class Share:
 
 
 def shares(
-    lesson: Lesson, count: int, pad: int, first_location: int, config: LossConfig, *, seen: bool = True
+    lesson: Lesson, count: int, pad: int, first_location: int, config: LossConfig, *, looking: float = 1.0
 ) -> list[Share]:
-    """The lesson in up to `count` shares of about the same work; `seen`: whether pictures are looked at, not known
-    already. Their losses, each weighed by its own weights, add up to that of the whole. Pictures that nothing is asked
-    about are left out."""
+    """The lesson in up to `count` shares of about the same work; `looking`: how much of the looking at pictures is yet
+    to be done, 0 to 1. Their losses, each weighed by its own weights, add up to that of the whole. Pictures that
+    nothing is asked about are left out."""
     costs = torch.zeros(len(lesson.pixels), dtype=torch.long)
     costs.index_add_(0, lesson.owner, _PROMPT + (lesson.labels != IGNORE).sum(1))
     loads, places = [0] * count, [list[int]() for _ in range(count)]
     for picture in sorted(lesson.owner.unique().tolist(), key=lambda i: (-int(costs[i]), i)):
         least = loads.index(min(loads))
-        loads[least] += _PICTURE * seen + int(costs[picture])
+        loads[least] += round(_PICTURE * looking) + int(costs[picture])
         places[least].append(picture)
     whole = answer_weights(lesson.labels, first_location, config)
     made = []

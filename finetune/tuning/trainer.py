@@ -101,8 +101,8 @@ class Trainer:
         FloatingPointError."""
         parted: list[Share] = []
         if self.threads > 1 and len(lesson.owner):
-            seen = not self.config.keeps_features
-            parted = shares(lesson, self.threads, self.base.pad, self.base.first_location, self.loss, seen=seen)
+            left = 1 - self.config.kept_stages / 4
+            parted = shares(lesson, self.threads, self.base.pad, self.base.first_location, self.loss, looking=left)
         if len(parted) < 2:
             with self.accelerator.autocast():
                 losses = self.losses(lesson)
@@ -111,7 +111,7 @@ class Trainer:
                 self.accelerator.backward(losses["total"] * scale)
             return losses
         with self.accelerator.autocast():
-            kept = self._image(lesson) if self.config.keeps_features else None
+            kept = self._below(lesson) if self.config.kept_stages else None
             # Before any thread begins: to ask the base is to change weights in place.
             anchored = self.config.anchor is Anchor.KL
             said = self._before([share.lesson for share in parted]) if anchored else []
@@ -120,8 +120,8 @@ class Trainer:
 
         def teach(share: Share, before: Tensor | None) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
             with self.accelerator.autocast():
-                image = self._image(share.lesson) if kept is None else kept[share.places]
-                answer, logits, replayed = self._answered(share.lesson, image)
+                below = self._below(share.lesson) if kept is None else kept[share.places]
+                answer, logits, replayed = self._answered(share.lesson, self._above(below))
                 anchor = None if before is None else _divergence(before, logits[replayed]) / tokens
                 losses = self._total(answer, share.weights, anchor)
             _check(losses["total"])
@@ -189,18 +189,38 @@ class Trainer:
         return {"total": total, **parts}
 
     def _image(self, lesson: Lesson) -> Tensor:
-        """The pictures' image tokens [b, tokens, d], kept where nothing of the vision learns."""
-        if not self.config.keeps_features:
-            return self._look(lesson.pixels)
+        """The pictures' image tokens [b, tokens, d]."""
+        return self._above(self._below(lesson))
+
+    def _below(self, lesson: Lesson) -> Tensor:
+        """What the frozen stages say of the pictures, kept [b, channels, height, width]; where none is frozen, the
+        normalised pictures."""
+        stages = self.config.kept_stages
+        if not stages:
+            return self._normalised(lesson.pixels)
         views = lesson.views.tolist()
         places = self.features.missing(views)
-        with torch.no_grad():
-            computed = self._look(lesson.pixels[places]) if places else None
+        computed = None
+        if places:
+            with torch.no_grad():
+                computed = self._through(self._normalised(lesson.pixels[places]), slice(stages))
         return self.features.join(views, places, computed)
 
-    def _look(self, pixels: Tensor) -> Tensor:
-        made = self.base.files.preprocessing.normalise(list(pixels.numpy()), self.accelerator.device)
-        return self.model.model.get_image_features(made).pooler_output
+    def _above(self, seen: Tensor) -> Tensor:
+        """The image tokens [b, tokens, d] of what the frozen stages say."""
+        return self.model.model.multi_modal_projector(self._through(seen, slice(self.config.kept_stages, None)))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return self.base.files.preprocessing.normalise(list(pixels.numpy()), self.accelerator.device)
+
+    def _through(self, seen: Tensor, stages: slice) -> Tensor:
+        """Through some of DaViT's stages, each a convolution and blocks."""
+        tower = self.model.model.vision_tower
+        for conv, blocks in zip(tower.convs[stages], tower.blocks[stages], strict=True):
+            seen = conv(seen)
+            for block in blocks:
+                seen = block(seen)
+        return seen
 
     @torch.no_grad()
     def _before(self, lessons: Sequence[Lesson]) -> list[Tensor]:
