@@ -14,11 +14,10 @@ _PICTURE, _PROMPT = 400, 100  # what looking at a picture and asking a question 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Some pictures of a lesson with their prompts. `places`: which they were; `weights`: what the means over this
-    share's tokens count in those over all."""
+    """Some pictures of a lesson with their prompts. `weights`: what the means over this share's tokens count in those
+    over all."""
 
     lesson: Lesson
-    places: list[int]
     weights: AnswerLoss
 
 
@@ -41,7 +40,7 @@ def shares(
         part = some(lesson, own, pad)
         mine = answer_weights(part.labels, first_location, config)
         weights = AnswerLoss(*(_ratio(getattr(mine, n), getattr(whole, n)) for n in ("text", "location", "kind")))
-        made.append(Share(part, own, weights))
+        made.append(Share(part, weights))
     return made
 
 

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Barrier
 from typing import Any
 
@@ -66,7 +66,10 @@ class Trainer:
             raise fault
         if not norm.isfinite():
             raise FloatingPointError(f"the gradient is {norm.item()}")
-        self.optimizer.step()
+        if self.threads > 1:  # in one of them: many small tensors, over which cores would wait for each other
+            self._pool.submit(self.optimizer.step).result()
+        else:
+            self.optimizer.step()
         self._follow(number)
         return {**parts, "rate": self.config.rate_at(number)}
 
@@ -110,18 +113,16 @@ class Trainer:
             if losses["total"].requires_grad:
                 self.accelerator.backward(losses["total"] * scale)
             return losses
-        with self.accelerator.autocast():
-            kept = self._below(lesson) if self.config.kept_stages else None
-            # Before any thread begins: to ask the base is to change weights in place.
-            anchored = self.config.anchor is Anchor.KL
-            said = self._before([share.lesson for share in parted]) if anchored else []
+        said: list[Tensor] = []
+        if self.config.anchor is Anchor.KL:  # before any thread begins: to ask the base is to change weights in place
+            with self.accelerator.autocast():
+                said = self._before([share.lesson for share in parted])
         tokens = max(1, sum(map(len, said)))
         parameters = list(self.learner.learned.values())
 
         def teach(share: Share, before: Tensor | None) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
             with self.accelerator.autocast():
-                below = self._below(share.lesson) if kept is None else kept[share.places]
-                answer, logits, replayed = self._answered(share.lesson, self._above(below))
+                answer, logits, replayed = self._answered(share.lesson, self._image(share.lesson))
                 anchor = None if before is None else _divergence(before, logits[replayed]) / tokens
                 losses = self._total(answer, share.weights, anchor)
             _check(losses["total"])
@@ -198,13 +199,12 @@ class Trainer:
         stages = self.config.kept_stages
         if not stages:
             return self._normalised(lesson.pixels)
-        views = lesson.views.tolist()
-        places = self.features.missing(views)
-        computed = None
-        if places:
+
+        def look(place: int) -> Tensor:
             with torch.no_grad():
-                computed = self._through(self._normalised(lesson.pixels[places]), slice(stages))
-        return self.features.join(views, places, computed)
+                return self._through(self._normalised(lesson.pixels[place : place + 1]), slice(stages))[0]
+
+        return torch.stack([self.features.get(view, partial(look, i)) for i, view in enumerate(lesson.views.tolist())])
 
     def _above(self, seen: Tensor) -> Tensor:
         """The image tokens [b, tokens, d] of what the frozen stages say."""

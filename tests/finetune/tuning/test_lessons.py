@@ -44,8 +44,9 @@ def test_each_picture_comes_once_an_epoch(base: str, examples: list[Example]) ->
     assert taught[0].views.tolist() + taught[1].views.tolist() != taught[2].views.tolist() + taught[3].views.tolist()
 
 
-def test_kept_views_show_the_same_pixels(base: str, examples: list[Example]) -> None:
-    taught = lessons(base, examples, augment=1.0, frozen_stages=4, views=2, replay=0.3)
+@pytest.mark.parametrize("stages", [1, 4])
+def test_kept_views_show_the_same_pixels(base: str, examples: list[Example], stages: int) -> None:
+    taught = lessons(base, examples, augment=1.0, frozen_stages=stages, views=2, replay=0.3)
     shown: dict[int, torch.Tensor] = {}
     for step in range(12):
         lesson = taught[step]
