@@ -131,7 +131,8 @@ class Loop:
         self._choose(count)
         folder = self.out / f"round-{number}"
         start = str(self.champion.adapter) if self.champion.adapter else ""
-        settings = self.settings.model_copy(update={"steps": steps, "start": start})
+        views = max(1, VIEWS // count)
+        settings = self.settings.model_copy(update={"steps": steps, "start": start, "views": views})
         began = time.monotonic()
         outcome = tune(
             settings, [corrected(seed) for seed in self.chosen], folder, labels=CATEGORIES, replay=replay.scenes,
@@ -191,7 +192,7 @@ class Loop:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = ROOT / "runs" / "loop",
     rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "20,60,240",
-    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,400,420",
+    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "400,520,520",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
     backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 150,
@@ -213,12 +214,13 @@ def main(
 
 
 SETTINGS: dict[str, Any] = {
-    "tasks": ("<OD>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>", "<CAPTION_TO_PHRASE_GROUNDING>"),
-    "rate": 3e-3, "replay": 0.33, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 6, "frozen_stages": 3,
-    "location": 0.4,
+    "tasks": ("<OD>",), "rate": 3e-3, "replay": 0.3, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 4,
+    "frozen_stages": 3, "location": 0.4,
 }  # fmt: skip
-"""A project's picture is asked up to `prompts` questions, one that is replayed as many. Places are right before any
-tuning, so they weigh less than names. Tries of the round of 60 pictures by doubt stand in `docs/loop-tries.md`."""
+"""A project's picture is asked what it shows and where, a replayed one up to `prompts` questions. Places are right
+before any tuning, so they weigh less than names. Tries stand in `docs/loop-tries.md`."""
+VIEWS = 720
+"""Changed versions of all of a round's pictures: what the frozen stages say of each is computed once."""
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:
