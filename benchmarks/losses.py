@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks.loop import SETTINGS
 from benchmarks.machine import description
 from benchmarks.tuning import FIRST, HELD, example
 from finetune.datasets.example import Example
@@ -54,10 +55,8 @@ class Marks:
 def settings(steps: int, changed: Mapping[str, Any]) -> TuneConfig:
     """The loop's own (`benchmarks.loop`), but for the loss; no replay, which would blur it."""
     plain: dict[str, Any] = {"sigma": 0.0, "smoothing": 0.0, "gamma": 0.0, "balance": 0.0}
-    return TuneConfig(
-        **(plain | changed), tasks=("<OD>", "<REGION_TO_CATEGORY>", "<DENSE_REGION_CAPTION>"), steps=steps, rate=2e-3,
-        replay=0.0, location=1.0, evaluate=steps, metric="loss",
-    )  # fmt: skip
+    same: dict[str, Any] = {"steps": steps, "replay": 0.0, "evaluate": steps, "metric": "loss"}
+    return TuneConfig(**(SETTINGS | plain | same | changed))
 
 
 def asked(engine: Engine, held: Sequence[Example], adapter: str | None) -> Marks:
@@ -98,16 +97,16 @@ def page(rows: Sequence[str], steps: int, pictures: int, held: int) -> str:
     )
     about = (
         f"Written by `python -m benchmarks.losses` on {description()}: a LoRA of rank 16 on the seedling, {steps} "
-        f"steps of 8 pictures × 4 prompts, taught on {pictures} scenes of the emoji set that the seedling never saw; "
+        f"steps of 8 pictures, taught to detect on {pictures} scenes of the emoji set that the seedling never saw; "
         f"figures on {held} others. Formulas and sources: `finetune/losses.py`."
     )
     return "\n".join(["# Losses compared", "", about, "", head, *rows, ""])
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Of each loss.")] = 40,
-    pictures: Annotated[int, typer.Option(help="That are taught.")] = 40,
-    held: Annotated[int, typer.Option(help="Held-out scenes.")] = 120,
+    steps: Annotated[int, typer.Option(help="Of each loss.")] = 150,
+    pictures: Annotated[int, typer.Option(help="That are taught.")] = 60,
+    held: Annotated[int, typer.Option(help="Held-out scenes.")] = 200,
     kept: Annotated[Path, typer.Option(help="Folder of what is done: called again, it goes on.")] = ROOT
     / "runs/losses",
     out: Annotated[Path, typer.Option(help="Where the table goes.")] = ROOT / "docs/losses.md",

@@ -43,7 +43,7 @@ def decode(
     decoder = model.model.language_model.decoder
     cross = decoder.layers[max(len(decoder.layers) - 2, 0)].encoder_attn
     for rows in order.split(math.ceil(len(order) * 0.7)):
-        own = labels[rows, : int(lengths[rows].max())]
+        own = labels[rows, : rounded(int(lengths[rows].max()))]
         start = torch.full_like(own[:, :1], shape.decoder_start_token_id)
         said = own[:, :-1].masked_fill(own[:, :-1] == IGNORE, shape.pad_token_id)
         with ExitStack() as hooks:  # none where nobody watches: threads that teach side by side share the modules
@@ -63,6 +63,11 @@ def decode(
         tokens.append(own[own != IGNORE])
         owners.append(rows[:, None].expand_as(own)[own != IGNORE])
     return torch.cat(states), torch.cat(tokens), torch.cat(owners)
+
+
+def rounded(length: int) -> int:
+    """Up to a multiple of 16: the libraries below make a kernel for each shape, and few shapes come again."""
+    return math.ceil(length / 16) * 16
 
 
 @contextmanager

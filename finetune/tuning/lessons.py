@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from finetune import forward
 from finetune.datasets import teaching
 from finetune.datasets.augment import Augment, augment
 from finetune.datasets.example import Example
@@ -133,7 +134,7 @@ class Lessons(Dataset[Lesson]):
 
 
 def _padded(rows: Sequence[list[int]], fill: int) -> Tensor:
-    """Ids [n, longest], filled up on the right."""
-    longest = max(map(len, rows), default=0)
+    """Ids [n, longest, rounded], filled up on the right."""
+    longest = forward.rounded(max(map(len, rows), default=0))
     filled = [row + [fill] * (longest - len(row)) for row in rows]
     return torch.tensor(filled, dtype=torch.long).view(len(rows), longest)

@@ -173,7 +173,8 @@ class Trainer:
         owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
         encoded, mask = forward.encode(self.model, image, owner, prompts)
         states, taught, answers = forward.decode(self.model, encoded, mask, labels)
-        logits = self.model.lm_head(states)
+        filled = nn.functional.pad(states, (0, 0, 0, forward.rounded(len(states)) - len(states)))
+        logits = self.model.lm_head(filled)[: len(states)]
         loss = answer_loss(logits, taught, answers, self.base.first_location, config=self.loss)
         return loss, logits, lesson.replayed.to(device)[answers]
 
