@@ -192,7 +192,7 @@ class Loop:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = ROOT / "runs" / "loop",
     rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "20,60,240",
-    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "400,540,540",
+    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "400,500,500",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
     backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 150,
