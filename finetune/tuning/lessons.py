@@ -97,8 +97,9 @@ class Lessons(Dataset[Lesson]):
                 answered.append(self._ids(answer)[: self.positions])
         pad = self.files.shape.text_config.pad_token_id
         return Lesson(
-            torch.stack(pixels), torch.tensor(views), torch.tensor(owner, dtype=torch.long), _padded(asked, pad),
-            _padded(answered, IGNORE), torch.tensor(replayed, dtype=torch.bool),
+            torch.stack(pixels), torch.tensor(views), torch.tensor(owner, dtype=torch.long),
+            _padded(asked, pad, self.room), _padded(answered, IGNORE, self.positions),
+            torch.tensor(replayed, dtype=torch.bool),
         )  # fmt: skip
 
     def _own(self, position: int, rng: np.random.Generator) -> Seen:
@@ -133,8 +134,8 @@ class Lessons(Dataset[Lesson]):
         return ids
 
 
-def _padded(rows: Sequence[list[int]], fill: int) -> Tensor:
-    """Ids [n, longest, rounded], filled up on the right."""
-    longest = forward.rounded(max(map(len, rows), default=0))
+def _padded(rows: Sequence[list[int]], fill: int, most: int) -> Tensor:
+    """Ids [n, longest, rounded], filled up on the right; `most` is what the model has places for."""
+    longest = min(forward.rounded(max(map(len, rows), default=0)), most)
     filled = [row + [fill] * (longest - len(row)) for row in rows]
     return torch.tensor(filled, dtype=torch.long).view(len(rows), longest)

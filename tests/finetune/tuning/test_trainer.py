@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from finetune.datasets.example import Example
+from finetune.datasets.question import Question
 from finetune.losses import IGNORE, class_weights
 from finetune.tuning import replay
 from finetune.tuning.config import Anchor, Method, TuneConfig
@@ -16,6 +17,8 @@ from finetune.tuning.features import Features
 from finetune.tuning.lessons import Lesson, Lessons
 from finetune.tuning.shares import shares
 from finetune.tuning.trainer import Trainer
+from prompts.annotations import Text
+from prompts.tasks import BOS, EOS, resolve
 
 LABELS = ("cat", "dog", "tree")
 
@@ -43,6 +46,22 @@ def test_kept_features_change_nothing(base: str, examples: list[Example], stages
         torch.testing.assert_close(trainer._image(lesson), plain, atol=1e-4, rtol=1e-4)  # others beside it
     assert first == again == anew
     assert not trainer.features.kept  # no room: computed each time
+
+
+def test_the_longest_prompt_and_answer_that_fit_are_taught(base: str, examples: list[Example]) -> None:
+    trainer, plain = start(base, examples, replay=0.0)
+    room, positions = plain.room, plain.positions
+    task = resolve("<VQA>")
+    used = len(plain._ids(BOS + task.prompt("", None, (9, 9)) + EOS))
+    words = next(  # its prompt takes all of the room, its answer more than there are places
+        words for count in range(1, 4 * room) if len(plain._ids(words := "a" * count)) == room - used
+    )
+    question = Question(task, (Text(label="a b " * positions),), text=words)
+    example = replace(examples[0], annotations=(), complete=frozenset(), questions=(question,))
+    trainer, lessons = start(base, [example], replay=0.0, pictures=1, augment=0.0)
+    lesson = lessons[0]
+    assert (lesson.prompts.shape[1], lesson.labels.shape[1]) == (room, positions)
+    assert trainer.step([lesson], 0)["total"] > 0
 
 
 def test_accumulated_lessons_weigh_alike(base: str, examples: list[Example]) -> None:
