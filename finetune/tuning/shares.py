@@ -53,14 +53,14 @@ def some(lesson: Lesson, own: list[int], pad: int) -> Lesson:
     prompts, labels = lesson.prompts[rows], lesson.labels[rows]
     return replace(
         lesson, pixels=lesson.pixels[own], views=lesson.views[own], owner=numbers[lesson.owner[rows]],
-        prompts=_narrowed(prompts, prompts != pad), labels=_narrowed(labels, labels != IGNORE),
+        prompts=_narrowed(prompts, pad), labels=_narrowed(labels, IGNORE),
         replayed=lesson.replayed[rows],
     )  # fmt: skip
 
 
-def _narrowed(ids: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-    """Without the columns [n, l] that are padding in all rows, but for a rounded length."""
-    return ids[:, : forward.rounded(int(said.sum(1).max()) if len(ids) else 0)]
+def _narrowed(ids: torch.Tensor, fill: int) -> torch.Tensor:
+    """Ids [n, l] without the columns that are padding in all rows, but for a rounded length."""
+    return ids[:, : forward.rounded(int((ids != fill).sum(1).max()) if len(ids) else 0)]
 
 
 def _ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

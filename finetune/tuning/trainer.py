@@ -173,8 +173,7 @@ class Trainer:
         owner, prompts, labels = lesson.owner.to(device), lesson.prompts.to(device), lesson.labels.to(device)
         encoded, mask = forward.encode(self.model, image, owner, prompts)
         states, taught, answers = forward.decode(self.model, encoded, mask, labels)
-        filled = nn.functional.pad(states, (0, 0, 0, forward.rounded(len(states)) - len(states)))
-        logits = self.model.lm_head(filled)[: len(states)]
+        logits = self._logits(states)
         loss = answer_loss(logits, taught, answers, self.base.first_location, config=self.loss)
         return loss, logits, lesson.replayed.to(device)[answers]
 
@@ -241,7 +240,13 @@ class Trainer:
         image = self._image(lesson)  # where it is kept, it is the base's too
         encoded, mask = forward.encode(self.model, image, lesson.owner.to(device), lesson.prompts.to(device))
         states, _, _ = forward.decode(self.model, encoded, mask, lesson.labels.to(device))
-        return self.model.lm_head(states).float().log_softmax(-1)
+        return self._logits(states).float().log_softmax(-1)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """The logits [n, vocabulary] of states [n, d], whose number is rounded for the product."""
+        filled = nn.functional.pad(states, (0, 0, 0, forward.rounded(len(states)) - len(states)))
+        logits: Tensor = self.model.lm_head(filled)[: len(states)]
+        return logits
 
     def state(self) -> dict[str, Any]:
         """Everything that a stopped run needs to go on."""
