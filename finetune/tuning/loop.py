@@ -315,15 +315,10 @@ class _Run:
         path = self.out / "run.json"
         if path.exists():
             try:
-                before = json.loads(path.read_text())["run"]
-                # A setting that came later than the run had its default.
-                before["config"] = {**TuneConfig().model_dump(mode="json"), **before["config"]}
-                start = before["config"].pop("start")
-                if "start" not in before:  # an older one told only where that adapter lay
-                    before["start"] = (self.about["start"] or start) if start else None
-            except (ValueError, KeyError, TypeError) as error:
-                raise TuneError(f"{path} is not what a run wrote ({error}); take another folder") from error
-            if changed := _changes(before, self.about):
+                changed = runs.changes(path, self.about)
+            except ValueError as error:
+                raise TuneError(f"{error}; take another folder") from error
+            if changed:
                 raise TuneError(f"{self.out} holds another run; take another folder. Changed: {'; '.join(changed[:6])}")
             if (self.out / "state.pt").exists():
                 saved = torch.load(self.out / "state.pt", map_location="cpu", weights_only=True)
@@ -358,17 +353,3 @@ def _deaf(worker: int) -> None:
     """A loader's process leaves it to the main one when to stop: signals often go to a whole group."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """Where two descriptions differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            line
-            for key in sorted(before.keys() | now.keys())
-            for line in _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    if before == now:
-        return []
-    meant = f" ({runs.MEANT[path]})" if path in runs.MEANT else ""
-    return [f"{path} was {before!r}, now {now!r}{meant}"]

@@ -18,13 +18,12 @@ from finetune.tuning.config import TuneConfig
 from server.engine import lora
 
 _PACKAGES = ("florist", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
-MEANT = {
+_MEANT = {
     "train.sha256": "the pictures that are taught, or their labels",
     "held.sha256": "the held-out pictures, or their labels",
     "base_sha256": "the base's weights",
     "start": "the weights of the adapter that it goes on from",
 }
-"""What a hash in `run.json` stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,35 @@ def described(
         "train": {"pictures": len(train), "sha256": fingerprint(train)},
         "held": {"pictures": len(held), "sha256": fingerprint(held)},
     }
+
+
+def changes(path: Path, about: dict[str, Any]) -> list[str]:
+    """How the run that a `run.json` tells of differs from one that is described as `about`. Raises ValueError where it
+    is not what a run wrote."""
+    try:
+        before = json.loads(path.read_text())["run"]
+        # A setting that came later than the run had its default.
+        before["config"] = {**TuneConfig().model_dump(mode="json"), **before["config"]}
+        start = before["config"].pop("start")
+        if "start" not in before:  # an older one told only where that adapter lay
+            before["start"] = (about["start"] or start) if start else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not what a run wrote ({error})") from error
+    return _changed(before, about)
+
+
+def _changed(before: Any, now: Any, path: str = "") -> list[str]:
+    """Where two descriptions differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted(before.keys() | now.keys())
+            for line in _changed(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    if before == now:
+        return []
+    meant = f" ({_MEANT[path]})" if path in _MEANT else ""
+    return [f"{path} was {before!r}, now {now!r}{meant}"]
 
 
 def _sha256(path: Path) -> str:

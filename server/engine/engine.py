@@ -19,7 +19,7 @@ from server.engine.checkpoint import Checkpoint
 from server.engine.constraint import Automaton, Constrain, automaton
 from server.engine.features import CacheStats, FeatureCache
 from server.engine.handle import Handle
-from server.engine.request import Closed, InvalidRequest, Overloaded, Request
+from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import Plan, Sequence, plan
 from server.engine.vision import Picture
@@ -141,6 +141,15 @@ class Engine:
             if adapter:
                 self._adapters.release(adapter.key)
             raise
+
+    def submit_when_room(self, request: Request, stop: threading.Event) -> Handle:
+        """As `submit`, but waits where too many wait already. Raises Cancelled once `stop` is set."""
+        while not stop.is_set():
+            try:
+                return self.submit(request)
+            except Overloaded as error:
+                stop.wait(min(error.retry_after, 0.1))
+        raise Cancelled("nothing more is asked")
 
     def load_adapter(self, name: str, folder: Path, sha256: str | None = None) -> Adapter:
         """Loads a LoRA adapter from a folder of PEFT's, beside what runs; requests name it from then on. One that has

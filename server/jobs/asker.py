@@ -5,13 +5,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from PIL import Image
 
 from server.engine.engine import Engine
-from server.engine.handle import Handle
 from server.engine.pictures import FORMATS, decode
-from server.engine.request import Cancelled, Overloaded, Request, Result
+from server.engine.request import Cancelled, Request, Result
 from server.jobs.asks import Ask, Asking
 from server.jobs.labels import Label
 from server.jobs.pins import Seat, Waiting
@@ -84,21 +84,13 @@ class Asker:
     def _submit(self, views: Views, ask: Ask) -> Waiting:
         request = Request(views.show(ask), ask.task, ask.text, ask.region, client=self.client, interactive=False)
         seat = self.seats.get(ask.adapter or "")
-        handle = seat.ask(self._queued, request) if seat else self._queued(replace(request, adapter=ask.adapter))
+        submit = partial(self.engine.submit_when_room, stop=self.stop)
+        handle = seat.ask(submit, request) if seat else submit(replace(request, adapter=ask.adapter))
         with self.lock:
             self.handles.add(handle)
         if self.stop.is_set():
             handle.cancel()
         return handle
-
-    def _queued(self, request: Request) -> Handle:
-        """Submitted, once there is room."""
-        while not self.stop.is_set():
-            try:
-                return self.engine.submit(request)
-            except Overloaded as error:
-                self.stop.wait(min(error.retry_after, 0.1))
-        raise Stopped
 
     def _signed(self, label: Label) -> Label:
         """The label with the hashes of what answered; a recipe knows adapters by name only."""

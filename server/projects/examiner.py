@@ -16,7 +16,7 @@ from finetune.tuning.run import fingerprint
 from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
 from server.engine.handle import Handle
-from server.engine.request import Closed, Overloaded, Request
+from server.engine.request import Cancelled, Closed, Request
 from server.jobs.store import StoreAway
 from server.projects import lessons
 from server.projects.forgetting import NothingToProbe, probe_for
@@ -152,9 +152,7 @@ class _Patient:
         return self._panel.ask(self._submit, replace(request, client="backtests", interactive=False))
 
     def _submit(self, request: Request) -> Handle:
-        while not self._closing.is_set():
-            try:
-                return self._engine.submit(request)
-            except Overloaded as error:
-                self._closing.wait(min(error.retry_after, 0.1))
-        raise Closed("the server stops")
+        try:
+            return self._engine.submit_when_room(request, self._closing)
+        except Cancelled as error:
+            raise Closed("the server stops") from error

@@ -239,6 +239,27 @@ def test_overload(engine: Engine, gate: Gate) -> None:
         handle.wait(WAIT)
 
 
+def test_what_can_wait_waits_for_room(engine: Engine, gate: Gate) -> None:
+    handles = [engine.submit(ask(limit=4))]
+    gate.reached.wait(WAIT)
+    handles += [engine.submit(ask(limit=4)) for _ in range(8)]
+    stop = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        patient = pool.submit(engine.submit_when_room, ask(limit=4), stop)
+        given_up = threading.Event()
+        stopped = pool.submit(engine.submit_when_room, ask(limit=4), given_up)
+        while engine.stats().refused < 2:
+            time.sleep(0.01)
+        given_up.set()
+        with pytest.raises(Cancelled):
+            stopped.result(WAIT)
+        assert not patient.done()
+        gate.open.set()
+        handles.append(patient.result(WAIT))
+    for handle in handles:
+        assert handle.wait(WAIT).tokens
+
+
 def test_a_short_answer_does_not_wait_for_a_long_one(engine: Engine, gate: Gate) -> None:
     """It enters beside the long one, whatever its beams, and leaves before it."""
     order: list[str] = []
