@@ -95,7 +95,8 @@ class Loop:
         self.out.mkdir(parents=True, exist_ok=True)
         kept = self.out / "rows.json"
         of = sha256(checkpoint.locate(self.settings.base))
-        about = {"base": of, "settings": self.settings.model_dump(mode="json"), "pictures": self.pictures}
+        settings = {**self.settings.model_dump(mode="json"), "views": VIEWS}  # each round has its own share of them
+        about = {"base": of, "settings": settings, "pictures": self.pictures}
         before = json.loads(kept.read_text()) if kept.exists() else {**about, "rows": []}
         done = before.pop("rows")
         if before != about:
@@ -103,14 +104,14 @@ class Loop:
             raise typer.BadParameter(what, param_hint="--out")
         for number, (count, length) in enumerate(zip((0, *rounds), (0, *steps), strict=True)):
             if number < len(done):
-                if done[number]["corrected"] != count:
+                if (done[number]["corrected"], done[number]["steps"]) != (count, length):
                     raise typer.BadParameter(f"{kept} is of other rounds; name another folder", param_hint="--out")
                 self._take(done[number])
                 continue
             began = time.monotonic()
             row = self._round(number, count, length) if number else self._start()
             seconds = time.monotonic() - began + row.pop("earlier", 0.0)
-            self.rows.append({**row, "seconds": round(seconds, 1)})
+            self.rows.append({**row, "steps": length, "seconds": round(seconds, 1)})
             kept.write_text(json.dumps({**about, "rows": self.rows}, indent=1))
             console.print({k: v for k, v in self.rows[-1].items() if k not in ("chosen", "probe")})
         return self.rows
@@ -192,7 +193,7 @@ class Loop:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = ROOT / "runs" / "loop",
     rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "20,60,240",
-    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "400,500,500",
+    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,560,560",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
     backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 150,
@@ -219,7 +220,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 """A project's picture is asked what it shows and where, a replayed one up to `prompts` questions. Places are right
 before any tuning, so they weigh less than names. Tries stand in `docs/loop-tries.md`."""
-VIEWS = 720
+VIEWS = 1440
 """Changed versions of all of a round's pictures: what the frozen stages say of each is computed once."""
 
 

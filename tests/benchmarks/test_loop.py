@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks.loop import Loop
+from benchmarks.loop import VIEWS, Loop
 from finetune.tuning.config import TuneConfig
 from server.engine import checkpoint
 from server.engine.weights import sha256
@@ -18,11 +18,11 @@ PICTURES = {"pool": 8, "backtest": 1, "test": 1}
 def kept(out: Path) -> list[dict[str, Any]]:
     """A folder in which the base was measured, and one round run."""
     rows = [
-        {"corrected": 0, "chosen": [], "probe": {"<OD>": 0.9}, "promoted": False},
-        {"corrected": 2, "chosen": [200_001, 200_004], "probe": {"<OD>": 0.8}, "promoted": True, "round": 1},
+        {"corrected": 0, "chosen": [], "probe": {"<OD>": 0.9}, "promoted": False, "steps": 0},
+        {"corrected": 2, "chosen": [200_001], "probe": {"<OD>": 0.8}, "promoted": True, "steps": 1, "round": 1},
     ]
     (out / "random").mkdir()
-    settings = TuneConfig().model_dump(mode="json")
+    settings = {**TuneConfig().model_dump(mode="json"), "views": VIEWS}
     about = {"base": sha256(checkpoint.locate("seedling")), "settings": settings, "pictures": PICTURES}
     (out / "random" / "rows.json").write_text(json.dumps({**about, "rows": rows}))
     return rows
@@ -41,6 +41,8 @@ def test_other_rounds_are_not_mixed_with_them(tmp_path: Path) -> None:
     kept(tmp_path)
     with pytest.raises(typer.BadParameter, match="is of other rounds"):
         Loop(tmp_path, "random", TuneConfig(), PICTURES).run([3], [1])
+    with pytest.raises(typer.BadParameter, match="is of other rounds"):
+        Loop(tmp_path, "random", TuneConfig(), PICTURES).run([2], [5])
 
 
 def test_figures_of_other_settings_weights_or_pictures_are_not_mixed_with_them(tmp_path: Path) -> None:
