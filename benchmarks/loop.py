@@ -78,7 +78,7 @@ class Champion:
 
 
 class Loop:
-    """One way of choosing, from round to round."""
+    """One way of choosing, from round to round. The `views` of `settings` are shared out among a round's pictures."""
 
     def __init__(self, out: Path, choice: str, settings: TuneConfig, pictures: dict[str, int]) -> None:
         self.out, self.choice, self.settings, self.pictures = out / choice, choice, settings, pictures
@@ -95,8 +95,7 @@ class Loop:
         self.out.mkdir(parents=True, exist_ok=True)
         kept = self.out / "rows.json"
         of = sha256(checkpoint.locate(self.settings.base))
-        settings = {**self.settings.model_dump(mode="json"), "views": VIEWS}  # each round has its own share of them
-        about = {"base": of, "settings": settings, "pictures": self.pictures}
+        about = {"base": of, "settings": self.settings.model_dump(mode="json"), "pictures": self.pictures}
         before = json.loads(kept.read_text()) if kept.exists() else {**about, "rows": []}
         done = before.pop("rows")
         if before != about:
@@ -132,7 +131,7 @@ class Loop:
         self._choose(count)
         folder = self.out / f"round-{number}"
         start = str(self.champion.adapter) if self.champion.adapter else ""
-        views = max(1, VIEWS // count)
+        views = max(1, self.settings.views // count)
         settings = self.settings.model_copy(update={"steps": steps, "start": start, "views": views})
         began = time.monotonic()
         outcome = tune(
@@ -201,7 +200,7 @@ def main(
     docs: Annotated[Path, typer.Option(help="Where the figures go.")] = ROOT / "docs",
 ) -> None:
     """Runs the loop by each way of choosing; writes loop.json, loop.md and loop.png."""
-    settings = TuneConfig(**SETTINGS)
+    settings = TuneConfig(**SETTINGS, views=VIEWS)
     counts, lengths = ([int(n) for n in text.split(",")] for text in (rounds, steps))
     pictures = {"pool": pool, "backtest": backtest, "test": test}
     found = {c: Loop(out, c, settings, pictures).run(counts, lengths) for c in choices.split(",")}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks.loop import VIEWS, Loop
+from benchmarks.loop import Loop
 from finetune.tuning.config import TuneConfig
 from server.engine import checkpoint
 from server.engine.weights import sha256
@@ -22,7 +22,7 @@ def kept(out: Path) -> list[dict[str, Any]]:
         {"corrected": 2, "chosen": [200_001], "probe": {"<OD>": 0.8}, "promoted": True, "steps": 1, "round": 1},
     ]
     (out / "random").mkdir()
-    settings = {**TuneConfig().model_dump(mode="json"), "views": VIEWS}
+    settings = TuneConfig().model_dump(mode="json")
     about = {"base": sha256(checkpoint.locate("seedling")), "settings": settings, "pictures": PICTURES}
     (out / "random" / "rows.json").write_text(json.dumps({**about, "rows": rows}))
     return rows

@@ -243,18 +243,20 @@ def test_what_can_wait_waits_for_room(engine: Engine, gate: Gate) -> None:
     handles = [engine.submit(ask(limit=4))]
     gate.reached.wait(WAIT)
     handles += [engine.submit(ask(limit=4)) for _ in range(8)]
-    stop = threading.Event()
+    given_up, ends = threading.Event(), time.monotonic() + WAIT
     with ThreadPoolExecutor(2) as pool:
-        patient = pool.submit(engine.submit_when_room, ask(limit=4), stop)
-        given_up = threading.Event()
+        patient = pool.submit(engine.submit_when_room, ask(limit=4), threading.Event())
         stopped = pool.submit(engine.submit_when_room, ask(limit=4), given_up)
-        while engine.stats().refused < 2:
-            time.sleep(0.01)
-        given_up.set()
-        with pytest.raises(Cancelled):
-            stopped.result(WAIT)
-        assert not patient.done()
-        gate.open.set()
+        try:
+            while engine.stats().refused < 2:
+                assert time.monotonic() < ends
+                time.sleep(0.01)
+            given_up.set()
+            with pytest.raises(Cancelled):
+                stopped.result(WAIT)
+            assert not patient.done()
+        finally:
+            gate.open.set()
         handles.append(patient.result(WAIT))
     for handle in handles:
         assert handle.wait(WAIT).tokens
