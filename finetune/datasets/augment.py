@@ -10,6 +10,7 @@ from PIL import Image, ImageEnhance
 
 from finetune.datasets import wording
 from finetune.datasets.example import Example
+from finetune.datasets.pasting import Patch, Things
 from finetune.datasets.views import IDENTITY, Matrix, Size, View, see, seen, then
 from prompts.annotations import Annotation, Quad, Text
 
@@ -26,6 +27,7 @@ class Augment:
     each side or more; `place` shows the picture smaller, `least` of each side or more, on a ground of its mean colour.
     `rotate`: by up to `degrees`. `colour`: brightness, contrast and saturation by up to the share `colours`, and hues
     by up to `hue` of their circle (0.5: any) where no label names a colour. `mosaic`: beside three others.
+    `paste`: with things of others put in.
     """
 
     flip: float = 0.0
@@ -38,6 +40,7 @@ class Augment:
     colours: float = 0.3
     hue: float = 0.0
     mosaic: float = 0.0
+    paste: float = 0.0
 
     @classmethod
     def of(cls, strength: float, *, flip: bool = True, hue: float = 0.0) -> Self:
@@ -45,7 +48,7 @@ class Augment:
         may be turned."""
         return cls(
             flip=min(strength, 0.5) if flip else 0.0, crop=0.5 * strength, place=0.25 * strength, rotate=0.3 * strength,
-            colour=strength, hue=hue, mosaic=0.25 * strength,
+            colour=strength, hue=hue, mosaic=0.25 * strength, paste=min(1.4 * strength, 1.0),
         )  # fmt: skip
 
 
@@ -75,22 +78,30 @@ class Changed:
 
     size: Size
     parts: tuple[tuple[Callable[[], Image.Image], View], ...]
+    patches: tuple[Patch, ...] = ()
     colours: Colours | None = None
 
     def __call__(self) -> Image.Image:
         if len(self.parts) == 1:
             opened, view = self.parts[0]
             image = view.paint(opened())
+            image = image.copy() if self.patches else image  # it may be what others open, too
         else:
             image = Image.new("RGB", self.size)
             for opened, view in self.parts:
                 image.paste(view.paint(opened()), view.window[:2])
+        for patch in self.patches:
+            patch.paint(image)
         return self.colours.paint(image) if self.colours else image
 
 
-def augment(example: Example, changes: Augment, rng: np.random.Generator, others: Sequence[Example] = ()) -> Example:
+def augment(
+    example: Example, changes: Augment, rng: np.random.Generator, others: Sequence[Example] = (),
+    things: Things | None = None,
+) -> Example:  # fmt: skip
     """The example changed by chance, with the labels that are still true; its picture is painted when it is opened.
-    `others`: what a mosaic may be made with. Things of which little is left are no longer labelled."""
+    `others`: what a mosaic may be made with; `things`: what may be put into it. Things of which little is left are no
+    longer labelled."""
 
     def chance(share: float) -> bool:
         return bool(rng.random() < share)
@@ -100,14 +111,30 @@ def augment(example: Example, changes: Augment, rng: np.random.Generator, others
         result = _mosaic(example, companions, rng)
     else:
         result = _seen(example, _view(example, changes, rng, chance, others))
+        if things and chance(changes.paste):
+            result = _pasted(result, *things.put_into(result, rng, flip=changes.flip > 0))
     if not chance(changes.colour):
         return result
     brightness, contrast, saturation = np.exp(rng.uniform(-1, 1, 3) * math.log1p(changes.colours)).tolist()
     hue = float(rng.uniform(-1, 1)) * changes.hue if changes.hue and not _names_colour(result) else 0.0
     colours = Colours(brightness, contrast, saturation, hue)
-    if isinstance(result.open, Changed):
-        return replace(result, open=replace(result.open, colours=colours))
-    return replace(result, open=Changed(result.size, ((result.open, _whole(result.size)),), colours))
+    return replace(result, open=replace(_change(result), colours=colours))
+
+
+def _change(example: Example) -> Changed:
+    """How its picture is made, for who adds to that."""
+    return (
+        example.open
+        if isinstance(example.open, Changed)
+        else Changed(example.size, ((example.open, _whole(example.size)),))
+    )
+
+
+def _pasted(example: Example, notes: tuple[Annotation, ...], patches: tuple[Patch, ...]) -> Example:
+    if not patches:
+        return example
+    made = replace(_change(example), patches=patches)
+    return replace(example, annotations=(*example.annotations, *notes), open=made)
 
 
 def _names_colour(example: Example) -> bool:

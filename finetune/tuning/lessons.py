@@ -15,6 +15,7 @@ from finetune import forward
 from finetune.datasets import teaching
 from finetune.datasets.augment import Augment, augment
 from finetune.datasets.example import Example
+from finetune.datasets.pasting import Things
 from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import SHARES
 from finetune.losses import IGNORE
@@ -55,6 +56,7 @@ class Lessons(Dataset[Lesson]):
         """`labels`: all of the dataset, to ask for what a picture does not show."""
         self.files, self.examples, self.labels, self.config, self.replay = files, examples, labels, config, replay
         self.changes = Augment.of(config.augment, flip=config.flip, hue=config.hue)
+        self.things = Things(examples)
         wanted = set(config.tasks)
         self.tokens = [
             sorted(t for t in teaching.teachable(example) if not wanted or t in wanted) for example in examples
@@ -112,7 +114,7 @@ class Lessons(Dataset[Lesson]):
         chance = np.random.default_rng((self.config.seed, 5, index, view)) if self.config.kept_stages else rng
         example = self.examples[index]
         if self.config.augment:
-            example = augment(example, self.changes, chance, self.examples)
+            example = augment(example, self.changes, chance, self.examples, self.things)
         questions = self.questions(example, self.tokens[index], rng)
         return index * self.config.views + view, example.open(), example.size, questions
 

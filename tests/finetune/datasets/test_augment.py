@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from finetune.datasets.augment import Augment, augment
 from finetune.datasets.example import Example, Labels
 from finetune.datasets.geometry import box_of, points
+from finetune.datasets.pasting import Things
 from finetune.datasets.question import Question
 from finetune.datasets.teaching import questions, teachable
 from prompts import targets
@@ -25,7 +26,7 @@ COLOURS = {"red": RED, "green": GREEN, "blue": BLUE}
 NONE = Augment()
 FLIP, CROP, PLACE = Augment(flip=1), Augment(crop=1), Augment(place=1)
 ROTATE, MOSAIC, COLOUR = Augment(rotate=1, degrees=15), Augment(mosaic=1), Augment(colour=1)
-EVERYTHING = Augment(flip=0.5, crop=0.5, place=0.3, rotate=0.5, colour=0.5, mosaic=0.3)
+EVERYTHING = Augment(flip=0.5, crop=0.5, place=0.3, rotate=0.5, colour=0.5, mosaic=0.3, paste=0.5)
 BOTH = frozenset((Labels.OBJECTS, Labels.WORDS))
 SIZE = (240, 160)
 
@@ -193,7 +194,9 @@ def test_hues_turn_where_no_label_names_a_colour() -> None:
 def test_the_same_chance_changes_the_same_and_can_be_sent_to_another_process() -> None:
     pictures = [example(*TWO, name=name) for name in "abcde"]
     for seed in range(20):
-        one, other = (augment(pictures[0], EVERYTHING, np.random.default_rng(seed), pictures) for _ in range(2))
+        one, other = (
+            augment(pictures[0], EVERYTHING, np.random.default_rng(seed), pictures, Things(pictures)) for _ in range(2)
+        )
         assert one == other
         assert one.open().tobytes() == pickle.loads(pickle.dumps(one)).open().tobytes()
 
@@ -329,7 +332,7 @@ def test_nothing_leaves_the_picture_and_all_that_is_left_can_be_taught(notes: li
         given,
         *(example(*TWO, name=name) for name in "bcd"),
     ]
-    changed = augment(given, EVERYTHING, np.random.default_rng(seed), others)
+    changed = augment(given, EVERYTHING, np.random.default_rng(seed), others, Things(others))
     width, height = changed.size
     assert changed.open().size == changed.size
     for note in changed.annotations:
