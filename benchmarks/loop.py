@@ -192,7 +192,7 @@ class Loop:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the runs; called again, it goes on.")] = ROOT / "runs" / "loop",
     rounds: Annotated[str, typer.Option(help="Corrected pictures after each round.")] = "20,60,240",
-    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,560,560",
+    steps: Annotated[str, typer.Option(help="Steps of each round's tune.")] = "200,380,380",
     choices: Annotated[str, typer.Option(help="Ways of choosing.")] = ",".join(CHOICES),
     pool: Annotated[int, typer.Option(help="Pictures to choose from.")] = 480,
     backtest: Annotated[int, typer.Option(help="Held-out pictures that decide on promotion.")] = 150,
@@ -215,11 +215,11 @@ def main(
 
 SETTINGS: dict[str, Any] = {
     "tasks": ("<OD>",), "rate": 3e-3, "replay": 0.3, "augment": 0.5, "hue": 0.5, "pictures": 8, "prompts": 4,
-    "frozen_stages": 3, "location": 0.4,
+    "frozen_stages": 2, "location": 0.4,
 }  # fmt: skip
 """A project's picture is asked what it shows and where, a replayed one up to `prompts` questions. Places are right
 before any tuning, so they weigh less than names. Tries stand in `docs/loop-tries.md`."""
-VIEWS = 1440
+VIEWS = 960
 """Changed versions of all of a round's pictures: what the frozen stages say of each is computed once."""
 
 
