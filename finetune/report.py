@@ -73,7 +73,7 @@ def placed(text: str) -> Counter[tuple[str, str]]:
     return Counter(re.findall(r"(\w+) is at the ([a-z ]+)\.", text))
 
 
-def _of(words: Sequence[str], text: str) -> list[str]:
+def words_of(words: Sequence[str], text: str) -> list[str]:
     """Those of `words` that the text holds."""
     return [word for word in words if re.search(rf"\b{word}\b", text)]
 
@@ -144,7 +144,7 @@ class Marks:
                 self.shares[f"{token} exact"].append(text == truth)
                 if token == "<REGION_TO_DESCRIPTION>":
                     for name, words in ("colour", COLOURS), ("size", SIZES):
-                        self.shares[f"{token} {name} right"].append(_of(words, text) == _of(words, truth))
+                        self.shares[f"{token} {name} right"].append(words_of(words, text) == words_of(words, truth))
                     if question.region and lead(nearest(scene.objects, question.region).colour_shares) >= CLEAR:
                         self.shares[LEADING].append(self.shares[f"{token} colour right"][-1])
                     place = text.rpartition(" at the ")[2] == truth.rpartition(" at the ")[2]
@@ -160,7 +160,7 @@ class Marks:
             best = max(found, key=lambda one: alike(one, thing), default=None)
             if best is not None and alike(best, thing) >= RIGHT_PLACE:
                 for name, words in ("colour", COLOURS), ("size", SIZES):
-                    right = _of(words, best.label) == _of(words, thing.label)
+                    right = words_of(words, best.label) == words_of(words, thing.label)
                     self.shares[f"<DENSE_REGION_CAPTION> {name} right"].append(right)
 
     def figures(self) -> dict[str, float]:
