@@ -31,7 +31,7 @@ def sheet(engine: Engine, scenes: int, each: int = 4) -> Image.Image:
     things that are not found, or by another name, in pictures padded to 3:1. Of each the first `each` of the scenes of
     seeds 0 … `scenes` - 1, none chosen; a row ends early where there are no more."""
     kinds: Sequence[Callable[[Engine, Scene, int], Image.Image | None]] = (_caption, _colour, _padded)
-    blank = Image.new("RGB", (16, 16), "#eef1f5")  # the sheet's own ground
+    blank = Image.new("RGB", (400, 1), "#eef1f5")  # of the sheet's own ground
     cells = list[Image.Image]()
     for kind in kinds:
         wrong = list(islice(_pictures(engine, scenes, kind), each))
