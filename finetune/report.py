@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,15 +183,18 @@ class Marks:
         return figures
 
 
-def _asked(
-    engine: Engine, scenes: int, sets: tuple[str, ...], objects: tuple[int, int], adapter: str | None
-) -> Iterator[tuple[Scene, list[tuple[Question, Handle]]]]:
+def asked_scenes(
+    engine: Engine, scenes: int, sets: tuple[str, ...] = TRAINING_SETS, objects: tuple[int, int] = OBJECTS,
+    adapter: str | None = None, tasks: Collection[str] = tuple(TASKS),
+) -> Iterator[tuple[Scene, list[tuple[Question, Handle]]]]:  # fmt: skip
+    """The report's scenes, seeds 0 … `scenes` - 1, with its questions of `tasks` (tokens), which are being answered."""
     for seed in range(scenes):
         if seed >= TRAINING_SEEDS:
             raise ValueError(f"seeds from {TRAINING_SEEDS} on belong to training")
         rng = np.random.default_rng((seed, 2))
         scene = draw(seed, sets=sets, objects=objects, words=(0, 2))
-        asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
+        every = [q for token in TASKS if (q := questions.ask(scene, token, rng))]  # they share one chance
+        asked = [q for q in every if q.task.token in tasks]
         yield (
             scene,
             [(q, engine.submit(Request(scene.image, q.task, q.text, q.region, adapter=adapter))) for q in asked],
@@ -204,7 +207,9 @@ def measure(
 ) -> dict[str, float]:  # fmt: skip
     """Asks all tasks of scenes with seeds 0 … `scenes` - 1, drawn from the glyph `sets`."""
     marks = Marks()
-    for scene, asked in track(_asked(engine, scenes, sets, objects, adapter), "scenes", total=scenes, transient=True):
+    for scene, asked in track(
+        asked_scenes(engine, scenes, sets, objects, adapter), "scenes", total=scenes, transient=True
+    ):
         for question, handle in asked:
             marks.mark(question, scene, list(handle.wait().annotations))
     return marks.figures()

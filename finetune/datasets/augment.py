@@ -123,11 +123,9 @@ def augment(
 
 def _change(example: Example) -> Changed:
     """How its picture is made, for who adds to that."""
-    return (
-        example.open
-        if isinstance(example.open, Changed)
-        else Changed(example.size, ((example.open, _whole(example.size)),))
-    )
+    if isinstance(example.open, Changed):
+        return example.open
+    return Changed(example.size, ((example.open, _whole(example.size)),))
 
 
 def _pasted(example: Example, notes: tuple[Annotation, ...], patches: tuple[Patch, ...]) -> Example:

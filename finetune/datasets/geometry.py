@@ -44,6 +44,17 @@ def box_of(shape: Box | Polygon | Quad) -> Rectangle:
             return bounds(shape.polygons)
 
 
+def extent(box: Sequence[float]) -> float:
+    """Area of a box x1, y1, x2, y2."""
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def common(one: Sequence[float], other: Sequence[float]) -> float:
+    """Common area of two boxes."""
+    width, height = (min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1))
+    return max(0.0, width) * max(0.0, height)
+
+
 def rectangle(box: Rectangle) -> list[float]:
     """Its corners as a ring, clockwise from the top left."""
     x1, y1, x2, y2 = box

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from finetune.datasets import wording
 from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import Rectangle, bounds, box_of, moved, points
+from finetune.datasets.geometry import Rectangle, box_of, common, extent, moved, points
 from finetune.datasets.views import View, see
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
@@ -97,7 +97,7 @@ def _whole(example: Example) -> Iterator[Shape]:
         inside = min(box[0], box[1], example.width - box[2], example.height - box[3]) >= 1
         if isinstance(note, Quad) or not inside or wording.has_place(note.label):
             continue
-        if all(other is note or _common(box, beside) <= _ALONE * _extent(box) for other, beside in notes):
+        if all(other is note or common(box, beside) <= _ALONE * extent(box) for other, beside in notes):
             yield note
 
 
@@ -105,7 +105,7 @@ def _view(
     other: Example, shape: Shape, example: Example, taken: Sequence[Rectangle], rng: np.random.Generator, mirror: bool
 ) -> View | None:
     """Which shows nothing but the shape, somewhere where there is room; None where none is found."""
-    x1, y1, x2, y2 = bounds(shape.polygons) if isinstance(shape, Polygon) else shape.box
+    x1, y1, x2, y2 = box_of(shape)
     wide, high, side = x2 - x1, y2 - y1, min(example.size)
     least, most = map(math.log, _SCALES)
     scale = side / min(other.size) * math.exp(rng.uniform(least, most))
@@ -116,20 +116,10 @@ def _view(
     for _ in range(_TRIES):
         left, top = (int(rng.integers(room - own + 1)) for room, own in zip(example.size, (width, height), strict=True))
         window = (left, top, left + width, top + height)
-        if all(_common(window, box) <= _COVERED * min(_extent(window), _extent(box)) for box in taken):
+        if all(common(window, box) <= _COVERED * min(extent(window), extent(box)) for box in taken):
             break
     else:
         return None
     a, e = width / wide, height / high
     across = (-a, left + a * x2) if mirror else (a, left - a * x1)
     return View(other.size, example.size, (across[0], 0.0, across[1], 0.0, e, top - e * y1), window)
-
-
-def _common(one: Rectangle, other: Rectangle) -> float:
-    """Common area."""
-    width, height = (min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1))
-    return max(0.0, width) * max(0.0, height)
-
-
-def _extent(box: Rectangle) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune.datasets import wording
 from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import Rectangle, box_of, canonical, simplified
+from finetune.datasets.geometry import Rectangle, box_of, canonical, extent, simplified
 from finetune.datasets.question import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.grammar import FILLERS
@@ -133,7 +133,7 @@ def ordered(shapes: Sequence[Shape], order: Order, rng: np.random.Generator) -> 
         case "left-to-right":
             return sorted(shapes, key=box_of)
         case "size":
-            return sorted(shapes, key=lambda shape: (-_extent(box_of(shape)), box_of(shape)))
+            return sorted(shapes, key=lambda shape: (-extent(box_of(shape)), box_of(shape)))
         case "random":
             return [shapes[i] for i in rng.permutation(len(shapes))]
         case "given":
@@ -183,10 +183,6 @@ def _lesson(example: Example, labels: Sequence[str], rng: np.random.Generator, o
         labels,
         rng,
     )
-
-
-def _extent(box: Rectangle) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _box(shape: Shape, label: str) -> Box:

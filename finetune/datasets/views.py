@@ -9,7 +9,7 @@ from PIL import Image
 from finetune.datasets import wording
 from finetune.datasets.checks import LEAST_SIDE
 from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import NO_AREA, Rectangle, area, bounds, clipped, moved
+from finetune.datasets.geometry import NO_AREA, Rectangle, area, bounds, clipped, extent, moved
 from finetune.datasets.question import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
@@ -106,7 +106,7 @@ def see(note: Annotation, view: View) -> Seen:
         case Box():
             whole = _ellipse(note.box, view)
             box = _inside(whole, view.window)
-            share = _extent(box) / _extent(whole) if _extent(whole) else 0.0
+            share = extent(box) / extent(whole) if extent(whole) else 0.0
             return Seen(Box(label=_said(note.label, view), box=box) if _is_thing(box, share) else None, share)
         case Polygon():
             rings = moved(note.polygons, view.move)
@@ -160,7 +160,7 @@ def _question(question: Question, view: View, stays: Callable[[str], bool], alon
     else:
         whole = _bounding(region, view)
         region = _inside(whole, view.window)
-        if _extent(region) < LEGIBLE * _extent(whole) or not _extent(region):
+        if extent(region) < LEGIBLE * extent(whole) or not extent(region):
             return None
         if not view.plain and wording.has_place(words):
             return None
@@ -196,10 +196,6 @@ def _inside(box: Rectangle, window: Rectangle) -> Rectangle:
     """Clipped; without area where nothing is left."""
     x1, y1, x2, y2 = box
     return _within(x1, window, 0), _within(y1, window, 1), _within(x2, window, 0), _within(y2, window, 1)
-
-
-def _extent(box: Rectangle) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _is_thing(box: Rectangle, share: float) -> bool:

@@ -56,7 +56,7 @@ class Lessons(Dataset[Lesson]):
         """`labels`: all of the dataset, to ask for what a picture does not show."""
         self.files, self.examples, self.labels, self.config, self.replay = files, examples, labels, config, replay
         self.changes = Augment.of(config.augment, flip=config.flip, hue=config.hue)
-        self.things = Things(examples)
+        self.things = Things(examples) if self.changes.paste else None
         wanted = set(config.tasks)
         self.tokens = [
             sorted(t for t in teaching.teachable(example) if not wanted or t in wanted) for example in examples

@@ -11,6 +11,7 @@ from finetune.datasets.scenes.draw import draw
 from finetune.report import OBJECTS
 from finetune.robustness import wide
 from prompts.annotations import Annotation, Text
+from prompts.tasks import TASKS
 from server.engine.request import Request
 
 SCENES = 4
@@ -23,9 +24,9 @@ class Oracle:
     def __init__(self, *wrong: str) -> None:
         self.wrong, self.known = wrong, dict[tuple[bytes, str], list[Annotation]]()
         for seed in range(SCENES):
-            scene = draw(seed, objects=OBJECTS, words=(0, 2))
-            for token in ("<CAPTION>", "<REGION_TO_DESCRIPTION>", "<OD>"):
-                question = questions.ask(scene, token, np.random.default_rng((seed, 2)))
+            scene, rng = draw(seed, objects=OBJECTS, words=(0, 2)), np.random.default_rng((seed, 2))
+            for token in TASKS:  # the report's questions share one chance
+                question = questions.ask(scene, token, rng)
                 picture = wide(scene.image, 3) if token == "<OD>" else scene.image
                 if question is not None:
                     self.known[picture.tobytes(), token] = list(question.answer)

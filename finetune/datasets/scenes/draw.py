@@ -9,6 +9,7 @@ from math import ceil
 import numpy as np
 from PIL import Image, ImageFilter
 
+from finetune.datasets.geometry import common
 from finetune.datasets.scenes import colours, glyphs, lettering
 from finetune.datasets.scenes.backgrounds import background
 from finetune.datasets.scenes.outlines import outlines
@@ -80,11 +81,6 @@ def _transformed(rng: np.random.Generator, glyph: glyphs.Glyph, side: float) -> 
     return Image.fromarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Common area of two boxes in pixels²."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
 def _stands_out(picture: Image.Image, canvas: Image.Image, left: int, top: int) -> bool:
     """Whether at least 45 % of the glyph's pixels differ from the ground under them by 40 of 255 in some channel."""
     size = (20, 20)
@@ -142,9 +138,9 @@ def _place(
         left = int(np.floor(rng.uniform(-beyond * w, max(canvas.width - w * (1 - beyond), 1))))
         top = int(np.floor(rng.uniform(-beyond * h, max(canvas.height - h * (1 - beyond), 1))))
         box = (left, top, left + w, top + h)
-        if any(_overlap(box, word) > 0 for word in words):
+        if any(common(box, word) > 0 for word in words):
             continue
-        shared = [_overlap(box, item.box) / min(w * h, item.picture.width * item.picture.height) for item in placed]
+        shared = [common(box, item.box) / min(w * h, item.picture.width * item.picture.height) for item in placed]
         if any(share > (0.35 if crowded else 0.0) for share in shared) or not _stands_out(picture, canvas, left, top):
             continue
         alpha = np.array(picture.getchannel("A"))
@@ -200,7 +196,7 @@ def _words(rng: np.random.Generator, canvas: Image.Image, count: int) -> tuple[l
             centre = reach + rng.random(2) * room
             low, high = around.min(axis=0) + centre, around.max(axis=0) + centre
             box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-            if not any(_overlap(box, other) > 0 for other in taken):
+            if not any(common(box, other) > 0 for other in taken):
                 words.append(lettering.paint(rng, canvas, item, (float(centre[0]), float(centre[1]))))
                 taken.append(box)
                 break
