@@ -30,6 +30,7 @@ from benchmarks.baselines import Transformers
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import scenes
+from labels.labeled_image import Label
 from prompts.grammar import read
 from server.engine import checkpoint as checkpoints
 from server.engine.checkpoint import Checkpoint
@@ -37,7 +38,6 @@ from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.jobs import intake
-from server.jobs.labels import Label
 from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import parse
 from server.jobs.recipes.recipe import Recipe

@@ -15,11 +15,11 @@ import typer
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import LONGEST, SEED
-from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from finetune.evaluation.matching import Counts, box_iou
+from labels.sample import Question
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS, Gives
 from server.engine import checkpoint as checkpoints

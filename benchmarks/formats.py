@@ -16,9 +16,9 @@ from typing import Annotated
 import typer
 
 from benchmarks.results import Row, show
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Quad, Text
 from server.jobs.formats import FORMATS
-from server.jobs.labels import Label, Labelled
 
 EACH = 10  # annotations a picture
 

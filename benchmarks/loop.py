@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import description
-from finetune.datasets.example import Example, Labels
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET
 from finetune.evaluation import bootstrap
@@ -33,6 +32,7 @@ from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.judge import Judge
 from finetune.tuning.loop import tune
+from labels.dataset import Example, Labels
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
 from server.engine import checkpoint

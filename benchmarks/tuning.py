@@ -25,7 +25,6 @@ from transformers import TrainingArguments
 
 from benchmarks.results import Row, show
 from finetune import memory
-from finetune.datasets.example import Example, Labels
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET
 from finetune.evaluation.corrections import Tally
@@ -33,6 +32,7 @@ from finetune.tuning.config import TuneConfig
 from finetune.tuning.judge import Judge
 from finetune.tuning.lessons import Lesson, Lessons
 from finetune.tuning.trainer import Trainer
+from labels.dataset import Example, Labels
 from prompts.annotations import Box
 from server.engine.engine import Engine
 from server.engine.vision import image_tokens

@@ -9,16 +9,16 @@ import numpy as np
 import typer
 from PIL import Image
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.questions import COLOURS
 from finetune.datasets.scenes.scene import Scene
 from finetune.evaluation.corrections import Kind, corrections
 from finetune.report import asked_scenes, named, words_of
 from finetune.robustness import HARDER
+from labels import drawing
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
-from server import drawing
 from server.engine.engine import Engine
 from server.engine.request import Request
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from finetune.datasets.example import Example
 from finetune.evaluation.corrections import Tally
 from finetune.report import measure
 from finetune.tuning.judge import Judge, main_tasks
+from labels.dataset import Example
 from server.engine.engine import Engine
 
 SCENES = 40

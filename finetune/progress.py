@@ -11,13 +11,13 @@ import typer
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.questions import ask
 from finetune.report import Marks, measure
+from labels import drawing
+from labels.sample import Question
 from prompts.tasks import TASKS
-from server import drawing
 from server.engine.engine import Engine
 from server.engine.request import Request
 

@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.batches import TRAINING_SEEDS
 from finetune.datasets.scenes.colours import CLEAR, lead
@@ -39,6 +38,7 @@ from finetune.evaluation.matching import Counts, box_iou, polygon_iou
 from finetune.evaluation.reliability import auroc, ece
 from finetune.evaluation.report import examine
 from finetune.robustness import nothing, robustness
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS
 from server.engine.engine import Engine

@@ -10,9 +10,9 @@ from PIL import Image, ImageFilter
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.draw import draw
 from finetune.evaluation.detection import Pictures, average_precision
+from labels import drawing
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
-from server import drawing
 from server.engine.engine import Engine
 from server.engine.request import Request
 

@@ -19,10 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from finetune.datasets.example import Example
     from finetune.probe import Probe
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.replay import World
+    from labels.dataset import Example
     from server.engine.engine import Engine
 
 console, errors = Console(), Console(stderr=True)
@@ -52,15 +52,16 @@ def tune(
     try:
         from accelerate import PartialState
 
-        from finetune.datasets import teaching, unusable
-        from finetune.datasets.gathering import verified
-        from finetune.datasets.opening import DatasetError, open_dataset
-        from finetune.datasets.split import content_of, split
+        from finetune.datasets import teaching
         from finetune.tuning import config as configs
         from finetune.tuning import replay as replays
         from finetune.tuning.loop import TuneError
         from finetune.tuning.loop import tune as run
         from finetune.tuning.run import Source
+        from labels import unusable
+        from labels.opening import DatasetError, open_dataset
+        from labels.reading.builder import verified
+        from labels.split import content_of, split
         from server.engine.checkpoint import CheckpointError
         from server.engine.lora import AdapterError
     except ModuleNotFoundError as error:

@@ -82,7 +82,7 @@ def prompt(
 ) -> None:
     """Asks one question about one picture."""
     asked, corners = _task(task, text, region), _region(region)
-    from server.engine.pictures import PictureError, decode
+    from labels.images import PictureError, decode
     from server.engine.request import InvalidRequest, Request
 
     try:
@@ -112,7 +112,7 @@ def prompt(
     else:
         _print(result.annotations)
     if draw is not None:
-        from server import drawing
+        from labels import drawing
 
         try:
             drawing.draw(image, result.annotations).save(draw)

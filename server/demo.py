@@ -22,8 +22,8 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from labels import drawing
 from prompts.annotations import Annotation
-from server import drawing
 
 SEEDS = range(1, 13)  # chosen before looking; training draws from a million on
 ANNOTATIONS = TypeAdapter(list[Annotation])

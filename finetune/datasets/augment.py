@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from finetune.datasets import wording
-from finetune.datasets.example import Example
 from finetune.datasets.pasting import Patch, Things
 from finetune.datasets.views import IDENTITY, Matrix, Size, View, see, seen, then
+from labels.dataset import Example
 from prompts.annotations import Annotation, Quad, Text
 
 _TRIES = 8

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from finetune.datasets import wording
-from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import Rectangle, box_of, common, extent, moved, points
 from finetune.datasets.views import View, see
+from labels.dataset import Example, Labels
+from labels.geometry import Rectangle, box_of, common, extent, moved, points
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 _MOST = 3  # things put into one picture

@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from finetune.datasets import wording
-from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import Rectangle, box_of, canonical, extent, simplified
-from finetune.datasets.question import Question
+from labels.dataset import Example, Labels
+from labels.geometry import Rectangle, box_of, canonical, extent, simplified
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.grammar import FILLERS
 from prompts.tasks import TASKS

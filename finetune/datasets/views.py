@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from finetune.datasets import wording
-from finetune.datasets.checks import LEAST_SIDE
-from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import NO_AREA, Rectangle, area, bounds, clipped, extent, moved
-from finetune.datasets.question import Question
+from labels.dataset import Example, Labels
+from labels.geometry import NO_AREA, Rectangle, area, bounds, clipped, extent, moved
+from labels.reading.checks import LEAST_SIDE
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 KEPT = 0.25  # the least share of a thing that is still one

@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from finetune.datasets.example import Example, Unusable
-from finetune.datasets.question import Question
+from labels.dataset import Example, Unusable
+from labels.images import PictureError
+from labels.sample import Question
 from prompts.annotations import Annotation
 from server.engine.engine import Engine
 from server.engine.handle import Handle
-from server.engine.pictures import PictureError
 from server.engine.request import InvalidRequest, Overloaded, Request
 from server.engine.vision import Picture
 

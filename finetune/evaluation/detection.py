@@ -8,8 +8,8 @@ from typing import Any
 from faster_coco_eval import COCO, COCOeval_faster
 
 from finetune.evaluation.matching import Counts, named, overlap
+from labels.shapes import bounds
 from prompts.annotations import Annotation, Polygon
-from server.jobs.recipes.shapes import bounds
 
 Pictures = Sequence[tuple[Sequence[Annotation], Sequence[Annotation]]]
 """Of each picture, what was found and what is true."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from finetune.evaluation.corrections import RIGHT_PLACE
 from finetune.evaluation.matching import named, overlap
+from labels.shapes import bounds
 from prompts.annotations import Annotation
-from server.jobs.recipes.shapes import bounds
 
 
 def hit(found: Sequence[Annotation], true: Sequence[Annotation]) -> bool:

@@ -7,8 +7,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
+from labels.shapes import bounds, moved
 from prompts.annotations import Annotation, Box, Polygon, Quad
-from server.jobs.recipes.shapes import bounds, moved
 
 T = TypeVar("T")
 

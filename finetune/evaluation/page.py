@@ -15,9 +15,9 @@ from finetune.evaluation.corrections import Correction, Kind, corrections, label
 from finetune.evaluation.reliability import ece, reliability
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import COLUMNS, Row
+from labels import drawing
+from labels.images import PictureError
 from prompts.annotations import Annotation, Box, Text
-from server import drawing
-from server.engine.pictures import PictureError
 from server.jobs.summary.summary import environment, whole
 
 _SIDE = 360  # pixels of the longer side of a picture

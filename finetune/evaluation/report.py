@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from finetune.datasets import teaching
-from finetune.datasets.example import Example, Unusable
-from finetune.datasets.question import Question
 from finetune.evaluation import captions
 from finetune.evaluation.answers import Answered, ask
 from finetune.evaluation.corrections import CATEGORY, Tally, corrections, labels, tally
 from finetune.evaluation.figures import CAPTIONS, figures, order, scores
 from finetune.evaluation.matching import named
 from finetune.evaluation.reliability import Scores, reliability
+from labels.dataset import Example, Unusable
+from labels.sample import Question
 from prompts.tasks import Gives, Task
 from server.engine.engine import Engine
 

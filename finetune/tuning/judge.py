@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from finetune.datasets import teaching
-from finetune.datasets.example import Example
-from finetune.datasets.question import Question
 from finetune.evaluation.corrections import Tally, labels, tally
+from labels.dataset import Example
+from labels.sample import Question
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import InvalidRequest, Request

@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 from finetune import forward
 from finetune.datasets import teaching
 from finetune.datasets.augment import Augment, augment
-from finetune.datasets.example import Example
 from finetune.datasets.pasting import Things
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import SHARES
 from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.replay import POOL, Replay, some
+from labels.dataset import Example
+from labels.sample import Question
 from prompts import targets
 from prompts.annotations import Quad, Text
 from prompts.tasks import BOS, EOS

@@ -19,8 +19,6 @@ from tensorboardX import SummaryWriter
 from torch.utils.data import DataLoader
 
 from finetune import memory
-from finetune.datasets import unusable
-from finetune.datasets.example import Example
 from finetune.evaluation.corrections import Tally
 from finetune.losses import class_weights
 from finetune.precision import precision
@@ -33,6 +31,8 @@ from finetune.tuning.lessons import Lesson, Lessons
 from finetune.tuning.replay import Replay
 from finetune.tuning.run import Source
 from finetune.tuning.trainer import Trainer
+from labels import unusable
+from labels.dataset import Example
 from server.engine.engine import Engine
 
 ASKED = "asked to"  # why it stopped, where `stop` said so

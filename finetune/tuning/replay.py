@@ -8,15 +8,15 @@ import numpy as np
 from PIL import Image
 
 from finetune.datasets import teaching
-from finetune.datasets.example import Dataset, Example, Unusable
-from finetune.datasets.gathering import readable, verified
-from finetune.datasets.opening import open_dataset
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.batches import TRAINING_SEEDS, WORDLESS, choose
 from finetune.datasets.scenes.draw import Scene, draw
-from finetune.datasets.split import split
 from finetune.stages import STAGES
 from finetune.tuning.config import TuneConfig
+from labels.dataset import Dataset, Example, Unusable
+from labels.opening import open_dataset
+from labels.reading.builder import readable, verified
+from labels.sample import Question
+from labels.split import split
 
 Shown = tuple[Image.Image, list[Question]]
 Replay = Callable[[int, int], Shown]

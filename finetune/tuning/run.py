@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from finetune.datasets.example import Example, Unusable
 from finetune.tuning.config import TuneConfig
+from labels.dataset import Example, Unusable
 from server.engine import lora
 
 _PACKAGES = ("florist", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")

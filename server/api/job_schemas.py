@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Annotation
 from server.api import examples
-from server.jobs.labels import Label, Labelled
 from server.jobs.sources import addresses
 from server.jobs.store import Failure, Job, JobState, Progress
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import anyio
 from PIL import Image
 
+from labels.images import PictureError, decode
 from server.api.problems import INVALID_PICTURE, Problem
 from server.api.remote import fetch
 from server.api.schemas import PromptRequest
-from server.engine.pictures import PictureError, decode
 from server.engine.vision import Picture
 from server.settings import Settings
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
+from labels.images import PictureError
 from server.api import job_problems, problems
 from server.api.problems import Fault, Problem
 from server.engine.adapters import AdapterError, NoRoom
-from server.engine.pictures import PictureError
 from server.projects.combinations import CannotCombine
 from server.projects.labels import InvalidLabels
 from server.projects.records import (

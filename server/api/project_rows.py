@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from finetune.datasets.example import Labels
+from labels.dataset import Labels
 from prompts.annotations import Annotation
 from server.api.job_schemas import PictureRow, picture_row
 from server.projects.candidates import Candidate

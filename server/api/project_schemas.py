@@ -15,8 +15,8 @@ from pydantic import (
     create_model,
 )
 
-from finetune.datasets.example import Labels
 from finetune.tuning.config import TuneConfig
+from labels.dataset import Labels
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
 from server.api.job_schemas import LARGEST

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from server import settings as settings_
 
 if TYPE_CHECKING:
-    from finetune.datasets.example import Dataset, Example
-    from server.jobs.labels import Labelled
+    from labels.dataset import Dataset, Example
+    from labels.labeled_image import Labelled
     from server.jobs.store import Store
     from server.projects.pictures import Pictures
     from server.projects.store import ProjectStore
@@ -29,10 +29,10 @@ class Datasets:
     def __call__(self, name: str) -> "Dataset":
         """Raises DatasetError."""
         if not name.startswith((PROJECT, JOB)):
-            from finetune.datasets.opening import open_dataset
+            from labels.opening import open_dataset
 
             return open_dataset(name)
-        from finetune.datasets.example import DatasetError
+        from labels.dataset import DatasetError
         from server.jobs.store import StoreError
 
         try:
@@ -45,7 +45,7 @@ class Datasets:
 
     def _labelled(self, name: str, settings: settings_.Settings) -> "Dataset":
         """The labels of a job, as they stand."""
-        from finetune.datasets.example import Dataset, DatasetError, Example, Unusable
+        from labels.dataset import Dataset, DatasetError, Example, Unusable
         from server.jobs.sources import SourceError, addresses, open_source
         from server.projects.labels import InvalidLabels
         from server.projects.pictures import Pictures
@@ -84,7 +84,7 @@ class Datasets:
 
 def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
     """What is corrected in a project; it holds out what its server holds out."""
-    from finetune.datasets.example import Dataset, DatasetError
+    from labels.dataset import Dataset, DatasetError
     from server.projects import lessons
     from server.projects.pictures import Pictures
 
@@ -103,7 +103,7 @@ def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
 def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[ProjectStore, Path]]":
     """A server's projects and the folder of theirs, beside it; `what` is read from them. Raises DatasetError,
     StoreError and OSError."""
-    from finetune.datasets.example import DatasetError
+    from labels.dataset import DatasetError
     from server.projects.store import ProjectStore
 
     if (folder := settings.projects_folder) is None:
@@ -118,7 +118,7 @@ def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[Proj
 @contextmanager
 def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
     """The database of a server's jobs, beside whoever writes it."""
-    from finetune.datasets.example import DatasetError
+    from labels.dataset import DatasetError
     from server.jobs.store import Store, file_url
 
     if settings.jobs_folder is None and settings.database_url is None:
@@ -134,8 +134,8 @@ def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
 def _example(picture: "Labelled", source: str, pictures: "Pictures") -> "Example":
     """A picture with what a job said of all of it: captions of regions are no captions of the picture. Raises OSError
     and InvalidLabels."""
-    from finetune.datasets.example import Example, Labels
-    from finetune.datasets.pictures import PictureFile
+    from labels.dataset import Example, Labels
+    from labels.image_files import PictureFile
     from server.projects.labels import checked, kind_of
 
     said = [label.annotation for label in picture.labels if label.parent is None]

@@ -12,10 +12,10 @@ from rich.table import Table
 from prompts.tasks import TaskError, resolve
 
 if TYPE_CHECKING:
-    from finetune.datasets.example import Dataset, Example, Unusable
-    from finetune.datasets.question import Question
     from finetune.evaluation.report import Report
     from finetune.evaluation.suites import Row
+    from labels.dataset import Dataset, Example, Unusable
+    from labels.sample import Question
     from server.engine.engine import Engine
 
 console, errors = Console(), Console(stderr=True)
@@ -32,8 +32,8 @@ def evaluate(
     """Asks the model what the dataset teaches, `tasks` of it or all, prints the figures and writes them into `out`. Of
     one that holds pictures out, by those. `adapter`: the name of one that `load` loads. Raises EvaluateError."""
     try:
-        from finetune.datasets.example import DatasetError
         from finetune.evaluation.report import questions
+        from labels.dataset import DatasetError
     except ImportError as error:
         raise EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})") from error
     try:
@@ -55,8 +55,8 @@ def evaluate(
 def suite(name: str, folder: str, load: "Callable[[], Engine]", adapter: str | None, out: Path | None) -> None:
     """The same of a public test set, beside what is published. Raises EvaluateError."""
     try:
-        from finetune.datasets.example import DatasetError
         from finetune.evaluation.suites import open_suite
+        from labels.dataset import DatasetError
     except ImportError as error:
         raise EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})") from error
     try:
@@ -80,7 +80,7 @@ def _examined(
 
 
 def _listed(trouble: "Sequence[Unusable]", out: Path | None) -> None:
-    from finetune.datasets import unusable
+    from labels import unusable
 
     where = (
         f"--out FOLDER lists all, in {unusable.FILE}" if out is None else f"{out / unusable.FILE} lists all at the end"
@@ -92,9 +92,9 @@ def _done(
     report: "Report", name: str, out: Path | None, unusable: "Sequence[Unusable]", beside: "Sequence[Row]" = ()
 ) -> None:
     """Prints and writes the figures, those of a suite beside what is published, and what could not be asked."""
-    from finetune.datasets.unusable import write
     from finetune.evaluation import page
     from finetune.evaluation.reliability import plot
+    from labels.unusable import write
 
     table = Table("task", "figure")
     table.add_column("", justify="right")

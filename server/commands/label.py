@@ -137,7 +137,7 @@ def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
     if not asked.projects:
         yield None
         return
-    from finetune.datasets.example import DatasetError
+    from labels.dataset import DatasetError
     from server import settings
     from server.projects.registry import Registry
     from server.projects.seating import Seating

@@ -9,11 +9,11 @@ from functools import partial
 
 from PIL import Image
 
+from labels.images import FORMATS, decode
+from labels.labeled_image import Label
 from server.engine.engine import Engine
-from server.engine.pictures import FORMATS, decode
 from server.engine.request import Cancelled, Request, Result
 from server.jobs.asks import Ask, Asking
-from server.jobs.labels import Label
 from server.jobs.pins import Seat, Waiting
 from server.jobs.store import Answer
 from server.jobs.views import Room, Views, steady

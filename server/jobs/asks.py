@@ -3,9 +3,9 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+from labels.labeled_image import Label
 from prompts.tasks import Task
 from server.engine.request import Result
-from server.jobs.labels import Label
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from server import drawing
-from server.engine.pictures import PictureError, decode
+from labels import drawing
+from labels.images import PictureError, decode
+from labels.labeled_image import Labelled
+from labels.writing.folder import MARK, whole
 from server.jobs.formats import Report
-from server.jobs.formats.folder import MARK, whole
-from server.jobs.labels import Labelled
 
 # Kept in their format; others are drawn as PNG.
 _KEPT = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}

@@ -16,8 +16,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TypeVar
 
+from labels.images import PictureError
 from server.engine.engine import Engine
-from server.engine.pictures import PictureError
 from server.engine.request import Closed, InvalidRequest
 from server.jobs.asker import Annotate, Asker, Stopped
 from server.jobs.pins import Seat

@@ -4,11 +4,11 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from finetune.datasets.example import Labels
 from finetune.selection import doubt, select
+from labels.dataset import Labels
+from labels.labeled_image import Labelled
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS, Gives, Takes
-from server.jobs.labels import Labelled
 from server.projects.labels import kind_of
 
 _KEPT = 1000  # pictures

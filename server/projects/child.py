@@ -116,8 +116,8 @@ def known(folder: Path, pictures: "Pictures") -> set[str]:
 
 def _expected(error: Exception) -> bool:
     """Whether the message is for people."""
-    from finetune.datasets.example import DatasetError
     from finetune.tuning.loop import TuneError
+    from labels.dataset import DatasetError
     from server.engine.checkpoint import CheckpointError
     from server.engine.lora import AdapterError
 

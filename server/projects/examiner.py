@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
-from finetune.datasets.example import DatasetError
 from finetune.evaluation import bootstrap
 from finetune.tuning.judge import Judge
 from finetune.tuning.run import fingerprint
+from labels.dataset import DatasetError
 from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
 from server.engine.handle import Handle

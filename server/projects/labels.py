@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.datasets import checks
-from finetune.datasets.checks import LabelError
-from finetune.datasets.example import Labels
+from labels.dataset import Labels
+from labels.reading import checks
+from labels.reading.checks import LabelError
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 _KINDS = {"box": Labels.OBJECTS, "polygon": Labels.OBJECTS, "quad": Labels.WORDS, "text": Labels.CAPTIONS}

@@ -2,7 +2,7 @@
 
 The side of a picture follows from its content alone, so that it stays there for good, whatever is added: the first 32
 bits of its file's SHA-256, as a number from 0 to 1, are below the project's share for those that are held out.
-(`finetune.datasets.split` spreads labels evenly, but deals anew with every picture that comes.)
+(`labels.split` spreads labels evenly, but deals anew with every picture that comes.)
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from finetune.datasets import teaching
-from finetune.datasets.example import Dataset, Example, Labels
-from finetune.datasets.pictures import PictureFile
+from labels.dataset import Dataset, Example, Labels
+from labels.image_files import PictureFile
 from prompts.annotations import Annotation
 from server.projects.pictures import Pictures
 from server.projects.records import ENOUGH, Correction, NothingToLearn, Project

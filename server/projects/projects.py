@@ -8,14 +8,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from finetune.datasets.example import Labels
 from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, TuneConfig
 from finetune.tuning.run import fingerprint
+from labels.dataset import Labels
+from labels.images import MAX_PIXELS, decode
+from labels.labeled_image import Labelled
 from prompts.annotations import Annotation
 from server.engine.checkpoint import SEEDLING
 from server.engine.engine import Engine
-from server.engine.pictures import MAX_PIXELS, decode
-from server.jobs.labels import Labelled
 from server.jobs.output import claimed
 from server.jobs.store import NotNow, Store
 from server.projects import combining, lessons, starts, tuner

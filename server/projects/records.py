@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from finetune.datasets.example import Labels
+from labels.dataset import Labels
 from prompts.annotations import Annotation
 from server.jobs.store import StoreError
 from server.projects.combinations import Combination

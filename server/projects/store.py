@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy.exc import IntegrityError
 
-from finetune.datasets.example import Labels
+from labels.dataset import Labels
 from prompts.annotations import Annotation
 from server.jobs.store import Store
 from server.jobs.store.leases import clean

@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from finetune.calibration import apply, calibrate, calibrate_checkpoint, fit, isotonic, main, temperature
-from finetune.datasets.example import Example
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.glyphs import HELD_OUT_SET
 from finetune.datasets.scenes.questions import ask
 from finetune.evaluation.reliability import auroc, ece
 from finetune.evaluation.report import examine
+from labels.dataset import Example
+from labels.sample import Question
 from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, read, write
 from server.engine.engine import Engine
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from finetune import report
-from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.colours import CLEAR, lead
 from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from finetune.datasets.scenes.scene import Scene
 from finetune.report import LEADING, Marks, named, placed
+from labels.sample import Question
 from prompts import grammar, targets
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.masks import nearest, places, within
 from finetune.datasets.scenes.questions import Told, caption_parts, detailed_parts, ground, paragraph_parts
 from finetune.datasets.scenes.scene import Object, Scene, Word
+from labels.sample import Question
+from labels.shapes import bounds
 from prompts import targets
 from prompts.annotations import Box, Quad
 from prompts.locations import LOCATION, dequantize
-from server.jobs.recipes.shapes import bounds
 
 _POINT = re.compile(LOCATION.pattern * 2)
 Things = Sequence[Object | Word]

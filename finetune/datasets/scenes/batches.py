@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.alignment import Look, looks
 from finetune.datasets.scenes.colours import NAMES, name_indices, only
@@ -22,6 +21,7 @@ from finetune.datasets.scenes.scene import Scene, Word
 from finetune.datasets.scenes.strange import abreast, foreign, widened
 from finetune.dense import HALVES, LETTERS, SHADES, DenseTargets
 from finetune.losses import IGNORE
+from labels.sample import Question
 from prompts import locations, targets
 from prompts.tasks import BOS, EOS
 

@@ -9,11 +9,11 @@ from math import ceil
 import numpy as np
 from PIL import Image, ImageFilter
 
-from finetune.datasets.geometry import common
 from finetune.datasets.scenes import colours, glyphs, lettering
 from finetune.datasets.scenes.backgrounds import background
 from finetune.datasets.scenes.outlines import outlines
 from finetune.datasets.scenes.scene import Object, Scene, Word
+from labels.geometry import common
 
 Box = tuple[float, float, float, float]
 

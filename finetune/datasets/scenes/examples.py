@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from finetune.datasets.example import Example, Labels
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.questions import ask, described, place_words
 from finetune.datasets.scenes.scene import Scene
 from finetune.datasets.teaching import CAPTIONS
+from labels.dataset import Example, Labels
+from labels.sample import Question
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
 

@@ -5,11 +5,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.scene import Object, Scene, Word
 from finetune.dense import SHADES
 from finetune.evaluation.matching import box_iou, mask
-from server.jobs.recipes.shapes import bounds
+from labels.sample import Question
+from labels.shapes import bounds
 
 Thing = TypeVar("Thing", bound=Object | Word)
 

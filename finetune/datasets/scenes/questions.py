@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes.colours import NAMES as COLOURS
 from finetune.datasets.scenes.colours import differ
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.scene import Object, Scene, Word
 from finetune.datasets.wording import NUMBERS, counted, listed, plural, with_article
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from finetune.datasets.example import DatasetError
 from finetune.evaluation.suites import coco, flickr30k, refcoco, textvqa
 from finetune.evaluation.suites.suite import COLUMNS, Row, Suite
+from labels.dataset import DatasetError
 
 __all__ = ["COLUMNS", "SUITES", "Row", "Suite", "open_suite"]
 

@@ -10,13 +10,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from finetune.datasets import documents
-from finetune.datasets.example import DatasetError
-from finetune.datasets.question import Question
 from finetune.evaluation.detection import coco_precision
 from finetune.evaluation.matching import named
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites.suite import Gathering, Row, Suite
+from labels.dataset import DatasetError
+from labels.reading import documents
+from labels.sample import Question
 from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
 

@@ -9,12 +9,12 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from finetune.datasets import documents
-from finetune.datasets.documents import Element
-from finetune.datasets.example import DatasetError, Unusable
-from finetune.datasets.question import Question
 from finetune.evaluation.report import Report
 from finetune.evaluation.suites.suite import Gathering, Row, Suite
+from labels.dataset import DatasetError, Unusable
+from labels.reading import documents
+from labels.reading.documents import Element
+from labels.sample import Question
 from prompts.annotations import Box
 from prompts.tasks import TASKS
 

@@ -13,13 +13,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import IO, Any
 
-from finetune.datasets import documents
-from finetune.datasets.example import DatasetError
-from finetune.datasets.question import Question
 from finetune.evaluation.grounding import hit
 from finetune.evaluation.report import Report
 from finetune.evaluation.segmentation import areas, mean_iou
 from finetune.evaluation.suites.suite import Gathering, Row, Suite, only
+from labels.dataset import DatasetError
+from labels.reading import documents
+from labels.sample import Question
 from prompts.annotations import Box, Polygon
 from prompts.tasks import TASKS
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.datasets.example import DatasetError, Example, Unusable
-from finetune.datasets.pictures import PictureFile, found, size_of
-from finetune.datasets.question import Question
 from finetune.evaluation.report import Report
-from server.engine.pictures import PictureError
+from labels.dataset import DatasetError, Example, Unusable
+from labels.image_files import PictureFile, found, size_of
+from labels.images import PictureError
+from labels.sample import Question
 
 COLUMNS = ("base", "large", "base-ft", "large-ft")
 """The checkpoints that Florence-2's authors report (arXiv:2311.06242, and the model's card)."""

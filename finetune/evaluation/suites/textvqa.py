@@ -8,11 +8,11 @@ it, asked by the token <VQA>.
 
 from pathlib import Path
 
-from finetune.datasets import documents
-from finetune.datasets.example import DatasetError
-from finetune.datasets.question import Question
 from finetune.evaluation.report import Report
 from finetune.evaluation.suites.suite import Gathering, Row, Suite, only
+from labels.dataset import DatasetError
+from labels.reading import documents
+from labels.sample import Question
 from prompts.annotations import Text
 from prompts.tasks import resolve
 

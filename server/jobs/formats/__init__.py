@@ -1,15 +1,15 @@
 """The formats that datasets are written in. One more is one more file with a writer, and one more row here."""
 
-from server.jobs.formats.coco import CocoWriter
-from server.jobs.formats.cvat import CvatWriter
-from server.jobs.formats.format import Format
-from server.jobs.formats.huggingface import HuggingFaceWriter
-from server.jobs.formats.jsonl import JsonlWriter
-from server.jobs.formats.labelme import LabelMeWriter
-from server.jobs.formats.labelstudio import LabelStudioWriter
-from server.jobs.formats.report import Report
-from server.jobs.formats.voc import VocWriter
-from server.jobs.formats.yolo import YoloDetectWriter, YoloSegmentWriter
+from labels.formats.coco_writer import CocoWriter
+from labels.formats.cvat_writer import CvatWriter
+from labels.formats.huggingface_writer import HuggingFaceWriter
+from labels.formats.jsonl_writer import JsonlWriter
+from labels.formats.label_studio_writer import LabelStudioWriter
+from labels.formats.labelme_writer import LabelMeWriter
+from labels.formats.voc_writer import VocWriter
+from labels.formats.yolo_writer import YoloDetectWriter, YoloSegmentWriter
+from labels.writing.format import Format
+from labels.writing.report import Report
 
 FORMATS: dict[str, Format] = {
     "coco": Format("COCO: instances and captions", CocoWriter),

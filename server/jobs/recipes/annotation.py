@@ -2,9 +2,9 @@
 
 from collections.abc import Generator, Mapping, Sequence
 
+from labels.labeled_image import Label
 from server.engine.request import Result
 from server.jobs.asks import Ask, Asking
-from server.jobs.labels import Label
 from server.jobs.recipes.answers import Reader
 from server.jobs.recipes.filters import filtered
 from server.jobs.recipes.findings import Finding

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labels.shapes import bounds, mirrored, moved
 from prompts.annotations import Annotation, Text
 from prompts.tasks import Gives
 from server.engine.request import Result
@@ -12,7 +13,6 @@ from server.jobs.recipes.ontology import agree, says
 from server.jobs.recipes.overlaps import iou, same_label
 from server.jobs.recipes.questions import Question
 from server.jobs.recipes.recipe import Recipe, Step
-from server.jobs.recipes.shapes import bounds, mirrored, moved
 from server.jobs.recipes.tiles import is_cut
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from labels.shapes import Rectangle, bounds
 from prompts.annotations import Annotation
-from server.jobs.recipes.shapes import Rectangle, bounds
 
 
 @dataclass(frozen=True, slots=True, eq=False)

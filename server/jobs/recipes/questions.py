@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
+from labels.shapes import Rectangle, clipped
 from prompts.tasks import TASKS, Gives, Takes, TaskError
 from server.jobs.asks import Ask
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, Step
-from server.jobs.recipes.shapes import Rectangle, clipped
 from server.jobs.recipes.tiles import Crop, crops
 
 _LONGEST = 1000  # letters of an earlier step's text: models read some 400 tokens, and an answer can be longer

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from labels.shapes import Rectangle
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.overlaps import first_of, inside, iou, same_label
 from server.jobs.recipes.recipe import Tile
-from server.jobs.recipes.shapes import Rectangle
 
 Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels of the picture
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from server.jobs.labels import Label
+from labels.labeled_image import Label
 from server.jobs.store.records import Answer, Done, Failure, Item, Job, Wanted
 from server.jobs.store.tables import AnnotationsRow, ItemRow
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from server.jobs.labels import Label
+from labels.labeled_image import Label
 from server.jobs.store.database import StoreError
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from server.jobs.labels import Labelled
+from labels.labeled_image import Labelled
 from server.jobs.sources import addresses
 from server.jobs.store import database
 from server.jobs.store.leases import LABELS, Leases, clean

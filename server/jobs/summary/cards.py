@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from labels import drawing
+from labels.images import PictureError, decode
+from labels.labeled_image import Label, Labelled
+from labels.shapes import bounds
 from prompts.annotations import Annotation, Text
-from server import drawing
-from server.engine.pictures import PictureError, decode
-from server.jobs.labels import Label, Labelled
-from server.jobs.recipes.shapes import bounds
 from server.jobs.summary import choice
 
 _SIDE = 400  # pixels of the longer side: about as wide as a card, so that the letters drawn can be read

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from server.jobs.labels import Label, Labelled
+from labels.labeled_image import Label, Labelled
 
 
 class Least:

@@ -14,7 +14,7 @@ import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from server.jobs.labels import Labelled
+from labels.labeled_image import Labelled
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.store.records import Failure, Progress
 from server.jobs.summary import cards, choice

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Text
-from server.jobs.labels import Label, Labelled
 from server.jobs.recipes.recipe import Recipe, Step
 from server.jobs.summary.likes import like
 from server.jobs.summary.scores import Scores

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from finetune.datasets.augment import Augment, augment
-from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import box_of, points
 from finetune.datasets.pasting import Things
-from finetune.datasets.question import Question
 from finetune.datasets.teaching import questions, teachable
+from labels.dataset import Example, Labels
+from labels.geometry import box_of, points
+from labels.sample import Question
 from prompts import targets
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS, Takes, resolve

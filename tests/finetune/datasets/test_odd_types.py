@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_studio_sdk.converter.brush import encode_rle
 
-from finetune.datasets.example import Dataset, DatasetError
-from finetune.datasets.opening import open_dataset
 from finetune.datasets.teaching import questions
+from labels.dataset import Dataset, DatasetError
+from labels.opening import open_dataset
 from prompts import targets
 from prompts.tasks import TASKS
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from finetune.datasets.augment import Augment, augment
-from finetune.datasets.example import Example, Labels
-from finetune.datasets.geometry import bounds, box_of, points
 from finetune.datasets.pasting import Things
-from finetune.datasets.question import Question
+from labels.dataset import Example, Labels
+from labels.geometry import bounds, box_of, points
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
 

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.datasets import geometry, teaching
-from finetune.datasets.example import Example, Labels
-from finetune.datasets.question import Question
+from finetune.datasets import teaching
 from finetune.datasets.teaching import questions, teachable
+from labels import geometry
+from labels.dataset import Example, Labels
+from labels.sample import Question
 from prompts import grammar, targets
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS, Takes, resolve

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from finetune.datasets.example import Example
-from finetune.datasets.question import Question
 from finetune.evaluation import page
 from finetune.evaluation.answers import Answered
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import Row
+from labels.dataset import Example
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
 

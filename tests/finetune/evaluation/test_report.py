@@ -15,13 +15,13 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from finetune.datasets.example import Example, Labels
 from finetune.datasets.scenes.draw import draw
 from finetune.datasets.scenes.questions import ask
 from finetune.evaluation import page
 from finetune.evaluation.bootstrap import corrections
 from finetune.evaluation.corrections import Tally
 from finetune.evaluation.report import Marks, Report, evaluate, examine, questions
+from labels.dataset import Example, Labels
 from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
 from server.engine.engine import Engine

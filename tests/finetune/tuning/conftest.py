@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from finetune.datasets.example import Example, Labels
 from finetune.datasets.scenes.draw import draw
+from labels.dataset import Example, Labels
 from prompts.annotations import Box
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "server" / "engine"))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from finetune.datasets.example import Example
 from finetune.tuning import base as bases
 from finetune.tuning.config import Method, TuneConfig
 from finetune.tuning.learning import Learner, targets
 from finetune.tuning.lessons import Lessons
 from finetune.tuning.trainer import Trainer
+from labels.dataset import Example
 from server.engine import lora
 from server.engine.engine import Engine
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.datasets.example import Dataset, Example
-from finetune.datasets.question import Question
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.judge import Judge, main_tasks
 from finetune.tuning.lessons import Lesson, Lessons
+from labels.dataset import Dataset, Example
+from labels.sample import Question
 from prompts.annotations import Box, Text
 from prompts.tasks import resolve
 from server.engine import checkpoint

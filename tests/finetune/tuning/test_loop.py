@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune.datasets.example import Example
 from finetune.tuning import loop
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import Diverged, Outcome, TuneError, tune
 from finetune.tuning.trainer import Trainer
+from labels.dataset import Example
 
 LABELS = ("cat", "dog", "tree")
 

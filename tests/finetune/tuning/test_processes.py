@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.datasets.example import Example, Labels
+from labels.dataset import Example, Labels
 from finetune.datasets.scenes.draw import draw
 from finetune.tuning import loop
 from finetune.tuning.config import TuneConfig

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.datasets import coco
-from finetune.datasets.example import Dataset, DatasetError, Example
-from finetune.datasets.pictures import PictureFile
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
+from labels.dataset import Dataset, DatasetError, Example
+from labels.formats import coco
+from labels.image_files import PictureFile
 from prompts.annotations import Box
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.datasets.example import Example, Unusable
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import Outcome, TuneError, tune
 from finetune.tuning.run import Source, fingerprint
+from labels.dataset import Example, Unusable
 
 LABELS = ("cat", "dog", "tree")
 LEFT_OUT = tuple(Unusable(f"labels.json: annotation {i}", "its box\nhas no area") for i in range(12))

@@ -8,8 +8,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from finetune.datasets.example import Example
-from finetune.datasets.question import Question
 from finetune.losses import IGNORE, class_weights
 from finetune.tuning import replay
 from finetune.tuning.config import Anchor, Method, TuneConfig
@@ -17,6 +15,8 @@ from finetune.tuning.features import Features
 from finetune.tuning.lessons import Lesson, Lessons
 from finetune.tuning.shares import shares
 from finetune.tuning.trainer import Trainer
+from labels.dataset import Example
+from labels.sample import Question
 from prompts.annotations import Text
 from prompts.tasks import BOS, EOS, resolve
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from finetune.datasets.example import DatasetError, Labels
-from finetune.datasets.gathering import verified
 from finetune.datasets.scenes.draw import draw
+from labels.dataset import DatasetError, Labels
+from labels.reading.builder import verified
 from prompts.annotations import Box
 from server.cli import app
 from server.commands.datasets import Datasets

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box
 from server.jobs import drawn
-from server.jobs.labels import Label, Labelled
 
 LABELS = (Label(Box(label="cat", score=0.5, box=(8, 8, 30, 30)), "step"),)
 

@@ -14,11 +14,11 @@ from helpers import ROOT
 from PIL import Image, ImageOps
 
 from finetune.datasets.scenes.draw import draw
+from labels.labeled_image import Label
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Closed, Request
 from server.jobs.asks import Ask, Asking
-from server.jobs.labels import Label
 from server.jobs.output import OutputError, claimed
 from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import open_source

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from finetune.selection import NOTHING_FOUND
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Annotation, Box, Quad, Text
-from server.jobs.labels import Label, Labelled
 from server.projects.candidates import candidates
 
 

@@ -11,11 +11,11 @@ from making import corrected, loaded, made, opened
 from scenes import scenes
 
 from finetune import probe
-from finetune.datasets import coco
-from finetune.datasets.example import Example
-from finetune.datasets.pictures import PictureFile
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
+from labels.dataset import Example
+from labels.formats import coco
+from labels.image_files import PictureFile
 from server.engine.engine import Engine
 from server.projects.combinations import Fusion
 from server.projects.projects import Projects

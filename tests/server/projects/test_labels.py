@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune.datasets.example import Labels
+from labels.dataset import Labels
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.projects.labels import InvalidLabels, checked
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from scenes import scenes
 
-from finetune.datasets.example import Example, Labels
 from finetune.tuning.run import fingerprint
+from labels.dataset import Example, Labels
 from prompts.annotations import Text
 from server.projects import child, lessons, tuner
 from server.projects.pictures import Pictures

@@ -16,9 +16,9 @@ from making import QUICK, corrected, made, opened, promote
 from safetensors.torch import load_file
 from scenes import scenes
 
-from finetune.datasets import coco
-from finetune.datasets.example import Example
 from finetune.datasets.scenes.draw import draw
+from labels.dataset import Example
+from labels.formats import coco
 from prompts.annotations import Box
 from server.engine.engine import Engine
 from server.jobs.store import NotNow

@@ -15,13 +15,13 @@ from making import corrected, loaded, made, opened, promote
 from tiny import picture
 from typer.testing import CliRunner
 
+from labels.labeled_image import Labelled
 from prompts.tasks import TASKS
 from server.app import create_app
 from server.cli import app
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.jobs import intake
-from server.jobs.labels import Labelled
 from server.jobs.pins import ProjectModels
 from server.jobs.queue import JobQueue
 from server.jobs.recipes.annotation import annotate

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from finetune.datasets.example import Labels
+from labels.dataset import Labels
 from prompts.annotations import Box, Text
 from server.jobs.store import NotNow, Store, migrations
 from server.projects.combinations import Combination, Fusion, Routing, Sum

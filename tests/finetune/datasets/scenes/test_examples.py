@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from finetune.datasets.example import Labels
 from finetune.datasets.scenes.examples import example_of
 from finetune.datasets.scenes.questions import ask
 from finetune.datasets.scenes.scene import Scene
-from finetune.datasets.split import content_of
 from finetune.datasets.teaching import questions, teachable
+from labels.dataset import Labels
+from labels.split import content_of
 from prompts.annotations import Box, Polygon
 from prompts.tasks import TASKS
 

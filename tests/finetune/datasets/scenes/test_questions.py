@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
-from finetune.datasets.question import Question
 from finetune.datasets.scenes import questions
 from finetune.datasets.scenes.colours import NAMES, only
 from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.datasets.scenes.questions import COLOURS, WORDS, ask, counted, expression, listed
 from finetune.datasets.scenes.scene import Object, Scene, Word
+from labels.sample import Question
 from prompts import grammar, locations, targets
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS, Takes

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.datasets.example import DatasetError
-from finetune.datasets.question import Question
 from finetune.evaluation.answers import Answered
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import SUITES, Row, Suite, open_suite
+from labels.dataset import DatasetError
+from labels.sample import Question
 from prompts.annotations import Annotation, Box, Polygon, Text
 
 SQUARE = [10, 10, 50, 10, 50, 50, 10, 50]

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from samples import PNG, example, export, tree
 
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Quad, Text
 from server.jobs.formats import FORMATS
-from server.jobs.labels import Label, Labelled
 
 FOLDERS = [name for name, row in FORMATS.items() if row.suffix is None]
 every = pytest.mark.parametrize("name", FORMATS)

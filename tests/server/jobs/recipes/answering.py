@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 from hypothesis import HealthCheck, settings
 
+from labels.labeled_image import Label
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.engine.request import Result
 from server.jobs.asks import Ask
-from server.jobs.labels import Label
 from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import read
 from server.jobs.recipes.recipe import Recipe

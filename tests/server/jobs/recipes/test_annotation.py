@@ -7,13 +7,13 @@ from answering import SIZE, box, by_task, play, polygon, quad, recipe, result, s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labels.labeled_image import Label
 from prompts import grammar, locations
 from prompts.annotations import Box, Polygon, Text
 from prompts.tasks import STRUCTURE_AFTER, STRUCTURE_BEFORE, TASKS, Gives, Takes, resolve
 from prompts.vocabulary import Token
 from server.engine.request import Result
 from server.jobs.asks import Ask
-from server.jobs.labels import Label
 from server.jobs.recipes.reading import RecipeError, load, parse, ready
 
 CASCADE = """

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from labels.labeled_image import Label
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.labels import Label
 from server.jobs.store import (
     Answer,
     Done,

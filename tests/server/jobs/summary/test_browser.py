@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.labels import Label, Labelled
 from server.jobs.recipes.reading import read
 from server.jobs.store import Failure, Progress
 from server.jobs.summary import About, write

@@ -12,8 +12,8 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from PIL import Image
 
+from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.labels import Label, Labelled
 from server.jobs.recipes.reading import read
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.store import Failure, Progress

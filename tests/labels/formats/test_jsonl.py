@@ -1,0 +1,226 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.datasets.teaching import teachable
+from labels.dataset import DatasetError, Labels
+from labels.opening import open_dataset
+from labels.sample import Question
+from prompts import targets
+from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.tasks import TASKS, resolve
+
+Save = Callable[..., Path]
+BOX = {"kind": "box", "label": "cat", "score": 0.5, "box": [10, 20, 30, 40]}
+
+
+def lines(save: Save, *rows: str) -> Path:
+    return save("data.jsonl", "\n".join(rows) + "\n")
+
+
+def row(prefix: str, suffix: str, image: str = "a.png") -> str:
+    return f'{{"image": "{image}", "prefix": "{prefix}", "suffix": "{suffix}"}}'
+
+
+def own(*annotations: str, **more: Any) -> str:
+    extra = "".join(f', "{key}": {value}' for key, value in more.items())
+    labels = ", ".join(f'{{"annotation": {each}}}' for each in annotations)
+    return f'{{"name": "a.png", "width": 100, "height": 80, "labels": [{labels}]{extra}}}'
+
+
+def test_florists_own_lines(save: Save) -> None:
+    save("a.png")
+    ring = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0]
+    path = lines(
+        save,
+        own(
+            '{"kind": "box", "label": "cat", "score": 0.5, "box": [10, 20, 30, 40]}',
+            f'{{"kind": "polygon", "label": "dog", "score": null, "polygons": [{ring}]}}',
+            '{"kind": "quad", "label": "A\\nB", "quad": [1, 1, 9, 1, 9, 5, 1, 5]}',
+            '{"kind": "text", "label": "a cat"}',
+        ),
+    )
+    dataset = open_dataset(path)
+    assert dataset.unusable == ()
+    (example,) = dataset.examples
+    assert example.annotations == (
+        Box(label="cat", box=(10, 20, 30, 40)),
+        Polygon(label="dog", polygons=[ring]),
+        Quad(label="A B", quad=(1, 1, 9, 1, 9, 5, 1, 5)),
+        Text(label="a cat"),
+    )
+    assert example.complete == {Labels.OBJECTS, Labels.WORDS}
+    assert example.source == "data.jsonl:1"
+
+
+def test_texts_that_answered_a_prompt_on_a_region_are_questions(save: Save) -> None:
+    save("a.png")
+    region = TASKS["<REGION_TO_CATEGORY>"].prompt(region=(10, 20, 30, 40), size=(100, 80))
+    labels = [
+        ("a cat", TASKS["<CAPTION>"].wording),
+        ("cat", region),
+        ("STOP", TASKS["<OCR>"].wording),
+        ("red", "<VQA>?"),
+    ]
+    told = ", ".join(
+        f'{{"annotation": {{"kind": "text", "label": "{label}"}}, "prompt": "{prompt}"}}' for label, prompt in labels
+    )
+    (example,) = open_dataset(lines(save, f'{{"name": "a.png", "labels": [{told}]}}')).examples
+    assert example.annotations == (Text(label="a cat"),)
+    category, read, asked = example.questions
+    assert category.task.token == "<REGION_TO_CATEGORY>"
+    assert category.region == pytest.approx((10, 20, 30, 40), abs=0.1)
+    assert read == Question(TASKS["<OCR>"], (Text(label="STOP"),))
+    assert asked == Question(resolve("<VQA>"), (Text(label="red"),), text="?")
+
+
+def test_a_line_can_say_what_is_complete(save: Save) -> None:
+    save("a.png")
+    box = '{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}'
+    (example,) = open_dataset(lines(save, own(box, complete='["words"]'))).examples
+    assert example.complete == {Labels.WORDS}
+    (example,) = open_dataset(lines(save, own(box, complete="[]"))).examples
+    assert example.complete == set()
+
+
+def test_prompts_and_answers(save: Save) -> None:
+    save("a.png"), save("b.png"), save("c.png")
+    path = lines(
+        save,
+        row("<OD>", "cat<loc_100><loc_200><loc_300><loc_400><loc_0><loc_0><loc_500><loc_500>"),
+        row("<CAPTION>", "two cats"),
+        row("<VQA>how many?", "2"),
+        row("<OCR_WITH_REGION>", "A<loc_0><loc_0><loc_99><loc_0><loc_99><loc_99><loc_0><loc_99>"),
+        row("<REGION_TO_CATEGORY><loc_100><loc_200><loc_300><loc_400>", "cat", "b.png"),
+        row("<OD>", "", "c.png"),
+        row("What does the image describe?", "three cats"),
+    )
+    dataset = open_dataset(path)
+    assert dataset.unusable == ()
+    a, b, c = dataset.examples
+    assert a.annotations == (
+        Box(label="cat", box=(10.05, 16.04, 30.05, 32.04)),
+        Box(label="cat", box=(0.05, 0.04, 50.05, 40.04)),
+        Quad(label="A", quad=(0.05, 0.04, 9.95, 0.04, 9.95, 7.96, 0.05, 7.96)),
+    )
+    assert a.questions == (
+        Question(TASKS["<CAPTION>"], (Text(label="two cats"),)),
+        Question(resolve("<VQA>"), (Text(label="2"),), text="how many?"),
+        Question(TASKS["<CAPTION>"], (Text(label="three cats"),)),
+    )
+    assert a.complete == {Labels.OBJECTS, Labels.WORDS}
+    assert b.questions[0].region == pytest.approx((10.05, 16.04, 30.05, 32.04))
+    assert b.complete == set()
+    assert c.complete == {Labels.OBJECTS}
+    assert "<OD>" in teachable(c)
+
+
+def test_answers_come_back_as_they_were_written(save: Save) -> None:
+    save("a.png")
+    prompt = "<OPEN_VOCABULARY_DETECTION>cat"
+    answer = "cat<poly><loc_1><loc_2><loc_300><loc_2><loc_300><loc_400></poly>cat<loc_100><loc_200><loc_300><loc_400>"
+    (example,) = open_dataset(lines(save, row(prompt, answer))).examples
+    (question,) = example.questions
+    written = targets.answer(question.task, question.answer, example.size)
+    assert written == answer.replace("</poly>cat", "</poly>")
+
+
+def test_paligemmas_lines(save: Save) -> None:
+    save("a.png"), save("b.png"), save("c.png")
+    path = lines(
+        save,
+        row(
+            "detect cat ; fire hydrant",
+            "<loc0256><loc0512><loc0768><loc1023> cat ; <loc0000><loc0000><loc0512><loc0512> fire hydrant",
+        ),
+        row("caption en", "a cat"),
+        row("detect cat", "", "b.png"),
+        row("detect fire hydrant", "", "b.png"),
+        row("detect cat", "", "c.png"),
+    )  # fmt: skip
+    dataset = open_dataset(path)
+    assert [each.name for each in dataset.examples] == ["a.png", "b.png"]
+    assert dataset.examples[0].annotations == (
+        Box(label="cat", box=(50, 20, 1023 / 1024 * 100, 60)),
+        Box(label="fire hydrant", box=(0, 0, 50, 40)),
+        Text(label="a cat"),
+    )
+    assert [each.complete for each in dataset.examples] == [{Labels.OBJECTS}, {Labels.OBJECTS}]
+    assert [str(each) for each in dataset.unusable] == ["data.jsonl:5: it has no labels"]
+
+
+def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
+    save("a.png")
+    path = lines(
+        save,
+        row("<OD>", "cat<loc_100><loc_200><loc_300><loc_400>"),
+        "{",
+        "[1]",
+        '{"image": "a.png", "prefix": "<OD>"}',
+        row("<OD>", "cat<loc_100><loc_200><loc_300>"),
+        row("<ODD>", "cat"),
+        row("<OD>", "cat<loc_100><loc_200><loc_100><loc_400>"),
+        row("what is this", "cat"),
+        row("<REGION_TO_CATEGORY>", "cat"),
+        row("<OD>what", "cat"),
+        row("<OD>", "cat<loc_100><loc_200><loc_300><loc_400>", "missing.png"),
+        row("detect cat", "<loc0256><loc0512><loc0768> cat"),
+        row("segment cat", "<loc0256><loc0512><loc0768><loc0001><seg001>"),
+        own('{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}'),
+        '{"name": 5, "labels": []}',
+        row("<OD>", "\\ud800<loc_100><loc_200><loc_300><loc_400>"),
+    )
+    dataset = open_dataset(path)
+    (example,) = dataset.examples
+    assert len(example.annotations) == 1
+    assert example.complete == set()
+    assert [each.source.split(",")[0] for each in dataset.unusable] == [f"data.jsonl:{n}" for n in range(2, 17)]
+
+
+def test_bad_labels_of_own_lines_are_listed_by_their_place(save: Save) -> None:
+    save("a.png")
+    annotations = [
+        '{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}',
+        '{"kind": "box", "label": "", "box": [10, 20, 30, 40]}',
+        '{"kind": "box", "label": "cat", "box": [10, 20, NaN, 40]}',
+        '{"kind": "box", "label": "cat", "box": [10, 20, 5, 40]}',
+        '{"kind": "circle", "label": "cat"}',
+        '{"kind": "polygon", "label": "cat", "polygons": []}',
+        "null",
+        '{"kind": "text", "label": " "}',
+    ]
+    dataset = open_dataset(lines(save, own(*annotations)))
+    assert [each.source for each in dataset.unusable] == [f"data.jsonl:1, label {n}" for n in range(1, 8)]
+
+
+def test_several_files_must_be_chosen_from(save: Save) -> None:
+    save("a.png")
+    save("one.jsonl", row("<CAPTION>", "a cat"))
+    path = save("two.jsonl", row("<CAPTION>", "a cat"))
+    with pytest.raises(DatasetError, match=r"one.jsonl, .*two.jsonl"):
+        open_dataset(path.parent)
+    assert len(open_dataset(path).examples) == 1
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", b"\x00\x01\xff", "nothing", "{}", '{"name": null, "labels": null}'])
+def test_a_file_of_nothing_is_refused(save: Save, content: Any) -> None:
+    with pytest.raises(DatasetError):
+        open_dataset(save("data.jsonl", content))
+
+
+def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
+    for split in ("train", "valid"):
+        save(f"{split}/a.png")
+        root = save(f"{split}/annotations.jsonl", row("<CAPTION>", "a cat")).parent.parent
+    dataset = open_dataset(root)
+    assert [each.name for each in dataset.examples] == ["train/a.png", "valid/a.png"]
+    assert [each.source for each in dataset.examples] == ["train/annotations.jsonl:1", "valid/annotations.jsonl:1"]
+
+
+def test_pictures_that_were_only_questioned_are_not_known_to_be_empty(save: Save) -> None:
+    save("a.png")
+    (example,) = open_dataset(lines(save, row("<VQA>how many?", "two"), row("caption en", "two cats"))).examples
+    assert example.complete == set()
+    assert teachable(example) == {"<VQA>", "<CAPTION>"}

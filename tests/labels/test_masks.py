@@ -1,0 +1,235 @@
+"""Masks as run lengths, written by others' code: they come in as the outlines of what they cover."""
+
+import tracemalloc
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from label_studio_sdk.converter.brush import encode_rle
+from pycocotools import mask as coco_mask
+
+from finetune.evaluation.matching import mask as drawn
+from labels import masks
+from labels.dataset import Dataset, Labels
+from labels.geometry import area, bounds, box_of
+from labels.opening import open_dataset
+from prompts.annotations import Box, Polygon, Quad
+
+Save = Callable[..., Path]
+WIDTH, HEIGHT = 100, 80
+LEFT, TOP, RIGHT, BOTTOM = 12, 9, 84, 69  # of MASK
+Y, X = np.mgrid[:HEIGHT, :WIDTH]
+
+
+def ellipse(x: float, y: float, a: float, b: float) -> np.ndarray:
+    return np.asarray(((X + 0.5 - x) / a) ** 2 + ((Y + 0.5 - y) / b) ** 2 <= 1)
+
+
+HOLE = ellipse(32, 34, 6, 8)
+MASK = (ellipse(32, 34, 20, 25) & ~HOLE) | ellipse(74, 59, 10, 10)
+
+
+def runs(values: np.ndarray) -> list[int]:
+    """Lengths of alternating runs, the first of what is not covered."""
+    found = [len(list(run)) for _, run in groupby(values.tolist())]
+    return [0, *found] if values[0] else found
+
+
+def in_coco(save: Save, counts: Any, size: Any = (HEIGHT, WIDTH), **more: Any) -> Dataset:
+    """A whole box first, so that there is always something."""
+    save("a.png")
+    whole = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5]}
+    masked = {**whole, "id": 2, "bbox": [0, 0, 50, 50], "segmentation": {"size": list(size), "counts": counts}, **more}
+    document = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [whole, masked],
+                "categories": [{"id": 3, "name": "cat"}]}  # fmt: skip
+    return open_dataset(save("labels.json", document))
+
+
+def in_cvat(save: Save, rle: str, place: str) -> Dataset:
+    save("a.png")
+    inner = f'<box label="cat" xtl="1" ytl="1" xbr="6" ybr="6"/>\n<mask label="cat" rle="{rle}" {place}/>'
+    image = f'<image id="0" name="a.png" width="{WIDTH}" height="{HEIGHT}">{inner}</image>'
+    return open_dataset(save("annotations.xml", f"<annotations><version>1.1</version>{image}</annotations>"))
+
+
+def in_labelstudio(save: Save, rle: Any, *others: dict[str, Any]) -> Dataset:
+    save("a.png")
+    box = {"id": "1", "type": "rectanglelabels",
+           "value": {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["cat"]}}  # fmt: skip
+    brush = {"id": "2", "type": "brushlabels", "original_width": WIDTH, "original_height": HEIGHT,
+             "value": {"format": "rle", "rle": rle, "brushlabels": ["cat"]}}  # fmt: skip
+    task = {"id": 7, "data": {"image": "a.png"}, "annotations": [{"result": [box, brush, *others]}]}
+    return open_dataset(save("export.json", [task]))
+
+
+def brushed(mask: np.ndarray) -> list[int]:
+    """As Label Studio keeps it: red, green, blue and alpha of each pixel."""
+    pixels = np.stack([mask * 200, mask * 100, mask * 50, mask * 255], -1).astype(np.uint8)
+    made: list[int] = encode_rle(pixels.ravel())
+    return made
+
+
+CROP = MASK[TOP:BOTTOM, LEFT:RIGHT]
+PLACE = f'left="{LEFT}" top="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"'
+WRITTEN: dict[str, Callable[[Save], Dataset]] = {
+    "COCO, compressed": lambda save: in_coco(
+        save, coco_mask.encode(np.asfortranarray(MASK.astype(np.uint8)))["counts"].decode()
+    ),
+    "COCO": lambda save: in_coco(save, runs(MASK.ravel(order="F"))),
+    "CVAT": lambda save: in_cvat(save, ", ".join(map(str, runs(CROP.ravel()))), PLACE),
+    "Label Studio": lambda save: in_labelstudio(save, brushed(MASK)),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_a_mask_becomes_the_outlines_of_its_parts(form: str, save: Save) -> None:
+    dataset = WRITTEN[form](save)
+    assert dataset.unusable == ()
+    (example,) = dataset.examples
+    box, polygon = example.annotations
+    assert isinstance(box, Box)
+    assert isinstance(polygon, Polygon)
+    assert polygon.label == "cat"
+    assert len(polygon.polygons) == 2
+    assert box_of(polygon) == pytest.approx((LEFT, TOP, RIGHT, BOTTOM), abs=0.31)
+    back, filled = drawn(polygon.polygons, (WIDTH, HEIGHT)), MASK | HOLE
+    assert (back & filled).sum() / (back | filled).sum() > 0.93  # Pillow draws the edge too
+    assert sum(map(area, polygon.polygons)) == pytest.approx(filled.sum(), rel=0.01)
+    assert example.complete == {Labels.OBJECTS}
+
+
+def test_a_straight_edge_has_no_points_between_its_ends_and_a_thin_thing_keeps_its_area(save: Save) -> None:
+    for mask in ((X >= 10) & (X < 90) & (Y >= 20) & (Y < 60), (X >= 10) & (X < 90) & (Y == 20)):
+        (example,) = in_coco(save, runs(mask.ravel(order="F"))).examples
+        polygon = example.annotations[-1]
+        assert isinstance(polygon, Polygon)
+        (ring,) = polygon.polygons
+        assert len(ring) <= 16  # each corner is cut by half a pixel
+        assert area(ring) == pytest.approx(mask.sum(), abs=0.51)
+
+
+def wavy(width: int, height: int) -> np.ndarray:
+    """A thing whose edge goes in and out forty times, as large as the picture; itself and not its bounds."""
+    y, x = np.ogrid[:height, :width]
+    across, down = (x + 0.5) / width - 0.5, (y + 0.5) / height - 0.5
+    return np.asarray(np.hypot(across, down) <= 0.4 + 0.05 * np.sin(40 * np.arctan2(down, across)))
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (2999, 4001)])
+def test_the_outline_of_a_large_mask_is_as_exact_as_locations_are(size: tuple[int, int]) -> None:
+    mask, bin_ = wavy(*size), max(size) / 1000
+    (ring,) = masks.rings(mask, 7, 5)
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = (columns[0] + 7, rows[0] + 5, columns[-1] + 8, rows[-1] + 6)
+    assert bounds([ring]) == pytest.approx(box, abs=bin_ / 2)
+    assert area(ring) == pytest.approx(mask.sum(), rel=0.005)
+    moved = [value - (7, 5)[i % 2] for i, value in enumerate(ring)]
+    wrong = int((drawn([moved], size) ^ mask).sum())
+    edge = int((mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum())  # its length, in pixels
+    assert wrong < bin_ / 2 * edge
+
+
+def test_what_is_thinner_than_a_location_can_tell_is_not_nothing() -> None:
+    mask = np.zeros((3000, 6000), bool)
+    mask[1500, 20:5900] = True
+    (ring,) = masks.rings(mask)
+    assert bounds([ring]) == pytest.approx((20, 1500, 5900, 1501), abs=0.31)
+
+
+def test_a_large_mask_and_a_noisy_one_cost_little() -> None:
+    """What takes long, and memory, is to have more numbers, points and parts than an answer can tell."""
+    large = wavy(4000, 3000)
+    tracemalloc.start()
+    found = masks.rings(large)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 7 * large.nbytes  # a byte a pixel; as floats alone it would be eight
+    assert sum(map(len, found)) // 2 < 4000
+
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5):
+        noisy = rng.random((1000, 1000)) < share
+        assert len(masks.rings(noisy)) <= 100
+        noisy |= wavy(1000, 1000)
+        largest = max(masks.rings(noisy), key=area)
+        assert area(largest) > 0.98 * wavy(1000, 1000).sum()
+
+
+def test_literal_bytes_of_label_studio_and_runs_over_borders(save: Save) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    pixels[..., 3] = np.where(MASK, 255, 0)
+    bits = f"{pixels.size:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}" + "0" + "11" + f"{pixels.size - 1:016b}"
+    bits += "".join(f"{value:08b}" for value in pixels.ravel())
+    bits += "0" * (-len(bits) % 8)
+    packed = [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+    assert in_labelstudio(save, packed).examples == in_labelstudio(save, brushed(MASK)).examples
+
+
+def test_words_in_a_mask_have_the_box_around_it(save: Save) -> None:
+    (example,) = in_coco(save, runs(MASK.ravel(order="F")), text="STOP").examples
+    quad = example.annotations[-1]
+    assert isinstance(quad, Quad)
+    x1, y1, x2, y2 = LEFT, TOP, RIGHT, BOTTOM
+    assert quad.quad == pytest.approx((x1, y1, x2, y1, x2, y2, x1, y2), abs=0.31)
+    written = {"id": "2", "type": "textarea", "value": {"rle": [], "text": ["STOP"]}}
+    (example,) = in_labelstudio(save, brushed(MASK), written).examples
+    assert example.annotations[-1].label == "STOP"
+    assert example.annotations[-1].kind == "quad"
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "said"),
+    [
+        ("abc", (HEIGHT, WIDTH), "its mask cannot be read"),
+        ([10, 20], (HEIGHT, WIDTH), "its mask cannot be read"),
+        ([WIDTH * HEIGHT + 5, -5], (HEIGHT, WIDTH), "its mask cannot be read"),
+        ([2**40, WIDTH * HEIGHT - 2**40], (HEIGHT, WIDTH), "its mask cannot be read"),
+        (None, (HEIGHT, WIDTH), "its mask cannot be read"),
+        ([["x"]], (HEIGHT, WIDTH), "its mask cannot be read"),
+        ([WIDTH * HEIGHT], (HEIGHT, WIDTH), "its mask covers nothing"),
+        ([0, WIDTH * HEIGHT], (WIDTH, HEIGHT), r"its mask's size is [100, 80], not its picture's height and width"),
+    ],
+)
+def test_a_mask_of_coco_that_cannot_be_read_is_listed_and_no_box(save: Save, counts: Any, size: Any, said: str) -> None:
+    dataset = in_coco(save, counts, size)
+    assert [each.source for each in dataset.unusable] == ["labels.json: annotation 2"]
+    assert dataset.unusable[0].reason.startswith(said)
+    (example,) = dataset.examples
+    assert len(example.annotations) == 1
+    assert example.complete == set()
+
+
+@pytest.mark.parametrize(
+    ("rle", "place", "said"),
+    [
+        ("1, 2", PLACE, "its mask cannot be read"),
+        ("1, two", PLACE, "its mask cannot be read"),
+        ("0, 4", 'left="99" top="1" width="2" height="2"', "its mask lies outside the picture of 100×80"),
+        ("0, 4", 'left="1" top="1" width="2"', "its place holds None, which is no number"),
+    ],
+)
+def test_a_mask_of_cvat_that_cannot_be_read_is_listed(save: Save, rle: str, place: str, said: str) -> None:
+    dataset = in_cvat(save, rle, place)
+    assert [each.source for each in dataset.unusable] == ["annotations.xml:2"]
+    assert dataset.unusable[0].reason.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("rle", "said"),
+    [
+        (brushed(MASK)[:-9], "it is cut short"),
+        (brushed(MASK[:50]), "it has 20000 values of 8 bits, not 32000 of 8"),
+        ([1], "it is cut short"),
+        ([300], "its mask cannot be read"),
+        (None, "its mask cannot be read"),
+        (brushed(MASK & False), "its mask covers nothing"),
+    ],
+)
+def test_a_brush_of_label_studio_that_cannot_be_read_is_listed(save: Save, rle: Any, said: str) -> None:
+    dataset = in_labelstudio(save, rle)
+    assert [each.source for each in dataset.unusable] == ["export.json: task 7, result 2"]
+    assert said in dataset.unusable[0].reason

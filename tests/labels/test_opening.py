@@ -1,0 +1,233 @@
+import io
+import math
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from finetune.datasets.teaching import questions
+from labels.dataset import Dataset, DatasetError
+from labels.labeled_image import Label, Labelled
+from labels.opening import FORMATS, open_dataset
+from labels.reading.builder import verified
+from prompts import targets
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from prompts.tasks import TASKS
+from server.jobs import formats
+
+Save = Callable[..., Path]
+WIDTH, HEIGHT = 640, 480
+RINGS = [[100.0, 100.0, 200.0, 100.0, 200.0, 200.0], [300.0, 100.0, 400.0, 100.0, 400.0, 150.0, 300.0, 150.0]]
+NOTES: list[Annotation] = [
+    Box(label="cat", score=0.5, box=(10, 20, 110, 220)),
+    Polygon(label="fire hydrant", polygons=RINGS),
+    Box(label="Hündin <&> 犬", box=(0, 0, 640, 480)),
+    Quad(label="STOP now", score=0.25, quad=(40, 10, 80, 20, 78, 40, 38, 30)),
+    Text(label="a cat & a dog", score=0.9),
+]
+# What each cannot say, or says otherwise.
+LOST = {
+    "yolo-detect": ("polygon", "quad", "text"),
+    "yolo-segment": ("box", "text"),
+    "voc": ("polygon", "quad", "text"),
+    "labelme": ("text",),
+}
+
+
+def png(colour: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (WIDTH, HEIGHT), (colour, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def export(name: str, pictures: list[Labelled], folder: Path) -> Path:
+    form = formats.FORMATS[name]
+    out = folder / f"out{form.suffix or ''}"
+    form.write(pictures, out, pictures_too=form.suffix is None)
+    for picture in pictures if form.suffix else ():
+        path = folder / picture.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture.read())
+    return out
+
+
+def labelled(*notes: Annotation, name: str = "a/1.png", colour: int = 0) -> Labelled:
+    return Labelled(name, "0" * 64, WIDTH, HEIGHT, tuple(Label(note, "step") for note in notes), lambda: png(colour))
+
+
+def expected(name: str, note: Annotation) -> Annotation | None:
+    if note.kind in LOST.get(name, ()):
+        return None
+    if name == "yolo-segment" and isinstance(note, Quad):
+        return Polygon(label="text", polygons=[list(note.quad)])
+    return note.model_copy(update={"score": None})
+
+
+def places(note: Annotation) -> list[float]:
+    match note:
+        case Box():
+            return list(note.box)
+        case Quad():
+            return list(note.quad)
+        case Polygon():
+            return [v for ring in note.polygons for v in ring]
+        case _:
+            return []
+
+
+def same(found: tuple[Annotation, ...], true: list[Annotation], tolerance: float) -> None:
+    """In any order of kinds: some formats keep words and captions apart."""
+
+    def key(note: Annotation) -> tuple[object, ...]:
+        return note.kind, note.label, [round(v) for v in places(note)][:4]
+
+    assert [(n.kind, n.label) for n in sorted(found, key=key)] == [(n.kind, n.label) for n in sorted(true, key=key)]
+    for one, other in zip(sorted(found, key=key), sorted(true, key=key), strict=True):
+        assert places(one) == pytest.approx(places(other), abs=tolerance)
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_every_export_is_read_back(name: str, tmp_path: Path) -> None:
+    pictures = [labelled(*NOTES), labelled(name="b.png", colour=1), labelled(NOTES[0], name="a/b 2.png", colour=2)]
+    dataset = open_dataset(export(name, pictures, tmp_path))
+    true = [[note for note in (expected(name, label.annotation) for label in p.labels) if note] for p in pictures]
+    # VOC counts in whole pixels.
+    tolerance = 1 if name == "voc" else 0.01
+    found = {example.open().getpixel((0, 0)): example for example in dataset.examples}
+    assert len(found) == len(dataset.examples)
+    for colour, notes in enumerate(true):
+        example = found.pop((colour, 0, 0))
+        assert example.size == (WIDTH, HEIGHT)
+        same(example.annotations, notes, tolerance)
+        assert example.complete == found_kinds(dataset)
+    assert dataset.unusable == ()
+    assert verified(dataset) == dataset
+
+
+def found_kinds(dataset: Dataset) -> set[str]:
+    kinds = {note.kind for example in dataset.examples for note in example.annotations}
+    return ({"objects"} if kinds & {"box", "polygon"} else set()) | ({"words"} if "quad" in kinds else set())
+
+
+letters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Zs", "Co", "Cn"], exclude_characters="/<>:#&")
+labels = st.text(letters, min_size=1, max_size=12).map(str.strip).filter(lambda label: label and label != "text")
+xs = st.integers(0, WIDTH).map(float)
+ys = st.integers(0, HEIGHT).map(float)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> Box:
+    (x1, x2), (y1, y2) = (sorted(draw(st.lists(v, min_size=2, max_size=2, unique=True))) for v in (xs, ys))
+    return Box(label=draw(labels), box=(x1, y1, x2, y2))
+
+
+@st.composite
+def polygons(draw: st.DrawFn) -> Polygon:
+    rings = []
+    for k in range(draw(st.integers(1, 3))):
+        count = draw(st.integers(3, 7))
+        x, y, radius = 100 + 200 * k, draw(st.integers(100, 300)), draw(st.integers(20, 90))
+        turns = [2 * math.pi * i / count for i in range(count)]
+        rings.append([round(v, 2) for a in turns for v in (x + radius * math.cos(a), y + radius * math.sin(a))])
+    return Polygon(label=draw(labels), polygons=rings)
+
+
+@st.composite
+def quads(draw: st.DrawFn) -> Quad:
+    x1, y1, x2, y2 = draw(boxes()).box
+    return Quad(label=draw(labels), quad=(x1, y1, x2, y1, x2, y2, x1, y2))
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+@settings(
+    max_examples=4,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(notes=st.lists(st.one_of(boxes(), polygons(), quads()), min_size=1, max_size=5))
+def test_any_labels_are_read_back(name: str, notes: list[Annotation], tmp_path_factory: pytest.TempPathFactory) -> None:
+    true = [note for note in (expected(name, note) for note in notes) if note]
+    path = export(name, [labelled(*notes)], tmp_path_factory.mktemp("any"))
+    if not true:
+        with pytest.raises(DatasetError):
+            open_dataset(path)
+        return
+    dataset = open_dataset(path)
+    assert dataset.unusable == ()
+    same(dataset.examples[0].annotations, true, 1 if name == "voc" else 0.01)
+
+
+def test_what_is_no_dataset_is_told_which_kinds_there_are(save: Save, tmp_path: Path) -> None:
+    paths = [save("picture.png"), save("notes.txt", "hello"), save("thing.json", {"a": 1}), save("a/b.xml", "<root/>")]
+    (tmp_path / "empty").mkdir()
+    for path in (*paths, tmp_path / "empty", tmp_path / "a"):
+        with pytest.raises(DatasetError) as error:
+            open_dataset(path)
+        assert all(name in str(error.value) for name in FORMATS), path
+    with pytest.raises(DatasetError, match="no such file"):
+        open_dataset(tmp_path / "missing")
+    with pytest.raises(DatasetError):
+        open_dataset("\0")
+
+
+def test_a_picture_that_is_cut_short_is_found_when_it_is_decoded(save: Save, tmp_path: Path) -> None:
+    whole = Image.effect_noise((100, 80), 90).convert("RGB")
+    whole.save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    save("b.jpg", data[: len(data) // 2])
+    notes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]} for n in (1, 2)]
+    images = [{"id": n, "file_name": name} for n, name in ((1, "a.jpg"), (2, "b.jpg"))]
+    document = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "cat"}]}
+    dataset = open_dataset(save("labels.json", document))
+    assert len(dataset.examples) == 2
+    checked = verified(dataset)
+    assert [each.name for each in checked.examples] == ["a.jpg"]
+    assert "cut short" in str(checked.unusable[0])
+
+
+VALUES = ["null", "NaN", "1e400", "-1", '""', "[]", "{}", '"x"', "<", ">", "}", "0", "\u0000", "cat<loc_1>", "9" * 30]
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_whatever_is_broken_in_a_file_is_told_and_never_raised(name: str, tmp_path: Path) -> None:
+    """Files with parts of them taken away, doubled or replaced."""
+    path = export(name, [labelled(*NOTES), labelled(NOTES[0], name="b.png", colour=1)], tmp_path)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".png")
+    chance = random.Random(0)
+    outcomes = set[type]()
+    for _ in range(20):
+        file = chance.choice(files)
+        whole = file.read_bytes()
+        text = whole.decode()
+        pieces = re.split(r"(-?[0-9.]+|\w+|\s+)", text)
+        at = chance.randrange(len(pieces))
+        match chance.randrange(4):
+            case 0:
+                pieces[at] = chance.choice(VALUES)
+            case 1:
+                del pieces[at : at + chance.randrange(1, 8)]
+            case 2:
+                pieces[at:at] = pieces[at : at + chance.randrange(1, 8)]
+            case 3:
+                pieces = pieces[: at + 1]
+        file.write_bytes("".join(pieces).encode())
+        try:
+            dataset = open_dataset(path)
+            outcomes.add(Dataset)
+            for example in dataset.examples:
+                for note in example.annotations:
+                    assert all(map(math.isfinite, places(note)))
+                for question in questions(example, TASKS, labels=dataset.labels, rng=np.random.default_rng(0)):
+                    targets.answer(question.task, question.answer, example.size)
+        except DatasetError:
+            outcomes.add(DatasetError)
+
+        file.write_bytes(whole)
+    assert Dataset in outcomes

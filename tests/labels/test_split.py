@@ -1,0 +1,131 @@
+import io
+import random
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from labels.dataset import DatasetError, Example
+from labels.image_files import PictureBytes
+from labels.images import PictureError
+from labels.split import content_of, folds, split
+from prompts.annotations import Box
+
+some = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def example(name: str, content: int, *labels: str) -> Example:
+    notes = tuple(Box(label=label, box=(0, 0, 1, 1)) for label in labels)
+    return Example(name, name, 2, 2, notes, PictureBytes(content.to_bytes(4)))
+
+
+def named(examples: Sequence[Example]) -> set[str]:
+    return {each.name for each in examples}
+
+
+def contents(examples: Sequence[Example]) -> set[str]:
+    return {content_of(each) for each in examples}
+
+
+datasets = st.lists(
+    st.tuples(st.integers(0, 30), st.lists(st.sampled_from("abcd"), max_size=3)), min_size=1, max_size=40
+).map(lambda rows: [example(str(i), content, *labels) for i, (content, labels) in enumerate(rows)])
+
+
+@some
+@given(datasets, st.floats(0.05, 0.9), st.integers(0, 9))
+def test_no_picture_is_on_both_sides_and_none_is_lost(examples: list[Example], share: float, seed: int) -> None:
+    if len(contents(examples)) < 2:
+        with pytest.raises(DatasetError, match="add pictures"):
+            split(examples, share, seed=seed)
+        return
+    taught, held = split(examples, share, seed=seed)
+    assert taught
+    assert held
+    assert not contents(taught) & contents(held)
+    assert sorted((*taught, *held), key=lambda each: int(each.name)) == examples
+    assert abs(len(contents(held)) - share * len(contents(examples))) <= 1
+
+
+@some
+@given(datasets, st.randoms(use_true_random=False), st.integers(0, 9))
+def test_the_order_of_the_pictures_changes_nothing(examples: list[Example], order: random.Random, seed: int) -> None:
+    if len(contents(examples)) < 2:
+        return
+    shuffled = list(examples)
+    order.shuffle(shuffled)
+    assert named(split(examples, 0.3, seed=seed)[1]) == named(split(shuffled, 0.3, seed=seed)[1])
+
+
+@some
+@given(datasets, st.integers(2, 5))
+def test_each_picture_is_held_out_in_one_fold(examples: list[Example], count: int) -> None:
+    if len(contents(examples)) < count:
+        with pytest.raises(DatasetError):
+            folds(examples, count, seed=0)
+        return
+    parts = folds(examples, count, seed=0)
+    for taught, held in parts:
+        assert not contents(taught) & contents(held)
+        assert len(taught) + len(held) == len(examples)
+    for (_, one), (_, other) in combinations(parts, 2):
+        assert not contents(one) & contents(other)
+    assert sum(len(held) for _, held in parts) == len(examples)
+    sizes = [len(contents(held)) for _, held in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_seed_decides() -> None:
+    examples = [example(str(i), i) for i in range(50)]
+    held = [frozenset(named(split(examples, 0.2, seed=seed)[1])) for seed in (0, 0, 1, 2)]
+    assert held[0] == held[1]
+    assert len(set(held)) == 3
+    assert len(held[0]) == 10
+
+
+def test_labels_are_spread_evenly() -> None:
+    kinds = [("rare",)] * 5 + [("common",)] * 80 + [("common", "other")] * 15
+    examples = [example(str(i), i, *labels) for i, labels in enumerate(kinds)]
+    for seed in range(5):
+        taught, held = split(examples, 0.2, seed=seed)
+        counts = Counter(note.label for each in held for note in each.annotations)
+        assert counts["rare"] == 1
+        assert counts["other"] == 3
+        assert len(held) == 20
+        assert len(taught) == 80
+
+
+def test_nothing_is_held_out_where_nothing_shall_be() -> None:
+    examples = [example("a", 1)]
+    assert split(examples, 0, seed=0) == (tuple(examples), ())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
+def test_shares_that_are_none(share: float) -> None:
+    with pytest.raises(ValueError, match="share"):
+        split([example("a", 1), example("b", 2)], share, seed=0)
+
+
+def test_pictures_without_a_file_are_alike_by_their_pixels() -> None:
+    def drawn(name: str, colour: str) -> Example:
+        return Example(name, name, 2, 2, (), lambda: Image.new("RGB", (2, 2), colour))
+
+    def broken() -> Image.Image:
+        raise PictureError("it is broken", "unreadable")  # type: ignore[arg-type]
+
+    assert content_of(drawn("a", "red")) == content_of(drawn("b", "red")) != content_of(drawn("a", "blue"))
+    one, other = (Example(name, name, 2, 2, (), broken) for name in "ab")
+    assert content_of(one) != content_of(other)
+
+
+def test_a_copy_in_another_format_is_another_picture() -> None:
+    files = []
+    for kind in ("PNG", "BMP"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (2, 2)).save(buffer, kind)
+        files.append(Example(kind, kind, 2, 2, (), PictureBytes(buffer.getvalue())))
+    assert content_of(files[0]) != content_of(files[1])
