@@ -62,10 +62,10 @@ format: .venv/dev  ## Lets ruff mend what it can.
 	$(BIN)/ruff check --fix $(SOURCES)
 
 seedling: .venv/dev  ## Teaches the seedling from scratch (hours on two cores); goes on where it stopped.
-	nice $(BIN)/python -m finetune.pretrain --out $(RUNS)
+	nice $(BIN)/python -m seedling.pretrain --out $(RUNS)
 
 seedling-report: .venv/dev  ## What the committed seedling can do on unseen scenes.
-	$(BIN)/python -m finetune.report
+	$(BIN)/python -m seedling.report
 
 .venv/bench: .venv/dev
 	$(BIN)/pip install --quiet --editable '.[bench]'

@@ -15,13 +15,13 @@ import typer
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import LONGEST, SEED
-from finetune.datasets.scenes import questions
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from finetune.evaluation.matching import Counts, box_iou
 from labels.sample import Question
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS, Gives
+from seedling.scenes import questions
+from seedling.scenes.draw import draw
+from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from server.engine import checkpoint as checkpoints
 from server.engine.constraint import Constrain
 from server.engine.engine import Engine

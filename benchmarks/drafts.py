@@ -18,7 +18,7 @@ from benchmarks import base
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import LONGEST, SEED, scenes
-from finetune.datasets.scenes import questions
+from seedling.scenes import questions
 from server.engine import checkpoint as checkpoints
 from server.engine.checkpoint import Checkpoint
 from server.engine.engine import Engine

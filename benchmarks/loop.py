@@ -22,8 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import description
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET
 from finetune.evaluation import bootstrap
 from finetune.evaluation.corrections import Tally
 from finetune.probe import price, probe
@@ -35,6 +33,8 @@ from finetune.tuning.loop import tune
 from labels.dataset import Example, Labels
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
+from seedling.scenes.draw import draw
+from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET
 from server.engine import checkpoint
 from server.engine.engine import Engine
 from server.engine.request import Request

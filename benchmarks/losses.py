@@ -19,7 +19,6 @@ from rich.console import Console
 from benchmarks.loop import SETTINGS
 from benchmarks.machine import description
 from benchmarks.tuning import FIRST, HELD, example
-from finetune.datasets.scenes.glyphs import CATEGORIES
 from finetune.evaluation import bootstrap
 from finetune.evaluation.corrections import Tally, tally
 from finetune.evaluation.detection import Pictures, average_precision
@@ -27,6 +26,7 @@ from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import tune
 from labels.dataset import Example
 from prompts.tasks import TASKS
+from seedling.scenes.glyphs import CATEGORIES
 from server.engine import checkpoint
 from server.engine.engine import Engine
 from server.engine.request import Request

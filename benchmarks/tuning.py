@@ -25,8 +25,6 @@ from transformers import TrainingArguments
 
 from benchmarks.results import Row, show
 from finetune import memory
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.glyphs import CATEGORIES, HELD_OUT_SET
 from finetune.evaluation.corrections import Tally
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.judge import Judge
@@ -34,6 +32,8 @@ from finetune.tuning.lessons import Lesson, Lessons
 from finetune.tuning.trainer import Trainer
 from labels.dataset import Example, Labels
 from prompts.annotations import Box
+from seedling.scenes.draw import draw
+from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET
 from server.engine.engine import Engine
 from server.engine.vision import image_tokens
 

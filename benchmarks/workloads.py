@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from PIL.Image import Image
 
-from finetune.datasets.scenes import questions
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.scene import Scene
 from prompts.tasks import TASKS
+from seedling.scenes import questions
+from seedling.scenes.draw import draw
+from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.engine.vision import Picture

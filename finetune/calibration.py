@@ -16,12 +16,12 @@ import numpy as np
 import typer
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from finetune.datasets.scenes.examples import asked_of
 from finetune.evaluation.reliability import Scores, ece
 from finetune.evaluation.report import Report, examine, questions
 from labels.dataset import DatasetError, Example
 from labels.opening import open_dataset
 from labels.sample import Question
+from seedling.scenes.examples import asked_of
 from server.engine import lora
 from server.engine.calibration import FILE, Calibration, CalibrationError, Isotonic, Temperature, read, write
 from server.engine.checkpoint import CheckpointError

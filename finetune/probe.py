@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from finetune.evaluation.corrections import Tally
-from finetune.report import measure
 from finetune.tuning.judge import Judge, main_tasks
 from labels.dataset import Example
+from seedling.report import measure
 from server.engine.engine import Engine
 
 SCENES = 40
@@ -46,7 +46,7 @@ def pictured(examples: Sequence[Example], labels: Sequence[str], dataset: str) -
 
 
 def probe(engine: Engine, adapter: str | None = None, scenes: int = SCENES) -> Figures:
-    """Task token → how good the answers are, 0 to 1: the mean of the task's figures in `finetune.report`, on known
+    """Task token → how good the answers are, 0 to 1: the mean of the task's figures in `seedling.report`, on known
     glyph sets. About 16 questions a scene."""
     found: dict[str, list[float]] = defaultdict(list)
     for name, value in measure(engine, scenes, adapter=adapter).items():

@@ -32,7 +32,7 @@ console = Console()
 
 def draw_scenes(folder: Path) -> list[Path]:
     """A dozen scenes as PNG files."""
-    from finetune.datasets.scenes.draw import draw
+    from seedling.scenes.draw import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

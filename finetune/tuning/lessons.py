@@ -15,7 +15,6 @@ from finetune import forward
 from finetune.datasets import teaching
 from finetune.datasets.augment import Augment, augment
 from finetune.datasets.pasting import Things
-from finetune.datasets.scenes.batches import SHARES
 from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.replay import POOL, Replay, some
@@ -24,6 +23,7 @@ from labels.sample import Question
 from prompts import targets
 from prompts.annotations import Quad, Text
 from prompts.tasks import BOS, EOS
+from seedling.scenes.batches import SHARES
 from server.engine.checkpoint import Files
 from server.engine.vision import image_tokens
 

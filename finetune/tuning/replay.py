@@ -8,15 +8,15 @@ import numpy as np
 from PIL import Image
 
 from finetune.datasets import teaching
-from finetune.datasets.scenes.batches import TRAINING_SEEDS, WORDLESS, choose
-from finetune.datasets.scenes.draw import Scene, draw
-from finetune.stages import STAGES
 from finetune.tuning.config import TuneConfig
 from labels.dataset import Dataset, Example, Unusable
 from labels.opening import open_dataset
 from labels.reading.builder import readable, verified
 from labels.sample import Question
 from labels.split import split
+from seedling.scenes.batches import TRAINING_SEEDS, WORDLESS, choose
+from seedling.scenes.draw import Scene, draw
+from seedling.stages import STAGES
 
 Shown = tuple[Image.Image, list[Question]]
 Replay = Callable[[int, int], Shown]

@@ -5,15 +5,15 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import PreTrainedTokenizerBase
 
-from finetune import blueprint
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.scene import Scene
+from seedling import architecture
+from seedling.scenes.draw import draw
+from seedling.scenes.scene import Scene
 
 
 @pytest.fixture(scope="session")
 def words() -> PreTrainedTokenizerBase:
     """The seedling's tokenizer."""
-    return blueprint.tokenizer()
+    return architecture.tokenizer()
 
 
 @pytest.fixture(scope="session")

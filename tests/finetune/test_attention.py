@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers.models.bart.modeling_bart import eager_attention_forward
 
-from finetune import attention, blueprint
+from finetune import attention
+from seedling import architecture
 
 
 @pytest.mark.parametrize(("kind", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
@@ -31,7 +32,7 @@ def test_a_model_that_attends_by_it_is_the_same_model() -> None:
     """Padding of prompts and the decoder's order are heeded: transformers has a mask for each kind of attention."""
     said = []
     for name in (attention.QUICK, "eager"):
-        model = blueprint.build(0, picture=96)[0].eval()
+        model = architecture.build(0, picture=96)[0].eval()
         model.set_attn_implementation(name)
         image = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
         prompt = torch.tensor([[0, 9, 8, 7, 2], [0, 9, 2, 1, 1]])

@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from finetune.calibration import apply, calibrate, calibrate_checkpoint, fit, isotonic, main, temperature
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.glyphs import HELD_OUT_SET
-from finetune.datasets.scenes.questions import ask
 from finetune.evaluation.reliability import auroc, ece
 from finetune.evaluation.report import examine
 from labels.dataset import Example
 from labels.sample import Question
+from seedling.scenes.draw import draw
+from seedling.scenes.glyphs import HELD_OUT_SET
+from seedling.scenes.questions import ask
 from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, read, write
 from server.engine.engine import Engine
 

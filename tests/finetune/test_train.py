@@ -17,8 +17,8 @@ from click.testing import Result
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from finetune.datasets.scenes.draw import draw
 from finetune.train import tune as command
+from seedling.scenes.draw import draw
 from server.cli import app
 from server.engine.engine import Engine
 

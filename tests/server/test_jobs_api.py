@@ -13,7 +13,7 @@ import httpx
 import pytest
 from helpers import PATIENCE, Process, serving, until
 
-from finetune.datasets.scenes.draw import draw
+from seedling.scenes.draw import draw
 from server.api.auth import new_key
 from server.api.problems import ProblemDetails
 from server.app import create_app

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from helpers import free_port
 
-from finetune.datasets.scenes.draw import draw
 from prompts.tasks import TASKS
+from seedling.scenes.draw import draw
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.settings import SettingsError

@@ -15,8 +15,6 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.questions import ask
 from finetune.evaluation import page
 from finetune.evaluation.bootstrap import corrections
 from finetune.evaluation.corrections import Tally
@@ -24,6 +22,8 @@ from finetune.evaluation.report import Marks, Report, evaluate, examine, questio
 from labels.dataset import Example, Labels
 from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
+from seedling.scenes.draw import draw
+from seedling.scenes.questions import ask
 from server.engine.engine import Engine
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from finetune.datasets.scenes.draw import draw
 from labels.dataset import Example, Labels
 from prompts.annotations import Box
+from seedling.scenes.draw import draw
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "server" / "engine"))
 from tiny import save, tiny_model

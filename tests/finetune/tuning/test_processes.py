@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from labels.dataset import Example, Labels
-from finetune.datasets.scenes.draw import draw
+from seedling.scenes.draw import draw
 from finetune.tuning import loop
 from finetune.tuning.config import TuneConfig
 from prompts.annotations import Box

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.datasets.scenes.examples import example_of
-from finetune.datasets.scenes.scene import Scene
 from finetune.datasets.teaching import MOST_POINTS, questions, teachable
 from labels.dataset import DatasetError, Labels
 from labels.formats import coco
@@ -17,6 +15,8 @@ from labels.geometry import box_of
 from labels.opening import open_dataset
 from prompts import targets
 from prompts.annotations import Box, Polygon, Quad, Text
+from seedling.scenes.examples import example_of
+from seedling.scenes.scene import Scene
 
 Save = Callable[..., Path]
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]

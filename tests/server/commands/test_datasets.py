@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from finetune.datasets.scenes.draw import draw
 from labels.dataset import DatasetError, Labels
 from labels.reading.builder import verified
 from prompts.annotations import Box
+from seedling.scenes.draw import draw
 from server.cli import app
 from server.commands.datasets import Datasets
 from server.jobs.store import Store

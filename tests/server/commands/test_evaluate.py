@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from finetune.datasets.scenes.draw import draw
+from seedling.scenes.draw import draw
 from server.cli import app
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from finetune.datasets.scenes.draw import draw
+from seedling.scenes.draw import draw
 from server.api import examples
 from server.cli import app
 from server.jobs.output import claimed

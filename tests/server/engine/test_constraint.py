@@ -10,13 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
-from finetune.datasets.scenes import questions
-from finetune.datasets.scenes.draw import draw
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.grammar import FILLERS, AnswerParser
 from prompts.targets import answer
 from prompts.tasks import TASKS, Gives, resolve
 from prompts.vocabulary import UNUSED, special_in
+from seedling.scenes import questions
+from seedling.scenes.draw import draw
 from server.engine import checkpoint
 from server.engine.constraint import Constrain, automaton
 from server.engine.tokenizer import Tokenizer

@@ -18,9 +18,9 @@ from PIL import Image
 from tiny import picture, save_adapter
 from torch import Tensor
 
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.glyphs import HELD_OUT_SET
 from prompts.grammar import read
+from seedling.scenes.draw import draw
+from seedling.scenes.glyphs import HELD_OUT_SET
 from server.engine.beams import Beams, Candidate
 from server.engine.candidates import certainties
 from server.engine.checkpoint import SEEDLING, Checkpoint

@@ -13,7 +13,7 @@ import pytest
 from databases import Postgres
 from helpers import ROOT, until
 
-from finetune.datasets.scenes.draw import draw
+from seedling.scenes.draw import draw
 from server.engine.engine import Engine
 from server.jobs import intake
 from server.jobs.cluster import Loading, Pool, Work, Worker, run

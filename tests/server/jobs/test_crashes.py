@@ -15,7 +15,7 @@ import pytest
 from databases import Postgres
 from helpers import ROOT, until
 
-from finetune.datasets.scenes.draw import draw
+from seedling.scenes.draw import draw
 from server.jobs.store import JobState, Progress, Store
 from server.jobs.store.leases import LABELS
 

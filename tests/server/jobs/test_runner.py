@@ -13,9 +13,9 @@ import pytest
 from helpers import ROOT
 from PIL import Image, ImageOps
 
-from finetune.datasets.scenes.draw import draw
 from labels.labeled_image import Label
 from prompts.tasks import TASKS
+from seedling.scenes.draw import draw
 from server.engine.engine import Engine
 from server.engine.request import Closed, Request
 from server.jobs.asks import Ask, Asking

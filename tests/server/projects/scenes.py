@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.datasets.scenes.draw import draw
-from finetune.datasets.scenes.glyphs import HELD_OUT_SET
 from prompts.annotations import Box
+from seedling.scenes.draw import draw
+from seedling.scenes.glyphs import HELD_OUT_SET
 
 
 @dataclass(frozen=True)

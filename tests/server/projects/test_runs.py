@@ -16,10 +16,10 @@ from making import QUICK, corrected, made, opened, promote
 from safetensors.torch import load_file
 from scenes import scenes
 
-from finetune.datasets.scenes.draw import draw
 from labels.dataset import Example
 from labels.formats import coco
 from prompts.annotations import Box
+from seedling.scenes.draw import draw
 from server.engine.engine import Engine
 from server.jobs.store import NotNow
 from server.projects import child, tuner

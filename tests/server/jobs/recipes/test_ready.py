@@ -4,7 +4,7 @@ import pytest
 from answering import play
 from PIL import Image, ImageOps
 
-from finetune.datasets.scenes.draw import draw
+from seedling.scenes.draw import draw
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
 from server.jobs.asks import Ask
