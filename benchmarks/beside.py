@@ -23,7 +23,7 @@ from server.jobs import intake
 from server.jobs.recipes.annotation import annotate
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.jobs.store import Done, Failure, Store, file_url
+from server.store import Done, Failure, Store, file_url
 
 SHARE = 0.3  # of the engine's capacity
 

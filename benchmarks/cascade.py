@@ -43,7 +43,7 @@ from server.jobs.recipes.reading import parse
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.jobs.store import Store, file_url
+from server.store import Store, file_url
 
 # Nothing in it hangs on a score.
 RECIPE = parse(

@@ -28,7 +28,7 @@ from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import parse
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.jobs.store import Done, Failure, Progress, Store
+from server.store import Done, Failure, Progress, Store
 
 ROOT = Path(__file__).parents[1]
 RECIPE = parse({"name": "detect", "steps": [{"id": "objects", "task": "<OD>"}]})

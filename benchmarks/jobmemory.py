@@ -33,7 +33,7 @@ from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import parse
 from server.jobs.runner import run
 from server.jobs.sources.source import Listing, Source
-from server.jobs.store import Store, file_url
+from server.store import Store, file_url
 
 RECIPE = parse({"name": "cascade", "steps": [{"id": "objects", "task": "<OD>", "check": True, "filter": {"nms": 0.7}}]})
 SAMPLES = 20

@@ -224,7 +224,7 @@ def _queue(settings: Settings) -> "JobQueue | None":
         return None
     from server.jobs.output import OutputError
     from server.jobs.queue import JobQueue
-    from server.jobs.store import StoreError
+    from server.store import StoreError
 
     try:
         return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources)

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from server.api.problems import INVALID_PROMPT, NO_PROJECTS, OTHER_BASE, Problem
 from server.api.schemas import Prompt
 from server.projects.panels import Panel, alone
-from server.projects.records import Missing, OtherBase
 from server.serving import Serving
+from server.store.project_records import Missing, OtherBase
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from server.jobs import intake
 from server.jobs.formats import FORMATS
 from server.jobs.queue import JobQueue
 from server.jobs.sources import ItemError, SourceError, addresses
-from server.jobs.store import Job
 from server.serving import Serving
+from server.store import Job
 
 # The page holds all that it shows, and runs nothing; names in it come from strangers' files.
 _PAGE = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"}

@@ -9,9 +9,9 @@ from server.api.problems import Fault, Problem, busy
 from server.jobs.queue import NotAllowed
 from server.jobs.recipes.reading import RecipeError
 from server.jobs.sources import SourceError
-from server.jobs.store import JobChanged, NotNow, StoreAway, StoreError, UnknownJob
-from server.projects.records import Missing, OtherBase
 from server.settings import variable
+from server.store import JobChanged, NotNow, StoreAway, StoreError, UnknownJob
+from server.store.project_records import Missing, OtherBase
 
 STORED = (problems.DATABASE_AWAY, problems.NO_ROOM)  # what `told` may raise of any call
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from labels.labeled_image import Label, Labelled
 from prompts.annotations import Annotation
 from server.api import examples
 from server.jobs.sources import addresses
-from server.jobs.store import Failure, Job, JobState, Progress
+from server.store import Failure, Job, JobState, Progress
 
 LARGEST = 2**63 - 1  # that databases count to
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The job's id.")]

@@ -34,8 +34,8 @@ from server.api.problems import Problem, documented
 from server.jobs.queue import JobQueue
 from server.jobs.recipes import reading
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.store import Job
 from server.serving import Serving
+from server.store import Job
 
 _MOST = 1 << 20  # bytes of a request, most of them its recipe's
 _NAME = re.compile(r"[\w.-]{1,64}")

@@ -12,7 +12,7 @@ from server.api.problems import Fault, Problem
 from server.engine.adapters import AdapterError, NoRoom
 from server.projects.combinations import CannotCombine
 from server.projects.labels import InvalidLabels
-from server.projects.records import (
+from server.store.project_records import (
     CannotStart,
     Missing,
     NameTaken,

@@ -10,7 +10,7 @@ from prompts.annotations import Annotation
 from server.api.job_schemas import PictureRow, picture_row
 from server.projects.candidates import Candidate
 from server.projects.combinations import Combination
-from server.projects.records import Backtest, Correction, Model, Project, Promotion, Run, State
+from server.store.project_records import Backtest, Correction, Model, Project, Promotion, Run, State
 
 KINDS = ("missed", "wrong_class", "wrong_box", "misread", "made_up")
 

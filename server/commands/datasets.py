@@ -12,9 +12,9 @@ from server import settings as settings_
 if TYPE_CHECKING:
     from labels.dataset import Dataset, Example
     from labels.labeled_image import Labelled
-    from server.jobs.store import Store
     from server.projects.pictures import Pictures
-    from server.projects.store import ProjectStore
+    from server.store import Store
+    from server.store.projects import ProjectStore
 
 PROJECT, JOB = "project:", "job:"
 
@@ -33,7 +33,7 @@ class Datasets:
 
             return open_dataset(name)
         from labels.dataset import DatasetError
-        from server.jobs.store import StoreError
+        from server.store import StoreError
 
         try:
             settings = settings_.load()
@@ -104,7 +104,7 @@ def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[Proj
     """A server's projects and the folder of theirs, beside it; `what` is read from them. Raises DatasetError,
     StoreError and OSError."""
     from labels.dataset import DatasetError
-    from server.projects.store import ProjectStore
+    from server.store.projects import ProjectStore
 
     if (folder := settings.projects_folder) is None:
         raise DatasetError(
@@ -119,7 +119,7 @@ def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[Proj
 def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
     """The database of a server's jobs, beside whoever writes it."""
     from labels.dataset import DatasetError
-    from server.jobs.store import Store, file_url
+    from server.store import Store, file_url
 
     if settings.jobs_folder is None and settings.database_url is None:
         raise DatasetError(

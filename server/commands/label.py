@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from server.jobs.pins import ProjectModels
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import Source
-    from server.jobs.store import Done, Failure, Job, Progress, Store
     from server.projects.seating import Seating
+    from server.store import Done, Failure, Job, Progress, Store
 
 DATABASE = "FLORIST_DATABASE_URL"
 _FILE, _DRAWN = "florist.db", "drawn"
@@ -78,7 +78,7 @@ def by_recipe(
     from server.jobs.recipes.reading import load as read
     from server.jobs.runner import JobFailed
     from server.jobs.sources import SourceError, addresses, open_source
-    from server.jobs.store import Store, StoreError, file_url
+    from server.store import Store, StoreError, file_url
 
     for name in formats:
         if name not in FORMATS:
@@ -139,8 +139,8 @@ def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
         return
     from labels.dataset import DatasetError
     from server import settings
-    from server.projects.registry import Registry
     from server.projects.seating import Seating
+    from server.store.registry import Registry
 
     try:
         with projects_of(f"the project {asked.projects[0][0]}", settings.load()) as (kept, folder):
@@ -154,7 +154,7 @@ def _begun(
     projects: "ProjectModels | None", *, retry: bool,
 ) -> "Job":  # fmt: skip
     from server.jobs import intake
-    from server.jobs.store import JobState
+    from server.store import JobState
 
     job = intake.begin(store, engine, asked, source, pictures, output, projects=projects)
     if job.state in (JobState.PAUSED, JobState.FAILED):
@@ -171,7 +171,7 @@ def _shown(
     """Runs the job, and shows how far it is."""
     from server.jobs.recipes.annotation import annotate
     from server.jobs.runner import run
-    from server.jobs.store import Done
+    from server.store import Done
 
     before = store.progress(job)
     failed, ended = before.failed, before.done + before.failed
@@ -209,7 +209,7 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
     """The dataset, once the job is done."""
     from server.jobs import drawn
     from server.jobs.formats import FORMATS
-    from server.jobs.store import JobState
+    from server.store import JobState
 
     if job.state is not JobState.DONE:
         why = f" ({job.reason})" if job.reason else ""

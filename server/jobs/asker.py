@@ -15,8 +15,8 @@ from server.engine.engine import Engine
 from server.engine.request import Cancelled, Request, Result
 from server.jobs.asks import Ask, Asking
 from server.jobs.pins import Seat, Waiting
-from server.jobs.store import Answer
 from server.jobs.views import Room, Views, steady
+from server.store import Answer
 
 Annotate = Callable[[tuple[int, int]], Asking]
 """A recipe: the size of a picture, width × height → its questions."""

@@ -34,7 +34,7 @@ from server.jobs.runner import LEASE, JobFailed, answerer
 from server.jobs.runner import run as work_on
 from server.jobs.sources import Source, SourceError, addresses, open_source
 from server.jobs.sources.source import Fault, ItemError, Listing
-from server.jobs.store import Job, JobState, Progress, Store, StoreAway, StoreError
+from server.store import Job, JobState, Progress, Store, StoreAway, StoreError
 
 _TURNS = 4  # for each actor there may be: Ray Data makes the pool larger while turns wait
 _DEATHS = 10  # of actors while they begin, one after another, before Ray gives up: nodes come and go

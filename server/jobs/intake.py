@@ -9,7 +9,7 @@ from server.jobs.recipes.reading import parse
 from server.jobs.recipes.recipe import Recipe, difference
 from server.jobs.runner import answerer
 from server.jobs.sources import Source
-from server.jobs.store import Job, JobChanged, Store, StoreError, Wanted
+from server.store import Job, JobChanged, Store, StoreError, Wanted
 
 
 def begin(

@@ -23,7 +23,7 @@ from server.jobs.recipes.reading import Problem, RecipeError
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import Source, SourceError, addresses, open_source, permission
-from server.jobs.store import Job, JobState, NotNow, Store, StoreAway, StoreError, UnknownJob, file_url
+from server.store import Job, JobState, NotNow, Store, StoreAway, StoreError, UnknownJob, file_url
 
 _OURS = json.dumps({"by": "server"})  # jobs of the command line may be in the same database: they are not ours to run
 _LOOK = 5.0  # seconds after which a thread without work looks for jobs that came by another server

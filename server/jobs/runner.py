@@ -22,7 +22,7 @@ from server.engine.request import Closed, InvalidRequest
 from server.jobs.asker import Annotate, Asker, Stopped
 from server.jobs.pins import Seat
 from server.jobs.sources.source import Fault, ItemError, Source
-from server.jobs.store import Answer, Done, Failure, Item, Job, JobState, Store, StoreAway, StoreError
+from server.store import Answer, Done, Failure, Item, Job, JobState, Store, StoreAway, StoreError
 
 LEASE = 60.0  # seconds until an owner that says nothing is taken for dead
 _TURN = 0.5  # seconds after which the loop writes what has ended, and looks about

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
 from server.projects.panels import Panel, alone, unload
-from server.projects.records import Missing, OtherBase, Project
+from server.store.project_records import Missing, OtherBase, Project
 
 logger = logging.getLogger(__name__)
 

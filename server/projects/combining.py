@@ -9,7 +9,7 @@ from pathlib import Path
 from finetune import combining
 from server.engine import lora
 from server.projects.combinations import CannotCombine, Combination, Sum
-from server.projects.records import Model
+from server.store.project_records import Model
 
 
 def task_of(models: Sequence[Model]) -> str:

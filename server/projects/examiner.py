@@ -17,15 +17,15 @@ from server.engine.adapters import AdapterError
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Cancelled, Closed, Request
-from server.jobs.store import StoreAway
 from server.projects import lessons
 from server.projects.forgetting import NothingToProbe, probe_for
 from server.projects.joint import Joint
 from server.projects.panels import Panel, Panels, alone, loaded
 from server.projects.pictures import Pictures
-from server.projects.records import Backtest, Figures, OtherBase, Project, Seen, State
-from server.projects.registry import Registry
 from server.projects.worker import Worker
+from server.store import StoreAway
+from server.store.project_records import Backtest, Figures, OtherBase, Project, Seen, State
+from server.store.registry import Registry
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from finetune.tuning.config import TuneConfig
 from server.engine.checkpoint import SEEDLING
 from server.engine.engine import Engine
-from server.projects.records import Model, Project, Run
-from server.projects.registry import Registry
+from server.store.project_records import Model, Project, Run
+from server.store.registry import Registry
 
 if TYPE_CHECKING:
     from finetune.probe import Probe

@@ -17,7 +17,7 @@ from labels.dataset import Dataset, Example, Labels
 from labels.image_files import PictureFile
 from prompts.annotations import Annotation
 from server.projects.pictures import Pictures
-from server.projects.records import ENOUGH, Correction, NothingToLearn, Project
+from server.store.project_records import ENOUGH, Correction, NothingToLearn, Project
 
 _CHOOSING = 0.15  # of the pictures that are not held out
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])

@@ -11,8 +11,8 @@ from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.projects.combinations import Fusion, Routing, Sum
 from server.projects.joint import Joint
-from server.projects.records import Model, Project
-from server.projects.registry import Registry
+from server.store.project_records import Model, Project
+from server.store.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

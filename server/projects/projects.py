@@ -17,7 +17,6 @@ from prompts.annotations import Annotation
 from server.engine.checkpoint import SEEDLING
 from server.engine.engine import Engine
 from server.jobs.output import claimed
-from server.jobs.store import NotNow, Store
 from server.projects import combining, lessons, starts, tuner
 from server.projects.candidates import Candidate, candidates
 from server.projects.champions import Champions
@@ -26,7 +25,11 @@ from server.projects.examiner import Examiner
 from server.projects.labels import checked, kind_of
 from server.projects.panels import Panel, Panels
 from server.projects.pictures import Pictures
-from server.projects.records import (
+from server.projects.seating import Seating
+from server.projects.starts import Start
+from server.projects.tuner import Tuner
+from server.store import NotNow, Store
+from server.store.project_records import (
     ENDED,
     Backtest,
     Corrected,
@@ -37,11 +40,8 @@ from server.projects.records import (
     Promotion,
     Run,
 )
-from server.projects.registry import Registry
-from server.projects.seating import Seating
-from server.projects.starts import Start
-from server.projects.store import ProjectStore
-from server.projects.tuner import Tuner
+from server.store.projects import ProjectStore
+from server.store.registry import Registry
 
 _HOME = "home"  # the file that holds the folder's id
 

@@ -8,8 +8,8 @@ from server.engine.engine import Engine
 from server.jobs.pins import Seat
 from server.jobs.recipes.recipe import Champion, Recipe
 from server.projects.panels import Panel, Panels, loaded
-from server.projects.records import Missing, Model, OtherBase, Project
-from server.projects.registry import Registry
+from server.store.project_records import Missing, Model, OtherBase, Project
+from server.store.registry import Registry
 
 
 class Seating:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from finetune.tuning.config import TuneConfig
-from server.jobs.store import NotNow
-from server.projects.records import CannotStart, Model, Project
-from server.projects.registry import Registry
+from server.store import NotNow
+from server.store.project_records import CannotStart, Model, Project
+from server.store.registry import Registry
 
 Start = int | Literal["champion"]
 _SHAPE = ("rank", "alpha", "frozen_stages")  # what decides which matrices an adapter has, and their sizes

@@ -17,11 +17,11 @@ from typing import Any
 
 from server.engine import lora
 from server.engine.engine import Engine
-from server.jobs.store import StoreAway
 from server.projects import child
-from server.projects.records import OtherBase, Project, Run, State
-from server.projects.registry import Registry
 from server.projects.worker import Worker
+from server.store import StoreAway
+from server.store.project_records import OtherBase, Project, Run, State
+from server.store.registry import Registry
 
 LOG = "process.log"
 NICENESS = 19  # the lowest priority: it gets what serving leaves

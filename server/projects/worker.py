@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from server.engine.request import Closed
-from server.jobs.store import StoreAway
+from server.store import StoreAway
 
 _LOOK = 5.0  # seconds after which it looks again, though nobody woke it
 _WAIT = 5.0  # seconds before another try where the database cannot be used

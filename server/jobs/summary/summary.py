@@ -16,10 +16,10 @@ from markupsafe import Markup
 
 from labels.labeled_image import Labelled
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.store.records import Failure, Progress
 from server.jobs.summary import cards, choice
 from server.jobs.summary.failures import grouped
 from server.jobs.summary.tally import Tally
+from server.store.records import Failure, Progress
 
 _DRAWINGS = 240  # of the samples, each drawn for every step that finds places; more would make the page slow
 # What HTML has no place for, or UTF-8; file names on Linux can hold all of it.

@@ -14,10 +14,10 @@ from prompts.annotations import Box
 from seedling.scenes.draw import draw
 from server.cli import app
 from server.commands.datasets import Datasets
-from server.jobs.store import Store
 from server.projects import lessons
 from server.projects.projects import Projects
-from server.projects.records import Project
+from server.store import Store
+from server.store.project_records import Project
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "projects"))
@@ -107,7 +107,7 @@ def test_what_is_not_there_is_told(
 
 
 def test_a_database_of_another_version_is_left_alone(server: Projects) -> None:
-    with server.store.store.writing() as connection:
+    with server.store.jobs.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
     with pytest.raises(DatasetError, match="written by another version of florist"):
         Datasets()("project:signs")

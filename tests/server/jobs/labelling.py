@@ -18,7 +18,7 @@ from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import parse
 from server.jobs.runner import answerer, run
 from server.jobs.sources import open_source
-from server.jobs.store import Store, Wanted
+from server.store import Store, Wanted
 
 RECIPE = {
     "name": "cascade",

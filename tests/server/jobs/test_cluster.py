@@ -19,7 +19,7 @@ from server.jobs import intake
 from server.jobs.cluster import Loading, Pool, Work, Worker, run
 from server.jobs.recipes.reading import parse
 from server.jobs.sources import open_source
-from server.jobs.store import Job, JobState, Progress, Store
+from server.store import Job, JobState, Progress, Store
 
 SCENES = 60
 PATIENCE = 400.0  # seconds; a cluster's processes are many for a small machine

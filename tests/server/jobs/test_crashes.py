@@ -16,8 +16,8 @@ from databases import Postgres
 from helpers import ROOT, until
 
 from seedling.scenes.draw import draw
-from server.jobs.store import JobState, Progress, Store
-from server.jobs.store.leases import LABELS
+from server.store import JobState, Progress, Store
+from server.store.leases import LABELS
 
 SCENES = 28
 

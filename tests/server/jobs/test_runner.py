@@ -22,8 +22,8 @@ from server.jobs.asks import Ask, Asking
 from server.jobs.output import OutputError, claimed
 from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import open_source
-from server.jobs.store import Done, Failure, Item, Job, JobState, Progress, Store, StoreAway, StoreError, Wanted
-from server.jobs.store.leases import TRIES, Leases
+from server.store import Done, Failure, Item, Job, JobState, Progress, Store, StoreAway, StoreError, Wanted
+from server.store.leases import TRIES, Leases
 
 OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
 

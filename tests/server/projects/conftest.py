@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from server.engine.engine import Engine
-from server.jobs.store import Store
-from server.projects.records import Project
-from server.projects.registry import Registry
-from server.projects.store import ProjectStore
+from server.store import Store
+from server.store.project_records import Project
+from server.store.projects import ProjectStore
+from server.store.registry import Registry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 sys.path.insert(0, str(Path(__file__).parent))

@@ -10,10 +10,10 @@ from scenes import scenes
 from tiny import save_adapter
 
 from server.engine.engine import Engine
-from server.jobs.store import Store
 from server.projects import child
 from server.projects.projects import Projects
-from server.projects.records import Model, Project, State
+from server.store import Store
+from server.store.project_records import Model, Project, State
 
 QUICK = {"steps": 4, "evaluate": 2, "pictures": 2, "prompts": 1, "metric": "loss", "replay": 0, "rank": 2, "augment": 0}
 

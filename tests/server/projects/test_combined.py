@@ -19,7 +19,7 @@ from server.engine.engine import Engine
 from server.engine.request import Request, Result
 from server.projects.combinations import CannotCombine, Fusion, Routing, Sum
 from server.projects.projects import Projects
-from server.projects.records import Backtest, Missing, Project, State
+from server.store.project_records import Backtest, Missing, Project, State
 
 OD = TASKS["<OD>"]
 

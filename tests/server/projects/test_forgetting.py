@@ -19,7 +19,7 @@ from labels.image_files import PictureFile
 from server.engine.engine import Engine
 from server.projects.combinations import Fusion
 from server.projects.projects import Projects
-from server.projects.records import Backtest, Model, Project, State
+from server.store.project_records import Backtest, Model, Project, State
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from labels.dataset import Example, Labels
 from prompts.annotations import Text
 from server.projects import child, lessons, tuner
 from server.projects.pictures import Pictures
-from server.projects.records import Corrected, Correction, NothingToLearn, Project
+from server.store.project_records import Corrected, Correction, NothingToLearn, Project
 
 PROJECT = Project(1, "birds", "b" * 64, ("<OD>",), 0.25, "folder", 0.0)
 

@@ -18,7 +18,7 @@ from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.projects.projects import Projects
-from server.projects.records import OtherBase, Project
+from server.store.project_records import OtherBase, Project
 
 
 def promoted(projects: Projects, project: Project, seed: int) -> None:

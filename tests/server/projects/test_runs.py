@@ -21,10 +21,10 @@ from labels.formats import coco
 from prompts.annotations import Box
 from seedling.scenes.draw import draw
 from server.engine.engine import Engine
-from server.jobs.store import NotNow
 from server.projects import child, tuner
 from server.projects.combinations import Sum
-from server.projects.records import CannotStart, Missing, NothingToLearn, Project, Run, State
+from server.store import NotNow
+from server.store.project_records import CannotStart, Missing, NothingToLearn, Project, Run, State
 
 
 @pytest.fixture(autouse=True)

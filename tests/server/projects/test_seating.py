@@ -29,11 +29,11 @@ from server.jobs.recipes.reading import RecipeError, parse
 from server.jobs.recipes.recipe import Champion, Recipe
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.jobs.store import Job, JobChanged, JobState, Store, file_url
 from server.projects.combinations import Fusion
 from server.projects.projects import Projects
-from server.projects.records import Missing
 from server.settings import Settings
+from server.store import Job, JobChanged, JobState, Store, file_url
+from server.store.project_records import Missing
 
 SEEDS = (5, 10, 0, 8, 1, 11)  # of pictures, on some of which boxes are found
 OTHER = r".*(fc1|fc2|q_proj|k_proj|v_proj|out_proj)"  # modules of an adapter that answers otherwise

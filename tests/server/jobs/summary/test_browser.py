@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Text
 from server.jobs.recipes.reading import read
-from server.jobs.store import Failure, Progress
 from server.jobs.summary import About, write
+from server.store import Failure, Progress
 
 RECIPE = read("""
 name: things

@@ -16,8 +16,8 @@ from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Text
 from server.jobs.recipes.reading import read
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.store import Failure, Progress
 from server.jobs.summary import About, write
+from server.store import Failure, Progress
 
 RECIPE = read("""
 name: things

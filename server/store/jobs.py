@@ -18,10 +18,10 @@ from sqlalchemy.exc import IntegrityError
 
 from labels.labeled_image import Labelled
 from server.jobs.sources import addresses
-from server.jobs.store import database
-from server.jobs.store.leases import LABELS, Leases, clean
-from server.jobs.store.records import Answer, Failure, Job, JobChanged, JobState, NotNow, Progress, UnknownJob, Wanted
-from server.jobs.store.tables import OPEN, AnnotationsRow, ItemRow, JobRow
+from server.store import database
+from server.store.leases import LABELS, Leases, clean
+from server.store.records import Answer, Failure, Job, JobChanged, JobState, NotNow, Progress, UnknownJob, Wanted
+from server.store.tables import OPEN, AnnotationsRow, ItemRow, JobRow
 
 _ANSWER = AnnotationsRow.picture, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.labels
 # Asked about every picture, so it is put together once.

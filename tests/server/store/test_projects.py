@@ -12,9 +12,9 @@ from alembic.config import Config
 
 from labels.dataset import Labels
 from prompts.annotations import Box, Text
-from server.jobs.store import NotNow, Store, migrations
 from server.projects.combinations import Combination, Fusion, Routing, Sum
-from server.projects.records import (
+from server.store import NotNow, Store, migrations
+from server.store.project_records import (
     Corrected,
     Figures,
     Missing,
@@ -27,8 +27,8 @@ from server.projects.records import (
     Seen,
     State,
 )
-from server.projects.registry import Registry
-from server.projects.store import ProjectStore
+from server.store.projects import ProjectStore
+from server.store.registry import Registry
 
 BIRD = Box(label="bird", box=(1.0, 2.0, 30.0, 40.0))
 SAID = Corrected("a" * 64, Labels.OBJECTS, 64, 48, (BIRD,), True, "nest\0.png", "Ada")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from labels.labeled_image import Label
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.store import (
+from server.store import (
     Answer,
     Done,
     Failure,
@@ -26,7 +26,7 @@ from server.jobs.store import (
     Wanted,
     file_url,
 )
-from server.jobs.store.leases import DEATHS, TRIES
+from server.store.leases import DEATHS, TRIES
 
 WANTED = Wanted("out", '{"steps": ["<OD>"]}', "a" * 64, "pictures", "f" * 32, "b" * 64)
 LABELS = (
@@ -239,7 +239,7 @@ def test_the_tables_are_those_of_the_migrations(url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from server.jobs.store.tables import Base
+    from server.store.tables import Base
 
     with Store(url):
         pass

@@ -8,24 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from server.jobs.store import NotNow
-from server.jobs.store.leases import clean
-from server.jobs.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
 from server.projects import promotions
 from server.projects.combinations import Combination
-from server.projects.records import (
-    Backtest,
-    Figures,
-    Missing,
-    Model,
-    Project,
-    Promotion,
-    Run,
-    Seen,
-    State,
-)
-from server.projects.rows import COMBINED, backtest_of, model_of, promotion_of, run_of
-from server.projects.store import ProjectStore
+from server.store import NotNow
+from server.store.leases import clean
+from server.store.project_records import Backtest, Figures, Missing, Model, Project, Promotion, Run, Seen, State
+from server.store.projects import ProjectStore
+from server.store.rows import COMBINED, backtest_of, model_of, promotion_of, run_of
+from server.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
 
 _OPEN = (State.QUEUED, State.RUNNING)
 

@@ -1,7 +1,8 @@
 """What jobs keep, in SQLite or PostgreSQL: their pictures, how far they are, and every label that was ever given."""
 
-from server.jobs.store.database import StoreAway, StoreError, file_url
-from server.jobs.store.records import (
+from server.store.database import StoreAway, StoreError, file_url
+from server.store.jobs import Store
+from server.store.records import (
     Answer,
     Done,
     Failure,
@@ -14,7 +15,6 @@ from server.jobs.store.records import (
     UnknownJob,
     Wanted,
 )
-from server.jobs.store.store import Store
 
 __all__ = [
     "Answer",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from labels.labeled_image import Label
-from server.jobs.store.database import StoreError
+from server.store.database import StoreError
 
 
 class JobState(StrEnum):

@@ -10,10 +10,10 @@ from sqlalchemy.exc import IntegrityError
 
 from labels.dataset import Labels
 from prompts.annotations import Annotation
-from server.jobs.store import Store
-from server.jobs.store.leases import clean
-from server.jobs.store.tables import CorrectionRow, ProjectRow
-from server.projects.records import Corrected, Correction, Missing, NameTaken, Project
+from server.store import Store
+from server.store.leases import clean
+from server.store.project_records import Corrected, Correction, Missing, NameTaken, Project
+from server.store.tables import CorrectionRow, ProjectRow
 
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
 

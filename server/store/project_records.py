@@ -6,8 +6,8 @@ from typing import Any
 
 from labels.dataset import Labels
 from prompts.annotations import Annotation
-from server.jobs.store import StoreError
 from server.projects.combinations import Combination
+from server.store import StoreError
 
 ENOUGH = 10
 """Held-out pictures: of fewer the bootstrap draws too few different samples for its interval to mean anything."""

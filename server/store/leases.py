@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from labels.labeled_image import Label
-from server.jobs.store.records import Answer, Done, Failure, Item, Job, Wanted
-from server.jobs.store.tables import AnnotationsRow, ItemRow
+from server.store.records import Answer, Done, Failure, Item, Job, Wanted
+from server.store.tables import AnnotationsRow, ItemRow
 
 if TYPE_CHECKING:
-    from server.jobs.store.store import Store
+    from server.store.jobs import Store
 
 TRIES = 3  # of a picture that another try may help
 # Whoever kills us at any moment must not make a good picture look bad: after the first death it is tried alone, and

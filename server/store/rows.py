@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from server.projects.child import ADAPTER
 from server.projects.combinations import Combination
-from server.projects.records import Backtest, Figures, Model, Promotion, Run, Seen, State
+from server.store.project_records import Backtest, Figures, Model, Promotion, Run, Seen, State
 
 COMBINED: TypeAdapter[Combination | None] = TypeAdapter(Combination | None)
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from server.jobs.store.tables import Base
+from server.store.tables import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 with context.begin_transaction():
