@@ -14,7 +14,9 @@ WORKDIR /app
 COPY pyproject.toml README.md LICENSE Makefile ./
 COPY prompts prompts
 COPY server server
+COPY labels labels
 COPY finetune finetune
+COPY seedling seedling
 RUN make install PIP_ARGS="${PIP_ARGS}" EXTRAS="${EXTRAS}"
 
 # hadolint ignore=DL3006

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs/seedling
-SOURCES := prompts server finetune tests benchmarks
+SOURCES := prompts labels server finetune seedling tests benchmarks
 
 .PHONY: help install setup demo serve test test-slow test-ray lint types format seedling seedling-report bench loop clean
 .DEFAULT_GOAL := help
@@ -31,7 +31,7 @@ endif
 setup: .venv/dev  ## Installs florist and the development tools into .venv.
 
 demo: .venv/serve  ## Draws unseen scenes, serves the seedling, asks it over HTTP, labels the folder.
-	$(BIN)/python -m server.demo --out demo
+	$(BIN)/python -m server.cli.demo --out demo
 
 serve: .venv/serve  ## Serves the seedling on port 8000.
 	$(BIN)/florist serve

@@ -97,7 +97,7 @@ def main(
     if not find_spec("ray"):
         raise typer.BadParameter("Ray is not installed; pip install 'florist[ray]', or make bench, which does")
     sys.path.append(str(ROOT / "tests/server/jobs"))
-    from databases import Postgres  # the tests' own server
+    from tests.server.databases import Postgres  # the tests' own server
 
     torch.set_num_threads(1)
     os.environ.pop("RAY_ADDRESS", None)

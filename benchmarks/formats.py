@@ -16,9 +16,9 @@ from typing import Annotated
 import typer
 
 from benchmarks.results import Row, show
+from labels.formats import FORMATS
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Quad, Text
-from server.jobs.formats import FORMATS
 
 EACH = 10  # annotations a picture
 

@@ -196,7 +196,7 @@ class Saturation:
             bare(engine, warm, self.clients)
             took, _ = timed(lambda: bare(engine, work, self.clients))
         device = ",".join(["cpu"] * workers)
-        serve = [sys.executable, "-m", "server.cli", "serve", "--device", device, "--log-level", "error", "--port"]
+        serve = [sys.executable, "-m", "server.cli.main", "serve", "--device", device, "--log-level", "error", "--port"]
         with process(lambda port: [*serve, str(port)], "/readyz") as port:
             over = self._clocked(work, warm, port, "/v1/prompt")
         return {ENGINE: prompts / took, "florist serve": prompts / over}

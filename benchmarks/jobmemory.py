@@ -23,12 +23,12 @@ from PIL import Image
 
 from benchmarks.memory import resident
 from benchmarks.results import Row, show
+from labels.formats import FORMATS
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import Gives
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.jobs import intake
-from server.jobs.formats import FORMATS
 from server.jobs.recipes.annotation import annotate
 from server.jobs.recipes.reading import parse
 from server.jobs.runner import run

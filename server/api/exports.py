@@ -9,8 +9,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from zipstream import ZipStream
 
+from labels.formats import FORMATS
 from labels.labeled_image import Labelled
-from server.jobs.formats import FORMATS
 
 _CHUNK = 1 << 18
 ZIP, LINES = "application/zip", "application/x-ndjson"

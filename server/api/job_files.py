@@ -11,12 +11,12 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import AfterValidator
 
+from labels.formats import FORMATS
 from server.api import exports, problems
 from server.api.job_problems import told
 from server.api.job_schemas import Number, Position
 from server.api.problems import Problem, documented
 from server.jobs import intake
-from server.jobs.formats import FORMATS
 from server.jobs.queue import JobQueue
 from server.jobs.sources import ItemError, SourceError, addresses
 from server.serving import Serving

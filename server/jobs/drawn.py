@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from labels import drawing
+from labels.formats import Report
 from labels.images import PictureError, decode
 from labels.labeled_image import Labelled
 from labels.writing.folder import MARK, whole
-from server.jobs.formats import Report
 
 # Kept in their format; others are drawn as PNG.
 _KEPT = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}

@@ -1,7 +1,6 @@
 """Adapters added up exactly, boxes fused, labels routed."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ from peft import PeftModel
 from finetune.combining import CombineError, add, fuse, route
 from prompts.annotations import Box
 from server.engine import lora
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "server" / "engine"))
-from tiny import save_adapter, tiny_model
+from tests.server.engine.tiny import save_adapter, tiny_model
 
 ALL = ["q_proj", "fc1"]
 

@@ -19,11 +19,9 @@ from typer.testing import CliRunner
 
 from finetune.train import tune as command
 from seedling.scenes.draw import draw
-from server.cli import app
+from server.cli.main import app
 from server.engine.engine import Engine
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "server" / "engine"))
-from tiny import save, tiny_model
+from tests.server.engine.tiny import save, tiny_model
 
 QUICK = "steps: 2\npictures: 2\nprompts: 1\nframe: 1\nreplay: 0.5\nevaluate: 2\nmetric: loss\nfrozen_stages: 4\n"
 

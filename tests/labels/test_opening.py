@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from finetune.datasets.teaching import questions
+from labels import formats
 from labels.dataset import Dataset, DatasetError
 from labels.labeled_image import Label, Labelled
 from labels.opening import FORMATS, open_dataset
@@ -19,7 +20,6 @@ from labels.reading.builder import verified
 from prompts import targets
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
-from server.jobs import formats
 
 Save = Callable[..., Path]
 WIDTH, HEIGHT = 640, 480

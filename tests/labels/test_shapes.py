@@ -1,12 +1,12 @@
 """Shapes moved and mirrored."""
 
 import pytest
-from answering import box, polygon, quad, steady
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labels.shapes import bounds, clipped, mirrored, moved
 from prompts.annotations import Annotation, Polygon, Text
+from tests.server.jobs.recipes.answering import box, polygon, quad, steady
 
 WHOLE = st.integers(-2000, 2000).map(float)
 SHAPES = st.one_of(

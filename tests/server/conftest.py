@@ -1,6 +1,6 @@
-"""A model to serve: the seedling."""
+"""A model to serve (the seedling), and both databases that jobs and projects are kept in."""
 
-import sys
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +12,12 @@ import torch
 from server.app import create_app
 from server.engine.engine import Engine
 from server.settings import Settings
-
-# pytest's importlib mode leaves helpers beside the tests unfound.
-sys.path.insert(0, str(Path(__file__).parent / "engine"))
-sys.path.insert(0, str(Path(__file__).parent))
-from helpers import Process, StuckEngine, connected
+from server.store import Store
+from server.store.project_records import Project
+from server.store.projects import ProjectStore
+from server.store.registry import Registry
+from tests.server.databases import Postgres, have_postgres
+from tests.server.helpers import Process, StuckEngine, connected
 
 # As the server's own: structlog's default shows the local variables of a trace, which takes seconds.
 structlog.configure([structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
@@ -58,3 +59,45 @@ def start(model_name: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     yield begin
     for process in started:
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    if not have_postgres():
+        pytest.skip("PostgreSQL's initdb and postgres are not here")
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Gives databases, new and empty."""
+    if request.param == "postgresql":
+        database: Callable[[], str] = request.getfixturevalue("postgres").database
+        return database
+    names = (f"florist{n or ''}.db" for n in itertools.count())
+    return lambda: f"sqlite:///{tmp_path / next(names)}"
+
+
+@pytest.fixture
+def url(new_database: Callable[[], str]) -> str:
+    """A database, new and empty."""
+    return new_database()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[ProjectStore]:
+    with Store(url) as opened:
+        yield ProjectStore(opened, "here")
+
+
+@pytest.fixture
+def registry(store: ProjectStore) -> Registry:
+    return Registry(store)
+
+
+@pytest.fixture
+def birds(store: ProjectStore) -> Project:
+    """A project."""
+    return store.create(Project(0, "birds", "b" * 64, ("<OD>", "<CAPTION>"), 0.25, "folder", 0.0))

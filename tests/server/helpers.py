@@ -86,7 +86,7 @@ class Process:
     def __init__(self, log: Path, *options: str, **environment: str) -> None:
         self.port, self.log = free_port(), log
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "server.cli", "serve", "--port", str(self.port), *options]
+        command = [sys.executable, "-m", "server.cli.main", "serve", "--port", str(self.port), *options]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("FLORIST_")}
         with log.open("wb") as file:
             self.running = subprocess.Popen(

@@ -15,12 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
-import reference
 import torch
-from helpers import connected
 from safetensors.torch import load, load_file
 from safetensors.torch import save as to_bytes
-from tiny import picture, save, save_adapter, tiny_model
 
 from prompts.grammar import AnswerParser
 from prompts.tasks import TASKS
@@ -32,6 +29,9 @@ from server.engine.checkpoint import Checkpoint
 from server.engine.engine import Engine
 from server.engine.linear import Linear
 from server.settings import Settings
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture, save, save_adapter, tiny_model
+from tests.server.helpers import connected
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TARGETS = {"text": r"model\.language_model\..*(q_proj|v_proj|fc1)", "tower": ["q_proj", "fc2", "qkv"]}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny import save, save_adapter, tiny_model
 from typer.testing import CliRunner, Result
 
 from prompts.tasks import TASKS
 from server.api import examples
-from server.cli import app
+from server.cli.main import app
 from server.settings import Settings, variable
+from tests.server.engine.tiny import save, save_adapter, tiny_model
 
 
 @pytest.fixture(autouse=True)

@@ -11,15 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import PATIENCE, Process, serving, until
 
+from labels.formats import FORMATS
 from seedling.scenes.draw import draw
 from server.api.auth import new_key
 from server.api.problems import ProblemDetails
 from server.app import create_app
 from server.engine.engine import Engine
-from server.jobs.formats import FORMATS
 from server.settings import Settings
+from tests.server.helpers import PATIENCE, Process, serving, until
 
 COUNT = 6
 ENDED = ("done", "failed", "cancelled")

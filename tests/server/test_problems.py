@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from helpers import StuckEngine, connected
 from PIL import Image
 
 from server.api import examples
@@ -22,6 +21,7 @@ from server.api.problems import ProblemDetails
 from server.app import create_app
 from server.engine.engine import Engine
 from server.settings import Settings
+from tests.server.helpers import StuckEngine, connected
 
 PICTURE = base64.b64encode(examples.picture()).decode()
 ASK = {"image": PICTURE, "task": "<OD>"}

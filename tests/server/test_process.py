@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import uvicorn
-from helpers import PATIENCE, Process, StuckEngine, free_port, serving, until
 
 from prompts.annotations import Box
 from server.api import examples
 from server.app import create_app
 from server.process import Server
 from server.settings import Settings
+from tests.server.helpers import PATIENCE, Process, StuckEngine, free_port, serving, until
 
 ASK = examples.body()["detect"]["value"]
 

@@ -3,7 +3,6 @@
 import base64
 import errno
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import PATIENCE, serving
 
 from server.app import create_app
 from server.engine.engine import Engine
 from server.projects import tuner
 from server.projects.pictures import Pictures
 from server.settings import Settings
-
-sys.path.insert(0, str(Path(__file__).parent / "projects"))
-from scenes import scenes
+from tests.server.helpers import PATIENCE, serving
+from tests.server.projects.scenes import scenes
 
 QUICK = {"steps": 2, "pictures": 2, "prompts": 1, "frozen_stages": 4, "metric": "loss", "replay": 0, "rank": 4}
 ENDED = ("done", "failed", "cancelled")

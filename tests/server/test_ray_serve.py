@@ -6,13 +6,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from helpers import free_port
 
 from prompts.tasks import TASKS
 from seedling.scenes.draw import draw
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.settings import SettingsError
+from tests.server.helpers import free_port
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from server import settings
 from server.api.auth import digest, new_key
-from server.cli import app
+from server.cli.main import app
 from server.settings import Settings, SettingsError, option, variable
 
 

@@ -1,8 +1,6 @@
 """A tiny base and a few pictures to tune it on."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +9,7 @@ from transformers.utils import logging
 from labels.dataset import Example, Labels
 from prompts.annotations import Box
 from seedling.scenes.draw import draw
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "server" / "engine"))
-from tiny import save, tiny_model
+from tests.server.engine.tiny import save, tiny_model
 
 logging.disable_progress_bar()
 os.environ["ACCELERATE_USE_CPU"] = "true"

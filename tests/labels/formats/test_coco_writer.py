@@ -4,10 +4,22 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
-from samples import PNG, boxes, captions, category, datasets, example, export, near, polygons, quads, some
 
 from labels.labeled_image import Labelled
 from prompts.annotations import Box, Polygon, Quad, Text
+from tests.labels.samples import (
+    PNG,
+    boxes,
+    captions,
+    category,
+    datasets,
+    example,
+    export,
+    near,
+    polygons,
+    quads,
+    some,
+)
 
 
 def outlines(note: Box | Quad | Polygon) -> list[tuple[float, ...]]:

@@ -6,10 +6,22 @@ from datumaro.components.annotation import AnnotationType
 from datumaro.components.dataset import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import PNG, boxes, captions, category, datasets, example, export, near, polygons, quads, some
 
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Quad, Text
+from tests.labels.samples import (
+    PNG,
+    boxes,
+    captions,
+    category,
+    datasets,
+    example,
+    export,
+    near,
+    polygons,
+    quads,
+    some,
+)
 
 
 def expected(label: Label) -> list[tuple[object, ...]]:

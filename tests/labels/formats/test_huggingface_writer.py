@@ -5,10 +5,23 @@ import datasets as hf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import HEIGHT, WIDTH, boxes, captions, category, datasets, example, export, near, polygons, quads, some
 
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Quad, Text
+from tests.labels.samples import (
+    HEIGHT,
+    WIDTH,
+    boxes,
+    captions,
+    category,
+    datasets,
+    example,
+    export,
+    near,
+    polygons,
+    quads,
+    some,
+)
 
 
 def load(folder: Path, cache: Path) -> hf.Dataset:

@@ -7,10 +7,10 @@ import datasets as hf
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from samples import boxes, captions, datasets, example, export, polygons, quads, some
 
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Annotation
+from tests.labels.samples import boxes, captions, datasets, example, export, polygons, quads, some
 
 ANNOTATION: TypeAdapter[Annotation] = TypeAdapter(Annotation)
 

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from label_studio_sdk.converter import Converter
 from label_studio_sdk.label_interface import LabelInterface
-from samples import (
+
+from labels.labeled_image import Label, Labelled
+from prompts.annotations import Box, Quad, Text
+from tests.labels.samples import (
     HEIGHT,
     PNG,
     WIDTH,
@@ -23,9 +26,6 @@ from samples import (
     quads,
     some,
 )
-
-from labels.labeled_image import Label, Labelled
-from prompts.annotations import Box, Quad, Text
 
 
 def expected(label: Label) -> list[tuple[object, ...]]:

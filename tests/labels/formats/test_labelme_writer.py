@@ -6,10 +6,10 @@ import numpy as np
 import supervision as sv
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import boxes, category, datasets, example, export, near, polygons, quads, some
 
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Quad
+from tests.labels.samples import boxes, category, datasets, example, export, near, polygons, quads, some
 
 KEYS = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
 

@@ -7,10 +7,10 @@ from datumaro.components.annotation import AnnotationType
 from datumaro.components.dataset import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import PNG, boxes, datasets, example, export, some
 
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box
+from tests.labels.samples import PNG, boxes, datasets, example, export, some
 
 words = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=9)
 

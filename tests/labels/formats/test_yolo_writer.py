@@ -10,10 +10,22 @@ import yaml
 from datumaro.components.annotation import AnnotationType
 from datumaro.components.dataset import Dataset
 from hypothesis import given
-from samples import HEIGHT, WIDTH, boxes, category, datasets, example, export, near, polygons, quads, some
 
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon
+from tests.labels.samples import (
+    HEIGHT,
+    WIDTH,
+    boxes,
+    category,
+    datasets,
+    example,
+    export,
+    near,
+    polygons,
+    quads,
+    some,
+)
 
 
 def read(folder: Path) -> sv.DetectionDataset:

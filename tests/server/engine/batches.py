@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 
-import reference
 from PIL import Image
-from tiny import picture
 
 from prompts.tasks import TASKS
 from server.engine.checkpoint import Checkpoint
@@ -14,6 +12,8 @@ from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.engine.runner import Runner
 from server.engine.sequence import Sequence, plan
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture
 
 LIMITS = (24, 1, 9, 2, 40, 17)
 

@@ -1,6 +1,5 @@
 """The checkpoints that the engine is tested with."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +9,7 @@ from transformers.utils import logging
 
 from server.engine import checkpoint as checkpoints
 from server.engine.checkpoint import Checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib leaves helpers beside the tests unfound
-from tiny import MIXED, base_model, save, tiny_model
+from tests.server.engine.tiny import MIXED, base_model, save, tiny_model
 
 logging.disable_progress_bar()
 

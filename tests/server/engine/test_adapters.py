@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reference
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import picture, tiny_model
 
 from prompts.tasks import TASKS
 from server.engine.adapters import AdapterError, Adapters, UnknownAdapter
@@ -25,6 +23,8 @@ from server.engine.engine import Engine
 from server.engine.linear import Linear
 from server.engine.request import Cancelled, Closed, DeadlineExceeded, InvalidRequest, Overloaded, Request
 from server.engine.runner import Runner
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture, tiny_model
 
 WAIT = 60.0
 TEXT = r"model\.language_model\..*(q_proj|v_proj|fc1|fc2)"

@@ -8,10 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import picture, save_adapter
 
 from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
@@ -20,6 +18,8 @@ from server.engine.calibration import FILE, Calibration, CalibrationError, Isoto
 from server.engine.checkpoint import Checkpoint, CheckpointError, load
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture, save_adapter
 
 quick = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 scores = st.floats(1e-6, 1 - 1e-6)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-from tiny import SIDE, preprocessor_config, tiny_model, tiny_tokenizer
 
 from server.engine import checkpoint as checkpoints
 from server.engine.checkpoint import Checkpoint, CheckpointError
+from tests.server.engine.tiny import SIDE, preprocessor_config, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import tiny_tokenizer
 
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.grammar import FILLERS, AnswerParser
@@ -20,6 +19,7 @@ from seedling.scenes.draw import draw
 from server.engine import checkpoint
 from server.engine.constraint import Constrain, automaton
 from server.engine.tokenizer import Tokenizer
+from tests.server.engine.tiny import tiny_tokenizer
 
 SIZE = (1000, 1000)
 SPARE = 5  # ids past the tokenizer's, as in padded checkpoints

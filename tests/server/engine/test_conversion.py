@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reference
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import picture, save, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
@@ -18,6 +16,8 @@ from server.engine import checkpoint as checkpoints
 from server.engine import conversion
 from server.engine.checkpoint import Checkpoint, CheckpointError
 from server.engine.model import Florence2
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture, save, tiny_model, tiny_tokenizer
 
 IMAGE = tiny_tokenizer().token_to_id("<image>")  # Microsoft's embedding ends before it
 

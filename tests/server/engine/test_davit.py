@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_config, tiny_model
 from torch import Tensor, nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from server.engine import checkpoint
 from server.engine.davit import TILE, VisionTower
 from server.engine.linear import LowRank, Share
+from tests.server.engine.tiny import tiny_config, tiny_model
 
 SEEDLING = Path(checkpoint.__file__).parent / "seedling"
 

@@ -4,10 +4,7 @@ from collections.abc import Sequence as Many
 from dataclasses import replace
 
 import pytest
-import reference
 import torch
-from batches import decode, questions, sequences_of
-from tiny import picture
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
 from server.engine.candidates import NEAR, certainties, forbid_repeats
@@ -15,6 +12,9 @@ from server.engine.checkpoint import Checkpoint
 from server.engine.features import FeatureCache
 from server.engine.request import Request, Result
 from server.engine.runner import Runner
+from tests.server.engine import reference
+from tests.server.engine.batches import decode, questions, sequences_of
+from tests.server.engine.tiny import picture
 
 
 def assert_equal(checkpoint: Checkpoint, requests: Many[Request]) -> list[Result]:

@@ -6,9 +6,6 @@ from collections.abc import Sequence as Many
 from dataclasses import replace
 
 import pytest
-import reference
-from batches import questions, run, sequences_of
-from tiny import picture
 
 from prompts.tasks import TASKS
 from server.engine import decoder
@@ -20,6 +17,9 @@ from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.engine.runner import Runner
 from server.engine.sequence import Sequence, plan
+from tests.server.engine import reference
+from tests.server.engine.batches import questions, run, sequences_of
+from tests.server.engine.tiny import picture
 
 GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
 TEXTS = (

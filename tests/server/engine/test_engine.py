@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reference
 import torch
 from PIL import Image
-from tiny import picture
 
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
@@ -25,6 +23,8 @@ from server.engine.model import Florence2
 from server.engine.request import Cancelled, Closed, DeadlineExceeded, InvalidRequest, Overloaded, Request
 from server.engine.runner import Runner
 from server.engine.vision import Picture
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture
 
 WAIT = 30.0
 

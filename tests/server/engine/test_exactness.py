@@ -11,11 +11,8 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import reference
 import torch
-from batches import decode, questions
 from PIL import Image
-from tiny import picture, save_adapter
 from torch import Tensor
 
 from prompts.grammar import read
@@ -28,6 +25,9 @@ from server.engine.constraint import Constrain, automaton
 from server.engine.engine import Engine
 from server.engine.generation import GenerationConfig
 from server.engine.request import Request, Result
+from tests.server.engine import reference
+from tests.server.engine.batches import decode, questions
+from tests.server.engine.tiny import picture, save_adapter
 
 PUBLISHED = {"no_repeat_ngram_size": 3, "early_stopping": True, "length_penalty": 1.0, "forced_bos_token_id": 0}
 BEAMS = 3

@@ -3,12 +3,12 @@
 import random
 
 import pytest
-from batches import decode, questions, run, sequences_of
 
 from server.engine.checkpoint import Checkpoint
 from server.engine.features import FeatureCache
 from server.engine.graphs import Graphs, bucket
 from server.engine.runner import Runner
+from tests.server.engine.batches import decode, questions, run, sequences_of
 
 
 @pytest.mark.parametrize("seed", range(3))

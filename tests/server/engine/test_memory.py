@@ -8,9 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-import reference
 import torch
-from tiny import picture
 
 from prompts.tasks import TASKS
 from server.engine.checkpoint import Checkpoint
@@ -18,6 +16,8 @@ from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Cancelled, DeadlineExceeded
 from server.engine.sequence import Sequence
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture
 
 PICTURES = 6 << 10  # bytes of features that the cache may hold: some ten pictures of the tiny model
 MIB = 1 << 20

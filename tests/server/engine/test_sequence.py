@@ -3,8 +3,6 @@
 import asyncio
 
 import pytest
-import reference
-from tiny import picture
 
 from prompts.annotations import Annotation
 from prompts.grammar import AnswerParser
@@ -14,6 +12,8 @@ from server.engine.features import FeatureCache
 from server.engine.handle import Handle
 from server.engine.runner import Runner
 from server.engine.sequence import Sequence, plan
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture
 
 
 def sequence(checkpoint: Checkpoint, token: str, seed: int = 0, *, beams: int = 1, limit: int = 40) -> Sequence:

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
 import torch
 from PIL import Image
-from tiny import picture, preprocessor_config
 from transformers import Florence2Config
 
 from server.engine import vision
 from server.engine.checkpoint import Checkpoint
 from server.engine.vision import Preprocessing
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture, preprocessor_config
 
 # microsoft/Florence-2-large's preprocessor_config.json, what matters of it.
 PUBLISHED: dict[str, Any] = {

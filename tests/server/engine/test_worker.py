@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import reference
 import torch
-from test_adapters import TEXT, save
-from tiny import picture
+from tests.server.engine.test_adapters import TEXT, save
 
 from prompts.tasks import TASKS
 from server.engine import checkpoint as checkpoints
@@ -19,6 +17,8 @@ from server.engine.engine import Engine
 from server.engine.model import Florence2
 from server.engine.runner import Runner
 from server.engine.worker import shares_of_cores
+from tests.server.engine import reference
+from tests.server.engine.tiny import picture
 
 WAIT = 60.0
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers on a CPU need two cores")

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Postgres
-from helpers import ROOT, until
 
 from seedling.scenes.draw import draw
 from server.engine.engine import Engine
@@ -20,6 +18,8 @@ from server.jobs.cluster import Loading, Pool, Work, Worker, run
 from server.jobs.recipes.reading import parse
 from server.jobs.sources import open_source
 from server.store import Job, JobState, Progress, Store
+from tests.server.databases import Postgres
+from tests.server.helpers import ROOT, until
 
 SCENES = 60
 PATIENCE = 400.0  # seconds; a cluster's processes are many for a small machine
@@ -160,7 +160,17 @@ class Labelling(subprocess.Popen[bytes]):
 
 def label(pictures: Path, recipe: Path, out: Path, *options: str, **environment: str) -> Labelling:
     """`florist label`, begun."""
-    command = [sys.executable, "-m", "server.cli", "label", str(pictures), "--recipe", str(recipe), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "server.cli.main",
+        "label",
+        str(pictures),
+        "--recipe",
+        str(recipe),
+        "--out",
+        str(out),
+    ]
     command += ["--format", "coco", "--format", "jsonl", "--device", "cpu", *options]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLORIST_", "RAY_"))}
     log = out.with_suffix(".log")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Postgres
-from helpers import ROOT, until
 
 from seedling.scenes.draw import draw
 from server.store import JobState, Progress, Store
 from server.store.leases import LABELS
+from tests.server.databases import Postgres
+from tests.server.helpers import ROOT, until
 
 SCENES = 28
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
 from PIL import Image, ImageOps
 
 from labels.labeled_image import Label
@@ -24,6 +23,7 @@ from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import open_source
 from server.store import Done, Failure, Item, Job, JobState, Progress, Store, StoreAway, StoreError, Wanted
 from server.store.leases import TRIES, Leases
+from tests.server.helpers import ROOT
 
 OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
 

@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scenes import scenes
-from tiny import save_adapter
-
 from server.engine.engine import Engine
 from server.projects import child
 from server.projects.projects import Projects
 from server.store import Store
 from server.store.project_records import Model, Project, State
+from tests.server.engine.tiny import save_adapter
+from tests.server.projects.scenes import scenes
 
 QUICK = {"steps": 4, "evaluate": 2, "pictures": 2, "prompts": 1, "metric": "loss", "replay": 0, "rank": 2, "augment": 0}
 

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, until
-from making import corrected, loaded, made, opened, promote
 from PIL import Image
-from tiny import picture, save_adapter
 
 from finetune.combining import fuse, route
 from prompts.annotations import Annotation, Box
@@ -20,6 +17,9 @@ from server.engine.request import Request, Result
 from server.projects.combinations import CannotCombine, Fusion, Routing, Sum
 from server.projects.projects import Projects
 from server.store.project_records import Backtest, Missing, Project, State
+from tests.server.engine.tiny import picture, save_adapter
+from tests.server.helpers import PATIENCE, until
+from tests.server.projects.making import corrected, loaded, made, opened, promote
 
 OD = TASKS["<OD>"]
 

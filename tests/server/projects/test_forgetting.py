@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import until
-from making import corrected, loaded, made, opened
-from scenes import scenes
 
 from finetune import probe
 from finetune.tuning import replay
@@ -20,6 +17,9 @@ from server.engine.engine import Engine
 from server.projects.combinations import Fusion
 from server.projects.projects import Projects
 from server.store.project_records import Backtest, Model, Project, State
+from tests.server.helpers import until
+from tests.server.projects.making import corrected, loaded, made, opened
+from tests.server.projects.scenes import scenes
 
 
 @pytest.fixture

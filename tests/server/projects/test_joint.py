@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from helpers import PATIENCE, StuckEngine
 from PIL import Image
 
 from prompts.annotations import Box
@@ -16,6 +15,7 @@ from server.engine.request import Cancelled, Overloaded, Request, Result
 from server.projects.combinations import Fusion
 from server.projects.joint import Joint
 from server.projects.panels import Panel
+from tests.server.helpers import PATIENCE, StuckEngine
 
 
 def box(x: float, score: float = 0.8) -> Box:

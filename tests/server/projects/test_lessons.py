@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scenes import scenes
 
 from finetune.tuning.run import fingerprint
 from labels.dataset import Example, Labels
@@ -14,6 +13,7 @@ from prompts.annotations import Text
 from server.projects import child, lessons, tuner
 from server.projects.pictures import Pictures
 from server.store.project_records import Corrected, Correction, NothingToLearn, Project
+from tests.server.projects.scenes import scenes
 
 PROJECT = Project(1, "birds", "b" * 64, ("<OD>",), 0.25, "folder", 0.0)
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import PATIENCE
-from making import QUICK, corrected, loaded, made, opened, promote
 from PIL import Image
 from sqlalchemy.exc import IntegrityError
-from tiny import save, save_adapter, tiny_model
 
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.projects.projects import Projects
 from server.store.project_records import OtherBase, Project
+from tests.server.engine.tiny import save, save_adapter, tiny_model
+from tests.server.helpers import PATIENCE
+from tests.server.projects.making import QUICK, corrected, loaded, made, opened, promote
 
 
 def promoted(projects: Projects, project: Project, seed: int) -> None:

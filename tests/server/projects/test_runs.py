@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import PATIENCE, ROOT, until
-from making import QUICK, corrected, made, opened, promote
 from safetensors.torch import load_file
-from scenes import scenes
 
 from labels.dataset import Example
 from labels.formats import coco
@@ -25,6 +22,9 @@ from server.projects import child, tuner
 from server.projects.combinations import Sum
 from server.store import NotNow
 from server.store.project_records import CannotStart, Missing, NothingToLearn, Project, Run, State
+from tests.server.helpers import PATIENCE, ROOT, until
+from tests.server.projects.making import QUICK, corrected, made, opened, promote
+from tests.server.projects.scenes import scenes
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from helpers import PATIENCE, serving, until
-from making import corrected, loaded, made, opened, promote
-from tiny import picture
 from typer.testing import CliRunner
 
 from labels.labeled_image import Labelled
 from prompts.tasks import TASKS
 from server.app import create_app
-from server.cli import app
+from server.cli.main import app
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.jobs import intake
@@ -34,6 +31,9 @@ from server.projects.projects import Projects
 from server.settings import Settings
 from server.store import Job, JobChanged, JobState, Store, file_url
 from server.store.project_records import Missing
+from tests.server.engine.tiny import picture
+from tests.server.helpers import PATIENCE, serving, until
+from tests.server.projects.making import corrected, loaded, made, opened, promote
 
 SEEDS = (5, 10, 0, 8, 1, 11)  # of pictures, on some of which boxes are found
 OTHER = r".*(fc1|fc2|q_proj|k_proj|v_proj|out_proj)"  # modules of an adapter that answers otherwise

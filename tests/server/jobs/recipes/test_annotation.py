@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from answering import SIZE, box, by_task, play, polygon, quad, recipe, result, shown, steady, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,19 @@ from prompts.vocabulary import Token
 from server.engine.request import Result
 from server.jobs.asks import Ask
 from server.jobs.recipes.reading import RecipeError, load, parse, ready
+from tests.server.jobs.recipes.answering import (
+    SIZE,
+    box,
+    by_task,
+    play,
+    polygon,
+    quad,
+    recipe,
+    result,
+    shown,
+    steady,
+    text,
+)
 
 CASCADE = """
 - {id: things, task: <OD>}

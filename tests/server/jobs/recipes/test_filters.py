@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from answering import SIZE, box, quad, steady
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from server.jobs.recipes.filters import filtered
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.overlaps import suppressed
 from server.jobs.recipes.recipe import Filter
+from tests.server.jobs.recipes.answering import SIZE, box, quad, steady
 
 
 def finding(label: str, *corners: float, score: float | None = 0.9) -> Finding:

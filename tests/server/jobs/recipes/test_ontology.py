@@ -1,11 +1,11 @@
 """What the model says, and what the project calls it."""
 
 import pytest
-from answering import steady
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.jobs.recipes.ontology import Ontology, agree, normal, says
+from tests.server.jobs.recipes.answering import steady
 
 ONTOLOGY = Ontology({"vehicle": ["car", "fire truck"], "person": ["man", "woman"], "drink": ["glass of wine"]})
 

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from answering import steady
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.jobs.recipes.reading import RecipeError, load, parse, read, ready
+from tests.server.jobs.recipes.answering import steady
 
 TOP = "name: x\n"
 

@@ -1,7 +1,6 @@
 """The ready recipes, asked of the real seedling about one drawn scene."""
 
 import pytest
-from answering import play
 from PIL import Image, ImageOps
 
 from seedling.scenes.draw import draw
@@ -9,6 +8,7 @@ from server.engine.engine import Engine
 from server.engine.request import Request, Result
 from server.jobs.asks import Ask
 from server.jobs.recipes.reading import load, ready
+from tests.server.jobs.recipes.answering import play
 
 
 @pytest.fixture(scope="module")

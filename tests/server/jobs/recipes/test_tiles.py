@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from answering import box, steady
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.recipe import Tile
 from server.jobs.recipes.tiles import crops, is_cut, merged
+from tests.server.jobs.recipes.answering import box, steady
 
 TILES = st.builds(Tile, size=st.integers(128, 700), overlap=st.floats(0, 0.5))
 SIDES = st.integers(1, 3000)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from labels.formats import FORMATS
 from labels.labeled_image import Labelled
-from server.jobs.formats import FORMATS
 from server.jobs.sources import Fault, Source, SourceError, open_source
 
 Fill = Callable[..., Path]

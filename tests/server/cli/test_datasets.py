@@ -1,6 +1,5 @@
 """What a server keeps, as a dataset of `florist tune` and `florist evaluate`."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +11,14 @@ from labels.dataset import DatasetError, Labels
 from labels.reading.builder import verified
 from prompts.annotations import Box
 from seedling.scenes.draw import draw
-from server.cli import app
-from server.commands.datasets import Datasets
+from server.cli.datasets import Datasets
+from server.cli.main import app
 from server.projects import lessons
 from server.projects.projects import Projects
 from server.store import Store
 from server.store.project_records import Project
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "projects"))
-from scenes import scenes
-from tiny import save, tiny_model
+from tests.server.engine.tiny import save, tiny_model
+from tests.server.projects.scenes import scenes
 
 QUICK = "steps: 1\npictures: 2\nprompts: 1\nmetric: loss\nrank: 2\n"
 

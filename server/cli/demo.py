@@ -90,7 +90,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder for what the demo leaves
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = (out / "server.log").open("wb")
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "server.cli.main", "serve", "--port", str(port)]
     server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"FLORIST_HOST": "127.0.0.1"})
     try:
         wait_ready(url, server)
@@ -106,7 +106,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder for what the demo leaves
     labels = out / "labels"
     shutil.rmtree(labels, ignore_errors=True)  # of another day's model, whose job this would go on with
     asked = ["--task", "<OD>", "--out", str(labels), "--draw"]
-    subprocess.run([sys.executable, "-m", "server.cli", "label", str(out / "pictures"), *asked], check=True)
+    subprocess.run([sys.executable, "-m", "server.cli.main", "label", str(out / "pictures"), *asked], check=True)
     console.print("\nLook at:")
     for path, what in (
         (out / "sheet.png", "contact sheet"),

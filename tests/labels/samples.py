@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from labels.formats import FORMATS, Report
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Quad, Text
-from server.jobs.formats import FORMATS, Report
 
 WIDTH, HEIGHT = 640, 480
 some = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

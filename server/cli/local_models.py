@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-_SEEDLING = Path(__file__).parent / "engine" / "seedling" / "model.safetensors"
+_SEEDLING = Path(__file__).parents[1] / "engine" / "seedling" / "model.safetensors"
 _PUBLISHED = (
     ("florence-community", "native layout"),
     ("microsoft", "Microsoft's layout"),

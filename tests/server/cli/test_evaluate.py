@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from seedling.scenes.draw import draw
-from server.cli import app
+from server.cli.main import app
 
 
 def evaluate(*arguments: object) -> Result:

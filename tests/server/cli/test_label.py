@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from seedling.scenes.draw import draw
 from server.api import examples
-from server.cli import app
+from server.cli.main import app
 from server.jobs.output import claimed
 
 RECIPE = "name: things\nsteps:\n  - {id: objects, task: <OD>, filter: {score: SCORE}}\n"

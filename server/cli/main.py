@@ -14,11 +14,11 @@ from rich.table import Table
 from finetune.train import tune
 from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
 from server import settings as settings_
-from server.commands import evaluate as evaluate_
-from server.commands import label as label_
-from server.commands import recipe as recipe_
-from server.commands.datasets import Datasets
-from server.options import with_settings
+from server.cli import evaluate as evaluate_
+from server.cli import label as label_
+from server.cli import recipe as recipe_
+from server.cli.datasets import Datasets
+from server.cli.options import with_settings
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
@@ -203,13 +203,13 @@ app.command(context_settings={"obj": Datasets()})(tune)
 @app.command()
 def models() -> None:
     """Lists the kinds of checkpoints that load, and those that are on this machine."""
-    from server import local
+    from server.cli import local_models
 
     table = Table(title="Name one with --model; any folder of these kinds loads too.")
     table.add_column("model", no_wrap=True)
     table.add_column("kind")
     table.add_column("here")
-    for row in local.models():
+    for row in local_models.models():
         table.add_row(escape(row.name), row.kind, row.here)
     console.print(table)
 

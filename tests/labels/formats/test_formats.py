@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from samples import PNG, example, export, tree
 
+from labels.formats import FORMATS
 from labels.labeled_image import Label, Labelled
 from prompts.annotations import Box, Polygon, Quad, Text
-from server.jobs.formats import FORMATS
+from tests.labels.samples import PNG, example, export, tree
 
 FOLDERS = [name for name, row in FORMATS.items() if row.suffix is None]
 every = pytest.mark.parametrize("name", FORMATS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from server.cli import app
+from server.cli.main import app
 from server.jobs.recipes.reading import load, ready
 
 

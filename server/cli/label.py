@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from server.commands.datasets import projects_of
-from server.commands.display import Display
+from server.cli.datasets import projects_of
+from server.cli.progress import Display
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
@@ -69,10 +69,10 @@ def by_recipe(
             f"on several machines a job is kept in PostgreSQL, to which all of them write: set {DATABASE}="
             f"postgresql://user:password@host/name, a name by which each of them reaches it"
         )
+    from labels.formats import FORMATS
     from server.engine.adapters import AdapterError
     from server.jobs import intake
     from server.jobs.cluster import ClusterError, Work
-    from server.jobs.formats import FORMATS
     from server.jobs.output import OutputError, claimed
     from server.jobs.recipes.reading import RecipeError
     from server.jobs.recipes.reading import load as read
@@ -207,8 +207,8 @@ def _spread(store: "Store", job: "Job", work: "Work", pool: "Pool", title: str) 
 
 def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: Sequence[str], *, draw: bool) -> int:
     """The dataset, once the job is done."""
+    from labels.formats import FORMATS
     from server.jobs import drawn
-    from server.jobs.formats import FORMATS
     from server.store import JobState
 
     if job.state is not JobState.DONE:

@@ -1,0 +1,1 @@
+"""The `florist` command, one file a subcommand."""

@@ -1,1 +1,0 @@
-"""Subcommands of `florist`, a file each."""
