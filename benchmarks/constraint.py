@@ -23,7 +23,7 @@ from seedling.scenes import questions
 from seedling.scenes.draw import draw
 from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from server.engine import checkpoint as checkpoints
-from server.engine.constraint import Constrain
+from server.engine.decoding.constraint import Constrain
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
 

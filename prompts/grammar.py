@@ -16,7 +16,7 @@ consumer's width, height and IoU. A box thinner than one bin keeps its zero widt
 
 Scores. A location score is exp(mean log p) over the shape's own location tokens: the score of Microsoft's processor
 (`Florence2PostProcesser`, microsoft/Florence-2-large, processing_florence2.py), which judges the placing alone. The
-engine's p of a location is that of the place, give or take 1 % of the side (`server.engine.decoder.certainties`). A
+engine's p of a location is that of the place, give or take 1 % of the side (`server.engine.decoding.decoder.certainties`). A
 label score is exp(mean log p) over the label's letter tokens, 1 where there is no label. A shape's score is their
 product: naming and placing are two separate ways to be wrong, and a label that is a coin toss should not rank as
 high as a sure one. Shapes that share a label share its factor. A text's score is its label score. The mean makes

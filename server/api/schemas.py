@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from prompts.annotations import Annotation
 from server.api import examples
 from server.api.problems import ProblemDetails
-from server.engine.constraint import Constrain
+from server.engine.decoding.constraint import Constrain
 from server.engine.request import Result
 from server.settings import MAX_PROMPTS
 

@@ -2,7 +2,7 @@
 
 Post-norm layers, learnt positions with two rows to spare, exact GELU. Layers that read the same input are one matrix
 product (q, k, v; k, v of the encoder's states). The keys and values that a request needs stay in its slot
-(`server.engine.slots`); the beams of a request are queries on one slot, so they share its cross-attention.
+(`server.engine.decoding.kv_cache`); the beams of a request are queries on one slot, so they share its cross-attention.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import BartConfig
 
+from server.engine.decoding.kv_cache import Span
 from server.engine.linear import Linear, Packed, Shares
-from server.engine.slots import Span
 
 OFFSET = 2  # rows of the position table that BART leaves unused
 _ROOT = "model.language_model."

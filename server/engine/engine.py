@@ -16,7 +16,7 @@ from prompts.tasks import Task
 from server.engine import checkpoint as checkpoints
 from server.engine.adapters import Adapter, Adapters, UnknownAdapter
 from server.engine.checkpoint import Checkpoint
-from server.engine.constraint import Automaton, Constrain, automaton
+from server.engine.decoding.constraint import Automaton, Constrain, automaton
 from server.engine.features import CacheStats, FeatureCache
 from server.engine.handle import Handle
 from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from prompts.annotations import Annotation
-from server.engine.beams import Said
+from server.engine.decoding.search import Said
 from server.engine.request import Cancelled, Result
 
 T = TypeVar("T")

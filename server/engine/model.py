@@ -9,8 +9,8 @@ from transformers import Florence2Config
 
 from server.engine.bart import Bart
 from server.engine.davit import VisionTower
+from server.engine.decoding.kv_cache import Slots, Span
 from server.engine.linear import Linear, Shares
-from server.engine.slots import Slots, Span
 
 
 class Florence2(nn.Module):

@@ -8,7 +8,7 @@ from PIL.Image import Image
 from prompts.annotations import Annotation
 from prompts.grammar import Dropped
 from prompts.tasks import Task
-from server.engine.constraint import Constrain
+from server.engine.decoding.constraint import Constrain
 from server.engine.vision import Picture
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence as Many
 import torch
 from torch import Tensor
 
-from server.engine.candidates import Chooser
 from server.engine.checkpoint import Checkpoint
-from server.engine.decoder import Decoder, Member, shares_of
+from server.engine.decoding.decoder import Decoder, Member, shares_of
+from server.engine.decoding.token_selection import Chooser
 from server.engine.features import FeatureCache
 from server.engine.linear import Share
 from server.engine.sequence import Sequence

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from prompts.annotations import Annotation
 from prompts.grammar import AnswerParser
-from server.engine.beams import search
 from server.engine.calibration import Isotonic, Temperature, scaled
 from server.engine.checkpoint import Checkpoint
-from server.engine.constraint import Automaton
-from server.engine.decoder import Member
+from server.engine.decoding.constraint import Automaton
+from server.engine.decoding.decoder import Member
+from server.engine.decoding.search import search
 from server.engine.handle import Handle
 from server.engine.request import InvalidRequest, Request, Result, Timing
 from server.engine.vision import Picture

@@ -15,8 +15,8 @@ from PIL import Image
 
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
-from server.engine.candidates import Chooser
 from server.engine.checkpoint import Checkpoint, CheckpointError
+from server.engine.decoding.token_selection import Chooser
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.model import Florence2

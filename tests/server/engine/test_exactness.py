@@ -18,10 +18,10 @@ from torch import Tensor
 from prompts.grammar import read
 from seedling.scenes.draw import draw
 from seedling.scenes.glyphs import HELD_OUT_SET
-from server.engine.beams import Beams, Candidate
-from server.engine.candidates import certainties
 from server.engine.checkpoint import SEEDLING, Checkpoint
-from server.engine.constraint import Constrain, automaton
+from server.engine.decoding.constraint import Constrain, automaton
+from server.engine.decoding.search import Beams, Candidate
+from server.engine.decoding.token_selection import certainties
 from server.engine.engine import Engine
 from server.engine.generation import GenerationConfig
 from server.engine.request import Request, Result

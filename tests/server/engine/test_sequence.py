@@ -7,7 +7,7 @@ import pytest
 from prompts.annotations import Annotation
 from prompts.grammar import AnswerParser
 from server.engine.checkpoint import Checkpoint
-from server.engine.constraint import Constrain, automaton
+from server.engine.decoding.constraint import Constrain, automaton
 from server.engine.features import FeatureCache
 from server.engine.handle import Handle
 from server.engine.runner import Runner

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.server.engine.test_adapters import TEXT, save
 
 from prompts.tasks import TASKS
 from server.engine import checkpoint as checkpoints
@@ -18,6 +17,7 @@ from server.engine.model import Florence2
 from server.engine.runner import Runner
 from server.engine.worker import shares_of_cores
 from tests.server.engine import reference
+from tests.server.engine.test_adapters import TEXT, save
 from tests.server.engine.tiny import picture
 
 WAIT = 60.0

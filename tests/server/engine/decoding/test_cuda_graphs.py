@@ -5,8 +5,8 @@ import random
 import pytest
 
 from server.engine.checkpoint import Checkpoint
+from server.engine.decoding.cuda_graphs import Graphs, bucket
 from server.engine.features import FeatureCache
-from server.engine.graphs import Graphs, bucket
 from server.engine.runner import Runner
 from tests.server.engine.batches import decode, questions, run, sequences_of
 

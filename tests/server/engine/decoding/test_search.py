@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from server.engine.beams import Beams, Candidate, Greedy, search
+from server.engine.decoding.search import Beams, Candidate, Greedy, search
 from server.engine.generation import GenerationConfig
 
 EOS = 2

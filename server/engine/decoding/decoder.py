@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from server.engine.beams import Search
-from server.engine.candidates import NONE, Chooser
-from server.engine.constraint import Automaton, State
+from server.engine.decoding.constraint import Automaton, State
+from server.engine.decoding.cuda_graphs import Graphs
+from server.engine.decoding.kv_cache import Slots, Span
+from server.engine.decoding.search import Search
+from server.engine.decoding.token_selection import NONE, Chooser
 from server.engine.drafts import draft
-from server.engine.graphs import Graphs
 from server.engine.linear import Share
 from server.engine.model import Florence2
-from server.engine.slots import Slots, Span
 
 Kind = tuple[int, int]
 """Beams, and tokens drafted a step."""

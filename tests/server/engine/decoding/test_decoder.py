@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
-from server.engine.candidates import NEAR, certainties, forbid_repeats
 from server.engine.checkpoint import Checkpoint
+from server.engine.decoding.token_selection import NEAR, certainties, forbid_repeats
 from server.engine.features import FeatureCache
 from server.engine.request import Request, Result
 from server.engine.runner import Runner

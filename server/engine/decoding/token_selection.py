@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from server.engine.beams import Candidate, Search
+from server.engine.decoding.search import Candidate, Search
 
 NEAR = 10  # bins, 1 % of the picture's side: how far off a location is still nearly right
 NONE = -1  # no token: what a shorter row is filled up with

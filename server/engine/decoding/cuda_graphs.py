@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from server.engine.decoding.kv_cache import Span
 from server.engine.model import Florence2
-from server.engine.slots import Span
 
 PLACES = 64  # the smallest bucket of places and of encoder tokens, and what the latter grow by
 

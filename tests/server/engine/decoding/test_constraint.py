@@ -17,7 +17,7 @@ from prompts.vocabulary import UNUSED, special_in
 from seedling.scenes import questions
 from seedling.scenes.draw import draw
 from server.engine import checkpoint
-from server.engine.constraint import Constrain, automaton
+from server.engine.decoding.constraint import Constrain, automaton
 from server.engine.tokenizer import Tokenizer
 from tests.server.engine.tiny import tiny_tokenizer
 
