@@ -21,7 +21,7 @@ RUN make install PIP_ARGS="${PIP_ARGS}" EXTRAS="${EXTRAS}"
 
 # hadolint ignore=DL3006
 FROM ${BASE}
-RUN useradd --create-home --uid 10001 florist
+RUN useradd --create-home --uid 10001 florist && install --directory --owner florist /data
 WORKDIR /home/florist
 COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH \
