@@ -21,10 +21,10 @@ from finetune.evaluation.report import Report, examine, questions
 from labels.dataset import DatasetError, Example
 from labels.opening import open_dataset
 from labels.sample import Question
-from seedling.scenes.examples import asked_of
-from server.engine import lora
+from seedling.scenes.labeled_images import asked_of
+from server.engine.adapters import lora
 from server.engine.calibration import FILE, Calibration, CalibrationError, Isotonic, Temperature, read, write
-from server.engine.checkpoint import CheckpointError
+from server.engine.checkpoints.loading import CheckpointError
 from server.engine.engine import Engine
 
 SEEDS = 500_000  # of the scenes that a calibration is fitted on: no training and no report draws them

@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from finetune.evaluation.answers import Answered
 from finetune.evaluation.corrections import Correction, Kind, corrections, labels
+from finetune.evaluation.predictions import Answered
 from finetune.evaluation.reliability import ece, reliability
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import COLUMNS, Row

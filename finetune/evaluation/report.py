@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from finetune.datasets import teaching
+from finetune.datasets import samples
 from finetune.evaluation import captions
-from finetune.evaluation.answers import Answered, ask
 from finetune.evaluation.corrections import CATEGORY, Tally, corrections, labels, tally
-from finetune.evaluation.figures import CAPTIONS, figures, order, scores
 from finetune.evaluation.matching import named
+from finetune.evaluation.metrics import CAPTIONS, figures, order, scores
+from finetune.evaluation.predictions import Answered, ask
 from finetune.evaluation.reliability import Scores, reliability
 from labels.dataset import Example, Unusable
 from labels.sample import Question
@@ -118,11 +118,9 @@ def questions(
     `labels`: the dataset's, to ask for what is not there. What a task leaves open (which region, what is looked for) is
     decided by `seed` and the picture's place alone, so that two models are asked the same.
     """
-    wanted = sorted(
-        {t for one in examples for t in teaching.teachable(one)} if tasks is None else set(tasks), key=order
-    )
+    wanted = sorted({t for one in examples for t in samples.teachable(one)} if tasks is None else set(tasks), key=order)
     return [
-        (example, teaching.questions(example, wanted, labels=labels, rng=np.random.default_rng((seed, i))))
+        (example, samples.questions(example, wanted, labels=labels, rng=np.random.default_rng((seed, i))))
         for i, example in enumerate(examples)
     ]
 

@@ -22,15 +22,15 @@ from finetune import memory
 from finetune.evaluation.corrections import Tally
 from finetune.losses import class_weights
 from finetune.precision import precision
-from finetune.tuning import run as runs
-from finetune.tuning.best import Best
+from finetune.tuning import run_record as runs
+from finetune.tuning.batches import Lesson, Lessons
+from finetune.tuning.best_checkpoint import Best
 from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, Method, TuneConfig
-from finetune.tuning.features import Features
-from finetune.tuning.judge import Interrupted, Judge, main_tasks
-from finetune.tuning.lessons import Lesson, Lessons
+from finetune.tuning.frozen_features import Features
 from finetune.tuning.replay import Replay
-from finetune.tuning.run import Source
+from finetune.tuning.run_record import Source
 from finetune.tuning.trainer import Trainer
+from finetune.tuning.validation import Interrupted, Judge, main_tasks
 from labels import unusable
 from labels.dataset import Example
 from server.engine.engine import Engine

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from finetune.datasets import teaching
+from finetune.datasets import samples
 from finetune.tuning.config import TuneConfig
 from labels.dataset import Dataset, Example, Unusable
 from labels.opening import open_dataset
@@ -15,7 +15,7 @@ from labels.reading.builder import readable, verified
 from labels.sample import Question
 from labels.split import split
 from seedling.scenes.batches import TRAINING_SEEDS, WORDLESS, choose
-from seedling.scenes.draw import Scene, draw
+from seedling.scenes.drawing import Scene, draw
 from seedling.stages import STAGES
 
 Shown = tuple[Image.Image, list[Question]]
@@ -32,7 +32,7 @@ _DRAWN = 1_000_000 * TRAINING_SEEDS  # scenes among training's, beyond those of 
 @dataclass(frozen=True, slots=True)
 class World:
     """The base's own. `probe`: pictures of a dataset that are never replayed, to tell by what is forgotten; none of
-    the seedling's, which has a probe of its own (`finetune.probe`). `labels`: of the whole dataset; `unusable`: what of
+    the seedling's, which has a probe of its own (`finetune.forgetting`). `labels`: of the whole dataset; `unusable`: what of
     it is."""
 
     replay: Replay
@@ -100,9 +100,9 @@ def of(dataset: Dataset) -> Replay:
     def replay(number: int, prompts: int) -> Shown:
         rng = np.random.default_rng((_SEED, number))
         example = dataset.examples[number % POOL % len(dataset.examples)]  # one picture for each place in the pool
-        tokens = sorted(teaching.teachable(example))
+        tokens = sorted(samples.teachable(example))
         asked = [tokens[i] for i in rng.permutation(len(tokens))]
-        found = teaching.questions(example, asked, labels=dataset.labels, rng=rng)
+        found = samples.questions(example, asked, labels=dataset.labels, rng=rng)
         return example.open(), some(found, prompts, rng)
 
     return replay

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from finetune import forward
 from finetune.losses import AnswerLoss, LossConfig, answer_loss
-from finetune.tuning import base as bases
+from finetune.tuning import pretrained as bases
+from finetune.tuning.batches import Lesson
 from finetune.tuning.config import Anchor, Method, TuneConfig
-from finetune.tuning.features import Features
-from finetune.tuning.learning import Learner
-from finetune.tuning.lessons import Lesson
-from finetune.tuning.shares import MOST, Share, shares, some
+from finetune.tuning.frozen_features import Features
+from finetune.tuning.micro_batches import MOST, Share, shares, some
+from finetune.tuning.trainable import Learner
 
 
 class Trainer:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from finetune.train import tune
 from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
 from server import settings as settings_
 from server.cli import evaluate as evaluate_
@@ -19,6 +18,7 @@ from server.cli import label as label_
 from server.cli import recipe as recipe_
 from server.cli.datasets import Datasets
 from server.cli.options import with_settings
+from server.cli.tune import tune
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
@@ -270,8 +270,8 @@ def _engine(model: str | None, device: str | None, adapter: Path | None = None) 
     """The model, with the adapter of a folder loaded."""
     chosen = _settings(model=model, device=device)
     with errors.status(f"loading {chosen.model} …"):
-        from server.engine.adapters import AdapterError
-        from server.engine.checkpoint import CheckpointError
+        from server.engine.adapters.registry import AdapterError
+        from server.engine.checkpoints.loading import CheckpointError
         from server.engine.engine import Engine
 
         try:

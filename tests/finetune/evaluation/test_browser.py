@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from finetune.evaluation import page
-from finetune.evaluation.answers import Answered
+from finetune.evaluation.predictions import Answered
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import Row
 from labels.dataset import Example

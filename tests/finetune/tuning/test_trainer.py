@@ -10,10 +10,10 @@ from accelerate import Accelerator
 
 from finetune.losses import IGNORE, class_weights
 from finetune.tuning import replay
+from finetune.tuning.batches import Lesson, Lessons
 from finetune.tuning.config import Anchor, Method, TuneConfig
-from finetune.tuning.features import Features
-from finetune.tuning.lessons import Lesson, Lessons
-from finetune.tuning.shares import shares
+from finetune.tuning.frozen_features import Features
+from finetune.tuning.micro_batches import shares
 from finetune.tuning.trainer import Trainer
 from labels.dataset import Example
 from labels.sample import Question

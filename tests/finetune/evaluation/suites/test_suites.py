@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.evaluation.answers import Answered
+from finetune.evaluation.predictions import Answered
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import SUITES, Row, Suite, open_suite
 from labels.dataset import DatasetError

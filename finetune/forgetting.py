@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from finetune.evaluation.corrections import Tally
-from finetune.tuning.judge import Judge, main_tasks
+from finetune.tuning.validation import Judge, main_tasks
 from labels.dataset import Example
 from seedling.report import measure
 from server.engine.engine import Engine

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from finetune.datasets.augment import Augment, augment
-from finetune.datasets.pasting import Things
-from finetune.datasets.teaching import questions, teachable
+from finetune.datasets.augmentation import Augment, augment
+from finetune.datasets.copy_paste import Things
+from finetune.datasets.samples import questions, teachable
 from labels.dataset import Example, Labels
 from labels.geometry import box_of, points
 from labels.sample import Question
-from prompts import targets
+from prompts import formatting
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS, Takes, resolve
 
@@ -351,6 +351,6 @@ def test_nothing_leaves_the_picture_and_all_that_is_left_can_be_taught(notes: li
         assert y2 > y1
     for question in questions(changed, TASKS, labels=("red", "green", "blue"), rng=np.random.default_rng(0)):
         question.task.prompt(question.text, question.region, changed.size)
-        targets.answer(question.task, question.answer, changed.size)
+        formatting.answer(question.task, question.answer, changed.size)
         assert (question.region is not None) == (question.task.takes is Takes.REGION)
     assert teachable(changed)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from finetune.datasets import wording
-from finetune.datasets.views import View, see
+from finetune.datasets.affine_view import View, see
 from labels.dataset import Example, Labels
 from labels.geometry import Rectangle, box_of, common, extent, moved, points
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text

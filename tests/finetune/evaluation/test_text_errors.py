@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from finetune.evaluation.text import Errors, cer, letters, wer, words
+from finetune.evaluation.text_errors import Errors, cer, letters, wer, words
 
 
 @pytest.mark.parametrize(

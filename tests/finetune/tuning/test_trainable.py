@@ -8,13 +8,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from finetune.tuning import base as bases
+from finetune.tuning import pretrained as bases
+from finetune.tuning.batches import Lessons
 from finetune.tuning.config import Method, TuneConfig
-from finetune.tuning.learning import Learner, targets
-from finetune.tuning.lessons import Lessons
+from finetune.tuning.trainable import Learner, targets
 from finetune.tuning.trainer import Trainer
 from labels.dataset import Example
-from server.engine import lora
+from server.engine.adapters import lora
 from server.engine.engine import Engine
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from finetune.datasets.augment import Augment, augment
-from finetune.datasets.pasting import Things
+from finetune.datasets.augmentation import Augment, augment
+from finetune.datasets.copy_paste import Things
 from labels.dataset import Example, Labels
 from labels.geometry import bounds, box_of, points
 from labels.sample import Question

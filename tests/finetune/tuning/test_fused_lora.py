@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from finetune.tuning.fused import fuse
+from finetune.tuning.fused_lora import fuse
 
 
 def adapted(dropout: float = 0.0) -> PeftModel:

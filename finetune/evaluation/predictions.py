@@ -11,8 +11,8 @@ from labels.sample import Question
 from prompts.annotations import Annotation
 from server.engine.engine import Engine
 from server.engine.handle import Handle
+from server.engine.model.preprocessing import Picture
 from server.engine.request import InvalidRequest, Overloaded, Request
-from server.engine.vision import Picture
 
 _CLIENT = "evaluation"
 

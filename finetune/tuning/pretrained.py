@@ -11,8 +11,8 @@ from transformers import Florence2ForConditionalGeneration
 
 from finetune import attention
 from finetune.tuning.config import TuneConfig
-from server.engine import checkpoint, conversion, weights
-from server.engine.checkpoint import Files
+from server.engine.checkpoints import conversion, loading, weights
+from server.engine.checkpoints.loading import Files
 
 _BELONGS = (  # beside weights and config, where a base has them
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
@@ -53,7 +53,7 @@ class Base:
 
 def load(config: TuneConfig, device: torch.device) -> Base:
     """Reads the base. Raises CheckpointError."""
-    files = checkpoint.read(config.base)
+    files = loading.read(config.base)
     shape = files.shape
     text, vision = shape.text_config, shape.vision_config
     text.dropout = text.attention_dropout = text.activation_dropout = config.dropout

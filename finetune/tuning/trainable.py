@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from finetune.tuning.base import Base
 from finetune.tuning.config import Method, TuneConfig
-from finetune.tuning.fused import fuse
-from server.engine import lora
+from finetune.tuning.fused_lora import fuse
+from finetune.tuning.pretrained import Base
+from server.engine.adapters import lora
 
 _TOWER, _PROJECTOR = "model.vision_tower.", "model.multi_modal_projector."
 _PEFT = "base_model.model."  # before every name in a file of PEFT's

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from finetune.datasets import teaching
+from finetune.datasets import samples
 from finetune.evaluation.corrections import Tally, labels, tally
 from labels.dataset import Example
 from labels.sample import Question
@@ -24,7 +24,7 @@ class Interrupted(Exception):  # noqa: N818
 
 def main_tasks(examples: Sequence[Example], wanted: Sequence[str]) -> list[str]:
     """The tasks that tell how many labels a person has to mend: of the wanted ones, those of whole pictures."""
-    can = {token for example in examples for token in teaching.teachable(example)}
+    can = {token for example in examples for token in samples.teachable(example)}
     can &= set(wanted) or can
     main = [token for token in MAIN if token in can]
     return main or sorted(can)
@@ -36,7 +36,7 @@ class Judge:
     def __init__(self, examples: Sequence[Example], labels: Sequence[str], tasks: Sequence[str]) -> None:
         self.examples = examples
         self.questions: list[list[Question]] = [
-            teaching.questions(example, tasks, labels=labels, rng=np.random.default_rng((_SEED, i)))
+            samples.questions(example, tasks, labels=labels, rng=np.random.default_rng((_SEED, i)))
             for i, example in enumerate(examples)
         ]
 

@@ -10,7 +10,7 @@ import torch
 
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import Outcome, TuneError, tune
-from finetune.tuning.run import Source, fingerprint
+from finetune.tuning.run_record import Source, fingerprint
 from labels.dataset import Example, Unusable
 
 LABELS = ("cat", "dog", "tree")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from finetune.combining import CombineError, add, fuse, route
+from finetune.ensembling import CombineError, add, fuse, route
 from prompts.annotations import Box
-from server.engine import lora
+from server.engine.adapters import lora
 from tests.server.engine.tiny import save_adapter, tiny_model
 
 ALL = ["q_proj", "fc1"]

@@ -7,7 +7,7 @@ import torch
 
 from finetune import forward
 from finetune.losses import IGNORE, AnswerLoss, LossConfig, answer_weights
-from finetune.tuning.lessons import Lesson
+from finetune.tuning.batches import Lesson
 
 MOST = 4
 _PICTURE, _PROMPT = 400, 100  # what looking at a picture and asking a question cost, in tokens of answers

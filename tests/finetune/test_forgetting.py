@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.probe import more, price, probe
+from finetune.forgetting import more, price, probe
 from prompts.tasks import TASKS
 from server.engine.engine import Engine
 

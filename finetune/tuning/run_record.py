@@ -15,7 +15,7 @@ import torch
 
 from finetune.tuning.config import TuneConfig
 from labels.dataset import Example, Unusable
-from server.engine import lora
+from server.engine.adapters import lora
 
 _PACKAGES = ("florist", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
 _MEANT = {

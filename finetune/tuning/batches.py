@@ -12,20 +12,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune import forward
-from finetune.datasets import teaching
-from finetune.datasets.augment import Augment, augment
-from finetune.datasets.pasting import Things
+from finetune.datasets import samples
+from finetune.datasets.augmentation import Augment, augment
+from finetune.datasets.copy_paste import Things
 from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.replay import POOL, Replay, some
 from labels.dataset import Example
 from labels.sample import Question
-from prompts import targets
+from prompts import formatting
 from prompts.annotations import Quad, Text
 from prompts.tasks import BOS, EOS
 from seedling.scenes.batches import SHARES
-from server.engine.checkpoint import Files
-from server.engine.vision import image_tokens
+from server.engine.checkpoints.loading import Files
+from server.engine.model.preprocessing import image_tokens
 
 _PLAIN = 1.0  # how often a task without a share in SHARES is asked
 Seen = tuple[int, Image.Image, tuple[int, int], list[Question]]  # view, picture, its width and height, questions
@@ -59,7 +59,7 @@ class Lessons(Dataset[Lesson]):
         self.things = Things(examples) if self.changes.paste else None
         wanted = set(config.tasks)
         self.tokens = [
-            sorted(t for t in teaching.teachable(example) if not wanted or t in wanted) for example in examples
+            sorted(t for t in samples.teachable(example) if not wanted or t in wanted) for example in examples
         ]
         if not any(self.tokens):
             raise ValueError(f"the labels teach none of {', '.join(config.tasks) or 'the tasks'}")
@@ -95,7 +95,7 @@ class Lessons(Dataset[Lesson]):
                 owner.append(place)
                 replayed.append(old)
                 asked.append(prompt)
-                answer = BOS + targets.answer(question.task, question.answer, size) + EOS
+                answer = BOS + formatting.answer(question.task, question.answer, size) + EOS
                 answered.append(self._ids(answer)[: self.positions])
         pad = self.files.shape.text_config.pad_token_id
         return Lesson(
@@ -123,7 +123,7 @@ class Lessons(Dataset[Lesson]):
         shares = np.array([SHARES.get(token, _PLAIN) for token in tokens])
         order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
         asked = [tokens[i] for i in order[: self.config.prompts]]
-        found = teaching.questions(example, asked, labels=self.labels, rng=rng, order=self.config.order)
+        found = samples.questions(example, asked, labels=self.labels, rng=rng, order=self.config.order)
         return some(found, self.config.prompts, rng)
 
     def _replayed(self, position: int) -> Seen:

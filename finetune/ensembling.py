@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune.evaluation.matching import box_iou
 from prompts.annotations import Annotation, Box
-from server.engine import lora
+from server.engine.adapters import lora
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 
-from finetune.evaluation import captions, detection, grounding, segmentation, text, vqa
-from finetune.evaluation.answers import Answered
+from finetune.evaluation import captions, detection, grounding, segmentation, text_errors, vqa
 from finetune.evaluation.corrections import NAMELESS, READING, Kind, corrections, judged
 from finetune.evaluation.matching import named
+from finetune.evaluation.predictions import Answered
 from finetune.evaluation.reliability import Scores, auroc, ece
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS, Gives, Task
@@ -81,7 +81,7 @@ def _outlines(answers: Sequence[Answered]) -> dict[str, float]:
 def _words(answers: Sequence[Answered]) -> dict[str, float]:
     """Places and words together; letters of what is misread, and all of what is missed or made up, are errors."""
     right = found = there = 0
-    errors = text.Errors(0, sum(len(note.label) for one in answers for note in one.question.answer))
+    errors = text_errors.Errors(0, sum(len(note.label) for one in answers for note in one.question.answer))
     for one in answers:
         verdicts = judged(one.found, one.question.answer)
         right += sum(ok for _, ok in verdicts)
@@ -89,7 +89,7 @@ def _words(answers: Sequence[Answered]) -> dict[str, float]:
         for todo in corrections(one.found, one.question.answer):
             said, true = (note.label if note else "" for note in (todo.found, todo.true))
             if todo.kind is not Kind.WRONG_BOX:
-                errors += text.Errors(text.letters(said, true).edits)
+                errors += text_errors.Errors(text_errors.letters(said, true).edits)
     shares = {"precision": right / found if found else 1.0, "recall": right / there if there else 1.0}
     return {**shares, "F1": 2 * right / (found + there) if found + there else 1.0, "CER": errors.rate}
 
@@ -97,7 +97,7 @@ def _words(answers: Sequence[Answered]) -> dict[str, float]:
 def _read(answers: Sequence[Answered]) -> dict[str, float]:
     pairs = [(_said(one.found), _said(one.question.answer)) for one in answers]
     exact = _mean([said.split() == true.split() for said, true in pairs])
-    return {"CER": text.cer(pairs), "WER": text.wer(pairs), "exact": exact}
+    return {"CER": text_errors.cer(pairs), "WER": text_errors.wer(pairs), "exact": exact}
 
 
 def _captions(answers: Sequence[Answered]) -> dict[str, float]:

@@ -17,9 +17,9 @@ from click.testing import Result
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from finetune.train import tune as command
 from seedling.scenes.draw import draw
 from server.cli.main import app
+from server.cli.tune import tune as command
 from server.engine.engine import Engine
 from tests.server.engine.tiny import save, tiny_model
 
@@ -84,7 +84,7 @@ def test_two_processes_learn_what_one_does_from_the_same_pictures(dataset: Path,
     given = (dataset, "--held-share", "0", "--no-price")
     for name, lessons in (("two", 1), ("one", 2)):  # a process and step: both see two lessons at each step
         (tmp_path / f"{name}.yaml").write_text(settings.format(lessons))
-    module = ("-m", "finetune.train", *given, "--out", tmp_path / "two", "--config", tmp_path / "two.yaml")
+    module = ("-m", "server.cli.tune", *given, "--out", tmp_path / "two", "--config", tmp_path / "two.yaml")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     both = subprocess.run([*map(str, (*torchrun, *module))], capture_output=True, text=True, timeout=400)
     assert both.returncode == 0, both.stderr

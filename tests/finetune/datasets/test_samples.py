@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.datasets import teaching
-from finetune.datasets.teaching import questions, teachable
+from finetune.datasets import samples
+from finetune.datasets.samples import questions, teachable
 from labels import geometry
 from labels.dataset import Example, Labels
 from labels.sample import Question
-from prompts import grammar, targets
+from prompts import formatting, parsing
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS, Takes, resolve
 from prompts.vocabulary import tokens_of
@@ -68,18 +68,18 @@ examples = st.builds(
 @some
 @given(examples, st.integers(0, 5), st.sampled_from(["left-to-right", "size", "given", "random"]))
 def test_every_question_can_be_asked_and_its_answer_reads_back(
-    picture: Example, seed: int, order: teaching.Order
+    picture: Example, seed: int, order: samples.Order
 ) -> None:
     asked = questions(picture, TASKS, labels=LABELS, rng=np.random.default_rng(seed), order=order)
     assert {question.task.token for question in asked} <= teachable(picture)
     for question in asked:
         question.task.prompt(question.text, question.region, SIZE)
         assert (question.region is not None) == (question.task.takes is Takes.REGION)
-        written = targets.answer(question.task, question.answer, SIZE)
-        read = grammar.read(question.task, tokens_of(written), SIZE)
+        written = formatting.answer(question.task, question.answer, SIZE)
+        read = parsing.read(question.task, tokens_of(written), SIZE)
         assert not read.dropped
         assert [(n.kind, n.label) for n in read.annotations] == [(n.kind, n.label) for n in question.answer]
-        assert targets.answer(question.task, read.annotations, SIZE) == written
+        assert formatting.answer(question.task, read.annotations, SIZE) == written
 
 
 @some
@@ -136,7 +136,7 @@ def test_what_labels_can_teach(picture: Example, tasks: str) -> None:
 
 
 def test_detection_tells_all_objects_in_the_order_that_was_asked_for() -> None:
-    def told(order: teaching.Order) -> list[tuple[str, tuple[float, ...]]]:
+    def told(order: samples.Order) -> list[tuple[str, tuple[float, ...]]]:
         picture = example(CAT, *DOGS)
         (question,) = questions(picture, ["<OD>"], labels=(), rng=np.random.default_rng(1), order=order)
         return [(note.label, note.box) for note in question.answer if isinstance(note, Box)]
@@ -207,7 +207,7 @@ def test_regions_are_near_and_inside() -> None:
             assert 0 <= y1 < y2 <= 240
             width, height = shape.box[2] - shape.box[0], shape.box[3] - shape.box[1]
             for k, side in enumerate((width, height, width, height)):
-                assert abs(question.region[k] - shape.box[k]) <= teaching.JITTER * side + 1
+                assert abs(question.region[k] - shape.box[k]) <= samples.JITTER * side + 1
 
 
 def test_only_what_is_alone_is_referred_to() -> None:
@@ -233,7 +233,7 @@ def test_a_mask_of_many_points_is_told_with_few_and_stays_in_place() -> None:
     (note,) = question.answer
     assert isinstance(note, Polygon)
     (told,) = note.polygons
-    assert 30 < len(told) // 2 <= teaching.MOST_POINTS
+    assert 30 < len(told) // 2 <= samples.MOST_POINTS
     assert geometry.area(told) == pytest.approx(abs(geometry.area(ring)), rel=0.05)
 
 
@@ -266,4 +266,4 @@ def test_answers_of_tiny_pictures() -> None:
     for rng in chances(20):
         for question in questions(picture, TASKS, labels=LABELS, rng=rng):
             question.task.prompt(question.text, question.region, (1, 1))
-            targets.answer(question.task, question.answer, (1, 1))
+            formatting.answer(question.task, question.answer, (1, 1))

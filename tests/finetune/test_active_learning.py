@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finetune.selection import NOTHING_FOUND, doubt, select
+from finetune.active_learning import NOTHING_FOUND, doubt, select
 from prompts.annotations import Annotation, Box
 
 

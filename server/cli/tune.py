@@ -1,6 +1,6 @@
-"""`florist tune`, and the same as a plain script: `python -m finetune.train DATASET --out DIR`.
+"""`florist tune`, and the same as a plain script: `python -m server.cli.tune DATASET --out DIR`.
 
-On several GPUs: `accelerate launch -m finetune.train DATASET --out DIR`.
+On several GPUs: `accelerate launch -m server.cli.tune DATASET --out DIR`.
 """
 
 import json
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from finetune.probe import Probe
+    from finetune.forgetting import Probe
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.replay import World
     from labels.dataset import Example
@@ -52,18 +52,18 @@ def tune(
     try:
         from accelerate import PartialState
 
-        from finetune.datasets import teaching
+        from finetune.datasets import samples
         from finetune.tuning import config as configs
         from finetune.tuning import replay as replays
         from finetune.tuning.loop import TuneError
         from finetune.tuning.loop import tune as run
-        from finetune.tuning.run import Source
+        from finetune.tuning.run_record import Source
         from labels import unusable
         from labels.opening import DatasetError, open_dataset
         from labels.reading.builder import verified
         from labels.split import content_of, split
-        from server.engine.checkpoint import CheckpointError
-        from server.engine.lora import AdapterError
+        from server.engine.adapters.lora import AdapterError
+        from server.engine.checkpoints.loading import CheckpointError
     except ModuleNotFoundError as error:
         _fail(f"fine-tuning needs the package {error.name}: pip install 'florist[train]'")
 
@@ -99,9 +99,9 @@ def tune(
         if settings.replay and world is None:
             errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
         console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
-        seeking = set(teaching.SEEKING) & set(settings.tasks or teaching.SEEKING)
+        seeking = set(samples.SEEKING) & set(settings.tasks or samples.SEEKING)
         first = os.environ.get("RANK", "0") == "0"  # of several processes, which have not met yet
-        if first and seeking and taught.labels and not teaching.knows_absence(train, taught.labels):
+        if first and seeking and taught.labels and not samples.knows_absence(train, taught.labels):
             only = repr(taught.labels[0]) if len(taught.labels) == 1 else "any of the labels"
             why = f"what is looked for is always there: no picture that is taught is known to lack {only}; pictures"
             errors.print(f"{escape(why)} without it would teach when to find nothing", soft_wrap=True, highlight=False)
@@ -141,10 +141,10 @@ def _examined(
 ) -> None:
     """What the adapter or checkpoint in `made` costs on the base's own tasks (`forgetting.json`): of the seedling by
     drawn scenes, of others by what `world` keeps back; its scores calibrated on the held-out pictures."""
-    from finetune import probe
+    from finetune import forgetting
     from finetune.calibration import calibrate, calibrate_checkpoint
     from finetune.evaluation.report import questions
-    from server.engine.checkpoint import SEEDLING
+    from server.engine.checkpoints.loading import SEEDLING
     from server.engine.engine import Engine
 
     asked = questions(kept, settings.tasks or None, labels=labels)
@@ -154,9 +154,9 @@ def _examined(
         if name is None:
             tuned = opened.enter_context(Engine.load(str(made)))
         if priced and settings.base == SEEDLING:
-            _forgotten(out, probe.drawn(), engine, tuned, name)
+            _forgotten(out, forgetting.drawn(), engine, tuned, name)
         elif priced and world is not None and world.probe:
-            _forgotten(out, probe.pictured(world.probe, world.labels, settings.replay_from), engine, tuned, name)
+            _forgotten(out, forgetting.pictured(world.probe, world.labels, settings.replay_from), engine, tuned, name)
         if kept:
             found = calibrate(engine, name, made, asked) if name else calibrate_checkpoint(made, asked)
             for task, one in found.items():

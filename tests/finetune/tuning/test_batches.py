@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from finetune.tuning import replay
+from finetune.tuning.batches import Lesson, Lessons
 from finetune.tuning.config import TuneConfig
-from finetune.tuning.judge import Judge, main_tasks
-from finetune.tuning.lessons import Lesson, Lessons
+from finetune.tuning.validation import Judge, main_tasks
 from labels.dataset import Dataset, Example
 from labels.sample import Question
 from prompts.annotations import Box, Text
 from prompts.tasks import resolve
-from server.engine import checkpoint
+from server.engine.checkpoints import loading
 from server.engine.engine import Engine
 
 LABELS = ("cat", "dog", "tree")
@@ -22,7 +22,7 @@ LABELS = ("cat", "dog", "tree")
 
 def lessons(base: str, examples: list[Example], **given: object) -> Lessons:
     config = TuneConfig(**{"base": base, "pictures": 3, "prompts": 2, "augment": 0.0, "replay": 0.0, **given})
-    return Lessons(checkpoint.read(base), examples, LABELS, config, replay.scenes if config.replay else None)
+    return Lessons(loading.read(base), examples, LABELS, config, replay.scenes if config.replay else None)
 
 
 def equal(one: Lesson, two: Lesson) -> bool:
@@ -82,7 +82,7 @@ def asked(example: Example, *texts: str) -> Example:
 def test_replayed_views_show_the_same_pixels(base: str, examples: list[Example]) -> None:
     config = TuneConfig(base=base, pictures=8, prompts=1, augment=0.0, replay=0.9, frozen_stages=4)
     source = replay.of(Dataset(tuple(examples[:5])))
-    taught = Lessons(checkpoint.read(base), examples, LABELS, config, source)
+    taught = Lessons(loading.read(base), examples, LABELS, config, source)
     shown: dict[int, torch.Tensor] = {}
     for step in (0, 1, replay.POOL // 8, replay.POOL // 8 + 1):  # the pool, and once more its beginning
         lesson = taught[step]
@@ -121,7 +121,7 @@ def test_a_dataset_of_questions_is_judged_by_them(examples: list[Example]) -> No
 def test_the_tokens_of_labels_are_counted(base: str, examples: list[Example]) -> None:
     boxes = [Box(label=label, box=(1, 1, 9, 9)) for label in ("cat", "cat", "dog")]
     taught = lessons(base, [replace(examples[0], annotations=(*boxes, Text(label="a cat and a tree")))])
-    encode = checkpoint.read(base).tokenizer.backend.encode
+    encode = loading.read(base).tokenizer.backend.encode
     cat, dog = (encode(label, add_special_tokens=False).ids for label in ("cat", "dog"))
     counts = taught.label_tokens()
     assert all(counts[token] == 2 + (token in dog) for token in cat)

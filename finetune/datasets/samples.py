@@ -12,7 +12,7 @@ from labels.dataset import Example, Labels
 from labels.geometry import Rectangle, box_of, canonical, extent, simplified
 from labels.sample import Question
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
-from prompts.grammar import FILLERS
+from prompts.parsing import FILLERS
 from prompts.tasks import TASKS
 
 Order = Literal["left-to-right", "size", "given", "random"]

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from finetune.datasets import wording
-from finetune.datasets.pasting import Patch, Things
-from finetune.datasets.views import IDENTITY, Matrix, Size, View, see, seen, then
+from finetune.datasets.affine_view import IDENTITY, Matrix, Size, View, see, seen, then
+from finetune.datasets.copy_paste import Patch, Things
 from labels.dataset import Example
 from prompts.annotations import Annotation, Quad, Text
 
