@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import arithmetic, page, plot
+from benchmarks import cost_estimate, speed_page, speed_plot
 from benchmarks.machine import description
 
 ROOT = Path(__file__).parents[1]
@@ -73,11 +73,11 @@ def main(
         KEPT.write_text(json.dumps(ordered, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         console.print(f"{name}: {time.monotonic() - began:.0f} s")
     if KEPT.exists():
-        sections = page.read(KEPT)
-        page.write(ROOT / "docs" / "bench.md", sections)
-        plot.draw(ROOT / "docs" / "bench.png", sections)
-        page.insert(ROOT / "README.md", sections)
-        arithmetic.write(sections)
+        sections = speed_page.read(KEPT)
+        speed_page.write(ROOT / "docs" / "bench.md", sections)
+        speed_plot.draw(ROOT / "docs" / "bench.png", sections)
+        speed_page.insert(ROOT / "README.md", sections)
+        cost_estimate.write(sections)
     if failed:
         console.print(f"failed: {', '.join(failed)}")
         raise typer.Exit(1)

@@ -8,12 +8,12 @@ import numpy as np
 from PIL.Image import Image
 
 from prompts.tasks import TASKS
-from seedling.scenes import questions
-from seedling.scenes.draw import draw
+from seedling.scenes import samples
+from seedling.scenes.drawing import draw
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
+from server.engine.model.preprocessing import Picture
 from server.engine.request import Request
-from server.engine.vision import Picture
 
 SEED = 50_000  # apart from the report's scenes and the demo's
 LONGEST = 128  # tokens of an answer of the seedling's
@@ -29,7 +29,7 @@ def every_task(count: int, beams: int = 1, first: int = 0) -> list[Request]:
     requests = []
     for i, scene in enumerate(scenes(count, first)):
         rng = np.random.default_rng((SEED + first + i, 3))
-        asked = [q for token in TASKS if (q := questions.ask(scene, token, rng))]
+        asked = [q for token in TASKS if (q := samples.ask(scene, token, rng))]
         requests += [
             Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=beams) for q in asked
         ]
@@ -43,7 +43,7 @@ def new_pictures(count: int, first: int = 0) -> list[Request]:
     for i, scene in enumerate(scenes(count, first)):
         question = None
         while question is None:  # not every task can be asked of every scene
-            question = questions.ask(scene, next(tasks), np.random.default_rng((SEED + first + i, 5)))
+            question = samples.ask(scene, next(tasks), np.random.default_rng((SEED + first + i, 5)))
         q = question
         requests.append(Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=1))
     return requests

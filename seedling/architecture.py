@@ -26,7 +26,7 @@ from prompts.locations import BINS
 from prompts.tasks import ADDED_TOKENS
 from prompts.vocabulary import byte_alphabet
 from seedling.initialization import Initial, draw
-from seedling.scenes.questions import WORDS
+from seedling.scenes.samples import WORDS
 from server.engine import calibration
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the hub's preprocessor

@@ -6,7 +6,7 @@ again, with a cool-down; `polish`: one more, shorter. `spell`: letters, by pages
 with a cool-down; `crowd`, `point`, `align`, `enlarge`, `refine`, `tint`, `sharpen` and `finish`: up to six objects,
 each with its own. Locations' targets narrow from σ 10 to 2 bins. Warm-up, a constant rate, and a linear cool-down (WSD,
 Hu et al. 2024, arXiv:2404.06395), so that a run may be ended early or lengthened without waste. A stopped run goes on
-at its step when called again; `--init server/engine/seedling --stage finish` takes up committed weights, `--init he`
+at its step when called again; `--init server/engine/checkpoints/seedling --stage finish` takes up committed weights, `--init he`
 and `--no-ordered` draw the first values in other ways than the committed seedling's were.
 
 The committed weights came by these stages, in several sittings on shared cores, while the recipe grew: Muon came with

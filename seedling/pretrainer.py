@@ -16,7 +16,7 @@ from seedling.dense_heads import LETTERS, DenseHeads, DenseLoss
 from seedling.muon import Muon
 from seedling.scenes.batches import Batch
 from seedling.scenes.glyphs import CATEGORIES
-from seedling.scenes.questions import COLOURS
+from seedling.scenes.samples import COLOURS
 from seedling.stages import Stage
 
 MEAN = torch.tensor(architecture.MEAN).view(1, 3, 1, 1)

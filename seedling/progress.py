@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from labels import drawing
-from labels.sample import Question
+from labels.sample import Sample
 from prompts.tasks import TASKS
 from seedling.report import Marks, measure
 from seedling.scenes.batches import TRAINING_SEEDS
-from seedling.scenes.draw import draw
-from seedling.scenes.questions import ask
+from seedling.scenes.drawing import draw
+from seedling.scenes.samples import ask
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -52,7 +52,7 @@ def look(checkpoint: Path, sheet: Path) -> float:
             found = [list(handle.wait().annotations) for handle in handles]
             pictures.append(drawing.draw(scene.image, [label for labels in found for label in labels]))
             truth = ask(scene, "<OD>", np.random.default_rng(seed))
-            assert isinstance(truth, Question)  # every scene can be asked what is on it
+            assert isinstance(truth, Sample)  # every scene can be asked what is on it
             marks.mark(truth, scene, found[0])
     drawing.contact_sheet(pictures).save(sheet)
     return marks.figures()["<OD> F1@0.5"]

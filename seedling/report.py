@@ -28,18 +28,18 @@ from finetune.evaluation.detection import average_precision
 from finetune.evaluation.matching import Counts, box_iou, polygon_iou
 from finetune.evaluation.reliability import auroc, ece
 from finetune.evaluation.report import examine
-from labels.sample import Question
+from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import TASKS
 from seedling.robustness import nothing, robustness
-from seedling.scenes import questions
+from seedling.scenes import samples
 from seedling.scenes.batches import TRAINING_SEEDS
-from seedling.scenes.colours import CLEAR, lead
-from seedling.scenes.draw import draw
-from seedling.scenes.examples import asked_of
+from seedling.scenes.colors import CLEAR, lead
+from seedling.scenes.drawing import draw
 from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
+from seedling.scenes.labeled_images import asked_of
 from seedling.scenes.masks import nearest
-from seedling.scenes.questions import COLOURS, SIZES, plural
+from seedling.scenes.samples import COLOURS, SIZES, plural
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
 from server.engine.handle import Handle
@@ -48,7 +48,7 @@ from server.engine.request import Request
 OBJECTS = (1, 6)
 """How many a scene of the report holds, at least and at most."""
 LEADING = "description: colour right where one clearly leads"
-"""Part of another figure, and so no task's own: what is forgotten is told by the tasks' figures (`finetune.probe`)."""
+"""Part of another figure, and so no task's own: what is forgotten is told by the tasks' figures (`finetune.forgetting`)."""
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, plural(noun))}
 
 
@@ -58,8 +58,8 @@ def named(text: str) -> dict[str, int]:
     words = re.findall(r"[a-z]+", text.lower())
     number = 1
     for word in words:
-        if word in questions.NUMBERS:
-            number = questions.NUMBERS.index(word)
+        if word in samples.NUMBERS:
+            number = samples.NUMBERS.index(word)
         elif word in ("a", "an"):
             number = 1
         elif noun := _NOUNS.get(word):
@@ -103,7 +103,7 @@ class Marks:
     shares: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     detected: list[tuple[list[Annotation], list[Annotation]]] = field(default_factory=list)
 
-    def mark(self, question: Question, scene: Scene, found: list[Annotation]) -> None:
+    def mark(self, question: Sample, scene: Scene, found: list[Annotation]) -> None:
         """Judges one answer against the truth."""
         token, true = question.task.token, list(question.answer)
         text = found[0].label if found else ""
@@ -186,14 +186,14 @@ class Marks:
 def asked_scenes(
     engine: Engine, scenes: int, sets: tuple[str, ...] = TRAINING_SETS, objects: tuple[int, int] = OBJECTS,
     adapter: str | None = None, tasks: Collection[str] = tuple(TASKS),
-) -> Iterator[tuple[Scene, list[tuple[Question, Handle]]]]:  # fmt: skip
+) -> Iterator[tuple[Scene, list[tuple[Sample, Handle]]]]:  # fmt: skip
     """The report's scenes, seeds 0 … `scenes` - 1, with its questions of `tasks` (tokens), which are being answered."""
     for seed in range(scenes):
         if seed >= TRAINING_SEEDS:
             raise ValueError(f"seeds from {TRAINING_SEEDS} on belong to training")
         rng = np.random.default_rng((seed, 2))
         scene = draw(seed, sets=sets, objects=objects, words=(0, 2))
-        every = [q for token in TASKS if (q := questions.ask(scene, token, rng))]  # they share one chance
+        every = [q for token in TASKS if (q := samples.ask(scene, token, rng))]  # they share one chance
         asked = [q for q in every if q.task.token in tasks]
         yield (
             scene,

@@ -11,8 +11,8 @@ from finetune.evaluation.detection import Pictures, average_precision
 from labels import drawing
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
-from seedling.scenes import questions
-from seedling.scenes.draw import draw
+from seedling.scenes import samples
+from seedling.scenes.drawing import draw
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -78,7 +78,7 @@ def robustness(engine: Engine, scenes: int) -> dict[str, float]:
     """By condition, how much mAP@50 of `<OD>` falls on the scenes of seeds 0 … `scenes` - 1; then the share of empty
     grounds, and of textures, where nothing is found."""
     drawn = [draw(seed, objects=(1, 6), words=(0, 2)) for seed in range(scenes)]
-    truth = [list(q.answer) if (q := questions.ask(s, "<OD>", np.random.default_rng(0))) else [] for s in drawn]
+    truth = [list(q.answer) if (q := samples.ask(s, "<OD>", np.random.default_rng(0))) else [] for s in drawn]
 
     def precision(change: Callable[[Image.Image], Image.Image]) -> float:
         found = _detected(engine, [change(scene.image) for scene in drawn])

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labels.sample import Question
+from labels.sample import Sample
 from labels.shapes import bounds
-from prompts import targets
+from prompts import formatting
 from prompts.annotations import Box, Quad
 from prompts.locations import LOCATION, dequantize
 from seedling.scenes.masks import nearest, places, within
-from seedling.scenes.questions import Told, caption_parts, detailed_parts, ground, paragraph_parts
+from seedling.scenes.samples import Told, caption_parts, detailed_parts, ground, paragraph_parts
 from seedling.scenes.scene import Object, Scene, Word
 
 _POINT = re.compile(LOCATION.pattern * 2)
@@ -29,14 +29,14 @@ class Look:
     cells: np.ndarray
 
 
-def looks(question: Question, scene: Scene, side: int, grid: int) -> list[Look]:
+def looks(question: Sample, scene: Scene, side: int, grid: int) -> list[Look]:
     """Of the answer's text: names and boxes look at their object, the background's colour at what no object or word
     covers, a letter at its place in the word, a point of a polygon or quad at that point. What is about nothing in
     particular has no look.
 
     Cell k looks at pixel k · side / grid of the picture squashed to `side` pixels.
     """
-    text = targets.answer(question.task, question.answer, (scene.width, scene.height))
+    text = formatting.answer(question.task, question.answer, (scene.width, scene.height))
     found: list[Look] = []
     at = 0
     for words, things in _told(question, scene):
@@ -53,7 +53,7 @@ def _things(scene: Scene) -> Things:
     return [*scene.objects, *scene.words]
 
 
-def _told(question: Question, scene: Scene) -> list[Told]:
+def _told(question: Sample, scene: Scene) -> list[Told]:
     """The parts of a text, in order, and what each is about; nothing: the background."""
     match question.task.token:
         case "<OCR>":
@@ -69,7 +69,7 @@ def _told(question: Question, scene: Scene) -> list[Told]:
     return []
 
 
-def _placed(question: Question, scene: Scene, side: int, grid: int) -> Iterator[Look]:
+def _placed(question: Sample, scene: Scene, side: int, grid: int) -> Iterator[Look]:
     """The looks of an answer of shapes."""
     things, size = _things(scene), (scene.width, scene.height)
     before = ""
@@ -77,7 +77,7 @@ def _placed(question: Question, scene: Scene, side: int, grid: int) -> Iterator[
         box = bounds(note)
         if box is None:
             return
-        start, before = len(before), targets.answer(question.task, question.answer[:number], size)
+        start, before = len(before), formatting.answer(question.task, question.answer[:number], size)
         if isinstance(note, Box):
             yield Look(start, len(before), _whole([nearest(things, box)], scene, side, grid))
             continue

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from seedling.scenes import colours
+from seedling.scenes import colors
 
 Size = tuple[int, int]
 
@@ -67,5 +67,5 @@ SHARES = (0.2, 0.18, 0.17, 0.15, 0.15, 0.15)
 def background(rng: np.random.Generator, size: Size) -> tuple[Image.Image, str]:
     """(RGB picture of `size` (width, height), the colour name that most of it has)."""
     kind = KINDS[int(rng.choice(len(KINDS), p=SHARES))]
-    picture = kind(rng, np.array(colours.random_colour(rng), np.float64), size)
-    return picture, colours.dominant(np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3))
+    picture = kind(rng, np.array(colors.random_colour(rng), np.float64), size)
+    return picture, colors.dominant(np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3))

@@ -12,18 +12,18 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from finetune.losses import IGNORE
-from labels.sample import Question
-from prompts import locations, targets
+from labels.sample import Sample
+from prompts import formatting, locations
 from prompts.tasks import BOS, EOS
 from seedling.dense_heads import HALVES, LETTERS, SHADES, DenseTargets
-from seedling.scenes import questions
+from seedling.scenes import samples
 from seedling.scenes.alignment import Look, looks
-from seedling.scenes.colours import NAMES, name_indices, only
-from seedling.scenes.draw import draw
+from seedling.scenes.colors import NAMES, name_indices, only
+from seedling.scenes.drawing import draw
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.masks import asked_for
+from seedling.scenes.out_of_distribution import abreast, foreign, widened
 from seedling.scenes.scene import Scene, Word
-from seedling.scenes.strange import abreast, foreign, widened
 
 # Seeds below this are for looking and testing: training starts above it and never sees them.
 TRAINING_SEEDS = 1_000_000
@@ -101,7 +101,7 @@ class SceneBatches(Dataset[Batch]):
                 size = (scene.width, scene.height)
                 owner.append(number)
                 asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
-                answered.append(BOS + targets.answer(question.task, question.answer, size) + EOS)
+                answered.append(BOS + formatting.answer(question.task, question.answer, size) + EOS)
                 masks.append(asked_for(question, scene, self.side, self.grid))
                 found.append(looks(question, scene, self.side, self.grid))
         labels, *aligned = self._aligned(answered, found)
@@ -155,16 +155,16 @@ class SceneBatches(Dataset[Batch]):
 
 def choose(
     scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0, shares: Mapping[str, float] = SHARES
-) -> list[Question]:
+) -> list[Sample]:
     """`count` questions on a scene, by `shares`; fewer when the scene has less to ask about. A region may be asked
     about again, by another box; nothing else comes twice."""
     tokens = list(shares)
     chances = np.array([share * (reading if token in READING else 1.0) for token, share in shares.items()])
-    found: list[Question] = []
+    found: list[Sample] = []
     for i in rng.choice(len(tokens), size=20 * count, p=chances / chances.sum()):
         if len(found) == count:
             break
-        question = questions.ask(scene, tokens[i], rng)
+        question = samples.ask(scene, tokens[i], rng)
         if question and not any((q.task, q.text) == (question.task, question.text) and not q.region for q in found):
             found.append(question)
     return found

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from finetune.evaluation.matching import box_iou, mask
-from labels.sample import Question
+from labels.sample import Sample
 from labels.shapes import bounds
 from seedling.dense_heads import SHADES
 from seedling.scenes.scene import Object, Scene, Word
@@ -14,7 +14,7 @@ from seedling.scenes.scene import Object, Scene, Word
 Thing = TypeVar("Thing", bound=Object | Word)
 
 
-def subjects(question: Question, scene: Scene) -> list[Object | Word]:
+def subjects(question: Sample, scene: Scene) -> list[Object | Word]:
     """The objects and words that the answer is about: those that it places; of a region, what lies in it; of a text
     about the whole picture, all that the task tells of."""
     things: list[Object | Word] = [*scene.objects, *scene.words]
@@ -34,7 +34,7 @@ def nearest(things: Sequence[Thing], box: Sequence[float]) -> Thing:
     return max(things, key=lambda thing: box_iou(thing.box, box))
 
 
-def asked_for(question: Question, scene: Scene, side: int, grid: int) -> np.ndarray:
+def asked_for(question: Sample, scene: Scene, side: int, grid: int) -> np.ndarray:
     """Booleans [grid², 16]: which places of the cells lie on a subject of the question (`places`)."""
     return places(subjects(question, scene), scene, side, grid)
 

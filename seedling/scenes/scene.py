@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from seedling.scenes.colours import commonest
+from seedling.scenes.colors import commonest
 
 
 @dataclass(frozen=True)

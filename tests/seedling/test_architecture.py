@@ -22,7 +22,7 @@ from prompts.vocabulary import Vocabulary, special_in, tokens_of
 from seedling import architecture
 from seedling.initialization import Initial, draw
 from seedling.scenes.batches import pixels_of
-from seedling.scenes.questions import WORDS
+from seedling.scenes.samples import WORDS
 
 GRID = architecture.PICTURE // architecture.CELL
 quick = settings(derandomize=True, deadline=None, max_examples=300, database=None)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from seedling import progress
-from server.engine.checkpoint import load
+from server.engine.checkpoints.loading import load
 
 
 def test_minutes_are_those_of_the_steps_that_were_kept(tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labels.sample import Question
-from prompts import grammar, targets
+from labels.sample import Sample
+from prompts import formatting, parsing
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
 from prompts.vocabulary import tokens_of
 from seedling import report
 from seedling.report import LEADING, Marks, named, placed
-from seedling.scenes import questions
-from seedling.scenes.colours import CLEAR, lead
+from seedling.scenes import samples
+from seedling.scenes.colors import CLEAR, lead
 from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
@@ -27,9 +27,9 @@ AUROC = "score: AUROC of right against wrong boxes"
 
 
 @pytest.fixture(scope="module")
-def asked(scenes: list[Scene]) -> list[tuple[Question, Scene]]:
+def asked(scenes: list[Scene]) -> list[tuple[Sample, Scene]]:
     found = [
-        (questions.ask(scene, token, np.random.default_rng((number, 2))), scene)
+        (samples.ask(scene, token, np.random.default_rng((number, 2))), scene)
         for number, scene in enumerate(scenes)
         if scene.objects
         for token in TASKS
@@ -37,7 +37,7 @@ def asked(scenes: list[Scene]) -> list[tuple[Question, Scene]]:
     return [(question, scene) for question, scene in found if question]
 
 
-def marked(asked: list[tuple[Question, Scene]], answers: list[list[Annotation]]) -> dict[str, float]:
+def marked(asked: list[tuple[Sample, Scene]], answers: list[list[Annotation]]) -> dict[str, float]:
     marks = Marks()
     for (question, scene), answer in zip(asked, answers, strict=True):
         marks.mark(question, scene, answer)
@@ -65,33 +65,33 @@ def test_named(text: str, counts: dict[str, int]) -> None:
 def test_named_reads_every_caption_of_a_scene(scenes: list[Scene]) -> None:
     for scene in scenes:
         truth = Counter(thing.category for thing in scene.objects)
-        for tell in (questions.caption, questions.detailed_caption, questions.paragraph):
+        for tell in (samples.caption, samples.detailed_caption, samples.paragraph):
             assert named(tell(scene)) == truth
 
 
 def test_every_category_is_named_alone_and_in_number() -> None:
     for noun in CATEGORIES:
-        assert named(questions.counted(noun, 1)) == {noun: 1}
-        assert named(questions.counted(noun, 7)) == {noun: 7}
+        assert named(samples.counted(noun, 1)) == {noun: 1}
+        assert named(samples.counted(noun, 7)) == {noun: 7}
 
 
-def test_true_answers_are_perfect(asked: list[tuple[Question, Scene]]) -> None:
+def test_true_answers_are_perfect(asked: list[tuple[Sample, Scene]]) -> None:
     figures = marked(asked, [list(question.answer) for question, _ in asked])
     assert {name.split(" ")[0] for name in figures} == {*TASKS, LEADING.split(" ")[0]}
     assert figures == dict.fromkeys(figures, 1.0)
 
 
-def test_true_answers_are_nearly_perfect_once_they_were_tokens(asked: list[tuple[Question, Scene]]) -> None:
+def test_true_answers_are_nearly_perfect_once_they_were_tokens(asked: list[tuple[Sample, Scene]]) -> None:
     answers = []
     for question, scene in asked:
         size = (scene.width, scene.height)
-        said = tokens_of(targets.answer(question.task, question.answer, size))
-        answers.append(grammar.read(question.task, said, size).annotations)
+        said = tokens_of(formatting.answer(question.task, question.answer, size))
+        answers.append(parsing.read(question.task, said, size).annotations)
     for name, value in marked(asked, answers).items():
         assert value > 0.95 if "IoU" in name else value == 1.0, name
 
 
-def test_empty_answers_are_worth_nothing(asked: list[tuple[Question, Scene]]) -> None:
+def test_empty_answers_are_worth_nothing(asked: list[tuple[Sample, Scene]]) -> None:
     figures = marked(asked, [[] for _ in asked])
     absent = {name for name in figures if name.endswith("absent: nothing found")}
     wordless = {"<OCR_WITH_REGION>", "<OCR>"}
@@ -100,7 +100,7 @@ def test_empty_answers_are_worth_nothing(asked: list[tuple[Question, Scene]]) ->
     assert {name: value for name, value in figures.items() if value} == dict.fromkeys(absent, 1.0)
 
 
-def test_made_up_boxes_where_nothing_is_cost(asked: list[tuple[Question, Scene]]) -> None:
+def test_made_up_boxes_where_nothing_is_cost(asked: list[tuple[Sample, Scene]]) -> None:
     box = Box(label="cat", box=(0, 0, 9, 9))
     absent = [(q, s) for q, s in asked if q.task.token == "<OPEN_VOCABULARY_DETECTION>" and not q.answer]
     assert marked(absent, [[box]] * len(absent)) == {"<OPEN_VOCABULARY_DETECTION> absent: nothing found": 0.0}
@@ -110,7 +110,7 @@ def test_made_up_boxes_where_nothing_is_cost(asked: list[tuple[Question, Scene]]
     ("token", "unlabelled"), [("<OD>", 0.0), ("<DENSE_REGION_CAPTION>", 0.0), ("<REGION_PROPOSAL>", 1.0)]
 )
 def test_labels_matter_where_they_are_asked_for(
-    asked: list[tuple[Question, Scene]], token: str, unlabelled: float
+    asked: list[tuple[Sample, Scene]], token: str, unlabelled: float
 ) -> None:
     ours = [(q, s) for q, s in asked if q.task.token == token]
     renamed = [[note.model_copy(update={"label": "giraffe"}) for note in q.answer] for q, _ in ours]
@@ -121,7 +121,7 @@ def test_labels_matter_where_they_are_asked_for(
 
 
 def test_half_the_words_read_is_half_the_mark(scenes: list[Scene]) -> None:
-    ours = [(questions.ask(s, "<OCR>", np.random.default_rng(0)), s) for s in scenes if len(s.words) == 2]
+    ours = [(samples.ask(s, "<OCR>", np.random.default_rng(0)), s) for s in scenes if len(s.words) == 2]
     pairs = [(question, scene) for question, scene in ours if question]
     assert pairs
     first = [[Text(label=question.answer[0].label.split("\n")[0])] for question, _ in pairs]
@@ -130,11 +130,11 @@ def test_half_the_words_read_is_half_the_mark(scenes: list[Scene]) -> None:
 
 def test_captions_are_judged_by_set_and_by_count(scenes: list[Scene]) -> None:
     scene = next(s for s in scenes if len({t.category for t in s.objects}) == len(s.objects) == 2)
-    question = questions.ask(scene, "<CAPTION>", np.random.default_rng(0))
+    question = samples.ask(scene, "<CAPTION>", np.random.default_rng(0))
     assert question is not None
     one, two = (thing.category for thing in scene.objects)
-    doubled = Text(label=f"two {questions.plural(one)} and {questions.counted(two, 1)}")
-    half = Text(label=questions.counted(one, 1))
+    doubled = Text(label=f"two {samples.plural(one)} and {samples.counted(two, 1)}")
+    half = Text(label=samples.counted(one, 1))
     assert marked([(question, scene)], [[doubled]]) == {
         "<CAPTION> F1 of named objects": 1.0,
         "<CAPTION> counts right": 0.0,
@@ -151,7 +151,7 @@ def test_places_of_a_paragraph() -> None:
 
 def test_a_paragraph_with_one_wrong_place_and_a_made_up_object(scenes: list[Scene]) -> None:
     scene = next(s for s in scenes if len(s.objects) == 2 and not s.words)
-    question = questions.ask(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
+    question = samples.ask(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
     assert question is not None
     first, second = question.answer[0].label.split(". ")[1:]
     wrong = f"{first}. A red cat is at the {'bottom' if second.endswith(' top.') else 'top'}."
@@ -164,7 +164,7 @@ def test_a_description_is_judged_word_by_word(scenes: list[Scene]) -> None:
     lone = (s for s in scenes if len(s.objects) == 1)
     clear, unclear = 0, 0
     for scene in lone:
-        question = questions.ask(scene, "<REGION_TO_DESCRIPTION>", np.random.default_rng(0))
+        question = samples.ask(scene, "<REGION_TO_DESCRIPTION>", np.random.default_rng(0))
         assert question is not None
         _, size, colour, rest = question.answer[0].label.split(" ", 3)
         other = "red" if colour != "red" else "blue"
@@ -180,7 +180,7 @@ def test_a_description_is_judged_word_by_word(scenes: list[Scene]) -> None:
 
 def test_dense_captions_are_judged_word_by_word_where_the_thing_is_found(scenes: list[Scene]) -> None:
     scene = next(s for s in scenes if len(s.objects) >= 2)
-    question = questions.ask(scene, "<DENSE_REGION_CAPTION>", np.random.default_rng(0))
+    question = samples.ask(scene, "<DENSE_REGION_CAPTION>", np.random.default_rng(0))
     assert question is not None
     first, *others = question.answer
     size, colour, noun = first.label.split(" ")
@@ -192,7 +192,7 @@ def test_dense_captions_are_judged_word_by_word_where_the_thing_is_found(scenes:
     assert figures["<DENSE_REGION_CAPTION> colour right"] == 1.0
 
 
-def test_recall_is_of_what_is_there(asked: list[tuple[Question, Scene]]) -> None:
+def test_recall_is_of_what_is_there(asked: list[tuple[Sample, Scene]]) -> None:
     ours = [(q, s) for q, s in asked if q.task.token == "<REGION_PROPOSAL>" and len(q.answer) == 2]
     wrong = Box(label="", box=(0, 0, 1, 1), score=0.1)
     figures = marked(ours, [[q.answer[0], wrong, wrong] for q, _ in ours])
@@ -200,7 +200,7 @@ def test_recall_is_of_what_is_there(asked: list[tuple[Question, Scene]]) -> None
     assert figures["<REGION_PROPOSAL> F1@0.5"] == pytest.approx(2 / 5)
 
 
-def test_scores_that_tell_right_from_wrong(asked: list[tuple[Question, Scene]]) -> None:
+def test_scores_that_tell_right_from_wrong(asked: list[tuple[Sample, Scene]]) -> None:
     ours = [(q, s) for q, s in asked if q.task.token == "<OD>"]
     wrong = Box(label="cat", box=(0, 0, 1, 1), score=0.2)
     answers = [[*(n.model_copy(update={"score": 0.8}) for n in q.answer), wrong] for q, _ in ours]
@@ -215,11 +215,11 @@ class Pretender:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, knows: bool) -> None:
         self.requests: list[Request] = []
-        self.latest: list[Question] = []
+        self.latest: list[Sample] = []
         self.knows, self.closed = knows, False
-        ask = questions.ask
+        ask = samples.ask
 
-        def listen(scene: Scene, token: str, rng: np.random.Generator) -> Question | None:
+        def listen(scene: Scene, token: str, rng: np.random.Generator) -> Sample | None:
             question = ask(scene, token, rng)
             if question:
                 self.latest.append(question)

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from prompts.annotations import Box
 from seedling import robustness
 from seedling.robustness import HARDER, LONG, texture
-from seedling.scenes import questions
-from seedling.scenes.draw import draw
+from seedling.scenes import samples
+from seedling.scenes.drawing import draw
 from server.engine.request import Request
 
 
@@ -43,7 +43,7 @@ class Finder:
 
     def __init__(self, scenes: int) -> None:
         drawn = [draw(seed, objects=(1, 6), words=(0, 2)) for seed in range(scenes)]
-        ask = questions.ask
+        ask = samples.ask
         self.known = {s.image.size: list(ask(s, "<OD>", np.random.default_rng(0)).answer) for s in drawn}  # type: ignore[union-attr]
         self.plain = {s.image.tobytes() for s in drawn}
 

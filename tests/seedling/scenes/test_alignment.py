@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prompts import targets
+from prompts import formatting
 from prompts.tasks import TASKS
 from seedling.scenes.alignment import Look, looks
-from seedling.scenes.colours import only
-from seedling.scenes.draw import draw
-from seedling.scenes.questions import ask
+from seedling.scenes.colors import only
+from seedling.scenes.drawing import draw
+from seedling.scenes.samples import ask
 from seedling.scenes.scene import Object, Scene, Word
 
 SIDE, GRID = 192, 12
@@ -33,7 +33,7 @@ def told(token: str, text: str | None = None) -> list[tuple[str, np.ndarray]]:
         question = ask(SCENE, token, np.random.default_rng((0, number)))
         assert question
         if text in (None, question.text):
-            answer = targets.answer(question.task, question.answer, (384, 192))
+            answer = formatting.answer(question.task, question.answer, (384, 192))
             return [(answer[look.start : look.end], look.cells) for look in looks(question, SCENE, SIDE, GRID)]
     raise AssertionError(text)
 
@@ -114,7 +114,7 @@ def test_drawn_answers_share_out_their_attention() -> None:
         scene = draw(seed, objects=(0, 4), words=(0, 2))
         for token in TASKS:
             if question := ask(scene, token, np.random.default_rng(seed)):
-                answer = targets.answer(question.task, question.answer, (scene.width, scene.height))
+                answer = formatting.answer(question.task, question.answer, (scene.width, scene.height))
                 found: list[Look] = looks(question, scene, SIDE, GRID)
                 told = question.answer and (scene.objects or scene.words or "DETAILED" in token)
                 assert bool(found) == bool(told), (seed, token)

@@ -11,19 +11,19 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from finetune.losses import IGNORE
-from prompts import grammar, locations
+from prompts import locations, parsing
 from prompts.annotations import Box
 from prompts.tasks import BOS, EOS, TASKS
 from prompts.vocabulary import tokens_of
 from seedling.dense_heads import LETTERS, DenseTargets
 from seedling.scenes import batches as module
-from seedling.scenes import strange
+from seedling.scenes import out_of_distribution
 from seedling.scenes.batches import SHARES, TRAINING_SEEDS, Batch, SceneBatches, choose, dense_targets, pixels_of
-from seedling.scenes.colours import NAMES, only
-from seedling.scenes.draw import draw
+from seedling.scenes.colors import NAMES, only
+from seedling.scenes.drawing import draw
 from seedling.scenes.glyphs import CATEGORIES
+from seedling.scenes.out_of_distribution import foreign, widened
 from seedling.scenes.scene import Object, Scene, Word
-from seedling.scenes.strange import foreign, widened
 
 SIDE, GRID = 96, 12
 
@@ -42,7 +42,7 @@ def tensors(batch: Batch) -> list[torch.Tensor]:
 def seeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The seeds that are drawn, as they are drawn."""
     drawn: list[int] = []
-    for drawing in module, strange:
+    for drawing in module, out_of_distribution:
         monkeypatch.setattr(drawing, "draw", lambda seed, **kinds: drawn.append(seed) or draw(seed, **kinds))
     monkeypatch.setattr(module, "foreign", lambda seed: drawn.append(seed) or foreign(seed))
     return drawn
@@ -71,7 +71,7 @@ def test_things_are_told_in_nearly_their_order_from_left_to_right(words: PreTrai
     begins = []
     for row in batch.labels.tolist():
         text = words.decode([token for token in row if token != IGNORE]).removeprefix(BOS).removesuffix(EOS)
-        boxes = grammar.read(TASKS["<OD>"], tokens_of(text), (1000, 1000)).annotations
+        boxes = parsing.read(TASKS["<OD>"], tokens_of(text), (1000, 1000)).annotations
         begins.append([box.box[0] for box in boxes if isinstance(box, Box)])
     assert max(map(len, begins)) >= 5
     assert any(told != sorted(told) for told in begins)  # `draw` tells them sorted
@@ -111,7 +111,7 @@ def test_prompts_and_answers_stay_together(words: PreTrainedTokenizerBase) -> No
         task = wordings.get(asked)
         if task is None:
             continue
-        answer = grammar.read(task, tokens_of(said), (1000, 1000))
+        answer = parsing.read(task, tokens_of(said), (1000, 1000))
         assert not answer.dropped
         if task.token == "<OD>":
             detections += 1

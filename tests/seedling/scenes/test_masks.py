@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from prompts.tasks import TASKS
-from seedling.scenes.colours import only
-from seedling.scenes.draw import draw
+from seedling.scenes.colors import only
+from seedling.scenes.drawing import draw
 from seedling.scenes.masks import asked_for, subjects, within
-from seedling.scenes.questions import ask
+from seedling.scenes.samples import ask
 from seedling.scenes.scene import Object, Scene, Word
 
 SIDE, GRID = 192, 12

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from seedling.scenes.colours import only
+from seedling.scenes.colors import only
 from seedling.scenes.scene import Object, Scene
 
 

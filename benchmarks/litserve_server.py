@@ -1,0 +1,55 @@
+"""transformers behind LitServe, as its documentation does it: what waits is batched, and answered as one batch.
+
+`python -m benchmarks.litserve_server WORKERS PORT`, the cores shared out among the workers; `benchmarks.http_saturation` starts it.
+"""
+
+import io
+import os
+import sys
+from typing import Any
+
+import litserve
+import torch
+from PIL import Image
+
+from benchmarks.transformers_baseline import Transformers
+from prompts.tasks import TASKS
+from server.engine.checkpoints import loading as checkpoints
+from server.engine.request import Request
+
+BATCH = 16
+WORKERS = int(sys.argv[1]) if len(sys.argv) == 3 else 1
+WAIT = 0.01  # seconds that a batch is held open
+
+
+class Florence(litserve.LitAPI):
+    """A form with a picture and a task → tokens."""
+
+    def setup(self, device: str) -> None:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // WORKERS))
+        self.model = Transformers(checkpoints.load(checkpoints.SEEDLING), torch.float32)
+        self.model.tune([Image.new("RGB", (320, 240))])
+
+    def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe takes an annotation for a schema
+        region = request.get("region")
+        return Request(
+            Image.open(io.BytesIO(request["image"].file.read())).convert("RGB"),
+            TASKS[request["task"]],
+            request.get("text"),
+            [float(v) for v in region.split(",")] if region else None,
+            max_new_tokens=int(request["max_new_tokens"]),
+            num_beams=int(request["num_beams"]),
+        )
+
+    def predict(self, requests: list[Request]) -> list[list[int]]:
+        return self.model.answer(requests)
+
+    def encode_response(self, tokens: list[int]) -> dict[str, Any]:
+        return {"tokens": tokens}
+
+
+if __name__ == "__main__":
+    server = litserve.LitServer(
+        Florence(max_batch_size=BATCH, batch_timeout=WAIT), accelerator="cpu", workers_per_device=WORKERS
+    )
+    server.run(port=int(sys.argv[2]), host="127.0.0.1", generate_client_file=False, log_level="error")

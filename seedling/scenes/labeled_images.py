@@ -1,0 +1,60 @@
+"""Drawn scenes as labelled pictures: truth without a person, for demonstrations and for the loop of corrections."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from finetune.datasets.samples import CAPTIONS
+from labels.dataset import LabeledImage, LabelKind
+from labels.sample import Sample
+from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.tasks import TASKS
+from seedling.scenes.drawing import draw
+from seedling.scenes.samples import ask, described, place_words
+from seedling.scenes.scene import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture in memory, opened."""
+
+    image: Image.Image = field(repr=False)
+
+    def __call__(self) -> Image.Image:
+        return self.image
+
+
+def example_of(scene: Scene, name: str, *, polygons: bool = False) -> LabeledImage:
+    """The scene with all its labels: objects as boxes, tight to the pixel, or as `polygons`, whose outlines are of few
+    points; words; and, since only the scene knows how it is worded, the captions and descriptions as questions."""
+    objects = [
+        Polygon(label=thing.category, polygons=thing.polygons) if polygons else Box(label=thing.category, box=thing.box)
+        for thing in scene.objects
+    ]
+    words = [Quad(label=word.text, quad=word.quad) for word in scene.words]
+    chance = np.random.default_rng(0)  # which these tasks leave nothing to
+    told = [ask(scene, token, chance) for token in (*CAPTIONS, "<DENSE_REGION_CAPTION>")]
+    regions = [
+        Sample(
+            TASKS["<REGION_TO_DESCRIPTION>"],
+            (Text(label=f"a {described(thing, scene)} at the {place_words(thing.box, scene)}"),),
+            region=thing.box,
+        )
+        for thing in scene.objects
+    ]
+    return LabeledImage(
+        name, name, scene.width, scene.height, (*objects, *words), Drawn(scene.image),
+        frozenset((LabelKind.OBJECTS, LabelKind.WORDS)), (*filter(None, told), *regions),
+    )  # fmt: skip
+
+
+def asked_of(seeds: Iterable[int], objects: tuple[int, int] = (1, 6)) -> list[tuple[LabeledImage, list[Sample]]]:
+    """The scenes of these seeds, with a question of every task that they can be asked."""
+    asked = []
+    for seed in seeds:
+        scene, rng = draw(seed, objects=objects, words=(0, 2)), np.random.default_rng((seed, 2))
+        own = [question for token in TASKS if (question := ask(scene, token, rng))]
+        asked.append((example_of(scene, str(seed)), own))
+    return asked
