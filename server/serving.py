@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from server.adapters import AdapterStore
 from server.api.problems import LOADING, NO_JOBS, NO_MODEL, NO_PROJECTS, SHUTTING_DOWN, Problem, busy
+from server.engine.adapters.store import AdapterStore
 from server.settings import Settings, variable
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _queue(settings: Settings) -> "JobQueue | None":
 def load_engine(settings: Settings) -> "Engine":
     """The settings' model, without its adapters. Raises CannotLoad."""
     # They bring torch, which takes seconds: /healthz answers meanwhile.
-    from server.engine.checkpoint import CheckpointError
+    from server.engine.checkpoints.loading import CheckpointError
     from server.engine.engine import Engine
 
     try:

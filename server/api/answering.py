@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from server.api.problems import INVALID_PROMPT, NO_PROJECTS, OTHER_BASE, Problem
 from server.api.schemas import Prompt
-from server.projects.panels import Panel, alone
+from server.projects.ensembles import Panel, alone
 from server.serving import Serving
-from server.store.project_records import Missing, OtherBase
+from server.store.projects.records import Missing, OtherBase
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from server.jobs.recipes.reading import RecipeError
 from server.jobs.sources import SourceError
 from server.settings import variable
 from server.store import JobChanged, NotNow, StoreAway, StoreError, UnknownJob
-from server.store.project_records import Missing, OtherBase
+from server.store.projects.records import Missing, OtherBase
 
 STORED = (problems.DATABASE_AWAY, problems.NO_ROOM)  # what `told` may raise of any call
 logger = logging.getLogger(__name__)

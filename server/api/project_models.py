@@ -25,7 +25,7 @@ from server.api.projects import BODY, COMMON, After, Limit, beside, body
 from server.serving import Serving
 
 if TYPE_CHECKING:
-    from server.store.project_records import Promotion
+    from server.store.projects.records import Promotion
 
 router = APIRouter(tags=["projects"], dependencies=[Authorised], responses=COMMON)
 SCHEMAS = (CombineRequest, BacktestRequest, PromoteRequest, RollbackRequest)

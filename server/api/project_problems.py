@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from labels.images import PictureError
+from labels.images import ImageError
 from server.api import job_problems, problems
 from server.api.problems import Fault, Problem
-from server.engine.adapters import AdapterError, NoRoom
-from server.projects.combinations import CannotCombine
-from server.projects.labels import InvalidLabels
-from server.store.project_records import (
+from server.engine.adapters.registry import AdapterError, NoRoom
+from server.projects.annotation_validation import InvalidLabels
+from server.store.projects.ensembles import CannotCombine
+from server.store.projects.records import (
     CannotStart,
     Missing,
     NameTaken,
@@ -56,7 +56,7 @@ def told() -> Iterator[None]:
             detail = "; ".join(f"{fault.field}: {fault.detail}" for fault in faults[:3])
             more = f"; and {len(error.faults) - 3} more" if len(error.faults) > 3 else ""
             raise Problem(problems.INVALID_LABELS, detail + more, faults[0].field, faults) from None
-        except PictureError as error:
+        except ImageError as error:
             raise Problem(problems.INVALID_PICTURE, str(error), "image") from None
         except ValidationError as error:
             raise problems.invalid(error.errors(include_url=False, include_context=False)) from None

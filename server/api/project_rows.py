@@ -3,14 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from labels.label_kind import LabelKind
 from pydantic import BaseModel, Field
 
-from labels.dataset import Labels
 from prompts.annotations import Annotation
 from server.api.job_schemas import PictureRow, picture_row
-from server.projects.candidates import Candidate
-from server.projects.combinations import Combination
-from server.store.project_records import Backtest, Correction, Model, Project, Promotion, Run, State
+from server.projects.review_queue import Candidate
+from server.store.projects.ensembles import Combination
+from server.store.projects.records import Backtest, Correction, Model, Project, Promotion, Run, State
 
 KINDS = ("missed", "wrong_class", "wrong_box", "misread", "made_up")
 
@@ -42,7 +42,7 @@ class CorrectionRow(BaseModel):
 
     id: int
     picture: str = Field(description="SHA-256 of its file.")
-    kind: Labels
+    kind: LabelKind
     version: int = Field(description="The highest of a picture and kind counts.")
     held: bool = Field(description="Whether the picture is held out, and never taught.")
     name: str

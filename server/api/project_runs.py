@@ -20,7 +20,7 @@ from server.settings import variable
 
 if TYPE_CHECKING:
     from server.projects.projects import Projects
-    from server.store.project_records import Project, Run
+    from server.store.projects.records import Project, Run
 
 router = APIRouter(tags=["projects"], dependencies=[Authorised], responses=COMMON)
 SCHEMAS = (TuneRequest,)

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
+from labels.label_kind import LabelKind
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -16,11 +17,10 @@ from pydantic import (
 )
 
 from finetune.tuning.config import TuneConfig
-from labels.dataset import Labels
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
 from server.api.job_schemas import LARGEST
-from server.projects.combinations import Combination
+from server.store.projects.ensembles import Combination
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The project's id.")]
@@ -59,7 +59,7 @@ class CorrectionRequest(_Taken):
 
     image: str | None = Field(None, description="The picture: base64, or a data URL.")
     annotations: list[Annotation] = Field(max_length=10_000, description="In the picture's pixels, as EXIF turns it.")
-    kind: Labels | None = Field(
+    kind: LabelKind | None = Field(
         None, description="objects: boxes and polygons; words: quads; captions: texts. None: what the annotations are."
     )
     complete: bool = Field(True, description="Whether everything of the kind that the picture shows is labelled.")

@@ -142,7 +142,7 @@ async def correct(request: Request, number: Number) -> CorrectionRow:
         asked, data = await project_bodies.correction(request)
 
         def keep() -> CorrectionRow:
-            from server.projects.lessons import is_held
+            from server.projects.project_dataset import is_held
 
             project = projects.store.project(number)
             kept = projects.correct(
@@ -198,7 +198,7 @@ async def doubtful(
     projects, queue = serving.projects(), serving.jobs()
 
     def found() -> NextPictures:
-        from server.projects.lessons import is_held
+        from server.projects.project_dataset import is_held
 
         project, asked = projects.store.project(number), queue.job(job)
         waiting = queue.store.progress(asked).open
@@ -215,7 +215,7 @@ async def corrections(request: Request, number: Number, after: After = None, lim
     projects = request.app.state.serving.projects()
 
     def page() -> Corrections:
-        from server.projects.lessons import is_held
+        from server.projects.project_dataset import is_held
 
         project = projects.store.project(number)
         found = projects.store.corrections(project, after or 0, limit + 1)

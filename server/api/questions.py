@@ -13,14 +13,15 @@ from server.api.answering import answerer
 from server.api.metrics import Metrics
 from server.api.problems import FAILED, INVALID_PROMPT, OVERLOADED, SHUTTING_DOWN, TIMED_OUT, Problem, busy
 from server.api.schemas import Answer, Prompt, answer, wanted
-from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
-from server.engine.vision import Picture
+from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
+from server.engine.model.preprocessing import Picture
+from server.engine.request import Request
 from server.serving import Serving
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
     from server.engine.handle import Handle
-    from server.projects.joint import Joint
+    from server.projects.ensemble_handle import Joint
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,11 @@ class Questions:
         try:
             for index in range(len(self.prompts)):
                 self.places.append(self._submit(image, index))
-        except Overloaded as error:
+        except OverloadedError as error:
             self.cancel()
             detail = f"{error.waiting} prompts wait already; ask again in {error.retry_after:.0f} s"
             raise busy(OVERLOADED, detail, error.retry_after) from error
-        except Closed as error:
+        except EngineClosedError as error:
             self.cancel()
             raise busy(SHUTTING_DOWN, "it takes nothing new; ask again soon", 5) from error
 
@@ -86,10 +87,10 @@ class Questions:
         except Problem as problem:
             self.metrics.prompt(prompt.task, "invalid")
             return problem
-        except (TaskError, InvalidRequest) as error:
+        except (TaskError, InvalidRequestError) as error:
             self.metrics.prompt(prompt.task, "invalid")
             return Problem(INVALID_PROMPT, str(error), error.field)
-        except Overloaded:
+        except OverloadedError:
             self.metrics.prompt(prompt.task, "overloaded")
             raise
 
@@ -156,7 +157,7 @@ class Questions:
             case TimeoutError():
                 detail = f"no answer within {self.timeout:g} s; ask for fewer prompts or a lower max_new_tokens"
                 return "timed_out", Problem(TIMED_OUT, detail)
-            case Closed() | Cancelled():
+            case EngineClosedError() | RequestCancelledError():
                 return "cancelled", busy(SHUTTING_DOWN, "it stopped before the answer was there; ask again soon", 5)
         logger.error("a prompt failed", exc_info=error)
         return "failed", Problem(FAILED, "the model failed on this prompt; tell the operator the request_id")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from server import settings as settings_
 
 if TYPE_CHECKING:
-    from labels.dataset import Dataset, Example
-    from labels.labeled_image import Labelled
-    from server.projects.pictures import Pictures
+    from labels.dataset import Dataset
+    from labels.labeled_image import LabeledImage, Labelled
+    from server.projects.image_store import Pictures
     from server.store import Store
-    from server.store.projects import ProjectStore
+    from server.store.projects.project_store import ProjectStore
 
 PROJECT, JOB = "project:", "job:"
 
@@ -45,17 +45,18 @@ class Datasets:
 
     def _labelled(self, name: str, settings: settings_.Settings) -> "Dataset":
         """The labels of a job, as they stand."""
-        from labels.dataset import Dataset, DatasetError, Example, Unusable
+        from labels.dataset import Dataset, DatasetError, UnusableEntry
+        from labels.labeled_image import LabeledImage
         from server.jobs.sources import SourceError, addresses, open_source
-        from server.projects.labels import InvalidLabels
-        from server.projects.pictures import Pictures
+        from server.projects.annotation_validation import InvalidLabels
+        from server.projects.image_store import Pictures
 
         number = name.removeprefix(JOB)
         if not (number.isascii() and number.isdigit() and len(number) < 16):
             raise DatasetError(f"{name} names no job: write its number, such as {JOB}3")
         self._copies.append(tempfile.TemporaryDirectory(prefix="florist-job-"))
         pictures = Pictures(Path(self._copies[-1].name))
-        examples, unusable = list[Example](), list[Unusable]()
+        examples, unusable = list[LabeledImage](), list[UnusableEntry]()
         with _reading(name, settings) as store:
             job = store.job(int(number))
             # What lies in the job's own folder was no picture of it: a server's, or where the command line wrote to.
@@ -76,7 +77,7 @@ class Datasets:
                     try:
                         examples.append(_example(picture, f"{name}, {picture.name}", pictures))
                     except (InvalidLabels, OSError) as error:
-                        unusable.append(Unusable(f"{name}, {picture.name}", str(error)))
+                        unusable.append(UnusableEntry(f"{name}, {picture.name}", str(error)))
         if not examples:
             raise DatasetError(f"{name} has labelled nothing that can be taught: {unusable[0] if unusable else 'yet'}")
         return Dataset(tuple(examples), tuple(unusable))
@@ -85,15 +86,15 @@ class Datasets:
 def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
     """What is corrected in a project; it holds out what its server holds out."""
     from labels.dataset import Dataset, DatasetError
-    from server.projects import lessons
-    from server.projects.pictures import Pictures
+    from server.projects import project_dataset
+    from server.projects.image_store import Pictures
 
     with projects_of(name, settings) as (kept, folder):
         projects = {project.name: project for project in kept.projects()}
         if (project := projects.get(name.removeprefix(PROJECT))) is None:
             raise DatasetError(f"there is no {name}; there are: {', '.join(sorted(projects)) or 'none'}")
         pictures = Pictures(folder / project.folder / "pictures")
-        found = lessons.of(project, kept.newest(project), pictures)
+        found = project_dataset.of(project, kept.newest(project), pictures)
     if not (examples := (*found.train, *found.held)):
         raise DatasetError(f"nothing is corrected in {name} yet")
     return Dataset(examples, held=frozenset(example.name for example in found.held))
@@ -104,7 +105,7 @@ def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[Proj
     """A server's projects and the folder of theirs, beside it; `what` is read from them. Raises DatasetError,
     StoreError and OSError."""
     from labels.dataset import DatasetError
-    from server.store.projects import ProjectStore
+    from server.store.projects.project_store import ProjectStore
 
     if (folder := settings.projects_folder) is None:
         raise DatasetError(
@@ -131,12 +132,14 @@ def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
         yield store
 
 
-def _example(picture: "Labelled", source: str, pictures: "Pictures") -> "Example":
+def _example(picture: "LabeledImage", source: str, pictures: "Pictures") -> "LabeledImage":
     """A picture with what a job said of all of it: captions of regions are no captions of the picture. Raises OSError
     and InvalidLabels."""
-    from labels.dataset import Example, Labels
-    from labels.image_files import PictureFile
-    from server.projects.labels import checked, kind_of
+    from labels.label_kind import LabelKind
+
+    from labels.image_files import ImageFile
+    from labels.labeled_image import LabeledImage
+    from server.projects.annotation_validation import checked, kind_of
 
     said = [label.annotation for label in picture.labels if label.parent is None]
     if not said:
@@ -146,5 +149,5 @@ def _example(picture: "Labelled", source: str, pictures: "Pictures") -> "Example
     notes = [note for kind in kinds for note in checked([n for n in said if kind_of(n) is kind], size, kind)[1]]
     if (kept := pictures.keep(picture.read())) != picture.sha256:
         raise OSError("its file is another than the job labelled")
-    opened = PictureFile(pictures.path(kept))
-    return Example(picture.name, source, *size, tuple(notes), opened, frozenset(kinds) - {Labels.CAPTIONS})
+    opened = ImageFile(pictures.path(kept))
+    return LabeledImage(picture.name, source, *size, tuple(notes), opened, frozenset(kinds) - {LabelKind.CAPTIONS})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from server.jobs.pins import ProjectModels
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import Source
-    from server.projects.seating import Seating
+    from server.projects.pinned_models import Seating
     from server.store import Done, Failure, Job, Progress, Store
 
 DATABASE = "FLORIST_DATABASE_URL"
@@ -70,7 +70,7 @@ def by_recipe(
             f"postgresql://user:password@host/name, a name by which each of them reaches it"
         )
     from labels.formats import FORMATS
-    from server.engine.adapters import AdapterError
+    from server.engine.adapters.registry import AdapterError
     from server.jobs import intake
     from server.jobs.cluster import ClusterError, Work
     from server.jobs.output import OutputError, claimed
@@ -139,8 +139,8 @@ def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
         return
     from labels.dataset import DatasetError
     from server import settings
-    from server.projects.seating import Seating
-    from server.store.registry import Registry
+    from server.projects.pinned_models import Seating
+    from server.store.projects.registry import Registry
 
     try:
         with projects_of(f"the project {asked.projects[0][0]}", settings.load()) as (kept, folder):

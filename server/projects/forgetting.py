@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from finetune.tuning.config import TuneConfig
-from server.engine.checkpoint import SEEDLING
+from server.engine.checkpoints.loading import SEEDLING
 from server.engine.engine import Engine
-from server.store.project_records import Model, Project, Run
-from server.store.registry import Registry
+from server.store.projects.records import Model, Project, Run
+from server.store.projects.registry import Registry
 
 if TYPE_CHECKING:
-    from finetune.probe import Probe
+    from finetune.forgetting import Probe
 
 
 class NothingToProbe(Exception):  # noqa: N818
@@ -22,18 +22,18 @@ def probe_for(engine: Engine, registry: Registry, project: Project, model: Model
     """For a model on the engine's base, by at most so many scenes or pictures. Raises NothingToProbe, and DatasetError
     for a dataset that cannot be read any more."""
     try:
-        from finetune import probe
+        from finetune import forgetting
         from finetune.tuning import replay
 
         if engine.checkpoint.name == SEEDLING:
-            return probe.drawn(most)
+            return forgetting.drawn(most)
         for run in _runs(registry, project, model):
             config = TuneConfig.model_validate({**run.config, "start": ""})
             if config.replays:
                 kept, labels = replay.kept_back(config)
                 if not kept:
                     raise NothingToProbe(f"{config.replay_from} has too few pictures to keep any back from replaying")
-                return probe.pictured(kept[:most], labels, config.replay_from)
+                return forgetting.pictured(kept[:most], labels, config.replay_from)
     except ModuleNotFoundError as error:  # it draws, and reads datasets: not every server can
         raise NothingToProbe(f"the package {error.name} is missing: pip install 'florist[train]'") from None
     raise NothingToProbe(

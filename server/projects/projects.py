@@ -8,28 +8,30 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from labels.label_kind import LabelKind
+
 from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, TuneConfig
-from finetune.tuning.run import fingerprint
-from labels.dataset import Labels
+from finetune.tuning.run_record import fingerprint
 from labels.images import MAX_PIXELS, decode
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
-from server.engine.checkpoint import SEEDLING
+from server.engine.checkpoints.loading import SEEDLING
 from server.engine.engine import Engine
 from server.jobs.output import claimed
-from server.projects import combining, lessons, starts, tuner
-from server.projects.candidates import Candidate, candidates
-from server.projects.champions import Champions
-from server.projects.combinations import Combination, Sum
-from server.projects.examiner import Examiner
-from server.projects.labels import checked, kind_of
-from server.projects.panels import Panel, Panels
-from server.projects.pictures import Pictures
-from server.projects.seating import Seating
-from server.projects.starts import Start
+from server.projects import ensemble_models, initial_models, project_dataset, tuner
+from server.projects.annotation_validation import checked, kind_of
+from server.projects.backtester import Examiner
+from server.projects.champion_registry import Champions
+from server.projects.ensembles import Panel, Panels
+from server.projects.image_store import Pictures
+from server.projects.initial_models import Start
+from server.projects.pinned_models import Seating
+from server.projects.review_queue import Candidate, candidates
 from server.projects.tuner import Tuner
 from server.store import NotNow, Store
-from server.store.project_records import (
+from server.store.projects.ensembles import Combination, Sum
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import (
     ENDED,
     Backtest,
     Corrected,
@@ -40,8 +42,7 @@ from server.store.project_records import (
     Promotion,
     Run,
 )
-from server.store.projects import ProjectStore
-from server.store.registry import Registry
+from server.store.projects.registry import Registry
 
 _HOME = "home"  # the file that holds the folder's id
 
@@ -116,22 +117,22 @@ class Projects:
     # Corrections
 
     def correct(
-        self, project: Project, data: bytes, annotations: Sequence[Annotation], *, kind: Labels | None = None,
+        self, project: Project, data: bytes, annotations: Sequence[Annotation], *, kind: LabelKind | None = None,
         complete: bool = True, name: str = "", author: str = "", max_pixels: int = MAX_PIXELS,
     ) -> Correction:  # fmt: skip
         """Keeps a picture's file and all labels of one kind that it has (`kind`, None: of that which they are).
-        Raises PictureError, InvalidLabels, and OSError where there is no room for the picture."""
+        Raises ImageError, InvalidLabels, and OSError where there is no room for the picture."""
         size = decode(data, max_bytes=len(data), max_pixels=max_pixels).size
         kind, notes = checked(annotations, size, kind)
         sha256 = self._pictures(project).keep(data)
         return self.store.correct(project, [Corrected(sha256, kind, *size, notes, complete, name, author)])[0]
 
-    def take(self, project: Project, pictures: Iterable[Labelled], author: str) -> int:
+    def take(self, project: Project, pictures: Iterable[LabeledImage], author: str) -> int:
         """Takes a job's labels as they stand, as if a person had said them; how many pictures. Raises InvalidLabels,
         and OSError for a picture that is gone or finds no room."""
         count = 0
         for picture in pictures:
-            by_kind: dict[Labels, list[Annotation]] = {}
+            by_kind: dict[LabelKind, list[Annotation]] = {}
             for label in picture.labels:
                 if label.parent is None:  # what was asked about a region is no caption of the picture
                     by_kind.setdefault(kind_of(label.annotation), []).append(label.annotation)
@@ -146,7 +147,7 @@ class Projects:
         return count
 
     def next(
-        self, project: Project, pictures: Iterable[tuple[int, Labelled]], count: int
+        self, project: Project, pictures: Iterable[tuple[int, LabeledImage]], count: int
     ) -> tuple[list[Candidate], int]:
         """Of a job's pictures, with their positions, those that should be corrected next; and how many are not
         corrected."""
@@ -166,17 +167,17 @@ class Projects:
         config = TuneConfig.model_validate({"tasks": project.tasks, **settings, "base": base})
         if config.anchor is Anchor.KL and not config.replays:
             raise NothingToLearn(NOTHING_TO_REPLAY)
-        known = lessons.of(project, self.store.newest(project), self._pictures(project))
+        known = project_dataset.of(project, self.store.newest(project), self._pictures(project))
         known.check(config.tasks, project.held_share)
         config = config.model_copy(update={"tasks": tuple(known.tasks(config.tasks))})
         kept, adapter = config.model_dump(mode="json"), ""
         if start is not None:
-            model = starts.named(self.registry, project, start, config.tasks)
-            kept |= {**starts.shape(self.registry, project, model, settings), "start": model.id}
+            model = initial_models.named(self.registry, project, start, config.tasks)
+            kept |= {**initial_models.shape(self.registry, project, model, settings), "start": model.id}
             adapter = model.folder
         folder = f"runs/{secrets.token_hex(8)}"
         wanted = {
-            "dataset": f"project:{project.name}", "config": kept, "start": adapter, **lessons.written(known)
+            "dataset": f"project:{project.name}", "config": kept, "start": adapter, **project_dataset.written(known)
         }  # fmt: skip
         tuner.prepare(self.folder / project.folder / folder, wanted)
         data = fingerprint((*known.train, *known.held))
@@ -202,13 +203,13 @@ class Projects:
         """A model that is made of others, one entry of the registry more. Raises Missing, CannotCombine, and OSError
         where there is no room for its adapter."""
         models = [self.registry.model(project, number) for number in combined.models if number is not None]
-        task = combining.task_of(models)
+        task = ensemble_models.task_of(models)
         combined.check(task)
         if not isinstance(combined, Sum):
-            return self.registry.combine(project, task, combined, combining.sha256_of(combined, models), "")
+            return self.registry.combine(project, task, combined, ensemble_models.sha256_of(combined, models), "")
         folder = f"models/{secrets.token_hex(8)}"
         adapters = {model.id: self._panels.adapter(project, model).folder for model in models}
-        sha256 = combining.add(combined, adapters, self.folder / project.folder / folder)
+        sha256 = ensemble_models.add(combined, adapters, self.folder / project.folder / folder)
         return self.registry.combine(project, task, combined, sha256, folder)
 
     def test(self, project: Project, model: Model, author: str, probe: int = 0) -> Backtest:

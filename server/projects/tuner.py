@@ -1,4 +1,4 @@
-"""Fine-tunes, one at a time, each in a process of its own that gives way to serving (`server.projects.child`)."""
+"""Fine-tunes, one at a time, each in a process of its own that gives way to serving (`server.projects.fine_tune_process`)."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from server.engine import lora
+from server.engine.adapters import lora
 from server.engine.engine import Engine
-from server.projects import child
-from server.projects.worker import Worker
+from server.projects import fine_tune_process
+from server.projects.queue_worker import Worker
 from server.store import StoreAway
-from server.store.project_records import OtherBase, Project, Run, State
-from server.store.registry import Registry
+from server.store.projects.records import OtherBase, Project, Run, State
+from server.store.projects.registry import Registry
 
 LOG = "process.log"
 NICENESS = 19  # the lowest priority: it gets what serving leaves
@@ -63,10 +63,10 @@ class Tuner:
 
     def progress(self, project: Project, run: Run) -> dict[str, Any] | None:
         """The newest line of the run's log: its step, its losses, the held-out metric; None before there is one."""
-        from finetune.tuning.run import read_log
+        from finetune.tuning.run_record import read_log
 
         try:
-            lines = read_log(self.of(project, run) / child.RUN)
+            lines = read_log(self.of(project, run) / fine_tune_process.RUN)
         except (OSError, ValueError):  # it is being written, or gone
             return None
         return {key: _number(value) for key, value in lines[-1].items()} if lines else None
@@ -100,7 +100,7 @@ class Tuner:
         if not self.registry.turn_run(run, State.RUNNING, (State.QUEUED, State.RUNNING)):
             return  # cancelled meanwhile
         folder = self.of(project, run)
-        (folder / child.OUTCOME).unlink(missing_ok=True)
+        (folder / fine_tune_process.OUTCOME).unlink(missing_ok=True)
         logger.info("run %d of %s: %d pictures taught, %d held out", run.id, project.name, run.taught, run.held)
         code = self._watched(folder, folder.parents[1] / "pictures")
         if code is None:
@@ -114,22 +114,26 @@ class Tuner:
         metrics = {
             key: _number(outcome[key]) for key in ("before", "best", "best_step", "steps", "seconds", "stopped")
         }  # fmt: skip
-        with (folder / child.ADAPTER / lora.WEIGHTS[0]).open("rb") as weights:
+        with (folder / fine_tune_process.ADAPTER / lora.WEIGHTS[0]).open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
         if self.registry.finish(project, run, metrics, sha256, run.config["tasks"], reason):
             logger.info("run %d of %s made models: %s", run.id, project.name, metrics)
         # Twice the weights, for going on; only now, since where that could not be written the run is gone on with.
-        (folder / child.RUN / "state.pt").unlink(missing_ok=True)
+        (folder / fine_tune_process.RUN / "state.pt").unlink(missing_ok=True)
 
     def _watched(self, folder: Path, pictures: Path) -> int | None:
         """The exit code of the run's process; None where it was ended."""
         assert self._engine is not None
-        environment = {**os.environ, "OMP_NUM_THREADS": str(child.threads()), "TOKENIZERS_PARALLELISM": "false"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(fine_tune_process.threads()),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         if self._engine.device.type == "cpu":
             environment["ACCELERATE_USE_CPU"] = "true"
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "server.projects.child", str(folder), str(pictures), str(NICENESS)],
+                [sys.executable, "-m", "server.projects.fine_tune_process", str(folder), str(pictures), str(NICENESS)],
                 # Its own session: the signals of a terminal are the server's, which ends it.
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
@@ -140,7 +144,7 @@ class Tuner:
             if not self._drop.is_set():  # what it did is kept for the next start
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(child.GRACE)
+                    process.wait(fine_tune_process.GRACE)
             return None
         finally:
             with suppress(ProcessLookupError, PermissionError):
@@ -157,7 +161,7 @@ def prepare(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Makes a run's folder. Raises OSError, and then nothing is left."""
     folder.mkdir(parents=True)
     try:
-        (folder / child.WANTED).write_text(json.dumps(wanted))
+        (folder / fine_tune_process.WANTED).write_text(json.dumps(wanted))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -165,7 +169,7 @@ def prepare(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 def _outcome(folder: Path, code: int) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        return dict(json.loads((folder / child.OUTCOME).read_text()))
+        return dict(json.loads((folder / fine_tune_process.OUTCOME).read_text()))
     said = (folder / LOG).read_text(errors="replace").strip()
     died = f"by signal {-code}" if code < 0 else f"with code {code}"
     memory = "; perhaps there was too little memory: teach fewer pictures a step" if code == -signal.SIGKILL else ""

@@ -13,9 +13,9 @@ from server.app import create_app
 from server.engine.engine import Engine
 from server.settings import Settings
 from server.store import Store
-from server.store.project_records import Project
-from server.store.projects import ProjectStore
-from server.store.registry import Registry
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import Project
+from server.store.projects.registry import Registry
 from tests.server.databases import Postgres, have_postgres
 from tests.server.helpers import Process, StuckEngine, connected
 

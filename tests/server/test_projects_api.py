@@ -15,7 +15,7 @@ import pytest
 from server.app import create_app
 from server.engine.engine import Engine
 from server.projects import tuner
-from server.projects.pictures import Pictures
+from server.projects.image_store import Pictures
 from server.settings import Settings
 from tests.server.helpers import PATIENCE, serving
 from tests.server.projects.scenes import scenes

@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labels.label_kind import LabelKind
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from labels.dataset import DatasetError, Labels
+from labels.dataset import DatasetError
 from labels.reading.builder import verified
 from prompts.annotations import Box
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw
 from server.cli.datasets import Datasets
 from server.cli.main import app
-from server.projects import lessons
+from server.projects import project_dataset
 from server.projects.projects import Projects
 from server.store import Store
-from server.store.project_records import Project
+from server.store.projects.records import Project
 from tests.server.engine.tiny import save, tiny_model
 from tests.server.projects.scenes import scenes
 
@@ -47,9 +48,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Projects
 
 
 def test_a_project_is_read_beside_its_server_and_holds_out_what_that_does(server: Projects) -> None:
-    project = server.store.projects()[0]
+    project = server.store.projects.project_store()[0]
     dataset = Datasets()("project:signs")
-    found = lessons.of(project, server.store.newest(project), server._pictures(project))
+    found = project_dataset.of(project, server.store.newest(project), server._pictures(project))
     assert dataset.taught == found.train
     assert dataset.judging == found.held
     assert len(dataset.examples) == 6
@@ -125,7 +126,7 @@ def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {"0.png", "1.png", "2.png"} <= {example.name for example in dataset.examples}
     for example in dataset.examples:
         assert {note.kind for note in example.annotations} == {"box"}  # what a region is called is no caption
-        assert example.complete == {Labels.OBJECTS}
+        assert example.complete == {LabelKind.OBJECTS}
         assert example.open().size == example.size
     draw(1).image.save(pictures / "0.png")
     with pytest.raises(DatasetError, match="does not hold the same pictures as when the job began"):

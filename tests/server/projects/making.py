@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from server.engine.engine import Engine
-from server.projects import child
+from server.projects import fine_tune_process
 from server.projects.projects import Projects
 from server.store import Store
-from server.store.project_records import Model, Project, State
+from server.store.projects.records import Model, Project, State
 from tests.server.engine.tiny import save_adapter
 from tests.server.projects.scenes import scenes
 
@@ -44,7 +44,7 @@ def made(
 ) -> Model:  # fmt: skip
     """A model by chance, of a run that nobody works on."""
     run = projects.tune(project, {**QUICK, **settings}, "Ada")
-    folder = projects.tuner.of(project, run) / child.ADAPTER
+    folder = projects.tuner.of(project, run) / fine_tune_process.ADAPTER
     save_adapter(folder, seed, std, target_modules=modules)
     sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
     projects.registry.turn_run(run, State.RUNNING, (State.QUEUED,))

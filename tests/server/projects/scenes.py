@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompts.annotations import Box
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw
 from seedling.scenes.glyphs import HELD_OUT_SET
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from finetune.combining import fuse, route
+from finetune.ensembling import fuse, route
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
-from server.engine import lora
-from server.engine.adapters import AdapterError
+from server.engine.adapters import lora
+from server.engine.adapters.registry import AdapterError
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
-from server.projects.combinations import CannotCombine, Fusion, Routing, Sum
 from server.projects.projects import Projects
-from server.store.project_records import Backtest, Missing, Project, State
+from server.store.projects.ensembles import CannotCombine, Fusion, Routing, Sum
+from server.store.projects.records import Backtest, Missing, Project, State
 from tests.server.engine.tiny import picture, save_adapter
 from tests.server.helpers import PATIENCE, until
 from tests.server.projects.making import corrected, loaded, made, opened, promote

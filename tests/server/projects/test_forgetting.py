@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from finetune import probe
+from finetune import forgetting
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
-from labels.dataset import Example
 from labels.formats import coco
-from labels.image_files import PictureFile
+from labels.image_files import ImageFile
+from labels.labeled_image import LabeledImage
 from server.engine.engine import Engine
-from server.projects.combinations import Fusion
 from server.projects.projects import Projects
-from server.store.project_records import Backtest, Model, Project, State
+from server.store.projects.ensembles import Fusion
+from server.store.projects.records import Backtest, Model, Project, State
 from tests.server.helpers import until
 from tests.server.projects.making import corrected, loaded, made, opened
 from tests.server.projects.scenes import scenes
@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> Path:
     for number, scene in enumerate(scenes(15, seed=500)):
         path = tmp_path / f"{number}.png"
         path.write_bytes(scene.data)
-        examples.append(Example(path.name, "", 120, 100, scene.boxes, PictureFile(path)))
+        examples.append(LabeledImage(path.name, "", 120, 100, scene.boxes, ImageFile(path)))
     return coco.write(examples, tmp_path / "world").parent
 
 
@@ -57,10 +57,10 @@ def test_of_another_base_the_dataset_tells_that_was_replayed(tiny: Engine, tmp_p
         kept = replay.world(TuneConfig(base="tiny", replay_from=str(world)))
         assert kept is not None
         added = []
-        base = probe.probe_dataset(tiny, kept.probe, kept.labels)
+        base = forgetting.probe_dataset(tiny, kept.probe, kept.labels)
         for model in (two, one):
             tiny.load_adapter("asked", projects.folder / project.folder / model.folder)
-            own = probe.probe_dataset(tiny, kept.probe, kept.labels, "asked")
+            own = forgetting.probe_dataset(tiny, kept.probe, kept.labels, "asked")
             tiny.unload_adapter("asked")
             added.append(own["<OD>"] - base["<OD>"])
         assert tested.forgetting["lost"] == {"<OD>": pytest.approx(added[1]), "mean": pytest.approx(added[1])}
@@ -83,7 +83,7 @@ def test_a_probe_that_fails_leaves_the_figures(
     def unreadable(*_: Any) -> None:
         raise OSError(5, "Input/output error", "picture.png")
 
-    monkeypatch.setattr(probe, "probe_dataset", unreadable)
+    monkeypatch.setattr(forgetting, "probe_dataset", unreadable)
     with opened(tmp_path, tiny) as projects:
         project = corrected(projects)
         model = made(projects, project, 1, replay=0.5, replay_from=str(world))

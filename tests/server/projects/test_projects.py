@@ -15,7 +15,7 @@ from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.projects.projects import Projects
-from server.store.project_records import OtherBase, Project
+from server.store.projects.records import OtherBase, Project
 from tests.server.engine.tiny import save, save_adapter, tiny_model
 from tests.server.helpers import PATIENCE
 from tests.server.projects.making import QUICK, corrected, loaded, made, opened, promote

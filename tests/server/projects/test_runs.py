@@ -13,15 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from labels.dataset import Example
 from labels.formats import coco
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw
 from server.engine.engine import Engine
-from server.projects import child, tuner
-from server.projects.combinations import Sum
+from server.projects import fine_tune_process, tuner
 from server.store import NotNow
-from server.store.project_records import CannotStart, Missing, NothingToLearn, Project, Run, State
+from server.store.projects.ensembles import Sum
+from server.store.projects.records import CannotStart, Missing, NothingToLearn, Project, Run, State
 from tests.server.helpers import PATIENCE, ROOT, until
 from tests.server.projects.making import QUICK, corrected, made, opened, promote
 from tests.server.projects.scenes import scenes
@@ -34,13 +34,13 @@ def as_nice_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def log(folder: Path) -> str:
-    path = folder / child.RUN / "log.jsonl"
+    path = folder / fine_tune_process.RUN / "log.jsonl"
     return path.read_text() if path.exists() else ""
 
 
 def kept(folder: Path) -> int:
     """The step that a run goes on from."""
-    return int(torch.load(folder / child.RUN / "state.pt", weights_only=True)["step"])
+    return int(torch.load(folder / fine_tune_process.RUN / "state.pt", weights_only=True)["step"])
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_a_run_ends_with_its_server_however_that_ends_and_goes_on_with_the_next(
         project = corrected(projects)
         run = projects.tune(project, {**QUICK, "steps": 4000, "evaluate": 4000}, "Ada")
         folder, pictures = projects.tuner.of(project, run), projects.folder / project.folder / "pictures"
-    begun = [sys.executable, "-m", "server.projects.child", str(folder), str(pictures), "0"]
+    begun = [sys.executable, "-m", "server.projects.fine_tune_process", str(folder), str(pictures), "0"]
     start = (
         "import subprocess, time\n"
         f"p = subprocess.Popen({begun!r}, stdin=subprocess.PIPE, start_new_session=True)\n"
@@ -88,7 +88,7 @@ def test_why_a_run_failed_is_told_and_it_can_be_resumed(tiny: Engine, tmp_path: 
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
         run = projects.tune(project, QUICK, "Ada")
-        blocked = projects.tuner.of(project, run) / child.RUN
+        blocked = projects.tuner.of(project, run) / fine_tune_process.RUN
         blocked.write_text("a file where a folder must be")  # as a disk that fails
         projects.start()
         until(lambda: time.sleep(0.2) or projects.registry.run(project, run.id).state is State.FAILED)
@@ -100,7 +100,7 @@ def test_why_a_run_failed_is_told_and_it_can_be_resumed(tiny: Engine, tmp_path: 
 
 POISON = """
 import sys
-if "server.projects.child" in sys.orig_argv:
+if "server.projects.fine_tune_process" in sys.orig_argv:
     import torch
     from finetune.tuning.trainer import Trainer
     step = Trainer.step
@@ -174,7 +174,9 @@ def test_nothing_corrected_teaches_nothing(tiny: Engine, tmp_path: Path) -> None
 def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Path) -> None:
     drawn = [draw(seed, objects=(1, 2), words=(0, 0)) for seed in range(3)]
     examples = [
-        Example(str(i), "", s.width, s.height, tuple(Box(label="x", box=t.box) for t in s.objects), lambda s=s: s.image)  # type: ignore[misc]
+        LabeledImage(
+            str(i), "", s.width, s.height, tuple(Box(label="x", box=t.box) for t in s.objects), lambda s=s: s.image
+        )  # type: ignore[misc]
         for i, s in enumerate(drawn)
     ]
     world = coco.write(examples, tmp_path / "world")
@@ -191,7 +193,7 @@ def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Pa
         until(lambda: time.sleep(0.2) or projects.registry.run(project, lost.id).state is State.FAILED)
         assert projects.registry.run(project, lost.id).reason.startswith(f"there is no dataset '{tmp_path}/none'")
         assert projects.registry.run(project, run.id).state is State.DONE
-        folder = projects.tuner.of(project, run) / child.RUN
+        folder = projects.tuner.of(project, run) / fine_tune_process.RUN
         written = json.loads((folder / "run.json").read_text())
         assert written["run"]["replayed"]
         assert written["source"] == {"dataset": "project:emoji", "held": None, "unusable": 1, "start": ""}
@@ -309,7 +311,7 @@ def test_the_wanted_file_says_all(tiny: Engine, tmp_path: Path) -> None:
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
         run = projects.tune(project, QUICK, "Ada")
-        wanted = json.loads((projects.tuner.of(project, run) / child.WANTED).read_text())
+        wanted = json.loads((projects.tuner.of(project, run) / fine_tune_process.WANTED).read_text())
         assert wanted["config"] == run.config
         assert run.config["tasks"] == ["<OD>"]
         assert (len(wanted["train"]), len(wanted["held"])) == (run.taught, run.held)

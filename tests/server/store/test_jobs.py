@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from labels.labeled_image import Label
+from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
 from server.store import (
     Answer,
@@ -30,9 +30,11 @@ from server.store.leases import DEATHS, TRIES
 
 WANTED = Wanted("out", '{"steps": ["<OD>"]}', "a" * 64, "pictures", "f" * 32, "b" * 64)
 LABELS = (
-    Label(Box(label='a "cat"\n日本 \0', score=0.125, box=(0.1, 2.0, 3.3, 1e-7)), "things", "Locate", "cat<loc_1>", "m"),
-    Label(Text(label=""), "words", adapter="c" * 64, review="doubtful", parent=0),
-    Label(Polygon(polygons=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]), "shape"),
+    TracedAnnotation(
+        Box(label='a "cat"\n日本 \0', score=0.125, box=(0.1, 2.0, 3.3, 1e-7)), "things", "Locate", "cat<loc_1>", "m"
+    ),
+    TracedAnnotation(Text(label=""), "words", adapter="c" * 64, review="doubtful", parent=0),
+    TracedAnnotation(Polygon(polygons=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]), "shape"),
 )
 
 
@@ -46,7 +48,7 @@ def begun(store: Store, names: int = 5, output: str = "out") -> Job:
     return store.start(store.begin(replace(WANTED, output=output), (f"{i}.png" for i in range(names))))
 
 
-def done(position: int, picture: str | None = None, labels: tuple[Label, ...] = LABELS) -> Done:
+def done(position: int, picture: str | None = None, labels: tuple[TracedAnnotation, ...] = LABELS) -> Done:
     return Done(position, Answer(picture or f"{position:064}", 40, 30, labels))
 
 

@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
+from labels.label_kind import LabelKind
 from pydantic import TypeAdapter
 from sqlalchemy.exc import IntegrityError
 
-from labels.dataset import Labels
 from prompts.annotations import Annotation
 from server.store import Store
 from server.store.leases import clean
-from server.store.project_records import Corrected, Correction, Missing, NameTaken, Project
+from server.store.projects.records import Corrected, Correction, Missing, NameTaken, Project
 from server.store.tables import CorrectionRow, ProjectRow
 
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
@@ -32,8 +32,9 @@ class ProjectStore:
                 number = connection.scalar(
                     sa.insert(ProjectRow)
                     .values(
-                        home=self.home, name=project.name, base=project.base, tasks=json.dumps(project.tasks),
-                        held_share=project.held_share, folder=project.folder, created=time.time(),
+                        storage_id=self.home, name=project.name, base_sha256=project.base,
+                        tasks=json.dumps(project.tasks), holdout_share=project.held_share, folder=project.folder,
+                        created=time.time(),
                     )
                     .returning(ProjectRow.id)
                 )  # fmt: skip
@@ -57,11 +58,12 @@ class ProjectStore:
             connection.execute(sa.delete(ProjectRow).where(ProjectRow.id == project.id))
 
     def _projects(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Project]:
-        found = sa.select(ProjectRow.__table__).where(ProjectRow.home == self.home, where)
+        found = sa.select(ProjectRow.__table__).where(ProjectRow.storage_id == self.home, where)
         with self.store.reading() as connection:
             rows = connection.execute(found.order_by(ProjectRow.id).limit(limit)).all()
         return [
-            Project(r.id, r.name, r.base, tuple(json.loads(r.tasks)), r.held_share, r.folder, r.created) for r in rows
+            Project(r.id, r.name, r.base_sha256, tuple(json.loads(r.tasks)), r.holdout_share, r.folder, r.created)
+            for r in rows
         ]
 
     # Corrections
@@ -80,8 +82,8 @@ class ProjectStore:
                 number = connection.scalar(
                     sa.insert(CorrectionRow)
                     .values(
-                        project_id=project.id, picture=each.picture, kind=each.kind, version=version + 1,
-                        width=each.width, height=each.height, complete=each.complete, name=clean(each.name),
+                        project_id=project.id, image_sha256=each.picture, label_kind=each.kind, version=version + 1,
+                        width=each.width, height=each.height, complete=each.complete, image_name=clean(each.name),
                         annotations=_ANNOTATIONS.dump_json(each.annotations).decode(), author=clean(each.author),
                         created=time.time(),
                     )
@@ -96,14 +98,14 @@ class ProjectStore:
 
     def newest(self, project: Project) -> list[Correction]:
         """What counts: of each picture and kind the highest version, in the order in which pictures first came."""
-        newest: dict[tuple[str, Labels], Correction] = {}
+        newest: dict[tuple[str, LabelKind], Correction] = {}
         for each in self.corrections(project):
             newest[each.said.picture, each.said.kind] = each  # a key keeps its first place
         return list(newest.values())
 
     def count(self, project: Project) -> int:
         """How many pictures are corrected."""
-        pictures = sa.select(sa.func.count(sa.distinct(CorrectionRow.picture)))
+        pictures = sa.select(sa.func.count(sa.distinct(CorrectionRow.image_sha256)))
         with self.store.reading() as connection:
             return connection.scalar(pictures.where(CorrectionRow.project_id == project.id)) or 0
 
@@ -117,17 +119,17 @@ class ProjectStore:
             Correction(
                 r.id, r.version, r.created,
                 Corrected(
-                    r.picture, Labels(r.kind), r.width, r.height, _ANNOTATIONS.validate_json(r.annotations), r.complete,
-                    r.name, r.author,
+                    r.image_sha256, LabelKind(r.label_kind), r.width, r.height,
+                    _ANNOTATIONS.validate_json(r.annotations), r.complete, r.image_name, r.author,
                 ),
             )
             for r in rows
         ]  # fmt: skip
 
 
-def _about(project: Project, picture: str, kind: Labels) -> Sequence[sa.ColumnElement[bool]]:
+def _about(project: Project, picture: str, kind: LabelKind) -> Sequence[sa.ColumnElement[bool]]:
     return (
         CorrectionRow.project_id == project.id,
-        CorrectionRow.picture == picture,
-        CorrectionRow.kind == kind.value,
+        CorrectionRow.image_sha256 == picture,
+        CorrectionRow.label_kind == kind.value,
     )

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from server.engine.request import Closed
+from server.engine.errors import EngineClosedError
 from server.store import StoreAway
 
 _LOOK = 5.0  # seconds after which it looks again, though nobody woke it
@@ -42,7 +42,7 @@ class Worker:
             try:
                 if not self._work():
                     self._wake.wait(_LOOK)
-            except Closed:
+            except EngineClosedError:
                 return
             except StoreAway as away:
                 logger.warning("%s; the %s wait for it", away, self._name)

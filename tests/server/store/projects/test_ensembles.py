@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from prompts.annotations import Box
-from server.projects.combinations import CannotCombine, Combination, Fusion, Routing, Sum
+from server.store.projects.ensembles import CannotCombine, Combination, Fusion, Routing, Sum
 
 READ: TypeAdapter[Combination] = TypeAdapter(Combination)
 

@@ -5,10 +5,10 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from server.engine.adapters import AdapterError
+from server.engine.adapters.registry import AdapterError
 from server.engine.engine import Engine
-from server.projects.panels import Panel, alone, unload
-from server.store.project_records import Missing, OtherBase, Project
+from server.projects.ensembles import Panel, alone, unload
+from server.store.projects.records import Missing, OtherBase, Project
 
 logger = logging.getLogger(__name__)
 

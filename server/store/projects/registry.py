@@ -8,13 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from server.projects import promotions
-from server.projects.combinations import Combination
 from server.store import NotNow
 from server.store.leases import clean
-from server.store.project_records import Backtest, Figures, Missing, Model, Project, Promotion, Run, Seen, State
-from server.store.projects import ProjectStore
-from server.store.rows import COMBINED, backtest_of, model_of, promotion_of, run_of
+from server.store.projects import promotion_rules
+from server.store.projects.ensembles import Combination
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import Backtest, Figures, Missing, Model, Project, Promotion, Run, Seen, State
+from server.store.projects.rows import COMBINED, backtest_of, model_of, promotion_of, run_of
 from server.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
 
 _OPEN = (State.QUEUED, State.RUNNING)
@@ -33,7 +33,8 @@ class Registry:
     ) -> Run:
         """Queued."""
         number = self._insert(
-            RunRow, project, config=json.dumps(config), folder=folder, data=data, taught=taught, held=held,
+            RunRow, project, config=json.dumps(config), folder=folder, dataset_hash=data, train_images=taught,
+            holdout_images=held,
             state=State.QUEUED, reason="", metrics="{}", author=clean(author),
         )  # fmt: skip
         return self.run(project, number)
@@ -114,7 +115,7 @@ class Registry:
     def combine(self, project: Project, task: str, combined: Combination, sha256: str, folder: str) -> Model:
         """Adds one that is made of others. `folder`: of its own adapter, empty where it has none."""
         kept = COMBINED.dump_json(combined).decode()
-        number = self._insert(ModelRow, project, task=task, sha256=sha256, folder=folder, combined=kept)
+        number = self._insert(ModelRow, project, task=task, sha256=sha256, folder=folder, combination=kept)
         return self.model(project, number)
 
     # Backtests
@@ -125,8 +126,9 @@ class Registry:
         """Queued; `probe`: by how many scenes or pictures it also tells what was forgotten."""
         forgetting = json.dumps({"probe": probe} if probe else {})
         number = self._insert(
-            BacktestRow, project, challenger_id=challenger.id, champion_id=champion, data="", state=State.QUEUED,
-            reason="", tallies="[]", figures="null", forgetting=forgetting, author=clean(author),
+            BacktestRow, project, challenger_id=challenger.id, champion_id=champion, dataset_hash="",
+            state=State.QUEUED, reason="", image_counts="[]", comparison="null", forgetting=forgetting,
+            author=clean(author),
         )  # fmt: skip
         return self.backtest(project, number)
 
@@ -151,8 +153,9 @@ class Registry:
     ) -> None:  # fmt: skip
         """What came of it."""
         values = {
-            "state": state, "reason": clean(reason), "data": data, "tallies": json.dumps(list(map(asdict, tallies))),
-            "figures": json.dumps(figures and asdict(figures)), "ended": time.time(),
+            "state": state, "reason": clean(reason), "dataset_hash": data,
+            "image_counts": json.dumps(list(map(asdict, tallies))),
+            "comparison": json.dumps(figures and asdict(figures)), "ended": time.time(),
             "forgetting": json.dumps(dict(test.forgetting if forgetting is None else forgetting)),
         }  # fmt: skip
         with self.store.writing() as connection:
@@ -194,7 +197,7 @@ class Registry:
                 None,
             )
             if not forced:
-                promotions.check(model, champion, test)
+                promotion_rules.check(model, champion, test)
             earned = None if test is None else test.id
             number = connection.scalar(
                 _promoted(project, model.task, model.id, author, forced=forced, reason=reason, test=earned)
@@ -203,12 +206,12 @@ class Registry:
 
     def before(self, project: Project, task: str) -> int | None:
         """Who answered before the champion. Raises NothingPromoted where nobody is promoted."""
-        return promotions.before(self.promotions(project, task), project, task)
+        return promotion_rules.before(self.promotions(project, task), project, task)
 
     def rollback(self, project: Project, task: str, author: str, reason: str) -> Promotion:
         """Who answered before the champion answers again. Raises NothingPromoted where nobody is promoted."""
         with self.store.writing() as connection:
-            model = promotions.before(self._history(connection, project, task), project, task)
+            model = promotion_rules.before(self._history(connection, project, task), project, task)
             number = connection.scalar(_promoted(project, task, model, author, back=True, forced=False, reason=reason))
         return promotion_of(_only(self._rows(PromotionRow, project, PromotionRow.id == number), "it was deleted"))
 
@@ -234,12 +237,12 @@ class Registry:
 
     def _next(self, table: Any) -> sa.Row[Any] | None:
         found = sa.select(table.__table__).join(ProjectRow, ProjectRow.id == table.project_id)
-        mine = found.where(ProjectRow.home == self.projects.home, table.state.in_(_OPEN))
+        mine = found.where(ProjectRow.storage_id == self.projects.home, table.state.in_(_OPEN))
         with self.store.reading() as connection:
             return connection.execute(mine.order_by(table.id).limit(1)).first()
 
     def _models(self, project: Project, where: sa.ColumnElement[bool]) -> list[Model]:
-        of_run = RunRow.folder.label("run_folder"), RunRow.config, RunRow.data, RunRow.metrics
+        of_run = RunRow.folder.label("run_folder"), RunRow.config, RunRow.dataset_hash, RunRow.metrics
         joined = sa.select(ModelRow.__table__, *of_run).outerjoin(RunRow, RunRow.id == ModelRow.run_id)
         with self.store.reading() as connection:
             found = joined.where(ModelRow.project_id == project.id, where).order_by(ModelRow.id)
@@ -258,7 +261,8 @@ def _promoted(
     test: int | None = None,
 ) -> Any:  # fmt: skip
     values = {
-        "project_id": project.id, "task": task, "model_id": model, "backtest_id": test, "back": back, "forced": forced,
+        "project_id": project.id, "task": task, "model_id": model, "backtest_id": test, "is_rollback": back,
+        "forced": forced,
         "reason": clean(reason), "author": clean(author), "created": time.time(),
     }  # fmt: skip
     return sa.insert(PromotionRow).values(**values).returning(PromotionRow.id)

@@ -1,4 +1,4 @@
-"""A fine-tune in a process of its own: `python -m server.projects.child RUN PICTURES NICENESS`, which a server starts.
+"""A fine-tune in a process of its own: `python -m server.projects.fine_tune_process RUN PICTURES NICENESS`, which a server starts.
 
 It gives way to serving: it has a lower priority by NICENESS, and computes on half of the cores. It ends with the
 server, however that ends: its input is a pipe whose other end the server holds. At SIGTERM, and where the server is no
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from server.projects.pictures import Pictures
+    from server.projects.image_store import Pictures
 
 WANTED, OUTCOME, RUN = "wanted.json", "outcome.json", "run"
 ADAPTER = f"{RUN}/adapter"
@@ -66,17 +66,17 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     from finetune.tuning import replay
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.loop import ASKED, Diverged, TuneError, tune
-    from finetune.tuning.run import Source
+    from finetune.tuning.run_record import Source
     from server.engine.engine import Engine
-    from server.projects import lessons
-    from server.projects.pictures import Pictures
+    from server.projects import project_dataset
+    from server.projects.image_store import Pictures
 
     torch.set_num_threads(threads())
     wanted = json.loads((folder / WANTED).read_text())
     # Within the project's folder, which may have been moved since.
     start = str(folder.parents[1] / wanted["start"]) if wanted.get("start") else ""
     config = TuneConfig.model_validate({**wanted["config"], "start": start})
-    data = lessons.read(wanted, Pictures(pictures))
+    data = project_dataset.read(wanted, Pictures(pictures))
     world = replay.world(config)
     taught, choosing = data.apart(config.tasks, known(folder, Pictures(pictures)))
     failed: dict[str, str] = {}
@@ -102,7 +102,7 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
 def known(folder: Path, pictures: "Pictures") -> set[str]:
     """The pictures, by SHA-256, that were taught to the model that the run in a folder starts from, or to one that this
     model goes back to."""
-    from server.projects import lessons
+    from server.projects import project_dataset
 
     wanted = json.loads((folder / WANTED).read_text())
     if not wanted.get("start"):
@@ -110,7 +110,7 @@ def known(folder: Path, pictures: "Pictures") -> set[str]:
     before = (folder.parents[1] / wanted["start"]).parents[1]  # the run that made it
     old = json.loads((before / WANTED).read_text())
     older = known(before, pictures)
-    taught, _ = lessons.read(old, pictures).apart(old["config"]["tasks"], older)
+    taught, _ = project_dataset.read(old, pictures).apart(old["config"]["tasks"], older)
     return older | {example.name for example in taught}
 
 
@@ -118,8 +118,8 @@ def _expected(error: Exception) -> bool:
     """Whether the message is for people."""
     from finetune.tuning.loop import TuneError
     from labels.dataset import DatasetError
-    from server.engine.checkpoint import CheckpointError
-    from server.engine.lora import AdapterError
+    from server.engine.adapters.lora import AdapterError
+    from server.engine.checkpoints.loading import CheckpointError
 
     return isinstance(error, DatasetError | TuneError | CheckpointError | AdapterError | OSError)
 

@@ -10,22 +10,23 @@ from statistics import fmean
 from typing import Any, cast
 
 from finetune.evaluation import bootstrap
-from finetune.tuning.judge import Judge
-from finetune.tuning.run import fingerprint
+from finetune.tuning.run_record import fingerprint
+from finetune.tuning.validation import Judge
 from labels.dataset import DatasetError
-from server.engine.adapters import AdapterError
+from server.engine.adapters.registry import AdapterError
 from server.engine.engine import Engine
+from server.engine.errors import EngineClosedError, RequestCancelledError
 from server.engine.handle import Handle
-from server.engine.request import Cancelled, Closed, Request
-from server.projects import lessons
+from server.engine.request import Request
+from server.projects import project_dataset
+from server.projects.ensemble_handle import Joint
+from server.projects.ensembles import Panel, Panels, alone, loaded
 from server.projects.forgetting import NothingToProbe, probe_for
-from server.projects.joint import Joint
-from server.projects.panels import Panel, Panels, alone, loaded
-from server.projects.pictures import Pictures
-from server.projects.worker import Worker
+from server.projects.image_store import Pictures
+from server.projects.queue_worker import Worker
 from server.store import StoreAway
-from server.store.project_records import Backtest, Figures, OtherBase, Project, Seen, State
-from server.store.registry import Registry
+from server.store.projects.records import Backtest, Figures, OtherBase, Project, Seen, State
+from server.store.projects.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Examiner:
         project, test = found
         try:
             self._test(project, test)
-        except (Closed, StoreAway):
+        except (EngineClosedError, StoreAway):
             raise
         except (CannotTest, AdapterError, OSError) as error:
             logger.error("backtest %d of %s failed: %s", test.id, project.name, error)
@@ -75,7 +76,7 @@ class Examiner:
         if project.base != engine.checkpoint.sha256:
             raise CannotTest(str(OtherBase(project.name, project.base, engine.checkpoint.sha256)))
         task = self.registry.model(project, test.challenger).task
-        known = lessons.of(
+        known = project_dataset.of(
             project, self.registry.projects.newest(project), Pictures(self.folder / project.folder / "pictures")
         )
         judge = Judge(known.held, known.labels, [task])
@@ -115,7 +116,7 @@ class Examiner:
                 self._known[scenes] = known
             lost = [probe.lost(known, probe.ask(self._patient(engine, one), None)) for one in panel.apart()]
             return {**probe.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
-        except (Closed, StoreAway):
+        except (EngineClosedError, StoreAway):
             raise
         except (NothingToProbe, DatasetError) as error:
             return {"reason": f"there is nothing to probe by: {error}"}
@@ -154,5 +155,5 @@ class _Patient:
     def _submit(self, request: Request) -> Handle:
         try:
             return self._engine.submit_when_room(request, self._closing)
-        except Cancelled as error:
-            raise Closed("the server stops") from error
+        except RequestCancelledError as error:
+            raise EngineClosedError("the server stops") from error

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from finetune.combining import fuse, route
+from finetune.ensembling import fuse, route
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS, Gives
 

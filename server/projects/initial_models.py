@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from finetune.tuning.config import TuneConfig
 from server.store import NotNow
-from server.store.project_records import CannotStart, Model, Project
-from server.store.registry import Registry
+from server.store.projects.records import CannotStart, Model, Project
+from server.store.projects.registry import Registry
 
 Start = int | Literal["champion"]
 _SHAPE = ("rank", "alpha", "frozen_stages")  # what decides which matrices an adapter has, and their sizes

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from prompts.tasks import TASKS
 from server.app import create_app
 from server.cli.main import app
@@ -26,11 +26,11 @@ from server.jobs.recipes.reading import RecipeError, parse
 from server.jobs.recipes.recipe import Champion, Recipe
 from server.jobs.runner import run
 from server.jobs.sources import open_source
-from server.projects.combinations import Fusion
 from server.projects.projects import Projects
 from server.settings import Settings
 from server.store import Job, JobChanged, JobState, Store, file_url
-from server.store.project_records import Missing
+from server.store.projects.ensembles import Fusion
+from server.store.projects.records import Missing
 from tests.server.engine.tiny import picture
 from tests.server.helpers import PATIENCE, serving, until
 from tests.server.projects.making import corrected, loaded, made, opened, promote
@@ -71,7 +71,7 @@ def working(folder: Path, projects: Projects, pictures: Path) -> Iterator[JobQue
         queue.close()
 
 
-def ended(queue: JobQueue, job: Job) -> list[Labelled]:
+def ended(queue: JobQueue, job: Job) -> list[LabeledImage]:
     """What the job has labelled, once it is done."""
     until(lambda: queue.job(job.id).state in (JobState.DONE, JobState.FAILED))
     assert (now := queue.job(job.id)).state is JobState.DONE, now.reason
@@ -86,7 +86,7 @@ def answered(projects: Projects, position: int) -> str:
     return panel.ask(engine.submit, request).wait(PATIENCE).text
 
 
-def signed(pictures: list[Labelled]) -> set[str | None]:
+def signed(pictures: list[LabeledImage]) -> set[str | None]:
     """The hashes of the adapters that labels are from."""
     found = {label.adapter for each in pictures for label in each.labels}
     assert found
@@ -104,7 +104,7 @@ def test_a_job_is_of_the_model_that_was_promoted_when_it_began(narrow: Engine, p
         def begun(output: str) -> Job:
             return intake.begin(store, narrow, recipe(), source, str(pictures), output, projects=seating)
 
-        def work(job: Job, stop: Event, told: Callable[[Any], None] = lambda ended: None) -> list[Labelled]:
+        def work(job: Job, stop: Event, told: Callable[[Any], None] = lambda ended: None) -> list[LabeledImage]:
             asked = intake.kept(job)
             with seating.seated(narrow, asked, job.id) as seats:
                 run(store, job, narrow, source, partial(annotate, asked), seats=seats, told=told, stop=stop)

@@ -10,14 +10,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labels.label_kind import LabelKind
 from pydantic import TypeAdapter
 
-from finetune.datasets import teaching
-from labels.dataset import Dataset, Example, Labels
-from labels.image_files import PictureFile
+from finetune.datasets import samples
+from labels.dataset import Dataset
+from labels.image_files import ImageFile
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
-from server.projects.pictures import Pictures
-from server.store.project_records import ENOUGH, Correction, NothingToLearn, Project
+from server.projects.image_store import Pictures
+from server.store.projects.records import ENOUGH, Correction, NothingToLearn, Project
 
 _CHOOSING = 0.15  # of the pictures that are not held out
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
@@ -27,8 +29,8 @@ _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
 class Lessons:
     """Examples are named by their pictures' SHA-256; `labels`: of all of them."""
 
-    train: tuple[Example, ...]
-    held: tuple[Example, ...]
+    train: tuple[LabeledImage, ...]
+    held: tuple[LabeledImage, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -50,7 +52,7 @@ class Lessons:
 
     def apart(
         self, tasks: Sequence[str], known: Collection[str] = ()
-    ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    ) -> tuple[tuple[LabeledImage, ...], tuple[LabeledImage, ...]]:
         """Those that are taught, and a share of them, told by content too, by which a run's best step is chosen and its
         scores are calibrated: by those that are held out it would be chosen for the backtest that judges it. None of
         `known`, by SHA-256, chooses: pictures that the model that it starts from was taught, on which that is better
@@ -96,10 +98,10 @@ def of(project: Project, corrections: Sequence[Correction], pictures: Pictures) 
         said = [correction.said for correction in own]
         notes = tuple(note for each in said for note in each.annotations)
         # Of captions there is no all.
-        complete = frozenset(each.kind for each in said if each.complete and each.kind is not Labels.CAPTIONS)
+        complete = frozenset(each.kind for each in said if each.complete and each.kind is not LabelKind.CAPTIONS)
         size = said[0].width, said[0].height
         source = f"{said[0].name or 'picture'} ({picture[:12]})"
-        examples.append(Example(picture, source, *size, notes, PictureFile(pictures.path(picture)), complete))
+        examples.append(LabeledImage(picture, source, *size, notes, ImageFile(pictures.path(picture)), complete))
     held = [is_held(example.name, project.held_share) for example in examples]
     sides = [tuple(e for e, out in zip(examples, held, strict=True) if out is side) for side in (False, True)]
     return Lessons(sides[0], sides[1])
@@ -115,20 +117,20 @@ def read(kept: dict[str, Any], pictures: Pictures) -> Lessons:
     return Lessons(*(tuple(_read(each, pictures) for each in kept[side]) for side in ("train", "held")))
 
 
-def _teachable(examples: Sequence[Example]) -> set[str]:
-    return {token for example in examples for token in teaching.teachable(example)}
+def _teachable(examples: Sequence[LabeledImage]) -> set[str]:
+    return {token for example in examples for token in samples.teachable(example)}
 
 
-def _written(example: Example) -> dict[str, Any]:
+def _written(example: LabeledImage) -> dict[str, Any]:
     return {
         "picture": example.name, "source": example.source, "size": example.size,
         "annotations": json.loads(_ANNOTATIONS.dump_json(example.annotations)), "complete": sorted(example.complete),
     }  # fmt: skip
 
 
-def _read(kept: dict[str, Any], pictures: Pictures) -> Example:
+def _read(kept: dict[str, Any], pictures: Pictures) -> LabeledImage:
     width, height = kept["size"]
-    return Example(
+    return LabeledImage(
         kept["picture"], kept["source"], width, height, _ANNOTATIONS.validate_python(kept["annotations"]),
-        PictureFile(pictures.path(kept["picture"])), frozenset(map(Labels, kept["complete"])),
+        ImageFile(pictures.path(kept["picture"])), frozenset(map(LabelKind, kept["complete"])),
     )  # fmt: skip

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from labels.dataset import Labels
+from labels.label_kind import LabelKind
+
 from prompts.annotations import Annotation
-from server.projects.combinations import Combination
 from server.store import StoreError
+from server.store.projects.ensembles import Combination
 
 ENOUGH = 10
 """Held-out pictures: of fewer the bootstrap draws too few different samples for its interval to mean anything."""
@@ -46,7 +47,7 @@ class Corrected:
     whether all that it shows of the kind is labelled; `name`: what its owner calls it; `author`: who says so."""
 
     picture: str
-    kind: Labels
+    kind: LabelKind
     width: int
     height: int
     annotations: tuple[Annotation, ...]

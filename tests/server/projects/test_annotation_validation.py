@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from labels.label_kind import LabelKind
 
-from labels.dataset import Labels
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
-from server.projects.labels import InvalidLabels, checked
+from server.projects.annotation_validation import InvalidLabels, checked
 
 SIZE = (64, 48)
 
@@ -17,12 +17,12 @@ def box(label: str, *corners: float) -> Box:
 
 def test_they_are_clipped_and_scores_go() -> None:
     given = Box(label=" a  bird ", box=(-2.0, 5.0, 30.0, 50.0), score=0.5)
-    assert checked([given], SIZE) == (Labels.OBJECTS, (box("a bird", 0, 5, 30, 48),))
+    assert checked([given], SIZE) == (LabelKind.OBJECTS, (box("a bird", 0, 5, 30, 48),))
     ring = [1.0, 1.0, 30.0, 1.0, 30.0, 30.0]
     both: list[Annotation] = [box("bird", 0, 5, 30, 48), Polygon(label="bird", polygons=[ring])]
-    assert checked(both, SIZE)[0] is Labels.OBJECTS
-    assert checked([Text(label="A bird.")], SIZE) == (Labels.CAPTIONS, (Text(label="A bird."),))
-    assert checked([], SIZE, Labels.WORDS) == (Labels.WORDS, ())
+    assert checked(both, SIZE)[0] is LabelKind.OBJECTS
+    assert checked([Text(label="A bird.")], SIZE) == (LabelKind.CAPTIONS, (Text(label="A bird."),))
+    assert checked([], SIZE, LabelKind.WORDS) == (LabelKind.WORDS, ())
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,14 @@ def test_they_are_clipped_and_scores_go() -> None:
         ([Quad(label="word", quad=(1, 1, 1, 1, 1, 1, 1, 1))], None, 0, "no area"),
         ([Text(label="<s>")], None, 0, "reserved token"),
         ([box("bird", 1, 5, 9, 40), Text(label="A bird.")], None, None, "send each kind by itself"),
-        ([box("bird", 1, 5, 9, 40)], Labels.WORDS, 0, "none of the words"),
+        ([box("bird", 1, 5, 9, 40)], LabelKind.WORDS, 0, "none of the words"),
         ([], None, None, "say of which kind none are"),
-        ([], Labels.CAPTIONS, None, "one at least"),
+        ([], LabelKind.CAPTIONS, None, "one at least"),
     ],
 )
-def test_what_cannot_be_taught_is_refused(annotations: Any, kind: Labels | None, index: int | None, said: str) -> None:
+def test_what_cannot_be_taught_is_refused(
+    annotations: Any, kind: LabelKind | None, index: int | None, said: str
+) -> None:
     with pytest.raises(InvalidLabels, match=said) as refused:
         checked(annotations, SIZE, kind)
     assert [fault.index for fault in refused.value.faults] == [index]

@@ -7,9 +7,9 @@ from pathlib import Path
 from server.engine.engine import Engine
 from server.jobs.pins import Seat
 from server.jobs.recipes.recipe import Champion, Recipe
-from server.projects.panels import Panel, Panels, loaded
-from server.store.project_records import Missing, Model, OtherBase, Project
-from server.store.registry import Registry
+from server.projects.ensembles import Panel, Panels, loaded
+from server.store.projects.records import Missing, Model, OtherBase, Project
+from server.store.projects.registry import Registry
 
 
 class Seating:

@@ -9,12 +9,13 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from labels.label_kind import LabelKind
 
-from labels.dataset import Labels
 from prompts.annotations import Box, Text
-from server.projects.combinations import Combination, Fusion, Routing, Sum
 from server.store import NotNow, Store, migrations
-from server.store.project_records import (
+from server.store.projects.ensembles import Combination, Fusion, Routing, Sum
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import (
     Corrected,
     Figures,
     Missing,
@@ -27,11 +28,10 @@ from server.store.project_records import (
     Seen,
     State,
 )
-from server.store.projects import ProjectStore
-from server.store.registry import Registry
+from server.store.projects.registry import Registry
 
 BIRD = Box(label="bird", box=(1.0, 2.0, 30.0, 40.0))
-SAID = Corrected("a" * 64, Labels.OBJECTS, 64, 48, (BIRD,), True, "nest\0.png", "Ada")
+SAID = Corrected("a" * 64, LabelKind.OBJECTS, 64, 48, (BIRD,), True, "nest\0.png", "Ada")
 LOST = Figures(50.0, 49.0, -3.0, 1.0, 0.7)
 WON = Figures(50.0, 20.0, -40.0, -20.0, 1.0)
 
@@ -70,7 +70,7 @@ def test_a_name_is_one_projects_and_others_folders_are_not_seen(store: ProjectSt
 def test_corrections_are_added_to(store: ProjectStore, birds: Project) -> None:
     (first,) = store.correct(birds, [SAID])
     other = replace(SAID, picture="b" * 64, annotations=())
-    caption = replace(SAID, kind=Labels.CAPTIONS, annotations=(Text(label="A bird."),))
+    caption = replace(SAID, kind=LabelKind.CAPTIONS, annotations=(Text(label="A bird."),))
     store.correct(birds, [other, caption])
     (second,) = store.correct(birds, [replace(SAID, annotations=(BIRD, BIRD), complete=False)])
     assert (first.version, second.version) == (1, 2)
@@ -80,9 +80,9 @@ def test_corrections_are_added_to(store: ProjectStore, birds: Project) -> None:
     assert len(everything) == 4
     assert store.corrections(birds, after=first.id, limit=2) == everything[1:3]
     assert [(c.said.picture[0], c.said.kind, c.version) for c in store.newest(birds)] == [
-        ("a", Labels.OBJECTS, 2),
-        ("b", Labels.OBJECTS, 1),
-        ("a", Labels.CAPTIONS, 1),
+        ("a", LabelKind.OBJECTS, 2),
+        ("b", LabelKind.OBJECTS, 1),
+        ("a", LabelKind.CAPTIONS, 1),
     ]
     assert store.count(birds) == 2
 

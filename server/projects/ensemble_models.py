@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from finetune import combining
-from server.engine import lora
-from server.projects.combinations import CannotCombine, Combination, Sum
-from server.store.project_records import Model
+from finetune import ensembling
+from server.engine.adapters import lora
+from server.store.projects.ensembles import CannotCombine, Combination, Sum
+from server.store.projects.records import Model
 
 
 def task_of(models: Sequence[Model]) -> str:
@@ -35,12 +35,12 @@ def add(combined: Sum, folders: Mapping[int, Path], out: Path) -> str:
     try:
         # On a thread that ends: see `Engine.load`.
         with ThreadPoolExecutor(1, thread_name_prefix="florist-combine") as thread:
-            thread.submit(combining.add, list(folders.values()), combined.shares, out).result()
+            thread.submit(ensembling.add, list(folders.values()), combined.shares, out).result()
         with (out / lora.WEIGHTS[0]).open("rb") as weights:
             return hashlib.file_digest(weights, "sha256").hexdigest()
     except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)
-        if isinstance(error, combining.CombineError):
+        if isinstance(error, ensembling.CombineError):
             said = str(error)
             for model, folder in folders.items():  # where a server keeps things is not for its clients
                 said = said.replace(str(folder), f"model {model}")

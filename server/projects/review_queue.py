@@ -1,15 +1,16 @@
-"""Which pictures of a job a person should correct next (`finetune.selection`)."""
+"""Which pictures of a job a person should correct next (`finetune.active_learning`)."""
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from finetune.selection import doubt, select
-from labels.dataset import Labels
-from labels.labeled_image import Labelled
+from labels.label_kind import LabelKind
+
+from finetune.active_learning import doubt, select
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS, Gives, Takes
-from server.projects.labels import kind_of
+from server.projects.annotation_validation import kind_of
 
 _KEPT = 1000  # pictures
 
@@ -19,12 +20,12 @@ class Candidate:
     """A picture at its place in the job's source; `doubt`: how many of its labels are expected to be wrong."""
 
     position: int
-    picture: Labelled
+    picture: LabeledImage
     doubt: float
 
 
 def candidates(
-    pictures: Iterable[tuple[int, Labelled]], corrected: Collection[str], known: Iterable[str], tasks: Sequence[str],
+    pictures: Iterable[tuple[int, LabeledImage]], corrected: Collection[str], known: Iterable[str], tasks: Sequence[str],
     count: int,
 ) -> tuple[list[Candidate], int]:  # fmt: skip
     """Of a job's pictures that are not `corrected` (by SHA-256) `count` to look at, the best first; and how many there
@@ -33,7 +34,7 @@ def candidates(
     `count`), which alone are in memory."""
     kinds, seen = {_learned_from(task) for task in tasks}, set(corrected)
 
-    def taught(picture: Labelled) -> list[Annotation]:
+    def taught(picture: LabeledImage) -> list[Annotation]:
         own = [label.annotation for label in picture.labels if label.parent is None]
         return [note for note in own if kind_of(note) in kinds]
 
@@ -48,9 +49,9 @@ def candidates(
     return [kept[place] for place in chosen], len(seen) - len(set(corrected))
 
 
-def _learned_from(token: str) -> Labels:
+def _learned_from(token: str) -> LabelKind:
     """The kind of label that teaches a task."""
     task = TASKS[token]
     if "OCR" in token:
-        return Labels.WORDS
-    return Labels.CAPTIONS if task.gives is Gives.TEXT and task.takes is Takes.NOTHING else Labels.OBJECTS
+        return LabelKind.WORDS
+    return LabelKind.CAPTIONS if task.gives is Gives.TEXT and task.takes is Takes.NOTHING else LabelKind.OBJECTS

@@ -5,14 +5,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from server.engine.adapters import UnknownAdapter
+from server.engine.adapters.registry import UnknownAdapter
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
-from server.projects.combinations import Fusion, Routing, Sum
-from server.projects.joint import Joint
-from server.store.project_records import Model, Project
-from server.store.registry import Registry
+from server.projects.ensemble_handle import Joint
+from server.store.projects.ensembles import Fusion, Routing, Sum
+from server.store.projects.records import Model, Project
+from server.store.projects.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from server.store.project_records import ENOUGH, Backtest, Model, NotEarned, NothingPromoted, Project, Promotion
+from server.store.projects.records import ENOUGH, Backtest, Model, NotEarned, NothingPromoted, Project, Promotion
 
 
 def check(model: Model, champion: int | None, test: Backtest | None) -> None:

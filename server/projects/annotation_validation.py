@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labels.dataset import Labels
+from labels.label_kind import LabelKind
+
 from labels.reading import checks
 from labels.reading.checks import LabelError
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
-_KINDS = {"box": Labels.OBJECTS, "polygon": Labels.OBJECTS, "quad": Labels.WORDS, "text": Labels.CAPTIONS}
+_KINDS = {"box": LabelKind.OBJECTS, "polygon": LabelKind.OBJECTS, "quad": LabelKind.WORDS, "text": LabelKind.CAPTIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,14 @@ class InvalidLabels(ValueError):  # noqa: N818
         self.faults = list(faults)
 
 
-def kind_of(annotation: Annotation) -> Labels:
+def kind_of(annotation: Annotation) -> LabelKind:
     """What kind of label it is."""
     return _KINDS[annotation.kind]
 
 
 def checked(
-    annotations: Sequence[Annotation], size: tuple[int, int], kind: Labels | None = None
-) -> tuple[Labels, tuple[Annotation, ...]]:
+    annotations: Sequence[Annotation], size: tuple[int, int], kind: LabelKind | None = None
+) -> tuple[LabelKind, tuple[Annotation, ...]]:
     """The kind of all of them, and they as they are taught: clipped to the picture of `size` (width, height), their
     words in single spaces, without scores. Raises InvalidLabels."""
     kinds = list(dict.fromkeys(map(kind_of, annotations)))
@@ -53,7 +54,7 @@ def checked(
             notes.append(_checked(annotation, size))
         except LabelError as error:
             faults.append(Fault(index, str(error)))
-    if kind is Labels.CAPTIONS and not annotations:
+    if kind is LabelKind.CAPTIONS and not annotations:
         faults.append(Fault(None, "a picture's captions are one at least"))
     if faults:
         raise InvalidLabels(faults)

@@ -4,22 +4,24 @@ from collections.abc import Sequence
 
 import pytest
 
-from finetune.selection import NOTHING_FOUND
-from labels.labeled_image import Label, Labelled
+from finetune.active_learning import NOTHING_FOUND
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Annotation, Box, Quad, Text
-from server.projects.candidates import candidates
+from server.projects.review_queue import candidates
 
 
 def box(score: float, label: str = "bird") -> Box:
     return Box(label=label, box=(1.0, 2.0, 30.0, 40.0), score=score)
 
 
-def picture(sha256: str, *annotations: Annotation) -> Labelled:
-    return Labelled(f"{sha256}.png", sha256, 64, 48, tuple(Label(note, "objects") for note in annotations))
+def picture(sha256: str, *annotations: Annotation) -> LabeledImage:
+    return LabeledImage(
+        f"{sha256}.png", sha256, 64, 48, tuple(TracedAnnotation(note, "objects") for note in annotations)
+    )
 
 
 def chosen(
-    pictures: Sequence[Labelled], corrected: str = "", count: int = 10, tasks: Sequence[str] = ("<OD>",),
+    pictures: Sequence[LabeledImage], corrected: str = "", count: int = 10, tasks: Sequence[str] = ("<OD>",),
     known: Sequence[str] = (),
 ) -> str:  # fmt: skip
     found, left = candidates(enumerate(pictures), set(corrected), known, tasks, count)
@@ -59,5 +61,7 @@ def test_only_labels_that_the_project_learns_from_raise_doubt() -> None:
     assert chosen(pictures, tasks=["<OCR_WITH_REGION>"]) == "cba"
     assert chosen(pictures, tasks=["<OCR>"]) == "cba"
     assert chosen(pictures, tasks=["<CAPTION>"]) == "abc"
-    about_a_region = Labelled("d", "d", 64, 48, (Label(box(0.99), "objects"), Label(caption, "words", parent=0)))
+    about_a_region = LabeledImage(
+        "d", "d", 64, 48, (TracedAnnotation(box(0.99), "objects"), TracedAnnotation(caption, "words", parent=0))
+    )
     assert chosen([*pictures, about_a_region], tasks=["<CAPTION>"]) == "abcd"

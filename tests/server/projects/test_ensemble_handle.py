@@ -10,11 +10,12 @@ from PIL import Image
 
 from prompts.annotations import Box
 from prompts.tasks import TASKS
+from server.engine.errors import OverloadedError, RequestCancelledError
 from server.engine.handle import Handle
-from server.engine.request import Cancelled, Overloaded, Request, Result
-from server.projects.combinations import Fusion
-from server.projects.joint import Joint
-from server.projects.panels import Panel
+from server.engine.request import Request, Result
+from server.projects.ensemble_handle import Joint
+from server.projects.ensembles import Panel
+from server.store.projects.ensembles import Fusion
 from tests.server.helpers import PATIENCE, StuckEngine
 
 
@@ -85,13 +86,13 @@ async def test_what_goes_wrong_with_one_is_told_at_once_and_the_rest_can_be_give
     assert not held.done()
     held.cancel()
     assert held.done()
-    with pytest.raises(Cancelled):
+    with pytest.raises(RequestCancelledError):
         engine.handles[2].wait(0)
 
 
 def test_of_too_many_none_is_asked() -> None:
     engine = StuckEngine(room=2)
-    with pytest.raises(Overloaded):
+    with pytest.raises(OverloadedError):
         asked(engine)
     assert [handle.cancelled for handle in engine.handles] == [True, True]
     assert isinstance(asked(engine, members=2), Joint)
