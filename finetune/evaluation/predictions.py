@@ -5,14 +5,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from labels.dataset import Example, Unusable
-from labels.images import PictureError
-from labels.sample import Question
+from labels.dataset import UnusableEntry
+from labels.images import ImageError
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from prompts.annotations import Annotation
 from server.engine.engine import Engine
+from server.engine.errors import InvalidRequestError, OverloadedError
 from server.engine.handle import Handle
 from server.engine.model.preprocessing import Picture
-from server.engine.request import InvalidRequest, Overloaded, Request
+from server.engine.request import Request
 
 _CLIENT = "evaluation"
 
@@ -21,8 +23,8 @@ _CLIENT = "evaluation"
 class Answered:
     """One question about one picture: what was found, to be held against `question.answer`."""
 
-    example: Example
-    question: Question
+    example: LabeledImage
+    question: Sample
     found: tuple[Annotation, ...]
 
 
@@ -30,37 +32,37 @@ class Answered:
 class Asked:
     """A picture's questions. `trouble`: of what could not be asked or read."""
 
-    example: Example
+    example: LabeledImage
     answers: list[Answered] = field(default_factory=list)
-    trouble: list[Unusable] = field(default_factory=list)
+    trouble: list[UnusableEntry] = field(default_factory=list)
 
 
 def ask(
-    engine: Engine, questions: Iterable[tuple[Example, Sequence[Question]]], adapter: str | None = None
+    engine: Engine, questions: Iterable[tuple[LabeledImage, Sequence[Sample]]], adapter: str | None = None
 ) -> Iterator[Asked]:
     """Each picture with its answers, in order.
 
     Questions go into the engine's queue until its batches are full, behind those of people; where the queue is full,
     it waits. A picture that cannot be read, or a question that the model cannot take, is trouble of its own. Raises
-    what the model fails with, and Closed.
+    what the model fails with, and EngineClosedError.
     """
-    flying: deque[tuple[Asked, list[tuple[Question, Handle]]]] = deque()
+    flying: deque[tuple[Asked, list[tuple[Sample, Handle]]]] = deque()
     window = 4 * engine.max_batch
     for example, wanted in questions:
         while flying and sum(len(handles) for _, handles in flying) >= window:
             yield _answered(*flying.popleft())
         asked = Asked(example)
-        handles: list[tuple[Question, Handle]] = []
+        handles: list[tuple[Sample, Handle]] = []
         try:
             picture = engine.prepare(example.open())
-        except (OSError, PictureError) as error:
-            asked.trouble.append(Unusable(example.source, f"the picture cannot be read: {error}"))
+        except (OSError, ImageError) as error:
+            asked.trouble.append(UnusableEntry(example.source, f"the picture cannot be read: {error}"))
             wanted = ()
         for question in wanted:
             try:
                 handles.append((question, _submitted(engine, picture, question, adapter, flying)))
-            except InvalidRequest as error:
-                asked.trouble.append(Unusable(example.source, f"{question.task.token} cannot be asked: {error}"))
+            except InvalidRequestError as error:
+                asked.trouble.append(UnusableEntry(example.source, f"{question.task.token} cannot be asked: {error}"))
         flying.append((asked, handles))
     while flying:
         yield _answered(*flying.popleft())
@@ -69,9 +71,9 @@ def ask(
 def _submitted(
     engine: Engine,
     picture: Picture,
-    question: Question,
+    question: Sample,
     adapter: str | None,
-    flying: Iterable[tuple[Asked, list[tuple[Question, Handle]]]],
+    flying: Iterable[tuple[Asked, list[tuple[Sample, Handle]]]],
 ) -> Handle:
     """Waits for room where there is none."""
     request = Request(
@@ -80,7 +82,7 @@ def _submitted(
     while True:
         try:
             return engine.submit(request)
-        except Overloaded as error:
+        except OverloadedError as error:
             waiting = [handle for _, handles in flying for _, handle in handles if not handle.done()]
             if waiting:
                 waiting[0].wait()
@@ -88,7 +90,7 @@ def _submitted(
                 time.sleep(min(error.retry_after, 1.0))
 
 
-def _answered(asked: Asked, handles: Sequence[tuple[Question, Handle]]) -> Asked:
+def _answered(asked: Asked, handles: Sequence[tuple[Sample, Handle]]) -> Asked:
     for question, handle in handles:
         asked.answers.append(Answered(asked.example, question, tuple(handle.wait().annotations)))
     return asked

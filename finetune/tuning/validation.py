@@ -7,11 +7,12 @@ import numpy as np
 
 from finetune.datasets import samples
 from finetune.evaluation.corrections import Tally, labels, tally
-from labels.dataset import Example
-from labels.sample import Question
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from server.engine.engine import Engine
+from server.engine.errors import InvalidRequestError
 from server.engine.handle import Handle
-from server.engine.request import InvalidRequest, Request
+from server.engine.request import Request
 
 # What a person corrects, the first that can be asked; the other tasks follow from these labels.
 MAIN = ("<OD>", "<OCR_WITH_REGION>", "<OCR>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
@@ -22,7 +23,7 @@ class Interrupted(Exception):  # noqa: N818
     """Asked to stop before all was answered."""
 
 
-def main_tasks(examples: Sequence[Example], wanted: Sequence[str]) -> list[str]:
+def main_tasks(examples: Sequence[LabeledImage], wanted: Sequence[str]) -> list[str]:
     """The tasks that tell how many labels a person has to mend: of the wanted ones, those of whole pictures."""
     can = {token for example in examples for token in samples.teachable(example)}
     can &= set(wanted) or can
@@ -33,9 +34,9 @@ def main_tasks(examples: Sequence[Example], wanted: Sequence[str]) -> list[str]:
 class Judge:
     """Held-out pictures and the questions about them, the same at every look."""
 
-    def __init__(self, examples: Sequence[Example], labels: Sequence[str], tasks: Sequence[str]) -> None:
+    def __init__(self, examples: Sequence[LabeledImage], labels: Sequence[str], tasks: Sequence[str]) -> None:
         self.examples = examples
-        self.questions: list[list[Question]] = [
+        self.questions: list[list[Sample]] = [
             samples.questions(example, tasks, labels=labels, rng=np.random.default_rng((_SEED, i)))
             for i, example in enumerate(examples)
         ]
@@ -51,7 +52,7 @@ class Judge:
         """Each picture's corrections, as `adapter` (None: the engine's model alone) answers. Raises Interrupted once
         `stop` is true."""
         room = engine.max_waiting // 2  # questions in the engine at a time: others may be asking too
-        flying: deque[tuple[Question, Handle | None]] = deque()
+        flying: deque[tuple[Sample, Handle | None]] = deque()
         ends: list[Tally] = []
 
         def mark() -> None:
@@ -73,7 +74,7 @@ class Judge:
                     mark()
                 try:
                     flying.append((question, engine.submit(asked)))
-                except InvalidRequest as error:
+                except InvalidRequestError as error:
                     if error.field != "text":
                         raise
                     flying.append((question, None))  # longer than the model reads: it cannot be taught it either

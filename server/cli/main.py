@@ -82,8 +82,9 @@ def prompt(
 ) -> None:
     """Asks one question about one picture."""
     asked, corners = _task(task, text, region), _region(region)
-    from labels.images import PictureError, decode
-    from server.engine.request import InvalidRequest, Request
+    from labels.images import ImageError, decode
+    from server.engine.errors import InvalidRequestError
+    from server.engine.request import Request
 
     try:
         data = picture.read_bytes()
@@ -91,14 +92,14 @@ def prompt(
         asked.prompt(text, corners, image.size)
     except OSError as error:
         _fail(f"{picture}: {error.strerror or error}")
-    except PictureError as error:
+    except ImageError as error:
         _fail(f"{picture}: {error}")
     except TaskError as error:
         _fail(str(error))
     with _engine(model, device, adapter) as engine:
         try:
             result = engine.submit(Request(image, asked, text, corners, adapter=_name(adapter))).wait()
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             _fail(str(error))
         except Exception as error:
             _fail(f"the model failed on this prompt: {error}", 1)

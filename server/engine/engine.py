@@ -13,16 +13,17 @@ import torch
 from PIL.Image import Image
 
 from prompts.tasks import Task
-from server.engine import checkpoint as checkpoints
-from server.engine.adapters import Adapter, Adapters, UnknownAdapter
-from server.engine.checkpoint import Checkpoint
+from server.engine.adapters.registry import Adapter, Adapters, UnknownAdapter
+from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import Checkpoint
 from server.engine.decoding.constraint import Automaton, Constrain, automaton
-from server.engine.features import CacheStats, FeatureCache
+from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
 from server.engine.handle import Handle
-from server.engine.request import Cancelled, Closed, InvalidRequest, Overloaded, Request
+from server.engine.model.feature_cache import CacheStats, FeatureCache
+from server.engine.model.preprocessing import Picture
+from server.engine.request import Request
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import Plan, Sequence, plan
-from server.engine.vision import Picture
 from server.engine.worker import Worker, shares_of_cores, workers_for
 
 CACHE_BYTES = 256 << 20  # some 280 pictures of Florence-2-base in fp32
@@ -131,7 +132,7 @@ class Engine:
         return self.checkpoint.preprocessing.prepare(image)
 
     def submit(self, request: Request) -> Handle:
-        """Takes a request in. Raises InvalidRequest, Overloaded or Closed; what goes wrong later, the handle raises."""
+        """Takes a request in. Raises InvalidRequestError, OverloadedError or EngineClosedError; what goes wrong later, the handle raises."""
         planned = plan(request, self.checkpoint)
         guide = self._guide(request)
         adapter = self._adapter(request)
@@ -143,13 +144,13 @@ class Engine:
             raise
 
     def submit_when_room(self, request: Request, stop: threading.Event) -> Handle:
-        """As `submit`, but waits where too many wait already. Raises Cancelled once `stop` is set."""
+        """As `submit`, but waits where too many wait already. Raises RequestCancelledError once `stop` is set."""
         while not stop.is_set():
             try:
                 return self.submit(request)
-            except Overloaded as error:
+            except OverloadedError as error:
                 stop.wait(min(error.retry_after, 0.1))
-        raise Cancelled("nothing more is asked")
+        raise RequestCancelledError("nothing more is asked")
 
     def load_adapter(self, name: str, folder: Path, sha256: str | None = None) -> Adapter:
         """Loads a LoRA adapter from a folder of PEFT's, beside what runs; requests name it from then on. One that has
@@ -207,7 +208,7 @@ class Engine:
         try:
             return self._automaton(request.task, request.constrain)
         except ValueError as error:
-            raise InvalidRequest(str(error), "constrain") from error
+            raise InvalidRequestError(str(error), "constrain") from error
 
     def _built(self, task: Task, constrain: Constrain) -> Automaton:
         checkpoint = self.checkpoint
@@ -220,17 +221,17 @@ class Engine:
         try:
             return self._adapters.acquire(request.adapter)
         except UnknownAdapter as error:
-            raise InvalidRequest(str(error), "adapter") from error
+            raise InvalidRequestError(str(error), "adapter") from error
 
     def _add(self, planned: Plan, guide: Automaton | None, adapter: Adapter | None) -> Handle:
-        """Takes a checked request in. Raises Overloaded or Closed."""
+        """Takes a checked request in. Raises OverloadedError or EngineClosedError."""
         with self._ready:
             if self._closing:
-                raise Closed("the engine is shutting down")
+                raise EngineClosedError("the engine is shutting down")
             if self._scheduler.full(interactive=planned.request.interactive):
                 self._count(refused=1)
                 rounds = 1 + len(self._scheduler) / (self.max_batch * len(self._workers))
-                raise Overloaded(len(self._scheduler), max(1.0, rounds * self._seconds))
+                raise OverloadedError(len(self._scheduler), max(1.0, rounds * self._seconds))
             scales = adapter.calibration if adapter else self.checkpoint.calibration
             handle = Handle(self._cancel)
             sequence = Sequence(

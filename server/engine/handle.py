@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from prompts.annotations import Annotation
 from server.engine.decoding.search import Said
-from server.engine.request import Cancelled, Result
+from server.engine.errors import RequestCancelledError
+from server.engine.request import Result
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ class Handle:
         return first
 
     def _cancel(self) -> bool:
-        return self._fail(Cancelled("the request was cancelled before it finished"))
+        return self._fail(RequestCancelledError("the request was cancelled before it finished"))
 
     def _end(self) -> bool:
         with self._lock:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
-from server.engine.request import Closed, DeadlineExceeded
+from server.engine.errors import DeadlineExceededError, EngineClosedError
 from server.engine.scheduler import Scheduler, Waiting
 
 LOOKING = 4  # a picture that the tower has not seen costs this many times what reading its places does
@@ -77,19 +77,19 @@ class Loop(Generic[W]):
             late = self.scheduler.expired()
             gone = self.scheduler.clear() if self.abandon else []
         for work in late:
-            work.fail(DeadlineExceeded("its deadline passed before an answer was there"))
+            work.fail(DeadlineExceededError("its deadline passed before an answer was there"))
         for work in gone:
-            work.fail(Closed("the engine was shut down"))
+            work.fail(EngineClosedError("the engine was shut down"))
         for work in list(self.running):
             if self.abandon:
                 self._drop(work)
-                work.fail(Closed("the engine was shut down"))
+                work.fail(EngineClosedError("the engine was shut down"))
             elif work.cancelled:
                 self._drop(work)
                 work.give_up()
             elif work.deadline is not None and work.deadline <= self.clock():
                 self._drop(work)
-                work.fail(DeadlineExceeded("its deadline passed before the answer was whole"))
+                work.fail(DeadlineExceededError("its deadline passed before the answer was whole"))
 
     def _admit(self) -> None:
         chosen, now = self._chosen(), self.clock()

@@ -1,35 +1,41 @@
-"""What the engine is asked and what it answers: the whole of the seam."""
+"""What a caller passes to the engine and what it gets back. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
 from prompts.annotations import Annotation
-from prompts.grammar import Dropped
+from prompts.parsing import Dropped
 from prompts.tasks import Task
-from server.engine.decoding.constraint import Constrain
-from server.engine.vision import Picture
+
+if TYPE_CHECKING:
+    from server.engine.decoding.constraint import Constrain
+    from server.engine.model.preprocessing import Picture
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt on one picture. `image` is RGB, or what `Engine.prepare` made of it, which spares the work where one
-    picture is asked about several times; `region` is x1, y1, x2, y2 in its pixels.
+    """One prompt for one image.
 
-    None for `max_new_tokens` and `num_beams` takes the checkpoint's own generation config. `adapter`: the name of one
-    that is loaded. `constrain`: what the answer may be (it can change answers). `client` and `interactive` are for
-    fairness: see `Scheduler`. `timeout`: seconds until it is given up, from `submit` on.
+    `image`: RGB, or the output of `Engine.prepare`, which saves work when several prompts share an image.
+    `region`: x1, y1, x2, y2 in pixels of the image.
+    `max_new_tokens`, `num_beams`: None uses the generation config of the checkpoint.
+    `adapter`: name of a loaded adapter.
+    `constrain`: restricts the answer, and may change it.
+    `client`, `interactive`: used for fair scheduling, see `Scheduler`.
+    `timeout`: seconds from `submit` until the request fails.
     """
 
-    image: Image | Picture
+    image: "Image | Picture"
     task: Task
     text: str | None = None
     region: Sequence[float] | None = None
     max_new_tokens: int | None = None
     num_beams: int | None = None
     adapter: str | None = None
-    constrain: Constrain | None = None
+    constrain: "Constrain | None" = None
     client: str = ""
     interactive: bool = True
     timeout: float | None = None
@@ -37,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds spent waiting for a place, in the vision tower and encoder, and in the decoder."""
+    """Milliseconds spent in the queue, in the vision encoder and text encoder, and in the decoder."""
 
     queue_ms: float = 0.0
     encode_ms: float = 0.0
@@ -50,44 +56,21 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The finished answer. `tokens` are the generated ids after the decoder's start token, end token included;
-    `logprobs` are the model's own log probabilities of them, before any ban or forcing. The scores of the annotations
-    come from the same pass (`decoder.certainties`, `prompts.grammar`), on the scale of the adapter's calibration where
-    it has one for the task."""
+    """A complete answer.
+
+    `tokens`: generated ids after the decoder start token, including the end token.
+    `logprobs`: the model's log probability of each token, before n-gram bans, constraints and forced tokens.
+    `finish`: "stop" when the model ended its answer, "length" when it reached `max_new_tokens`.
+    `dropped`: malformed parts of the answer.
+
+    Annotation scores are computed in the same pass (see `decoding.token_selection` and `prompts.parsing`) and
+    calibrated when the checkpoint or adapter has a calibration for the task.
+    """
 
     annotations: list[Annotation]
     text: str
     tokens: list[int]
     logprobs: list[float]
-    finish: str  # "stop": the model ended its answer; "length": max_new_tokens ran out
+    finish: str
     dropped: list[Dropped] = field(default_factory=list)
     timing: Timing = Timing()
-
-
-class Cancelled(Exception):  # noqa: N818
-    """The request was cancelled before it finished."""
-
-
-class DeadlineExceeded(TimeoutError):  # noqa: N818
-    """The request's own timeout ran out."""
-
-
-class Overloaded(Exception):  # noqa: N818
-    """Too many requests wait already; try again in `retry_after` seconds."""
-
-    def __init__(self, waiting: int, retry_after: float) -> None:
-        super().__init__(f"{waiting} requests wait already; try again in {retry_after:.0f} s")
-        self.waiting = waiting
-        self.retry_after = retry_after
-
-
-class InvalidRequest(ValueError):  # noqa: N818
-    """A request the model cannot take; `field` names the part at fault, as in `Request`."""
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.field = field
-
-
-class Closed(Exception):  # noqa: N818
-    """The engine is shutting down and takes no more requests."""

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prompts.annotations import Annotation
-from prompts.grammar import AnswerParser
+from prompts.parsing import AnswerParser
 from server.engine.calibration import Isotonic, Temperature, scaled
-from server.engine.checkpoint import Checkpoint
+from server.engine.checkpoints.loading import Checkpoint
 from server.engine.decoding.constraint import Automaton
 from server.engine.decoding.decoder import Member
 from server.engine.decoding.search import search
+from server.engine.errors import InvalidRequestError
 from server.engine.handle import Handle
-from server.engine.request import InvalidRequest, Request, Result, Timing
-from server.engine.vision import Picture
+from server.engine.model.preprocessing import Picture
+from server.engine.request import Request, Result, Timing
 
 MAX_BEAMS = 8
 DRAFTED = "<CAPTION_TO_PHRASE_GROUNDING>"  # the task whose answers repeat phrases of its prompt
@@ -31,25 +32,27 @@ class Plan:
 
 
 def plan(request: Request, checkpoint: Checkpoint) -> Plan:
-    """Checks a request against the model. Raises InvalidRequest."""
+    """Checks a request against the model. Raises InvalidRequestError."""
     if min(request.image.size) < 1:
-        raise InvalidRequest("the picture has no pixels", "image")
+        raise InvalidRequestError("the picture has no pixels", "image")
     try:
         words = request.task.prompt(request.text, request.region, request.image.size)
     except ValueError as error:
-        raise InvalidRequest(str(error), getattr(error, "field", "task")) from error
+        raise InvalidRequestError(str(error), getattr(error, "field", "task")) from error
     prompt = checkpoint.tokenizer.prompt(words)
     if (spare := checkpoint.max_prompt_tokens - len(prompt)) < 0:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the text is {-spare} tokens too long; the model reads {checkpoint.max_prompt_tokens}", "text"
         )
     limit = request.max_new_tokens
     limit = checkpoint.generation.max_new_tokens if limit is None else limit
     if limit is None or not 1 <= limit <= checkpoint.max_new_tokens:
-        raise InvalidRequest(f"max_new_tokens must be 1 to {checkpoint.max_new_tokens}, not {limit}", "max_new_tokens")
+        raise InvalidRequestError(
+            f"max_new_tokens must be 1 to {checkpoint.max_new_tokens}, not {limit}", "max_new_tokens"
+        )
     beams = checkpoint.generation.num_beams if request.num_beams is None else request.num_beams
     if not 1 <= beams <= MAX_BEAMS:
-        raise InvalidRequest(f"num_beams must be 1 to {MAX_BEAMS}, not {beams}", "num_beams")
+        raise InvalidRequestError(f"num_beams must be 1 to {MAX_BEAMS}, not {beams}", "num_beams")
     image = request.image
     picture = image if isinstance(image, Picture) else checkpoint.preprocessing.prepare(image)
     return Plan(request, picture, prompt, beams, limit)

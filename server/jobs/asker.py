@@ -10,9 +10,10 @@ from functools import partial
 from PIL import Image
 
 from labels.images import FORMATS, decode
-from labels.labeled_image import Label
+from labels.labeled_image import TracedAnnotation
 from server.engine.engine import Engine
-from server.engine.request import Cancelled, Request, Result
+from server.engine.errors import RequestCancelledError
+from server.engine.request import Request, Result
 from server.jobs.asks import Ask, Asking
 from server.jobs.pins import Seat, Waiting
 from server.jobs.views import Room, Views, steady
@@ -51,7 +52,7 @@ class Asker:
             handle.cancel()
 
     def ask(self, sha256: str, data: bytes) -> Answer:
-        """What the recipe says of a picture. Raises Stopped, PictureError, and what the engine does."""
+        """What the recipe says of a picture. Raises Stopped, ImageError, and what the engine does."""
         with self.room.hold(_pixels(data)):
             image = decode(data, max_bytes=len(data))
             views, asking = Views(self.engine, image), self.annotate(image.size)
@@ -60,7 +61,7 @@ class Asker:
                 while True:
                     asks = asking.send(self._results(views, asks))
             except StopIteration as end:
-                labels: list[Label] = end.value
+                labels: list[TracedAnnotation] = end.value
             finally:
                 asking.close()
         return Answer(sha256, *image.size, tuple(map(self._signed, labels)))
@@ -72,7 +73,7 @@ class Asker:
             for ask in asks:
                 handles.append(self._submit(views, ask))
             results = [handle.wait() for handle in handles]
-        except Cancelled as error:
+        except RequestCancelledError as error:
             raise Stopped from error
         finally:
             for handle in handles:
@@ -92,7 +93,7 @@ class Asker:
             handle.cancel()
         return handle
 
-    def _signed(self, label: Label) -> Label:
+    def _signed(self, label: TracedAnnotation) -> TracedAnnotation:
         """The label with the hashes of what answered; a recipe knows adapters by name only."""
         adapter = label.adapter and self.adapters.get(label.adapter, label.adapter)
         return replace(label, model=label.model or self.engine.checkpoint.sha256, adapter=adapter)

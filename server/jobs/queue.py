@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from server.engine.adapters import AdapterError
+from server.engine.adapters.registry import AdapterError
 from server.engine.engine import Engine
-from server.engine.request import Closed
+from server.engine.errors import EngineClosedError
 from server.jobs import intake
 from server.jobs.output import claimed
 from server.jobs.pins import ProjectModels, Seat
@@ -157,7 +157,7 @@ class JobQueue:
                     self._wake.wait(_LOOK)
                 else:
                     self._run(job)
-            except Closed:
+            except EngineClosedError:
                 return
             except StoreAway as away:
                 logger.warning("%s; the jobs wait for it", away)
@@ -185,7 +185,7 @@ class JobQueue:
                     told=lambda _: self._pace.count(), stop=self._stop,
                 )  # fmt: skip
             logger.info("job %d is %s", job.id, ended.state)
-        except (Closed, StoreAway):
+        except (EngineClosedError, StoreAway):
             raise
         except Exception as error:
             expected = isinstance(error, JobFailed | SourceError | StoreError | RecipeError | AdapterError)

@@ -16,9 +16,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TypeVar
 
-from labels.images import PictureError
+from labels.images import ImageError
 from server.engine.engine import Engine
-from server.engine.request import Closed, InvalidRequest
+from server.engine.errors import EngineClosedError, InvalidRequestError
 from server.jobs.asker import Annotate, Asker, Stopped
 from server.jobs.pins import Seat
 from server.jobs.sources.source import Fault, ItemError, Source
@@ -66,7 +66,7 @@ def run(
     that the recipe asks, by its names for them. `told` hears of each picture that
     was labelled or set aside, once that is written. `stop`, once set, ends the work, not the job: what is in hand is
     given back. A database that is away is waited for. Raises StoreError where nothing can be written, JobFailed where
-    the model fails on everything, and Closed when the engine is.
+    the model fails on everything, and EngineClosedError when the engine is.
     """
     try:
         runner = _Runner(store, job, engine, source, annotate, seats or {}, lease, told, stop or threading.Event())
@@ -196,15 +196,15 @@ class _Runner:
 
         try:
             return Done(item.position, self._answer(self.source[item.position].read()))
-        except (Stopped, Closed, StoreError):
+        except (Stopped, EngineClosedError, StoreError):
             raise
         except ItemError as error:
             return failed(error.fault, error, final=error.fault is not Fault.UNREACHABLE)
         except OSError as error:
             return failed("unreadable", error, final=False)
-        except PictureError as error:
+        except ImageError as error:
             return failed(error.reason, error, final=True)
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             return failed("request", error, final=True)
         except Exception as error:
             logger.exception("%s failed", item.name)

@@ -20,9 +20,10 @@ from fastapi import FastAPI
 from PIL import Image
 
 from prompts.annotations import Annotation
+from server.engine.errors import EngineClosedError, OverloadedError
 from server.engine.handle import Handle
-from server.engine.request import Closed, Overloaded, Request, Result
-from server.engine.vision import Picture
+from server.engine.model.preprocessing import Picture
+from server.engine.request import Request, Result
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0  # seconds; the machine may be busy
@@ -44,7 +45,7 @@ class StuckEngine:
         request.task.prompt(request.text, request.region, request.image.size)
         waiting = sum(not handle.done() for handle in self.handles)
         if waiting >= self.room:
-            raise Overloaded(waiting, 7.2)
+            raise OverloadedError(waiting, 7.2)
         handle = Handle(lambda handle: handle._cancel() and None)
         self.handles.append(handle)
         return handle
@@ -54,7 +55,7 @@ class StuckEngine:
 
     def close(self, *, drain: bool = True) -> None:
         for handle in self.handles:
-            handle._fail(Closed("shut down"))
+            handle._fail(EngineClosedError("shut down"))
 
     def finish(self, index: int, annotations: list[Annotation]) -> None:
         self.handles[index]._stream(annotations)

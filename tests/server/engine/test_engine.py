@@ -15,14 +15,21 @@ from PIL import Image
 
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
-from server.engine.checkpoint import Checkpoint, CheckpointError
+from server.engine.checkpoints.loading import Checkpoint, CheckpointError
 from server.engine.decoding.token_selection import Chooser
 from server.engine.engine import Engine
+from server.engine.errors import (
+    DeadlineExceededError,
+    EngineClosedError,
+    InvalidRequestError,
+    OverloadedError,
+    RequestCancelledError,
+)
 from server.engine.handle import Handle
-from server.engine.model import Florence2
-from server.engine.request import Cancelled, Closed, DeadlineExceeded, InvalidRequest, Overloaded, Request
+from server.engine.model.florence2 import Florence2
+from server.engine.model.preprocessing import Picture
+from server.engine.request import Request
 from server.engine.runner import Runner
-from server.engine.vision import Picture
 from tests.server.engine import reference
 from tests.server.engine.tiny import picture
 
@@ -123,7 +130,7 @@ def test_one_picture_is_seen_once(engine: Engine, gate: Gate) -> None:
 )
 def test_what_the_model_cannot_take(engine: Engine, change: dict[str, Any], field: str) -> None:
     fields: dict[str, Any] = {"image": picture(), "task": TASKS["<OD>"]}
-    with pytest.raises(InvalidRequest) as raised:
+    with pytest.raises(InvalidRequestError) as raised:
         engine.submit(Request(**(fields | change)))
     assert raised.value.field == field
     assert engine.stats().submitted == 0
@@ -181,14 +188,14 @@ def test_cancel_frees_the_place(engine: Engine, gate: Gate) -> None:
     waiting = engine.submit(ask(limit=3))
     gone = engine.submit(ask(limit=3))
     gone.cancel()
-    with pytest.raises(Cancelled):  # at once: the decoder is still held
+    with pytest.raises(RequestCancelledError):  # at once: the decoder is still held
         gone.wait(0)
     for handle in running:
         handle.cancel()
         handle.cancel()
     gate.open.set()
     for handle in running:
-        with pytest.raises(Cancelled):
+        with pytest.raises(RequestCancelledError):
             handle.wait(WAIT)
     assert waiting.wait(WAIT).tokens
     assert gate.steps <= 1 + 3
@@ -204,9 +211,9 @@ async def test_a_cancelled_stream_raises(engine: Engine, gate: Gate) -> None:
     await asyncio.to_thread(gate.reached.wait, WAIT)
     handle.cancel()
     gate.open.set()
-    with pytest.raises(Cancelled):
+    with pytest.raises(RequestCancelledError):
         await follower
-    with pytest.raises(Cancelled):
+    with pytest.raises(RequestCancelledError):
         await handle.result()
 
 
@@ -229,7 +236,7 @@ def test_overload(engine: Engine, gate: Gate) -> None:
     handles = [engine.submit(ask(limit=4))]
     gate.reached.wait(WAIT)
     handles += [engine.submit(ask(limit=4)) for _ in range(8)]
-    with pytest.raises(Overloaded) as raised:
+    with pytest.raises(OverloadedError) as raised:
         engine.submit(ask())
     assert raised.value.waiting == 8
     assert raised.value.retry_after >= 1
@@ -252,7 +259,7 @@ def test_what_can_wait_waits_for_room(engine: Engine, gate: Gate) -> None:
                 assert time.monotonic() < ends
                 time.sleep(0.01)
             given_up.set()
-            with pytest.raises(Cancelled):
+            with pytest.raises(RequestCancelledError):
                 stopped.result(WAIT)
             assert not patient.done()
         finally:
@@ -286,7 +293,7 @@ def test_what_takes_too_long_is_given_up(engine: Engine, gate: Gate) -> None:
     time.sleep(0.1)
     gate.open.set()
     for handle in (running, *waiting):
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceededError):
             handle.wait(WAIT)
     assert later.wait(WAIT).tokens
     assert (engine.stats().failed, engine.stats().finished) == (6, 1)
@@ -379,7 +386,7 @@ def test_close_drains(tiny: Checkpoint) -> None:
     handles = [engine.submit(ask(seed=i, limit=10)) for i in range(7)]
     engine.close()
     assert all(handle.wait(0).tokens for handle in handles)
-    with pytest.raises(Closed):
+    with pytest.raises(EngineClosedError):
         engine.submit(ask())
     engine.close()  # twice is once
 
@@ -395,7 +402,7 @@ def test_close_without_draining_is_quick(tiny: Checkpoint, gate: Gate) -> None:
     gate.open.set()
     closing.join(WAIT)
     for handle in handles:
-        with pytest.raises(Closed):
+        with pytest.raises(EngineClosedError):
             handle.wait(0)
     assert gate.steps <= 1
 

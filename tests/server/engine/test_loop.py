@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.engine.errors import DeadlineExceededError, EngineClosedError
 from server.engine.loop import AT_ONCE, LOOKING, Loop
-from server.engine.request import Closed, DeadlineExceeded
 from server.engine.scheduler import ABOUT, JOB_AFTER, Scheduler
 
 OUT_OF_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -193,7 +193,7 @@ def test_every_request_ends_exactly_once(
     world.run(21 + 4 * sum(ask.length + 2 for ask, *_ in arrivals))
     for ask, *_ in arrivals:
         (how,) = ask.ended
-        if isinstance(how, DeadlineExceeded):
+        if isinstance(how, DeadlineExceededError):
             assert ask.deadline is not None
         elif isinstance(how, BaseException):
             assert how is not OUT_OF_MEMORY  # never seen by a client
@@ -366,7 +366,7 @@ def test_deadlines_hold_waiting_and_running() -> None:
         world.turn()
         ends |= {ask: turn for ask in world.asked if ask.ended and ask not in ends}
     assert ends == {waiting: 3, running: 5, after: 5}
-    assert [type(ask.ended[0]) for ask in (running, waiting)] == [DeadlineExceeded] * 2
+    assert [type(ask.ended[0]) for ask in (running, waiting)] == [DeadlineExceededError] * 2
 
 
 def test_a_job_is_served_beside_a_flood() -> None:
@@ -433,7 +433,7 @@ def test_shutting_down_ends_all() -> None:
     world.turn()
     world.loop.abandon = True
     world.turn()
-    assert [type(ask.ended[0]) for ask in world.asked] == [Closed] * 6
+    assert [type(ask.ended[0]) for ask in world.asked] == [EngineClosedError] * 6
 
 
 def test_a_picture_that_another_runner_looks_at_is_waited_for() -> None:

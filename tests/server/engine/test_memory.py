@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from prompts.tasks import TASKS
-from server.engine.checkpoint import Checkpoint
+from server.engine.checkpoints.loading import Checkpoint
 from server.engine.engine import Engine
+from server.engine.errors import DeadlineExceededError, RequestCancelledError
 from server.engine.handle import Handle
-from server.engine.request import Cancelled, DeadlineExceeded
 from server.engine.sequence import Sequence
 from tests.server.engine import reference
 from tests.server.engine.tiny import picture
@@ -35,7 +35,7 @@ def serve(engine: Engine, count: int, seed: int) -> None:
         if i % 10 == 3:
             handles[-1].cancel()
     for handle in handles:
-        with suppress(Cancelled, DeadlineExceeded):
+        with suppress(RequestCancelledError, DeadlineExceededError):
             handle.wait(60)
 
 

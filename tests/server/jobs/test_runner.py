@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from labels.labeled_image import Label
+from labels.labeled_image import TracedAnnotation
 from prompts.tasks import TASKS
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw
 from server.engine.engine import Engine
-from server.engine.request import Closed, Request
+from server.engine.errors import EngineClosedError
+from server.engine.request import Request
 from server.jobs.asks import Ask, Asking
 from server.jobs.output import OutputError, claimed
 from server.jobs.runner import JobFailed, answerer, run
@@ -30,7 +31,7 @@ OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
 
 def detect(size: tuple[int, int]) -> Asking:
     [result] = yield [Ask(OD)]
-    return [Label(note, "things", raw=result.text) for note in result.annotations]
+    return [TracedAnnotation(note, "things", raw=result.text) for note in result.annotations]
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_parts_and_mirror_images_are_what_the_engine_sees(store: Store, engine: 
     def annotate(size: tuple[int, int]) -> Asking:
         results = yield [Ask(OD, crop=crop), Ask(OD, crop=crop, mirrored=True), Ask(OD, mirrored=True)]
         more = yield [Ask(REGION, region=(0, 0, 50, 40), crop=crop)]
-        return [Label(note, str(i)) for i, r in enumerate([*results, *more]) for note in r.annotations]
+        return [TracedAnnotation(note, str(i)) for i, r in enumerate([*results, *more]) for note in r.annotations]
 
     job = label(store, engine, folder, annotate)
     for picture in store.labelled(job):
@@ -244,7 +245,7 @@ def test_more_questions_than_the_engine_has_room_for(store: Store, engine: Engin
 def test_an_engine_that_closes_ends_the_run_and_not_the_pictures(store: Store, engine: Engine, folder: Path) -> None:
     closed = Engine(engine.checkpoint)
     closed.close()
-    with pytest.raises(Closed):
+    with pytest.raises(EngineClosedError):
         label(store, closed, folder)
     assert store.progress(store.jobs()[0]) == Progress(waiting=3)
 
