@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 from server.api.problems import INVALID_PROMPT, NO_PROJECTS, OTHER_BASE, Problem
 from server.api.schemas import Prompt
-from server.projects.ensembles import Panel, alone
+from server.projects.ensembles import Ensemble, alone
 from server.serving import Serving
-from server.store.projects.records import Missing, OtherBase
+from server.store.projects.records import BaseMismatchError, NotFoundError
 
 
 @contextmanager
-def answerer(serving: Serving, prompt: Prompt) -> Iterator[Panel]:
+def answerer(serving: Serving, prompt: Prompt) -> Iterator[Ensemble]:
     """Who it is, which no promotion takes away before the prompt is submitted within. Raises Problem."""
     if prompt.project is None:
         yield alone(prompt.adapter)
@@ -27,8 +27,8 @@ def answerer(serving: Serving, prompt: Prompt) -> Iterator[Panel]:
     with champions.asking():
         try:
             panel = champions.answering(prompt.project, prompt.task)
-        except Missing as error:
+        except NotFoundError as error:
             raise Problem(INVALID_PROMPT, str(error), "project") from None
-        except OtherBase as error:
+        except BaseMismatchError as error:
             raise Problem(OTHER_BASE, str(error), "project") from None
         yield panel

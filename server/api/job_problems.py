@@ -11,7 +11,7 @@ from server.jobs.recipes.reading import RecipeError
 from server.jobs.sources import SourceError
 from server.settings import variable
 from server.store import JobChanged, NotNow, StoreAway, StoreError, UnknownJob
-from server.store.projects.records import Missing, OtherBase
+from server.store.projects.records import BaseMismatchError, NotFoundError
 
 STORED = (problems.DATABASE_AWAY, problems.NO_ROOM)  # what `told` may raise of any call
 logger = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ def told() -> Iterator[None]:
         raise Problem(problems.INVALID_SOURCE, str(error)[:2000], "source") from None
     except RecipeError as error:
         raise _faulty(error) from None
-    except Missing as error:  # what a recipe asks of projects
+    except NotFoundError as error:  # what a recipe asks of projects
         raise Problem(problems.INVALID_RECIPE, str(error), "recipe") from None
-    except OtherBase as error:
+    except BaseMismatchError as error:
         raise Problem(problems.OTHER_BASE, str(error), "recipe") from None
     except StoreAway as error:
         logger.warning("%s", error)

@@ -10,16 +10,16 @@ from labels.images import ImageError
 from server.api import job_problems, problems
 from server.api.problems import Fault, Problem
 from server.engine.adapters.registry import AdapterError, NoRoom
-from server.projects.annotation_validation import InvalidLabels
-from server.store.projects.ensembles import CannotCombine
+from server.projects.annotation_validation import InvalidAnnotationsError
+from server.store.projects.ensembles import InvalidEnsembleError
 from server.store.projects.records import (
-    CannotStart,
-    Missing,
-    NameTaken,
-    NotEarned,
-    NothingPromoted,
-    NothingToLearn,
-    OtherBase,
+    BaseMismatchError,
+    InitialModelError,
+    NameTakenError,
+    NotFoundError,
+    NothingPromotedError,
+    NoTrainingDataError,
+    PromotionNotEarnedError,
 )
 
 _MOST = 20  # faults that are told
@@ -32,23 +32,23 @@ def told() -> Iterator[None]:
     with job_problems.told():
         try:
             yield
-        except Missing as error:
+        except NotFoundError as error:
             raise Problem(problems.NOT_FOUND, str(error)) from None
-        except NameTaken as error:
+        except NameTakenError as error:
             raise Problem(problems.NAME_TAKEN, str(error), "name") from None
-        except OtherBase as error:
+        except BaseMismatchError as error:
             raise Problem(problems.OTHER_BASE, str(error)) from None
-        except NothingToLearn as error:
+        except NoTrainingDataError as error:
             raise Problem(problems.NOTHING_TO_LEARN, str(error)) from None
-        except CannotStart as error:
+        except InitialModelError as error:
             raise Problem(problems.INVALID_REQUEST, str(error), "start") from None
-        except NotEarned as error:
+        except PromotionNotEarnedError as error:
             raise Problem(problems.NOT_EARNED, str(error), "model") from None
-        except NothingPromoted as error:
+        except NothingPromotedError as error:
             raise Problem(problems.WRONG_STATE, str(error), "task") from None
-        except CannotCombine as error:
+        except InvalidEnsembleError as error:
             raise Problem(problems.INVALID_REQUEST, str(error), error.field) from None
-        except InvalidLabels as error:
+        except InvalidAnnotationsError as error:
             faults = [
                 Fault(field="annotations" if f.index is None else f"annotations.{f.index}", detail=f.reason[:500])
                 for f in error.faults[:_MOST]

@@ -3,14 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from labels.label_kind import LabelKind
 from pydantic import BaseModel, Field
 
+from labels.label_kind import LabelKind
 from prompts.annotations import Annotation
 from server.api.job_schemas import PictureRow, picture_row
-from server.projects.review_queue import Candidate
-from server.store.projects.ensembles import Combination
-from server.store.projects.records import Backtest, Correction, Model, Project, Promotion, Run, State
+from server.projects.review_queue import ReviewCandidate
+from server.store.projects.ensembles import EnsembleDefinition
+from server.store.projects.records import Backtest, Correction, ModelVersion, Project, Promotion, Run, RunState
 
 KINDS = ("missed", "wrong_class", "wrong_box", "misread", "made_up")
 
@@ -76,7 +76,7 @@ class RunRow(BaseModel):
     """A fine-tune."""
 
     id: int
-    state: State = Field(
+    state: RunState = Field(
         description="A failed one can be cancelled, and resumed unless it made models, which stay in either case."
     )
     reason: str = Field(description="Why it failed; empty once it is resumed or cancelled.")
@@ -110,7 +110,7 @@ class ModelRow(BaseModel):
     id: int
     run: int | None = Field(description="null: it is combined.")
     start: int | None = Field(description="The model that its run went on from; null: the base.")
-    combined: Combination | None = Field(description="Of what, and how.")
+    combined: EnsembleDefinition | None = Field(description="Of what, and how.")
     task: str
     sha256: str = Field(description="Of the adapter's weights; where several answer together, of all there is to them.")
     data: str = Field(description="The run's: the hash of what it was made from; else empty.")
@@ -164,7 +164,7 @@ class BacktestRow(BaseModel):
     """A model against who answered for its task then; `champion` null: the base alone."""
 
     id: int
-    state: State
+    state: RunState
     reason: str = Field(description="Why it failed.")
     challenger: int
     champion: int | None
@@ -208,7 +208,7 @@ def correction_row(correction: Correction, held: bool) -> CorrectionRow:
     )  # fmt: skip
 
 
-def next_picture(candidate: Candidate, held: bool) -> NextPicture:
+def next_picture(candidate: ReviewCandidate, held: bool) -> NextPicture:
     shown = picture_row(candidate.position, candidate.picture)
     return NextPicture(**dict(shown), doubt=candidate.doubt, held=held)
 
@@ -221,7 +221,7 @@ def run_row(run: Run, progress: dict[str, Any] | None, models: list[int]) -> Run
     )  # fmt: skip
 
 
-def model_row(model: Model, answers: bool) -> ModelRow:
+def model_row(model: ModelVersion, answers: bool) -> ModelRow:
     return ModelRow(
         id=model.id, run=model.run, start=model.start, combined=model.combined, task=model.task, sha256=model.sha256,
         data=model.data, metrics=model.metrics, answers=answers, created=_moment(model.created),

@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from labels.label_kind import LabelKind
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,10 +16,11 @@ from pydantic import (
 )
 
 from finetune.tuning.config import TuneConfig
+from labels.label_kind import LabelKind
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
 from server.api.job_schemas import LARGEST
-from server.store.projects.ensembles import Combination
+from server.store.projects.ensembles import EnsembleDefinition
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The project's id.")]
@@ -102,7 +102,7 @@ TuneRequest: type[BaseModel] = create_model(
 )
 
 
-class CombineRequest(RootModel[Combination]):
+class CombineRequest(RootModel[EnsembleDefinition]):
     """A model that is made of others of the project and of one task."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"combine": "fuse", "models": [1, 2, None]}]})

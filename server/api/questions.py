@@ -21,7 +21,7 @@ from server.serving import Serving
 if TYPE_CHECKING:
     from server.engine.engine import Engine
     from server.engine.handle import Handle
-    from server.projects.ensemble_handle import Joint
+    from server.projects.ensemble_handle import EnsembleHandle
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Questions:
         self.engine, self.size, self.prompts, self.metrics = engine, image.size, list(prompts), metrics
         self.timeout, self.max_text_length = settings.timeout, settings.max_text_length
         self.ends = asyncio.get_running_loop().time() + self.timeout
-        self.places: list[Handle | Joint | Problem] = []
+        self.places: list[Handle | EnsembleHandle | Problem] = []
         try:
             for index in range(len(self.prompts)):
                 self.places.append(self._submit(image, index))

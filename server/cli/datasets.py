@@ -12,7 +12,7 @@ from server import settings as settings_
 if TYPE_CHECKING:
     from labels.dataset import Dataset
     from labels.labeled_image import LabeledImage, Labelled
-    from server.projects.image_store import Pictures
+    from server.projects.image_store import ImageStore
     from server.store import Store
     from server.store.projects.project_store import ProjectStore
 
@@ -48,14 +48,14 @@ class Datasets:
         from labels.dataset import Dataset, DatasetError, UnusableEntry
         from labels.labeled_image import LabeledImage
         from server.jobs.sources import SourceError, addresses, open_source
-        from server.projects.annotation_validation import InvalidLabels
-        from server.projects.image_store import Pictures
+        from server.projects.annotation_validation import InvalidAnnotationsError
+        from server.projects.image_store import ImageStore
 
         number = name.removeprefix(JOB)
         if not (number.isascii() and number.isdigit() and len(number) < 16):
             raise DatasetError(f"{name} names no job: write its number, such as {JOB}3")
         self._copies.append(tempfile.TemporaryDirectory(prefix="florist-job-"))
-        pictures = Pictures(Path(self._copies[-1].name))
+        pictures = ImageStore(Path(self._copies[-1].name))
         examples, unusable = list[LabeledImage](), list[UnusableEntry]()
         with _reading(name, settings) as store:
             job = store.job(int(number))
@@ -76,7 +76,7 @@ class Datasets:
                 for picture in store.labelled(job, lambda position: source[position].read()):
                     try:
                         examples.append(_example(picture, f"{name}, {picture.name}", pictures))
-                    except (InvalidLabels, OSError) as error:
+                    except (InvalidAnnotationsError, OSError) as error:
                         unusable.append(UnusableEntry(f"{name}, {picture.name}", str(error)))
         if not examples:
             raise DatasetError(f"{name} has labelled nothing that can be taught: {unusable[0] if unusable else 'yet'}")
@@ -87,13 +87,13 @@ def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
     """What is corrected in a project; it holds out what its server holds out."""
     from labels.dataset import Dataset, DatasetError
     from server.projects import project_dataset
-    from server.projects.image_store import Pictures
+    from server.projects.image_store import ImageStore
 
     with projects_of(name, settings) as (kept, folder):
         projects = {project.name: project for project in kept.projects()}
         if (project := projects.get(name.removeprefix(PROJECT))) is None:
             raise DatasetError(f"there is no {name}; there are: {', '.join(sorted(projects)) or 'none'}")
-        pictures = Pictures(folder / project.folder / "pictures")
+        pictures = ImageStore(folder / project.folder / "pictures")
         found = project_dataset.of(project, kept.newest(project), pictures)
     if not (examples := (*found.train, *found.held)):
         raise DatasetError(f"nothing is corrected in {name} yet")
@@ -135,9 +135,8 @@ def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
 def _example(picture: "LabeledImage", source: str, pictures: "Pictures") -> "LabeledImage":
     """A picture with what a job said of all of it: captions of regions are no captions of the picture. Raises OSError
     and InvalidLabels."""
-    from labels.label_kind import LabelKind
-
     from labels.image_files import ImageFile
+    from labels.label_kind import LabelKind
     from labels.labeled_image import LabeledImage
     from server.projects.annotation_validation import checked, kind_of
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from server.jobs.pins import ProjectModels
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import Source
-    from server.projects.pinned_models import Seating
+    from server.projects.pinned_models import PinnedProjectModels
     from server.store import Done, Failure, Job, Progress, Store
 
 DATABASE = "FLORIST_DATABASE_URL"
@@ -139,12 +139,12 @@ def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
         return
     from labels.dataset import DatasetError
     from server import settings
-    from server.projects.pinned_models import Seating
+    from server.projects.pinned_models import PinnedProjectModels
     from server.store.projects.registry import Registry
 
     try:
         with projects_of(f"the project {asked.projects[0][0]}", settings.load()) as (kept, folder):
-            yield Seating(Registry(kept), folder)
+            yield PinnedProjectModels(Registry(kept), folder)
     except (DatasetError, settings.SettingsError) as error:
         raise LabelError(str(error)) from error
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labels.label_kind import LabelKind
-
 from labels.reading import checks
 from labels.reading.checks import LabelError
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
@@ -13,17 +12,17 @@ _KINDS = {"box": LabelKind.OBJECTS, "polygon": LabelKind.OBJECTS, "quad": LabelK
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class AnnotationProblem:
     """What is wrong with one of the annotations: its `index`, None where it is all of them together."""
 
     index: int | None
     reason: str
 
 
-class InvalidLabels(ValueError):  # noqa: N818
+class InvalidAnnotationsError(ValueError):  # noqa: N818
     """Annotations that cannot be taught; each of the faults says what is wrong."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[AnnotationProblem]) -> None:
         super().__init__(
             "; ".join(f.reason if f.index is None else f"annotation {f.index}: {f.reason}" for f in faults)
         )
@@ -44,7 +43,7 @@ def checked(
     if kind is None:
         if len(kinds) != 1:
             why = f"they are {' and '.join(kinds)}: send each kind by itself" if kinds else "say of which kind none are"
-            raise InvalidLabels([Fault(None, f"{why}; `kind` is objects, words or captions")])
+            raise InvalidAnnotationsError([AnnotationProblem(None, f"{why}; `kind` is objects, words or captions")])
         kind = kinds[0]
     faults, notes = [], []
     for index, annotation in enumerate(annotations):
@@ -53,11 +52,11 @@ def checked(
                 raise LabelError(f"a {annotation.kind} is none of the {kind}; send it by itself")
             notes.append(_checked(annotation, size))
         except LabelError as error:
-            faults.append(Fault(index, str(error)))
+            faults.append(AnnotationProblem(index, str(error)))
     if kind is LabelKind.CAPTIONS and not annotations:
-        faults.append(Fault(None, "a picture's captions are one at least"))
+        faults.append(AnnotationProblem(None, "a picture's captions are one at least"))
     if faults:
-        raise InvalidLabels(faults)
+        raise InvalidAnnotationsError(faults)
     return kind, tuple(notes)
 
 

@@ -7,20 +7,20 @@ from contextlib import contextmanager
 
 from server.engine.adapters.registry import AdapterError
 from server.engine.engine import Engine
-from server.projects.ensembles import Panel, alone, unload
-from server.store.projects.records import Missing, OtherBase, Project
+from server.projects.ensembles import Ensemble, alone, unload
+from server.store.projects.records import BaseMismatchError, NotFoundError, Project
 
 logger = logging.getLogger(__name__)
 
 
-class Champions:
+class ChampionRegistry:
     """A change is seen by whoever asks next; requests under way end on the adapters that they began with. Safe to use
     from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._projects: dict[str, Project] = {}
-        self._named: dict[tuple[str, str], Panel] = {}  # project, task → who answers
+        self._named: dict[tuple[str, str], Ensemble] = {}  # project, task → who answers
         self._lock = threading.Lock()
 
     @contextmanager
@@ -29,19 +29,19 @@ class Champions:
         with self._lock:
             yield
 
-    def answering(self, project: str, task: str) -> Panel:
+    def answering(self, project: str, task: str) -> Ensemble:
         """Who answers, be it the base alone. Raises Missing, and OtherBase."""
         if (found := self._projects.get(project)) is None:
-            raise Missing(f"there is no project {project!r}; GET /v1/projects lists them")
+            raise NotFoundError(f"there is no project {project!r}; GET /v1/projects lists them")
         self.check(found)
         return self._named.get((project, task)) or alone(None)
 
     def check(self, project: Project) -> None:
         """Raises OtherBase."""
         if project.base != (served := self._engine.checkpoint.sha256):
-            raise OtherBase(project.name, project.base, served)
+            raise BaseMismatchError(project.name, project.base, served)
 
-    def add(self, project: Project, champions: Mapping[str, Panel]) -> None:
+    def add(self, project: Project, champions: Mapping[str, Ensemble]) -> None:
         """A project, and who answers by task. What cannot be loaded is logged, and the base answers instead."""
         with self._lock:
             self._projects[project.name] = project
@@ -63,7 +63,7 @@ class Champions:
                 self._unload(self._named.pop(key).members)
 
     @contextmanager
-    def loaded(self, panel: Panel | None) -> Iterator[None]:
+    def loaded(self, panel: Ensemble | None) -> Iterator[None]:
         """With a panel's adapters in the engine, those too that were not there; where anything goes wrong within, none
         of these stays. Raises AdapterError."""
         try:
@@ -77,7 +77,7 @@ class Champions:
                 self._unload(panel.members if panel else ())
             raise
 
-    def put(self, project: Project, task: str, panel: Panel | None) -> None:
+    def put(self, project: Project, task: str, panel: Ensemble | None) -> None:
         """From now on `panel`, which is loaded, answers; None: the base alone."""
         key = project.name, task
         with self._lock:

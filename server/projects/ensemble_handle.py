@@ -10,7 +10,7 @@ from server.engine.handle import Handle
 from server.engine.request import Result
 
 
-class Joint:
+class EnsembleHandle:
     """What a caller holds of a prompt that several answer, as of one that a single `Handle` stands for. `combine` makes
     one result of all; it is called once, beside the engine's threads and the event loop."""
 

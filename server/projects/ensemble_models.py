@@ -8,28 +8,28 @@ from pathlib import Path
 
 from finetune import ensembling
 from server.engine.adapters import lora
-from server.store.projects.ensembles import CannotCombine, Combination, Sum
-from server.store.projects.records import Model
+from server.store.projects.ensembles import AdapterSum, EnsembleDefinition, InvalidEnsembleError
+from server.store.projects.records import ModelVersion
 
 
-def task_of(models: Sequence[Model]) -> str:
+def task_of(models: Sequence[ModelVersion]) -> str:
     """The task that all of them answer. Raises CannotCombine."""
     for model in models:
         if model.task != models[0].task:
             first = f"model {models[0].id} answers {models[0].task}"
-            raise CannotCombine(f"{first}, and model {model.id} {model.task}; combine models of one task")
-        if model.combined is not None and not isinstance(model.combined, Sum):
-            raise CannotCombine(f"model {model.id} is of several that answer together; combine those themselves")
+            raise InvalidEnsembleError(f"{first}, and model {model.id} {model.task}; combine models of one task")
+        if model.combined is not None and not isinstance(model.combined, AdapterSum):
+            raise InvalidEnsembleError(f"model {model.id} is of several that answer together; combine those themselves")
     return models[0].task
 
 
-def sha256_of(combined: Combination, models: Sequence[Model]) -> str:
+def sha256_of(combined: EnsembleDefinition, models: Sequence[ModelVersion]) -> str:
     """Of all that answers."""
     parts = [combined.model_dump_json(), *(model.sha256 for model in models)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def add(combined: Sum, folders: Mapping[int, Path], out: Path) -> str:
+def add(combined: AdapterSum, folders: Mapping[int, Path], out: Path) -> str:
     """Writes the adapter that is the sum of those of the models (number → folder): the SHA-256 of its weights. Raises
     CannotCombine, and OSError, and then nothing is left."""
     try:
@@ -44,5 +44,5 @@ def add(combined: Sum, folders: Mapping[int, Path], out: Path) -> str:
             said = str(error)
             for model, folder in folders.items():  # where a server keeps things is not for its clients
                 said = said.replace(str(folder), f"model {model}")
-            raise CannotCombine(said) from error
+            raise InvalidEnsembleError(said) from error
         raise

@@ -9,14 +9,14 @@ from server.engine.adapters.registry import UnknownAdapter
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
-from server.projects.ensemble_handle import Joint
-from server.store.projects.ensembles import Fusion, Routing, Sum
-from server.store.projects.records import Model, Project
+from server.projects.ensemble_handle import EnsembleHandle
+from server.store.projects.ensembles import AdapterSum, BoxFusion, LabelRouting
+from server.store.projects.records import ModelVersion, Project
 from server.store.projects.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class StoredAdapter:
     """An adapter: its name in the engine, where it lies, and the SHA-256 of its weights."""
 
     name: str
@@ -25,16 +25,16 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class Ensemble:
     """`name`: what answers tell; `members`: adapters by their names in the engine, None for the base alone; `adapters`:
     those that a project has to load for it."""
 
     name: str | None
     members: tuple[str | None, ...]
-    adapters: tuple[Member, ...] = ()
-    combined: Fusion | Routing | None = None
+    adapters: tuple[StoredAdapter, ...] = ()
+    combined: BoxFusion | LabelRouting | None = None
 
-    def ask(self, submit: Callable[[Request], Handle], request: Request) -> Handle | Joint:
+    def ask(self, submit: Callable[[Request], Handle], request: Request) -> Handle | EnsembleHandle:
         """Submits a request to each member. Raises what `submit` does, and then none is asked."""
         if self.combined is None:
             return submit(replace(request, adapter=self.members[0]))
@@ -46,7 +46,7 @@ class Panel:
             for handle in handles:
                 handle.cancel()
             raise
-        return Joint(handles, self._together)
+        return EnsembleHandle(handles, self._together)
 
     def apart(self) -> list["Panel"]:
         """Each of its adapters as a panel of one."""
@@ -75,13 +75,13 @@ class Panel:
         )
 
 
-def alone(adapter: str | None) -> Panel:
+def alone(adapter: str | None) -> Ensemble:
     """One adapter, or the base."""
-    return Panel(adapter, (adapter,))
+    return Ensemble(adapter, (adapter,))
 
 
 @contextmanager
-def loaded(engine: Engine, panels: Iterable[Panel]) -> Iterator[None]:
+def loaded(engine: Engine, panels: Iterable[Ensemble]) -> Iterator[None]:
     """With the adapters of panels in an engine, each once: several panels may have the same. Raises AdapterError, and
     then none of them stays."""
     members = {adapter.name: adapter for panel in panels for adapter in panel.adapters}
@@ -98,23 +98,25 @@ def unload(engine: Engine, name: str) -> None:
         engine.unload_adapter(name)
 
 
-class Panels:
+class EnsembleBuilder:
     """Of a registry's models. `folder`: where the projects' folders are."""
 
     def __init__(self, registry: Registry, folder: Path) -> None:
         self.registry, self.folder = registry, folder
 
-    def of(self, project: Project, model: Model) -> Panel:
+    def of(self, project: Project, model: ModelVersion) -> Ensemble:
         """Who answers for a model."""
-        if model.combined is None or isinstance(model.combined, Sum):
+        if model.combined is None or isinstance(model.combined, AdapterSum):
             adapter = self.adapter(project, model)
-            return Panel(adapter.name, (adapter.name,), (adapter,))
+            return Ensemble(adapter.name, (adapter.name,), (adapter,))
         numbers = model.combined.members
         adapters = {n: self.adapter(project, self.registry.model(project, n)) for n in numbers if n is not None}
         names = tuple(None if n is None else adapters[n].name for n in numbers)
-        return Panel(f"projects/{project.name}/model-{model.id}", names, tuple(adapters.values()), model.combined)
+        return Ensemble(f"projects/{project.name}/model-{model.id}", names, tuple(adapters.values()), model.combined)
 
-    def adapter(self, project: Project, model: Model) -> Member:
+    def adapter(self, project: Project, model: ModelVersion) -> StoredAdapter:
         """The model's own, by a name that /v1/adapters does not take, to replace or remove it."""
         own = f"model-{model.id}" if model.run is None else f"run-{model.run}"
-        return Member(f"projects/{project.name}/{own}", self.folder / project.folder / model.folder, model.sha256)
+        return StoredAdapter(
+            f"projects/{project.name}/{own}", self.folder / project.folder / model.folder, model.sha256
+        )

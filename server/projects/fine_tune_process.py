@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from server.projects.image_store import Pictures
+    from server.projects.image_store import ImageStore
 
 WANTED, OUTCOME, RUN = "wanted.json", "outcome.json", "run"
 ADAPTER = f"{RUN}/adapter"
@@ -69,16 +69,16 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     from finetune.tuning.run_record import Source
     from server.engine.engine import Engine
     from server.projects import project_dataset
-    from server.projects.image_store import Pictures
+    from server.projects.image_store import ImageStore
 
     torch.set_num_threads(threads())
     wanted = json.loads((folder / WANTED).read_text())
     # Within the project's folder, which may have been moved since.
     start = str(folder.parents[1] / wanted["start"]) if wanted.get("start") else ""
     config = TuneConfig.model_validate({**wanted["config"], "start": start})
-    data = project_dataset.read(wanted, Pictures(pictures))
+    data = project_dataset.read(wanted, ImageStore(pictures))
     world = replay.world(config)
-    taught, choosing = data.apart(config.tasks, known(folder, Pictures(pictures)))
+    taught, choosing = data.apart(config.tasks, known(folder, ImageStore(pictures)))
     failed: dict[str, str] = {}
     try:
         found = tune(

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 
-class Pictures:
+class ImageStore:
     """In `folder`, which is made with the first."""
 
     def __init__(self, folder: Path) -> None:

@@ -5,23 +5,23 @@ from typing import Any, Literal
 
 from finetune.tuning.config import TuneConfig
 from server.store import NotNow
-from server.store.projects.records import CannotStart, Model, Project
+from server.store.projects.records import InitialModelError, ModelVersion, Project
 from server.store.projects.registry import Registry
 
-Start = int | Literal["champion"]
+InitialModel = int | Literal["champion"]
 _SHAPE = ("rank", "alpha", "frozen_stages")  # what decides which matrices an adapter has, and their sizes
 
 
-def named(registry: Registry, project: Project, start: Start, tasks: Sequence[str]) -> Model:
+def named(registry: Registry, project: Project, start: InitialModel, tasks: Sequence[str]) -> ModelVersion:
     """The model of this id, or the `champion` of those of `tasks` that have one. Raises Missing, NotNow where no single
     adapter is the champion, and CannotStart for a model without an adapter of a run."""
     model = _champion(registry, project, tasks) if start == "champion" else registry.model(project, start)
     if model.run is None:
-        raise CannotStart(f"model {model.id} is combined of others; name one that a run made, by its id")
+        raise InitialModelError(f"model {model.id} is combined of others; name one that a run made, by its id")
     return model
 
 
-def shape(registry: Registry, project: Project, model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
+def shape(registry: Registry, project: Project, model: ModelVersion, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make an adapter fit the model's: those of its run. Raises CannotStart where `settings` has
     others."""
     assert model.run is not None
@@ -30,11 +30,13 @@ def shape(registry: Registry, project: Project, model: Model, settings: Mapping[
     own = {name: made[name] for name in _SHAPE}
     if others := [name for name, value in own.items() if settings.get(name, value) != value]:
         said = ", ".join(f"{name} {own[name]}" for name in others)
-        raise CannotStart(f"model {model.id} was made with {said}; leave {' and '.join(others)} out to take the same")
+        raise InitialModelError(
+            f"model {model.id} was made with {said}; leave {' and '.join(others)} out to take the same"
+        )
     return own
 
 
-def _champion(registry: Registry, project: Project, tasks: Sequence[str]) -> Model:
+def _champion(registry: Registry, project: Project, tasks: Sequence[str]) -> ModelVersion:
     numbers = [registry.champion(project, task) for task in tasks]
     models = [registry.model(project, number) for number in numbers if number is not None]
     if not models:

@@ -10,23 +10,23 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labels.label_kind import LabelKind
 from pydantic import TypeAdapter
 
 from finetune.datasets import samples
 from labels.dataset import Dataset
 from labels.image_files import ImageFile
+from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
-from server.projects.image_store import Pictures
-from server.store.projects.records import ENOUGH, Correction, NothingToLearn, Project
+from server.projects.image_store import ImageStore
+from server.store.projects.records import ENOUGH, Correction, NoTrainingDataError, Project
 
 _CHOOSING = 0.15  # of the pictures that are not held out
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class ProjectDataset:
     """Examples are named by their pictures' SHA-256; `labels`: of all of them."""
 
     train: tuple[LabeledImage, ...]
@@ -40,12 +40,12 @@ class Lessons:
         """Raises NothingToLearn where they teach none of `tasks`, or none judges one of them."""
         count = len(self.train) + len(self.held)
         if not (taught := _teachable(self.train) & set(tasks)):
-            raise NothingToLearn(
+            raise NoTrainingDataError(
                 f"of {count} corrected pictures none that is taught teaches {' or '.join(tasks)}: correct pictures by "
                 "labels of its kind"
             )
         if missing := sorted(taught - _teachable(self.held)):
-            raise NothingToLearn(
+            raise NoTrainingDataError(
                 f"of {count} corrected pictures none is held out (a share of {share:.0%}) that could tell how good the "
                 f"answers to {missing[0]} are: correct more pictures"
             )
@@ -88,7 +88,7 @@ def _falls(digits: str, share: float) -> bool:
     return int(digits, 16) < share * 2**32
 
 
-def of(project: Project, corrections: Sequence[Correction], pictures: Pictures) -> Lessons:
+def of(project: Project, corrections: Sequence[Correction], pictures: ImageStore) -> ProjectDataset:
     """What a project's newest corrections teach."""
     by_picture: dict[str, list[Correction]] = {}
     for correction in corrections:
@@ -104,17 +104,17 @@ def of(project: Project, corrections: Sequence[Correction], pictures: Pictures) 
         examples.append(LabeledImage(picture, source, *size, notes, ImageFile(pictures.path(picture)), complete))
     held = [is_held(example.name, project.held_share) for example in examples]
     sides = [tuple(e for e, out in zip(examples, held, strict=True) if out is side) for side in (False, True)]
-    return Lessons(sides[0], sides[1])
+    return ProjectDataset(sides[0], sides[1])
 
 
-def written(lessons: Lessons) -> dict[str, Any]:
+def written(lessons: ProjectDataset) -> dict[str, Any]:
     """As JSON; the pictures stay where they are."""
     return {"train": list(map(_written, lessons.train)), "held": list(map(_written, lessons.held))}
 
 
-def read(kept: dict[str, Any], pictures: Pictures) -> Lessons:
+def read(kept: dict[str, Any], pictures: ImageStore) -> ProjectDataset:
     """What `written` gave."""
-    return Lessons(*(tuple(_read(each, pictures) for each in kept[side]) for side in ("train", "held")))
+    return ProjectDataset(*(tuple(_read(each, pictures) for each in kept[side]) for side in ("train", "held")))
 
 
 def _teachable(examples: Sequence[LabeledImage]) -> set[str]:
@@ -128,7 +128,7 @@ def _written(example: LabeledImage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _read(kept: dict[str, Any], pictures: Pictures) -> LabeledImage:
+def _read(kept: dict[str, Any], pictures: ImageStore) -> LabeledImage:
     width, height = kept["size"]
     return LabeledImage(
         kept["picture"], kept["source"], width, height, _ANNOTATIONS.validate_python(kept["annotations"]),

@@ -8,11 +8,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from labels.label_kind import LabelKind
-
 from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, TuneConfig
 from finetune.tuning.run_record import fingerprint
 from labels.images import MAX_PIXELS, decode
+from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from server.engine.checkpoints.loading import SEEDLING
@@ -20,24 +19,24 @@ from server.engine.engine import Engine
 from server.jobs.output import claimed
 from server.projects import ensemble_models, initial_models, project_dataset, tuner
 from server.projects.annotation_validation import checked, kind_of
-from server.projects.backtester import Examiner
-from server.projects.champion_registry import Champions
-from server.projects.ensembles import Panel, Panels
-from server.projects.image_store import Pictures
-from server.projects.initial_models import Start
-from server.projects.pinned_models import Seating
-from server.projects.review_queue import Candidate, candidates
+from server.projects.backtester import Backtester
+from server.projects.champion_registry import ChampionRegistry
+from server.projects.ensembles import Ensemble, EnsembleBuilder
+from server.projects.image_store import ImageStore
+from server.projects.initial_models import InitialModel
+from server.projects.pinned_models import PinnedProjectModels
+from server.projects.review_queue import ReviewCandidate, candidates
 from server.projects.tuner import Tuner
 from server.store import NotNow, Store
-from server.store.projects.ensembles import Combination, Sum
+from server.store.projects.ensembles import AdapterSum, EnsembleDefinition
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import (
     ENDED,
     Backtest,
-    Corrected,
     Correction,
-    Model,
-    NothingToLearn,
+    CorrectionContent,
+    ModelVersion,
+    NoTrainingDataError,
     Project,
     Promotion,
     Run,
@@ -59,16 +58,16 @@ class Projects:
             self.store = ProjectStore(store, _home(self.folder))
             self._until = stack.pop_all()
         self.registry = Registry(self.store)
-        self.tuner, self.examiner = Tuner(self.registry, self.folder), Examiner(self.registry, self.folder)
-        self._panels = Panels(self.registry, self.folder)
-        self.seating = Seating(self.registry, self.folder)  # for jobs
+        self.tuner, self.examiner = Tuner(self.registry, self.folder), Backtester(self.registry, self.folder)
+        self._panels = EnsembleBuilder(self.registry, self.folder)
+        self.seating = PinnedProjectModels(self.registry, self.folder)  # for jobs
         self._engine: Engine | None = None
-        self._champions: Champions | None = None
+        self._champions: ChampionRegistry | None = None
         self._changing = threading.RLock()  # who answers, and which projects there are
 
     def load(self, engine: Engine) -> None:
         """Puts the champions into an engine."""
-        self._engine, self._champions = engine, Champions(engine)
+        self._engine, self._champions = engine, ChampionRegistry(engine)
         for project in self.store.projects():
             self.champions.add(project, self._answering(project))
 
@@ -89,7 +88,7 @@ class Projects:
         return self._engine
 
     @property
-    def champions(self) -> Champions:
+    def champions(self) -> ChampionRegistry:
         assert self._champions is not None
         return self._champions
 
@@ -125,7 +124,7 @@ class Projects:
         size = decode(data, max_bytes=len(data), max_pixels=max_pixels).size
         kind, notes = checked(annotations, size, kind)
         sha256 = self._pictures(project).keep(data)
-        return self.store.correct(project, [Corrected(sha256, kind, *size, notes, complete, name, author)])[0]
+        return self.store.correct(project, [CorrectionContent(sha256, kind, *size, notes, complete, name, author)])[0]
 
     def take(self, project: Project, pictures: Iterable[LabeledImage], author: str) -> int:
         """Takes a job's labels as they stand, as if a person had said them; how many pictures. Raises InvalidLabels,
@@ -141,14 +140,15 @@ class Projects:
                 sha256 = self._pictures(project).keep(picture.read())
                 size = picture.width, picture.height
                 self.store.correct(
-                    project, [Corrected(sha256, kind, *size, notes, True, picture.name, author) for kind, notes in said]
+                    project,
+                    [CorrectionContent(sha256, kind, *size, notes, True, picture.name, author) for kind, notes in said],
                 )
                 count += 1
         return count
 
     def next(
         self, project: Project, pictures: Iterable[tuple[int, LabeledImage]], count: int
-    ) -> tuple[list[Candidate], int]:
+    ) -> tuple[list[ReviewCandidate], int]:
         """Of a job's pictures, with their positions, those that should be corrected next; and how many are not
         corrected."""
         said = [each.said for each in self.store.newest(project)]
@@ -157,7 +157,7 @@ class Projects:
 
     # Runs
 
-    def tune(self, project: Project, settings: dict[str, Any], author: str, start: Start | None = None) -> Run:
+    def tune(self, project: Project, settings: dict[str, Any], author: str, start: InitialModel | None = None) -> Run:
         """Queues a fine-tune on what is corrected now. `settings`: of TuneConfig's, but for its base; `start`: the
         model to go on from, None: the base. Raises OtherBase, NothingToLearn, what `starts` does, pydantic's
         ValidationError, and OSError where there is no room for its folder."""
@@ -166,7 +166,7 @@ class Projects:
         base = SEEDLING if name == SEEDLING else str(self.engine.checkpoint.folder)
         config = TuneConfig.model_validate({"tasks": project.tasks, **settings, "base": base})
         if config.anchor is Anchor.KL and not config.replays:
-            raise NothingToLearn(NOTHING_TO_REPLAY)
+            raise NoTrainingDataError(NOTHING_TO_REPLAY)
         known = project_dataset.of(project, self.store.newest(project), self._pictures(project))
         known.check(config.tasks, project.held_share)
         config = config.model_copy(update={"tasks": tuple(known.tasks(config.tasks))})
@@ -199,20 +199,20 @@ class Projects:
 
     # Models of others, and who answers
 
-    def combine(self, project: Project, combined: Combination) -> Model:
+    def combine(self, project: Project, combined: EnsembleDefinition) -> ModelVersion:
         """A model that is made of others, one entry of the registry more. Raises Missing, CannotCombine, and OSError
         where there is no room for its adapter."""
         models = [self.registry.model(project, number) for number in combined.models if number is not None]
         task = ensemble_models.task_of(models)
         combined.check(task)
-        if not isinstance(combined, Sum):
+        if not isinstance(combined, AdapterSum):
             return self.registry.combine(project, task, combined, ensemble_models.sha256_of(combined, models), "")
         folder = f"models/{secrets.token_hex(8)}"
         adapters = {model.id: self._panels.adapter(project, model).folder for model in models}
         sha256 = ensemble_models.add(combined, adapters, self.folder / project.folder / folder)
         return self.registry.combine(project, task, combined, sha256, folder)
 
-    def test(self, project: Project, model: Model, author: str, probe: int = 0) -> Backtest:
+    def test(self, project: Project, model: ModelVersion, author: str, probe: int = 0) -> Backtest:
         """Queues a backtest of a model against who answers now. `probe`: how many scenes or pictures of the base's own
         world at most are to tell what the model has forgotten. Raises OtherBase."""
         self.champions.check(project)
@@ -222,7 +222,7 @@ class Projects:
         return test
 
     def promote(
-        self, project: Project, model: Model, author: str, *, forced: bool = False, reason: str = ""
+        self, project: Project, model: ModelVersion, author: str, *, forced: bool = False, reason: str = ""
     ) -> Promotion:
         """The model answers for its task from now on. Raises NotEarned, OtherBase, NotNow, and AdapterError where its
         adapter cannot be loaded."""
@@ -247,15 +247,15 @@ class Projects:
 
     # Inside
 
-    def _answering(self, project: Project) -> dict[str, Panel]:
+    def _answering(self, project: Project) -> dict[str, Ensemble]:
         """The champions by task."""
         models = {model.id: model for model in self.registry.models(project)}
         newest = {promotion.task: promotion.model for promotion in self.registry.promotions(project)}
         found = {task: models[number] for task, number in newest.items() if number is not None}
         return {task: self._panels.of(project, model) for task, model in found.items()}
 
-    def _pictures(self, project: Project) -> Pictures:
-        return Pictures(self.folder / project.folder / "pictures")
+    def _pictures(self, project: Project) -> ImageStore:
+        return ImageStore(self.folder / project.folder / "pictures")
 
 
 def _home(folder: Path) -> str:

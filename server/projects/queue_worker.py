@@ -13,7 +13,7 @@ _JOIN = 15.0  # seconds that a stopping server waits for it
 logger = logging.getLogger(__name__)
 
 
-class Worker:
+class QueueWorker:
     """Calls `work` until it says that there is nothing to do; then waits until it is woken. `closing` is set when the
     server stops: `work` then returns soon, and what it had in hand is done after the next start."""
 

@@ -4,9 +4,8 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from labels.label_kind import LabelKind
-
 from finetune.active_learning import doubt, select
+from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS, Gives, Takes
@@ -16,7 +15,7 @@ _KEPT = 1000  # pictures
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ReviewCandidate:
     """A picture at its place in the job's source; `doubt`: how many of its labels are expected to be wrong."""
 
     position: int
@@ -27,7 +26,7 @@ class Candidate:
 def candidates(
     pictures: Iterable[tuple[int, LabeledImage]], corrected: Collection[str], known: Iterable[str], tasks: Sequence[str],
     count: int,
-) -> tuple[list[Candidate], int]:  # fmt: skip
+) -> tuple[list[ReviewCandidate], int]:  # fmt: skip
     """Of a job's pictures that are not `corrected` (by SHA-256) `count` to look at, the best first; and how many there
     are. `known`: the names of the labels that are corrected. A picture that is there twice counts once. Labels of kinds
     that no task of `tasks` is learned from raise no doubt. Chosen among the _KEPT of the most doubt (or a few times
@@ -38,11 +37,11 @@ def candidates(
         own = [label.annotation for label in picture.labels if label.parent is None]
         return [note for note in own if kind_of(note) in kinds]
 
-    def found() -> Iterator[Candidate]:
+    def found() -> Iterator[ReviewCandidate]:
         for position, picture in pictures:
             if picture.sha256 not in seen:
                 seen.add(picture.sha256)
-                yield Candidate(position, picture, doubt(taught(picture)))
+                yield ReviewCandidate(position, picture, doubt(taught(picture)))
 
     kept = heapq.nsmallest(max(_KEPT, 4 * count), found(), key=lambda each: (-each.doubt, each.position))
     chosen = select([taught(each.picture) for each in kept], count, known)

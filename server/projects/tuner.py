@@ -18,9 +18,9 @@ from typing import Any
 from server.engine.adapters import lora
 from server.engine.engine import Engine
 from server.projects import fine_tune_process
-from server.projects.queue_worker import Worker
+from server.projects.queue_worker import QueueWorker
 from server.store import StoreAway
-from server.store.projects.records import OtherBase, Project, Run, State
+from server.store.projects.records import BaseMismatchError, Project, Run, RunState
 from server.store.projects.registry import Registry
 
 LOG = "process.log"
@@ -35,7 +35,7 @@ class Tuner:
 
     def __init__(self, registry: Registry, folder: Path) -> None:
         self.registry, self.folder = registry, folder
-        self.worker = Worker("runs", self._work)
+        self.worker = QueueWorker("runs", self._work)
         self._engine: Engine | None = None
         self._current: int | None = None
         self._drop = threading.Event()  # the run under way
@@ -95,9 +95,9 @@ class Tuner:
     def _run(self, project: Project, run: Run) -> None:
         assert self._engine is not None
         if project.base != (served := self._engine.checkpoint.sha256):
-            self._fail(run, str(OtherBase(project.name, project.base, served)))
+            self._fail(run, str(BaseMismatchError(project.name, project.base, served)))
             return
-        if not self.registry.turn_run(run, State.RUNNING, (State.QUEUED, State.RUNNING)):
+        if not self.registry.turn_run(run, RunState.RUNNING, (RunState.QUEUED, RunState.RUNNING)):
             return  # cancelled meanwhile
         folder = self.of(project, run)
         (folder / fine_tune_process.OUTCOME).unlink(missing_ok=True)
@@ -154,7 +154,7 @@ class Tuner:
                 process.stdin.close()
 
     def _fail(self, run: Run, reason: str) -> None:
-        self.registry.turn_run(run, State.FAILED, (State.QUEUED, State.RUNNING), reason)
+        self.registry.turn_run(run, RunState.FAILED, (RunState.QUEUED, RunState.RUNNING), reason)
 
 
 def prepare(folder: Path, wanted: Mapping[str, Any]) -> None:

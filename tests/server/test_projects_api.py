@@ -15,7 +15,7 @@ import pytest
 from server.app import create_app
 from server.engine.engine import Engine
 from server.projects import tuner
-from server.projects.image_store import Pictures
+from server.projects.image_store import ImageStore
 from server.settings import Settings
 from tests.server.helpers import PATIENCE, serving
 from tests.server.projects.scenes import scenes
@@ -379,7 +379,7 @@ def test_a_full_disk_is_told(client: httpx.Client, idle: str, monkeypatch: pytes
     def full(*_: Any) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Pictures, "keep", full)
+    monkeypatch.setattr(ImageStore, "keep", full)
     answered = client.post(f"{idle}/corrections", json=next(scenes(1)).body)
     assert "No space left on device" in problem(answered, 507, "no-room")["detail"]
 

@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Trust = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
-class CannotCombine(ValueError):  # noqa: N818
+class InvalidEnsembleError(ValueError):  # noqa: N818
     """Models that make none together; `field` names what of the combination is at fault."""
 
     def __init__(self, message: str, field: str = "models") -> None:
@@ -27,7 +27,7 @@ class _Combined(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Sum(_Combined):
+class AdapterSum(_Combined):
     """One adapter, whose change of the base is the weighted sum of theirs, exactly. A negative weight unlearns, and one
     model at a weight below 1 lies between it and the base."""
 
@@ -52,7 +52,7 @@ class Sum(_Combined):
         """Any task's adapters can be added up."""
 
 
-class Fusion(_Combined):
+class BoxFusion(_Combined):
     """All of them answer, and boxes of one label that overlap become their mean (weighted box fusion); what few of them
     say loses score."""
 
@@ -80,14 +80,14 @@ class Fusion(_Combined):
     def check(self, task: str) -> None:
         """Raises CannotCombine for a task whose answers it cannot combine."""
         if TASKS[task].gives not in (Gives.BOXES, Gives.PHRASES):
-            raise CannotCombine(f"{task} gives {TASKS[task].gives}, and only boxes can be fused", "combine")
+            raise InvalidEnsembleError(f"{task} gives {TASKS[task].gives}, and only boxes can be fused", "combine")
 
     def merged(self, answers: Sequence[Sequence[Annotation]]) -> Sequence[Annotation]:
         """What the members' answers make together."""
         return [box for box in fuse(answers, self.weights, self.overlap) if (box.score or 0.0) >= self.min_score]
 
 
-class Routing(_Combined):
+class LabelRouting(_Combined):
     """All of them answer, and of each label what the model says that is best at it."""
 
     combine: Literal["route"]
@@ -118,7 +118,7 @@ class Routing(_Combined):
     def check(self, task: str) -> None:
         """Raises CannotCombine for a task whose answers it cannot combine."""
         if TASKS[task].gives not in (Gives.BOXES, Gives.PHRASES, Gives.ANY):
-            raise CannotCombine(f"{task} gives {TASKS[task].gives}, which have no labels to go by", "combine")
+            raise InvalidEnsembleError(f"{task} gives {TASKS[task].gives}, which have no labels to go by", "combine")
 
     def merged(self, answers: Sequence[Sequence[Annotation]]) -> Sequence[Annotation]:
         """What the members' answers make together."""
@@ -127,7 +127,7 @@ class Routing(_Combined):
         return route(by_name, routes, _name(self.default))
 
 
-Combination = Annotated[Sum | Fusion | Routing, Field(discriminator="combine")]
+EnsembleDefinition = Annotated[AdapterSum | BoxFusion | LabelRouting, Field(discriminator="combine")]
 
 
 def _name(model: int | None) -> str:

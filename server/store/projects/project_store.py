@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
-from labels.label_kind import LabelKind
 from pydantic import TypeAdapter
 from sqlalchemy.exc import IntegrityError
 
+from labels.label_kind import LabelKind
 from prompts.annotations import Annotation
 from server.store import Store
 from server.store.leases import clean
-from server.store.projects.records import Corrected, Correction, Missing, NameTaken, Project
+from server.store.projects.records import Correction, CorrectionContent, NameTakenError, NotFoundError, Project
 from server.store.tables import CorrectionRow, ProjectRow
 
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
@@ -39,7 +39,7 @@ class ProjectStore:
                     .returning(ProjectRow.id)
                 )  # fmt: skip
         except IntegrityError:
-            raise NameTaken(f"there is a project {project.name!r} already; take another name") from None
+            raise NameTakenError(f"there is a project {project.name!r} already; take another name") from None
         return self.project(number or 0)
 
     def projects(self, after: int = 0, limit: int | None = None) -> list[Project]:
@@ -49,7 +49,7 @@ class ProjectStore:
     def project(self, number: int) -> Project:
         """Raises Missing."""
         if not (found := self._projects(ProjectRow.id == number)):
-            raise Missing(f"there is no project {number}; GET /v1/projects lists them")
+            raise NotFoundError(f"there is no project {number}; GET /v1/projects lists them")
         return found[0]
 
     def delete(self, project: Project) -> None:
@@ -68,14 +68,14 @@ class ProjectStore:
 
     # Corrections
 
-    def correct(self, project: Project, corrected: Iterable[Corrected]) -> list[Correction]:
+    def correct(self, project: Project, corrected: Iterable[CorrectionContent]) -> list[Correction]:
         """Kept, each as the next version of its picture and kind."""
         numbers = []
         with self.store.writing() as connection:
             # Two that correct the same picture take turns: SQLite does so anyhow.
             lock = sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update()
             if connection.scalar(lock) is None:
-                raise Missing(f"there is no project {project.id}; GET /v1/projects lists them")
+                raise NotFoundError(f"there is no project {project.id}; GET /v1/projects lists them")
             for each in corrected:
                 same = _about(project, each.picture, each.kind)
                 version = connection.scalar(sa.select(sa.func.max(CorrectionRow.version)).where(*same)) or 0
@@ -118,7 +118,7 @@ class ProjectStore:
         return [
             Correction(
                 r.id, r.version, r.created,
-                Corrected(
+                CorrectionContent(
                     r.image_sha256, LabelKind(r.label_kind), r.width, r.height,
                     _ANNOTATIONS.validate_json(r.annotations), r.complete, r.image_name, r.author,
                 ),

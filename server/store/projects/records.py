@@ -5,16 +5,15 @@ from enum import StrEnum
 from typing import Any
 
 from labels.label_kind import LabelKind
-
 from prompts.annotations import Annotation
 from server.store import StoreError
-from server.store.projects.ensembles import Combination
+from server.store.projects.ensembles import EnsembleDefinition
 
 ENOUGH = 10
 """Held-out pictures: of fewer the bootstrap draws too few different samples for its interval to mean anything."""
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run or a backtest stands. Failed runs can be resumed."""
 
     QUEUED = "queued"
@@ -24,7 +23,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDED = (State.DONE, State.FAILED, State.CANCELLED)
+ENDED = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
-class Corrected:
+class CorrectionContent:
     """A picture and all labels of one kind that a person left on it. `picture`: SHA-256 of its file; `complete`:
     whether all that it shows of the kind is labelled; `name`: what its owner calls it; `author`: who says so."""
 
@@ -63,7 +62,7 @@ class Correction:
     id: int
     version: int
     created: float
-    said: Corrected
+    said: CorrectionContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Run:
     data: str
     taught: int
     held: int
-    state: State
+    state: RunState
     reason: str
     metrics: dict[str, Any]
     author: str
@@ -93,7 +92,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelVersion:
     """An entry of the registry, for one task: what a run made, or what is `combined` of other models, without a run.
     `sha256`: of the adapter's weights, or of all that answers; `folder`: of its adapter, within the project's, empty
     where its members have one each; `data`, `metrics` and `start`, the model that it went on from, are the run's."""
@@ -106,12 +105,12 @@ class Model:
     data: str
     metrics: dict[str, Any]
     created: float
-    combined: Combination | None = None
+    combined: EnsembleDefinition | None = None
     start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class BacktestImage:
     """One held-out picture in a backtest: corrections by kind and labels, as `Tally` has them, of either side."""
 
     picture: str
@@ -120,7 +119,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class BacktestResult:
     """Corrections per 100 labels of both; the 95 % interval of challenger less champion; how likely the challenger is
     the better one."""
 
@@ -142,13 +141,13 @@ class Backtest:
     challenger: int
     champion: int | None
     data: str
-    state: State
+    state: RunState
     reason: str
     author: str
     created: float
     ended: float | None
-    tallies: tuple[Seen, ...] = ()
-    figures: Figures | None = None
+    tallies: tuple[BacktestImage, ...] = ()
+    figures: BacktestResult | None = None
     forgetting: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -172,15 +171,15 @@ class Promotion:
     created: float
 
 
-class Missing(StoreError):  # noqa: N818
+class NotFoundError(StoreError):  # noqa: N818
     """There is no such project, run, model or backtest."""
 
 
-class NameTaken(StoreError):  # noqa: N818
+class NameTakenError(StoreError):  # noqa: N818
     """A project of this name is there."""
 
 
-class OtherBase(StoreError):  # noqa: N818
+class BaseMismatchError(StoreError):  # noqa: N818
     """A project whose adapters stand on other weights than those that are served."""
 
     def __init__(self, project: str, base: str, served: str) -> None:
@@ -190,17 +189,17 @@ class OtherBase(StoreError):  # noqa: N818
         )
 
 
-class NothingToLearn(StoreError):  # noqa: N818
+class NoTrainingDataError(StoreError):  # noqa: N818
     """Too little is corrected; the message says what is missing."""
 
 
-class CannotStart(StoreError):  # noqa: N818
+class InitialModelError(StoreError):  # noqa: N818
     """A model that this fine-tune cannot go on from; the message says what can be done."""
 
 
-class NotEarned(StoreError):  # noqa: N818
+class PromotionNotEarnedError(StoreError):  # noqa: N818
     """A promotion without a backtest that was won."""
 
 
-class NothingPromoted(StoreError):  # noqa: N818
+class NothingPromotedError(StoreError):  # noqa: N818
     """A rollback of nothing."""

@@ -11,13 +11,23 @@ import sqlalchemy as sa
 from server.store import NotNow
 from server.store.leases import clean
 from server.store.projects import promotion_rules
-from server.store.projects.ensembles import Combination
+from server.store.projects.ensembles import EnsembleDefinition
 from server.store.projects.project_store import ProjectStore
-from server.store.projects.records import Backtest, Figures, Missing, Model, Project, Promotion, Run, Seen, State
+from server.store.projects.records import (
+    Backtest,
+    BacktestImage,
+    BacktestResult,
+    ModelVersion,
+    NotFoundError,
+    Project,
+    Promotion,
+    Run,
+    RunState,
+)
 from server.store.projects.rows import COMBINED, backtest_of, model_of, promotion_of, run_of
 from server.store.tables import BacktestRow, ModelRow, ProjectRow, PromotionRow, RunRow
 
-_OPEN = (State.QUEUED, State.RUNNING)
+_OPEN = (RunState.QUEUED, RunState.RUNNING)
 
 
 class Registry:
@@ -35,7 +45,7 @@ class Registry:
         number = self._insert(
             RunRow, project, config=json.dumps(config), folder=folder, dataset_hash=data, train_images=taught,
             holdout_images=held,
-            state=State.QUEUED, reason="", metrics="{}", author=clean(author),
+            state=RunState.QUEUED, reason="", metrics="{}", author=clean(author),
         )  # fmt: skip
         return self.run(project, number)
 
@@ -54,10 +64,10 @@ class Registry:
             return None
         return self.projects.project(row.project_id), run_of(row)
 
-    def turn_run(self, run: Run, to: State, states: Sequence[State], reason: str = "") -> bool:
+    def turn_run(self, run: Run, to: RunState, states: Sequence[RunState], reason: str = "") -> bool:
         """Changes the run's state, if it is one of `states`."""
         values: dict[str, Any] = {"state": to, "reason": clean(reason)}
-        if to is State.RUNNING:
+        if to is RunState.RUNNING:
             values["started"] = sa.func.coalesce(RunRow.started, time.time())
         values["ended"] = None if to in _OPEN else time.time()
         with self.store.writing() as connection:
@@ -66,17 +76,17 @@ class Registry:
 
     def cancel(self, project: Project, run: Run) -> Run:
         """For good. Raises NotNow."""
-        can = (State.QUEUED, State.RUNNING, State.FAILED)
-        return self._steered(project, run, State.CANCELLED, can, "queued, running or failed can be cancelled")
+        can = (RunState.QUEUED, RunState.RUNNING, RunState.FAILED)
+        return self._steered(project, run, RunState.CANCELLED, can, "queued, running or failed can be cancelled")
 
     def resume(self, project: Project, run: Run) -> Run:
         """Queued again. Raises NotNow, also of what would come to the same end and change a model's adapter."""
-        if run.state is State.FAILED and (made := self.made([run])[run.id]):
+        if run.state is RunState.FAILED and (made := self.made([run])[run.id]):
             raise NotNow(
                 f"run {run.id} kept what was good as model {', '.join(map(str, made))}, and would come to the same "
                 "loss again: tune anew, at a lower rate"
             )
-        return self._steered(project, run, State.QUEUED, (State.FAILED,), "failed can be resumed")
+        return self._steered(project, run, RunState.QUEUED, (RunState.FAILED,), "failed can be resumed")
 
     def finish(
         self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str], reason: str = ""
@@ -84,8 +94,12 @@ class Registry:
         """Done, or failed for a `reason`, and what it made is in the registry, one entry a task; unless it was
         cancelled meanwhile."""
         with self.store.writing() as connection:
-            change = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state == State.RUNNING)
-            ended = {"state": State.FAILED if reason else State.DONE, "reason": clean(reason), "ended": time.time()}
+            change = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state == RunState.RUNNING)
+            ended = {
+                "state": RunState.FAILED if reason else RunState.DONE,
+                "reason": clean(reason),
+                "ended": time.time(),
+            }
             if not connection.execute(change.values(**ended, metrics=json.dumps(metrics))).rowcount:
                 return False
             made = {"project_id": project.id, "run_id": run.id, "sha256": sha256, "created": time.time()}
@@ -103,16 +117,18 @@ class Registry:
                 found[row.run_id].append(row.id)
         return found
 
-    def models(self, project: Project) -> list[Model]:
+    def models(self, project: Project) -> list[ModelVersion]:
         """The oldest first."""
         return self._models(project, sa.true())
 
-    def model(self, project: Project, number: int) -> Model:
+    def model(self, project: Project, number: int) -> ModelVersion:
         """Raises Missing."""
         models = self._models(project, ModelRow.id == number)
         return _only(models, f"the project {project.name} has no model {number}; GET its models lists them")
 
-    def combine(self, project: Project, task: str, combined: Combination, sha256: str, folder: str) -> Model:
+    def combine(
+        self, project: Project, task: str, combined: EnsembleDefinition, sha256: str, folder: str
+    ) -> ModelVersion:
         """Adds one that is made of others. `folder`: of its own adapter, empty where it has none."""
         kept = COMBINED.dump_json(combined).decode()
         number = self._insert(ModelRow, project, task=task, sha256=sha256, folder=folder, combination=kept)
@@ -121,13 +137,13 @@ class Registry:
     # Backtests
 
     def add_backtest(
-        self, project: Project, challenger: Model, champion: int | None, probe: int, author: str
+        self, project: Project, challenger: ModelVersion, champion: int | None, probe: int, author: str
     ) -> Backtest:
         """Queued; `probe`: by how many scenes or pictures it also tells what was forgotten."""
         forgetting = json.dumps({"probe": probe} if probe else {})
         number = self._insert(
             BacktestRow, project, challenger_id=challenger.id, champion_id=champion, dataset_hash="",
-            state=State.QUEUED, reason="", image_counts="[]", comparison="null", forgetting=forgetting,
+            state=RunState.QUEUED, reason="", image_counts="[]", comparison="null", forgetting=forgetting,
             author=clean(author),
         )  # fmt: skip
         return self.backtest(project, number)
@@ -148,8 +164,8 @@ class Registry:
         return self.projects.project(row.project_id), backtest_of(row)
 
     def end_backtest(
-        self, test: Backtest, state: State, reason: str = "", data: str = "", tallies: Sequence[Seen] = (),
-        figures: Figures | None = None, forgetting: Mapping[str, Any] | None = None,
+        self, test: Backtest, state: RunState, reason: str = "", data: str = "", tallies: Sequence[BacktestImage] = (),
+        figures: BacktestResult | None = None, forgetting: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """What came of it."""
         values = {
@@ -172,7 +188,7 @@ class Registry:
         history = self.promotions(project, task)
         return history[-1].model if history else None
 
-    def promote(self, project: Project, model: Model, author: str, *, forced: bool, reason: str) -> Promotion:
+    def promote(self, project: Project, model: ModelVersion, author: str, *, forced: bool, reason: str) -> Promotion:
         """The model answers for its task. Raises NotEarned, unless it is forced, without a newest backtest against the
         champion that was won, and NotNow where it answers already."""
         with self.store.writing() as connection:
@@ -188,7 +204,7 @@ class Registry:
                         .where(
                             BacktestRow.challenger_id == model.id,
                             BacktestRow.champion_id.is_not_distinct_from(champion),
-                            BacktestRow.state == State.DONE,
+                            BacktestRow.state == RunState.DONE,
                         )
                         .order_by(BacktestRow.id.desc())
                         .limit(1)
@@ -241,14 +257,14 @@ class Registry:
         with self.store.reading() as connection:
             return connection.execute(mine.order_by(table.id).limit(1)).first()
 
-    def _models(self, project: Project, where: sa.ColumnElement[bool]) -> list[Model]:
+    def _models(self, project: Project, where: sa.ColumnElement[bool]) -> list[ModelVersion]:
         of_run = RunRow.folder.label("run_folder"), RunRow.config, RunRow.dataset_hash, RunRow.metrics
         joined = sa.select(ModelRow.__table__, *of_run).outerjoin(RunRow, RunRow.id == ModelRow.run_id)
         with self.store.reading() as connection:
             found = joined.where(ModelRow.project_id == project.id, where).order_by(ModelRow.id)
             return list(map(model_of, connection.execute(found)))
 
-    def _steered(self, project: Project, run: Run, to: State, states: Sequence[State], can: str) -> Run:
+    def _steered(self, project: Project, run: Run, to: RunState, states: Sequence[RunState], can: str) -> Run:
         """The run after its turn; once turned, it may be further by now. Raises NotNow."""
         turned, now = self.turn_run(run, to, states), self.run(project, run.id)
         if not turned and now.state is not to:
@@ -274,5 +290,5 @@ def _of_task(task: str | None) -> sa.ColumnElement[bool]:
 
 def _only(rows: Sequence[Any], otherwise: str) -> Any:
     if not rows:
-        raise Missing(otherwise)
+        raise NotFoundError(otherwise)
     return rows[0]

@@ -10,7 +10,7 @@ from server.engine.engine import Engine
 from server.projects import fine_tune_process
 from server.projects.projects import Projects
 from server.store import Store
-from server.store.projects.records import Model, Project, State
+from server.store.projects.records import ModelVersion, Project, RunState
 from tests.server.engine.tiny import save_adapter
 from tests.server.projects.scenes import scenes
 
@@ -41,18 +41,18 @@ def corrected(projects: Projects, name: str = "emoji", count: int = 6) -> Projec
 def made(
     projects: Projects, project: Project, seed: int, task: str = "<OD>", modules: str = ".*fc1", std: float = 0.05,
     **settings: Any,
-) -> Model:  # fmt: skip
+) -> ModelVersion:  # fmt: skip
     """A model by chance, of a run that nobody works on."""
     run = projects.tune(project, {**QUICK, **settings}, "Ada")
     folder = projects.tuner.of(project, run) / fine_tune_process.ADAPTER
     save_adapter(folder, seed, std, target_modules=modules)
     sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    projects.registry.turn_run(run, State.RUNNING, (State.QUEUED,))
+    projects.registry.turn_run(run, RunState.RUNNING, (RunState.QUEUED,))
     projects.registry.finish(project, run, {}, sha256, [task])
     return projects.registry.models(project)[-1]
 
 
-def promote(projects: Projects, project: Project, model: Model) -> None:
+def promote(projects: Projects, project: Project, model: ModelVersion) -> None:
     projects.promote(project, model, "Ada", forced=True, reason="a test")
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from labels.label_kind import LabelKind
 
+from labels.label_kind import LabelKind
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
-from server.projects.annotation_validation import InvalidLabels, checked
+from server.projects.annotation_validation import InvalidAnnotationsError, checked
 
 SIZE = (64, 48)
 
@@ -47,6 +47,6 @@ def test_they_are_clipped_and_scores_go() -> None:
 def test_what_cannot_be_taught_is_refused(
     annotations: Any, kind: LabelKind | None, index: int | None, said: str
 ) -> None:
-    with pytest.raises(InvalidLabels, match=said) as refused:
+    with pytest.raises(InvalidAnnotationsError, match=said) as refused:
         checked(annotations, SIZE, kind)
     assert [fault.index for fault in refused.value.faults] == [index]

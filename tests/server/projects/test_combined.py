@@ -15,8 +15,8 @@ from server.engine.adapters.registry import AdapterError
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
 from server.projects.projects import Projects
-from server.store.projects.ensembles import CannotCombine, Fusion, Routing, Sum
-from server.store.projects.records import Backtest, Missing, Project, State
+from server.store.projects.ensembles import AdapterSum, BoxFusion, InvalidEnsembleError, LabelRouting
+from server.store.projects.records import Backtest, NotFoundError, Project, RunState
 from tests.server.engine.tiny import picture, save_adapter
 from tests.server.helpers import PATIENCE, until
 from tests.server.projects.making import corrected, loaded, made, opened, promote
@@ -58,11 +58,11 @@ def test_adapters_added_up_are_one_adapter(tiny: Engine, tmp_path: Path) -> None
         one, two = (made(projects, project, seed) for seed in (1, 2))
         promote(projects, project, one)
         alone = asked(projects, image)
-        same = projects.combine(project, Sum(combine="add", models=(one.id,)))
+        same = projects.combine(project, AdapterSum(combine="add", models=(one.id,)))
         promote(projects, project, same)
         assert asked(projects, image).tokens == alone.tokens
         assert loaded(tiny) == {f"projects/emoji/model-{same.id}"}
-        both = projects.combine(project, Sum(combine="add", models=(same.id, two.id), weights=(1.0, -0.5)))
+        both = projects.combine(project, AdapterSum(combine="add", models=(same.id, two.id), weights=(1.0, -0.5)))
         assert (both.run, both.task, both.data, both.metrics) == (None, "<OD>", "", {})
         assert projects.registry.models(project) == [one, two, same, both]
         folder = projects.folder / project.folder / both.folder
@@ -78,9 +78,9 @@ def test_members_answer_in_one_batch_and_the_picture_is_seen_once(tiny: Engine, 
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
         one, two = (made(projects, project, seed, modules=r".*language_model.*fc1") for seed in (1, 2))
-        fusion = Fusion(combine="fuse", models=(one.id, None, two.id), weights=(1.0, 0.5, 1.0), overlap=0.4)
+        fusion = BoxFusion(combine="fuse", models=(one.id, None, two.id), weights=(1.0, 0.5, 1.0), overlap=0.4)
         fused = projects.combine(project, fusion)
-        routing = Routing(combine="route", models=(one.id, two.id), routes={"a": one.id, "b": two.id})
+        routing = LabelRouting(combine="route", models=(one.id, two.id), routes={"a": one.id, "b": two.id})
         routed = projects.combine(project, routing)
         assert fused.combined == fusion
         assert fused.sha256 != routed.sha256
@@ -111,7 +111,7 @@ def test_adapters_go_when_the_last_that_needs_them_goes(tiny: Engine, tmp_path: 
         project = corrected(projects)
         one, two = (made(projects, project, seed) for seed in (1, 2))
         names = [f"projects/emoji/run-{model.run}" for model in (one, two)]
-        fused = projects.combine(project, Fusion(combine="fuse", models=(one.id, two.id)))
+        fused = projects.combine(project, BoxFusion(combine="fuse", models=(one.id, two.id)))
         promote(projects, project, one)
         promote(projects, project, fused)
         assert loaded(tiny) == set(names)
@@ -139,15 +139,15 @@ def test_a_combined_model_is_backtested_like_any_other(tiny: Engine, tmp_path: P
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
         one, two = (made(projects, project, seed) for seed in (1, 2))
-        fused = projects.combine(project, Fusion(combine="fuse", models=(one.id, None)))
+        fused = projects.combine(project, BoxFusion(combine="fuse", models=(one.id, None)))
     with opened(tmp_path, tiny) as projects:
         test = judged(projects, project, projects.test(project, fused, "Ada").id)
-        assert test.state is State.DONE, test.reason
+        assert test.state is RunState.DONE, test.reason
         assert test.figures is not None
         assert loaded(tiny) == set()
         promote(projects, project, fused)
         test = judged(projects, project, projects.test(project, two, "Ada").id)
-        assert (test.state, test.champion) == (State.DONE, fused.id)
+        assert (test.state, test.champion) == (RunState.DONE, fused.id)
         assert loaded(tiny) == {f"projects/emoji/run-{one.run}"}
         same = judged(projects, project, projects.test(project, fused, "Ada").id)
         assert all(seen.champion == seen.challenger for seen in same.tallies)
@@ -159,21 +159,23 @@ def test_what_cannot_be_combined_is_refused(tiny: Engine, tmp_path: Path) -> Non
         project, other = corrected(projects), corrected(projects, "other")
         one, two = (made(projects, project, seed) for seed in (1, 2))
         caption, elsewhere = made(projects, project, 3, "<CAPTION>"), made(projects, other, 4)
-        fused = projects.combine(project, Fusion(combine="fuse", models=(one.id, two.id)))
-        with pytest.raises(Missing, match=f"no model {elsewhere.id}"):
-            projects.combine(project, Sum(combine="add", models=(one.id, elsewhere.id)))
-        with pytest.raises(CannotCombine, match=f"model {one.id} answers <OD>, and model {caption.id} <CAPTION>"):
-            projects.combine(project, Sum(combine="add", models=(one.id, caption.id)))
-        with pytest.raises(CannotCombine, match=f"model {fused.id} is of several"):
-            projects.combine(project, Sum(combine="add", models=(one.id, fused.id)))
-        with pytest.raises(CannotCombine, match="only boxes can be fused"):
-            projects.combine(project, Fusion(combine="fuse", models=(caption.id, None)))
+        fused = projects.combine(project, BoxFusion(combine="fuse", models=(one.id, two.id)))
+        with pytest.raises(NotFoundError, match=f"no model {elsewhere.id}"):
+            projects.combine(project, AdapterSum(combine="add", models=(one.id, elsewhere.id)))
+        with pytest.raises(
+            InvalidEnsembleError, match=f"model {one.id} answers <OD>, and model {caption.id} <CAPTION>"
+        ):
+            projects.combine(project, AdapterSum(combine="add", models=(one.id, caption.id)))
+        with pytest.raises(InvalidEnsembleError, match=f"model {fused.id} is of several"):
+            projects.combine(project, AdapterSum(combine="add", models=(one.id, fused.id)))
+        with pytest.raises(InvalidEnsembleError, match="only boxes can be fused"):
+            projects.combine(project, BoxFusion(combine="fuse", models=(caption.id, None)))
         save_adapter(projects.folder / project.folder / two.folder, 2, target_modules=["fc1"], use_dora=True)
-        with pytest.raises(CannotCombine, match=rf"^model {two.id} holds .* no LoRA weight"):
-            projects.combine(project, Sum(combine="add", models=(one.id, two.id)))
+        with pytest.raises(InvalidEnsembleError, match=rf"^model {two.id} holds .* no LoRA weight"):
+            projects.combine(project, AdapterSum(combine="add", models=(one.id, two.id)))
         (projects.folder / project.folder / two.folder / lora.WEIGHTS[0]).unlink()
-        with pytest.raises(CannotCombine, match=f"^model {two.id} is no adapter") as caught:
-            projects.combine(project, Sum(combine="add", models=(one.id, two.id)))
+        with pytest.raises(InvalidEnsembleError, match=f"^model {two.id} is no adapter") as caught:
+            projects.combine(project, AdapterSum(combine="add", models=(one.id, two.id)))
         assert str(tmp_path) not in str(caught.value)
         assert not (projects.folder / project.folder / "models").exists()
         assert [model.id for model in projects.registry.models(project)] == [one.id, two.id, caption.id, fused.id]

@@ -13,9 +13,9 @@ from prompts.tasks import TASKS
 from server.engine.errors import OverloadedError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
-from server.projects.ensemble_handle import Joint
-from server.projects.ensembles import Panel
-from server.store.projects.ensembles import Fusion
+from server.projects.ensemble_handle import EnsembleHandle
+from server.projects.ensembles import Ensemble
+from server.store.projects.ensembles import BoxFusion
 from tests.server.helpers import PATIENCE, StuckEngine
 
 
@@ -23,11 +23,11 @@ def box(x: float, score: float = 0.8) -> Box:
     return Box(label="bird", box=(x, 0.0, x + 10.0, 10.0), score=score)
 
 
-def asked(engine: StuckEngine, *, members: int = 3) -> Joint:
-    fusion = Fusion(combine="fuse", models=tuple(range(1, members + 1)))
-    panel = Panel("all", tuple(f"run-{i}" for i in range(members)), (), fusion)
+def asked(engine: StuckEngine, *, members: int = 3) -> EnsembleHandle:
+    fusion = BoxFusion(combine="fuse", models=tuple(range(1, members + 1)))
+    panel = Ensemble("all", tuple(f"run-{i}" for i in range(members)), (), fusion)
     held = panel.ask(engine.submit, Request(engine.prepare(Image.new("RGB", (64, 48))), TASKS["<OD>"]))
-    assert isinstance(held, Joint)
+    assert isinstance(held, EnsembleHandle)
     return held
 
 
@@ -64,7 +64,7 @@ def test_answers_are_combined_once_however_many_wait() -> None:
         time.sleep(0.02)
         return results[0]
 
-    held = Joint(handles, combine)
+    held = EnsembleHandle(handles, combine)
     waiting = [threading.Thread(target=held.wait, args=(PATIENCE,)) for _ in range(4)]
     for thread in waiting:
         thread.start()
@@ -95,4 +95,4 @@ def test_of_too_many_none_is_asked() -> None:
     with pytest.raises(OverloadedError):
         asked(engine)
     assert [handle.cancelled for handle in engine.handles] == [True, True]
-    assert isinstance(asked(engine, members=2), Joint)
+    assert isinstance(asked(engine, members=2), EnsembleHandle)

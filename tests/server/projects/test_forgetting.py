@@ -15,8 +15,8 @@ from labels.image_files import ImageFile
 from labels.labeled_image import LabeledImage
 from server.engine.engine import Engine
 from server.projects.projects import Projects
-from server.store.projects.ensembles import Fusion
-from server.store.projects.records import Backtest, Model, Project, State
+from server.store.projects.ensembles import BoxFusion
+from server.store.projects.records import Backtest, ModelVersion, Project, RunState
 from tests.server.helpers import until
 from tests.server.projects.making import corrected, loaded, made, opened
 from tests.server.projects.scenes import scenes
@@ -33,7 +33,7 @@ def world(tmp_path: Path) -> Path:
     return coco.write(examples, tmp_path / "world").parent
 
 
-def judged(projects: Projects, project: Project, model: Model, most: int) -> Backtest:
+def judged(projects: Projects, project: Project, model: ModelVersion, most: int) -> Backtest:
     return ended(projects, project, projects.test(project, model, "Ada", most))
 
 
@@ -47,10 +47,10 @@ def test_of_another_base_the_dataset_tells_that_was_replayed(tiny: Engine, tmp_p
         project = corrected(projects)
         one = made(projects, project, 1, std=0.3, replay=0.5, replay_from=str(world))
         two = made(projects, project, 2, modules=".*fc2", std=0.3)
-        fused = projects.combine(project, Fusion(combine="fuse", models=(two.id, one.id)))
+        fused = projects.combine(project, BoxFusion(combine="fuse", models=(two.id, one.id)))
     with opened(tmp_path, tiny) as projects:
         tested = judged(projects, project, one, 40)
-        assert tested.state is State.DONE, tested.reason
+        assert tested.state is RunState.DONE, tested.reason
         assert tested.forgetting["pictures"] == 3
         assert tested.forgetting["what"] == f"corrections per 100 labels more on 3 pictures of {world}"
 
@@ -71,7 +71,7 @@ def test_of_another_base_the_dataset_tells_that_was_replayed(tiny: Engine, tmp_p
 
         shutil.rmtree(world)
         tested = judged(projects, project, one, 40)
-        assert tested.state is State.DONE
+        assert tested.state is RunState.DONE
         assert tested.figures is not None
         assert tested.forgetting["reason"].startswith("there is nothing to probe by: there is no dataset")
         projects.delete(project)
@@ -88,7 +88,7 @@ def test_a_probe_that_fails_leaves_the_figures(
         project = corrected(projects)
         model = made(projects, project, 1, replay=0.5, replay_from=str(world))
         tested = judged(projects, project, model, 40)
-        assert (tested.state, tested.reason) == (State.DONE, "")
+        assert (tested.state, tested.reason) == (RunState.DONE, "")
         assert tested.figures is not None
         assert tested.forgetting == {"reason": "the probe failed: [Errno 5] Input/output error: 'picture.png'"}
         assert loaded(tiny) == set()
@@ -115,7 +115,7 @@ def test_where_nothing_was_replayed_there_is_nothing_to_tell_by(tiny: Engine, tm
         assert projects.test(project, model, "Ada", 40).forgetting == {"probe": 40}
     with opened(tmp_path, tiny) as projects:
         tested = judged(projects, project, model, 0)
-        assert (tested.state, tested.forgetting) == (State.DONE, {})
+        assert (tested.state, tested.forgetting) == (RunState.DONE, {})
         first = projects.registry.backtests(project)[0]
         assert first.figures is not None
         assert first.forgetting.keys() == {"reason"}

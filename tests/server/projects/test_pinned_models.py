@@ -29,8 +29,8 @@ from server.jobs.sources import open_source
 from server.projects.projects import Projects
 from server.settings import Settings
 from server.store import Job, JobChanged, JobState, Store, file_url
-from server.store.projects.ensembles import Fusion
-from server.store.projects.records import Missing
+from server.store.projects.ensembles import BoxFusion
+from server.store.projects.records import NotFoundError
 from tests.server.engine.tiny import picture
 from tests.server.helpers import PATIENCE, serving, until
 from tests.server.projects.making import corrected, loaded, made, opened, promote
@@ -166,7 +166,7 @@ def test_a_combined_model_labels_as_it_answers_prompts(narrow: Engine, pictures:
     with opened(tmp_path, narrow, start=False) as projects:
         project = corrected(projects)
         one, two = made(projects, project, 1), made(projects, project, 1, modules=OTHER)
-        fused = projects.combine(project, Fusion(combine="fuse", models=(one.id, None, two.id)))
+        fused = projects.combine(project, BoxFusion(combine="fuse", models=(one.id, None, two.id)))
         promote(projects, project, fused)
         names = loaded(narrow)
         with working(tmp_path, projects, pictures) as queue:
@@ -190,7 +190,7 @@ def test_what_cannot_be_asked_is_refused_when_a_job_is_made(narrow: Engine, pict
                 with pytest.raises(error, match=why):
                     queue.add(str(pictures), asked, "out")
 
-            refused(recipe(project="birds"), Missing, "there is no project 'birds'; there are: emoji")
+            refused(recipe(project="birds"), NotFoundError, "there is no project 'birds'; there are: emoji")
             refused(recipe(), RecipeError, "no model of emoji is promoted for <OD>: promote one")
             promote(projects, project, model)
             refused(recipe(task="<CAPTION>"), RecipeError, "no model of emoji is promoted for <CAPTION>")
@@ -199,9 +199,9 @@ def test_what_cannot_be_asked_is_refused_when_a_job_is_made(narrow: Engine, pict
                 given = {"model": model.id, "sha256": model.sha256, **champion}
                 return recipe({"emoji": {task: given}}, task=task)
 
-            refused(pinned(model=77), Missing, "the project emoji has no model 77")
+            refused(pinned(model=77), NotFoundError, "the project emoji has no model 77")
             refused(pinned(sha256="f" * 64), RecipeError, "has other weights than `champions` says")
-            refused(pinned("<CAPTION>"), Missing, "answers <OD>, not <CAPTION>")
+            refused(pinned("<CAPTION>"), NotFoundError, "answers <OD>, not <CAPTION>")
             assert queue.jobs() == []
             projects.rollback(project, "<OD>", "Ada")
             job, _ = queue.add(str(pictures), pinned(), "out")  # as the recipe of another job says

@@ -6,34 +6,34 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from labels.label_kind import LabelKind
 
 from finetune.tuning.run_record import fingerprint
+from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Text
 from server.projects import fine_tune_process, project_dataset, tuner
-from server.projects.image_store import Pictures
-from server.store.projects.records import Corrected, Correction, NothingToLearn, Project
+from server.projects.image_store import ImageStore
+from server.store.projects.records import Correction, CorrectionContent, NoTrainingDataError, Project
 from tests.server.projects.scenes import scenes
 
 PROJECT = Project(1, "birds", "b" * 64, ("<OD>",), 0.25, "folder", 0.0)
 
 
-def corrections(pictures: Pictures, count: int) -> list[Correction]:
+def corrections(pictures: ImageStore, count: int) -> list[Correction]:
     return [
-        Correction(i + 1, 1, 0.0, Corrected(pictures.keep(s.data), LabelKind.OBJECTS, 120, 100, s.boxes))
+        Correction(i + 1, 1, 0.0, CorrectionContent(pictures.keep(s.data), LabelKind.OBJECTS, 120, 100, s.boxes))
         for i, s in enumerate(scenes(count))
     ]
 
 
 def named(folder: Path, count: int) -> tuple[LabeledImage, ...]:
     """So many examples, by chance, of one picture."""
-    shown = (project_dataset.of(PROJECT, corrections(Pictures(folder), 5), Pictures(folder)).train)[0]
+    shown = (project_dataset.of(PROJECT, corrections(ImageStore(folder), 5), ImageStore(folder)).train)[0]
     return tuple(replace(shown, name=hashlib.sha256(str(i).encode()).hexdigest()) for i in range(count))
 
 
 def test_a_picture_stays_on_its_side(tmp_path: Path) -> None:
-    pictures = Pictures(tmp_path)
+    pictures = ImageStore(tmp_path)
     all_of_them = corrections(pictures, 12)
     sides: dict[str, bool] = {}
     for count in range(1, 13):
@@ -52,7 +52,7 @@ def test_the_share_is_kept() -> None:
 
 
 def test_kinds_of_one_picture_are_one_example(tmp_path: Path) -> None:
-    pictures = Pictures(tmp_path)
+    pictures = ImageStore(tmp_path)
     (objects,) = corrections(pictures, 1)
     caption = replace(objects.said, kind=LabelKind.CAPTIONS, annotations=(Text(label="Two things."),))
     partly = replace(objects, said=replace(objects.said, complete=False))
@@ -66,7 +66,7 @@ def test_kinds_of_one_picture_are_one_example(tmp_path: Path) -> None:
 
 
 def test_it_is_written_and_read_again(tmp_path: Path) -> None:
-    pictures = Pictures(tmp_path)
+    pictures = ImageStore(tmp_path)
     known = project_dataset.of(PROJECT, corrections(pictures, 5), pictures)
     again = project_dataset.read(json.loads(json.dumps(project_dataset.written(known))), pictures)
     assert again == known
@@ -75,47 +75,47 @@ def test_it_is_written_and_read_again(tmp_path: Path) -> None:
 
 
 def test_too_little_is_told(tmp_path: Path) -> None:
-    pictures = Pictures(tmp_path)
+    pictures = ImageStore(tmp_path)
     all_of_them = corrections(pictures, 12)
     known = project_dataset.of(PROJECT, all_of_them, pictures)
     known.check(["<OD>"], 0.25)
     assert known.tasks(["<OCR>", "<OD>"]) == ["<OD>"]
-    with pytest.raises(NothingToLearn, match="of 12 corrected pictures none that is taught teaches <OCR>"):
+    with pytest.raises(NoTrainingDataError, match="of 12 corrected pictures none that is taught teaches <OCR>"):
         known.check(["<OCR>"], 0.25)
-    with pytest.raises(NothingToLearn, match=r"none is held out \(a share of 25%\)"):
-        project_dataset.Lessons(known.train, ()).check(["<OD>"], 0.25)
+    with pytest.raises(NoTrainingDataError, match=r"none is held out \(a share of 25%\)"):
+        project_dataset.ProjectDataset(known.train, ()).check(["<OD>"], 0.25)
 
 
 def test_of_many_pictures_some_are_set_apart_to_choose_by(tmp_path: Path) -> None:
     many = named(tmp_path, 400)
-    taught, choosing = project_dataset.Lessons(many, ()).apart(["<OD>"])
+    taught, choosing = project_dataset.ProjectDataset(many, ()).apart(["<OD>"])
     assert len(choosing) / 400 == pytest.approx(0.15, abs=0.05)
     assert sorted(example.name for example in (*taught, *choosing)) == sorted(example.name for example in many)
-    fewer = project_dataset.Lessons(many[:200], ()).apart(["<OD>"])[1]
+    fewer = project_dataset.ProjectDataset(many[:200], ()).apart(["<OD>"])[1]
     assert set(fewer) == set(choosing) & set(many[:200])  # each stays on its side
-    assert project_dataset.Lessons(many[:20], ()).apart(["<OD>"]) == (many[:20], ())
-    assert project_dataset.Lessons(many, ()).apart(["<CAPTION>"]) == (many, ())  # by which no caption is chosen
+    assert project_dataset.ProjectDataset(many[:20], ()).apart(["<OD>"]) == (many[:20], ())
+    assert project_dataset.ProjectDataset(many, ()).apart(["<CAPTION>"]) == (many, ())  # by which no caption is chosen
 
 
 def test_no_picture_chooses_that_a_model_before_was_taught(tmp_path: Path) -> None:
     many = named(tmp_path, 400)
-    choosing = project_dataset.Lessons(many, ()).apart(["<OD>"])[1]
+    choosing = project_dataset.ProjectDataset(many, ()).apart(["<OD>"])[1]
     known = {example.name for example in (*many[:100], *choosing[-5:])}
-    taught, fewer = project_dataset.Lessons(many, ()).apart(["<OD>"], known)
+    taught, fewer = project_dataset.ProjectDataset(many, ()).apart(["<OD>"], known)
     assert fewer == tuple(example for example in choosing if example.name not in known)
     assert len(fewer) >= 10
     assert {*taught, *fewer} == {*many}
     known = {example.name for example in choosing[9:]}
-    assert project_dataset.Lessons(many, ()).apart(["<OD>"], known) == (many, ())  # too few are left
+    assert project_dataset.ProjectDataset(many, ()).apart(["<OD>"], known) == (many, ())  # too few are left
 
 
 def test_what_was_taught_to_all_models_that_a_run_goes_back_to_is_known(tmp_path: Path) -> None:
-    pictures, many = Pictures(tmp_path), named(tmp_path, 400)
+    pictures, many = ImageStore(tmp_path), named(tmp_path, 400)
 
     def begun(name: str, taught: tuple[LabeledImage, ...], start: str = "") -> Path:
         folder = tmp_path / "runs" / name
         adapter = f"runs/{start}/{fine_tune_process.ADAPTER}" if start else ""
-        written = project_dataset.written(project_dataset.Lessons(taught, ()))
+        written = project_dataset.written(project_dataset.ProjectDataset(taught, ()))
         tuner.prepare(folder, {"config": {"tasks": ["<OD>"]}, "start": adapter, **written})
         return folder
 
@@ -123,13 +123,13 @@ def test_what_was_taught_to_all_models_that_a_run_goes_back_to_is_known(tmp_path
     assert fine_tune_process.known(first, pictures) == set()
     known = fine_tune_process.known(second, pictures)
     assert known == {example.name for example in many[:20]}  # of so few none was set apart
-    taught, chose = project_dataset.Lessons(many[:200], ()).apart(["<OD>"], known)
+    taught, chose = project_dataset.ProjectDataset(many[:200], ()).apart(["<OD>"], known)
     assert chose
     assert fine_tune_process.known(third, pictures) == {example.name for example in taught} | known
 
 
 def test_a_picture_is_kept_once_and_by_its_content(tmp_path: Path) -> None:
-    pictures = Pictures(tmp_path / "new")
+    pictures = ImageStore(tmp_path / "new")
     sha256 = pictures.keep(b"picture")
     assert sha256 == hashlib.sha256(b"picture").hexdigest()
     assert pictures.keep(b"picture") == sha256

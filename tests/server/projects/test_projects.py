@@ -15,7 +15,7 @@ from prompts.tasks import TASKS
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.projects.projects import Projects
-from server.store.projects.records import OtherBase, Project
+from server.store.projects.records import BaseMismatchError, Project
 from tests.server.engine.tiny import save, save_adapter, tiny_model
 from tests.server.helpers import PATIENCE
 from tests.server.projects.making import QUICK, corrected, loaded, made, opened, promote
@@ -129,7 +129,7 @@ def test_another_base_is_refused_with_both_hashes(tiny: Engine, tmp_path: Path) 
             lambda: projects.champions.answering("emoji", "<OD>"),
         ]
         for refused in refusals:
-            with pytest.raises(OtherBase) as error:
+            with pytest.raises(BaseMismatchError) as error:
                 refused()
             assert project.base in str(error.value)
             assert served in str(error.value)

@@ -20,8 +20,8 @@ from seedling.scenes.drawing import draw
 from server.engine.engine import Engine
 from server.projects import fine_tune_process, tuner
 from server.store import NotNow
-from server.store.projects.ensembles import Sum
-from server.store.projects.records import CannotStart, Missing, NothingToLearn, Project, Run, State
+from server.store.projects.ensembles import AdapterSum
+from server.store.projects.records import InitialModelError, NotFoundError, NoTrainingDataError, Project, Run, RunState
 from tests.server.helpers import PATIENCE, ROOT, until
 from tests.server.projects.making import QUICK, corrected, made, opened, promote
 from tests.server.projects.scenes import scenes
@@ -68,13 +68,13 @@ def test_a_run_ends_with_its_server_however_that_ends_and_goes_on_with_the_next(
     with opened(tmp_path, tiny) as projects:
         until(lambda: time.sleep(0.05) or len(log(folder)) > len(before))
         assert log(folder).startswith(before)  # nothing is done twice
-        assert projects.registry.run(project, run.id).state is State.RUNNING
+        assert projects.registry.run(project, run.id).state is RunState.RUNNING
     before = log(folder)
     assert kept(folder) >= json.loads(before.splitlines()[-1])["step"]
     time.sleep(0.5)
     assert log(folder) == before
     with opened(tmp_path, tiny, start=False) as projects:
-        assert projects.cancel(project, projects.registry.run(project, run.id)).state is State.CANCELLED
+        assert projects.cancel(project, projects.registry.run(project, run.id)).state is RunState.CANCELLED
         assert projects.registry.models(project) == []
 
 
@@ -91,11 +91,11 @@ def test_why_a_run_failed_is_told_and_it_can_be_resumed(tiny: Engine, tmp_path: 
         blocked = projects.tuner.of(project, run) / fine_tune_process.RUN
         blocked.write_text("a file where a folder must be")  # as a disk that fails
         projects.start()
-        until(lambda: time.sleep(0.2) or projects.registry.run(project, run.id).state is State.FAILED)
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, run.id).state is RunState.FAILED)
         failed = projects.registry.run(project, run.id)
         assert str(blocked) in failed.reason
         projects.tuner.close()
-        assert projects.resume(project, failed).state is State.QUEUED
+        assert projects.resume(project, failed).state is RunState.QUEUED
 
 
 POISON = """
@@ -129,7 +129,7 @@ def test_what_was_good_before_a_loss_that_is_no_number_is_a_model(
     tiny: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, run = poisoned(tiny, tmp_path, monkeypatch, 3)
-    assert run.state is State.FAILED
+    assert run.state is RunState.FAILED
     assert re.fullmatch(
         r"step 4: the loss is nan; lower the rate \(0.001\) and tune again. What was good at step 2 is kept as a model",
         run.reason,
@@ -143,7 +143,7 @@ def test_what_was_good_before_a_loss_that_is_no_number_is_a_model(
         test = projects.test(project, model, "Ada")
         until(lambda: time.sleep(0.05) or projects.registry.backtest(project, test.id).ended)
         tested = projects.registry.backtest(project, test.id)
-        assert tested.state is State.DONE, tested.reason
+        assert tested.state is RunState.DONE, tested.reason
         assert projects.tune(project, QUICK, "Ada", model.id).start == model.id
         projects.delete(project)
 
@@ -153,19 +153,19 @@ def test_of_a_loss_that_was_no_number_before_anything_was_good_there_is_no_model
     tiny: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, run = poisoned(tiny, tmp_path, monkeypatch, 1)
-    assert run.state is State.FAILED
+    assert run.state is RunState.FAILED
     assert "step 2: the loss is nan" in run.reason
     assert "nothing was kept that is better than its start" in run.reason
     with opened(tmp_path, tiny, start=False) as projects:
         assert projects.registry.models(project) == []
-        assert projects.resume(project, run).state is State.QUEUED
+        assert projects.resume(project, run).state is RunState.QUEUED
         projects.delete(project)
 
 
 def test_nothing_corrected_teaches_nothing(tiny: Engine, tmp_path: Path) -> None:
     with opened(tmp_path, tiny, start=False) as projects:
         project = projects.create("empty", ("<OD>",), 0.5)
-        with pytest.raises(NothingToLearn, match="of 0 corrected pictures"):
+        with pytest.raises(NoTrainingDataError, match="of 0 corrected pictures"):
             projects.tune(project, QUICK, "Ada")
         assert not (projects.folder / project.folder / "runs").exists()
 
@@ -186,13 +186,13 @@ def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Pa
     anchored = {**QUICK, "replay": 0.5, "anchor": "kl"}
     with opened(tmp_path, tiny) as projects:
         project = corrected(projects)
-        with pytest.raises(NothingToLearn, match="nothing is at hand to replay for this base"):
+        with pytest.raises(NoTrainingDataError, match="nothing is at hand to replay for this base"):
             projects.tune(project, anchored, "Ada")
         run = projects.tune(project, {**anchored, "replay_from": str(world)}, "Ada")
         lost = projects.tune(project, {**anchored, "replay_from": str(tmp_path / "none")}, "Ada")
-        until(lambda: time.sleep(0.2) or projects.registry.run(project, lost.id).state is State.FAILED)
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, lost.id).state is RunState.FAILED)
         assert projects.registry.run(project, lost.id).reason.startswith(f"there is no dataset '{tmp_path}/none'")
-        assert projects.registry.run(project, run.id).state is State.DONE
+        assert projects.registry.run(project, run.id).state is RunState.DONE
         folder = projects.tuner.of(project, run) / fine_tune_process.RUN
         written = json.loads((folder / "run.json").read_text())
         assert written["run"]["replayed"]
@@ -205,7 +205,7 @@ def test_a_run_goes_on_from_the_champion_also_after_a_restart(tiny: Engine, tmp_
     with opened(tmp_path, tiny) as projects:
         project = corrected(projects)
         first = projects.tune(project, QUICK, "Ada")
-        until(lambda: time.sleep(0.2) or projects.registry.run(project, first.id).state is State.DONE)
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, first.id).state is RunState.DONE)
         (model,) = projects.registry.models(project)
         assert (first.start, model.start) == (None, None)
     with opened(tmp_path, tiny, start=False) as projects:
@@ -216,7 +216,7 @@ def test_a_run_goes_on_from_the_champion_also_after_a_restart(tiny: Engine, tmp_
         assert second.config["rank"] == QUICK["rank"]
     with opened(tmp_path, tiny) as projects:
         until(lambda: time.sleep(0.2) or projects.registry.run(project, second.id).ended)
-        assert projects.registry.run(project, second.id).state is State.DONE
+        assert projects.registry.run(project, second.id).state is RunState.DONE
         made = projects.registry.models(project)[-1]
         assert (made.run, made.start) == (second.id, model.id)
         before, after = (
@@ -236,7 +236,7 @@ def test_a_run_goes_on_from_a_model_though_the_projects_were_moved(tiny: Engine,
     with opened(here, tiny) as projects:
         project = corrected(projects)
         first = projects.tune(project, QUICK, "Ada")
-        until(lambda: time.sleep(0.2) or projects.registry.run(project, first.id).state is State.DONE)
+        until(lambda: time.sleep(0.2) or projects.registry.run(project, first.id).state is RunState.DONE)
         (model,) = projects.registry.models(project)
         run = projects.tune(project, {**QUICK, "steps": 4000, "evaluate": 4000}, "Ada", model.id)
         folder = projects.tuner.of(project, run)
@@ -247,7 +247,7 @@ def test_a_run_goes_on_from_a_model_though_the_projects_were_moved(tiny: Engine,
         folder = projects.tuner.of(project, run)
         until(lambda: len(log(folder)) > len(before) or projects.registry.run(project, run.id).ended)
         gone_on = projects.registry.run(project, run.id)
-        assert gone_on.state is State.RUNNING, gone_on.reason
+        assert gone_on.state is RunState.RUNNING, gone_on.reason
         assert log(folder).startswith(before)
         projects.delete(project)
 
@@ -256,7 +256,7 @@ def test_settings_that_came_later_than_a_run_had_their_defaults(tiny: Engine, tm
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
         old = projects.registry.add_run(project, {"tasks": ["<OD>"], "rank": 2}, "runs/old", "d" * 64, 3, 3, "Ada")
-        projects.registry.turn_run(old, State.RUNNING, (State.QUEUED,))
+        projects.registry.turn_run(old, RunState.RUNNING, (RunState.QUEUED,))
         projects.registry.finish(project, old, {}, "5" * 64, ["<OD>"])
         (model,) = projects.registry.models(project)
         config = projects.tune(project, {"steps": 2}, "Ada", model.id).config
@@ -273,16 +273,18 @@ def test_what_no_run_can_go_on_from_is_refused(tiny: Engine, tmp_path: Path) -> 
         elsewhere = made(projects, other, 3)
         with pytest.raises(NotNow, match=r"no model of emoji is promoted for <OD>: promote one first"):
             projects.tune(project, QUICK, "Ada", "champion")
-        with pytest.raises(Missing, match=f"no model {elsewhere.id}"):
+        with pytest.raises(NotFoundError, match=f"no model {elsewhere.id}"):
             projects.tune(project, QUICK, "Ada", elsewhere.id)
-        with pytest.raises(CannotStart, match=f"model {one.id} was made with rank 2; leave rank out"):
+        with pytest.raises(InitialModelError, match=f"model {one.id} was made with rank 2; leave rank out"):
             projects.tune(project, {**QUICK, "rank": 4}, "Ada", one.id)
-        with pytest.raises(CannotStart, match=r"with alpha 32, frozen_stages 0; leave alpha and frozen_stages out"):
+        with pytest.raises(
+            InitialModelError, match=r"with alpha 32, frozen_stages 0; leave alpha and frozen_stages out"
+        ):
             projects.tune(project, {**QUICK, "alpha": 8, "frozen_stages": 4}, "Ada", one.id)
         runs = len(projects.registry.runs(project))
-        summed = projects.combine(project, Sum(combine="add", models=(one.id, two.id)))
+        summed = projects.combine(project, AdapterSum(combine="add", models=(one.id, two.id)))
         promote(projects, project, summed)
-        with pytest.raises(CannotStart, match=f"model {summed.id} is combined of others"):
+        with pytest.raises(InitialModelError, match=f"model {summed.id} is combined of others"):
             projects.tune(project, QUICK, "Ada", "champion")
         assert len(projects.registry.runs(project)) == runs
         assert len(list((projects.folder / project.folder / "runs").iterdir())) == runs  # nothing is left of them

@@ -6,9 +6,15 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from prompts.annotations import Box
-from server.store.projects.ensembles import CannotCombine, Combination, Fusion, Routing, Sum
+from server.store.projects.ensembles import (
+    AdapterSum,
+    BoxFusion,
+    EnsembleDefinition,
+    InvalidEnsembleError,
+    LabelRouting,
+)
 
-READ: TypeAdapter[Combination] = TypeAdapter(Combination)
+READ: TypeAdapter[EnsembleDefinition] = TypeAdapter(EnsembleDefinition)
 
 
 @pytest.mark.parametrize(
@@ -40,10 +46,10 @@ def test_what_makes_no_sense_is_refused(asked: dict[str, Any], said: str) -> Non
 
 def test_what_is_not_said_has_a_meaning() -> None:
     added = READ.validate_python({"combine": "add", "models": [3, 1]})
-    assert isinstance(added, Sum)
+    assert isinstance(added, AdapterSum)
     assert added.shares == (0.5, 0.5)
     routed = READ.validate_python({"combine": "route", "models": [1], "routes": {"cat": 1}})
-    assert isinstance(routed, Routing)
+    assert isinstance(routed, LabelRouting)
     assert routed.members == (1, None)
     assert READ.validate_json(READ.dump_json(routed)) == routed
     everything = {"combine": "route", "models": [None, 1], "routes": {"cat": 1, "dog": None}, "default": 1}
@@ -51,14 +57,17 @@ def test_what_is_not_said_has_a_meaning() -> None:
 
 
 def test_only_boxes_can_be_fused_and_only_labels_routed() -> None:
-    fusion, routing = Fusion(combine="fuse", models=(1, 2)), Routing(combine="route", models=(1,), routes={"cat": 1})
+    fusion, routing = (
+        BoxFusion(combine="fuse", models=(1, 2)),
+        LabelRouting(combine="route", models=(1,), routes={"cat": 1}),
+    )
     for token in ("<OD>", "<DENSE_REGION_CAPTION>", "<CAPTION_TO_PHRASE_GROUNDING>"):
         fusion.check(token)
         routing.check(token)
     routing.check("<OPEN_VOCABULARY_DETECTION>")
-    Sum(combine="add", models=(1,)).check("<CAPTION>")
+    AdapterSum(combine="add", models=(1,)).check("<CAPTION>")
     for combined, token in ((fusion, "<OPEN_VOCABULARY_DETECTION>"), (fusion, "<OCR>"), (routing, "<CAPTION>")):
-        with pytest.raises(CannotCombine, match=token):
+        with pytest.raises(InvalidEnsembleError, match=token):
             combined.check(token)
 
 
@@ -66,14 +75,14 @@ def test_answers_are_merged() -> None:
     def box(label: str, x: float) -> Box:
         return Box(label=label, box=(x, 0.0, x + 10.0, 10.0), score=0.5)
 
-    fusion = Fusion(combine="fuse", models=(1, None), weights=(3.0, 1.0))
+    fusion = BoxFusion(combine="fuse", models=(1, None), weights=(3.0, 1.0))
     (fused,) = fusion.merged([[box("cat", 0)], [box("cat", 2)]])
     assert isinstance(fused, Box)
     assert fused.box[0] == pytest.approx(0.5)
-    sure = Fusion(combine="fuse", models=(1, 2), min_score=0.3)
+    sure = BoxFusion(combine="fuse", models=(1, 2), min_score=0.3)
     (both,) = sure.merged([[box("cat", 0), box("dog", 40)], [box("cat", 0)]])  # only one of two says dog
     assert both.label == "cat"
-    routing = Routing(combine="route", models=(1, 2), routes={"cat": 1}, default=2)
+    routing = LabelRouting(combine="route", models=(1, 2), routes={"cat": 1}, default=2)
     assert routing.merged([[box("cat", 0), box("dog", 1)], [box("cat", 2), box("dog", 3)]]) == [
         box("cat", 0),
         box("dog", 3),
