@@ -31,15 +31,15 @@ from benchmarks.results import Row, show
 from benchmarks.transformers_baseline import Transformers
 from benchmarks.workloads import scenes
 from labels.labeled_image import TracedAnnotation
-from prompts.parsing import read
+from prompts.parsing import parse_answer
 from server.engine.checkpoints import loading as checkpoints
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
-from server.jobs import intake
-from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import parse
+from server.jobs import job_start
+from server.jobs.recipes.execution import annotate
+from server.jobs.recipes.parsing import parse
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import run
 from server.jobs.sources import open_source
@@ -86,7 +86,7 @@ def drawn(folder: Path, count: int, first: int = 0) -> list[Path]:
 def job(engine: Engine, recipe: Recipe, pictures: Path, folder: Path) -> list[list[TracedAnnotation]]:
     """Labels a folder as `florist label` does, all but the export: labels by picture."""
     with Store(file_url(folder / "florist.db")) as store, open_source(str(pictures)) as source:
-        begun = intake.begin(store, engine, recipe, source, str(pictures), ".")
+        begun = job_start.begin(store, engine, recipe, source, str(pictures), ".")
         ended = run(store, begun, engine, source, lambda size: annotate(recipe, size), sole=True)
         return [list(picture.labels) for picture in store.labelled(ended)]
 
@@ -112,7 +112,7 @@ def script(paths: Sequence[Path], ask: Ask, checkpoint: Checkpoint, recipe: Reci
 
 
 def _result(request: Request, tokens: list[int], checkpoint: Checkpoint) -> Result:
-    answer = read(request.task, [checkpoint.vocabulary[token] for token in tokens], request.image.size)
+    answer = parse_answer(request.task, [checkpoint.vocabulary[token] for token in tokens], request.image.size)
     return Result(answer.annotations, answer.text, tokens, [], "stop")
 
 

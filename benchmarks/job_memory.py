@@ -25,12 +25,12 @@ from benchmarks.engine_memory import resident
 from benchmarks.results import Row, show
 from labels.formats import FORMATS
 from prompts.annotations import Annotation, Box, Text
-from prompts.tasks import Gives
+from prompts.tasks import AnswerKind
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
-from server.jobs import intake
-from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import parse
+from server.jobs import job_start
+from server.jobs.recipes.execution import annotate
+from server.jobs.recipes.parsing import parse
 from server.jobs.runner import run
 from server.jobs.sources.source import Listing, Source
 from server.store import Store, file_url
@@ -73,7 +73,7 @@ class Model:
 
     def submit_when_room(self, request: Request, stop: threading.Event) -> Handle:
         handle = Handle(lambda handle: None)
-        notes = BOXES if request.task.gives is Gives.BOXES else [Text(label="cat", score=0.8)]
+        notes = BOXES if request.task.answer_kind is AnswerKind.BOXES else [Text(label="cat", score=0.8)]
         handle._finish(Result(notes, "cat<loc_1><loc_2><loc_3><loc_4>" * 2, [0], [0.0], "stop"))
         return handle
 
@@ -98,7 +98,7 @@ def measure(count: int) -> None:
     model: Any = Model()
     with tempfile.TemporaryDirectory() as name, Store(file_url(Path(name) / "florist.db")) as store:
         source, watch, start = Thin(count), Watch(max(1, count // SAMPLES)), time.perf_counter()
-        begun = intake.begin(store, model, RECIPE, source, "thin", ".")
+        begun = job_start.begin(store, model, RECIPE, source, "thin", ".")
         ended = run(store, begun, model, source, lambda size: annotate(RECIPE, size), sole=True, told=watch)
         took, seen = time.perf_counter() - start, watch.seen or []
         assert store.progress(ended).done == count

@@ -19,8 +19,8 @@ from benchmarks.results import Row, show
 from benchmarks.workloads import new_pictures, together
 from server.engine.checkpoints import loading as checkpoints
 from server.engine.engine import Engine
-from server.jobs import intake
-from server.jobs.recipes.annotation import annotate
+from server.jobs import job_start
+from server.jobs.recipes.execution import annotate
 from server.jobs.runner import run
 from server.jobs.sources import open_source
 from server.store import Done, Failure, Store, file_url
@@ -37,7 +37,7 @@ class Background:
         drawn(pictures, scenes)
         self.store = Store(file_url(folder / "florist.db"))
         self.source = open_source(str(pictures))
-        self.job = intake.begin(self.store, engine, RECIPE, self.source, str(pictures), ".")
+        self.job = job_start.begin(self.store, engine, RECIPE, self.source, str(pictures), ".")
         self.ended, self.total = 0, scenes
         self._warm, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=(engine,))

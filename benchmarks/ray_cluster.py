@@ -23,9 +23,9 @@ from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from server.engine.checkpoints import loading as checkpoints
 from server.engine.engine import Engine
-from server.jobs import cluster, intake
-from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import parse
+from server.jobs import cluster, job_start
+from server.jobs.recipes.execution import annotate
+from server.jobs.recipes.parsing import parse
 from server.jobs.runner import run
 from server.jobs.sources import open_source
 from server.store import Done, Failure, Progress, Store
@@ -68,7 +68,7 @@ def here(store: Store, pictures: Path, engine: Engine) -> Pace:
         pace.look(ended, 1)
 
     with open_source(str(pictures)) as source:
-        job = intake.begin(store, engine, RECIPE, source, str(pictures), "here")
+        job = job_start.begin(store, engine, RECIPE, source, str(pictures), "here")
         run(store, job, engine, source, partial(annotate, RECIPE), sole=True, told=told)
     return pace
 
@@ -76,7 +76,7 @@ def here(store: Store, pictures: Path, engine: Engine) -> Pace:
 def spread(store: Store, database: str, pictures: Path, engine: Engine, engines: int) -> Pace:
     """Labels on Ray."""
     with open_source(str(pictures)) as source:
-        job = intake.begin(store, engine, RECIPE, source, str(pictures), f"{engines} engines")
+        job = job_start.begin(store, engine, RECIPE, source, str(pictures), f"{engines} engines")
     loading = cluster.Loading("seedling", "cpu", "float32", engine.max_batch, engine.max_waiting, 1024**3)
     work = cluster.Work(database, job.id, str(pictures), pictures.parent / "out", loading)
     pace = Pace(engines)

@@ -222,7 +222,7 @@ def _open(settings: Settings) -> _Kept:
 def _queue(settings: Settings) -> "JobQueue | None":
     if settings.jobs_folder is None:
         return None
-    from server.jobs.output import OutputError
+    from server.jobs.output_folder import OutputError
     from server.jobs.queue import JobQueue
     from server.store import StoreError
 

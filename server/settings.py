@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     @classmethod
     def _places(cls, places: tuple[str, ...]) -> tuple[str, ...]:
         if places:
-            from server.jobs.sources.permission import check  # it brings what reads buckets: not for every command
+            from server.jobs.sources.permissions import check  # it brings what reads buckets: not for every command
 
             for place in places:
                 check(place)

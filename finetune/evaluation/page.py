@@ -16,7 +16,7 @@ from finetune.evaluation.reliability import ece, reliability
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import COLUMNS, Row
 from labels import drawing
-from labels.images import PictureError
+from labels.images import ImageError
 from prompts.annotations import Annotation, Box, Text
 from server.jobs.summary.summary import environment, whole
 
@@ -81,7 +81,7 @@ def _card(one: Answered, todo: Sequence[Correction]) -> Card:
     true = found = trouble = ""
     try:
         image = one.example.open()
-    except (OSError, PictureError) as error:
+    except (OSError, ImageError) as error:
         trouble = str(error)
     else:
         region = [Box(label="asked about", box=one.question.region)] if one.question.region else []

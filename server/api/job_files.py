@@ -16,7 +16,7 @@ from server.api import exports, problems
 from server.api.job_problems import told
 from server.api.job_schemas import Number, Position
 from server.api.problems import Problem, documented
-from server.jobs import intake
+from server.jobs import job_start
 from server.jobs.queue import JobQueue
 from server.jobs.sources import ItemError, SourceError, addresses
 from server.serving import Serving
@@ -105,12 +105,12 @@ async def summary(request: Request, number: Number) -> Response:
         from server.jobs.summary import About, write  # draws: it takes a second to import
 
         job = queue.job(number)
-        recipe = intake.kept(job)
+        recipe = job_start.kept(job)
         about = About(
             title=job.wanted.output,
             recipe=recipe,
             source=addresses.shown(job.wanted.source),
-            model=intake.model_name(job, engine, recipe),
+            model=job_start.model_name(job, engine, recipe),
             progress=queue.store.progress(job),
             failures=queue.store.failures(job),
         )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from server.api import problems
 from server.api.problems import Fault, Problem, busy
 from server.jobs.queue import NotAllowed
-from server.jobs.recipes.reading import RecipeError
+from server.jobs.recipes.parsing import RecipeError
 from server.jobs.sources import SourceError
 from server.settings import variable
 from server.store import JobChanged, NotNow, StoreAway, StoreError, UnknownJob

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Annotation
 from server.api import examples
 from server.jobs.sources import addresses
@@ -154,7 +154,7 @@ def job_row(job: Job, progress: Progress, rate: float | None) -> JobRow:
     )
 
 
-def picture_row(position: int, picture: Labelled) -> PictureRow:
+def picture_row(position: int, picture: LabeledImage) -> PictureRow:
     return PictureRow(
         position=position,
         name=picture.name,
@@ -169,7 +169,7 @@ def failure_row(failure: Failure) -> FailureRow:
     return FailureRow(position=failure.position, name=failure.name, kind=failure.kind, reason=failure.reason)
 
 
-def _label_row(label: Label) -> LabelRow:
+def _label_row(label: TracedAnnotation) -> LabelRow:
     return LabelRow(**{name: getattr(label, name) for name in LabelRow.model_fields})
 
 

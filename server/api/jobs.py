@@ -32,7 +32,7 @@ from server.api.job_schemas import (
 )
 from server.api.problems import Problem, documented
 from server.jobs.queue import JobQueue
-from server.jobs.recipes import reading
+from server.jobs.recipes import parsing
 from server.jobs.recipes.recipe import Recipe
 from server.serving import Serving
 from server.store import Job
@@ -224,15 +224,15 @@ async def failures(request: Request, number: Number, after: After = None, limit:
 def _recipe(given: str | dict[str, Any]) -> Recipe:
     """Raises RecipeError. No file is ever read but the ready ones."""
     if isinstance(given, dict):
-        return reading.parse(given)
+        return parsing.parse(given)
     if _NAME.fullmatch(given):
-        if given in reading.ready():
-            return reading.load(given)
-        known = ", ".join(reading.ready())
-        raise reading.RecipeError(
-            "recipe", [reading.Problem(f"no ready recipe is called {given!r}; there are {known}; or send one in YAML")]
+        if given in parsing.ready():
+            return parsing.load(given)
+        known = ", ".join(parsing.ready())
+        raise parsing.RecipeError(
+            "recipe", [parsing.Problem(f"no ready recipe is called {given!r}; there are {known}; or send one in YAML")]
         )
-    return reading.read(given)
+    return parsing.read(given)
 
 
 async def _steered(request: Request, number: int, change: Callable[[JobQueue, Job], object]) -> JobRow:

@@ -17,7 +17,7 @@ from server.cli.progress import Display
 if TYPE_CHECKING:
     from server.engine.engine import Engine
     from server.jobs.cluster import Loading, Pool, Work
-    from server.jobs.pins import ProjectModels
+    from server.jobs.pinned_models import ProjectModels
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import Source
     from server.projects.pinned_models import PinnedProjectModels
@@ -35,7 +35,7 @@ class LabelError(Exception):
 
 def one_step(task: str, text: str | None, adapter: str | None) -> "Recipe":
     """The recipe that asks one question of each picture. Raises LabelError."""
-    from server.jobs.recipes.reading import RecipeError, parse
+    from server.jobs.recipes.parsing import RecipeError, parse
 
     step = {"id": "answers", "task": task, "text": text, "adapter": adapter}
     try:
@@ -71,11 +71,11 @@ def by_recipe(
         )
     from labels.formats import FORMATS
     from server.engine.adapters.registry import AdapterError
-    from server.jobs import intake
+    from server.jobs import job_start
     from server.jobs.cluster import ClusterError, Work
-    from server.jobs.output import OutputError, claimed
-    from server.jobs.recipes.reading import RecipeError
-    from server.jobs.recipes.reading import load as read
+    from server.jobs.output_folder import OutputError, claimed
+    from server.jobs.recipes.parsing import RecipeError
+    from server.jobs.recipes.parsing import load as read
     from server.jobs.runner import JobFailed
     from server.jobs.sources import SourceError, addresses, open_source
     from server.store import Store, StoreError, file_url
@@ -109,7 +109,7 @@ def by_recipe(
             with load() as engine:
                 model = engine.checkpoint.name
                 job = _begun(store, asked, pictures, source, engine, output, projects, retry=retry)
-                asked = intake.kept(job)  # with its champions
+                asked = job_start.kept(job)  # with its champions
                 for project, tasks in asked.champions.items():
                     for task, champion in tasks.items():
                         who = f"its model {champion.model}" if champion else "the model alone"
@@ -153,10 +153,10 @@ def _begun(
     store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str,
     projects: "ProjectModels | None", *, retry: bool,
 ) -> "Job":  # fmt: skip
-    from server.jobs import intake
+    from server.jobs import job_start
     from server.store import JobState
 
-    job = intake.begin(store, engine, asked, source, pictures, output, projects=projects)
+    job = job_start.begin(store, engine, asked, source, pictures, output, projects=projects)
     if job.state in (JobState.PAUSED, JobState.FAILED):
         job = store.resume(job)
     if job.state is JobState.CANCELLED:
@@ -169,7 +169,7 @@ def _shown(
     projects: "ProjectModels | None", *, sole: bool,
 ) -> "Job":  # fmt: skip
     """Runs the job, and shows how far it is."""
-    from server.jobs.recipes.annotation import annotate
+    from server.jobs.recipes.execution import annotate
     from server.jobs.runner import run
     from server.store import Done
 
@@ -208,7 +208,7 @@ def _spread(store: "Store", job: "Job", work: "Work", pool: "Pool", title: str) 
 def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: Sequence[str], *, draw: bool) -> int:
     """The dataset, once the job is done."""
     from labels.formats import FORMATS
-    from server.jobs import drawn
+    from server.jobs import drawn_images
     from server.store import JobState
 
     if job.state is not JobState.DONE:
@@ -219,7 +219,7 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
         labelled = store.labelled(job, lambda position: source[position].read())
         if name == _DRAWN:
             target = out / _DRAWN
-            report = drawn.write(labelled, target)
+            report = drawn_images.write(labelled, target)
         else:
             suffix = FORMATS[name].suffix
             target = out / (name if suffix is None else f"labels{suffix}")

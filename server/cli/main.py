@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prompts.tasks import TASKS, Takes, Task, TaskError, resolve
+from prompts.tasks import TASKS, InputKind, PromptError, Task, find_task
 from server import settings as settings_
 from server.cli import evaluate as evaluate_
 from server.cli import label as label_
@@ -82,19 +82,19 @@ def prompt(
 ) -> None:
     """Asks one question about one picture."""
     asked, corners = _task(task, text, region), _region(region)
-    from labels.images import ImageError, decode
+    from labels.images import ImageError, decode_image
     from server.engine.errors import InvalidRequestError
     from server.engine.request import Request
 
     try:
         data = picture.read_bytes()
-        image = decode(data, max_bytes=len(data), max_pixels=_settings().max_pixels)
+        image = decode_image(data, max_bytes=len(data), max_pixels=_settings().max_pixels)
         asked.prompt(text, corners, image.size)
     except OSError as error:
         _fail(f"{picture}: {error.strerror or error}")
     except ImageError as error:
         _fail(f"{picture}: {error}")
-    except TaskError as error:
+    except PromptError as error:
         _fail(str(error))
     with _engine(model, device, adapter) as engine:
         try:
@@ -150,7 +150,7 @@ def label(
         _fail("--text goes with --task; in a recipe, steps have their own texts")
     if engine is Where.LOCAL and (workers is not None or worker_cpus != 1):
         _fail("--workers and --worker-cpus go with --engine ray")
-    if task is not None and _task(task, text).takes is Takes.REGION:
+    if task is not None and _task(task, text).input_kind is InputKind.REGION:
         _fail(f"{task} asks about a region of one picture: use `florist prompt`, or a recipe with `each`")
     try:
         asked = label_.one_step(task, text, _name(adapter)) if task is not None else recipe or ""
@@ -223,7 +223,7 @@ def tasks() -> None:
     for column in ("what", "takes", "gives"):
         table.add_column(column)
     for row in TASKS.values():
-        table.add_row(row.token, row.title, row.takes, row.gives)
+        table.add_row(row.token, row.title, row.input_kind, row.answer_kind)
     console.print(table)
 
 
@@ -240,10 +240,10 @@ def key() -> None:
 def _task(token: str, text: str | None, region: str | None = None) -> Task:
     """The task, and whether it gets what it takes: told before a model is loaded."""
     try:
-        task = resolve(token)
-        if task.takes is not Takes.REGION and region is None:
+        task = find_task(token)
+        if task.input_kind is not InputKind.REGION and region is None:
             task.prompt(text)
-    except TaskError as error:
+    except PromptError as error:
         _fail(str(error).replace("GET /v1/tasks (or `florist tasks`) lists", "`florist tasks` lists"))
     return task
 

@@ -37,11 +37,11 @@ def show(recipe: Where) -> None:
 @app.command(name="list")
 def list_() -> None:
     """Lists the ready recipes."""
-    from server.jobs.recipes import reading
+    from server.jobs.recipes import parsing
 
     table = Table("recipe", "steps")
-    for name in reading.ready():
-        table.add_row(name, escape(", ".join(step.task for step in reading.load(name).steps)))
+    for name in parsing.ready():
+        table.add_row(name, escape(", ".join(step.task for step in parsing.load(name).steps)))
     console.print(table)
 
 
@@ -55,7 +55,7 @@ def tree(recipe: "Recipe") -> Tree:
     drawn: dict[str, Tree] = {}
     for step in recipe.steps:
         above = drawn[step.sources[0]] if step.sources else root
-        head = ((step.id, "bold"), "  ", (step.task, "cyan"), f" → {step.asked.gives}")
+        head = ((step.id, "bold"), "  ", (step.task, "cyan"), f" → {step.asked.answer_kind}")
         drawn[step.id] = above.add(Text.assemble(*head, *_notes(_details(step))))
     return root
 
@@ -108,7 +108,7 @@ def _limits(given: "Filter") -> Iterator[str]:
 
 
 def _load(where: str) -> "Recipe":
-    from server.jobs.recipes.reading import RecipeError, load
+    from server.jobs.recipes.parsing import RecipeError, load
 
     try:
         return load(where)

@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 
-from server.engine.adapters import AdapterError
-from server.engine.checkpoint import CheckpointError
+from server.engine.adapters.registry import AdapterError
+from server.engine.checkpoints.loading import CheckpointError
 from server.engine.engine import Engine
-from server.jobs import intake
-from server.jobs.recipes.annotation import annotate
+from server.jobs import job_start
+from server.jobs.recipes.execution import annotate
 from server.jobs.runner import LEASE, JobFailed, answerer
 from server.jobs.runner import run as work_on
 from server.jobs.sources import Source, SourceError, addresses, open_source
@@ -246,7 +246,7 @@ class Worker:
                     f"the same names"
                 ) from error
             self.job = self.store.job(work.job)
-            self.recipe = intake.kept(self.job)
+            self.recipe = job_start.kept(self.job)
             if answerer(self.engine, self.recipe.adapters) != self.job.wanted.model:
                 raise ClusterError(
                     f"{work.loading.model} or an adapter has other weights on {node} than where the job began"

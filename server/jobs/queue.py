@@ -15,14 +15,14 @@ from tempfile import TemporaryDirectory
 from server.engine.adapters.registry import AdapterError
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError
-from server.jobs import intake
-from server.jobs.output import claimed
-from server.jobs.pins import ProjectModels, Seat
-from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import Problem, RecipeError
+from server.jobs import job_start
+from server.jobs.output_folder import claimed
+from server.jobs.pinned_models import ProjectModels, Seat
+from server.jobs.recipes.execution import annotate
+from server.jobs.recipes.parsing import Problem, RecipeError
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import JobFailed, answerer, run
-from server.jobs.sources import Source, SourceError, addresses, open_source, permission
+from server.jobs.sources import Source, SourceError, addresses, open_source, permissions
 from server.store import Job, JobState, NotNow, Store, StoreAway, StoreError, UnknownJob, file_url
 
 _OURS = json.dumps({"by": "server"})  # jobs of the command line may be in the same database: they are not ours to run
@@ -43,7 +43,7 @@ class JobQueue:
         """`folder` is this server's own: for the database where `database_url` names none, and for exports under way.
         `sources`: the folders and URLs that pictures may be in. Raises OutputError for the folder, and StoreError."""
         self.folder = folder.absolute()
-        self.allowed = permission.within(sources)
+        self.allowed = permissions.within(sources)
         # Who has the folder alone has its database alone; PostgreSQL may serve several servers.
         self._sole = database_url is None
         with ExitStack() as stack:
@@ -93,7 +93,7 @@ class JobQueue:
             raise RecipeError(recipe.name, [Problem(f"no adapter {missing[0]!r} is loaded; there are: {there}")])
         new = self.store.of_output(output) is None
         with self._open(source) as opened:
-            job = intake.begin(self.store, self._engine, recipe, opened, source, output, _OURS, self._projects)
+            job = job_start.begin(self.store, self._engine, recipe, opened, source, output, _OURS, self._projects)
         self._wake.set()
         return job, new
 
@@ -175,7 +175,7 @@ class JobQueue:
             return
         self._running = job.id
         try:
-            recipe = intake.kept(job)
+            recipe = job_start.kept(job)
             if answerer(engine, recipe.adapters, recipe.models) != job.wanted.model:
                 raise JobFailed("the model or an adapter has other weights than when the job began; begin another job")
             with self.source(job) as source, self._seated(engine, recipe, job) as seats:

@@ -19,8 +19,8 @@ from typing import TypeVar
 from labels.images import ImageError
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError, InvalidRequestError
-from server.jobs.asker import Annotate, Asker, Stopped
-from server.jobs.pins import Seat
+from server.jobs.image_annotator import Annotate, Asker, Stopped
+from server.jobs.pinned_models import Seat
 from server.jobs.sources.source import Fault, ItemError, Source
 from server.store import Answer, Done, Failure, Item, Job, JobState, Store, StoreAway, StoreError
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.engine.engine import Engine
-from server.jobs.pins import Seat
+from server.jobs.pinned_models import Seat
 from server.jobs.recipes.recipe import Champion, Recipe
 from server.projects.ensembles import Ensemble, EnsembleBuilder, loaded
 from server.store.projects.records import BaseMismatchError, ModelVersion, NotFoundError, Project

@@ -10,13 +10,13 @@ from typing import Any
 
 from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, TuneConfig
 from finetune.tuning.run_record import fingerprint
-from labels.images import MAX_PIXELS, decode
+from labels.images import MAX_PIXELS, decode_image
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from server.engine.checkpoints.loading import SEEDLING
 from server.engine.engine import Engine
-from server.jobs.output import claimed
+from server.jobs.output_folder import claimed
 from server.projects import ensemble_models, initial_models, project_dataset, tuner
 from server.projects.annotation_validation import checked, kind_of
 from server.projects.backtester import Backtester
@@ -121,7 +121,7 @@ class Projects:
     ) -> Correction:  # fmt: skip
         """Keeps a picture's file and all labels of one kind that it has (`kind`, None: of that which they are).
         Raises ImageError, InvalidLabels, and OSError where there is no room for the picture."""
-        size = decode(data, max_bytes=len(data), max_pixels=max_pixels).size
+        size = decode_image(data, max_bytes=len(data), max_pixels=max_pixels).size
         kind, notes = checked(annotations, size, kind)
         sha256 = self._pictures(project).keep(data)
         return self.store.correct(project, [CorrectionContent(sha256, kind, *size, notes, complete, name, author)])[0]

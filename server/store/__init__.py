@@ -1,8 +1,8 @@
 """What jobs keep, in SQLite or PostgreSQL: their pictures, how far they are, and every label that was ever given."""
 
 from server.store.database import StoreAway, StoreError, file_url
-from server.store.jobs import Store
-from server.store.records import (
+from server.store.jobs.job_store.job_store import Store
+from server.store.jobs.job_store.records import (
     Answer,
     Done,
     Failure,

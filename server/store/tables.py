@@ -1,20 +1,26 @@
-"""The tables. Whoever changes them adds a file to migrations/versions/."""
+"""The tables of the database. To change them, add a file to migrations/versions/."""
 
 from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# SQLite counts up by itself only what is called INTEGER.
+# SQLite increments a primary key automatically only if its type is INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
-OPEN = ("waiting", "leased")  # states in which a picture has not ended
+UNFINISHED_STATES = ("waiting", "leased")  # states of an image that is neither done nor failed
 
 
-class Base(DeclarativeBase):
-    """The tables together."""
+class TableBase(DeclarativeBase):
+    """The base class of all tables."""
 
 
-class JobRow(Base):
-    """`output` names what it writes, once in the whole store; `recipe` and `options` are JSON; `model`: the hash of
-    all that answers; times are seconds since 1970."""
+# Jobs
+
+
+class JobRow(TableBase):
+    """A batch labeling job.
+
+    `output` is unique in the database and identifies the job. `recipe` and `options` are JSON. `model_hash` is the hash
+    of the model and of everything else that answers prompts. Times are Unix timestamps in seconds.
+    """
 
     __tablename__ = "jobs"
 
@@ -24,7 +30,7 @@ class JobRow(Base):
     recipe_hash: Mapped[str] = mapped_column(String(64))
     source: Mapped[str] = mapped_column(Text)
     fingerprint: Mapped[str] = mapped_column(Text)
-    model: Mapped[str] = mapped_column(String(64))
+    model_hash: Mapped[str] = mapped_column(String(64))
     options: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -33,108 +39,124 @@ class JobRow(Base):
     ended: Mapped[float | None]
 
 
-class AnnotationsRow(Base):
-    """What a recipe and a model said about a picture: added to, never changed. `picture`: the SHA-256 of its file;
-    `labels` is JSON."""
+class AnnotationsRow(TableBase):
+    """The annotations of one image by one recipe and one model. Rows are added and never changed.
+
+    `image_sha256` is the hash of the image file. `annotations` is JSON.
+    """
 
     __tablename__ = "annotations"
-    __table_args__ = (UniqueConstraint("picture", "recipe", "model", "version"),)
+    __table_args__ = (UniqueConstraint("image_sha256", "recipe_hash", "model_hash", "version"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    picture: Mapped[str] = mapped_column(String(64))
-    recipe: Mapped[str] = mapped_column(String(64))
-    model: Mapped[str] = mapped_column(String(64))
+    image_sha256: Mapped[str] = mapped_column(String(64))
+    recipe_hash: Mapped[str] = mapped_column(String(64))
+    model_hash: Mapped[str] = mapped_column(String(64))
     version: Mapped[int] = mapped_column(Integer)
     width: Mapped[int]
     height: Mapped[int]
-    labels: Mapped[str] = mapped_column(Text)
+    annotations: Mapped[str] = mapped_column(Text)
     created: Mapped[float]
 
 
-class ItemRow(Base):
-    """One picture of a job. `due`: from when on it may be taken, by the store's clock, for its owner is then taken for
-    dead. `tries` failed; `deaths`: how many owners died with it in hand."""
+class JobImageRow(TableBase):
+    """One image of a job.
 
-    __tablename__ = "items"
+    `state` is an ImageState. A worker may lease the image from the time `available_at` on, by the store's clock: after
+    the current lease has expired, or after the delay before the next attempt. `attempts` counts failed attempts,
+    `crashes` counts workers that died while they held the lease. `failure_kind` and `failure_reason` describe the last
+    failure.
+    """
+
+    __tablename__ = "job_images"
     __table_args__ = (
-        # With these, neither database walks past all that is done to what is next: SQLite would with a partial index of
-        # what is open, or with rows in the order of their key.
-        Index("items_in_state", "job_id", "state", "position"),
-        Index("items_of_kind", "job_id", "state", "kind"),
+        # These indexes let both databases find the next image without a scan of the finished ones. SQLite would scan
+        # them with a partial index on the unfinished images, and with rows in primary key order.
+        Index("job_images_by_state", "job_id", "state", "position"),
+        Index("job_images_by_failure_kind", "job_id", "state", "failure_kind"),
     )
 
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(_Id, primary_key=True)
     name: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16), server_default="waiting")
-    tries: Mapped[int] = mapped_column(server_default="0")
-    deaths: Mapped[int] = mapped_column(server_default="0")
-    kind: Mapped[str] = mapped_column(String(32), server_default="")
-    reason: Mapped[str] = mapped_column(Text, server_default="")
-    owner: Mapped[str | None] = mapped_column(String(64))
-    due: Mapped[float] = mapped_column(server_default="0")
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    crashes: Mapped[int] = mapped_column(server_default="0")
+    failure_kind: Mapped[str] = mapped_column(String(32), server_default="")
+    failure_reason: Mapped[str] = mapped_column(Text, server_default="")
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    available_at: Mapped[float] = mapped_column(server_default="0")
     annotations_id: Mapped[int | None] = mapped_column(ForeignKey("annotations.id"))
 
 
-# Projects: micro-models. Rows go with their project.
+# Projects. Deleting a project deletes all its rows.
 
 
-def _of_project() -> Mapped[int]:
+def _project_id() -> Mapped[int]:
     return mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
 
 
-class ProjectRow(Base):
-    """What a team corrects, and what learns from it. `home`: the id of the folder that has its files, `folder` within
-    it; `base`: SHA-256 of the weights that its adapters stand on; `tasks` is a JSON list; `held_share` of its pictures
-    are never taught."""
+class ProjectRow(TableBase):
+    """A project: corrections, and the models that are fine-tuned on them.
+
+    `storage_id` is the ID of the projects folder that holds its files, `folder` the project's path in it. `base_sha256`
+    is the hash of the weights that its adapters are trained on. `tasks` is a JSON list. `holdout_share` is the share of
+    its images that are never used for training.
+    """
 
     __tablename__ = "projects"
-    __table_args__ = (UniqueConstraint("home", "name"),)
+    __table_args__ = (UniqueConstraint("storage_id", "name"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    home: Mapped[str] = mapped_column(String(32))
+    storage_id: Mapped[str] = mapped_column(String(32))
     name: Mapped[str] = mapped_column(String(64))
-    base: Mapped[str] = mapped_column(String(64))
+    base_sha256: Mapped[str] = mapped_column(String(64))
     tasks: Mapped[str] = mapped_column(Text)
-    held_share: Mapped[float]
+    holdout_share: Mapped[float]
     folder: Mapped[str] = mapped_column(String(64))
     created: Mapped[float]
 
 
-class CorrectionRow(Base):
-    """What a person says of a picture: added to, never changed; of a picture and `kind` of label the highest `version`
-    counts. `picture`: the SHA-256 of its file; `annotations` is JSON; `complete`: whether all of the kind is there."""
+class CorrectionRow(TableBase):
+    """The annotations of one kind that a person approved for an image. Rows are added and never changed.
+
+    For each image and `label_kind`, the highest `version` is the current one. `annotations` is JSON. `complete` is
+    whether every object of that kind in the image is annotated.
+    """
 
     __tablename__ = "corrections"
-    __table_args__ = (UniqueConstraint("project_id", "picture", "kind", "version"),)
+    __table_args__ = (UniqueConstraint("project_id", "image_sha256", "label_kind", "version"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _of_project()
-    picture: Mapped[str] = mapped_column(String(64))
-    kind: Mapped[str] = mapped_column(String(16))
+    project_id: Mapped[int] = _project_id()
+    image_sha256: Mapped[str] = mapped_column(String(64))
+    label_kind: Mapped[str] = mapped_column(String(16))
     version: Mapped[int]
     width: Mapped[int]
     height: Mapped[int]
     annotations: Mapped[str] = mapped_column(Text)
     complete: Mapped[bool] = mapped_column(Boolean)
-    name: Mapped[str] = mapped_column(Text)
+    image_name: Mapped[str] = mapped_column(Text)
     author: Mapped[str] = mapped_column(Text)
     created: Mapped[float]
 
 
-class RunRow(Base):
-    """A fine-tune. `config` and `metrics` are JSON; `data`: the hash of what is taught and held out, so many pictures;
-    `folder`: of its files, within the project's."""
+class RunRow(TableBase):
+    """A fine-tuning run.
+
+    `config` and `metrics` are JSON. `dataset_hash` is the hash of the training and holdout images, `train_images` and
+    `holdout_images` are their numbers. `folder` is the path of the run's files in the project's folder.
+    """
 
     __tablename__ = "runs"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _of_project()
+    project_id: Mapped[int] = _project_id()
     config: Mapped[str] = mapped_column(Text)
     folder: Mapped[str] = mapped_column(String(64))
-    data: Mapped[str] = mapped_column(String(64))
-    taught: Mapped[int]
-    held: Mapped[int]
+    dataset_hash: Mapped[str] = mapped_column(String(64))
+    train_images: Mapped[int]
+    holdout_images: Mapped[int]
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
     metrics: Mapped[str] = mapped_column(Text)
@@ -144,54 +166,62 @@ class RunRow(Base):
     ended: Mapped[float | None]
 
 
-class ModelRow(Base):
-    """What answers for one task: an adapter that a run made, or a model that is made of others (`combined`, JSON, not
-    null; `folder`, within the project's: of its own adapter, where it has one). `sha256`: of the weights."""
+class ModelRow(TableBase):
+    """A model for one task: the adapter of a run, or a combination of other models.
+
+    `combination` is JSON, not null for a combination of models. `folder` is then the path of the combined adapter in
+    the project's folder, or empty. `sha256` is the hash of the weights.
+    """
 
     __tablename__ = "models"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _of_project()
+    project_id: Mapped[int] = _project_id()
     run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
     task: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(String(64))
     folder: Mapped[str] = mapped_column(String(64), server_default="")
-    combined: Mapped[str] = mapped_column(Text, server_default="null")
+    combination: Mapped[str] = mapped_column(Text, server_default="null")
     created: Mapped[float]
 
 
-class BacktestRow(Base):
-    """A model against the champion of its time (NULL: the base alone). `data`: the hash of the held-out pictures;
-    `tallies`, `figures` and `forgetting` are JSON."""
+class BacktestRow(TableBase):
+    """A comparison of a challenger with the champion at that time (NULL: the base model) on the holdout images.
+
+    `dataset_hash` is the hash of the holdout images. `image_counts`, `comparison` and `forgetting` are JSON.
+    """
 
     __tablename__ = "backtests"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _of_project()
+    project_id: Mapped[int] = _project_id()
     challenger_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
     champion_id: Mapped[int | None] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
-    data: Mapped[str] = mapped_column(String(64))
+    dataset_hash: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
-    tallies: Mapped[str] = mapped_column(Text)
-    figures: Mapped[str] = mapped_column(Text)
+    image_counts: Mapped[str] = mapped_column(Text)
+    comparison: Mapped[str] = mapped_column(Text)
     forgetting: Mapped[str] = mapped_column(Text)
     author: Mapped[str] = mapped_column(Text)
     created: Mapped[float]
     ended: Mapped[float | None]
 
 
-class PromotionRow(Base):
-    """Who answers for a task from then on (NULL: the base alone): the newest row says it. `back`: it was a rollback."""
+class PromotionRow(TableBase):
+    """A change of the model that answers prompts of a task (NULL: the base model). The newest row is in effect.
+
+    `is_rollback` is whether the change went back to the previous model.
+    """
 
     __tablename__ = "promotions"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _of_project()
+    project_id: Mapped[int] = _project_id()
     task: Mapped[str] = mapped_column(String(64))
     model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
     backtest_id: Mapped[int | None] = mapped_column(ForeignKey("backtests.id", ondelete="CASCADE"))
-    back: Mapped[bool] = mapped_column(Boolean)
+    is_rollback: Mapped[bool] = mapped_column(Boolean)
     forced: Mapped[bool] = mapped_column(Boolean)
     reason: Mapped[str] = mapped_column(Text)
     author: Mapped[str] = mapped_column(Text)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from labels.shapes import bounds, mirrored, moved
 from prompts.annotations import Annotation, Text
-from prompts.tasks import Gives
+from prompts.tasks import AnswerKind
 from server.engine.request import Result
 from server.jobs.recipes.checks import takes_ontology
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.ontology import agree, says
 from server.jobs.recipes.overlaps import iou, same_label
-from server.jobs.recipes.questions import Question
 from server.jobs.recipes.recipe import Recipe, Step
+from server.jobs.recipes.step_prompts import Question
 from server.jobs.recipes.tiles import is_cut
 
 
@@ -74,7 +74,7 @@ class Reader:
     def _called(self, question: Question, words: str) -> tuple[str, list[str]] | None:
         """The project's label for the model's words, and what is doubtful about it; None to leave it out."""
         doubts = []
-        if self.step.asked.gives is Gives.PHRASES and not says(question.ask.text or "", words):
+        if self.step.asked.answer_kind is AnswerKind.PHRASES and not says(question.ask.text or "", words):
             # A grounding has the phrases of its text; others are made up.
             if self.recipe.disagreement == "drop":
                 return None

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator
 
-from prompts.tasks import TASKS, Gives, Takes, TaskError, check_text
+from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError, check_text
 from server.jobs.recipes.ontology import normal, says
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, Step
 
@@ -65,7 +65,7 @@ def _ontology(recipe: Recipe) -> Iterator[Problem]:
             else:
                 try:
                     check_text(phrase)
-                except TaskError as error:
+                except PromptError as error:
                     yield (ONTOLOGY, label, index), str(error)
     naming = [step for step in recipe.steps if takes_ontology(step)]
     for label, phrases in recipe.ontology.items():
@@ -84,7 +84,7 @@ def takes_ontology(step: Step) -> bool:
     region are not, and polygons of regions have their regions' labels."""
     if step.task == CATEGORY:
         return True
-    return step.shapes and step.asked.gives is not Gives.QUADS and step.task not in (_UNNAMED, _INHERITS)
+    return step.shapes and step.asked.answer_kind is not AnswerKind.QUADS and step.task not in (_UNNAMED, _INHERITS)
 
 
 def _reaches(step: Step, phrase: str) -> bool:
@@ -149,16 +149,16 @@ def _fits(recipe: Recipe, step: Step) -> Iterator[tuple[Path, str]]:
     source = recipe.step(step.each) if step.each else None
     if source and not source.shapes:
         yield ("each",), f"{source.id} ({source.task}) finds no regions, only text; name a step that gives boxes"
-    if task.takes is Takes.REGION and not step.each:
+    if task.takes is InputKind.REGION and not step.each:
         yield ("task",), f"{task.token} asks about a region; add `each:` with the step whose regions they are"
-    if task.takes is not Takes.TEXT and step.text is not None:
+    if task.takes is not InputKind.TEXT and step.text is not None:
         yield ("text",), f"{task.token} takes no text; take it out"
-    if task.takes is Takes.TEXT and task.token in TASKS and not (step.text or "").strip():
+    if task.takes is InputKind.TEXT and task.token in TASKS and not (step.text or "").strip():
         yield ("task",), f"{task.token} needs `text`: what to look for, ${{step}} or ${{{ONTOLOGY}}}"
     if step.reference is None and step.text:
         try:
             check_text(step.text)
-        except TaskError as error:
+        except PromptError as error:
             yield ("text",), str(error)
     if step.reference not in (None, ONTOLOGY) and not _worded(recipe, recipe.step(step.reference or "")):
         yield ("text",), f"{step.reference} gives regions without words; name a step that gives labels or text"
@@ -168,7 +168,7 @@ def _fits(recipe: Recipe, step: Step) -> Iterator[tuple[Path, str]]:
 
 def _whole(step: Step) -> Iterator[tuple[Path, str]]:
     """What looks at the picture another way needs a question about all of it, whose answer can be placed."""
-    words = step.asked.gives is Gives.QUADS
+    words = step.asked.answer_kind is AnswerKind.QUADS
     for key, given, wrong in (
         ("tile", step.tile is not None, "cuts the picture into squares"),
         ("flip", step.flip is not None, "compares places in the mirror image"),
@@ -182,7 +182,7 @@ def _whole(step: Step) -> Iterator[tuple[Path, str]]:
 
 
 def _shaped(recipe: Recipe, step: Step) -> Iterator[tuple[Path, str]]:
-    if step.check and not (step.shapes and step.asked.gives is not Gives.QUADS and _worded(recipe, step)):
+    if step.check and not (step.shapes and step.asked.answer_kind is not AnswerKind.QUADS and _worded(recipe, step)):
         yield ("check",), f"`check` asks each region back for its label, and {step.task} gives no labelled regions"
     for key in step.filter.model_fields_set - {"score", "count"}:
         if not step.shapes and getattr(step.filter, key) is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from prompts.tasks import Gives, Task, TaskError, resolve
+from prompts.tasks import AnswerKind, PromptError, Task, find_task
 from server.jobs.recipes.ontology import Ontology
 
 ONTOLOGY = "ontology"  # `${ontology}` asks for its phrases, so no step is called so
@@ -66,8 +66,8 @@ class Step(_Part):
     @classmethod
     def _known(cls, token: str) -> str:
         try:
-            resolve(token)
-        except TaskError as error:
+            find_task(token)
+        except PromptError as error:
             raise ValueError(
                 str(error).replace("GET /v1/tasks (or `florist tasks`) lists", "`florist tasks` lists")
             ) from error
@@ -75,7 +75,7 @@ class Step(_Part):
 
     @property
     def asked(self) -> Task:
-        return resolve(self.task)
+        return find_task(self.task)
 
     @property
     def reference(self) -> str | None:
@@ -96,7 +96,7 @@ class Step(_Part):
     @property
     def shapes(self) -> bool:
         """Whether it finds places, and not text alone."""
-        return self.asked.gives is not Gives.TEXT
+        return self.asked.answer_kind is not AnswerKind.TEXT
 
 
 class Champion(_Part):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from server.jobs.sources import addresses
 from server.jobs.sources.coco import open_coco
-from server.jobs.sources.folder import ENDINGS, Folder, is_pattern, open_pattern
+from server.jobs.sources.folders import ENDINGS, Folder, is_pattern, open_pattern
 from server.jobs.sources.lists import Listed, open_list
 from server.jobs.sources.remote import Remote
 from server.jobs.sources.source import Allowed, Source, SourceError, is_picture

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from labels import drawing
-from labels.images import PictureError, decode
-from labels.labeled_image import Label, Labelled
+from labels.images import ImageError, decode_image
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.shapes import bounds
 from prompts.annotations import Annotation, Text
-from server.jobs.summary import choice
+from server.jobs.summary import selection
 
 _SIDE = 400  # pixels of the longer side: about as wide as a card, so that the letters drawn can be read
 _DRAWN = 100  # labels on a picture; more cover it
@@ -55,7 +55,7 @@ class Card:
     trouble: str = ""
 
 
-def sample(picture: Labelled, steps: Sequence[str]) -> Card:
+def sample(picture: LabeledImage, steps: Sequence[str]) -> Card:
     """A picture with what was found, drawn for each of `steps`; and the texts that were answered."""
     by_step = {
         step: [x.annotation for x in picture.labels if x.step == step and bounds(x.annotation)] for step in steps
@@ -67,22 +67,22 @@ def sample(picture: Labelled, steps: Sequence[str]) -> Card:
     return _card(picture, views, [_line(picture, label) for label in texts])
 
 
-def doubted(picture: Labelled) -> Card:
+def doubted(picture: LabeledImage) -> Card:
     """A picture with what is doubtful on it, and why."""
-    labels = choice.doubtful(picture)
+    labels = selection.doubtful(picture)
     listed = labels[:_LINES]  # and only they are drawn: more would hide each other
     places = [_parent(picture, label) if isinstance(label.annotation, Text) else label for label in listed]
     notes = {id(place): place.annotation for place in places if place and bounds(place.annotation)}
     return _card(picture, {("",): list(notes.values())}, [_line(picture, label) for label in labels])
 
 
-def _card(picture: Labelled, views: dict[tuple[str, ...], list[Annotation]], lines: list[Line]) -> Card:
+def _card(picture: LabeledImage, views: dict[tuple[str, ...], list[Annotation]], lines: list[Line]) -> Card:
     card = Card(picture.name, picture.width, picture.height, len(picture.labels), lines=lines[:_LINES])
     card.more = len(lines) - len(card.lines)
     try:
         data = picture.read()
-        image = decode(data, max_bytes=len(data))
-    except PictureError as error:
+        image = decode_image(data, max_bytes=len(data))
+    except ImageError as error:
         card.trouble = str(error)
     except OSError as error:
         card.trouble = error.strerror or str(error)
@@ -101,13 +101,13 @@ def _drawing(image: Image.Image, steps: tuple[str, ...], notes: Sequence[Annotat
     return Drawing(steps, url, _short(alt))
 
 
-def _line(picture: Labelled, label: Label) -> Line:
+def _line(picture: LabeledImage, label: TracedAnnotation) -> Line:
     note, parent = label.annotation, _parent(picture, label)
     about = _short(parent.annotation.label) if parent and isinstance(note, Text) else ""
     return Line(label.step, _short(note.label), about, note.score, label.review)
 
 
-def _parent(picture: Labelled, label: Label) -> Label | None:
+def _parent(picture: LabeledImage, label: TracedAnnotation) -> TracedAnnotation | None:
     known = label.parent is not None and 0 <= label.parent < len(picture.labels)
     return picture.labels[label.parent] if known and label.parent is not None else None
 

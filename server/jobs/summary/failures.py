@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from server.jobs.summary.likes import like
-from server.store.records import Failure
+from server.jobs.summary.reasons import like
+from server.store.jobs.job_store.records import Failure
 
 _GROUPS, _NAMED = 50, 10
 

@@ -14,12 +14,12 @@ import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.summary import cards, choice
+from server.jobs.summary import cards, selection
 from server.jobs.summary.failures import grouped
-from server.jobs.summary.tally import Tally
-from server.store.records import Failure, Progress
+from server.jobs.summary.statistics import Tally
+from server.store.jobs.job_store.records import Failure, Progress
 
 _DRAWINGS = 240  # of the samples, each drawn for every step that finds places; more would make the page slow
 # What HTML has no place for, or UTF-8; file names on Linux can hold all of it.
@@ -40,7 +40,7 @@ class About:
     seconds: float | None = None
 
 
-def write(path: Path, pictures: Iterable[Labelled], about: About, *, samples: int = 48, doubtful: int = 48) -> None:
+def write(path: Path, pictures: Iterable[LabeledImage], about: About, *, samples: int = 48, doubtful: int = 48) -> None:
     """Writes the page to `path`, whole or not at all: HTML that needs no other file and no script.
 
     `samples` pictures are shown as they come, chosen by their hashes and so the same each time; `doubtful`, of those
@@ -48,11 +48,11 @@ def write(path: Path, pictures: Iterable[Labelled], about: About, *, samples: in
     why. Memory does not grow with the pictures. Raises OSError where `path` cannot be written.
     """
     tally = Tally(about.recipe)
-    sampled, doubted = choice.Least(samples), choice.Least(doubtful)
+    sampled, doubted = selection.Least(samples), selection.Least(doubtful)
     for picture in pictures:
         tally.add(picture)
-        sampled.offer(choice.chance(picture), picture)
-        if (doubt := choice.doubt(picture)) is not None:
+        sampled.offer(selection.chance(picture), picture)
+        if (doubt := selection.doubt(picture)) is not None:
             doubted.offer(doubt, picture)
     views = [step.id for step in tally.steps.values() if step.shapes]
     shown = sampled.chosen()[: max(1, _DRAWINGS // max(1, len(views)))]

@@ -1,9 +1,9 @@
-"""Run by Alembic, on the connection that `database.connect` hands over."""
+"""The Alembic environment: runs migrations on the connection from `database.connect`."""
 
 from alembic import context
 
-from server.store.tables import Base
+from server.store.tables import TableBase
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+context.configure(connection=context.config.attributes["connection"], target_metadata=TableBase.metadata)
 with context.begin_transaction():
     context.run_migrations()

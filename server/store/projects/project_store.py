@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from labels.label_kind import LabelKind
 from prompts.annotations import Annotation
 from server.store import Store
-from server.store.leases import clean
+from server.store.jobs.job_store.leases import clean
 from server.store.projects.records import Correction, CorrectionContent, NameTakenError, NotFoundError, Project
 from server.store.tables import CorrectionRow, ProjectRow
 

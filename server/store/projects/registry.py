@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from server.store import NotNow
-from server.store.leases import clean
+from server.store.jobs.job_store.leases import clean
 from server.store.projects import promotion_rules
 from server.store.projects.ensembles import EnsembleDefinition
 from server.store.projects.project_store import ProjectStore

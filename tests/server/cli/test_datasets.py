@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labels.label_kind import LabelKind
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from labels.dataset import DatasetError
+from labels.label_kind import LabelKind
 from labels.reading.builder import verified
 from prompts.annotations import Box
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from server.cli.datasets import Datasets
 from server.cli.main import app
 from server.projects import project_dataset
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_told(
 
 
 def test_a_database_of_another_version_is_left_alone(server: Projects) -> None:
-    with server.store.jobs.writing() as connection:
+    with server.store.jobs.job_store.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
     with pytest.raises(DatasetError, match="written by another version of florist"):
         Datasets()("project:signs")
@@ -115,7 +115,7 @@ def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     out = pictures / "out"  # its own drawings are none of the job's pictures
     pictures.mkdir()
     for seed in range(3):
-        draw(9000 + seed, objects=(1, 2)).image.save(pictures / f"{seed}.png")
+        draw_scene(9000 + seed, objects=(1, 2)).image.save(pictures / f"{seed}.png")
     Image.new("RGB", (40, 40)).save(pictures / "nothing.png")
     steps = "  - {id: objects, task: <OD>}\n  - {id: names, task: <REGION_TO_CATEGORY>, each: objects}\n"
     (tmp_path / "things.yaml").write_text(f"name: things\nsteps:\n{steps}")
@@ -128,6 +128,6 @@ def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert {note.kind for note in example.annotations} == {"box"}  # what a region is called is no caption
         assert example.complete == {LabelKind.OBJECTS}
         assert example.open().size == example.size
-    draw(1).image.save(pictures / "0.png")
+    draw_scene(1).image.save(pictures / "0.png")
     with pytest.raises(DatasetError, match="does not hold the same pictures as when the job began"):
         datasets("job:1")

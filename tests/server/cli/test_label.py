@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.api import examples
 from server.cli.main import app
-from server.jobs.output import claimed
+from server.jobs.output_folder import claimed
 
 RECIPE = "name: things\nsteps:\n  - {id: objects, task: <OD>, filter: {score: SCORE}}\n"
 
@@ -30,8 +30,8 @@ def test_a_recipe_is_a_job_that_the_same_command_goes_on_with(tmp_path: Path) ->
     pictures, out, recipe = tmp_path / "pictures", tmp_path / "out", tmp_path / "things.yaml"
     pictures.mkdir()
     for seed in range(2):
-        draw(9000 + seed).image.save(pictures / f"{seed}.png")
-    draw(9002).image.save(whole := tmp_path / "whole.png")
+        draw_scene(9000 + seed).image.save(pictures / f"{seed}.png")
+    draw_scene(9002).image.save(whole := tmp_path / "whole.png")
     (pictures / "page.jpg").write_bytes(b"<html>".ljust(whole.stat().st_size))
     recipe.write_text(RECIPE.replace("SCORE", "0.1"))
     url = f"file://me:secret@localhost{pictures}"
@@ -126,7 +126,7 @@ def test_a_task_is_a_recipe_of_one_step(tmp_path: Path) -> None:
 def test_a_fault_ends_it_with_one_line_that_says_what_to_do(tmp_path: Path, arguments: list[str], said: str) -> None:
     for name in ("pictures", "empty"):
         (tmp_path / name).mkdir()
-    draw(1).image.save(tmp_path / "pictures" / "1.png")
+    draw_scene(1).image.save(tmp_path / "pictures" / "1.png")
     places = {"PICTURES": str(tmp_path / "pictures"), "EMPTY": str(tmp_path / "empty")}
     with claimed(tmp_path / "out"):
         ended = label(*(places.get(argument, argument) for argument in arguments), "--out", tmp_path / "out")

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from server.cli.main import app
-from server.jobs.recipes.reading import load, ready
+from server.jobs.recipes.parsing import load, ready
 
 
 def run(*arguments: object) -> Result:

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from server.engine import checkpoint as checkpoints
-from server.engine.checkpoint import Checkpoint
+from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import Checkpoint
 from server.engine.engine import Engine
-from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import parse
+from server.jobs.recipes.execution import annotate
+from server.jobs.recipes.parsing import parse
 from server.jobs.runner import answerer, run
 from server.jobs.sources import open_source
 from server.store import Store, Wanted

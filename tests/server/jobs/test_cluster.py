@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
-from server.jobs import intake
+from server.jobs import job_start
 from server.jobs.cluster import Loading, Pool, Work, Worker, run
-from server.jobs.recipes.reading import parse
+from server.jobs.recipes.parsing import parse
 from server.jobs.sources import open_source
 from server.store import Job, JobState, Progress, Store
 from tests.server.databases import Postgres
@@ -41,14 +41,14 @@ def few(tmp_path: Path) -> Path:
     folder = tmp_path / "few"
     folder.mkdir()
     for seed in range(3):
-        draw(7000 + seed).image.save(folder / f"{seed}.png")
+        draw_scene(7000 + seed).image.save(folder / f"{seed}.png")
     return folder
 
 
 def begun(store: Store, engine: Engine, folder: Path) -> Job:
     recipe = parse({"name": "things", "steps": [{"id": "objects", "task": "<OD>"}]})
     with open_source(str(folder)) as source:
-        return intake.begin(store, engine, recipe, source, str(folder), "out")
+        return job_start.begin(store, engine, recipe, source, str(folder), "out")
 
 
 def turn(work: Work) -> str:
@@ -141,7 +141,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes, one of them twice, and a file that is no picture."""
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(SCENES):
-        draw(3000 + seed).image.save(folder / f"{seed:02}.png")
+        draw_scene(3000 + seed).image.save(folder / f"{seed:02}.png")
     (folder / "07 again.png").write_bytes((folder / "07.png").read_bytes())
     (folder / "page.jpg").write_bytes(b"<html>")
     return folder

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from server.store.jobs.job_store.leases import LABELS
 
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.store import JobState, Progress, Store
-from server.store.leases import LABELS
 from tests.server.databases import Postgres
 from tests.server.helpers import ROOT, until
 
@@ -69,7 +69,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes, one of them twice, and two files that are no pictures."""
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(SCENES):
-        draw(3000 + seed).image.save(folder / f"{seed:02}.png")
+        draw_scene(3000 + seed).image.save(folder / f"{seed:02}.png")
     (folder / "07 again.png").write_bytes((folder / "07.png").read_bytes())
     (folder / "12 broken.png").write_bytes((folder / "12.png").read_bytes()[:2000])
     (folder / "empty.jpg").touch()

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
+from server.store.jobs.job_store.leases import TRIES, Leases
 
 from labels.labeled_image import TracedAnnotation
 from prompts.tasks import TASKS
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError
 from server.engine.request import Request
-from server.jobs.asks import Ask, Asking
-from server.jobs.output import OutputError, claimed
+from server.jobs.model_prompts import Ask, Asking
+from server.jobs.output_folder import OutputError, claimed
 from server.jobs.runner import JobFailed, answerer, run
 from server.jobs.sources import open_source
 from server.store import Done, Failure, Item, Job, JobState, Progress, Store, StoreAway, StoreError, Wanted
-from server.store.leases import TRIES, Leases
 from tests.server.helpers import ROOT
 
 OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "pictures"
     made.mkdir()
     for seed in range(3):
-        draw(7000 + seed).image.save(made / f"{seed}.png")
+        draw_scene(7000 + seed).image.save(made / f"{seed}.png")
     return made
 
 
@@ -256,7 +256,7 @@ def test_an_adapter_that_is_not_there_is_said_before_anything_is_asked(engine: E
 
 
 def test_an_output_is_one_jobs_until_its_process_ends(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from server.jobs.output import claimed\n"
+    code = "import sys, time; from pathlib import Path; from server.jobs.output_folder import claimed\n"
     code += "with claimed(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, cwd=ROOT, text=True

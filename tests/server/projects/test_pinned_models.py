@@ -18,11 +18,11 @@ from server.app import create_app
 from server.cli.main import app
 from server.engine.engine import Engine
 from server.engine.request import Request
-from server.jobs import intake
-from server.jobs.pins import ProjectModels
+from server.jobs import job_start
+from server.jobs.pinned_models import ProjectModels
 from server.jobs.queue import JobQueue
-from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import RecipeError, parse
+from server.jobs.recipes.execution import annotate
+from server.jobs.recipes.parsing import RecipeError, parse
 from server.jobs.recipes.recipe import Champion, Recipe
 from server.jobs.runner import run
 from server.jobs.sources import open_source
@@ -102,10 +102,10 @@ def test_a_job_is_of_the_model_that_was_promoted_when_it_began(narrow: Engine, p
         said = [answered(projects, position) for position in range(len(SEEDS))]
 
         def begun(output: str) -> Job:
-            return intake.begin(store, narrow, recipe(), source, str(pictures), output, projects=seating)
+            return job_start.begin(store, narrow, recipe(), source, str(pictures), output, projects=seating)
 
         def work(job: Job, stop: Event, told: Callable[[Any], None] = lambda ended: None) -> list[LabeledImage]:
-            asked = intake.kept(job)
+            asked = job_start.kept(job)
             with seating.seated(narrow, asked, job.id) as seats:
                 run(store, job, narrow, source, partial(annotate, asked), seats=seats, told=told, stop=stop)
             return list(store.labelled(job))
@@ -125,7 +125,7 @@ def test_a_job_is_of_the_model_that_was_promoted_when_it_began(narrow: Engine, p
         assert signed(labelled) == {one.sha256}
         for position, each in enumerate(labelled):
             assert {label.raw for label in each.labels} <= {said[position]}
-        assert intake.kept(first).champions["emoji"]["<OD>"] == Champion(model=one.id, sha256=one.sha256)
+        assert job_start.kept(first).champions["emoji"]["<OD>"] == Champion(model=one.id, sha256=one.sha256)
         assert signed(work(begun("second"), Event())) == {two.sha256}
         assert loaded(narrow) == {f"projects/emoji/run-{two.run}"}
         projects.delete(project)
@@ -141,7 +141,7 @@ def test_of_two_requests_at_once_with_a_promotion_between_there_is_one_job(
         promote(projects, project, one)
 
         def begun(asked: Recipe, models: ProjectModels) -> Job:
-            return intake.begin(store, narrow, asked, source, str(pictures), "out", projects=models)
+            return job_start.begin(store, narrow, asked, source, str(pictures), "out", projects=models)
 
         class Overtaken:
             """The same request by another server comes first, and then a promotion."""
@@ -156,7 +156,7 @@ def test_of_two_requests_at_once_with_a_promotion_between_there_is_one_job(
 
         job = begun(recipe(), Overtaken())
         assert [each.id for each in store.jobs()] == [job.id]
-        assert intake.kept(job).champions == {"emoji": {"<OD>": Champion(model=one.id, sha256=one.sha256)}}
+        assert job_start.kept(job).champions == {"emoji": {"<OD>": Champion(model=one.id, sha256=one.sha256)}}
         with pytest.raises(JobChanged, match="step a: flip was not given"):  # what differs otherwise is another job
             begun(recipe(flip=0.5), seating)
         projects.delete(project)
@@ -216,7 +216,7 @@ def test_a_job_whose_project_is_gone_says_so(narrow: Engine, pictures: Path, tmp
         (tmp_path / "jobs").mkdir()
         with Store(file_url(tmp_path / "jobs" / "florist.db")) as store:  # of a server that has not begun yet
             named, ours = str(pictures), '{"by": "server"}'
-            job = intake.begin(store, narrow, recipe(), source, named, "out", ours, projects.seating)
+            job = job_start.begin(store, narrow, recipe(), source, named, "out", ours, projects.seating)
         projects.delete(project)
         with working(tmp_path, projects, pictures) as queue:
             until(lambda: queue.job(job.id).state is JobState.FAILED)

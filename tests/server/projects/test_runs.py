@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from labels.formats import coco
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
 from server.projects import fine_tune_process, tuner
 from server.store import NotNow
@@ -172,7 +172,7 @@ def test_nothing_corrected_teaches_nothing(tiny: Engine, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_another_base_replays_a_dataset_that_is_named(tiny: Engine, tmp_path: Path) -> None:
-    drawn = [draw(seed, objects=(1, 2), words=(0, 0)) for seed in range(3)]
+    drawn = [draw_scene(seed, objects=(1, 2), words=(0, 0)) for seed in range(3)]
     examples = [
         LabeledImage(
             str(i), "", s.width, s.height, tuple(Box(label="x", box=t.box) for t in s.objects), lambda s=s: s.image

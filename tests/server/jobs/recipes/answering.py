@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 from hypothesis import HealthCheck, settings
 
-from labels.labeled_image import Label
+from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.engine.request import Result
-from server.jobs.asks import Ask
-from server.jobs.recipes.annotation import annotate
-from server.jobs.recipes.reading import read
+from server.jobs.model_prompts import Ask
+from server.jobs.recipes.execution import annotate
+from server.jobs.recipes.parsing import read
 from server.jobs.recipes.recipe import Recipe
 
 SIZE = (1000, 500)
@@ -24,7 +24,7 @@ def recipe(steps: str, top: str = "") -> Recipe:
 
 def play(
     recipe: Recipe, answer: Callable[[Ask], Result], size: tuple[int, int] = SIZE
-) -> tuple[list[Label], list[list[Ask]]]:
+) -> tuple[list[TracedAnnotation], list[list[Ask]]]:
     """The labels, and what was asked at each turn."""
     work, turns = annotate(recipe, size), []
     try:

@@ -3,17 +3,17 @@
 import pytest
 from PIL import Image, ImageOps
 
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
-from server.jobs.asks import Ask
-from server.jobs.recipes.reading import load, ready
+from server.jobs.model_prompts import Ask
+from server.jobs.recipes.parsing import load, ready
 from tests.server.jobs.recipes.answering import play
 
 
 @pytest.fixture(scope="module")
 def scene() -> Image.Image:
-    return draw(3, words=(1, 2)).image
+    return draw_scene(3, words=(1, 2)).image
 
 
 @pytest.mark.parametrize("name", ready())

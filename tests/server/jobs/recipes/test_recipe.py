@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.jobs.recipes.reading import load, read, ready
+from server.jobs.recipes.parsing import load, read, ready
 from server.jobs.recipes.recipe import Recipe, difference
 
 WRITTEN = """

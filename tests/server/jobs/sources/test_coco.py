@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from labels.formats import FORMATS
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from server.jobs.sources import Fault, Source, SourceError, open_source
 
 Fill = Callable[..., Path]
@@ -48,7 +48,7 @@ def test_names_that_climb_do_not_leave_their_names(fill: Fill, read: Read) -> No
 
 def test_our_own_file_names_its_pictures(fill: Fill, read: Read) -> None:
     folder = fill("a.jpg")
-    picture = Labelled("a.jpg", "0" * 64, 4, 3, read=lambda: b"a.jpg")
+    picture = LabeledImage("a.jpg", "0" * 64, 4, 3, read=lambda: b"a.jpg")
     FORMATS["coco"].write([picture], folder / "set", pictures_too=True)
     written = folder / "set/annotations/instances_default.json"
     assert read(open_source(str(written))) == {"a.jpg": b"a.jpg"}

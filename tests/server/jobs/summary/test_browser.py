@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.recipes.reading import read
+from server.jobs.recipes.parsing import read
 from server.jobs.summary import About, write
 from server.store import Failure, Progress
 
@@ -42,17 +42,19 @@ def written(path: Path, pictures: int) -> Path:
     """A page with hostile names. Of three pictures two are samples, drawn twice each, and one is doubtful."""
     hostile = "<script>document.title='taken'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>\"'"
 
-    def labelled(number: int) -> Labelled:
+    def labelled(number: int) -> LabeledImage:
         score = (number % 17 + 1) / 18
         labels = (
-            Label(
+            TracedAnnotation(
                 Box(label="cat", score=score, box=(40, 40, 200, 200)), "things", review=hostile if score < 0.3 else ""
             ),
-            Label(Polygon(label="cat", score=0.8, polygons=[[40, 40, 200, 40, 200, 200]]), "outlines", parent=0),
-            Label(Text(label=f"A cat {hostile}", score=0.9), "caption"),
+            TracedAnnotation(
+                Polygon(label="cat", score=0.8, polygons=[[40, 40, 200, 40, 200, 200]]), "outlines", parent=0
+            ),
+            TracedAnnotation(Text(label=f"A cat {hostile}", score=0.9), "caption"),
         )
         name = f"{hostile}/{number}.png"
-        return Labelled(name, f"{number:064x}", 320, 240, labels, lambda: noise(number))
+        return LabeledImage(name, f"{number:064x}", 320, 240, labels, lambda: noise(number))
 
     def noise(number: int) -> bytes:
         file = io.BytesIO()

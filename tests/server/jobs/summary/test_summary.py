@@ -12,9 +12,9 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from PIL import Image
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.recipes.reading import read
+from server.jobs.recipes.parsing import read
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.summary import About, write
 from server.store import Failure, Progress
@@ -39,12 +39,12 @@ def png(color: str = "navy", size: tuple[int, int] = (64, 48)) -> bytes:
 PNG = png()
 
 
-def box(label: str, score: float | None, review: str = "", step: str = "things") -> Label:
-    return Label(Box(label=label, score=score, box=(8, 8, 40, 40)), step, model="a" * 64, review=review)
+def box(label: str, score: float | None, review: str = "", step: str = "things") -> TracedAnnotation:
+    return TracedAnnotation(Box(label=label, score=score, box=(8, 8, 40, 40)), step, model="a" * 64, review=review)
 
 
-def picture(number: int, *labels: Label, data: bytes = PNG) -> Labelled:
-    return Labelled(f"pictures/{number:03}.png", f"{number:064x}", 64, 48, labels, lambda: data)
+def picture(number: int, *labels: TracedAnnotation, data: bytes = PNG) -> LabeledImage:
+    return LabeledImage(f"pictures/{number:03}.png", f"{number:064x}", 64, 48, labels, lambda: data)
 
 
 def about(recipe: Recipe = RECIPE, **changes: object) -> About:
@@ -84,7 +84,7 @@ def rows(page: BeautifulSoup, step: str) -> dict[str, list[str]]:
 def test_it_counts_pictures_labels_and_what_is_to_review(path: Path) -> None:
     pictures = [
         picture(1, box("cat", 0.9), box("cat", 0.2, "score 0.20 is below 0.3"), box("dog", 0.5)),
-        picture(2, box("cat", 0.7), Label(Text(label="A cat."), "caption")),
+        picture(2, box("cat", 0.7), TracedAnnotation(Text(label="A cat."), "caption")),
         picture(3),
     ]
     write(path, pictures, about(seconds=3700, progress=Progress(waiting=2, leased=1, done=3, failed=4)))
@@ -158,9 +158,9 @@ def test_without_reviews_the_least_sure_are_shown_as_such(path: Path) -> None:
 
 
 def test_samples_are_drawn_for_each_step_that_finds_places(path: Path) -> None:
-    outline = Label(Polygon(label="cat", score=0.8, polygons=[[8, 8, 40, 8, 40, 40]]), "outlines", parent=0)
-    said = Label(Text(label="A cat in the dark.", score=0.9), "caption")
-    about_it = Label(Text(label="It sleeps.", score=0.9), "caption", parent=0)
+    outline = TracedAnnotation(Polygon(label="cat", score=0.8, polygons=[[8, 8, 40, 8, 40, 40]]), "outlines", parent=0)
+    said = TracedAnnotation(Text(label="A cat in the dark.", score=0.9), "caption")
+    about_it = TracedAnnotation(Text(label="It sleeps.", score=0.9), "caption", parent=0)
     write(path, [picture(1, box("cat", 0.9), outline, said, about_it)], about())
     part = parsed(path).select_one("#samples")
     assert part is not None
@@ -179,7 +179,7 @@ def test_samples_are_drawn_for_each_step_that_finds_places(path: Path) -> None:
 def test_samples_are_chosen_by_chance_and_the_same_each_time(path: Path) -> None:
     pictures = [picture(i, box("cat", 0.9)) for i in range(200)]
 
-    def chosen(given: list[Labelled]) -> list[str]:
+    def chosen(given: list[LabeledImage]) -> list[str]:
         write(path, given, about(), samples=8, doubtful=0)
         return [words(name) for name in parsed(path).select("#samples .name")]
 
@@ -212,10 +212,10 @@ def test_failures_are_grouped_by_like_reasons(path: Path) -> None:
 
 
 def test_hostile_names_stay_words(path: Path) -> None:
-    label = Label(
+    label = TracedAnnotation(
         Box(label=HOSTILE, score=0.2, box=(8, 8, 40, 40)), "things", review=HOSTILE, model=HOSTILE, adapter=HOSTILE
     )
-    text = Label(Text(label=HOSTILE, score=0.2), HOSTILE, review=HOSTILE, parent=0)
+    text = TracedAnnotation(Text(label=HOSTILE, score=0.2), HOSTILE, review=HOSTILE, parent=0)
     recipe = RECIPE.model_copy(update={"name": HOSTILE})
     broken = replace(picture(2, label), name=HOSTILE, read=lambda: HOSTILE.encode("utf-8", "replace"))
     write(
@@ -275,9 +275,11 @@ def test_it_is_whole_or_not_there(path: Path) -> None:
 
 def test_shapes_beside_the_picture_and_strange_ones_are_drawn_or_left_out(path: Path) -> None:
     strange = [
-        Label(Polygon(label="none", score=0.1, polygons=[]), "things", review="empty"),
-        Label(Box(label="outside", score=0.2, box=(-500, -500, 5000, 9000)), "things", review="outside", parent=99),
-        Label(Box(label="", score=None, box=(8, 8, 8, 8)), "unknown", review="thin"),
+        TracedAnnotation(Polygon(label="none", score=0.1, polygons=[]), "things", review="empty"),
+        TracedAnnotation(
+            Box(label="outside", score=0.2, box=(-500, -500, 5000, 9000)), "things", review="outside", parent=99
+        ),
+        TracedAnnotation(Box(label="", score=None, box=(8, 8, 8, 8)), "unknown", review="thin"),
     ]
     write(path, [picture(1, *strange)], about())
     page = parsed(path)
@@ -287,7 +289,7 @@ def test_shapes_beside_the_picture_and_strange_ones_are_drawn_or_left_out(path: 
 
 
 def test_memory_does_not_grow_with_the_pictures(path: Path) -> None:
-    def pictures(count: int) -> Iterator[Labelled]:
+    def pictures(count: int) -> Iterator[LabeledImage]:
         for i in range(count):  # each a little more doubtful than the last, of names of its own
             yield picture(i, box(f"thing {i}", 0.9 - i / count / 2, f"reason {'x' * (i % 300)}"), box("cat", 0.9))
 

@@ -4,8 +4,8 @@ import json
 from contextlib import suppress
 
 from server.engine.engine import Engine
-from server.jobs.pins import ProjectModels, pinned
-from server.jobs.recipes.reading import parse
+from server.jobs.pinned_models import ProjectModels, pinned
+from server.jobs.recipes.parsing import parse
 from server.jobs.recipes.recipe import Recipe, difference
 from server.jobs.runner import answerer
 from server.jobs.sources import Source

@@ -9,14 +9,14 @@ from functools import partial
 
 from PIL import Image
 
-from labels.images import FORMATS, decode
+from labels.images import FORMATS, decode_image
 from labels.labeled_image import TracedAnnotation
 from server.engine.engine import Engine
 from server.engine.errors import RequestCancelledError
 from server.engine.request import Request, Result
-from server.jobs.asks import Ask, Asking
-from server.jobs.pins import Seat, Waiting
-from server.jobs.views import Room, Views, steady
+from server.jobs.image_crops import Room, Views, steady
+from server.jobs.model_prompts import Ask, Asking
+from server.jobs.pinned_models import Seat, Waiting
 from server.store import Answer
 
 Annotate = Callable[[tuple[int, int]], Asking]
@@ -54,7 +54,7 @@ class Asker:
     def ask(self, sha256: str, data: bytes) -> Answer:
         """What the recipe says of a picture. Raises Stopped, ImageError, and what the engine does."""
         with self.room.hold(_pixels(data)):
-            image = decode(data, max_bytes=len(data))
+            image = decode_image(data, max_bytes=len(data))
             views, asking = Views(self.engine, image), self.annotate(image.size)
             try:
                 asks = next(asking)

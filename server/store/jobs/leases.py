@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from labels.labeled_image import Label
-from server.store.records import Answer, Done, Failure, Item, Job, Wanted
+from labels.labeled_image import TracedAnnotation
+from server.store.jobs.job_store.records import Answer, Done, Failure, Item, Job, Wanted
 from server.store.tables import AnnotationsRow, ItemRow
 
 if TYPE_CHECKING:
-    from server.store.jobs import Store
+    from server.store.jobs.job_store.job_store import Store
 
 TRIES = 3  # of a picture that another try may help
 # Whoever kills us at any moment must not make a good picture look bad: after the first death it is tried alone, and
 # only this many deaths tell that it is the picture.
 DEATHS = 6
-LABELS = TypeAdapter(tuple[Label, ...])
+LABELS = TypeAdapter(tuple[TracedAnnotation, ...])
 
 
 class Leases:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.jobs.recipes.reading import RecipeError, load, parse, read, ready
+from server.jobs.recipes.parsing import RecipeError, load, parse, read, ready
 from tests.server.jobs.recipes.answering import steady
 
 TOP = "name: x\n"

@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 
 from prompts.annotations import Annotation
 from server.engine.engine import Engine
-from server.engine.vision import Picture
-from server.jobs.asks import Ask
+from server.engine.model.preprocessing import Picture
+from server.jobs.model_prompts import Ask
 
 _KEPT = 16  # views of one picture; of a checkpoint of 768 × 768 each takes 1.7 MB
 # The batch in which a prompt is answered moves a score of fp32 by some 1e-7, and which batch that is hangs on the

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from labels.labeled_image import Label
+from labels.labeled_image import TracedAnnotation
 from prompts.tasks import Task
 from server.engine.request import Result
 
@@ -23,5 +23,5 @@ class Ask:
     mirrored: bool = False
 
 
-Asking = Generator[Sequence[Ask], Sequence[Result], list[Label]]
+Asking = Generator[Sequence[Ask], Sequence[Result], list[TracedAnnotation]]
 """A recipe at work on one picture: yields what it asks at once, takes the answers in that order, returns the labels."""

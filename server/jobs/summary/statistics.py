@@ -3,10 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Text
 from server.jobs.recipes.recipe import Recipe, Step
-from server.jobs.summary.likes import like
+from server.jobs.summary.reasons import like
 from server.jobs.summary.scores import Scores
 
 # What is told apart at most, so that a million sentences, each its own name, take no memory.
@@ -61,7 +61,7 @@ class Tally:
     def review(self) -> int:
         return sum(step.scores.review for step in self.steps.values())
 
-    def add(self, picture: Labelled) -> None:
+    def add(self, picture: LabeledImage) -> None:
         self.pictures += 1
         self.bare += not picture.labels
         self.doubtful += any(label.review for label in picture.labels)
@@ -73,7 +73,7 @@ class Tally:
     def _step(self, id: str) -> StepTally:
         return self.steps.setdefault(id, StepTally(id, None))
 
-    def _add(self, label: Label) -> None:
+    def _add(self, label: TracedAnnotation) -> None:
         step, note, review = self._step(label.step), label.annotation, bool(label.review)
         step.scores.add(note.score, review)
         if not isinstance(note, Text):

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labels.labeled_image import Label
-from prompts import grammar, locations
+from labels.labeled_image import TracedAnnotation
+from prompts import locations
 from prompts.annotations import Box, Polygon, Text
-from prompts.tasks import STRUCTURE_AFTER, STRUCTURE_BEFORE, TASKS, Gives, Takes, resolve
+from prompts.parsing import parse_answer
+from prompts.tasks import STRUCTURE_AFTER, STRUCTURE_BEFORE, TASKS, AnswerKind, InputKind, find_task
 from prompts.vocabulary import Token
 from server.engine.request import Result
-from server.jobs.asks import Ask
-from server.jobs.recipes.reading import RecipeError, load, parse, ready
+from server.jobs.model_prompts import Ask
+from server.jobs.recipes.parsing import RecipeError, load, parse, ready
 from tests.server.jobs.recipes.answering import (
     SIZE,
     box,
@@ -36,7 +37,7 @@ CASCADE = """
 """
 
 
-def names(labels: list[Label]) -> list[str]:
+def names(labels: list[TracedAnnotation]) -> list[str]:
     return [label.annotation.label for label in labels]
 
 
@@ -391,7 +392,7 @@ EVERYTHING = recipe(
 )
 
 
-def sound(labels: list[Label]) -> None:
+def sound(labels: list[TracedAnnotation]) -> None:
     """What every consumer of labels counts on."""
     for index, label in enumerate(labels):
         assert label.parent is None or 0 <= label.parent < index
@@ -417,7 +418,7 @@ def test_no_tokens_make_it_raise(said: list[list[Token]]) -> None:
     turn = iter(said * 1000)
 
     def answer(ask: Ask) -> Result:
-        read = grammar.read(ask.task, next(turn), shown(ask, SIZE))
+        read = parse_answer(ask.task, next(turn), shown(ask, SIZE))
         return result(*read.annotations, text=read.text)
 
     labels, _ = play(EVERYTHING, answer)
@@ -438,14 +439,14 @@ def recipes(draw: st.DrawFn) -> dict[str, object]:
     """Recipes, of which many fit."""
     steps: list[dict[str, object]] = []
     for id in "abcd"[: draw(st.integers(1, 4))]:
-        task = resolve(draw(st.sampled_from([*TASKS, "<VQA>"])))
+        task = find_task(draw(st.sampled_from([*TASKS, "<VQA>"])))
         step: dict[str, object] = {"id": id, "task": task.token, "filter": draw(st.sampled_from(LIMITS))}
         before = [str(other["id"]) for other in steps]
-        if before and (task.takes is Takes.REGION or draw(st.booleans())):
+        if before and (task.takes is InputKind.REGION or draw(st.booleans())):
             step["each"] = draw(st.sampled_from(before))
-        elif task.takes is not Takes.REGION and task.gives is not Gives.TEXT:
+        elif task.takes is not InputKind.REGION and task.answer_kind is not AnswerKind.TEXT:
             step |= draw(st.sampled_from([{}, {"tile": {"size": 300}}, {"flip": 0.5}]))
-        if task.takes is Takes.TEXT:
+        if task.takes is InputKind.TEXT:
             step["text"] = draw(st.sampled_from(["a cat", "${ontology}", *(f"${{{name}}}" for name in before)]))
         steps.append(step | draw(st.sampled_from([{}, {}, {}, {"check": True}, {"keep": False}])))
     named = draw(st.booleans()) or any(step.get("text") == "${ontology}" for step in steps)
@@ -471,7 +472,7 @@ def test_a_recipe_is_refused_or_runs(data: dict[str, object], answers: list[Resu
 @pytest.mark.parametrize("name", ready())
 def test_the_same_answers_give_the_same_labels(name: str) -> None:
     def answer(ask: Ask) -> Result:
-        if ask.task.gives is Gives.TEXT:
+        if ask.task.answer_kind is AnswerKind.TEXT:
             return text(f"a cat and a dog, asked of {ask.region}")
         return result(*(box("cat", x, 0, x + 90, 90, score=0.5) for x in range(0, 900, 40)))
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from math import ceil, floor
 
 from labels.shapes import Rectangle, clipped
-from prompts.tasks import TASKS, Gives, Takes, TaskError
-from server.jobs.asks import Ask
+from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError
+from server.jobs.model_prompts import Ask
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, Step
 from server.jobs.recipes.tiles import Crop, crops
@@ -56,7 +56,7 @@ def _question(
     shown = (ask.crop[2] - ask.crop[0], ask.crop[3] - ask.crop[1]) if ask.crop else size
     try:
         return Question(ask, ask.task.prompt(ask.text, ask.region, shown), parent, words, label)
-    except TaskError:  # such as a caption that spells a control token
+    except PromptError:  # such as a caption that spells a control token
         return None
 
 
@@ -70,7 +70,7 @@ def _targets(
         return
     for parent in found[step.each]:
         if parent.box is not None and (region := clipped(parent.box, size)):
-            takes = step.asked.takes is Takes.REGION
+            takes = step.asked.takes is InputKind.REGION
             yield parent, region if takes else None, [None if takes else _cut_out(region)]
 
 
@@ -78,7 +78,7 @@ def _texts(
     recipe: Recipe, step: Step, parent: Finding | None, found: Mapping[str, Sequence[Finding]]
 ) -> Iterator[tuple[str | None, str, str | None]]:
     """What text is asked with, and what the answer's shapes are called by the model and by the project."""
-    if step.asked.takes is Takes.REGION and step.shapes and parent is not None:
+    if step.asked.takes is InputKind.REGION and step.shapes and parent is not None:
         yield None, parent.words, parent.label
     elif step.text is None:
         yield None, "", None
@@ -98,7 +98,7 @@ def _texts(
 
 def _own(step: Step, text: str) -> str:
     """What a shape without words is, where it was asked for by `text`: a caption's phrases are not the caption."""
-    return "" if step.asked.gives is Gives.PHRASES else text
+    return "" if step.asked.answer_kind is AnswerKind.PHRASES else text
 
 
 def _short(words: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from labels.labeled_image import Label
+from labels.labeled_image import TracedAnnotation
 from server.store.database import StoreError
 
 
@@ -65,7 +65,7 @@ class Answer:
     sha256: str
     width: int
     height: int
-    labels: tuple[Label, ...]
+    labels: tuple[TracedAnnotation, ...]
 
 
 @dataclass(frozen=True, slots=True)

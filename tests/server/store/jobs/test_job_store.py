@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from server.store.jobs.job_store.leases import DEATHS, TRIES
 
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
@@ -26,7 +27,6 @@ from server.store import (
     Wanted,
     file_url,
 )
-from server.store.leases import DEATHS, TRIES
 
 WANTED = Wanted("out", '{"steps": ["<OD>"]}', "a" * 64, "pictures", "f" * 32, "b" * 64)
 LABELS = (

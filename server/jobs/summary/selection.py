@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 
 
 class Least:
@@ -11,10 +11,10 @@ class Least:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[str, tuple[Any, Labelled]] = {}
+        self._kept: dict[str, tuple[Any, LabeledImage]] = {}
         self._worst: Any = None
 
-    def offer(self, key: Any, picture: Labelled) -> None:
+    def offer(self, key: Any, picture: LabeledImage) -> None:
         full = len(self._kept) >= self._most
         if picture.sha256 in self._kept or (full and (not self._most or key >= self._worst)):
             return
@@ -23,24 +23,24 @@ class Least:
             del self._kept[max(self._kept, key=lambda sha256: self._kept[sha256][0])]
         self._worst = max(key for key, _ in self._kept.values())
 
-    def chosen(self) -> list[Labelled]:
+    def chosen(self) -> list[LabeledImage]:
         """In the order of their keys."""
         return [picture for _, picture in sorted(self._kept.values(), key=lambda pair: pair[0])]
 
 
-def chance(picture: Labelled) -> str:
+def chance(picture: LabeledImage) -> str:
     """As good as random, and the same in every summary that has the picture."""
     return hashlib.sha256(f"sample {picture.sha256}".encode()).hexdigest()
 
 
-def doubt(picture: Labelled) -> tuple[bool, float, str] | None:
+def doubt(picture: LabeledImage) -> tuple[bool, float, str] | None:
     """The less, the more doubtful: what is to be reviewed first, by its lowest score. None: nothing to doubt."""
     if not (labels := doubtful(picture)):
         return None
     return not labels[0].review, _score(labels[0]), picture.sha256
 
 
-def doubtful(picture: Labelled) -> list[Label]:
+def doubtful(picture: LabeledImage) -> list[TracedAnnotation]:
     """The labels to review, least sure first; where there are none, the least sure one."""
     if review := [label for label in picture.labels if label.review]:
         return sorted(review, key=_score)
@@ -48,5 +48,5 @@ def doubtful(picture: Labelled) -> list[Label]:
     return [min(scored, key=_score)] if scored else []
 
 
-def _score(label: Label) -> float:
+def _score(label: TracedAnnotation) -> float:
     return 1.0 if label.annotation.score is None else label.annotation.score

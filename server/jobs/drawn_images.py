@@ -7,15 +7,15 @@ from pathlib import Path, PurePosixPath
 
 from labels import drawing
 from labels.formats import Report
-from labels.images import PictureError, decode
-from labels.labeled_image import Labelled
+from labels.images import ImageError, decode_image
+from labels.labeled_image import LabeledImage
 from labels.writing.folder import MARK, whole
 
 # Kept in their format; others are drawn as PNG.
 _KEPT = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
-def write(pictures: Iterable[Labelled], out: Path) -> Report:
+def write(pictures: Iterable[LabeledImage], out: Path) -> Report:
     """Draws each picture into the folder `out`, under its own name; what can no longer be read is left out.
 
     Drawings that lie there already are replaced. Raises FileExistsError where something else does, and OSError where
@@ -26,8 +26,8 @@ def write(pictures: Iterable[Labelled], out: Path) -> Report:
         for picture in pictures:
             try:
                 data = picture.read()
-                image = decode(data, max_bytes=len(data))
-            except (OSError, PictureError):
+                image = decode_image(data, max_bytes=len(data))
+            except (OSError, ImageError):
                 report.unreadable(picture.name)
                 continue
             kind = _KEPT.get(PurePosixPath(picture.name).suffix.lower())

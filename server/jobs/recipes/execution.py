@@ -2,14 +2,14 @@
 
 from collections.abc import Generator, Mapping, Sequence
 
-from labels.labeled_image import Label
+from labels.labeled_image import TracedAnnotation
 from server.engine.request import Result
-from server.jobs.asks import Ask, Asking
+from server.jobs.model_prompts import Ask, Asking
 from server.jobs.recipes.answers import Reader
 from server.jobs.recipes.filters import filtered
 from server.jobs.recipes.findings import Finding
-from server.jobs.recipes.questions import asked_back, questions
 from server.jobs.recipes.recipe import ONTOLOGY, Recipe, Step
+from server.jobs.recipes.step_prompts import asked_back, questions
 from server.jobs.recipes.tiles import merged
 
 _SYNONYMS = 0.5  # the IoU from which what two phrases of one label found is one thing
@@ -79,8 +79,8 @@ def _work(recipe: Recipe, step: Step, size: tuple[int, int], before: Mapping[str
     ]
 
 
-def _labels(recipe: Recipe, found: Mapping[str, Sequence[Finding]]) -> list[Label]:
-    labels: list[Label] = []
+def _labels(recipe: Recipe, found: Mapping[str, Sequence[Finding]]) -> list[TracedAnnotation]:
+    labels: list[TracedAnnotation] = []
     place: dict[Finding, int] = {}
     for step in recipe.steps:
         for each in found[step.id] if step.keep else ():
@@ -89,7 +89,7 @@ def _labels(recipe: Recipe, found: Mapping[str, Sequence[Finding]]) -> list[Labe
             while parent is not None and parent not in place:  # of a step that is not kept
                 parent = parent.parent
             labels.append(
-                Label(
+                TracedAnnotation(
                     each.annotation,
                     step.id,
                     each.prompt,

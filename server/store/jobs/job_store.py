@@ -16,11 +16,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from server.jobs.sources import addresses
 from server.store import database
-from server.store.leases import LABELS, Leases, clean
-from server.store.records import Answer, Failure, Job, JobChanged, JobState, NotNow, Progress, UnknownJob, Wanted
+from server.store.jobs.job_store.leases import LABELS, Leases, clean
+from server.store.jobs.job_store.records import (
+    Answer,
+    Failure,
+    Job,
+    JobChanged,
+    JobState,
+    NotNow,
+    Progress,
+    UnknownJob,
+    Wanted,
+)
 from server.store.tables import OPEN, AnnotationsRow, ItemRow, JobRow
 
 _ANSWER = AnnotationsRow.picture, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.labels
@@ -191,19 +201,19 @@ class Store:
 
     def labelled(
         self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
-    ) -> Iterator[Labelled]:
+    ) -> Iterator[LabeledImage]:
         """The pictures that are done after a position, in order, few in memory at a time. `read`: position → the
         file's bytes."""
         return (picture for _, picture in self.placed(job, read, after))
 
     def placed(
         self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
-    ) -> Iterator[tuple[int, Labelled]]:
+    ) -> Iterator[tuple[int, LabeledImage]]:
         """As `labelled`, each with its position."""
         joined = sa.select(ItemRow.position, ItemRow.name, *_ANSWER).join(AnnotationsRow)
         for row in self._pages(job, "done", after, joined):
             said, reader = _answer(row), partial(read, row.position)
-            yield row.position, Labelled(row.name, said.sha256, said.width, said.height, said.labels, reader)
+            yield row.position, LabeledImage(row.name, said.sha256, said.width, said.height, said.labels, reader)
 
     # For all that is kept here
 

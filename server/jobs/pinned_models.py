@@ -10,7 +10,7 @@ from typing import Protocol
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
-from server.jobs.recipes.reading import Problem, RecipeError
+from server.jobs.recipes.parsing import Problem, RecipeError
 from server.jobs.recipes.recipe import Champion, Recipe
 
 
