@@ -75,7 +75,7 @@ bench: .venv/bench  ## Every figure of speed, both sides in one run, into docs/ 
 	$(BIN)/python -m benchmarks $(BENCH)
 
 loop: .venv/dev  ## The labeling loop, measured: correct, tune, backtest, promote (an hour on two cores); goes on where it stopped.
-	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.labeling_loop
 
 clean:  ## Removes the environment and what the demo made.
 	rm -rf .venv demo

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
 from prompts.tasks import ADDED_TOKENS, TASKS
-from prompts.vocabulary import byte_alphabet
+from prompts.vocabulary import unicode_to_bytes
 from server.engine.checkpoints.generation_config import PUBLISHED
 
 SIDE = 768
@@ -34,8 +34,8 @@ def config() -> Florence2Config:
 
 def tokenizer() -> Tokenizer:
     """As many tokens as BART's: bytes, the words of the prompts whole, and others that no text leads to."""
-    known = ["<s>", "<pad>", "</s>", "<unk>", *sorted(byte_alphabet(), key=byte_alphabet().__getitem__)]
-    words = " ".join(task.wording.replace("{input}", "") for task in TASKS.values())
+    known = ["<s>", "<pad>", "</s>", "<unk>", *sorted(unicode_to_bytes(), key=unicode_to_bytes().__getitem__)]
+    words = " ".join(task.template.replace("{input}", "") for task in TASKS.values())
     merges: list[tuple[str, str]] = []
     for word in sorted({*re.findall(r"[A-Za-z]+", words), *re.findall(r" [A-Za-z]+", words)}):
         written = word.replace(" ", "Ġ")

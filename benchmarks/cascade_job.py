@@ -88,7 +88,7 @@ def job(engine: Engine, recipe: Recipe, pictures: Path, folder: Path) -> list[li
     with Store(file_url(folder / "florist.db")) as store, open_source(str(pictures)) as source:
         begun = job_start.begin(store, engine, recipe, source, str(pictures), ".")
         ended = run(store, begun, engine, source, lambda size: annotate(recipe, size), sole=True)
-        return [list(picture.labels) for picture in store.labelled(ended)]
+        return [list(picture.traces) for picture in store.labelled(ended)]
 
 
 def script(paths: Sequence[Path], ask: Ask, checkpoint: Checkpoint, recipe: Recipe) -> list[list[TracedAnnotation]]:

@@ -18,10 +18,10 @@ from benchmarks.workloads import LONGEST, SEED
 from finetune.evaluation.matching import Counts, box_iou
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box
-from prompts.tasks import TASKS, Gives
+from prompts.tasks import TASKS, AnswerKind
 from seedling.scenes import samples
-from seedling.scenes.drawing import draw
-from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
 from server.engine.checkpoints import loading as checkpoints
 from server.engine.decoding.constraint import Constrain
 from server.engine.engine import Engine
@@ -29,7 +29,7 @@ from server.engine.request import Request, Result
 
 NAMING = ("<OD>", "<REGION_TO_CATEGORY>")  # whose labels are categories
 LISTED = (*CATEGORIES, "word")  # what the seedling was taught to name; a region may hold printed words
-FORMED = [token for token, task in TASKS.items() if task.gives is not Gives.TEXT or token in NAMING]
+FORMED = [token for token, task in TASKS.items() if task.answer_kind is not AnswerKind.TEXT or token in NAMING]
 
 
 @dataclass
@@ -50,10 +50,10 @@ def asked(scenes: int) -> list[tuple[Sample, Request]]:
     """Questions and the requests that ask them."""
     found = []
     for i in range(scenes):
-        scene = draw(SEED + i, sets=(HELD_OUT_SET,) if i % 2 else TRAINING_SETS)
+        scene = draw_scene(SEED + i, sets=(HOLDOUT_SET,) if i % 2 else TRAINING_SETS)
         rng = np.random.default_rng((SEED + i, 7))
         for token in FORMED:
-            if q := samples.ask(scene, token, rng):
+            if q := samples.make_sample(scene, token, rng):
                 request = Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=1)
                 found.append((q, request))
     return found

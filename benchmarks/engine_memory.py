@@ -40,7 +40,7 @@ def main(
     """Prints memory after the first tenth, at the end, and its growth over the second half."""
     noise = np.random.default_rng(0)
     images = [Image.fromarray(noise.integers(0, 256, (64, 96, 3), dtype=np.uint8)) for _ in range(pictures)]
-    tasks = [task for task in TASKS.values() if task.takes == "nothing"]
+    tasks = [task for task in TASKS.values() if task.input_kind == "nothing"]
     checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
     seen: list[float] = []
     with Engine(checkpoint, cache_bytes=CACHE) as engine:

@@ -30,10 +30,11 @@ from finetune.tuning.batches import Lesson, Lessons
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.trainer import Trainer
 from finetune.tuning.validation import Judge
-from labels.dataset import LabeledImage, LabelKind
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
-from seedling.scenes.drawing import draw
-from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET
 from server.engine.engine import Engine
 from server.engine.model.preprocessing import image_tokens
 
@@ -42,7 +43,7 @@ FIRST, HELD = 230_000, 240_000  # seeds of the pictures taught, and of those hel
 
 def example(seed: int) -> LabeledImage:
     """A drawn scene of the set that the seedling never saw, boxed."""
-    scene = draw(seed, sets=(HELD_OUT_SET,), objects=(1, 4), words=(0, 2))
+    scene = draw_scene(seed, sets=(HOLDOUT_SET,), objects=(1, 4), words=(0, 2))
     boxes = tuple(Box(label=thing.category, box=thing.box) for thing in scene.objects)
     whole = frozenset({LabelKind.OBJECTS})
     return LabeledImage(f"{seed}.png", "drawn", *scene.image.size, boxes, lambda: scene.image, whole)

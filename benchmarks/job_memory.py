@@ -54,8 +54,8 @@ class Thin(Source):
 
     def _read(self, position: int) -> bytes:
         file = io.BytesIO()
-        colour = position % 256, position // 256 % 256, position // 65536
-        Image.new("RGB", (16, 12), colour).save(file, "BMP")
+        color = position % 256, position // 256 % 256, position // 65536
+        Image.new("RGB", (16, 12), color).save(file, "BMP")
         return file.getvalue()
 
 

@@ -30,11 +30,12 @@ from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import tune
 from finetune.tuning.validation import Judge
-from labels.dataset import LabeledImage, LabelKind
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
-from seedling.scenes.drawing import draw
-from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET
 from server.engine.checkpoints import loading
 from server.engine.checkpoints.weights import sha256
 from server.engine.engine import Engine
@@ -53,7 +54,7 @@ def picture(seed: int) -> Image.Image:
 
 
 def _scene(seed: int) -> Any:
-    return draw(seed, sets=(HELD_OUT_SET,), objects=(1, 4), words=(0, 2))
+    return draw_scene(seed, sets=(HOLDOUT_SET,), objects=(1, 4), words=(0, 2))
 
 
 def corrected(seed: int) -> LabeledImage:

@@ -24,7 +24,7 @@ from finetune.evaluation.corrections import Tally, tally
 from finetune.evaluation.detection import Pictures, average_precision
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import tune
-from labels.dataset import LabeledImage
+from labels.labeled_image import LabeledImage
 from prompts.tasks import TASKS
 from seedling.scenes.glyphs import CATEGORIES
 from server.engine.checkpoints import loading

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from benchmarks.speed_page import HEADLINES, Section
 
-COLOURS = {"transformers, one at a time": "#b9bec6", "transformers, batched": "#7a8594", "florist": "#2f7d5b"}
+COLOR_NAMES = {"transformers, one at a time": "#b9bec6", "transformers, batched": "#7a8594", "florist": "#2f7d5b"}
 
 
 def draw(path: Path, sections: Mapping[str, Section]) -> None:
@@ -25,16 +25,16 @@ def draw(path: Path, sections: Mapping[str, Section]) -> None:
 def _ratios(axes: Axes, sections: Mapping[str, Section]) -> None:
     found = [(line.title, rows) for line in HEADLINES if (rows := line.find(sections))]
     for place, (_, rows) in enumerate(found):
-        for offset, (name, row) in enumerate(zip(COLOURS, rows, strict=True)):
+        for offset, (name, row) in enumerate(zip(COLOR_NAMES, rows, strict=True)):
             if row is None or row.ratio is None:
                 continue
-            bars = axes.barh(place + 0.27 * (offset - 1), row.ratio, 0.25, color=COLOURS[name])
+            bars = axes.barh(place + 0.27 * (offset - 1), row.ratio, 0.25, color=COLOR_NAMES[name])
             axes.bar_label(bars, fmt="%.1f×", padding=3, fontsize=8)
     axes.set_yticks(range(len(found)), [title for title, _ in found])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("times as fast as transformers one at a time")
-    patches = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
+    patches = [Patch(color=color, label=name) for name, color in COLOR_NAMES.items()]
     axes.legend(handles=patches, loc="lower left", bbox_to_anchor=(-0.5, 1.0), ncols=3, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -48,7 +48,7 @@ def _latencies(axes: Axes, sections: Mapping[str, Section]) -> None:
             if (load := re.match(rf"(\d+)% of capacity, p{percentile}$", row.side))
         ]
         if points:
-            axes.plot(*zip(*points, strict=True), style, color=COLOURS["florist"], label=f"p{percentile}")
+            axes.plot(*zip(*points, strict=True), style, color=COLOR_NAMES["florist"], label=f"p{percentile}")
     axes.set_xlabel("load, % of capacity")
     axes.set_ylabel("ms from scheduled arrival to answer")
     axes.set_title("seedling, Poisson arrivals", fontsize=10)

@@ -74,7 +74,7 @@ class Transformers:
         """All of them in one batch, padded on the right; the longest answer ends it. `features` [n, image tokens, d]:
         of their pictures, where they are there already; `settings`: of `generate`, on top of the checkpoint's."""
         c = self.checkpoint.generation
-        words = [r.task.prompt(r.text, r.region, r.image.size) for r in requests]
+        words = [r.task.build_prompt(r.text, r.region, r.image.size) for r in requests]
         image = IMAGE * self.checkpoint.image_tokens
         encode = self.checkpoint.tokenizer.backend.encode
         ids = [torch.tensor(encode(image + BOS + w + EOS, add_special_tokens=False).ids) for w in words]

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from prompts.tasks import TASKS
 from seedling.scenes import samples
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
 from server.engine.model.preprocessing import Picture
@@ -21,7 +21,7 @@ LONGEST = 128  # tokens of an answer of the seedling's
 
 def scenes(count: int, first: int = 0) -> list[Scene]:
     """The same ones at every call."""
-    return [draw(SEED + first + i) for i in range(count)]
+    return [draw_scene(SEED + first + i) for i in range(count)]
 
 
 def every_task(count: int, beams: int = 1, first: int = 0) -> list[Request]:
@@ -29,7 +29,7 @@ def every_task(count: int, beams: int = 1, first: int = 0) -> list[Request]:
     requests = []
     for i, scene in enumerate(scenes(count, first)):
         rng = np.random.default_rng((SEED + first + i, 3))
-        asked = [q for token in TASKS if (q := samples.ask(scene, token, rng))]
+        asked = [q for token in TASKS if (q := samples.make_sample(scene, token, rng))]
         requests += [
             Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=beams) for q in asked
         ]
@@ -43,7 +43,7 @@ def new_pictures(count: int, first: int = 0) -> list[Request]:
     for i, scene in enumerate(scenes(count, first)):
         question = None
         while question is None:  # not every task can be asked of every scene
-            question = samples.ask(scene, next(tasks), np.random.default_rng((SEED + first + i, 5)))
+            question = samples.make_sample(scene, next(tasks), np.random.default_rng((SEED + first + i, 5)))
         q = question
         requests.append(Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=1))
     return requests
@@ -56,15 +56,15 @@ def one_picture(image: Image, prompts: int, *, limit: int, beams: int = 1) -> li
     for i in range(prompts):
         task = list(TASKS.values())[i % len(TASKS)]
         corner = width * (0.1 + 0.02 * i), height * 0.1
-        region = (*corner, width * 0.9, height * 0.9) if task.takes == "region" else None
-        text = "a cat and a red car" if task.takes == "text" else None
+        region = (*corner, width * 0.9, height * 0.9) if task.input_kind == "region" else None
+        text = "a cat and a red car" if task.input_kind == "text" else None
         found.append(Request(image, task, text, region, max_new_tokens=limit, num_beams=beams))
     return found
 
 
 def forced(images: Sequence[Image], lengths: Sequence[int], beams: int = 1) -> list[Request]:
     """A question a length, the pictures in turn: for weights whose answers never end by themselves."""
-    tasks = [task for task in TASKS.values() if task.takes == "nothing"]
+    tasks = [task for task in TASKS.values() if task.input_kind == "nothing"]
     return [
         Request(images[i % len(images)], tasks[i % len(tasks)], max_new_tokens=length, num_beams=beams)
         for i, length in enumerate(lengths)

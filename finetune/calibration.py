@@ -18,10 +18,11 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from finetune.evaluation.reliability import Scores, ece
 from finetune.evaluation.report import Report, examine, questions
-from labels.dataset import DatasetError, Example
+from labels.dataset import DatasetError
+from labels.labeled_image import LabeledImage
 from labels.opening import open_dataset
-from labels.sample import Question
-from seedling.scenes.labeled_images import asked_of
+from labels.sample import Sample
+from seedling.scenes.labeled_images import make_labeled_samples
 from server.engine.adapters import lora
 from server.engine.calibration import FILE, Calibration, CalibrationError, Isotonic, Temperature, read, write
 from server.engine.checkpoints.loading import CheckpointError
@@ -48,7 +49,7 @@ class Calibrated:
 
 
 def calibrate(
-    engine: Engine, name: str, folder: Path, questions: Sequence[tuple[Example, Sequence[Question]]]
+    engine: Engine, name: str, folder: Path, questions: Sequence[tuple[LabeledImage, Sequence[Sample]]]
 ) -> dict[str, Calibrated]:
     """Asks the adapter of `folder` questions whose answers it has not been taught, keeps the scales beside its weights,
     and leaves it loaded under `name` with them. By task token; without those whose answers are too few or all alike.
@@ -70,7 +71,7 @@ def calibrate(
 
 
 def calibrate_checkpoint(
-    folder: Path, questions: Sequence[tuple[Example, Sequence[Question]]]
+    folder: Path, questions: Sequence[tuple[LabeledImage, Sequence[Sample]]]
 ) -> dict[str, Calibrated]:
     """The same of the checkpoint in `folder`, which answers without an adapter; scales of tasks that are not asked, or
     answered too seldom, stay. Raises CheckpointError where it cannot be loaded, and OSError where nothing can be
@@ -164,9 +165,9 @@ def main(
     try:
         if dataset:
             opened = open_dataset(dataset)
-            asked = questions(opened.judging, labels=opened.labels)
+            asked = questions(opened.evaluation_images, labels=opened.classes)
         else:
-            asked = asked_of(range(SEEDS, SEEDS + scenes))
+            asked = make_labeled_samples(range(SEEDS, SEEDS + scenes))
         found = calibrate_checkpoint(checkpoint, asked)
     except (DatasetError, CheckpointError, OSError) as error:
         raise SystemExit(str(error)) from error

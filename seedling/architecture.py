@@ -24,8 +24,8 @@ from transformers import (
 from finetune import attention
 from prompts.locations import BINS
 from prompts.tasks import ADDED_TOKENS
-from prompts.vocabulary import byte_alphabet
-from seedling.initialization import Initial, draw
+from prompts.vocabulary import unicode_to_bytes
+from seedling.initialization import InitScheme, initialize_layer
 from seedling.scenes.samples import WORDS
 from server.engine import calibration
 
@@ -44,7 +44,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     """
     control = ["<s>", "<pad>", "</s>", "<unk>"]
     words = [form for word in WORDS if len(word) > 1 for form in (word, "Ġ" + word)]
-    letters = sorted(byte_alphabet(), key=byte_alphabet().__getitem__)
+    letters = sorted(unicode_to_bytes(), key=unicode_to_bytes().__getitem__)
     ids = {token: i for i, token in enumerate([*control, *letters, "Ġa", "ĠA", *words])}
     # No merges: what is not a whole word falls to its bytes.
     built = Tokenizer(models.BPE(ids, [], unk_token="<unk>", ignore_merges=True))
@@ -137,7 +137,7 @@ def middles(grid: int) -> torch.Tensor:
 
 @torch.no_grad()
 def initialise(
-    model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFast, how: Initial = Initial.XAVIER, *,
+    model: Florence2ForConditionalGeneration, words: PreTrainedTokenizerFast, how: InitScheme = InitScheme.XAVIER, *,
     ordered: bool = True,
 ) -> None:  # fmt: skip
     """Every matrix as `how` says. Xavier's, as the committed seedling began: layers are shallow and GELU sits between
@@ -146,7 +146,7 @@ def initialise(
     `ordered`, or else random of unit length, as words are."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            draw(module, how)
+            initialize_layer(module, how)
     table = model.model.language_model.shared.weight
     table.copy_(nn.functional.normalize(torch.randn_like(table), dim=-1))
     ids = words.get_vocab()
@@ -172,7 +172,7 @@ def initialise(
 
 
 def build(
-    seed: int = 0, how: Initial = Initial.XAVIER, *, ordered: bool = True, picture: int = PICTURE
+    seed: int = 0, how: InitScheme = InitScheme.XAVIER, *, ordered: bool = True, picture: int = PICTURE
 ) -> tuple[Florence2ForConditionalGeneration, PreTrainedTokenizerFast]:
     """The untaught seedling in fp32, for pictures of so many pixels a side, and its tokenizer; `how` and `ordered`: see
     `initialise`."""
@@ -228,7 +228,7 @@ def grow(model: Florence2ForConditionalGeneration) -> None:
             block = type(blocks[-1])(vision, stage, 0.0, 0.0).to(model.device)
             for part in block.modules():
                 if isinstance(part, nn.Linear | nn.Conv2d):
-                    draw(part, Initial.XAVIER)
+                    initialize_layer(part, InitScheme.XAVIER)
             spatial, channel = block.spatial_block, block.channel_block
             last = [part for half in (spatial, channel) for part in (half.conv1, half.conv2, half.ffn.fc2)]
             for part in (*last, spatial.window_attn.proj, channel.channel_attn.proj):

@@ -33,7 +33,7 @@ class DenseTargets:
 
     classes: Tensor
     boxes: Tensor
-    colours: Tensor
+    colors: Tensor
     letters: Tensor
     orders: Tensor
     signs: Tensor
@@ -46,7 +46,7 @@ class DenseLoss:
 
     classes: Tensor
     boxes: Tensor
-    colours: Tensor
+    colors: Tensor
     letters: Tensor
     orders: Tensor
     signs: Tensor
@@ -60,10 +60,10 @@ class DenseHeads(nn.Module):
 
     category_ids: Tensor
     letter_ids: Tensor
-    colour_ids: Tensor
+    color_ids: Tensor
 
     def __init__(
-        self, dim: int, early: int, category_ids: list[int], letter_ids: list[int], colour_ids: list[int],
+        self, dim: int, early: int, category_ids: list[int], letter_ids: list[int], color_ids: list[int],
         first_location: int,
     ) -> None:  # fmt: skip
         """`early`: channels of the raster halfway up; the ids: the tokens' rows in the tied embedding table."""
@@ -73,14 +73,14 @@ class DenseHeads(nn.Module):
             nn.Sequential(nn.Linear(inputs, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, dim))
             for inputs in (*[dim] * heads, early)
         )
-        self.colour = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, dim))
-        self.tint = nn.Sequential(nn.LayerNorm(early), nn.Linear(early, len(colour_ids)))
+        self.color = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, dim))
+        self.tint = nn.Sequential(nn.LayerNorm(early), nn.Linear(early, len(color_ids)))
         self.order = nn.Linear(dim, HALVES * (1 + LONGEST))
         self.asked = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, SHADES * SHADES))
         self.nothing = nn.Parameter(torch.randn(2, dim) * dim**-0.5)  # one for classes, one for letters
         self.register_buffer("category_ids", torch.tensor(category_ids), persistent=False)
         self.register_buffer("letter_ids", torch.tensor(letter_ids), persistent=False)
-        self.register_buffer("colour_ids", torch.tensor(colour_ids), persistent=False)
+        self.register_buffer("colour_ids", torch.tensor(color_ids), persistent=False)
         self.first_location = first_location
         self.scale = nn.Parameter(torch.tensor(4.0))  # unit vectors need sharpening before a softmax
 
@@ -99,12 +99,12 @@ class DenseHeads(nn.Module):
         bins = targets.boxes.flatten(0, 1)[here]
         boxes = [location_loss(self._logits(1 + side, inside, places), bins[:, side], sigma) for side in range(4)]
 
-        shown = (self.colour(flat) @ table[self.colour_ids].T).float() * self.scale
-        told = targets.colours.flatten(0, 1)
+        shown = (self.color(flat) @ table[self.color_ids].T).float() * self.scale
+        told = targets.colors.flatten(0, 1)
         # Of a background there are many cells, all of one colour.
         counts_for = torch.where(here, 1.0, 0.1) * told.sum(-1)
-        colours = F.cross_entropy(shown, told, reduction="none")  # 0 where nothing is told
-        colours = (colours * counts_for).sum() / counts_for.sum().clamp(min=1e-6)
+        colors = F.cross_entropy(shown, told, reduction="none")  # 0 where nothing is told
+        colors = (colors * counts_for).sum() / counts_for.sum().clamp(min=1e-6)
 
         rows = torch.cat([self.nothing[1:], table[self.letter_ids]])
         weights = torch.ones(len(rows), device=cells.device)
@@ -119,7 +119,7 @@ class DenseHeads(nn.Module):
         early = F.cross_entropy(signs, targets.signs.flatten(), weight=weights)
         tints = F.cross_entropy(self.tint(halfway.flatten(0, 1)).float(), targets.tints.flatten(0, 1))
         return DenseLoss(
-            class_loss, torch.stack(boxes).mean(), colours, torch.stack(letters).mean(), orders, early, tints
+            class_loss, torch.stack(boxes).mean(), colors, torch.stack(letters).mean(), orders, early, tints
         )
 
     def asked_loss(self, cells: Tensor, asked: Tensor) -> Tensor:

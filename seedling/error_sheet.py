@@ -15,14 +15,14 @@ from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
 from seedling.report import asked_scenes, named, words_of
-from seedling.robustness import HARDER
+from seedling.robustness import CONDITIONS
 from seedling.scenes import samples
-from seedling.scenes.samples import COLOURS
+from seedling.scenes.samples import COLOR_NAMES
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
 from server.engine.request import Request
 
-_HEARD: dict[str, Callable[[str], Any]] = {"<CAPTION>": named, "<REGION_TO_DESCRIPTION>": partial(words_of, COLOURS)}
+_HEARD: dict[str, Callable[[str], Any]] = {"<CAPTION>": named, "<REGION_TO_DESCRIPTION>": partial(words_of, COLOR_NAMES)}
 """Token → what of an answer is compared."""
 
 
@@ -55,9 +55,9 @@ def _told(scene: Scene, question: Sample, found: Sequence[Annotation]) -> Image.
 
 def _padded(engine: Engine, scene: Scene) -> Image.Image | None:
     """What is found on the padded picture, where something is missed or misnamed."""
-    question = samples.ask(scene, "<OD>", np.random.default_rng(0))
+    question = samples.make_sample(scene, "<OD>", np.random.default_rng(0))
     assert isinstance(question, Sample)  # every scene can be asked what is on it
-    picture = HARDER["aspect 3:1"](scene.image)
+    picture = CONDITIONS["aspect 3:1"](scene.image)
     found = engine.submit(Request(picture, TASKS["<OD>"])).wait().annotations
     wrong = [c for c in corrections(found, question.answer) if c.kind in (Kind.MISSED, Kind.WRONG_CLASS)]
     if not wrong:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 
-class Initial(StrEnum):
+class InitScheme(StrEnum):
     """How they are drawn; what is drawn keeps the variance of what goes through it."""
 
     XAVIER = "xavier"
@@ -19,11 +19,11 @@ class Initial(StrEnum):
 
 
 @torch.no_grad()
-def draw(layer: nn.Linear | nn.Conv2d, how: Initial) -> None:
+def initialize_layer(layer: nn.Linear | nn.Conv2d, how: InitScheme) -> None:
     """Draws the weights of a layer; its bias is 0. n_in and n_out: how many values one output sums over, and how many
     outputs one input goes into; of a depthwise convolution both are its taps."""
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-    if how is Initial.HE:
+    if how is InitScheme.HE:
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
     elif depthwise:
         # Normal, as the committed seedling's were; torch's n_out would be that of all channels, and all but mute it.

@@ -40,7 +40,7 @@ from finetune.precision import precision
 from seedling import architecture, progress
 from seedling.initialization import Initial
 from seedling.pretrainer import Teacher, snapshot
-from seedling.scenes.batches import Batch, SceneBatches
+from seedling.scenes.batches import Batch, SceneBatchDataset
 from seedling.stages import STAGES, Stage
 
 
@@ -52,10 +52,10 @@ class Steps(Dataset[Batch]):
     ) -> None:
         self.stages = stages
         self.batches = [
-            SceneBatches(
+            SceneBatchDataset(
                 tokenizer, side=stage.side, grid=stage.side // architecture.CELL, pictures=stage.pictures,
                 prompts=stage.prompts, seed=seed * 100 + number, objects=stage.objects, words=stage.words,
-                reading=stage.reading, share=share, shares=stage.shares, wide=stage.wide,
+                reading=stage.reading, share=share, task_weights=stage.task_weights, wide=stage.wide,
             )
             for number, stage in enumerate(stages)
         ]  # fmt: skip

@@ -16,7 +16,7 @@ from seedling.dense_heads import LETTERS, DenseHeads, DenseLoss
 from seedling.muon import Muon
 from seedling.scenes.batches import Batch
 from seedling.scenes.glyphs import CATEGORIES
-from seedling.scenes.samples import COLOURS
+from seedling.scenes.samples import COLOR_NAMES
 from seedling.stages import Stage
 
 MEAN = torch.tensor(architecture.MEAN).view(1, 3, 1, 1)
@@ -41,7 +41,7 @@ class Teacher:
         dim = model.config.text_config.d_model
         self.model = model.to(accelerator.device)
         early = model.config.vision_config.embed_dim[1]
-        words_of = (ids(list(CATEGORIES)), ids(list(LETTERS)), ids(["Ġ" + colour for colour in COLOURS]))
+        words_of = (ids(list(CATEGORIES)), ids(list(LETTERS)), ids(["Ġ" + color for color in COLOR_NAMES]))
         self.heads = DenseHeads(dim, early, *words_of, self.first_location)
         self.heads.to(accelerator.device)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -129,10 +129,10 @@ class Teacher:
         early = halfway[0].flatten(2).transpose(1, 2)
         dense: DenseLoss = self.heads(image[:, 1:], early, table, _to(batch.dense, device), sigma)
         parts = {
-            "class": dense.classes, "box": dense.boxes, "colour": dense.colours, "letter": dense.letters,
+            "class": dense.classes, "box": dense.boxes, "colour": dense.colors, "letter": dense.letters,
             "order": dense.orders, "sign": dense.signs, "tint": dense.tints,
         }  # fmt: skip
-        looked = stage.classes * dense.classes + dense.boxes + dense.colours + dense.tints
+        looked = stage.classes * dense.classes + dense.boxes + dense.colors + dense.tints
         looked = looked + stage.reading * (dense.letters + dense.orders + dense.signs)
         if not stage.prompts:
             return {"total": looked, **parts}

@@ -16,8 +16,8 @@ from labels.sample import Sample
 from prompts.tasks import TASKS
 from seedling.report import Marks, measure
 from seedling.scenes.batches import TRAINING_SEEDS
-from seedling.scenes.drawing import draw
-from seedling.scenes.samples import ask
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.samples import make_sample
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -46,12 +46,12 @@ def look(checkpoint: Path, sheet: Path) -> float:
     marks, pictures = Marks(), []
     with Engine.load(str(checkpoint)) as engine:
         for seed in SEEDS:
-            scene = draw(seed)
+            scene = draw_scene(seed)
             tokens = ("<OD>", "<OCR_WITH_REGION>", "<CAPTION>")
             handles = [engine.submit(Request(scene.image, TASKS[token], max_new_tokens=96)) for token in tokens]
             found = [list(handle.wait().annotations) for handle in handles]
             pictures.append(drawing.draw(scene.image, [label for labels in found for label in labels]))
-            truth = ask(scene, "<OD>", np.random.default_rng(seed))
+            truth = make_sample(scene, "<OD>", np.random.default_rng(seed))
             assert isinstance(truth, Sample)  # every scene can be asked what is on it
             marks.mark(truth, scene, found[0])
     drawing.contact_sheet(pictures).save(sheet)

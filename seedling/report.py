@@ -34,12 +34,12 @@ from prompts.tasks import TASKS
 from seedling.robustness import nothing, robustness
 from seedling.scenes import samples
 from seedling.scenes.batches import TRAINING_SEEDS
-from seedling.scenes.colors import CLEAR, lead
-from seedling.scenes.drawing import draw
-from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
-from seedling.scenes.labeled_images import asked_of
+from seedling.scenes.colors import CLEAR_MARGIN, main_color_margin
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
+from seedling.scenes.labeled_images import make_labeled_samples
 from seedling.scenes.masks import nearest
-from seedling.scenes.samples import COLOURS, SIZES, plural
+from seedling.scenes.samples import COLOR_NAMES, SIZES, plural
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
 from server.engine.handle import Handle
@@ -100,7 +100,7 @@ class Marks:
     picture's boxes found and the true ones, for average precision."""
 
     counts: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
-    shares: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    accuracies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     detected: list[tuple[list[Annotation], list[Annotation]]] = field(default_factory=list)
 
     def mark(self, question: Sample, scene: Scene, found: list[Annotation]) -> None:
@@ -122,36 +122,38 @@ class Marks:
                 if true:
                     self.counts[f"{token} F1@0.5"].add(found, true, _same_box(label=True))
                 else:
-                    self.shares[f"{token} absent: nothing found"].append(not found)
+                    self.accuracies[f"{token} absent: nothing found"].append(not found)
             case "<REFERRING_EXPRESSION_SEGMENTATION>" | "<REGION_TO_SEGMENTATION>":
                 rings = [r for f in found if isinstance(f, Polygon) for r in f.polygons]
                 want = [r for t in true if isinstance(t, Polygon) for r in t.polygons]
-                self.shares[f"{token} mean IoU"].append(polygon_iou(rings, want, (scene.width, scene.height)))
+                self.accuracies[f"{token} mean IoU"].append(polygon_iou(rings, want, (scene.width, scene.height)))
             case "<OCR>":
                 read = text.split("\n")
                 for word in truth.split("\n") if truth else []:
-                    self.shares[f"{token} exact words"].append(word in read)
+                    self.accuracies[f"{token} exact words"].append(word in read)
             case "<OCR_WITH_REGION>":
                 self.counts[f"{token} F1@0.5, words exact"].add(found, true, _same_quad)
             case "<CAPTION>" | "<DETAILED_CAPTION>" | "<MORE_DETAILED_CAPTION>":
                 have, want_counts = named(text), named(truth)
                 counts = self.counts[f"{token} F1 of named objects"]
                 counts.add(list(have), list(want_counts), lambda a, b: float(a == b))
-                self.shares[f"{token} counts right"].append(have == want_counts)
+                self.accuracies[f"{token} counts right"].append(have == want_counts)
                 if token == "<MORE_DETAILED_CAPTION>" and (there := placed(truth)):
-                    self.shares[f"{token} positions right"].append((placed(text) & there).total() / there.total())
+                    self.accuracies[f"{token} positions right"].append((placed(text) & there).total() / there.total())
             case _:
-                self.shares[f"{token} exact"].append(text == truth)
+                self.accuracies[f"{token} exact"].append(text == truth)
                 if token == "<REGION_TO_DESCRIPTION>":
-                    for name, words in ("colour", COLOURS), ("size", SIZES):
-                        self.shares[f"{token} {name} right"].append(words_of(words, text) == words_of(words, truth))
-                    if question.region and lead(nearest(scene.objects, question.region).colour_shares) >= CLEAR:
-                        self.shares[LEADING].append(self.shares[f"{token} colour right"][-1])
+                    for name, words in ("colour", COLOR_NAMES), ("size", SIZES):
+                        self.accuracies[f"{token} {name} right"].append(
+                            words_of(words, text) == words_of(words, truth)
+                        )
+                    if question.region and main_color_margin(nearest(scene.objects, question.region).color_shares) >= CLEAR_MARGIN:
+                        self.accuracies[LEADING].append(self.accuracies[f"{token} colour right"][-1])
                     place = text.rpartition(" at the ")[2] == truth.rpartition(" at the ")[2]
-                    self.shares[f"{token} place right"].append(place)
+                    self.accuracies[f"{token} place right"].append(place)
                 if token == "<REGION_TO_OCR>":
                     # Of the longer of both: what is said too much counts as what is missed.
-                    self.shares[f"{token} letters right"].append(Levenshtein.normalized_similarity(text, truth))
+                    self.accuracies[f"{token} letters right"].append(Levenshtein.normalized_similarity(text, truth))
 
     def _described(self, found: list[Annotation], true: list[Annotation]) -> None:
         """Whether the words of colour and size are right, of each thing that is found."""
@@ -159,14 +161,14 @@ class Marks:
         for thing in true:
             best = max(found, key=lambda one: alike(one, thing), default=None)
             if best is not None and alike(best, thing) >= RIGHT_PLACE:
-                for name, words in ("colour", COLOURS), ("size", SIZES):
+                for name, words in ("colour", COLOR_NAMES), ("size", SIZES):
                     right = words_of(words, best.label) == words_of(words, thing.label)
-                    self.shares[f"<DENSE_REGION_CAPTION> {name} right"].append(right)
+                    self.accuracies[f"<DENSE_REGION_CAPTION> {name} right"].append(right)
 
     def figures(self) -> dict[str, float]:
         """Every figure by name, in the order of the tasks."""
         figures = {name: counts.f1 for name, counts in self.counts.items()}
-        figures |= {name: float(np.mean(values)) for name, values in self.shares.items()}
+        figures |= {name: float(np.mean(values)) for name, values in self.accuracies.items()}
         proposed = self.counts.get("<REGION_PROPOSAL> F1@0.5")
         if proposed and (all_true := proposed.right + proposed.missed):
             figures["<REGION_PROPOSAL> recall@0.5"] = proposed.right / all_true
@@ -192,8 +194,8 @@ def asked_scenes(
         if seed >= TRAINING_SEEDS:
             raise ValueError(f"seeds from {TRAINING_SEEDS} on belong to training")
         rng = np.random.default_rng((seed, 2))
-        scene = draw(seed, sets=sets, objects=objects, words=(0, 2))
-        every = [q for token in TASKS if (q := samples.ask(scene, token, rng))]  # they share one chance
+        scene = draw_scene(seed, sets=sets, objects=objects, words=(0, 2))
+        every = [q for token in TASKS if (q := samples.make_sample(scene, token, rng))]  # they share one chance
         asked = [q for q in every if q.task.token in tasks]
         yield (
             scene,
@@ -219,7 +221,7 @@ def illustrate(engine: Engine, folder: Path, scenes: int) -> None:
     """Writes `errors.html` and `errors.json`, the corrections of scenes of seeds 0 … by kind and class with the worst
     answers, and `nothing.png`, what detection finds in empty grounds and in textures."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = examine(engine, asked_of(range(scenes), OBJECTS))
+    report = examine(engine, make_labeled_samples(range(scenes), OBJECTS))
     report.save(folder / "errors.json")
     pages.write(folder / "errors.html", report, f"{scenes} drawn scenes that were never taught")
     nothing(engine).save(folder / "nothing.png")
@@ -234,14 +236,14 @@ def main(
     """Prints what a checkpoint can do on unseen scenes, and on glyphs of a set that training never saw."""
     with closing(Engine.load(model)) as engine:
         seen = measure(engine, scenes, TRAINING_SETS)
-        unseen = measure(engine, scenes, (HELD_OUT_SET,))
+        unseen = measure(engine, scenes, (HOLDOUT_SET,))
         hard = robustness(engine, min(scenes, 200))
         if out:
-            out.write_text(json.dumps({"scenes": scenes, "known": seen, HELD_OUT_SET: unseen, "hard": hard}, indent=2))
+            out.write_text(json.dumps({"scenes": scenes, "known": seen, HOLDOUT_SET: unseen, "hard": hard}, indent=2))
         table = Table(title=f"{model}: {scenes} unseen scenes of {OBJECTS[0]}-{OBJECTS[1]} objects, greedy")
         table.add_column("Figure")
         table.add_column("known glyph sets", justify="right")
-        table.add_column(f"{HELD_OUT_SET}, never seen", justify="right")
+        table.add_column(f"{HOLDOUT_SET}, never seen", justify="right")
         for name, value in seen.items():
             table.add_row(name, f"{value:.3f}", f"{unseen.get(name, float('nan')):.3f}")
         for name, value in hard.items():

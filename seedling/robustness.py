@@ -12,7 +12,7 @@ from labels import drawing
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
 from seedling.scenes import samples
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -57,7 +57,7 @@ def _enlarged(size: tuple[int, int]) -> tuple[int, int]:
     return round(size[0] * LONG / max(size)), round(size[1] * LONG / max(size))
 
 
-HARDER: dict[str, Callable[[Image.Image], Image.Image]] = {
+CONDITIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "JPEG 30": jpeg, "blur": blur, "noise": noise, "aspect 2:1": partial(wide, times=2),
     "aspect 3:1": partial(wide, times=3), "2000 pixels": large,
 }  # fmt: skip
@@ -77,8 +77,8 @@ def texture(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 def robustness(engine: Engine, scenes: int) -> dict[str, float]:
     """By condition, how much mAP@50 of `<OD>` falls on the scenes of seeds 0 … `scenes` - 1; then the share of empty
     grounds, and of textures, where nothing is found."""
-    drawn = [draw(seed, objects=(1, 6), words=(0, 2)) for seed in range(scenes)]
-    truth = [list(q.answer) if (q := samples.ask(s, "<OD>", np.random.default_rng(0))) else [] for s in drawn]
+    drawn = [draw_scene(seed, objects=(1, 6), words=(0, 2)) for seed in range(scenes)]
+    truth = [list(q.answer) if (q := samples.make_sample(s, "<OD>", np.random.default_rng(0))) else [] for s in drawn]
 
     def precision(change: Callable[[Image.Image], Image.Image]) -> float:
         found = _detected(engine, [change(scene.image) for scene in drawn])
@@ -89,8 +89,8 @@ def robustness(engine: Engine, scenes: int) -> dict[str, float]:
         return average_precision(pictures).ap50
 
     plain = precision(lambda picture: picture)
-    figures = {f"{name}: loss of mAP@50": plain - precision(change) for name, change in HARDER.items()}
-    grounds = [draw(seed, objects=(0, 0), words=(0, 0)).image for seed in range(scenes)]
+    figures = {f"{name}: loss of mAP@50": plain - precision(change) for name, change in CONDITIONS.items()}
+    grounds = [draw_scene(seed, objects=(0, 0), words=(0, 0)).image for seed in range(scenes)]
     for name, pictures in ("empty picture", grounds), ("texture", [texture(seed) for seed in range(scenes)]):
         figures[f"{name}: nothing found"] = float(np.mean([not notes for notes in _detected(engine, pictures)]))
     return figures
@@ -99,7 +99,7 @@ def robustness(engine: Engine, scenes: int) -> dict[str, float]:
 def nothing(engine: Engine, each: int = 6) -> Image.Image:
     """A contact sheet of what is found where there is nothing: empty grounds, then textures, `each` of them from seed
     0 on."""
-    pictures = [draw(seed, objects=(0, 0), words=(0, 0)).image for seed in range(each)]
+    pictures = [draw_scene(seed, objects=(0, 0), words=(0, 0)).image for seed in range(each)]
     pictures += [texture(seed) for seed in range(each)]
     found = _detected(engine, pictures)
     return drawing.contact_sheet([drawing.draw(*pair) for pair in zip(pictures, found, strict=True)])

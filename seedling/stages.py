@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from seedling.scenes.batches import SHARES, WIDE
+from seedling.scenes.batches import TASK_WEIGHTS, WIDE
 
 # What was weakest after `enlarge`: captions, outlines, descriptions.
-WEAKEST = SHARES | {
+WEAKEST = TASK_WEIGHTS | {
     "<CAPTION>": 1.6, "<DETAILED_CAPTION>": 1.0, "<DENSE_REGION_CAPTION>": 1.2, "<REGION_PROPOSAL>": 0.4,
     "<CAPTION_TO_PHRASE_GROUNDING>": 1.6, "<REFERRING_EXPRESSION_SEGMENTATION>": 3.0, "<REGION_TO_SEGMENTATION>": 2.2,
     "<OPEN_VOCABULARY_DETECTION>": 2.0, "<REGION_TO_DESCRIPTION>": 1.6,
@@ -38,7 +38,7 @@ class Stage:
     objects: tuple[int, int] = (1, 4)
     words: tuple[int, int] = (1, 2)
     side: int = 192
-    shares: dict[str, float] = field(default_factory=SHARES.copy)
+    task_weights: dict[str, float] = field(default_factory=TASK_WEIGHTS.copy)
     wide: float = WIDE
 
     def rate_at(self, step: int) -> float:
@@ -85,21 +85,21 @@ STAGES = (
     # Once more, with what is weakest asked more.
     Stage(
         "refine", 2700, 8, 6, 6e-4, 150, 0.75, (2.5, 2.0), classes=2.0, text=1.5, reading=2.0, objects=(1, 6),
-        words=(1, 3), side=256, shares=WEAKEST, wide=0.2,
+        words=(1, 3), side=256, task_weights=WEAKEST, wide=0.2,
     ),
     # The same, with colours taught where they are seen, halfway up the tower.
     Stage(
         "tint", 2400, 8, 6, 6e-4, 100, 0.75, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
-        words=(1, 3), side=256, shares=WEAKEST, wide=0.3,
+        words=(1, 3), side=256, task_weights=WEAKEST, wide=0.3,
     ),
     # A finer grid again, and a deeper tower (`blueprint.grow`): for words, colours, what is narrow in wide pictures.
     Stage(
         "sharpen", 2000, 8, 5, 8e-4, 100, 0.8, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
-        words=(1, 3), side=320, shares=WEAKEST, wide=0.3,
+        words=(1, 3), side=320, task_weights=WEAKEST, wide=0.3,
     ),
     # Scenes side by side on wide pictures, captions in an order that wavers.
     Stage(
         "finish", 1500, 8, 5, 6e-4, 60, 0.8, (2.0, 2.0), classes=2.0, text=1.5, reading=2.5, objects=(1, 6),
-        words=(1, 3), side=320, shares=SHORT, wide=0.36,
+        words=(1, 3), side=320, task_weights=SHORT, wide=0.36,
     ),
 )  # fmt: skip

@@ -18,17 +18,17 @@ from finetune.datasets.copy_paste import Things
 from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.replay import POOL, Replay, some
-from labels.dataset import Example
-from labels.sample import Question
-from prompts import formatting
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from prompts.annotations import Quad, Text
+from prompts.formatting import format_answer
 from prompts.tasks import BOS, EOS
-from seedling.scenes.batches import SHARES
+from seedling.scenes.batches import TASK_WEIGHTS
 from server.engine.checkpoints.loading import Files
 from server.engine.model.preprocessing import image_tokens
 
 _PLAIN = 1.0  # how often a task without a share in SHARES is asked
-Seen = tuple[int, Image.Image, tuple[int, int], list[Question]]  # view, picture, its width and height, questions
+Seen = tuple[int, Image.Image, tuple[int, int], list[Sample]]  # view, picture, its width and height, questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Lessons(Dataset[Lesson]):
     """Number → Lesson: of a step's accumulated parts, and of the processes that share it, each has its own."""
 
     def __init__(
-        self, files: Files, examples: Sequence[Example], labels: Sequence[str], config: TuneConfig,
+        self, files: Files, examples: Sequence[LabeledImage], labels: Sequence[str], config: TuneConfig,
         replay: Replay | None = None,
     ) -> None:  # fmt: skip
         """`labels`: all of the dataset, to ask for what a picture does not show."""
@@ -89,13 +89,13 @@ class Lessons(Dataset[Lesson]):
             pixels.append(torch.from_numpy(self.files.preprocessing.squash(image).copy()))
             views.append(view)
             for question in questions:
-                prompt = self._ids(BOS + question.task.prompt(question.text, question.region, size) + EOS)
+                prompt = self._ids(BOS + question.task.build_prompt(question.text, question.region, size) + EOS)
                 if len(prompt) > self.room:
                     continue  # nobody can ask it
                 owner.append(place)
                 replayed.append(old)
                 asked.append(prompt)
-                answer = BOS + formatting.answer(question.task, question.answer, size) + EOS
+                answer = BOS + format_answer(question.task, question.answer, size) + EOS
                 answered.append(self._ids(answer)[: self.positions])
         pad = self.files.shape.text_config.pad_token_id
         return Lesson(
@@ -118,10 +118,10 @@ class Lessons(Dataset[Lesson]):
         questions = self.questions(example, self.tokens[index], rng)
         return index * self.config.views + view, example.open(), example.size, questions
 
-    def questions(self, example: Example, tokens: Sequence[str], rng: np.random.Generator) -> list[Question]:
+    def questions(self, example: LabeledImage, tokens: Sequence[str], rng: np.random.Generator) -> list[Sample]:
         """Up to `prompts` questions, by SHARES."""
-        shares = np.array([SHARES.get(token, _PLAIN) for token in tokens])
-        order = rng.choice(len(tokens), size=len(tokens), replace=False, p=shares / shares.sum())
+        task_weights = np.array([TASK_WEIGHTS.get(token, _PLAIN) for token in tokens])
+        order = rng.choice(len(tokens), size=len(tokens), replace=False, p=task_weights / task_weights.sum())
         asked = [tokens[i] for i in order[: self.config.prompts]]
         found = samples.questions(example, asked, labels=self.labels, rng=rng, order=self.config.order)
         return some(found, self.config.prompts, rng)

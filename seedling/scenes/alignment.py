@@ -9,14 +9,14 @@ import numpy as np
 
 from labels.sample import Sample
 from labels.shapes import bounds
-from prompts import formatting
 from prompts.annotations import Box, Quad
-from prompts.locations import LOCATION, dequantize
+from prompts.formatting import format_answer
+from prompts.locations import LOCATION_PATTERN, dequantize
 from seedling.scenes.masks import nearest, places, within
 from seedling.scenes.samples import Told, caption_parts, detailed_parts, ground, paragraph_parts
 from seedling.scenes.scene import Object, Scene, Word
 
-_POINT = re.compile(LOCATION.pattern * 2)
+_POINT = re.compile(LOCATION_PATTERN.pattern * 2)
 Things = Sequence[Object | Word]
 
 
@@ -36,7 +36,7 @@ def looks(question: Sample, scene: Scene, side: int, grid: int) -> list[Look]:
 
     Cell k looks at pixel k · side / grid of the picture squashed to `side` pixels.
     """
-    text = formatting.answer(question.task, question.answer, (scene.width, scene.height))
+    text = format_answer(question.task, question.answer, (scene.width, scene.height))
     found: list[Look] = []
     at = 0
     for words, things in _told(question, scene):
@@ -77,7 +77,7 @@ def _placed(question: Sample, scene: Scene, side: int, grid: int) -> Iterator[Lo
         box = bounds(note)
         if box is None:
             return
-        start, before = len(before), formatting.answer(question.task, question.answer[:number], size)
+        start, before = len(before), format_answer(question.task, question.answer[:number], size)
         if isinstance(note, Box):
             yield Look(start, len(before), _whole([nearest(things, box)], scene, side, grid))
             continue

@@ -61,11 +61,11 @@ def octaves(rng: np.random.Generator, base: np.ndarray, size: Size) -> Image.Ima
 
 
 KINDS = (plain, gradient, blobs, stripes, noise, octaves)
-SHARES = (0.2, 0.18, 0.17, 0.15, 0.15, 0.15)
+TASK_WEIGHTS = (0.2, 0.18, 0.17, 0.15, 0.15, 0.15)
 
 
 def background(rng: np.random.Generator, size: Size) -> tuple[Image.Image, str]:
     """(RGB picture of `size` (width, height), the colour name that most of it has)."""
-    kind = KINDS[int(rng.choice(len(KINDS), p=SHARES))]
-    picture = kind(rng, np.array(colors.random_colour(rng), np.float64), size)
-    return picture, colors.dominant(np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3))
+    kind = KINDS[int(rng.choice(len(KINDS), p=TASK_WEIGHTS))]
+    picture = kind(rng, np.array(colors.pick_random_color(rng), np.float64), size)
+    return picture, colors.find_main_color(np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3))

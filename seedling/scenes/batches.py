@@ -13,13 +13,14 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.losses import IGNORE
 from labels.sample import Sample
-from prompts import formatting, locations
+from prompts import locations
+from prompts.formatting import format_answer
 from prompts.tasks import BOS, EOS
 from seedling.dense_heads import HALVES, LETTERS, SHADES, DenseTargets
 from seedling.scenes import samples
 from seedling.scenes.alignment import Look, looks
-from seedling.scenes.colors import NAMES, name_indices, only
-from seedling.scenes.drawing import draw
+from seedling.scenes.colors import COLOR_NAMES, classify_pixels, pure_color_shares
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.masks import asked_for
 from seedling.scenes.out_of_distribution import abreast, foreign, widened
@@ -30,7 +31,7 @@ TRAINING_SEEDS = 1_000_000
 READING = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
 # How often each task is asked: those that must heed their prompt most, since two questions of one picture with two
 # answers teach that best.
-SHARES = {
+TASK_WEIGHTS = {
     "<OD>": 2.5, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.0, "<REGION_TO_CATEGORY>": 0.8,
     "<CAPTION>": 0.8, "<DETAILED_CAPTION>": 0.8, "<MORE_DETAILED_CAPTION>": 0.8, "<DENSE_REGION_CAPTION>": 1.0,
     "<REGION_PROPOSAL>": 0.5, "<CAPTION_TO_PHRASE_GROUNDING>": 2.5, "<REFERRING_EXPRESSION_SEGMENTATION>": 2.5,
@@ -40,7 +41,7 @@ EMPTY, FOREIGN, WIDE, PAGES = 0.03, 0.04, 0.14, 0.1
 """Shares of pictures: an empty ground; something else than the world; far wider or higher than others; many words."""
 TWINS = 0.15
 """The share of the objects that repeat a kind of their picture: few do by chance, and they are told apart by words."""
-WORDLESS = 0.35
+NO_WORDS_SHARE = 0.35
 """The share of the others in which there is nothing to read."""
 
 
@@ -62,7 +63,7 @@ class Batch:
     looked_at: Tensor
 
 
-class SceneBatches(Dataset[Batch]):
+class SceneBatchDataset(Dataset[Batch]):
     """Step → Batch."""
 
     def __init__(
@@ -78,7 +79,7 @@ class SceneBatches(Dataset[Batch]):
         objects: tuple[int, int] = (1, 4),
         words: tuple[int, int] = (1, 2),
         reading: float = 1.0,
-        shares: Mapping[str, float] = SHARES,
+        task_weights: Mapping[str, float] = TASK_WEIGHTS,
         wide: float = WIDE,
     ) -> None:
         """`side` pixels and `grid` cells a side; `prompts` questions a picture, 0 for dense targets alone; `share`
@@ -87,7 +88,7 @@ class SceneBatches(Dataset[Batch]):
         often each task is asked, and `wide` the share of wide pictures."""
         self.tokenizer, self.side, self.grid = tokenizer, side, grid
         self.pictures, self.prompts, self.seed, self.objects = pictures, prompts, seed, objects
-        self.words, self.reading, self.share, self.shares, self.wide = words, reading, share, shares, wide
+        self.words, self.reading, self.share, self.task_weights, self.wide = words, reading, share, task_weights, wide
 
     def __getitem__(self, step: int) -> Batch:
         scenes, owner, asked, answered, masks = [], [], [], [], []
@@ -97,11 +98,11 @@ class SceneBatches(Dataset[Batch]):
             rng = np.random.default_rng((seed, 1))
             scene = self.scene(seed, rng).reordered(rng)
             scenes.append(scene)
-            for question in choose(scene, self.prompts, rng, self.reading, self.shares):
+            for question in choose_samples(scene, self.prompts, rng, self.reading, self.task_weights):
                 size = (scene.width, scene.height)
                 owner.append(number)
-                asked.append(BOS + question.task.prompt(question.text, question.region, size) + EOS)
-                answered.append(BOS + formatting.answer(question.task, question.answer, size) + EOS)
+                asked.append(BOS + question.task.build_prompt(question.text, question.region, size) + EOS)
+                answered.append(BOS + format_answer(question.task, question.answer, size) + EOS)
                 masks.append(asked_for(question, scene, self.side, self.grid))
                 found.append(looks(question, scene, self.side, self.grid))
         labels, *aligned = self._aligned(answered, found)
@@ -116,14 +117,14 @@ class SceneBatches(Dataset[Batch]):
         """The scene of `seed`, of the kind that `rng` says."""
         kind, wide = rng.random(), rng.random() < self.wide
         # Nobody can read what a wide picture shows of words: they are squashed to threads.
-        words = (0, 0) if rng.random() < WORDLESS or wide else self.words
+        words = (0, 0) if rng.random() < NO_WORDS_SHARE or wide else self.words
         if kind < FOREIGN:
             return foreign(seed)
         if kind > 1 - PAGES:
-            return draw(seed, objects=(0, 2), words=(4, 7))
+            return draw_scene(seed, objects=(0, 2), words=(4, 7))
         if wide and kind > 0.5:
             return abreast(seed, rng)
-        scene = draw(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words, twins=TWINS)
+        scene = draw_scene(seed, objects=(0, 0) if kind < FOREIGN + EMPTY else self.objects, words=words, twins=TWINS)
         return widened(scene, rng) if wide else scene
 
     def _aligned(self, texts: list[str], found: Sequence[Sequence[Look]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,18 +154,22 @@ class SceneBatches(Dataset[Batch]):
         return torch.tensor(told["input_ids"]), torch.tensor(told["offset_mapping"])[..., 1]
 
 
-def choose(
-    scene: Scene, count: int, rng: np.random.Generator, reading: float = 1.0, shares: Mapping[str, float] = SHARES
+def choose_samples(
+    scene: Scene,
+    count: int,
+    rng: np.random.Generator,
+    reading: float = 1.0,
+    task_weights: Mapping[str, float] = TASK_WEIGHTS,
 ) -> list[Sample]:
     """`count` questions on a scene, by `shares`; fewer when the scene has less to ask about. A region may be asked
     about again, by another box; nothing else comes twice."""
-    tokens = list(shares)
-    chances = np.array([share * (reading if token in READING else 1.0) for token, share in shares.items()])
+    tokens = list(task_weights)
+    chances = np.array([share * (reading if token in READING else 1.0) for token, share in task_weights.items()])
     found: list[Sample] = []
     for i in rng.choice(len(tokens), size=20 * count, p=chances / chances.sum()):
         if len(found) == count:
             break
-        question = samples.ask(scene, tokens[i], rng)
+        question = samples.make_sample(scene, tokens[i], rng)
         if question and not any((q.task, q.text) == (question.task, question.text) and not q.region for q in found):
             found.append(question)
     return found
@@ -186,7 +191,7 @@ def dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> DenseTa
     cells = grid * grid
     classes = np.zeros((len(scenes), cells), dtype=np.int64)
     boxes = np.zeros((len(scenes), cells, 4), dtype=np.int64)
-    colours = np.zeros((len(scenes), cells, len(NAMES)), dtype=np.float32)
+    colors = np.zeros((len(scenes), cells, len(COLOR_NAMES)), dtype=np.float32)
     letters = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
     orders = np.zeros((len(scenes), cells, HALVES), dtype=np.int64)
     signs = np.zeros((len(scenes), 4 * cells), dtype=np.int64)
@@ -194,7 +199,7 @@ def dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> DenseTa
     halves = (np.arange(grid * HALVES) - (HALVES - 1) / 2) / (grid * HALVES)
     fine = np.arange(2 * grid) / (2 * grid)
     for i, scene in enumerate(scenes):
-        colours[i] = 0 if scene.mixed else only(scene.background)
+        colors[i] = 0 if scene.mixed else pure_color_shares(scene.background)
         by_area = sorted(scene.objects, key=lambda t: -(t.box[2] - t.box[0]) * (t.box[3] - t.box[1]))
         for thing in by_area:
             x1, y1, x2, y2 = thing.box
@@ -202,7 +207,7 @@ def dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> DenseTa
             rows = (middle >= y1 / scene.height) & (middle <= y2 / scene.height)
             covered = np.flatnonzero(np.outer(rows, columns))
             classes[i, covered] = 1 + CATEGORIES.index(thing.category)
-            colours[i, covered] = thing.colour_shares
+            colors[i, covered] = thing.color_shares
             boxes[i, covered] = locations.quantize_points(thing.box, scene.width, scene.height)
         for word in scene.words:
             size = np.array([scene.width, scene.height])
@@ -211,7 +216,7 @@ def dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> DenseTa
             _spell(orders[i].reshape(grid, grid * HALVES), halves, middle, word, size, count)
             _spell(signs[i].reshape(2 * grid, 2 * grid), fine, fine, word, size, letter)
     tints = np.stack([_tints(picture.permute(1, 2, 0).numpy(), 2 * grid) for picture in pixels])
-    return DenseTargets(*map(torch.from_numpy, (classes, boxes, colours, letters, orders, signs, tints)))
+    return DenseTargets(*map(torch.from_numpy, (classes, boxes, colors, letters, orders, signs, tints)))
 
 
 def _tints(picture: np.ndarray, raster: int) -> np.ndarray:
@@ -220,8 +225,8 @@ def _tints(picture: np.ndarray, raster: int) -> np.ndarray:
     side = len(picture)
     half = side // raster // 2
     around = np.pad(picture, ((half, 0), (half, 0), (0, 0)), "edge")[:side:2, :side:2]
-    names = name_indices(around.reshape(-1, 3)).reshape(raster, half, raster, half)
-    return (names[..., None] == np.arange(len(NAMES))).mean((1, 3), dtype=np.float32).reshape(raster**2, -1)
+    names = classify_pixels(around.reshape(-1, 3)).reshape(raster, half, raster, half)
+    return (names[..., None] == np.arange(len(COLOR_NAMES))).mean((1, 3), dtype=np.float32).reshape(raster**2, -1)
 
 
 def _spell(

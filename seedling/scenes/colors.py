@@ -4,18 +4,18 @@ import colorsys
 
 import numpy as np
 
-NAMES: tuple[str, ...] = (
+COLOR_NAMES: tuple[str, ...] = (
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"
 )  # fmt: skip
 
-CLEAR = 0.2
+CLEAR_MARGIN = 0.2
 """From which lead over the next, as a share of what is seen of an object, a colour counts as clearly its own."""
 
 # Upper ends of the hues in degrees; red also begins again behind pink.
-HUES = ((14, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (258, "blue"), (293, "purple"), (342, "pink"), (361, "red"))  # fmt: skip  # noqa: E501
+HUE_LIMITS = ((14, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (258, "blue"), (293, "purple"), (342, "pink"), (361, "red"))  # fmt: skip  # noqa: E501
 
 
-def name_indices(pixels: np.ndarray) -> np.ndarray:
+def classify_pixels(pixels: np.ndarray) -> np.ndarray:
     """(n, 3) RGB 0-255 → (n,) indices into NAMES, by thresholds on hue, saturation and value."""
     rgb = pixels.astype(np.float32) / 255
     high, low = rgb.max(axis=1), rgb.min(axis=1)
@@ -23,49 +23,49 @@ def name_indices(pixels: np.ndarray) -> np.ndarray:
     saturation = (high - low) / np.maximum(high, 1e-6)
     red, green, blue = rgb.T
     hue = np.where(high == red, (green - blue) / span % 6, np.where(high == green, (blue - red) / span + 2, (red - green) / span + 4)) * 60  # fmt: skip  # noqa: E501
-    ends = np.array([end for end, _ in HUES])
-    names = np.array([NAMES.index(name) for _, name in HUES])
-    found = names[np.searchsorted(ends, hue, side="right").clip(max=len(HUES) - 1)]
+    ends = np.array([end for end, _ in HUE_LIMITS])
+    names = np.array([COLOR_NAMES.index(name) for _, name in HUE_LIMITS])
+    found = names[np.searchsorted(ends, hue, side="right").clip(max=len(HUE_LIMITS) - 1)]
     warm = (hue > 8) & (hue < 50)
-    found = np.where(warm & (high < 0.72) & (saturation > 0.2), NAMES.index("brown"), found)
-    found = np.where(((hue < 20) | (hue > 330)) & (saturation < 0.55) & (high > 0.72), NAMES.index("pink"), found)
+    found = np.where(warm & (high < 0.72) & (saturation > 0.2), COLOR_NAMES.index("brown"), found)
+    found = np.where(((hue < 20) | (hue > 330)) & (saturation < 0.55) & (high > 0.72), COLOR_NAMES.index("pink"), found)
     pale = saturation < np.where(high > 0.85, 0.13, 0.18)
-    found = np.where(pale, np.where(high > 0.84, NAMES.index("white"), NAMES.index("grey")), found)
-    return np.where((high < 0.2) | (pale & (high < 0.3)), NAMES.index("black"), found)
+    found = np.where(pale, np.where(high > 0.84, COLOR_NAMES.index("white"), COLOR_NAMES.index("grey")), found)
+    return np.where((high < 0.2) | (pale & (high < 0.3)), COLOR_NAMES.index("black"), found)
 
 
-def shares(pixels: np.ndarray) -> tuple[float, ...]:
+def measure_color_shares(pixels: np.ndarray) -> tuple[float, ...]:
     """Of each of NAMES its share of (n, 3) RGB pixels, n > 0."""
-    return tuple((np.bincount(name_indices(pixels), minlength=len(NAMES)) / len(pixels)).tolist())
+    return tuple((np.bincount(classify_pixels(pixels), minlength=len(COLOR_NAMES)) / len(pixels)).tolist())
 
 
-def only(name: str) -> tuple[float, ...]:
+def pure_color_shares(name: str) -> tuple[float, ...]:
     """The `shares` of what is all of one colour."""
-    return tuple(float(one == name) for one in NAMES)
+    return tuple(float(one == name) for one in COLOR_NAMES)
 
 
-def commonest(shares: tuple[float, ...]) -> str:
+def main_color(measure_color_shares: tuple[float, ...]) -> str:
     """The name with the largest share."""
-    return NAMES[int(np.argmax(shares))]
+    return COLOR_NAMES[int(np.argmax(measure_color_shares))]
 
 
-def lead(shares: tuple[float, ...]) -> float:
+def main_color_margin(measure_color_shares: tuple[float, ...]) -> float:
     """By how much the largest share is larger than the next: 0 where two colours are as common."""
-    first, second = sorted(shares)[-1:-3:-1]
+    first, second = sorted(measure_color_shares)[-1:-3:-1]
     return first - second
 
 
-def differ(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def have_distinct_colors(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Whether two things can be told apart by their commonest colours."""
-    return commonest(one) != commonest(other) and min(lead(one), lead(other)) >= CLEAR
+    return main_color(one) != main_color(other) and min(main_color_margin(one), main_color_margin(other)) >= CLEAR_MARGIN
 
 
-def dominant(pixels: np.ndarray) -> str:
+def find_main_color(pixels: np.ndarray) -> str:
     """The commonest name among (n, 3) RGB pixels, n > 0."""
-    return commonest(shares(pixels))
+    return main_color(measure_color_shares(pixels))
 
 
-def random_colour(rng: np.random.Generator) -> tuple[int, int, int]:
+def pick_random_color(rng: np.random.Generator) -> tuple[int, int, int]:
     """Any hue, half of the time pale as walls and paper are, seldom dark, in one of seven a grey."""
     hue, kind = rng.random(), rng.random()
     if kind < 0.15:
@@ -78,18 +78,18 @@ def random_colour(rng: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def luma(colour: np.ndarray | tuple[int, int, int]) -> float:
+def luma(color: np.ndarray | tuple[int, int, int]) -> float:
     """Rec. 601 brightness of one RGB colour, 0-255."""
-    red, green, blue = (float(c) for c in colour)
+    red, green, blue = (float(c) for c in color)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def contrasting(
+def pick_contrasting_color(
     rng: np.random.Generator, other: np.ndarray | tuple[int, int, int], least: float = 95
 ) -> tuple[int, int, int]:
     """A random colour whose brightness differs from that of `other` by `least`; black or white when none is found."""
     for _ in range(12):
-        colour = random_colour(rng)
-        if abs(luma(colour) - luma(other)) >= least:
-            return colour
+        color = pick_random_color(rng)
+        if abs(luma(color) - luma(other)) >= least:
+            return color
     return (0, 0, 0) if luma(other) > 127 else (255, 255, 255)

@@ -178,7 +178,7 @@ def _described(item: Placed, picture: Image.Image) -> Object:
     pixels = seen[::step, ::step][visible[::step, ::step]]
     if len(pixels) == 0:
         pixels = seen[visible]
-    return Object(item.glyph.category, item.glyph.path, box, rings, colors.shares(pixels))
+    return Object(item.glyph.category, item.glyph.path, box, rings, colors.measure_color_shares(pixels))
 
 
 def _words(rng: np.random.Generator, canvas: Image.Image, count: int) -> tuple[list[Word], list[Box]]:
@@ -232,10 +232,10 @@ def _uncovered(picture: Image.Image, boxes: Sequence[Box]) -> str | None:
     for x1, y1, x2, y2 in boxes:
         free[max(int(y1), 0) : ceil(y2), max(int(x1), 0) : ceil(x2)] = False
     pixels = np.asarray(picture)[free]
-    return colors.dominant(pixels[:: max(1, len(pixels) // 600)]) if len(pixels) else None
+    return colors.find_main_color(pixels[:: max(1, len(pixels) // 600)]) if len(pixels) else None
 
 
-def draw(
+def draw_scene(
     seed: int,
     *,
     sets: Sequence[str] = glyphs.TRAINING_SETS,

@@ -7,12 +7,13 @@ import numpy as np
 from PIL import Image
 
 from finetune.datasets.samples import CAPTIONS
-from labels.dataset import LabeledImage, LabelKind
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
-from seedling.scenes.drawing import draw
-from seedling.scenes.samples import ask, described, place_words
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.samples import described, make_sample, place_words
 from seedling.scenes.scene import Scene
 
 
@@ -26,7 +27,7 @@ class Drawn:
         return self.image
 
 
-def example_of(scene: Scene, name: str, *, polygons: bool = False) -> LabeledImage:
+def to_labeled_image(scene: Scene, name: str, *, polygons: bool = False) -> LabeledImage:
     """The scene with all its labels: objects as boxes, tight to the pixel, or as `polygons`, whose outlines are of few
     points; words; and, since only the scene knows how it is worded, the captions and descriptions as questions."""
     objects = [
@@ -35,7 +36,7 @@ def example_of(scene: Scene, name: str, *, polygons: bool = False) -> LabeledIma
     ]
     words = [Quad(label=word.text, quad=word.quad) for word in scene.words]
     chance = np.random.default_rng(0)  # which these tasks leave nothing to
-    told = [ask(scene, token, chance) for token in (*CAPTIONS, "<DENSE_REGION_CAPTION>")]
+    told = [make_sample(scene, token, chance) for token in (*CAPTIONS, "<DENSE_REGION_CAPTION>")]
     regions = [
         Sample(
             TASKS["<REGION_TO_DESCRIPTION>"],
@@ -50,11 +51,13 @@ def example_of(scene: Scene, name: str, *, polygons: bool = False) -> LabeledIma
     )  # fmt: skip
 
 
-def asked_of(seeds: Iterable[int], objects: tuple[int, int] = (1, 6)) -> list[tuple[LabeledImage, list[Sample]]]:
+def make_labeled_samples(
+    seeds: Iterable[int], objects: tuple[int, int] = (1, 6)
+) -> list[tuple[LabeledImage, list[Sample]]]:
     """The scenes of these seeds, with a question of every task that they can be asked."""
     asked = []
     for seed in seeds:
-        scene, rng = draw(seed, objects=objects, words=(0, 2)), np.random.default_rng((seed, 2))
-        own = [question for token in TASKS if (question := ask(scene, token, rng))]
-        asked.append((example_of(scene, str(seed)), own))
+        scene, rng = draw_scene(seed, objects=objects, words=(0, 2)), np.random.default_rng((seed, 2))
+        own = [question for token in TASKS if (question := make_sample(scene, token, rng))]
+        asked.append((to_labeled_image(scene, str(seed)), own))
     return asked

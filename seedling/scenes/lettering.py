@@ -93,13 +93,13 @@ def paint(rng: np.random.Generator, picture: Image.Image, item: Lettering, centr
     ground = under.reshape(-1, 3).mean(axis=0)
     pad = item.pad or (2 if under.std(axis=(0, 1)).max() > 22 else 0)
     if pad:
-        plate = colors.random_colour(rng)
+        plate = colors.pick_random_color(rng)
         points = [(float(x), float(y)) for x, y in item.corners(pad) + centre]
         ImageDraw.Draw(picture).polygon(points, fill=plate)
         ground = np.array(plate, np.float64)
     ink = item.ink if item.angle == 0 else item.ink.rotate(item.angle, Image.Resampling.BICUBIC, expand=True)
     at = (round(centre[0] - ink.width / 2), round(centre[1] - ink.height / 2))
-    picture.paste(colors.contrasting(rng, ground), at, ink)
+    picture.paste(colors.pick_contrasting_color(rng, ground), at, ink)
     corners = item.corners() + np.array([at[0] + ink.width / 2, at[1] + ink.height / 2])
     low, high = corners.min(axis=0), corners.max(axis=0)
     quad = tuple(float(v) for v in corners.ravel())

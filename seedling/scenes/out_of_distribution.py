@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from seedling.scenes import colors
 from seedling.scenes.backgrounds import background
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.scene import Object, Scene, Word
 
 LONG, WIDEST = 2.6, 3.3
@@ -31,7 +31,7 @@ def foreign(seed: int) -> Scene:
         for _ in range(int(rng.integers(1, 25))):
             _shape(rng, pen, (width, height))
     sample = np.asarray(picture.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
-    return Scene(picture, (), (), colors.dominant(sample), mixed=clouds or shapes)
+    return Scene(picture, (), (), colors.find_main_color(sample), mixed=clouds or shapes)
 
 
 def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
@@ -52,21 +52,21 @@ def _shape(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, 
     """An ellipse, a polygon, a line or an arc of a colour, anywhere."""
     centre = rng.random(2) * size
     reach = rng.uniform(0.03, 0.35, 2) * min(size)
-    colour = colors.random_colour(rng)
+    color = colors.pick_random_color(rng)
     low, high = centre - reach, centre + reach
     corners = [*map(float, low), *map(float, high)]
     kind = int(rng.integers(4))
     if kind == 0:
-        pen.ellipse(corners, fill=colour)
+        pen.ellipse(corners, fill=color)
     elif kind == 1:
         angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 9))))
         points = centre + reach * np.stack([np.cos(angles), np.sin(angles)], 1)
-        pen.polygon([(float(x), float(y)) for x, y in points], fill=colour)
+        pen.polygon([(float(x), float(y)) for x, y in points], fill=color)
     elif kind == 2:
-        pen.line(corners, fill=colour, width=int(rng.integers(1, 9)))
+        pen.line(corners, fill=color, width=int(rng.integers(1, 9)))
     else:
         start = float(rng.uniform(0, 360))
-        pen.arc(corners, start, start + float(rng.uniform(30, 330)), fill=colour, width=int(rng.integers(2, 9)))
+        pen.arc(corners, start, start + float(rng.uniform(30, 330)), fill=color, width=int(rng.integers(2, 9)))
 
 
 def widened(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -76,7 +76,7 @@ def widened(scene: Scene, rng: np.random.Generator) -> Scene:
     least = max(1.2 * max(w, h) / min(w, h), LONG if rng.random() < 0.5 else 1.0)
     aspect = rng.uniform(min(least, WIDEST), WIDEST)
     size = (round(max(w, aspect * h)), h) if w >= h else (w, round(max(h, aspect * w)))
-    canvas = Image.new("RGB", size, colors.random_colour(rng))
+    canvas = Image.new("RGB", size, colors.pick_random_color(rng))
     at = rng.choice([0.0, 0.5, 1.0], p=[0.6, 0.15, 0.25]) if rng.random() < 0.85 else rng.random()
     return _pasted(canvas, [(scene, (int(at * (size[0] - w)), int(at * (size[1] - h))))])
 
@@ -89,7 +89,7 @@ def abreast(seed: int, rng: np.random.Generator) -> Scene:
     part = round(short * rng.uniform(LONG, WIDEST) / count)
     upright = rng.random() < 0.5
     size, step = ((short, part), (0, part)) if upright else ((part, short), (part, 0))
-    parts = [draw(seed + k * PARTS, objects=(1, 6 // count), words=(0, 0), size=size) for k in range(count)]
+    parts = [draw_scene(seed + k * PARTS, objects=(1, 6 // count), words=(0, 0), size=size) for k in range(count)]
     canvas = Image.new("RGB", (short, part * count) if upright else (part * count, short))
     return _pasted(canvas, [(scene, (step[0] * k, step[1] * k)) for k, scene in enumerate(parts)])
 
@@ -111,4 +111,4 @@ def _pasted(canvas: Image.Image, parts: Sequence[tuple[Scene, tuple[int, int]]])
         words += [replace(word, quad=moved(word.quad), box=moved(word.box)) for word in scene.words]
     objects.sort(key=lambda thing: thing.box)
     sample = np.asarray(canvas.resize((24, 24), Image.Resampling.NEAREST)).reshape(-1, 3)
-    return Scene(canvas, tuple(objects), tuple(words), colors.dominant(sample), mixed=True)
+    return Scene(canvas, tuple(objects), tuple(words), colors.find_main_color(sample), mixed=True)

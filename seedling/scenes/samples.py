@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from finetune.datasets.wording import NUMBERS, counted, listed, plural, with_article
+from finetune.datasets.template import NUMBERS, counted, listed, plural, with_article
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
-from seedling.scenes.colors import NAMES as COLOURS
-from seedling.scenes.colors import differ
+from seedling.scenes.colors import COLOR_NAMES
+from seedling.scenes.colors import have_distinct_colors
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.scene import Object, Scene, Word
 
@@ -41,7 +41,7 @@ def place_words(box: Sequence[float], scene: Scene) -> str:
 
 def described(thing: Object, scene: Scene) -> str:
     """`small orange cat`"""
-    return f"{size_word(thing.box, scene)} {thing.colour} {thing.category}"
+    return f"{size_word(thing.box, scene)} {thing.color} {thing.category}"
 
 
 def _groups(things: Iterable[Object]) -> dict[str, list[Object]]:
@@ -156,9 +156,9 @@ def _open_vocabulary(scene: Scene, rng: np.random.Generator) -> Sample:
         return Sample(task, (), text=text)
     thing = scene.objects[int(rng.integers(len(scene.objects)))]
     if rng.random() < 0.3:
-        colour = thing.colour if rng.random() < 0.7 else str(rng.choice(COLOURS))
-        text = f"{colour} {thing.category}"
-        found = [t for t in scene.objects if (t.category, t.colour) == (thing.category, colour)]
+        color = thing.color if rng.random() < 0.7 else str(rng.choice(COLOR_NAMES))
+        text = f"{color} {thing.category}"
+        found = [t for t in scene.objects if (t.category, t.color) == (thing.category, color)]
     else:
         text, found = thing.category, [t for t in scene.objects if t.category == thing.category]
     return Sample(task, tuple(_box(t, text) for t in found), text=text)
@@ -169,8 +169,8 @@ def expression(thing: Object, scene: Scene) -> str:
     rivals = [t for t in scene.objects if t is not thing and t.category == thing.category]
     if not rivals:
         return f"the {thing.category}"
-    if all(differ(t.colour_shares, thing.colour_shares) for t in rivals):
-        return f"the {thing.colour} {thing.category}"
+    if all(have_distinct_colors(t.color_shares, thing.color_shares) for t in rivals):
+        return f"the {thing.color} {thing.category}"
     if all(size_word(t.box, scene) != size_word(thing.box, scene) for t in rivals):
         return f"the {size_word(thing.box, scene)} {thing.category}"
     return f"the {thing.category} at the {place_words(thing.box, scene)}"
@@ -238,15 +238,15 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator], Sample | None]] = {
 # fmt: on
 
 
-def ask(scene: Scene, token: str, rng: np.random.Generator) -> Sample | None:
+def make_sample(scene: Scene, token: str, rng: np.random.Generator) -> Sample | None:
     """A question of the task `token` on `scene`; None when the scene has nothing to ask it about."""
     return _ASK[token](scene, rng)
 
 
 def _words() -> tuple[str, ...]:
     told = [
-        *(task.wording.replace("{input}", " ") for task in TASKS.values()),
-        *CATEGORIES, *map(plural, CATEGORIES), *COLOURS, *SIZES, *PLACES, *NUMBERS,
+        *(task.template.replace("{input}", " ") for task in TASKS.values()),
+        *CATEGORIES, *map(plural, CATEGORIES), *COLOR_NAMES, *SIZES, *PLACES, *NUMBERS,
         "word words object objects an empty picture on a background with and the The A is at shows of in",
     ]  # fmt: skip
     return tuple(dict.fromkeys(re.findall(r"[A-Za-z]+", " ".join(told))))

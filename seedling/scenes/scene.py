@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from seedling.scenes.colors import commonest
+from seedling.scenes.colors import main_color
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Object:
     polygons: list[list[float]]
     """Outer rings x, y, x, y …, clockwise from the topmost (then leftmost) point, at most 16 points each, at most three
     rings, the largest first; holes are not told. Never empty."""
-    colour_shares: tuple[float, ...]
+    color_shares: tuple[float, ...]
     """The share of each of `colours.NAMES` among the visible pixels."""
 
     @property
-    def colour(self) -> str:
+    def color(self) -> str:
         """The commonest of `colours.NAMES` among the visible pixels."""
-        return commonest(self.colour_shares)
+        return main_color(self.color_shares)
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ console = Console()
 
 def draw_scenes(folder: Path) -> list[Path]:
     """A dozen scenes as PNG files."""
-    from seedling.scenes.draw import draw
+    from seedling.scenes.drawing import draw_scene
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for seed in SEEDS:
         path = folder / f"scene-{seed:02}.png"
-        draw(seed, words=(0, 2)).image.save(path)
+        draw_scene(seed, words=(0, 2)).image.save(path)
         paths.append(path)
     return paths
 

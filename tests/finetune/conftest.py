@@ -6,7 +6,7 @@ from accelerate.state import AcceleratorState
 from transformers import PreTrainedTokenizerBase
 
 from seedling import architecture
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.scene import Scene
 
 
@@ -20,7 +20,7 @@ def words() -> PreTrainedTokenizerBase:
 def scenes() -> list[Scene]:
     """Scenes of every kind: with and without objects and words, crowded and sparse."""
     counts = [((0, 0), (0, 0)), ((0, 0), (1, 2)), ((1, 4), (0, 0)), *[((1, 4), (0, 2))] * 3]
-    return [draw(seed, objects=counts[seed % 6][0], words=counts[seed % 6][1]) for seed in range(60)]
+    return [draw_scene(seed, objects=counts[seed % 6][0], words=counts[seed % 6][1]) for seed in range(60)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from finetune.calibration import apply, calibrate, calibrate_checkpoint, fit, isotonic, main, temperature
 from finetune.evaluation.reliability import auroc, ece
 from finetune.evaluation.report import examine
-from labels.dataset import Example
-from labels.sample import Question
-from seedling.scenes.draw import draw
-from seedling.scenes.glyphs import HELD_OUT_SET
-from seedling.scenes.questions import ask
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import HOLDOUT_SET
+from seedling.scenes.samples import make_sample
 from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, read, write
 from server.engine.engine import Engine
 
@@ -105,15 +105,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def asked(seeds: range) -> list[tuple[Example, list[Question]]]:
+def asked(seeds: range) -> list[tuple[LabeledImage, list[Sample]]]:
     """What is on scenes of emoji that the seedling was not taught: there it is wrong often."""
     made = []
     for seed in seeds:
-        scene = draw(seed, sets=(HELD_OUT_SET,), objects=(2, 4), words=(0, 0))
-        question = ask(scene, "<OD>", np.random.default_rng(seed))
+        scene = draw_scene(seed, sets=(HOLDOUT_SET,), objects=(2, 4), words=(0, 0))
+        question = make_sample(scene, "<OD>", np.random.default_rng(seed))
         assert question is not None
         image = scene.image
-        made.append((Example(f"{seed}", f"{seed}", *image.size, (), lambda image=image: image), [question]))
+        made.append((LabeledImage(f"{seed}", f"{seed}", *image.size, (), lambda image=image: image), [question]))
     return made
 
 

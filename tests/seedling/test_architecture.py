@@ -17,10 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from prompts.tasks import ADDED_TOKENS, BOS, EOS, IMAGE, TASKS, Takes
-from prompts.vocabulary import Vocabulary, special_in, tokens_of
+from prompts.tasks import ADDED_TOKENS, BOS, EOS, IMAGE, TASKS, InputKind
+from prompts.vocabulary import Vocabulary, find_special_token, tokenize_answer
 from seedling import architecture
-from seedling.initialization import Initial, draw
+from seedling.initialization import InitScheme, initialize_layer
 from seedling.scenes.batches import pixels_of
 from seedling.scenes.samples import WORDS
 
@@ -59,7 +59,7 @@ def ids(words: PreTrainedTokenizerBase, text: str) -> list[int]:
 @quick
 @given(text=st.text())
 def test_any_text_comes_back(words: PreTrainedTokenizerBase, text: str) -> None:
-    assume(special_in(text) is None)
+    assume(find_special_token(text) is None)
     assert words.decode(ids(words, text)) == text
 
 
@@ -74,7 +74,7 @@ def test_ids_mean_to_the_grammar_what_the_text_means(
             read[-1] += token.letters
         else:
             read.append(token if token.letters is None else token.letters)
-    assert read == [t if t.letters is None else t.letters for t in tokens_of("".join(parts))]
+    assert read == [t if t.letters is None else t.letters for t in tokenize_answer("".join(parts))]
 
 
 def test_control_tokens_stand_where_bart_has_them(words: PreTrainedTokenizerBase) -> None:
@@ -299,14 +299,14 @@ def test_saved_processor_asks_and_sees_as_training_does(folder: Path, words: Pre
     noise = np.random.default_rng(0).integers(0, 256, (131, 257, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     inputs = {
-        Takes.NOTHING: ("", None, None),
-        Takes.TEXT: ("a cat", "a cat", None),
-        Takes.REGION: ("<loc_0><loc_0><loc_499><loc_999>", None, (0, 0, 128.4, 131)),
+        InputKind.NOTHING: ("", None, None),
+        InputKind.TEXT: ("a cat", "a cat", None),
+        InputKind.REGION: ("<loc_0><loc_0><loc_499><loc_999>", None, (0, 0, 128.4, 131)),
     }
     for task in TASKS.values():
-        said, text, region = inputs[task.takes]
+        said, text, region = inputs[task.input_kind]
         encoded = processor(text=task.token + said, images=picture, return_tensors="pt")
-        asked = ids(words, BOS + task.prompt(text, region, picture.size) + EOS)
+        asked = ids(words, BOS + task.build_prompt(text, region, picture.size) + EOS)
         image = [words.convert_tokens_to_ids(IMAGE)] * (1 + GRID**2)
         assert encoded["input_ids"].tolist() == [image + asked]
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -320,15 +320,15 @@ def matrices(model: Florence2ForConditionalGeneration) -> list[torch.nn.Linear |
     return [m for n, m in model.named_modules() if isinstance(m, kinds) and n != "lm_head"]
 
 
-@pytest.mark.parametrize("how", Initial)
-def test_variances_are_what_the_papers_say(how: Initial) -> None:
+@pytest.mark.parametrize("how", InitScheme)
+def test_variances_are_what_the_papers_say(how: InitScheme) -> None:
     kinds = set[type]()
     for layer in matrices(architecture.build(0, how)[0]):
         weight = layer.weight.detach()
         taps = weight[0, 0].numel()
         depthwise = isinstance(layer, torch.nn.Conv2d) and layer.groups > 1
         fan_in, fan_out = (taps, taps) if depthwise else (weight.shape[1] * taps, weight.shape[0] * taps)
-        wanted = 2 / fan_in if how is Initial.HE else 2 / (fan_in + fan_out)
+        wanted = 2 / fan_in if how is InitScheme.HE else 2 / (fan_in + fan_out)
         # Of n values drawn the variance is off by some √(2/n) of itself, and the mean by σ/√n.
         assert weight.var().item() == pytest.approx(wanted, rel=6 * (2 / weight.numel()) ** 0.5)
         assert abs(weight.mean().item()) < 6 * (wanted / weight.numel()) ** 0.5
@@ -341,14 +341,14 @@ def test_he_keeps_the_variance_of_what_a_rectifier_lets_through() -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Linear(256, 256) for _ in range(8)]
     ends = {}
-    for how in Initial:
+    for how in InitScheme:
         passed = torch.randn(512, 256)
         for layer in layers:
-            draw(layer, how)
+            initialize_layer(layer, how)
             passed = layer(passed.relu())
         ends[how] = passed.var().item()
-    assert 0.5 < ends[Initial.HE] < 2
-    assert ends[Initial.XAVIER] < 0.02  # half of it is lost in each layer
+    assert 0.5 < ends[InitScheme.HE] < 2
+    assert ends[InitScheme.XAVIER] < 0.02  # half of it is lost in each layer
 
 
 def test_locations_are_ordered_or_not(words: PreTrainedTokenizerBase) -> None:
@@ -370,6 +370,7 @@ def test_locations_are_ordered_or_not(words: PreTrainedTokenizerBase) -> None:
 
 def test_the_committed_way_is_the_default() -> None:
     plain, said = (
-        model.state_dict() for model, _ in (architecture.build(3), architecture.build(3, Initial.XAVIER, ordered=True))
+        model.state_dict()
+        for model, _ in (architecture.build(3), architecture.build(3, InitScheme.XAVIER, ordered=True))
     )
     assert all(torch.equal(value, said[name]) for name, value in plain.items())

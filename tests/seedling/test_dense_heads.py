@@ -45,12 +45,12 @@ def targets() -> DenseTargets:
     letters[torch.rand(letters.shape, generator=generator) < 0.5] = NOTHING
     signs = torch.randint(0, 1 + len(LETTERS), (PICTURES, 4 * CELLS), generator=generator)
     share = torch.rand(PICTURES, CELLS, generator=generator)
-    colours = torch.stack([share, 1 - share], -1)
+    colors = torch.stack([share, 1 - share], -1)
     orders = torch.randint(0, 1 + LONGEST, (PICTURES, CELLS, 2), generator=generator)
     orders[letters == NOTHING] = NOTHING
     share = torch.rand(PICTURES, 4 * CELLS, generator=generator)
     tints = torch.stack([share, 1 - share], -1)
-    return DenseTargets(classes, boxes, colours, letters, orders, signs, tints)
+    return DenseTargets(classes, boxes, colors, letters, orders, signs, tints)
 
 
 def total(loss: DenseLoss) -> Tensor:
@@ -81,11 +81,11 @@ def test_losses_are_the_plain_sums(
         for side in range(4)
     ]
     torch.testing.assert_close(loss.boxes, sum(sides, torch.tensor(0.0)) / 4)
-    shown = heads.colour(flat) @ table[COLOUR_IDS].T * heads.scale
-    each = F.cross_entropy(shown, targets.colours.flatten(0, 1), reduction="none")
+    shown = heads.color(flat) @ table[COLOUR_IDS].T * heads.scale
+    each = F.cross_entropy(shown, targets.colors.flatten(0, 1), reduction="none")
     behind, here = each[classes == 0], each[classes > 0]
     mean = (here.sum() + 0.1 * behind.sum()) / (len(here) + 0.1 * len(behind))
-    torch.testing.assert_close(loss.colours, mean)
+    torch.testing.assert_close(loss.colors, mean)
     counts = heads.order(flat).view(PICTURES * CELLS, 2, 1 + LONGEST).flatten(0, 1)
     torch.testing.assert_close(loss.orders, weighted(counts, targets.orders.flatten(), 0.05))
     rows = torch.cat([heads.nothing[1:2], table[LETTER_IDS]])
@@ -103,12 +103,12 @@ def test_a_background_of_several_colours_teaches_none(
 ) -> None:
     behind = targets.classes == NOTHING
     assert behind.any()
-    mixed = replace(targets, colours=targets.colours * ~behind[..., None])
-    shown = heads.colour(cells[~behind]) @ table[COLOUR_IDS].T * heads.scale
-    wanted = F.cross_entropy(shown, targets.colours[~behind])
-    torch.testing.assert_close(heads(cells, halfway, table, mixed, 5.0).colours, wanted)
-    nowhere = replace(mixed, colours=torch.zeros_like(mixed.colours))
-    assert heads(cells, halfway, table, nowhere, 5.0).colours == 0
+    mixed = replace(targets, colors=targets.colors * ~behind[..., None])
+    shown = heads.color(cells[~behind]) @ table[COLOUR_IDS].T * heads.scale
+    wanted = F.cross_entropy(shown, targets.colors[~behind])
+    torch.testing.assert_close(heads(cells, halfway, table, mixed, 5.0).colors, wanted)
+    nowhere = replace(mixed, colors=torch.zeros_like(mixed.colors))
+    assert heads(cells, halfway, table, nowhere, 5.0).colors == 0
 
 
 def test_boxes_count_only_where_a_class_stands(
@@ -145,7 +145,7 @@ def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Te
 def test_heads_learn_what_every_cell_holds(
     heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
-    targets = replace(targets, colours=targets.colours.round())  # of shares the loss is never nothing
+    targets = replace(targets, colors=targets.colors.round())  # of shares the loss is never nothing
     first = heads(cells, halfway, table, targets, 20.0)
     learner = torch.optim.Adam(heads.parameters(), lr=0.02)
     for _ in range(150):

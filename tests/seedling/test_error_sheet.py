@@ -11,7 +11,7 @@ from seedling import error_sheet
 from seedling.report import OBJECTS
 from seedling.robustness import wide
 from seedling.scenes import samples
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.request import Request
 
 SCENES = 4
@@ -24,9 +24,9 @@ class Oracle:
     def __init__(self, *wrong: str) -> None:
         self.wrong, self.known = wrong, dict[tuple[bytes, str], list[Annotation]]()
         for seed in range(SCENES):
-            scene, rng = draw(seed, objects=OBJECTS, words=(0, 2)), np.random.default_rng((seed, 2))
+            scene, rng = draw_scene(seed, objects=OBJECTS, words=(0, 2)), np.random.default_rng((seed, 2))
             for token in TASKS:  # the report's questions share one chance
-                question = samples.ask(scene, token, rng)
+                question = samples.make_sample(scene, token, rng)
                 picture = wide(scene.image, 3) if token == "<OD>" else scene.image
                 if question is not None:
                     self.known[picture.tobytes(), token] = list(question.answer)

@@ -10,15 +10,16 @@ import pytest
 from PIL import Image
 
 from labels.sample import Sample
-from prompts import formatting, parsing
 from prompts.annotations import Annotation, Box, Text
+from prompts.formatting import format_answer
+from prompts.parsing import parse_answer
 from prompts.tasks import TASKS
-from prompts.vocabulary import tokens_of
+from prompts.vocabulary import tokenize_answer
 from seedling import report
 from seedling.report import LEADING, Marks, named, placed
 from seedling.scenes import samples
-from seedling.scenes.colors import CLEAR, lead
-from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
+from seedling.scenes.colors import CLEAR_MARGIN, main_color_margin
+from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
 from server.engine.request import Request
@@ -29,7 +30,7 @@ AUROC = "score: AUROC of right against wrong boxes"
 @pytest.fixture(scope="module")
 def asked(scenes: list[Scene]) -> list[tuple[Sample, Scene]]:
     found = [
-        (samples.ask(scene, token, np.random.default_rng((number, 2))), scene)
+        (samples.make_sample(scene, token, np.random.default_rng((number, 2))), scene)
         for number, scene in enumerate(scenes)
         if scene.objects
         for token in TASKS
@@ -85,8 +86,8 @@ def test_true_answers_are_nearly_perfect_once_they_were_tokens(asked: list[tuple
     answers = []
     for question, scene in asked:
         size = (scene.width, scene.height)
-        said = tokens_of(formatting.answer(question.task, question.answer, size))
-        answers.append(parsing.read(question.task, said, size).annotations)
+        said = tokenize_answer(format_answer(question.task, question.answer, size))
+        answers.append(parse_answer(question.task, said, size).annotations)
     for name, value in marked(asked, answers).items():
         assert value > 0.95 if "IoU" in name else value == 1.0, name
 
@@ -121,7 +122,7 @@ def test_labels_matter_where_they_are_asked_for(
 
 
 def test_half_the_words_read_is_half_the_mark(scenes: list[Scene]) -> None:
-    ours = [(samples.ask(s, "<OCR>", np.random.default_rng(0)), s) for s in scenes if len(s.words) == 2]
+    ours = [(samples.make_sample(s, "<OCR>", np.random.default_rng(0)), s) for s in scenes if len(s.words) == 2]
     pairs = [(question, scene) for question, scene in ours if question]
     assert pairs
     first = [[Text(label=question.answer[0].label.split("\n")[0])] for question, _ in pairs]
@@ -130,7 +131,7 @@ def test_half_the_words_read_is_half_the_mark(scenes: list[Scene]) -> None:
 
 def test_captions_are_judged_by_set_and_by_count(scenes: list[Scene]) -> None:
     scene = next(s for s in scenes if len({t.category for t in s.objects}) == len(s.objects) == 2)
-    question = samples.ask(scene, "<CAPTION>", np.random.default_rng(0))
+    question = samples.make_sample(scene, "<CAPTION>", np.random.default_rng(0))
     assert question is not None
     one, two = (thing.category for thing in scene.objects)
     doubled = Text(label=f"two {samples.plural(one)} and {samples.counted(two, 1)}")
@@ -151,7 +152,7 @@ def test_places_of_a_paragraph() -> None:
 
 def test_a_paragraph_with_one_wrong_place_and_a_made_up_object(scenes: list[Scene]) -> None:
     scene = next(s for s in scenes if len(s.objects) == 2 and not s.words)
-    question = samples.ask(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
+    question = samples.make_sample(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
     assert question is not None
     first, second = question.answer[0].label.split(". ")[1:]
     wrong = f"{first}. A red cat is at the {'bottom' if second.endswith(' top.') else 'top'}."
@@ -164,12 +165,12 @@ def test_a_description_is_judged_word_by_word(scenes: list[Scene]) -> None:
     lone = (s for s in scenes if len(s.objects) == 1)
     clear, unclear = 0, 0
     for scene in lone:
-        question = samples.ask(scene, "<REGION_TO_DESCRIPTION>", np.random.default_rng(0))
+        question = samples.make_sample(scene, "<REGION_TO_DESCRIPTION>", np.random.default_rng(0))
         assert question is not None
-        _, size, colour, rest = question.answer[0].label.split(" ", 3)
-        other = "red" if colour != "red" else "blue"
+        _, size, color, rest = question.answer[0].label.split(" ", 3)
+        other = "red" if color != "red" else "blue"
         figures = marked([(question, scene)], [[Text(label=f"a {size} {other} {rest}")]])
-        leads = lead(scene.objects[0].colour_shares) >= CLEAR
+        leads = main_color_margin(scene.objects[0].color_shares) >= CLEAR_MARGIN
         assert figures.pop(LEADING, None) == (0.0 if leads else None)
         told = {name.split(" ", 1)[1]: value for name, value in figures.items()}
         assert told == {"colour right": 0.0, "size right": 1.0, "place right": 1.0, "exact": 0.0}
@@ -180,11 +181,11 @@ def test_a_description_is_judged_word_by_word(scenes: list[Scene]) -> None:
 
 def test_dense_captions_are_judged_word_by_word_where_the_thing_is_found(scenes: list[Scene]) -> None:
     scene = next(s for s in scenes if len(s.objects) >= 2)
-    question = samples.ask(scene, "<DENSE_REGION_CAPTION>", np.random.default_rng(0))
+    question = samples.make_sample(scene, "<DENSE_REGION_CAPTION>", np.random.default_rng(0))
     assert question is not None
     first, *others = question.answer
-    size, colour, noun = first.label.split(" ")
-    other = "red" if colour != "red" else "blue"
+    size, color, noun = first.label.split(" ")
+    other = "red" if color != "red" else "blue"
     figures = marked([(question, scene)], [[first.model_copy(update={"label": f"{size} {other} {noun}"})]])
     assert figures["<DENSE_REGION_CAPTION> colour right"] == 0.0
     assert figures["<DENSE_REGION_CAPTION> size right"] == 1.0  # those that are missed say nothing of words
@@ -217,7 +218,7 @@ class Pretender:
         self.requests: list[Request] = []
         self.latest: list[Sample] = []
         self.knows, self.closed = knows, False
-        ask = samples.ask
+        ask = samples.make_sample
 
         def listen(scene: Scene, token: str, rng: np.random.Generator) -> Sample | None:
             question = ask(scene, token, rng)
@@ -225,7 +226,7 @@ class Pretender:
                 self.latest.append(question)
             return question
 
-        monkeypatch.setattr(report.questions, "ask", listen)
+        monkeypatch.setattr(report.samples, "make_sample", listen)
 
     def submit(self, request: Request) -> SimpleNamespace:
         self.requests.append(request)
@@ -245,7 +246,7 @@ def test_measure_asks_every_task_of_every_scene(monkeypatch: pytest.MonkeyPatch)
     assert len(engine.requests) >= 4 * (len(TASKS) - 1)  # a scene without words has none to read
     assert {request.task.token for request in engine.requests} == set(TASKS)
     for request in engine.requests:  # as the engine would refuse it
-        request.task.prompt(request.text, request.region, request.image.size)
+        request.task.build_prompt(request.text, request.region, request.image.size)
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -255,7 +256,7 @@ def test_the_command_writes_strict_json(knows: bool, tmp_path: Path, monkeypatch
     monkeypatch.setattr(report, "robustness", lambda engine, scenes: {"blur: loss of mAP@50": 0.25})
     report.main("seedling", scenes=2, out=tmp_path / "figures.json")
     written = json.loads((tmp_path / "figures.json").read_text(), parse_constant=lambda word: pytest.fail(word))
-    assert written.keys() == {"scenes", "known", HELD_OUT_SET, "hard"}
+    assert written.keys() == {"scenes", "known", HOLDOUT_SET, "hard"}
     assert written["known"]["<OD> mAP@50"] == float(knows)
     assert written["known"]["<OD> F1@0.5"] == float(knows)
     assert engine.closed

@@ -8,29 +8,29 @@ from PIL import Image, ImageDraw
 
 from prompts.annotations import Box
 from seedling import robustness
-from seedling.robustness import HARDER, LONG, texture
+from seedling.robustness import CONDITIONS, LONG, texture
 from seedling.scenes import samples
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.request import Request
 
 
 @pytest.mark.parametrize("size", [(160, 120), (120, 300)])
-@pytest.mark.parametrize("name", HARDER)
+@pytest.mark.parametrize("name", CONDITIONS)
 def test_a_square_stays_where_its_box_says(name: str, size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, (40, 40, 40))
     ImageDraw.Draw(picture).rectangle((20, 30, 99, 79), fill=(250, 250, 250))
-    changed = HARDER[name](picture)
+    changed = CONDITIONS[name](picture)
     found = Image.fromarray((np.asarray(changed)[..., 0] > 190).astype(np.uint8)).getbbox()
     scale = LONG / max(size) if name == "2000 pixels" else 1.0
     assert found == pytest.approx([scale * v for v in (20, 30, 100, 80)], abs=2 * scale)
-    assert HARDER[name](picture).tobytes() == changed.tobytes()
+    assert CONDITIONS[name](picture).tobytes() == changed.tobytes()
 
 
 def test_sizes_of_the_wide_and_the_large() -> None:
-    assert HARDER["aspect 2:1"](Image.new("RGB", (160, 120))).size == (240, 120)
-    assert HARDER["aspect 3:1"](Image.new("RGB", (160, 120))).size == (360, 120)
-    assert HARDER["aspect 3:1"](Image.new("RGB", (120, 160))).size == (120, 360)
-    assert HARDER["2000 pixels"](Image.new("RGB", (160, 120))).size == (2000, 1500)
+    assert CONDITIONS["aspect 2:1"](Image.new("RGB", (160, 120))).size == (240, 120)
+    assert CONDITIONS["aspect 3:1"](Image.new("RGB", (160, 120))).size == (360, 120)
+    assert CONDITIONS["aspect 3:1"](Image.new("RGB", (120, 160))).size == (120, 360)
+    assert CONDITIONS["2000 pixels"](Image.new("RGB", (160, 120))).size == (2000, 1500)
 
 
 def test_textures_are_seeded_and_differ() -> None:
@@ -42,8 +42,8 @@ class Finder:
     """An engine that finds every object of the scenes in plain pictures of their own size, and a cat in all others."""
 
     def __init__(self, scenes: int) -> None:
-        drawn = [draw(seed, objects=(1, 6), words=(0, 2)) for seed in range(scenes)]
-        ask = samples.ask
+        drawn = [draw_scene(seed, objects=(1, 6), words=(0, 2)) for seed in range(scenes)]
+        ask = samples.make_sample
         self.known = {s.image.size: list(ask(s, "<OD>", np.random.default_rng(0)).answer) for s in drawn}  # type: ignore[union-attr]
         self.plain = {s.image.tobytes() for s in drawn}
 
@@ -58,22 +58,22 @@ class Finder:
 def test_losses_and_inventions_are_counted() -> None:
     figures = robustness.robustness(Finder(3), 3)  # type: ignore[arg-type]
     assert figures.keys() == {
-        *(f"{name}: loss of mAP@50" for name in HARDER), "empty picture: nothing found", "texture: nothing found",
+        *(f"{name}: loss of mAP@50" for name in CONDITIONS), "empty picture: nothing found", "texture: nothing found",
     }  # fmt: skip
-    assert all(figures[f"{name}: loss of mAP@50"] == pytest.approx(1.0) for name in HARDER)
+    assert all(figures[f"{name}: loss of mAP@50"] == pytest.approx(1.0) for name in CONDITIONS)
     assert figures["empty picture: nothing found"] == figures["texture: nothing found"] == 0.0
 
 
 def test_boxes_grow_with_a_larger_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     finder = Finder(2)
-    sizes = {robustness.large(draw(seed, objects=(1, 6), words=(0, 2)).image).size: seed for seed in range(2)}
+    sizes = {robustness.large(draw_scene(seed, objects=(1, 6), words=(0, 2)).image).size: seed for seed in range(2)}
 
     def submit(request: Request) -> SimpleNamespace:
         image = request.image
         assert isinstance(image, Image.Image)
         if image.size not in sizes:
             return finder.submit(request)
-        scene = draw(sizes[image.size], objects=(1, 6), words=(0, 2))
+        scene = draw_scene(sizes[image.size], objects=(1, 6), words=(0, 2))
         across, down = image.width / scene.image.width, image.height / scene.image.height
         notes = [
             n.model_copy(update={"box": tuple(v * s for v, s in zip(n.box, (across, down) * 2, strict=True))})

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from labels.formats import FORMATS
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.api.auth import new_key
 from server.api.problems import ProblemDetails
 from server.app import create_app
@@ -30,7 +30,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn scenes in a folder, one of them twice, and one that is no picture."""
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(COUNT):
-        draw(5000 + seed, size=(200, 160)).image.save(folder / f"{seed:02}.png")
+        draw_scene(5000 + seed, size=(200, 160)).image.save(folder / f"{seed:02}.png")
     (folder / "99 again.png").write_bytes((folder / "03.png").read_bytes())
     (folder / "50.jpg").write_bytes(b"no picture")
     return folder

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from prompts.tasks import TASKS
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.settings import SettingsError
@@ -45,7 +45,7 @@ def test_the_server_on_ray_answers_as_it_does_alone(
     from server.ray_serve import Scale, app
 
     monkeypatch.setenv("FLORIST_MAX_TEXT_LENGTH", "33")  # of this process: a replica has it all the same
-    scene = draw(4711).image
+    scene = draw_scene(4711).image
     expected = engine.submit(Request(scene, TASKS["<OD>"])).wait()
     scene.save(file := io.BytesIO(), "PNG")
     serve.run(app(Scale()))

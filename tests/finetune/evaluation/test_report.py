@@ -19,11 +19,12 @@ from finetune.evaluation import page
 from finetune.evaluation.bootstrap import corrections
 from finetune.evaluation.corrections import Tally
 from finetune.evaluation.report import Marks, Report, evaluate, examine, questions
-from labels.dataset import Example, Labels
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
-from seedling.scenes.draw import draw
-from seedling.scenes.questions import ask
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.samples import make_sample
 from server.engine.engine import Engine
 
 
@@ -33,15 +34,15 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-def example(seed: int) -> Example:
+def example(seed: int) -> LabeledImage:
     """A scene with the boxes of its objects, and a caption that no model says."""
-    scene = draw(seed, objects=(1, 3), words=(0, 0))
-    found = ask(scene, "<OD>", np.random.default_rng(seed))
+    scene = draw_scene(seed, objects=(1, 3), words=(0, 0))
+    found = make_sample(scene, "<OD>", np.random.default_rng(seed))
     assert found is not None
     notes = (*found.answer, Text(label="<b>nothing & nobody</b>"))
-    return Example(
+    return LabeledImage(
         f"<i>scene {seed}</i>", f"scenes:{seed}", *scene.image.size, notes, lambda: scene.image,
-        complete=frozenset((Labels.OBJECTS,)),
+        complete=frozenset((LabelKind.OBJECTS,)),
     )  # fmt: skip
 
 
@@ -50,12 +51,12 @@ def broken() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def examples() -> list[Example]:
+def examples() -> list[LabeledImage]:
     return [example(3000 + i) for i in range(6)]
 
 
 @pytest.fixture(scope="module")
-def report(engine: Engine, examples: list[Example]) -> Report:
+def report(engine: Engine, examples: list[LabeledImage]) -> Report:
     return evaluate(engine, examples, ["<OD>", "<CAPTION>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"])
 
 
@@ -66,7 +67,7 @@ def test_every_picture_is_asked_each_task(report: Report, engine: Engine) -> Non
     assert report.trouble == []
 
 
-def test_the_same_is_asked_each_time(examples: list[Example]) -> None:
+def test_the_same_is_asked_each_time(examples: list[LabeledImage]) -> None:
     assert questions(examples, seed=3) == questions(examples, seed=3)
     assert questions(examples, seed=3) != questions(examples, seed=4)
 
@@ -100,9 +101,11 @@ def test_it_is_json(report: Report, tmp_path: Path) -> None:
     assert read["pictures"] == 6
 
 
-def test_what_cannot_be_read_or_asked_is_told_and_the_rest_goes_on(engine: Engine, examples: list[Example]) -> None:
-    lost = Example("lost", "list:7", 10, 10, (Box(label="cat", box=(0, 0, 5, 5)),), broken)
-    long = examples[0].labelled(Box(label="cat " * 3000, box=(0, 0, 50, 50)))
+def test_what_cannot_be_read_or_asked_is_told_and_the_rest_goes_on(
+    engine: Engine, examples: list[LabeledImage]
+) -> None:
+    lost = LabeledImage("lost", "list:7", 10, 10, (Box(label="cat", box=(0, 0, 5, 5)),), broken)
+    long = examples[0].with_annotations(Box(label="cat " * 3000, box=(0, 0, 50, 50)))
     asked = questions([lost, long, examples[1]], ["<OPEN_VOCABULARY_DETECTION>"])
     heard: list[None] = []
     report = examine(engine, asked, told=lambda: heard.append(None))
@@ -112,7 +115,7 @@ def test_what_cannot_be_read_or_asked_is_told_and_the_rest_goes_on(engine: Engin
     assert len(report.tasks["<OPEN_VOCABULARY_DETECTION>"].answers) == 1
 
 
-def test_an_adapter_must_be_loaded(engine: Engine, examples: list[Example]) -> None:
+def test_an_adapter_must_be_loaded(engine: Engine, examples: list[LabeledImage]) -> None:
     report = evaluate(engine, examples[:1], ["<OD>"], adapter="nobody")
     assert "no adapter 'nobody' is loaded" in str(report.trouble[0])
 
@@ -139,10 +142,10 @@ def test_a_page_of_nothing(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_questions_of_scenes_of_every_task(engine: Engine) -> None:
-    scene = draw(1234, objects=(2, 2), words=(1, 1))
+    scene = draw_scene(1234, objects=(2, 2), words=(1, 1))
     rng = np.random.default_rng(0)
-    asked = [found for token in TASKS if (found := ask(scene, token, rng))]
-    one = Example("scene", "scene", *scene.image.size, (), lambda: scene.image)
+    asked = [found for token in TASKS if (found := make_sample(scene, token, rng))]
+    one = LabeledImage("scene", "scene", *scene.image.size, (), lambda: scene.image)
     report = examine(engine, [(one, asked)])
     assert {len(marks.answers) for marks in report.tasks.values()} == {1}
     assert all(marks.figures for marks in report.tasks.values())
@@ -168,11 +171,11 @@ def test_captions_that_cannot_be_scored_are_said_so(
     assert replace(lacking, tasks={"<OD>": lacking.tasks["<OD>"]}).notes == []
 
 
-def test_what_was_never_asked_in_vain_is_said_so(engine: Engine, examples: list[Example]) -> None:
+def test_what_was_never_asked_in_vain_is_said_so(engine: Engine, examples: list[LabeledImage]) -> None:
     token = "<OPEN_VOCABULARY_DETECTION>"
     (note,) = evaluate(engine, examples[:2], [token]).notes
     assert note.startswith(f"{token} was asked for nothing that is absent")
-    empty = replace(examples[0].labelled(), name="empty")  # known to show none of the labels
+    empty = replace(examples[0].with_annotations(), name="empty")  # known to show none of the labels
     told = evaluate(engine, [*examples[:1], empty], [token], labels=["dinosaur"])
     assert told.notes == []
     assert "absent: nothing found" in told.tasks[token].figures

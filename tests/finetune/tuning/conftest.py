@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from labels.dataset import Example, Labels
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from tests.server.engine.tiny import save, tiny_model
 
 logging.disable_progress_bar()
@@ -22,15 +23,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save(tmp_path_factory.mktemp("base"), tiny_model()))
 
 
-def example(seed: int) -> Example:
+def example(seed: int) -> LabeledImage:
     """A drawn scene with boxes."""
-    scene = draw(seed, objects=(1, 2), words=(0, 0))
+    scene = draw_scene(seed, objects=(1, 2), words=(0, 0))
     boxes = tuple(Box(label=thing.category, box=thing.box) for thing in scene.objects)
-    whole = frozenset({Labels.OBJECTS})
-    return Example(f"{seed}.png", "drawn", scene.width, scene.height, boxes, lambda: scene.image, whole)
+    whole = frozenset({LabelKind.OBJECTS})
+    return LabeledImage(f"{seed}.png", "drawn", scene.width, scene.height, boxes, lambda: scene.image, whole)
 
 
 @pytest.fixture(scope="session")
-def examples() -> list[Example]:
+def examples() -> list[LabeledImage]:
     """Six pictures."""
     return [example(seed) for seed in range(6)]

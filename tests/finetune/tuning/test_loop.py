@@ -20,7 +20,7 @@ from finetune.tuning import loop
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import Diverged, Outcome, TuneError, tune
 from finetune.tuning.trainer import Trainer
-from labels.dataset import Example
+from labels.labeled_image import LabeledImage
 
 LABELS = ("cat", "dog", "tree")
 
@@ -30,7 +30,7 @@ def settings(base: str, **given: Any) -> TuneConfig:
     return TuneConfig(base=base, **{**small, "metric": "loss", "lora_dropout": 0.1, **given})
 
 
-def run(config: TuneConfig, examples: list[Example], out: Path, **given: Any) -> Outcome:
+def run(config: TuneConfig, examples: list[LabeledImage], out: Path, **given: Any) -> Outcome:
     return tune(config, examples[:4], out, held=examples[4:], labels=LABELS, workers=0, **given)
 
 
@@ -45,20 +45,20 @@ def same(one: Path, two: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base: str, examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(base: str, examples: list[LabeledImage], tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     run(settings(base), examples, out)
     return out
 
 
-def _child(config: TuneConfig, examples: list[Example], out: Path) -> None:
+def _child(config: TuneConfig, examples: list[LabeledImage], out: Path) -> None:
     torch.set_num_threads(1)
     run(config, examples, out)
 
 
 def test_after_kill_9_it_goes_on_bit_for_bit(
-    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path
+    base: str, examples: list[LabeledImage], undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     for _ in range(2):
@@ -89,7 +89,7 @@ def stopping_after(calls: int) -> Callable[[], bool]:
 # look after that.
 @pytest.mark.parametrize(("calls", "steps"), [(4, 0), (9, 1), (14, 2)])
 def test_asked_to_stop_it_keeps_what_was_done_and_goes_on_later(
-    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, calls: int, steps: int
+    base: str, examples: list[LabeledImage], undisturbed: Path, tmp_path: Path, calls: int, steps: int
 ) -> None:
     first = run(settings(base), examples, tmp_path, stop=stopping_after(calls))
     assert (first.stopped, first.steps) == ("asked to", steps)
@@ -115,7 +115,7 @@ def test_asked_to_stop_it_keeps_what_was_done_and_goes_on_later(
     assert read[0] == read[1]
 
 
-def test_a_look_by_answers_ends_soon_when_asked_to(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_a_look_by_answers_ends_soon_when_asked_to(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     config = settings(base, metric="corrections", steps=2)
     first = run(config, examples, tmp_path, stop=stopping_after(1))
     assert (first.stopped, first.steps, first.before) == ("asked to", 0, None)
@@ -123,7 +123,7 @@ def test_a_look_by_answers_ends_soon_when_asked_to(base: str, examples: list[Exa
 
 
 def test_a_kill_while_the_best_is_replaced_leaves_one(
-    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: str, examples: list[LabeledImage], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         pass
@@ -150,19 +150,21 @@ def test_a_kill_while_the_best_is_replaced_leaves_one(
     assert same(undisturbed, tmp_path)
 
 
-def test_the_held_out_loss_is_that_of_the_answers_alone(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_the_held_out_loss_is_that_of_the_answers_alone(
+    base: str, examples: list[LabeledImage], tmp_path: Path
+) -> None:
     # At the base the anchor pulls nowhere; a step further its weight would be more than any answer's.
     moved = run(settings(base, steps=1, rate=1e-4, method="full", anchor="l2sp", strength=1e9), examples, tmp_path)
     assert moved.best_step == 1
 
 
-def test_the_anchor_kl_needs_something_to_replay(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_the_anchor_kl_needs_something_to_replay(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     with pytest.raises(TuneError, match=r"nothing is at hand to replay for this base.*take the anchor l2sp"):
         run(settings(base, anchor="kl", replay=0.5), examples, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_before_is_what_it_started_from(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_what_was_before_is_what_it_started_from(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     first = run(settings(base, rate=0.01, steps=2), examples, tmp_path / "first")
     assert first.best_step == 2
     assert first.best is not None
@@ -171,7 +173,7 @@ def test_what_was_before_is_what_it_started_from(base: str, examples: list[Examp
 
 
 def test_the_adapter_that_it_starts_from_may_be_moved_but_not_be_another(
-    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path
+    base: str, examples: list[LabeledImage], undisturbed: Path, tmp_path: Path
 ) -> None:
     first, out = tmp_path / "first", tmp_path / "run"
     shutil.copytree(undisturbed / "adapter", first)
@@ -202,7 +204,7 @@ def test_the_adapter_that_it_starts_from_may_be_moved_but_not_be_another(
     assert json.loads(path.read_text())["source"]["start"] == str(moved)
 
 
-def test_what_it_leaves(undisturbed: Path, examples: list[Example]) -> None:
+def test_what_it_leaves(undisturbed: Path, examples: list[LabeledImage]) -> None:
     made = json.loads((undisturbed / "run.json").read_text())
     assert made["state"] == "done"
     assert made["run"]["train"]["pictures"] == 4
@@ -218,7 +220,7 @@ def test_what_it_leaves(undisturbed: Path, examples: list[Example]) -> None:
     ]  # fmt: skip
 
 
-def test_it_learns(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_it_learns(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     config = settings(base, steps=40, rate=0.01, evaluate=20, augment=0.0, lora_dropout=0.0, ema=0.8, tasks=("<OD>",))
     outcome = tune(config, examples[:2], tmp_path, held=examples[:2], labels=LABELS, workers=0)
     assert outcome.before is not None
@@ -226,14 +228,14 @@ def test_it_learns(base: str, examples: list[Example], tmp_path: Path) -> None:
     assert outcome.best < 0.8 * outcome.before
 
 
-def test_a_finished_run_is_not_run_again(base: str, examples: list[Example], undisturbed: Path) -> None:
+def test_a_finished_run_is_not_run_again(base: str, examples: list[LabeledImage], undisturbed: Path) -> None:
     heard: list[dict[str, Any]] = []
     again = run(settings(base), examples, undisturbed, told=heard.append)
     assert (again.steps, heard) == (6, [])
 
 
 def test_a_run_of_before_a_setting_was_known_goes_on(
-    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path
+    base: str, examples: list[LabeledImage], undisturbed: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(undisturbed, tmp_path / "run")
     path = tmp_path / "run" / "run.json"
@@ -251,7 +253,7 @@ def test_a_run_of_before_a_setting_was_known_goes_on(
     ],
 )
 def test_another_run_in_the_folder_is_refused(
-    base: str, examples: list[Example], undisturbed: Path, change: Callable[..., Any], said: str
+    base: str, examples: list[LabeledImage], undisturbed: Path, change: Callable[..., Any], said: str
 ) -> None:
     config, others = change(settings(base), examples)
     before = (undisturbed / "run.json").read_text()
@@ -261,14 +263,14 @@ def test_another_run_in_the_folder_is_refused(
     assert (undisturbed / "run.json").read_text() == before
 
 
-def test_a_folder_of_other_things_is_refused(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_refused(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(TuneError, match="holds other files"):
         run(settings(base), examples, tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good(
-    base: str, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: str, examples: list[LabeledImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Trainer.step
 
@@ -293,7 +295,7 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good(
 
 
 def test_a_full_disk_loses_nothing(
-    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: str, examples: list[LabeledImage], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, calls = torch.save, 0
 
@@ -314,7 +316,7 @@ def test_a_full_disk_loses_nothing(
     assert same(undisturbed, tmp_path)
 
 
-def _cramped(config: TuneConfig, examples: list[Example], out: Path, most: int, said: Connection) -> None:
+def _cramped(config: TuneConfig, examples: list[LabeledImage], out: Path, most: int, said: Connection) -> None:
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # a file that grows further fails as on a full disk
     try:
@@ -325,7 +327,7 @@ def _cramped(config: TuneConfig, examples: list[Example], out: Path, most: int, 
 
 @pytest.mark.parametrize("file", ["adapter/adapter_model.safetensors", "state.pt"])
 def test_what_cannot_be_written_is_told(
-    base: str, examples: list[Example], undisturbed: Path, tmp_path: Path, file: str
+    base: str, examples: list[LabeledImage], undisturbed: Path, tmp_path: Path, file: str
 ) -> None:
     most = (undisturbed / file).stat().st_size * 9 // 10
     context = multiprocessing.get_context("fork")
@@ -345,13 +347,13 @@ def test_a_line_of_the_log_that_was_cut_short(base: str, undisturbed: Path, tmp_
     assert [line["step"] for line in loop.runs.read_log(tmp_path)] == [0, 4]
 
 
-def test_held_out_pictures_without_a_label_are_refused(base: str, examples: list[Example], tmp_path: Path) -> None:
-    empty = [example.labelled() for example in examples[4:]]
+def test_held_out_pictures_without_a_label_are_refused(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
+    empty = [example.with_annotations() for example in examples[4:]]
     with pytest.raises(TuneError, match="no label that could tell which step is the best"):
         tune(settings(base, metric="corrections"), examples[:4], tmp_path, held=empty, labels=LABELS, workers=0)
 
 
-def test_rare_labels_weigh_more_where_asked(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_rare_labels_weigh_more_where_asked(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     losses = {}
     for balance in (0.0, 1.0):
         out = tmp_path / str(balance)
@@ -362,7 +364,7 @@ def test_rare_labels_weigh_more_where_asked(base: str, examples: list[Example], 
     assert losses[0.0]["location"] == losses[1.0]["location"]
 
 
-def test_it_ends_early_when_it_gets_no_better(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_it_ends_early_when_it_gets_no_better(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     config = settings(base, steps=40, rate=1e-30, patience=2)
     outcome = run(config, examples, tmp_path)
     assert outcome.stopped == "no better for 2 looks"
@@ -372,12 +374,12 @@ def test_it_ends_early_when_it_gets_no_better(base: str, examples: list[Example]
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "done"
 
 
-def test_labels_that_teach_nothing(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_labels_that_teach_nothing(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     with pytest.raises(TuneError, match="the labels teach none of <OCR>"):
         run(settings(base, tasks=("<OCR>",)), examples, tmp_path)
 
 
-def test_corrections_are_counted_by_the_engine(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_corrections_are_counted_by_the_engine(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     outcome = run(settings(base, metric="corrections", steps=2), examples, tmp_path)
     assert outcome.before is not None
     assert outcome.before > 0

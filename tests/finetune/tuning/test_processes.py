@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
-from labels.dataset import Example, Labels
-from seedling.scenes.draw import draw
+from labels.labeled_image import LabeledImage
+from labels.dataset import Labels
+from seedling.scenes.drawing import draw
 from finetune.tuning import loop
 from finetune.tuning.config import TuneConfig
 from prompts.annotations import Box
@@ -29,7 +30,7 @@ def example(seed):
     scene = draw(seed, objects=(1, 2), words=(0, 0))
     boxes = tuple(Box(label=thing.category, box=thing.box) for thing in scene.objects)
     whole = frozenset({Labels.OBJECTS})
-    return Example(f"{seed}.png", "drawn", scene.width, scene.height, boxes, lambda: scene.image, whole)
+    return LabeledImage(f"{seed}.png", "drawn", scene.width, scene.height, boxes, lambda: scene.image, whole)
 
 
 class Watched(loop.Trainer):

@@ -9,9 +9,10 @@ from PIL import Image
 
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
-from labels.dataset import Dataset, DatasetError, Example
+from labels.dataset import Dataset, DatasetError
 from labels.formats import coco
-from labels.image_files import PictureFile
+from labels.image_files import ImageFile
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
 
 
@@ -20,7 +21,7 @@ def settings(**given: Any) -> TuneConfig:
 
 
 @pytest.fixture
-def dataset(examples: list[Example], tmp_path: Path) -> Path:
+def dataset(examples: list[LabeledImage], tmp_path: Path) -> Path:
     """Six pictures, as COCO."""
     return coco.write(examples, tmp_path / "world").parent
 
@@ -60,17 +61,17 @@ def test_a_named_dataset_is_replayed_but_for_what_is_kept_back(dataset: Path, ba
 
 
 def test_what_is_kept_back_is_told_without_a_look_at_the_others(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, looked, decode = settings(replay_from=str(dataset)), list[str](), PictureFile.__call__
+    config, looked, decode = settings(replay_from=str(dataset)), list[str](), ImageFile.__call__
     world = replay.world(config)
     assert world is not None
-    monkeypatch.setattr(PictureFile, "__call__", lambda self: looked.append(self.path.name) or decode(self))
+    monkeypatch.setattr(ImageFile, "__call__", lambda self: looked.append(self.path.name) or decode(self))
     assert replay.kept_back(config) == (world.probe, world.labels)
     assert looked == [example.name for example in world.probe]
     assert replay.kept_back(settings(base="seedling")) == ((), ())
     assert replay.kept_back(settings(replay_from=str(dataset), replay=0)) == ((), ())
 
 
-def test_of_many_pictures_some_from_all_over(examples: list[Example]) -> None:
+def test_of_many_pictures_some_from_all_over(examples: list[LabeledImage]) -> None:
     many = Dataset(tuple(examples[:2] * 400 + examples[2:4] * 400))
     world = replay.world(settings(replay_from="many"), lambda name: many)
     assert world is not None
@@ -79,31 +80,31 @@ def test_of_many_pictures_some_from_all_over(examples: list[Example]) -> None:
     assert len(set(pictures)) == 4 - len({example.name for example in world.probe})
 
 
-def test_what_a_dataset_holds_out_is_kept_back_and_never_replayed(examples: list[Example]) -> None:
+def test_what_a_dataset_holds_out_is_kept_back_and_never_replayed(examples: list[LabeledImage]) -> None:
     held = frozenset(example.name for example in examples[:2])
-    world = replay.world(settings(replay_from="project"), lambda name: Dataset(tuple(examples), held=held))
+    world = replay.world(settings(replay_from="project"), lambda name: Dataset(tuple(examples), holdout=held))
     assert world is not None
     assert {example.name for example in world.probe} == held
     kept = {example.open().tobytes() for example in world.probe}
     assert not kept & {world.replay(number, 1)[0].tobytes() for number in range(12)}
 
 
-def test_what_cannot_be_opened_is_neither_replayed_nor_kept_back(examples: list[Example]) -> None:
+def test_what_cannot_be_opened_is_neither_replayed_nor_kept_back(examples: list[LabeledImage]) -> None:
     def broken() -> Image.Image:
         raise OSError("it is cut short")
 
     cut = [replace(example, open=broken, source=example.name) for example in examples]
     for shown in ([*cut[:1], *examples[1:3], *cut[3:4], *examples[4:]], [*cut[:3], *examples[3:]]):
-        known = Dataset(tuple(shown), held=frozenset(example.name for example in examples[:3]))
+        known = Dataset(tuple(shown), holdout=frozenset(example.name for example in examples[:3]))
         world = replay.world(settings(replay_from="project"), lambda name, known=known: known)
         assert world is not None
         unusable = {example.name for example in shown if example.open is broken}
         assert {each.source for each in world.unusable} == unusable
-        assert {example.name for example in world.probe} == known.held - unusable
-        assert len({world.replay(number, 1)[0].tobytes() for number in range(12)}) == 3 - len(unusable - known.held)
+        assert {example.name for example in world.probe} == known.holdout - unusable
+        assert len({world.replay(number, 1)[0].tobytes() for number in range(12)}) == 3 - len(unusable - known.holdout)
 
 
-def test_of_few_all_are_replayed(examples: list[Example]) -> None:
+def test_of_few_all_are_replayed(examples: list[LabeledImage]) -> None:
     world = replay.world(settings(replay_from="few"), lambda name: Dataset(tuple(examples[:3])))
     assert world is not None
     assert world.probe == ()

@@ -11,27 +11,28 @@ import torch
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import Outcome, TuneError, tune
 from finetune.tuning.run_record import Source, fingerprint
-from labels.dataset import Example, Unusable
+from labels.dataset import UnusableEntry
+from labels.labeled_image import LabeledImage
 
 LABELS = ("cat", "dog", "tree")
-LEFT_OUT = tuple(Unusable(f"labels.json: annotation {i}", "its box\nhas no area") for i in range(12))
+LEFT_OUT = tuple(UnusableEntry(f"labels.json: annotation {i}", "its box\nhas no area") for i in range(12))
 SOURCE = Source("my/corrected", "my/held", LEFT_OUT)
 
 
-def run(base: str, examples: list[Example], out: Path, source: Source) -> Outcome:
+def run(base: str, examples: list[LabeledImage], out: Path, source: Source) -> Outcome:
     config = TuneConfig(base=base, steps=1, pictures=1, prompts=1, replay=0, rank=2, augment=0, metric="loss")
     return tune(config, examples[:2], out, held=examples[2:3], labels=LABELS, workers=0, source=source)
 
 
 @pytest.fixture(scope="module")
-def made(base: str, examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(base: str, examples: list[LabeledImage], tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("made") / "run"
     run(base, examples, out, SOURCE)
     return out
 
 
-def test_it_names_its_datasets_their_hashes_and_the_versions(made: Path, examples: list[Example]) -> None:
+def test_it_names_its_datasets_their_hashes_and_the_versions(made: Path, examples: list[LabeledImage]) -> None:
     told = json.loads((made / "run.json").read_text())
     assert told["source"] == {"dataset": "my/corrected", "held": "my/held", "unusable": 12, "start": ""}
     assert told["run"]["train"] == {"pictures": 2, "sha256": fingerprint(examples[:2])}
@@ -45,7 +46,7 @@ def test_all_that_cannot_be_used_is_listed_one_a_line(made: Path) -> None:
     assert lines == [f"labels.json: annotation {i}: its box has no area" for i in range(12)]
 
 
-def test_a_moved_dataset_and_an_older_file_go_on(base: str, examples: list[Example], made: Path) -> None:
+def test_a_moved_dataset_and_an_older_file_go_on(base: str, examples: list[LabeledImage], made: Path) -> None:
     path = made / "run.json"
     told = json.loads(path.read_text())
     del told["source"], told["surroundings"]
@@ -56,8 +57,8 @@ def test_a_moved_dataset_and_an_older_file_go_on(base: str, examples: list[Examp
     run(base, examples, made, SOURCE)
 
 
-def test_a_dataset_whose_labels_were_changed_is_refused(base: str, examples: list[Example], made: Path) -> None:
-    fewer = [examples[0].labelled(*examples[0].annotations[1:]), *examples[1:]]
+def test_a_dataset_whose_labels_were_changed_is_refused(base: str, examples: list[LabeledImage], made: Path) -> None:
+    fewer = [examples[0].with_annotations(*examples[0].annotations[1:]), *examples[1:]]
     with pytest.raises(TuneError, match=r"train.sha256 was .* \(the pictures that are taught, or their labels\)"):
         run(base, fewer, made, SOURCE)
     held = [*examples[:2], replace(examples[2], name="another")]

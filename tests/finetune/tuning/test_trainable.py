@@ -13,7 +13,7 @@ from finetune.tuning.batches import Lessons
 from finetune.tuning.config import Method, TuneConfig
 from finetune.tuning.trainable import Learner, targets
 from finetune.tuning.trainer import Trainer
-from labels.dataset import Example
+from labels.labeled_image import LabeledImage
 from server.engine.adapters import lora
 from server.engine.engine import Engine
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def trained(
-    base: str, examples: list[Example], steps: int = 3, **settings: Any
+    base: str, examples: list[LabeledImage], steps: int = 3, **settings: Any
 ) -> tuple[Trainer, dict[str, torch.Tensor]]:
     """After some steps, and all weights as they were."""
     config = TuneConfig(base=base, steps=steps, pictures=2, prompts=2, replay=0, rank=4, alpha=8, **settings)
@@ -39,7 +39,7 @@ def moved(trainer: Trainer, before: dict[str, torch.Tensor]) -> set[str]:
 
 
 @pytest.mark.parametrize("stages", [0, 2, 4])
-def test_frozen_stages_stay_bit_for_bit(base: str, examples: list[Example], stages: int) -> None:
+def test_frozen_stages_stay_bit_for_bit(base: str, examples: list[LabeledImage], stages: int) -> None:
     trainer, before = trained(base, examples, method=Method.FULL, frozen_stages=stages)
     vision = {n for n in moved(trainer, before) if "vision_tower" in n or "projector" in n}
     seen = {int(n.split(".")[3]) for n in vision if "vision_tower" in n}
@@ -48,7 +48,7 @@ def test_frozen_stages_stay_bit_for_bit(base: str, examples: list[Example], stag
     assert any("encoder.layers.0.fc1" in n for n in moved(trainer, before))
 
 
-def test_the_decoder_alone(base: str, examples: list[Example]) -> None:
+def test_the_decoder_alone(base: str, examples: list[LabeledImage]) -> None:
     trainer, before = trained(base, examples, method=Method.DECODER)
     changed = moved(trainer, before)
     assert changed
@@ -56,7 +56,7 @@ def test_the_decoder_alone(base: str, examples: list[Example]) -> None:
     assert not any("embed_tokens" in name for name in changed)
 
 
-def test_lora_leaves_its_base_and_can_be_turned_off(base: str, examples: list[Example]) -> None:
+def test_lora_leaves_its_base_and_can_be_turned_off(base: str, examples: list[LabeledImage]) -> None:
     trainer, before = trained(base, examples)
     assert moved(trainer, before)
     assert all(".lora_" in name for name in moved(trainer, before))
@@ -87,7 +87,7 @@ def test_targets_really_match(base: str) -> None:
     assert len(learner.learned) == 2 * len(blind)  # an A and a B for each, and nothing else
 
 
-def test_an_adapter_is_saved_with_its_base_and_served(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_an_adapter_is_saved_with_its_base_and_served(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     trainer, _ = trained(base, examples)
     trainer.learner.save(tmp_path / "a", trainer.average)
     settings = json.loads((tmp_path / "a" / lora.CONFIG).read_text())
@@ -100,7 +100,7 @@ def test_an_adapter_is_saved_with_its_base_and_served(base: str, examples: list[
         engine.load_adapter("a", tmp_path / "a")
 
 
-def test_a_whole_checkpoint_is_saved_and_served(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_a_whole_checkpoint_is_saved_and_served(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     trainer, _ = trained(base, examples, method=Method.FULL)
     trainer.learner.save(tmp_path / "c", trainer.average)
     name = "model.language_model.decoder.layers.0.fc1.weight"
@@ -131,7 +131,7 @@ def test_layers_nearer_the_picture_learn_more_slowly(base: str) -> None:
 
 
 @pytest.mark.parametrize("method", [Method.LORA, Method.FULL])
-def test_the_distance_from_the_base(base: str, examples: list[Example], method: Method) -> None:
+def test_the_distance_from_the_base(base: str, examples: list[LabeledImage], method: Method) -> None:
     config = TuneConfig(base=base, method=method, rank=4, alpha=8)
     learner = Learner(bases.load(config, CPU), config)
     assert learner.distance().item() == 0
@@ -148,7 +148,7 @@ def test_the_distance_from_the_base(base: str, examples: list[Example], method: 
     assert learner.distance().item() == pytest.approx(wanted, rel=1e-3)
 
 
-def test_it_goes_on_from_an_adapter(base: str, examples: list[Example], tmp_path: Path) -> None:
+def test_it_goes_on_from_an_adapter(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     trainer, _ = trained(base, examples)
     trainer.learner.save(tmp_path / "a", trainer.average)
     settings = trainer.config.model_copy(update={"start": str(tmp_path / "a")})
@@ -190,7 +190,7 @@ def without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
     ],
 )
 def test_an_adapter_to_go_on_from_is_scaled_as_its_settings_say(
-    base: str, examples: list[Example], tmp_path: Path, change: Any, alpha: int, said: str
+    base: str, examples: list[LabeledImage], tmp_path: Path, change: Any, alpha: int, said: str
 ) -> None:
     trainer, _ = trained(base, examples, steps=1)
     trainer.learner.save(tmp_path / "a", trainer.average)

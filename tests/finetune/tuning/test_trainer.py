@@ -15,15 +15,15 @@ from finetune.tuning.config import Anchor, Method, TuneConfig
 from finetune.tuning.frozen_features import Features
 from finetune.tuning.micro_batches import shares
 from finetune.tuning.trainer import Trainer
-from labels.dataset import Example
-from labels.sample import Question
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from prompts.annotations import Text
-from prompts.tasks import BOS, EOS, resolve
+from prompts.tasks import BOS, EOS, find_task
 
 LABELS = ("cat", "dog", "tree")
 
 
-def start(base: str, examples: list[Example], **given: Any) -> tuple[Trainer, Lessons]:
+def start(base: str, examples: list[LabeledImage], **given: Any) -> tuple[Trainer, Lessons]:
     config = TuneConfig(**{"base": base, "pictures": 2, "prompts": 2, "replay": 0.5, "rank": 4, "alpha": 8, **given})
     trainer = Trainer(config, Accelerator(mixed_precision="no"))
     return trainer, Lessons(trainer.base.files, examples, LABELS, config, replay.scenes)
@@ -34,7 +34,7 @@ def with_replay(lessons: Lessons) -> Lesson:
 
 
 @pytest.mark.parametrize("stages", [1, 3, 4])
-def test_kept_features_change_nothing(base: str, examples: list[Example], stages: int) -> None:
+def test_kept_features_change_nothing(base: str, examples: list[LabeledImage], stages: int) -> None:
     trainer, lessons = start(base, examples, frozen_stages=stages, drop_path=0.5 if stages == 4 else 0.0)
     lesson = lessons[0]
     with torch.no_grad():
@@ -48,23 +48,23 @@ def test_kept_features_change_nothing(base: str, examples: list[Example], stages
     assert not trainer.features.kept  # no room: computed each time
 
 
-def test_the_longest_prompt_and_answer_that_fit_are_taught(base: str, examples: list[Example]) -> None:
+def test_the_longest_prompt_and_answer_that_fit_are_taught(base: str, examples: list[LabeledImage]) -> None:
     trainer, plain = start(base, examples, replay=0.0)
     room, positions = plain.room, plain.positions
-    task = resolve("<VQA>")
-    used = len(plain._ids(BOS + task.prompt("", None, (9, 9)) + EOS))
+    task = find_task("<VQA>")
+    used = len(plain._ids(BOS + task.build_prompt("", None, (9, 9)) + EOS))
     words = next(  # its prompt takes all of the room, its answer more than there are places
         words for count in range(1, 4 * room) if len(plain._ids(words := "a" * count)) == room - used
     )
-    question = Question(task, (Text(label="a b " * positions),), text=words)
-    example = replace(examples[0], annotations=(), complete=frozenset(), questions=(question,))
+    question = Sample(task, (Text(label="a b " * positions),), text=words)
+    example = replace(examples[0], annotations=(), complete=frozenset(), samples=(question,))
     trainer, lessons = start(base, [example], replay=0.0, pictures=1, augment=0.0)
     lesson = lessons[0]
     assert (lesson.prompts.shape[1], lesson.labels.shape[1]) == (room, positions)
     assert trainer.step([lesson], 0)["total"] > 0
 
 
-def test_accumulated_lessons_weigh_alike(base: str, examples: list[Example]) -> None:
+def test_accumulated_lessons_weigh_alike(base: str, examples: list[LabeledImage]) -> None:
     trainer, lessons = start(base, examples, ema=0.0)
     parts = [{k: v.item() for k, v in trainer.losses(lessons[i]).items()} for i in range(2)]
     both = trainer.step([lessons[0], lessons[1]], 0)
@@ -75,7 +75,7 @@ def test_accumulated_lessons_weigh_alike(base: str, examples: list[Example]) -> 
 
 
 @pytest.mark.parametrize("method", [Method.LORA, Method.FULL])
-def test_the_kl_anchor_is_nothing_at_first_and_grows(base: str, examples: list[Example], method: Method) -> None:
+def test_the_kl_anchor_is_nothing_at_first_and_grows(base: str, examples: list[LabeledImage], method: Method) -> None:
     trainer, lessons = start(base, examples, anchor=Anchor.KL, strength=1.0, method=method, rate=0.01, steps=4)
     lesson = with_replay(lessons)
     first = trainer.losses(lesson)["anchor"].item()
@@ -90,7 +90,7 @@ def test_the_kl_anchor_is_nothing_at_first_and_grows(base: str, examples: list[E
 
 @pytest.mark.parametrize("method", [Method.LORA, Method.FULL])
 def test_the_kl_anchors_base_answers_without_dropout_and_leaves_chance_alone(
-    base: str, examples: list[Example], method: Method
+    base: str, examples: list[LabeledImage], method: Method
 ) -> None:
     trainer, lessons = start(
         base, examples, anchor=Anchor.KL, method=method, dropout=0.3, drop_path=0.3, lora_dropout=0.3
@@ -111,7 +111,7 @@ def test_the_kl_anchors_base_answers_without_dropout_and_leaves_chance_alone(
 
 @pytest.mark.parametrize("method", [Method.LORA, Method.FULL])
 def test_in_16_bit_the_model_answers_after_its_base_with_its_own_weights(
-    base: str, examples: list[Example], method: Method
+    base: str, examples: list[LabeledImage], method: Method
 ) -> None:
     trainer, lessons = start(base, examples, anchor=Anchor.KL, method=method, rate=0.02, steps=4, warmup=0.0)
     trainer.threads = 1
@@ -129,7 +129,7 @@ def test_in_16_bit_the_model_answers_after_its_base_with_its_own_weights(
 
 @pytest.mark.parametrize("given", [{"dropout": 0.3}, {"lora_dropout": 0.3}])
 def test_chance_is_the_steps_and_the_processs_own(
-    base: str, examples: list[Example], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    base: str, examples: list[LabeledImage], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, lessons = start(base, examples, rate=1e-12, **given)
     with torch.no_grad():  # LoRA begins as nothing, and nothing is dropped of that
@@ -147,7 +147,7 @@ def test_chance_is_the_steps_and_the_processs_own(
     assert loss(1) != pytest.approx(second, rel=1e-6)
 
 
-def test_the_anchors_hold(base: str, examples: list[Example]) -> None:
+def test_the_anchors_hold(base: str, examples: list[LabeledImage]) -> None:
     ends = []
     for strength in (0.0, 30.0):
         trainer, lessons = start(
@@ -159,7 +159,7 @@ def test_the_anchors_hold(base: str, examples: list[Example]) -> None:
     assert ends[1] < 0.8 * ends[0]
 
 
-def test_a_lesson_without_questions_is_no_fault(base: str, examples: list[Example]) -> None:
+def test_a_lesson_without_questions_is_no_fault(base: str, examples: list[LabeledImage]) -> None:
     trainer, lessons = start(base, examples)
     empty = Lesson(lessons[0].pixels, lessons[0].views, *[torch.zeros(0, dtype=torch.long)] * 4)
     parts = trainer.step([empty], 0)
@@ -170,7 +170,7 @@ def test_a_lesson_without_questions_is_no_fault(base: str, examples: list[Exampl
     "given", [{}, {"frozen_stages": 2}, {"frozen_stages": 4}, {"method": Method.FULL, "balance": 0.5}]
 )
 def test_shares_of_a_lesson_teach_what_the_whole_does(
-    base: str, examples: list[Example], given: dict[str, Any]
+    base: str, examples: list[LabeledImage], given: dict[str, Any]
 ) -> None:
     grads, losses, ends = [], [], []
     for threads in (1, 2, 3):
@@ -194,7 +194,7 @@ def test_shares_of_a_lesson_teach_what_the_whole_does(
 
 @pytest.mark.parametrize("given", [{}, {"frozen_stages": 3}, {"frozen_stages": 4}, {"method": Method.FULL}])
 def test_shares_are_held_by_the_kl_anchor_as_the_whole_is(
-    base: str, examples: list[Example], given: dict[str, Any]
+    base: str, examples: list[LabeledImage], given: dict[str, Any]
 ) -> None:
     grads, losses = [], []
     for threads in (1, 2):
@@ -212,7 +212,7 @@ def test_shares_are_held_by_the_kl_anchor_as_the_whole_is(
         torch.testing.assert_close(gradient, grads[0][name], atol=2e-4, rtol=1e-3)
 
 
-def test_shares_hold_every_prompt_once_and_about_as_much_work(base: str, examples: list[Example]) -> None:
+def test_shares_hold_every_prompt_once_and_about_as_much_work(base: str, examples: list[LabeledImage]) -> None:
     trainer, lessons = start(base, examples, pictures=6)
     lesson = lessons[0]
     whole = {
@@ -245,7 +245,7 @@ def test_shares_hold_every_prompt_once_and_about_as_much_work(base: str, example
     "given", [{"dropout": 0.1}, {"lora_dropout": 0.1}, {"drop_path": 0.1}, {"anchor": Anchor.L2SP}]
 )
 def test_chance_and_anchors_keep_a_lesson_whole(
-    base: str, examples: list[Example], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    base: str, examples: list[LabeledImage], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert start(base, examples, **given)[0].threads == 1
@@ -255,7 +255,7 @@ def test_chance_and_anchors_keep_a_lesson_whole(
         assert start(base, examples, pictures=pictures)[0].threads == wanted
 
 
-def test_cores_are_shared_out_among_the_threads_and_others_keep_theirs(base: str, examples: list[Example]) -> None:
+def test_cores_are_shared_out_among_the_threads_and_others_keep_theirs(base: str, examples: list[LabeledImage]) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.datasets.teaching import MOST_POINTS, questions, teachable
-from labels.dataset import DatasetError, Labels
+from finetune.datasets.samples import MOST_POINTS, questions, teachable
+from labels.dataset import DatasetError
 from labels.formats import coco
 from labels.geometry import box_of
+from labels.label_kind import LabelKind
 from labels.opening import open_dataset
-from prompts import targets
 from prompts.annotations import Box, Polygon, Quad, Text
-from seedling.scenes.examples import example_of
+from prompts.formatting import format_answer
+from seedling.scenes.labeled_images import to_labeled_image
 from seedling.scenes.scene import Scene
 
 Save = Callable[..., Path]
@@ -47,7 +48,7 @@ def test_boxes_masks_captions_and_words(save: Save) -> None:
         ),
     )
     dataset = open_dataset(path)
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert dataset.unusable == ()
     assert example.annotations == (
         Box(label="cat", box=(10, 20, 40, 60)),
@@ -59,9 +60,9 @@ def test_boxes_masks_captions_and_words(save: Save) -> None:
         Quad(label="GO", quad=(0, 0, 9, 0, 9, 9, 0, 9)),
     )
     assert (example.name, example.source, example.size) == ("a.png", "labels.json: image 1", (100, 80))
-    assert example.complete == {Labels.OBJECTS, Labels.WORDS}
+    assert example.complete == {LabelKind.OBJECTS, LabelKind.WORDS}
     assert example.open().size == (100, 80)
-    assert dataset.labels == ("cat", "dog")
+    assert dataset.classes == ("cat", "dog")
     assert {"<OD>", "<REGION_TO_SEGMENTATION>", "<CAPTION>", "<OCR>"} <= teachable(example)
 
 
@@ -98,7 +99,7 @@ def test_what_cannot_be_used_is_listed_by_its_id(save: Save) -> None:
     ]
     path = save("labels.json", document(*notes, images=images))
     dataset = open_dataset(path)
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert example.annotations == (
         Box(label="cat", box=(10, 10, 30, 30)),
         Box(label="cat", box=(90, 10, 100, 30)),
@@ -126,7 +127,7 @@ def test_labels_that_no_answer_can_hold(save: Save, name: Any) -> None:
     said["categories"] = [{"id": 3, "name": "cat"}, {"id": 8, "name": name}]
     dataset = open_dataset(save("labels.json", said))
     assert [each.source for each in dataset.unusable] == ["labels.json: annotation 2"]
-    assert dataset.labels == ("cat",)
+    assert dataset.classes == ("cat",)
 
 
 def test_a_dataset_of_nothing_usable_is_refused_with_reasons(save: Save) -> None:
@@ -142,9 +143,9 @@ def test_a_picture_without_objects_among_others_is_known_to_have_none(save: Save
     save("a.png"), save("b.png")
     images = [{"id": n, "file_name": name} for n, name in ((1, "a.png"), (2, "b.png"))]
     dataset = open_dataset(save("labels.json", document(note(bbox=[1, 1, 9, 9]), images=images)))
-    assert dataset.examples[1].annotations == ()
-    assert dataset.examples[1].complete == {Labels.OBJECTS}
-    (question,) = questions(dataset.examples[1], ["<OD>"], labels=dataset.labels, rng=np.random.default_rng(0))
+    assert dataset.images[1].annotations == ()
+    assert dataset.images[1].complete == {LabelKind.OBJECTS}
+    (question,) = questions(dataset.images[1], ["<OD>"], labels=dataset.classes, rng=np.random.default_rng(0))
     assert question.answer == ()
 
 
@@ -154,7 +155,7 @@ def test_labels_of_another_size_are_refused(save: Save) -> None:
     images = [{"id": n, "file_name": name, "width": 100, "height": 80} for n, name in ((1, "a.png"), (2, "b.png"))]
     notes = [note(1, bbox=[1, 1, 9, 9]), note(2, bbox=[1, 1, 9, 9], image_id=2)]
     dataset = open_dataset(save("labels.json", document(*notes, images=images)))
-    assert [each.name for each in dataset.examples] == ["b.png"]
+    assert [each.name for each in dataset.images] == ["b.png"]
     assert "its labels are for 100×80 pixels, its picture has 80×100" in dataset.unusable[0].reason
 
 
@@ -163,7 +164,7 @@ def test_sizes_are_as_a_viewer_shows_the_picture(tmp_path: Path, save: Save) -> 
     exif[0x0112] = 6
     Image.new("RGB", (80, 100)).save(tmp_path / "a.jpg", exif=exif)
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
-    (example,) = open_dataset(save("labels.json", document(note(bbox=[1, 1, 9, 9]), images=images))).examples
+    (example,) = open_dataset(save("labels.json", document(note(bbox=[1, 1, 9, 9]), images=images))).images
     assert example.size == example.open().size == (100, 80)
 
 
@@ -173,7 +174,7 @@ def test_instances_and_captions_of_one_picture_come_together(save: Save) -> None
     captions = document({"id": 1, "image_id": 5, "caption": "a cat"}, images=[{"id": 5, "file_name": "a.png"}])
     root = save("annotations/captions_val2017.json", captions).parent.parent
     for path in (root, root / "annotations"):
-        (example,) = open_dataset(path).examples
+        (example,) = open_dataset(path).images
         assert {each.kind for each in example.annotations} == {"box", "text"}
 
 
@@ -182,8 +183,8 @@ def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
         save(f"{split}/a.png")
         path = save(f"{split}/_annotations.coco.json", document(note(bbox=[1, 1, 9, 9])))
     dataset = open_dataset(path.parent.parent)
-    assert [each.name for each in dataset.examples] == ["train/a.png", "valid/a.png"]
-    assert len(open_dataset(path.parent).examples) == 1
+    assert [each.name for each in dataset.images] == ["train/a.png", "valid/a.png"]
+    assert len(open_dataset(path.parent).images) == 1
 
 
 def test_several_files_that_are_not_of_one_split_must_be_chosen_from(save: Save) -> None:
@@ -199,10 +200,10 @@ def test_sentences_are_grounded_and_not_all_is_taken_for_labelled(save: Save) ->
     ring = [10, 10, 30, 10, 30, 30]
     said = note(bbox=[10, 10, 20, 20], segmentation=[ring], sentences=[{"sent": "left cat"}, "the cat", {"sent": 4}])
     dataset = open_dataset(save("labels.json", document(said)))
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert example.complete == set()
     assert "<OD>" not in teachable(example)
-    asked = [(question.task.token, question.text) for question in example.questions]
+    asked = [(question.task.token, question.text) for question in example.samples]
     for sentence in ("left cat", "the cat"):
         assert ("<REFERRING_EXPRESSION_SEGMENTATION>", sentence) in asked
         assert ("<CAPTION_TO_PHRASE_GROUNDING>", sentence) in asked
@@ -213,16 +214,16 @@ def test_what_sentences_teach_can_be_written(save: Save) -> None:
     save("a.png")
     circle = [v for i in range(900) for v in (50 + 30 * math.cos(i / 900 * 6.28), 40 + 30 * math.sin(i / 900 * 6.28))]
     said = note(bbox=[20, 10, 60, 60], segmentation=[circle], sentences=["him", "the wheel"])
-    (example,) = open_dataset(save("labels.json", document(said))).examples
-    texts = [targets.answer(question.task, question.answer, example.size) for question in example.questions]
+    (example,) = open_dataset(save("labels.json", document(said))).images
+    texts = [format_answer(question.task, question.answer, example.size) for question in example.samples]
     assert len(texts) == 5  # `him` is no phrase that a grounding finds
     assert max(text.count("<loc_") for text in texts) <= 2 * MOST_POINTS
 
 
 def test_one_sentence_needs_no_list(save: Save) -> None:
     save("a.png")
-    (example,) = open_dataset(save("labels.json", document(note(bbox=[10, 10, 20, 20], sentences="left cat")))).examples
-    assert {question.text for question in example.questions} == {"left cat", None}
+    (example,) = open_dataset(save("labels.json", document(note(bbox=[10, 10, 20, 20], sentences="left cat")))).images
+    assert {question.text for question in example.samples} == {"left cat", None}
 
 
 @pytest.mark.parametrize(
@@ -255,10 +256,10 @@ def test_a_huge_number_is_no_place(save: Save) -> None:
 
 
 def test_drawn_scenes_come_back_from_the_disk(tmp_path: Path, scenes: list[Scene]) -> None:
-    given = [example_of(scene, str(number), polygons=number % 2 == 0) for number, scene in enumerate(scenes[:12])]
+    given = [to_labeled_image(scene, str(number), polygons=number % 2 == 0) for number, scene in enumerate(scenes[:12])]
     dataset = open_dataset(coco.write(given, tmp_path / "demo").parent)
     assert dataset.unusable == ()
-    for back, true in zip(dataset.examples, given, strict=True):
+    for back, true in zip(dataset.images, given, strict=True):
         assert back.size == true.size
         assert back.complete == true.complete
         assert back.open().tobytes() == true.open().tobytes()

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prompts import formatting
+from prompts.formatting import format_answer
 from prompts.tasks import TASKS
 from seedling.scenes.alignment import Look, looks
-from seedling.scenes.colors import only
-from seedling.scenes.drawing import draw
-from seedling.scenes.samples import ask
+from seedling.scenes.colors import pure_color_shares
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Object, Scene, Word
 
 SIDE, GRID = 192, 12
-CAT = Object("cat", "noto/x", (40, 20, 90, 110), [[40, 20, 90, 20, 90, 110, 40, 110]], only("red"))
-DOG = Object("dog", "noto/y", (230, 80, 290, 170), [[230, 80, 290, 80, 290, 170, 230, 170]], only("blue"))
-OTHER = Object("cat", "noto/x", (300, 20, 350, 60), [[300, 20, 350, 20, 350, 60, 300, 60]], only("green"))
+CAT = Object("cat", "noto/x", (40, 20, 90, 110), [[40, 20, 90, 20, 90, 110, 40, 110]], pure_color_shares("red"))
+DOG = Object("dog", "noto/y", (230, 80, 290, 170), [[230, 80, 290, 80, 290, 170, 230, 170]], pure_color_shares("blue"))
+OTHER = Object("cat", "noto/x", (300, 20, 350, 60), [[300, 20, 350, 20, 350, 60, 300, 60]], pure_color_shares("green"))
 WIDE = Word("WI", (32, 144, 96, 144, 96, 160, 32, 160), (32, 144, 96, 160), stops=(0.75,))
 SCENE = Scene(Image.new("RGB", (384, 192)), (CAT, DOG, OTHER), (WIDE,), "red")
 
@@ -30,10 +30,10 @@ def centre(cells: np.ndarray) -> tuple[float, float]:
 def told(token: str, text: str | None = None) -> list[tuple[str, np.ndarray]]:
     """The parts of an answer on SCENE, and where each looks."""
     for number in range(300):
-        question = ask(SCENE, token, np.random.default_rng((0, number)))
+        question = make_sample(SCENE, token, np.random.default_rng((0, number)))
         assert question
         if text in (None, question.text):
-            answer = formatting.answer(question.task, question.answer, (384, 192))
+            answer = format_answer(question.task, question.answer, (384, 192))
             return [(answer[look.start : look.end], look.cells) for look in looks(question, SCENE, SIDE, GRID)]
     raise AssertionError(text)
 
@@ -65,9 +65,9 @@ def test_the_background_is_what_nothing_covers() -> None:
 
 
 def test_a_background_that_nothing_leaves_free_is_anywhere() -> None:
-    full = Object("cat", "noto/x", (0, 0, 384, 192), [[0, 0, 384, 0, 384, 192, 0, 192]], only("red"))
+    full = Object("cat", "noto/x", (0, 0, 384, 192), [[0, 0, 384, 0, 384, 192, 0, 192]], pure_color_shares("red"))
     scene = Scene(SCENE.image, (full,), (), "red")
-    question = ask(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
+    question = make_sample(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
     assert question
     ground = looks(question, scene, SIDE, GRID)[0].cells.reshape(GRID, GRID)
     assert ground[1:, 1:] == pytest.approx(ground.max())
@@ -111,10 +111,10 @@ def test_points_of_an_outline_look_at_themselves() -> None:
 def test_drawn_answers_share_out_their_attention() -> None:
     tasks = set[str]()
     for seed in range(12):
-        scene = draw(seed, objects=(0, 4), words=(0, 2))
+        scene = draw_scene(seed, objects=(0, 4), words=(0, 2))
         for token in TASKS:
-            if question := ask(scene, token, np.random.default_rng(seed)):
-                answer = formatting.answer(question.task, question.answer, (scene.width, scene.height))
+            if question := make_sample(scene, token, np.random.default_rng(seed)):
+                answer = format_answer(question.task, question.answer, (scene.width, scene.height))
                 found: list[Look] = looks(question, scene, SIDE, GRID)
                 told = question.answer and (scene.objects or scene.words or "DETAILED" in token)
                 assert bool(found) == bool(told), (seed, token)

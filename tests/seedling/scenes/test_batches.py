@@ -11,16 +11,25 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from finetune.losses import IGNORE
-from prompts import locations, parsing
+from prompts import locations
 from prompts.annotations import Box
+from prompts.parsing import parse_answer
 from prompts.tasks import BOS, EOS, TASKS
-from prompts.vocabulary import tokens_of
+from prompts.vocabulary import tokenize_answer
 from seedling.dense_heads import LETTERS, DenseTargets
 from seedling.scenes import batches as module
 from seedling.scenes import out_of_distribution
-from seedling.scenes.batches import SHARES, TRAINING_SEEDS, Batch, SceneBatches, choose, dense_targets, pixels_of
-from seedling.scenes.colors import NAMES, only
-from seedling.scenes.drawing import draw
+from seedling.scenes.batches import (
+    TASK_WEIGHTS,
+    TRAINING_SEEDS,
+    Batch,
+    SceneBatchDataset,
+    choose_samples,
+    dense_targets,
+    pixels_of,
+)
+from seedling.scenes.colors import COLOR_NAMES, pure_color_shares
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.out_of_distribution import foreign, widened
 from seedling.scenes.scene import Object, Scene, Word
@@ -28,13 +37,13 @@ from seedling.scenes.scene import Object, Scene, Word
 SIDE, GRID = 96, 12
 
 
-def source(words: PreTrainedTokenizerBase, **changes: Any) -> SceneBatches:
-    return SceneBatches(words, **({"side": SIDE, "grid": GRID, "pictures": 3, "prompts": 4, "seed": 0} | changes))
+def source(words: PreTrainedTokenizerBase, **changes: Any) -> SceneBatchDataset:
+    return SceneBatchDataset(words, **({"side": SIDE, "grid": GRID, "pictures": 3, "prompts": 4, "seed": 0} | changes))
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
     dense = batch.dense
-    places = [dense.classes, dense.boxes, dense.colours, dense.letters, dense.orders, dense.signs, dense.tints]
+    places = [dense.classes, dense.boxes, dense.colors, dense.letters, dense.orders, dense.signs, dense.tints]
     return [batch.pixels, *places, batch.owner, batch.prompts, batch.labels, batch.asked, batch.looks, batch.looked_at]
 
 
@@ -43,7 +52,9 @@ def seeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The seeds that are drawn, as they are drawn."""
     drawn: list[int] = []
     for drawing in module, out_of_distribution:
-        monkeypatch.setattr(drawing, "draw", lambda seed, **kinds: drawn.append(seed) or draw(seed, **kinds))
+        monkeypatch.setattr(
+            drawing, "draw_scene", lambda seed, **kinds: drawn.append(seed) or draw_scene(seed, **kinds)
+        )
     monkeypatch.setattr(module, "foreign", lambda seed: drawn.append(seed) or foreign(seed))
     return drawn
 
@@ -67,11 +78,11 @@ def test_training_never_draws_the_reports_scenes_nor_one_twice(
 
 
 def test_things_are_told_in_nearly_their_order_from_left_to_right(words: PreTrainedTokenizerBase) -> None:
-    batch = source(words, pictures=12, prompts=1, objects=(5, 6), shares={"<OD>": 1.0}, wide=0.0)[0]
+    batch = source(words, pictures=12, prompts=1, objects=(5, 6), task_weights={"<OD>": 1.0}, wide=0.0)[0]
     begins = []
     for row in batch.labels.tolist():
         text = words.decode([token for token in row if token != IGNORE]).removeprefix(BOS).removesuffix(EOS)
-        boxes = parsing.read(TASKS["<OD>"], tokens_of(text), (1000, 1000)).annotations
+        boxes = parse_answer(TASKS["<OD>"], tokenize_answer(text), (1000, 1000)).annotations
         begins.append([box.box[0] for box in boxes if isinstance(box, Box)])
     assert max(map(len, begins)) >= 5
     assert any(told != sorted(told) for told in begins)  # `draw` tells them sorted
@@ -103,7 +114,7 @@ def test_shapes_and_padding(words: PreTrainedTokenizerBase) -> None:
 def test_prompts_and_answers_stay_together(words: PreTrainedTokenizerBase) -> None:
     """Every answer reads without complaint as one to its own prompt's task, and places what its picture holds."""
     batch = source(words, pictures=4)[3]
-    wordings = {task.wording.split("{input}")[0].strip(): task for task in TASKS.values() if "{" not in task.wording}
+    wordings = {task.template.split("{input}")[0].strip(): task for task in TASKS.values() if "{" not in task.template}
     detections = 0
     for owner, prompt, label in zip(batch.owner, batch.prompts, batch.labels, strict=True):
         asked = words.decode(prompt[prompt != words.pad_token_id]).removeprefix(BOS).removesuffix(EOS)
@@ -111,7 +122,7 @@ def test_prompts_and_answers_stay_together(words: PreTrainedTokenizerBase) -> No
         task = wordings.get(asked)
         if task is None:
             continue
-        answer = parsing.read(task, tokens_of(said), (1000, 1000))
+        answer = parse_answer(task, tokenize_answer(said), (1000, 1000))
         assert not answer.dropped
         if task.token == "<OD>":
             detections += 1
@@ -123,7 +134,7 @@ def test_prompts_and_answers_stay_together(words: PreTrainedTokenizerBase) -> No
 def test_what_is_asked_for_is_told_of_each_prompt(words: PreTrainedTokenizerBase) -> None:
     """Of detection: what lies on the objects, which fill a part of their boxes, and little beyond the rims of these."""
     batch = source(words, pictures=12)[3]
-    wanted = TASKS["<OD>"].wording
+    wanted = TASKS["<OD>"].template
     seen = 0
     for owner, prompt, places in zip(batch.owner, batch.prompts, batch.asked, strict=True):
         asked = words.decode(prompt[prompt != words.pad_token_id]).removeprefix(BOS).removesuffix(EOS)
@@ -139,7 +150,7 @@ def test_what_is_asked_for_is_told_of_each_prompt(words: PreTrainedTokenizerBase
 def test_processes_share_out_the_pictures_of_a_batch(words: PreTrainedTokenizerBase) -> None:
     whole = source(words)[2]
     for number in range(2):
-        part = SceneBatches(words, side=SIDE, grid=GRID, pictures=3, prompts=4, share=(number, 2))[2]
+        part = SceneBatchDataset(words, side=SIDE, grid=GRID, pictures=3, prompts=4, share=(number, 2))[2]
         assert torch.equal(part.pixels, whole.pixels[number::2])
         assert torch.equal(part.dense.classes, whole.dense.classes[number::2])
         own = torch.isin(whole.owner, torch.arange(3)[number::2])
@@ -150,9 +161,9 @@ def test_processes_share_out_the_pictures_of_a_batch(words: PreTrainedTokenizerB
 def test_some_pictures_are_empty_and_some_are_wide(
     words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kinds(wide: float = 0.0, **shares: float) -> list[Scene]:
+    def kinds(wide: float = 0.0, **task_weights: float) -> list[Scene]:
         for name in ("EMPTY", "FOREIGN", "PAGES"):
-            monkeypatch.setattr(module, name, shares.get(name, 0.0))
+            monkeypatch.setattr(module, name, task_weights.get(name, 0.0))
         return [source(words, wide=wide).scene(seed, np.random.default_rng(seed)) for seed in range(8)]
 
     assert all(scene.objects and max(scene.image.size) <= 2.01 * min(scene.image.size) for scene in kinds())
@@ -198,14 +209,14 @@ def test_no_prompts_leave_dense_targets_alone(words: PreTrainedTokenizerBase) ->
 
 
 def test_shares_name_every_task() -> None:
-    assert set(SHARES) == set(TASKS)
-    assert min(SHARES.values()) > 0
+    assert set(TASK_WEIGHTS) == set(TASKS)
+    assert min(TASK_WEIGHTS.values()) > 0
 
 
 def test_no_question_is_chosen_twice(scenes: list[Scene]) -> None:
     phrases = 0
     for number, scene in enumerate(scenes):
-        chosen = choose(scene, 6, np.random.default_rng(number))
+        chosen = choose_samples(scene, 6, np.random.default_rng(number))
         assert len(chosen) == 6
         assert len({(q.task.token, q.text, q.region) for q in chosen}) == 6
         plain = [q.task.token for q in chosen if q.text is None and q.region is None]
@@ -213,19 +224,19 @@ def test_no_question_is_chosen_twice(scenes: list[Scene]) -> None:
         phrases += [q.task.token for q in chosen].count("<OPEN_VOCABULARY_DETECTION>") > 1
     assert phrases  # two names asked for in one picture
     bare = Scene(Image.new("RGB", (90, 90)), (), (), "red")
-    tokens = {q.task.token for q in choose(bare, 40, np.random.default_rng(0))}
+    tokens = {q.task.token for q in choose_samples(bare, 40, np.random.default_rng(0))}
     assert len(tokens) == 10  # what can be asked of an empty picture
-    assert choose(bare, 0, np.random.default_rng(0)) == []
+    assert choose_samples(bare, 0, np.random.default_rng(0)) == []
 
 
 @pytest.mark.parametrize("reading", [1.0, 0.25])
 def test_tasks_are_asked_by_their_shares(scenes: list[Scene], reading: float) -> None:
     scene = next(s for s in scenes if s.objects and s.words)
     rng = np.random.default_rng(0)
-    first = [choose(scene, 1, rng, reading)[0].task.token for _ in range(1500)]
-    shares = {token: share * (reading if "OCR" in token else 1) for token, share in SHARES.items()}
-    total = sum(shares.values())
-    for token, share in shares.items():
+    first = [choose_samples(scene, 1, rng, reading)[0].task.token for _ in range(1500)]
+    task_weights = {token: share * (reading if "OCR" in token else 1) for token, share in TASK_WEIGHTS.items()}
+    total = sum(task_weights.values())
+    for token, share in task_weights.items():
         expected = share / total
         assert first.count(token) / 1500 == pytest.approx(expected, abs=4 * (expected / 1500) ** 0.5), token
 
@@ -253,7 +264,7 @@ def cell_of(x: float, y: float, scene: Scene, grid: int = GRID) -> int:
 
 def test_the_cells_within_a_lone_object_are_its_own() -> None:
     for seed in range(20):
-        scene = draw(seed, objects=(1, 1), words=(0, 0))
+        scene = draw_scene(seed, objects=(1, 1), words=(0, 0))
         (thing,) = scene.objects
         dense = dense_of([scene])
         covered = {
@@ -269,28 +280,28 @@ def test_the_cells_within_a_lone_object_are_its_own() -> None:
         for cell in covered:
             assert dense.classes[0, cell] == 1 + CATEGORIES.index(thing.category)
             assert dense.boxes[0, cell].tolist() == bins
-            assert dense.colours[0, cell].tolist() == pytest.approx(thing.colour_shares)
+            assert dense.colors[0, cell].tolist() == pytest.approx(thing.color_shares)
         assert not dense.letters.any()
 
 
 def test_a_background_has_a_colour_where_it_has_but_one() -> None:
-    scene = draw(3, objects=(1, 1), words=(0, 0))
+    scene = draw_scene(3, objects=(1, 1), words=(0, 0))
     told = dense_of([scene, widened(scene, np.random.default_rng(0)), foreign(0)])
     things = told.classes > 0
-    free = told.colours[0][~things[0]]
-    assert set(free.argmax(-1).tolist()) == {NAMES.index(scene.background)}
+    free = told.colors[0][~things[0]]
+    assert set(free.argmax(-1).tolist()) == {COLOR_NAMES.index(scene.background)}
     assert (free.amax(-1) == 1).all()
     for number in (1, 2):
-        assert not told.colours[number][~things[number]].any()
-    assert told.colours[1][things[1]].argmax(-1).unique().tolist() == [NAMES.index(scene.objects[0].colour)]
+        assert not told.colors[number][~things[number]].any()
+    assert told.colors[1][things[1]].argmax(-1).unique().tolist() == [COLOR_NAMES.index(scene.objects[0].color)]
 
 
 def test_a_place_halfway_tells_the_colours_around_it() -> None:
     """Red on the left, blue on the right of the 10th of 24 places, which looks at pixel 40."""
     picture = Image.new("RGB", (SIDE, SIDE), "red")
     picture.paste((0, 0, 255), (40, 0, SIDE, SIDE))
-    tints = dense_of([Scene(picture, (), (), "red")]).tints[0].reshape(2 * GRID, 2 * GRID, len(NAMES))
-    red, blue = (tints[..., NAMES.index(name)] for name in ("red", "blue"))
+    tints = dense_of([Scene(picture, (), (), "red")]).tints[0].reshape(2 * GRID, 2 * GRID, len(COLOR_NAMES))
+    red, blue = (tints[..., COLOR_NAMES.index(name)] for name in ("red", "blue"))
     assert (red[:, :10] == 1).all()
     assert (red[:, 10] == 0.5).all()
     assert (blue[:, 10] == 0.5).all()
@@ -316,7 +327,7 @@ def test_a_middle_belongs_to_the_smallest_object_over_it(scenes: list[Scene]) ->
 
 def test_the_order_of_objects_does_not_matter() -> None:
     def thing(category: str, box: tuple[float, float, float, float]) -> Object:
-        return Object(category, "noto/x", box, [[0.0, 0.0, 1.0, 0.0, 1.0, 1.0]], only("red"))
+        return Object(category, "noto/x", box, [[0.0, 0.0, 1.0, 0.0, 1.0, 1.0]], pure_color_shares("red"))
 
     large, small = thing("cat", (0, 0, 120, 120)), thing("dog", (30, 30, 60, 60))
     pictures = [Scene(Image.new("RGB", (120, 120)), things, (), "red") for things in ((large, small), (small, large))]

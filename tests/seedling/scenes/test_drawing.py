@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from seedling.scenes import colors, drawing
-from seedling.scenes.drawing import draw
-from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS, glyph_set
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS, glyph_set
 from seedling.scenes.scene import Object, Scene
 
 
@@ -21,7 +21,7 @@ def digest(scene: Scene) -> str:
 
 def changed(scene: Scene, seed: int) -> np.ndarray:
     """(h, w) bool: the pixels that differ from the bare background of the same seed."""
-    bare = draw(seed, objects=(0, 0), words=(0, 0), hard=0)
+    bare = draw_scene(seed, objects=(0, 0), words=(0, 0), hard=0)
     assert bare.image.size == scene.image.size
     difference = np.asarray(scene.image).astype(int) - np.asarray(bare.image)
     return np.abs(difference).max(axis=-1) > 0
@@ -47,24 +47,24 @@ def without_holes(mask: np.ndarray) -> np.ndarray:
 
 
 def test_same_seed_same_scene() -> None:
-    assert digest(draw(7)) == digest(draw(7))
-    assert digest(draw(7)) != digest(draw(8))
+    assert digest(draw_scene(7)) == digest(draw_scene(7))
+    assert digest(draw_scene(7)) != digest(draw_scene(8))
 
 
 def test_same_scene_in_another_process() -> None:
     code = (
-        "import hashlib; from seedling.scenes.drawing import draw; s = draw(11); "
+        "import hashlib; from seedling.scenes.drawing import draw_scene; s = draw_scene(11); "
         "told = repr((s.objects, s.words, s.background)).encode(); "
         "print(hashlib.sha256(s.image.tobytes() + told).hexdigest())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == digest(draw(11))
+    assert run.stdout.strip() == digest(draw_scene(11))
 
 
 def test_boxes_are_tight() -> None:
     exact = 0
     for seed in range(60):
-        scene = draw(seed, objects=(1, 1), words=(0, 0), hard=0)
+        scene = draw_scene(seed, objects=(1, 1), words=(0, 0), hard=0)
         (thing,) = scene.objects
         seen = bounds(changed(scene, seed))
         assert thing.box[0] <= seen[0]
@@ -93,7 +93,7 @@ def test_polygons_and_boxes_follow_the_visible_alpha(monkeypatch: pytest.MonkeyP
     described = drawing._described
     monkeypatch.setattr(drawing, "_described", checked)
     for seed in range(100):
-        draw(seed)
+        draw_scene(seed)
     # 16 points cannot follow a palm tree or a bicycle; they do follow most things.
     assert np.mean(agreements) >= 0.9
     assert np.median(agreements) >= 0.925
@@ -116,7 +116,7 @@ def test_hidden_parts_are_no_part_of_an_object() -> None:
 
 def test_polygons_are_ordered() -> None:
     for seed in range(80):
-        scene = draw(seed)
+        scene = draw_scene(seed)
         for thing in scene.objects:
             assert 1 <= len(thing.polygons) <= 3
             for ring in thing.polygons:
@@ -134,7 +134,7 @@ def test_polygons_are_ordered() -> None:
 def test_quads_cover_the_words() -> None:
     tight = total = 0
     for seed in range(80):
-        scene = draw(seed, objects=(0, 0), words=(1, 1), hard=0)
+        scene = draw_scene(seed, objects=(0, 0), words=(1, 1), hard=0)
         for word in scene.words:
             total += 1
             seen = changed(scene, seed)
@@ -156,7 +156,7 @@ def test_quads_cover_the_words() -> None:
 
 def test_quads_begin_at_the_texts_top_left() -> None:
     for seed in range(60):
-        for word in draw(seed, objects=(0, 0), words=(1, 2)).words:
+        for word in draw_scene(seed, objects=(0, 0), words=(1, 2)).words:
             corners = np.array(word.quad).reshape(4, 2)
             along, down = corners[1] - corners[0], corners[3] - corners[0]
             assert along[0] > 0
@@ -167,7 +167,7 @@ def test_quads_begin_at_the_texts_top_left() -> None:
 
 def test_words_stay_legible_when_squashed() -> None:
     for seed in range(120):
-        scene = draw(seed, objects=(0, 0), words=(1, 2))
+        scene = draw_scene(seed, objects=(0, 0), words=(1, 2))
         for word in scene.words:
             assert word.text.isalnum()
             assert word.text == word.text.upper()
@@ -179,7 +179,7 @@ def test_words_stay_legible_when_squashed() -> None:
 
 def test_words_keep_clear_of_objects() -> None:
     for seed in range(80):
-        scene = draw(seed)
+        scene = draw_scene(seed)
         for word in scene.words:
             for thing in scene.objects:
                 across = min(word.box[2], thing.box[2]) - max(word.box[0], thing.box[0])
@@ -189,17 +189,17 @@ def test_words_keep_clear_of_objects() -> None:
 
 def test_everything_lies_inside_and_in_order() -> None:
     for seed in range(120):
-        scene = draw(seed)
+        scene = draw_scene(seed)
         assert scene.image.mode == "RGB"
         assert 1 <= len(scene.objects) <= 4
         assert len(scene.words) <= 2
-        assert scene.background in colors.NAMES
+        assert scene.background in colors.COLOR_NAMES
         assert [t.box[0] for t in scene.objects] == sorted(t.box[0] for t in scene.objects)
         assert [w.box[1] for w in scene.words] == sorted(w.box[1] for w in scene.words)
         for thing in scene.objects:
             assert thing.category in CATEGORIES
-            assert sum(thing.colour_shares) == pytest.approx(1)
-            assert thing.colour_shares[colors.NAMES.index(thing.colour)] == max(thing.colour_shares)
+            assert sum(thing.color_shares) == pytest.approx(1)
+            assert thing.color_shares[colors.COLOR_NAMES.index(thing.color)] == max(thing.color_shares)
         for x1, y1, x2, y2 in [item.box for item in (*scene.objects, *scene.words)]:
             assert 0 <= x1 < x2 <= scene.width
             assert 0 <= y1 < y2 <= scene.height
@@ -209,57 +209,57 @@ def test_colours_are_those_of_the_finished_picture(monkeypatch: pytest.MonkeyPat
     def drained(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
         return picture.convert("L").convert("RGB")
 
-    told = {seed: draw(seed, hard=1) for seed in range(20)}
+    told = {seed: draw_scene(seed, hard=1) for seed in range(20)}
     monkeypatch.setattr(drawing, "_degraded", drained)
     greys = {"black", "grey", "white"}
     for seed, before in told.items():
-        after = draw(seed, hard=1)
-        assert {after.background, *(thing.colour for thing in after.objects)} <= greys
+        after = draw_scene(seed, hard=1)
+        assert {after.background, *(thing.color for thing in after.objects)} <= greys
         assert [thing.box for thing in after.objects] == [thing.box for thing in before.objects]
-    assert any({scene.background, *(t.colour for t in scene.objects)} - greys for scene in told.values())
+    assert any({scene.background, *(t.color for t in scene.objects)} - greys for scene in told.values())
 
 
 def test_the_held_out_set_is_never_drawn_unasked() -> None:
-    assert HELD_OUT_SET not in TRAINING_SETS
-    used = {thing.glyph.split("/")[0] for seed in range(150) for thing in draw(seed).objects}
+    assert HOLDOUT_SET not in TRAINING_SETS
+    used = {thing.glyph.split("/")[0] for seed in range(150) for thing in draw_scene(seed).objects}
     assert used == set(TRAINING_SETS)
 
 
 def test_the_held_out_set_can_be_asked_for() -> None:
-    used = {thing.glyph.split("/")[0] for seed in range(10) for thing in draw(seed, sets=(HELD_OUT_SET,)).objects}
-    assert used == {HELD_OUT_SET}
+    used = {thing.glyph.split("/")[0] for seed in range(10) for thing in draw_scene(seed, sets=(HOLDOUT_SET,)).objects}
+    assert used == {HOLDOUT_SET}
 
 
 def test_empty_scenes() -> None:
     for seed in range(10):
-        scene = draw(seed, objects=(0, 0), words=(0, 0))
+        scene = draw_scene(seed, objects=(0, 0), words=(0, 0))
         assert scene.objects == ()
         assert scene.words == ()
 
 
 def test_size_can_be_given() -> None:
-    scene = draw(3, size=(320, 200))
+    scene = draw_scene(3, size=(320, 200))
     assert (scene.width, scene.height) == (320, 200) == scene.image.size
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 300), (300, 24)])
 def test_tiny_and_narrow_canvases_hold_what_fits(size: tuple[int, int]) -> None:
     for seed in range(20):
-        assert len(draw(seed, size=size, objects=(4, 4)).objects) <= 4
+        assert len(draw_scene(seed, size=size, objects=(4, 4)).objects) <= 4
 
 
 def test_unknown_sets_and_negative_seeds_are_refused() -> None:
     with pytest.raises(FileNotFoundError):
-        draw(0, sets=("nobody",))
+        draw_scene(0, sets=("nobody",))
     with pytest.raises(ValueError, match="non-negative"):
-        draw(-1)
+        draw_scene(-1)
 
 
 def test_letters_stand_between_their_edges() -> None:
     """Most fonts give an I less room than a W."""
     narrow, wide = list[float](), list[float]()
     for seed in range(80):
-        for word in draw(seed, objects=(0, 0), words=(1, 2), hard=0).words:
+        for word in draw_scene(seed, objects=(0, 0), words=(1, 2), hard=0).words:
             edges = word.edges
             assert len(edges) == len(word.text) + 1
             assert (np.diff(edges) > 0).all()
@@ -275,7 +275,9 @@ def test_letters_stand_between_their_edges() -> None:
 
 def test_kinds_are_repeated_where_twins_are_asked_for() -> None:
     def repeated(twins: float) -> int:
-        kinds = [[t.category for t in draw(s, objects=(4, 4), words=(0, 0), twins=twins).objects] for s in range(12)]
+        kinds = [
+            [t.category for t in draw_scene(s, objects=(4, 4), words=(0, 0), twins=twins).objects] for s in range(12)
+        ]
         return sum(len(own) - len(set(own)) for own in kinds)
 
     assert repeated(0.0) <= 3 < repeated(0.5) < repeated(1.0)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from seedling.scenes import glyphs
-from seedling.scenes.glyphs import CATEGORIES, HELD_OUT_SET, TRAINING_SETS
+from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
 
-SETS = (*TRAINING_SETS, HELD_OUT_SET)
+SETS = (*TRAINING_SETS, HOLDOUT_SET)
 FOLDER = Path(glyphs.__file__).parent / "glyphs"
 
 
@@ -21,7 +21,7 @@ def test_forty_categories() -> None:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_every_category_is_in_most_sets_and_in_the_held_out_one(category: str) -> None:
     assert sum(category in glyphs.glyph_set(name) for name in TRAINING_SETS) >= 5
-    assert category in glyphs.glyph_set(HELD_OUT_SET)
+    assert category in glyphs.glyph_set(HOLDOUT_SET)
 
 
 @pytest.mark.parametrize("name", SETS)

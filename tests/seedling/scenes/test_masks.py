@@ -5,15 +5,15 @@ import pytest
 from PIL import Image
 
 from prompts.tasks import TASKS
-from seedling.scenes.colors import only
-from seedling.scenes.drawing import draw
+from seedling.scenes.colors import pure_color_shares
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.masks import asked_for, subjects, within
-from seedling.scenes.samples import ask
+from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Object, Scene, Word
 
 SIDE, GRID = 192, 12
-LEFT = Object("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], only("red"))
-RIGHT = Object("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], only("blue"))
+LEFT = Object("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], pure_color_shares("red"))
+RIGHT = Object("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], pure_color_shares("blue"))
 WORD = Word("ABC", (40, 140, 100, 140, 100, 160, 40, 160), (40, 140, 100, 160))
 SCENE = Scene(Image.new("RGB", (384, 192)), (LEFT, RIGHT), (WORD,), "red")
 
@@ -21,7 +21,7 @@ SCENE = Scene(Image.new("RGB", (384, 192)), (LEFT, RIGHT), (WORD,), "red")
 def asked(token: str, text: str | None = None, seed: int = 0) -> tuple[list[Object | Word], np.ndarray]:
     """The subjects and the raster of the first such question that is about `text`."""
     for number in range(200):
-        question = ask(SCENE, token, np.random.default_rng((seed, number)))
+        question = make_sample(SCENE, token, np.random.default_rng((seed, number)))
         assert question
         if text is None or question.text == text:
             return subjects(question, SCENE), asked_for(question, SCENE, SIDE, GRID)
@@ -77,14 +77,14 @@ def test_outlines_are_told_and_not_boxes() -> None:
 def test_drawn_questions_are_about_things_that_overlap_their_answers() -> None:
     told = 0
     for seed in range(30):
-        scene = draw(seed, objects=(0, 4), words=(0, 2))
+        scene = draw_scene(seed, objects=(0, 4), words=(0, 2))
         rng = np.random.default_rng(seed)
         for token in TASKS:
-            if question := ask(scene, token, rng):
+            if question := make_sample(scene, token, rng):
                 places = asked_for(question, scene, SIDE, GRID)
                 assert places.shape == (GRID**2, 16)
                 assert bool(places.any()) == bool(subjects(question, scene)), (seed, token)
-                if question.answer and question.task.gives.name != "TEXT":
+                if question.answer and question.task.answer_kind.name != "TEXT":
                     assert len(subjects(question, scene)) == len(question.answer)
                     told += 1
     assert told > 100

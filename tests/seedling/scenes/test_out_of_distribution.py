@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from seedling.scenes import colors
-from seedling.scenes.drawing import draw
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.out_of_distribution import LONG, WIDEST, abreast, foreign, widened
 from seedling.scenes.scene import Scene
 
@@ -13,7 +13,7 @@ def test_foreign_pictures_hold_nothing_and_differ() -> None:
     for seed in range(12):
         scene, again, other = foreign(seed), foreign(seed), foreign(seed + 100)
         assert (scene.objects, scene.words) == ((), ())
-        assert scene.background in colors.NAMES
+        assert scene.background in colors.COLOR_NAMES
         assert scene.image.mode == "RGB"
         assert scene.image.tobytes() == again.image.tobytes()
         assert scene.image.tobytes() != other.image.tobytes()
@@ -21,8 +21,8 @@ def test_foreign_pictures_hold_nothing_and_differ() -> None:
 
 def test_a_mere_ground_has_a_colour_as_others_have_and_clouds_and_shapes_have_none() -> None:
     def share(scene: Scene) -> float:
-        names = colors.name_indices(np.asarray(scene.image.resize((48, 48))).reshape(-1, 3))
-        return float((names == colors.NAMES.index(scene.background)).mean())
+        names = colors.classify_pixels(np.asarray(scene.image.resize((48, 48))).reshape(-1, 3))
+        return float((names == colors.COLOR_NAMES.index(scene.background)).mean())
 
     mere, mixed = ([share(scene) for scene in map(foreign, range(60)) if scene.mixed is kind] for kind in (False, True))
     assert 4 < len(mere) < 20
@@ -32,7 +32,7 @@ def test_a_mere_ground_has_a_colour_as_others_have_and_clouds_and_shapes_have_no
 @pytest.mark.parametrize("size", [(200, 120), (120, 200), (160, 160)])
 def test_all_moves_with_a_widened_picture(size: tuple[int, int]) -> None:
     for seed in range(12):
-        scene = draw(seed, objects=(1, 3), words=(1, 2), size=size)
+        scene = draw_scene(seed, objects=(1, 3), words=(1, 2), size=size)
         wide = widened(scene, np.random.default_rng(seed))
         assert max(wide.width, wide.height) / min(wide.width, wide.height) <= WIDEST + 0.02
         assert (wide.width >= wide.height) == (size[0] >= size[1])

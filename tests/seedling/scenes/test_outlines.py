@@ -66,12 +66,12 @@ def test_simplifying_keeps_the_first_point_and_the_worst_corner() -> None:
 )
 def test_colour_names(rgb: tuple[int, int, int], name: str) -> None:
     pixels = np.array([rgb] * 3 + [(0, 255, 0)], np.uint8)
-    assert colors.dominant(pixels) == name
-    assert colors.shares(pixels)[colors.NAMES.index(name)] == (1 if name == "green" else 0.75)
+    assert colors.find_main_color(pixels) == name
+    assert colors.measure_color_shares(pixels)[colors.COLOR_NAMES.index(name)] == (1 if name == "green" else 0.75)
 
 
 def test_contrasting_colours_contrast() -> None:
     rng = np.random.default_rng(0)
     for level in range(0, 256, 15):
         other = (level, level, level)
-        assert abs(colors.luma(colors.contrasting(rng, other)) - level) >= 95
+        assert abs(colors.luma(colors.pick_contrasting_color(rng, other)) - level) >= 95

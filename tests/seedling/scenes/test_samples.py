@@ -11,14 +11,16 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from labels.sample import Sample
-from prompts import formatting, locations, parsing
+from prompts import locations
 from prompts.annotations import Annotation, Box, Polygon, Quad
-from prompts.tasks import TASKS, Takes
-from prompts.vocabulary import tokens_of
+from prompts.formatting import format_answer
+from prompts.parsing import parse_answer
+from prompts.tasks import TASKS, InputKind
+from prompts.vocabulary import tokenize_answer
 from seedling.scenes import samples
-from seedling.scenes.colors import NAMES, only
+from seedling.scenes.colors import COLOR_NAMES, pure_color_shares
 from seedling.scenes.glyphs import CATEGORIES
-from seedling.scenes.samples import COLOURS, WORDS, ask, counted, expression, listed
+from seedling.scenes.samples import WORDS, counted, expression, listed, make_sample
 from seedling.scenes.scene import Object, Scene, Word
 
 TIMES = 4  # questions of each task on each scene
@@ -29,7 +31,7 @@ def every(scenes: list[Scene], *tokens: str) -> Iterator[tuple[Sample, Scene]]:
         rng = np.random.default_rng(number)
         for token in tokens or TASKS:
             for _ in range(TIMES):
-                if question := ask(scene, token, rng):
+                if question := make_sample(scene, token, rng):
                     yield question, scene
 
 
@@ -45,8 +47,8 @@ def bins(note: Annotation, size: tuple[int, int]) -> list[list[int]]:
             return []
 
 
-def thing(category: str, box: tuple[float, float, float, float], colour: str = "red") -> Object:
-    return Object(category, "noto/x", box, [[box[0], box[1], box[2], box[1], box[2], box[3]]], only(colour))
+def thing(category: str, box: tuple[float, float, float, float], color: str = "red") -> Object:
+    return Object(category, "noto/x", box, [[box[0], box[1], box[2], box[1], box[2], box[3]]], pure_color_shares(color))
 
 
 def scene_of(*things: Object, words: tuple[Word, ...] = ()) -> Scene:
@@ -64,7 +66,7 @@ def test_the_same_chance_asks_the_same(scenes: list[Scene]) -> None:
 def test_answers_read_back_to_the_same_bins_and_labels(scenes: list[Scene]) -> None:
     for question, scene in every(scenes):
         size = (scene.width, scene.height)
-        read = parsing.read(question.task, tokens_of(formatting.answer(question.task, question.answer, size)), size)
+        read = parse_answer(question.task, tokenize_answer(format_answer(question.task, question.answer, size)), size)
         assert not read.dropped
         assert [(n.kind, n.label) for n in read.annotations] == [(n.kind, n.label) for n in question.answer]
         for back, true in zip(read.annotations, question.answer, strict=True):
@@ -73,9 +75,9 @@ def test_answers_read_back_to_the_same_bins_and_labels(scenes: list[Scene]) -> N
 
 def test_prompts_and_regions_are_valid(scenes: list[Scene]) -> None:
     for question, scene in every(scenes):
-        question.task.prompt(question.text, question.region, (scene.width, scene.height))
-        assert (question.region is not None) == (question.task.takes is Takes.REGION)
-        assert bool(question.text) == (question.task.takes is Takes.TEXT)
+        question.task.build_prompt(question.text, question.region, (scene.width, scene.height))
+        assert (question.region is not None) == (question.task.input_kind is InputKind.REGION)
+        assert bool(question.text) == (question.task.input_kind is InputKind.TEXT)
 
 
 def test_every_word_is_a_whole_token(scenes: list[Scene], words: PreTrainedTokenizerBase) -> None:
@@ -83,8 +85,8 @@ def test_every_word_is_a_whole_token(scenes: list[Scene], words: PreTrainedToken
     told, read = set[str](), set[str]()
     for question, scene in every(scenes):
         size = (scene.width, scene.height)
-        answer = formatting.answer(question.task, question.answer, size)
-        for text in (question.task.prompt(question.text, question.region, size), answer):
+        answer = format_answer(question.task, question.answer, size)
+        for text in (question.task.build_prompt(question.text, question.region, size), answer):
             spoken = re.findall(r" ?[A-Za-z0-9]+", re.sub(r"<\w+>|</\w+>", "\n", text))
             (read if text == answer and "OCR" in question.task.token else told).update(spoken)
     assert read == {word.text for scene in scenes for word in scene.words}
@@ -93,13 +95,13 @@ def test_every_word_is_a_whole_token(scenes: list[Scene], words: PreTrainedToken
 
 
 def test_answers_fit_the_generation_limit(scenes: list[Scene], words: PreTrainedTokenizerBase) -> None:
-    answers = [formatting.answer(q.task, q.answer, (s.width, s.height)) for q, s in every(scenes)]
+    answers = [format_answer(q.task, q.answer, (s.width, s.height)) for q, s in every(scenes)]
     assert max(map(len, words(answers, add_special_tokens=False)["input_ids"])) + 2 < 256
 
 
 def test_words_are_the_whole_language() -> None:
     assert len(set(WORDS)) == len(WORDS)
-    assert {*CATEGORIES, *COLOURS, "Locate", "mask", "word", "The"} <= set(WORDS)
+    assert {*CATEGORIES, *COLOR_NAMES, "Locate", "mask", "word", "The"} <= set(WORDS)
 
 
 @pytest.mark.parametrize("token", ["<CAPTION_TO_PHRASE_GROUNDING>", "<OPEN_VOCABULARY_DETECTION>"])
@@ -110,11 +112,11 @@ def test_boxes_are_those_of_the_phrases_and_of_no_other(scenes: list[Scene], tok
         true = {}
         for phrase in phrases:
             noun = phrase.split(" ")[-1]
-            colour = next((c for c in COLOURS if c in phrase.split(" ")), None)
+            color = next((c for c in COLOR_NAMES if c in phrase.split(" ")), None)
             true[phrase] = {
                 t.box
                 for t in scene.objects
-                if noun in (t.category, samples.plural(t.category)) and colour in (None, t.colour)
+                if noun in (t.category, samples.plural(t.category)) and color in (None, t.color)
             }
         found = {
             phrase: {n.box for n in question.answer if isinstance(n, Box) and n.label == phrase} for phrase in true
@@ -138,7 +140,7 @@ def test_detection_tells_every_object_in_the_order_of_the_scene(scenes: list[Sce
     tellers: dict[str, Callable[[Object, Scene], str]] = {
         "<OD>": lambda t, _: t.category,
         "<REGION_PROPOSAL>": lambda *_: "",
-        "<DENSE_REGION_CAPTION>": lambda t, s: f"{samples.size_word(t.box, s)} {t.colour} {t.category}",
+        "<DENSE_REGION_CAPTION>": lambda t, s: f"{samples.size_word(t.box, s)} {t.color} {t.category}",
     }
     for question, scene in every(scenes, *tellers):
         told = tellers[question.task.token]
@@ -149,7 +151,7 @@ def test_boxes_and_captions_follow_a_new_order() -> None:
     scene = scene_of(thing("cat", (100, 0, 150, 50)), thing("dog", (101, 100, 150, 150)))
     for seed in range(8):
         turned = scene.reordered(np.random.default_rng(seed))
-        boxes = ask(turned, "<OD>", np.random.default_rng(0))
+        boxes = make_sample(turned, "<OD>", np.random.default_rng(0))
         assert boxes
         names = [note.label for note in boxes.answer]
         assert names == [found.category for found in turned.objects]
@@ -165,7 +167,7 @@ def test_words_are_read_in_the_scenes_order(scenes: list[Scene]) -> None:
 
 
 def test_regions_are_asked_about_what_lies_in_them(scenes: list[Scene]) -> None:
-    for question, scene in every(scenes, *(t for t, task in TASKS.items() if task.takes is Takes.REGION)):
+    for question, scene in every(scenes, *(t for t, task in TASKS.items() if task.input_kind is InputKind.REGION)):
         region, (note,) = question.region, question.answer
         assert region is not None
         near = [
@@ -186,12 +188,12 @@ def test_regions_are_asked_about_what_lies_in_them(scenes: list[Scene]) -> None:
                 assert note.polygons in [p.polygons for p in near if isinstance(p, Object)]
             case _:
                 kinds = [p for p in near if isinstance(p, Object)]
-                assert any(f" {p.colour} {p.category} at the " in note.label for p in kinds)
+                assert any(f" {p.color} {p.category} at the " in note.label for p in kinds)
 
 
 def test_nothing_is_asked_about_nothing() -> None:
     bare, rng = scene_of(), np.random.default_rng(0)
-    asked = {token: ask(bare, token, rng) for token in TASKS}
+    asked = {token: make_sample(bare, token, rng) for token in TASKS}
     assert {token for token, question in asked.items() if question is None} == {
         *("<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_TO_SEGMENTATION>", "<REGION_TO_CATEGORY>"),
         *("<REGION_TO_DESCRIPTION>", "<REGION_TO_OCR>"),
@@ -242,9 +244,9 @@ def test_expressions_use_the_fewest_words(rivals: list[Object], said: str) -> No
 
 def test_a_colour_that_is_hardly_the_commonest_tells_nothing_apart() -> None:
     dog, other = thing("dog", (10, 10, 60, 60)), thing("dog", (200, 200, 250, 250), "blue")
-    shares = tuple(0.45 * (name == "red") + 0.55 * (name == "blue") for name in NAMES)
-    motley = replace(other, colour_shares=shares)
-    assert (motley.colour, dog.colour) == ("blue", "red")
+    measure_color_shares = tuple(0.45 * (name == "red") + 0.55 * (name == "blue") for name in COLOR_NAMES)
+    motley = replace(other, color_shares=measure_color_shares)
+    assert (motley.color, dog.color) == ("blue", "red")
     assert expression(dog, scene_of(dog, motley)) == "the dog at the top left"
 
 
@@ -252,7 +254,7 @@ def test_what_is_referred_to_is_the_only_one_of_its_words() -> None:
     one, two = thing("dog", (10, 10, 60, 60)), thing("dog", (200, 200, 250, 250))
     token, asked = "<REFERRING_EXPRESSION_SEGMENTATION>", set()
     for seed in range(40):
-        question = ask(scene_of(one, two), token, np.random.default_rng(seed))
+        question = make_sample(scene_of(one, two), token, np.random.default_rng(seed))
         assert question is not None
         asked.add(question.text)
     assert asked == {"the dog at the top left", "the dog at the bottom right"}

@@ -5,13 +5,13 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from seedling.scenes.colors import only
+from seedling.scenes.colors import pure_color_shares
 from seedling.scenes.scene import Object, Scene
 
 
 def scene_of(*boxes: tuple[float, float, float, float]) -> Scene:
     ring = [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]
-    things = tuple(Object(str(i), "set/name", box, [ring], only("red")) for i, box in enumerate(boxes))
+    things = tuple(Object(str(i), "set/name", box, [ring], pure_color_shares("red")) for i, box in enumerate(boxes))
     return Scene(Image.new("RGB", (600, 200)), things, (), "blue")
 
 

@@ -51,15 +51,15 @@ def test_a_project_is_read_beside_its_server_and_holds_out_what_that_does(server
     project = server.store.projects.project_store()[0]
     dataset = Datasets()("project:signs")
     found = project_dataset.of(project, server.store.newest(project), server._pictures(project))
-    assert dataset.taught == found.train
-    assert dataset.judging == found.held
-    assert len(dataset.examples) == 6
+    assert dataset.training_images == found.train
+    assert dataset.evaluation_images == found.held
+    assert len(dataset.images) == 6
     checked = verified(dataset)
-    assert checked.held == dataset.held
-    first = checked.taught[0]
+    assert checked.holdout == dataset.holdout
+    first = checked.training_images[0]
     data = server._pictures(project).path(first.name).read_bytes()
     server.correct(project, data, [Box(label="mended", box=(1, 2, 30, 40))])  # the server goes on
-    again = next(example for example in Datasets()("project:signs").examples if example.name == first.name)
+    again = next(example for example in Datasets()("project:signs").images if example.name == first.name)
     assert [note.label for note in again.annotations] == ["mended"]
 
 
@@ -72,10 +72,10 @@ def test_a_tune_teaches_a_project_and_its_held_out_pictures_judge(server: Projec
     )
     assert ended.exit_code == 0, ended.output
     dataset = Datasets()("project:signs")
-    assert f"{len(dataset.taught)} pictures taught, {len(dataset.held)} held out" in ended.stdout
+    assert f"{len(dataset.training_images)} pictures taught, {len(dataset.holdout)} held out" in ended.stdout
     ended = florist("evaluate", base, "project:signs", "--adapter", tmp_path / "run" / "adapter", "--task", "<OD>")
     assert ended.exit_code == 0, ended.output
-    assert f"by the {len(dataset.held)} of 6 pictures that are held out" in ended.stderr
+    assert f"by the {len(dataset.holdout)} of 6 pictures that are held out" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FLORIST_JOBS_FOLDER", str(out))
     datasets = Datasets()
     dataset = verified(datasets("job:1"))
-    assert {"0.png", "1.png", "2.png"} <= {example.name for example in dataset.examples}
-    for example in dataset.examples:
+    assert {"0.png", "1.png", "2.png"} <= {example.name for example in dataset.images}
+    for example in dataset.images:
         assert {note.kind for note in example.annotations} == {"box"}  # what a region is called is no caption
         assert example.complete == {LabelKind.OBJECTS}
         assert example.open().size == example.size

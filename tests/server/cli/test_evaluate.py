@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.cli.main import app
 
 
@@ -25,7 +25,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names: list[str] = []
     images, annotations = [], []
     for i in range(3):
-        scene = draw(7000 + i, objects=(2, 3), words=(0, 0))
+        scene = draw_scene(7000 + i, objects=(2, 3), words=(0, 0))
         scene.image.save(folder / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "width": scene.width, "height": scene.height})
         for thing in scene.objects:

@@ -17,7 +17,7 @@ from click.testing import Result
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 from server.cli.main import app
 from server.cli.tune import tune as command
 from server.engine.engine import Engine
@@ -32,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     images, notes, names = [], [], {}
     for number in range(6):
-        scene = draw(number, objects=(1, 2), words=(0, 0))
+        scene = draw_scene(number, objects=(1, 2), words=(0, 0))
         scene.image.save(folder / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png", "width": scene.width, "height": scene.height})
         for thing in scene.objects:
@@ -193,7 +193,7 @@ def one_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     images, notes = [], []
     for number in range(12):
-        scene = draw(100 + number, objects=(3, 4), words=(0, 0))
+        scene = draw_scene(100 + number, objects=(3, 4), words=(0, 0))
         scene.image.save(folder / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png"})
         for x1, y1, x2, y2 in (thing.box for thing in scene.objects[number % 2 :]):

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prompts.grammar import read
-from seedling.scenes.draw import draw
-from seedling.scenes.glyphs import HELD_OUT_SET
-from server.engine.checkpoint import SEEDLING, Checkpoint
+from prompts.parsing import parse_answer
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import HOLDOUT_SET
+from server.engine.checkpoints.generation_config import GenerationConfig
+from server.engine.checkpoints.loading import SEEDLING, Checkpoint
 from server.engine.decoding.constraint import Constrain, automaton
 from server.engine.decoding.search import Beams, Candidate
 from server.engine.decoding.token_selection import certainties
 from server.engine.engine import Engine
-from server.engine.generation import GenerationConfig
 from server.engine.request import Request, Result
 from tests.server.engine import reference
 from tests.server.engine.batches import decode, questions
@@ -36,8 +36,8 @@ BEAMS = 3
 def scene(seed: int, size: tuple[int, int]) -> Image.Image:
     """One that the seedling has something to say about, of noise it rightly says nothing, but is not sure: of a style
     that it was never taught, and degraded. Where it is sure, beams say what it says without."""
-    size, sets = (3 * size[0], 3 * size[1]), (HELD_OUT_SET,)
-    return draw(7100 + seed, sets=sets, objects=(2, 4), words=(1, 1), size=size, hard=1).image
+    size, sets = (3 * size[0], 3 * size[1]), (HOLDOUT_SET,)
+    return draw_scene(7100 + seed, sets=sets, objects=(2, 4), words=(1, 1), size=size, hard=1).image
 
 
 class Expected:
@@ -70,7 +70,7 @@ class Expected:
             assert result.logprobs == pytest.approx(rows.gather(1, tokens)[:, 0].tolist(), abs=1e-4)
             sure = certainties(rows, torch.arange(len(rows))[:, None], tokens, self.checkpoint.locations)[:, 0]
             words = [self.checkpoint.vocabulary[token] for token in result.tokens]
-            again = read(request.task, words, request.image.size, sure.tolist()).annotations
+            again = parse_answer(request.task, words, request.image.size, sure.tolist()).annotations
             assert [a.score for a in result.annotations] == pytest.approx([a.score for a in again], abs=1e-4)
 
     def decode(self, beams: Many[int], arrivals: Many[int] = ()) -> list[Result]:
@@ -105,9 +105,9 @@ def test_in_a_batch_of_one_kind(expected: Expected, beams: int) -> None:
 
 
 def arriving(expected: Expected, seed: int) -> None:
-    draw = random.Random(seed)
+    draw_scene = random.Random(seed)
     beams = mixed(seed % 2)
-    expected.hold(beams, expected.decode(beams, [draw.randrange(30) for _ in beams]))
+    expected.hold(beams, expected.decode(beams, [draw_scene.randrange(30) for _ in beams]))
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -92,7 +92,7 @@ def dump(url: str) -> bytes:
         assert job.state is JobState.DONE
         assert store.progress(job) == Progress(done=SCENES + 1, failed=2, kinds={"empty": 1, "truncated": 1})
         lines: list[Any] = [
-            [p.name, p.sha256, p.width, p.height, LABELS.dump_python(p.labels, mode="json")]
+            [p.name, p.sha256, p.width, p.height, LABELS.dump_python(p.traces, mode="json")]
             for p in store.labelled(job)
         ]
         lines += [[f.name, f.kind, f.reason, f.tries] for f in store.failures(job)]

@@ -75,7 +75,7 @@ def test_a_picture_that_is_there_several_times_is_asked_about_once(store: Store,
     job = label(store, engine, folder, told=heard.append)
     assert job.state is JobState.DONE
     assert engine.stats().submitted - before == 3
-    labelled = {picture.name: picture.labels for picture in store.labelled(job)}
+    labelled = {picture.name: picture.traces for picture in store.labelled(job)}
     assert len(labelled) == len(heard) == 7
     assert all(labelled[f"copy {copy}.png"] == labelled["1.png"] != labelled["0.png"] for copy in range(4))
     assert {each.model for labels in labelled.values() for each in labels} == {engine.checkpoint.sha256}
@@ -105,8 +105,8 @@ def test_parts_and_mirror_images_are_what_the_engine_sees(store: Store, engine: 
             )
         ]
         notes = [(str(i), note) for i, result in enumerate(expected) for note in result.annotations]
-        assert [(each.step, each.annotation.label) for each in picture.labels] == [(i, n.label) for i, n in notes]
-        for each, (_, note) in zip(picture.labels, notes, strict=True):
+        assert [(each.step, each.annotation.label) for each in picture.traces] == [(i, n.label) for i, n in notes]
+        for each, (_, note) in zip(picture.traces, notes, strict=True):
             assert each.annotation.score == pytest.approx(note.score, abs=1e-3)
             assert each.annotation.model_copy(update={"score": note.score}) == note
 

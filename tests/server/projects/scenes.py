@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompts.annotations import Box
-from seedling.scenes.drawing import draw
-from seedling.scenes.glyphs import HELD_OUT_SET
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.glyphs import HOLDOUT_SET
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Scene:
 def scenes(count: int, seed: int = 0) -> Iterator[Scene]:
     """The same for the same seed."""
     for number in range(count):
-        drawn = draw(40_000 + seed + number, sets=(HELD_OUT_SET,), objects=(1, 2), words=(0, 0), size=(120, 100))
+        drawn = draw_scene(40_000 + seed + number, sets=(HOLDOUT_SET,), objects=(1, 2), words=(0, 0), size=(120, 100))
         saved = io.BytesIO()
         drawn.image.save(saved, "PNG")
         yield Scene(saved.getvalue(), tuple(Box(label=thing.category, box=thing.box) for thing in drawn.objects))

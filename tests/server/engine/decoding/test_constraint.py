@@ -1,7 +1,6 @@
 import random
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,23 +9,28 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prompts.annotations import Box, Polygon, Quad, Text
-from prompts.grammar import FILLERS, AnswerParser
-from prompts.targets import answer
-from prompts.tasks import TASKS, Gives, resolve
-from prompts.vocabulary import UNUSED, special_in
-from seedling.scenes import questions
-from seedling.scenes.draw import draw
-from server.engine import checkpoint
+from prompts.formatting import format_answer
+from prompts.grammar import FILLER_PHRASES
+from prompts.parsing import AnswerParser
+from prompts.tasks import TASKS, AnswerKind, find_task
+from prompts.vocabulary import UNUSED_TOKEN, find_special_token
+from seedling.scenes import samples
+from seedling.scenes.drawing import draw_scene
+from server.engine.checkpoints import loading
+from server.engine.checkpoints.tokenizer import Tokenizer
 from server.engine.decoding.constraint import Constrain, automaton
-from server.engine.tokenizer import Tokenizer
 from tests.server.engine.tiny import tiny_tokenizer
 
 SIZE = (1000, 1000)
 SPARE = 5  # ids past the tokenizer's, as in padded checkpoints
 LABELS = ("cat", "cat fish", "the tin", "at", "犬", "Übergröße", "don't", "line\nbreak", "x < y", "dog")
-SEEDLING = Path(checkpoint.__file__).parent / "seedling"
-LABELLED = [t for t in TASKS.values() if t.gives not in (Gives.TEXT, Gives.POLYGONS) and t.token != "<REGION_PROPOSAL>"]
-NAMED = [*LABELLED, TASKS["<REGION_TO_CATEGORY>"], TASKS["<REGION_TO_OCR>"], resolve("<VQA>")]
+SEEDLING = loading.SEEDLING_FOLDER
+LABELLED = [
+    t
+    for t in TASKS.values()
+    if t.answer_kind not in (AnswerKind.TEXT, AnswerKind.POLYGONS) and t.token != "<REGION_PROPOSAL>"
+]
+NAMED = [*LABELLED, TASKS["<REGION_TO_CATEGORY>"], TASKS["<REGION_TO_OCR>"], find_task("<VQA>")]
 OD, PROPOSAL, CATEGORY = TASKS["<OD>"], TASKS["<REGION_PROPOSAL>"], TASKS["<REGION_TO_CATEGORY>"]
 POLYGON, QUADS, ANY = (
     TASKS["<REGION_TO_SEGMENTATION>"],
@@ -119,7 +123,7 @@ def walk(kind, machine, rng, steps):
 @cache
 def classes(kind):
     """[V] each: letters, locations, and structure with `<s>`."""
-    tokens = [*vocabulary(kind), *[UNUSED] * SPARE]
+    tokens = [*vocabulary(kind), *[UNUSED_TOKEN] * SPARE]
     others = torch.tensor([t.structure is not None or t.control == "<s>" for t in tokens])
     return (
         torch.tensor([bool(t.letters) for t in tokens]),
@@ -145,7 +149,7 @@ def in_order(kind, ids):
 @kinds
 @pytest.mark.parametrize(
     ("task", "labels"),
-    [*((task, None) for task in (*TASKS.values(), resolve("<VQA>"))), *((task, LABELS) for task in NAMED)],
+    [*((task, None) for task in (*TASKS.values(), find_task("<VQA>"))), *((task, LABELS) for task in NAMED)],
     ids=lambda x: getattr(x, "token", "listed" if x else "free"),
 )
 def test_any_walk_is_read_with_nothing_dropped(kind, task, labels):
@@ -162,13 +166,18 @@ def test_any_walk_is_read_with_nothing_dropped(kind, task, labels):
             assert all(n.label for n in located)
         else:
             assert not any(n.label for n in located)
-        if task.gives in (Gives.BOXES, Gives.PHRASES):
+        if task.answer_kind in (AnswerKind.BOXES, AnswerKind.PHRASES):
             assert in_order(kind, ids)
         structure = [i for i in ids if vocabulary(kind)[i].structure]
-        assert not structure or task.gives in (Gives.POLYGONS, Gives.ANY)
+        assert not structure or task.answer_kind in (AnswerKind.POLYGONS, AnswerKind.BOXES_OR_POLYGONS)
         seen |= {type(n) for n in notes}
-    holds = {Gives.TEXT: {Text}, Gives.QUADS: {Quad}, Gives.POLYGONS: {Polygon}, Gives.ANY: {Box, Polygon}}
-    assert seen == holds.get(task.gives, {Box})
+    holds = {
+        AnswerKind.TEXT: {Text},
+        AnswerKind.QUADS: {Quad},
+        AnswerKind.POLYGONS: {Polygon},
+        AnswerKind.BOXES_OR_POLYGONS: {Box, Polygon},
+    }
+    assert seen == holds.get(task.answer_kind, {Box})
 
 
 @kinds
@@ -192,11 +201,11 @@ def test_labels_alone_leave_locations_free(kind, task):
 def test_answers_on_scenes_are_accepted(kind, token):
     rng, task, asked = np.random.default_rng(0), TASKS[token], 0
     for scene in scenes():
-        question = questions.ask(scene, token, rng)
+        question = samples.make_sample(scene, token, rng)
         if question is None:
             continue
         asked += 1
-        text = answer(task, question.answer, (scene.width, scene.height))
+        text = format_answer(task, question.answer, (scene.width, scene.height))
         own = tokenizer(kind)
         ids = [*ids_of(kind, text), own.eos]
         machines = [made(kind, task)]
@@ -213,11 +222,11 @@ def test_answers_on_scenes_are_accepted(kind, token):
 
 @cache
 def scenes():
-    return [draw(seed, objects=(seed % 3, 3), words=(0, 2), size=(200, 160), hard=0) for seed in range(8)]
+    return [draw_scene(seed, objects=(seed % 3, 3), words=(0, 2), size=(200, 160), hard=0) for seed in range(8)]
 
 
 words = st.text(min_size=1, max_size=8).filter(
-    lambda t: t.strip() and t.isprintable() and t.strip() not in FILLERS and not special_in(t)
+    lambda t: t.strip() and t.isprintable() and t.strip() not in FILLER_PHRASES and not find_special_token(t)
 )
 points = st.floats(0, 1000)
 rings = st.integers(3, 5).flatmap(lambda n: st.lists(points, min_size=2 * n, max_size=2 * n))
@@ -227,14 +236,14 @@ def shapes(task, label):
     box = st.builds(Box, label=label, box=st.tuples(*[points] * 4))
     quad = st.builds(Quad, label=label, quad=st.tuples(*[points] * 8))
     polygon = st.builds(Polygon, label=label, polygons=st.lists(rings, min_size=1, max_size=3))
-    match task.gives:
-        case Gives.TEXT:
+    match task.answer_kind:
+        case AnswerKind.TEXT:
             return st.builds(Text, label=label)
-        case Gives.QUADS:
+        case AnswerKind.QUADS:
             return quad
-        case Gives.POLYGONS:
+        case AnswerKind.POLYGONS:
             return polygon
-        case Gives.ANY:
+        case AnswerKind.BOXES_OR_POLYGONS:
             return st.one_of(box, polygon)
     return box
 
@@ -247,7 +256,7 @@ def test_answers_with_any_labels_are_accepted(kind, task, data):
     few = data.draw(st.lists(words.map(str.strip), min_size=1, max_size=3))
     label = st.just("") if nameless else st.sampled_from(few)
     notes = data.draw(st.lists(shapes(task, label), max_size=1 if task is CATEGORY else 4))
-    text = answer(task, notes, SIZE)
+    text = format_answer(task, notes, SIZE)
     assert accepts(kind, task, text)
     if not nameless:
         assert accepts(kind, task, text, Constrain(labels=("zebra", *few)))
@@ -338,7 +347,7 @@ def test_a_tokenizer_that_puts_a_space_before_words(prefix_space):
 
 phrases = st.one_of(
     st.text("abeit \n", max_size=4),
-    st.tuples(st.sampled_from(sorted(FILLERS)), st.text(" \nes", max_size=2)).map("".join),
+    st.tuples(st.sampled_from(sorted(FILLER_PHRASES)), st.text(" \nes", max_size=2)).map("".join),
 )
 
 
