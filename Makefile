@@ -1,20 +1,20 @@
-# Everything lands in .venv at the root; each target sets up what it needs.
+# Everything is installed into .venv at the root; each target sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs/seedling
 SOURCES := prompts labels server finetune seedling tests benchmarks
 
-.PHONY: help install setup demo serve test test-slow test-ray lint types format seedling seedling-report bench loop clean
+.PHONY: help install setup demo serve test test-slow test-ray lint types format docs wheel seedling seedling-report bench loop clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
 
-install:  ## Only what serving needs (the Dockerfile's step); EXTRAS=gpu adds flash-attn, PIP_ARGS goes to pip.
+install:  ## Installs only what serving needs (used by the Dockerfile); EXTRAS=gpu adds flash-attn, PIP_ARGS is passed to pip.
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install $(PIP_ARGS) .
 ifneq ($(EXTRAS),)
-	# flash-attn asks the torch that is already there how to build itself.
+	# flash-attn builds against the torch that is already installed.
 	$(BIN)/pip install $(PIP_ARGS) --no-build-isolation '.[$(EXTRAS)]'
 endif
 
@@ -30,52 +30,64 @@ endif
 
 setup: .venv/dev  ## Installs florist and the development tools into .venv.
 
-demo: .venv/serve  ## Draws unseen scenes, serves the seedling, asks it over HTTP, labels the folder.
+demo: .venv/serve  ## Draws unseen scenes, serves the seedling, sends prompts over HTTP, labels the folder.
 	$(BIN)/python -m server.cli.demo --out demo
 
 serve: .venv/serve  ## Serves the seedling on port 8000.
 	$(BIN)/florist serve
 
-test: lint types  ## Lint, types, tests.
+test: lint types  ## Runs lint, types and tests.
 	$(BIN)/pytest -n 2
 
-test-slow: .venv/dev  ## The checks that take minutes.
+test-slow: .venv/dev  ## Runs the tests that take minutes.
 	$(BIN)/pytest -m slow
 
 .venv/ray: .venv/dev
 	$(BIN)/pip install --quiet --editable '.[ray]'
 	touch $@
 
-test-ray: .venv/ray  ## The checks on a Ray cluster of this machine (minutes; Ray itself is some 200 MB).
+test-ray: .venv/ray  ## Runs the tests on a Ray cluster of this machine (minutes; Ray is about 200 MB).
 	$(BIN)/pytest -m slow tests/server/jobs/test_cluster.py tests/server/test_ray_serve.py
 
-lint: .venv/dev  ## ruff, format and check.
+lint: .venv/dev  ## Checks format, rules, layers, Dockerfile and compose file.
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
-types: .venv/dev
+types: .venv/dev  ## Checks types.
 	$(BIN)/mypy
 
-format: .venv/dev  ## Lets ruff mend what it can.
+format: .venv/dev  ## Formats the code and fixes what ruff can fix.
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-seedling: .venv/dev  ## Teaches the seedling from scratch (hours on two cores); goes on where it stopped.
+docs: .venv/docs  ## Builds the documentation site into site/; warnings are errors.
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+.venv/docs: .venv/dev
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+wheel: .venv/dev  ## Builds the source archive and the wheel into dist/.
+	$(BIN)/python -m build
+
+seedling: .venv/dev  ## Trains the seedling from scratch (hours on two cores); continues where it stopped.
 	nice $(BIN)/python -m seedling.pretrain --out $(RUNS)
 
-seedling-report: .venv/dev  ## What the committed seedling can do on unseen scenes.
+seedling-report: .venv/dev  ## Evaluates the committed seedling on unseen scenes.
 	$(BIN)/python -m seedling.report
 
 .venv/bench: .venv/dev
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@
 
-bench: .venv/bench  ## Every figure of speed, both sides in one run, into docs/ and the README; BENCH=http runs that one.
+bench: .venv/bench  ## Measures speed against transformers, in one run, into docs/measurements/; BENCH=http runs one benchmark.
 	$(BIN)/python -m benchmarks $(BENCH)
 
-loop: .venv/dev  ## The labeling loop, measured: correct, tune, backtest, promote (an hour on two cores); goes on where it stopped.
+loop: .venv/dev  ## Measures the labeling loop: correct, tune, backtest, promote (an hour on two cores); continues where it stopped.
 	$(BIN)/python -m benchmarks.labeling_loop
 
-clean:  ## Removes the environment and what the demo made.
-	rm -rf .venv demo
+clean:  ## Removes the environment and everything that was built.
+	rm -rf .venv demo build dist site
