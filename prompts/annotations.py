@@ -1,6 +1,6 @@
-"""The shapes a label can have, in pixels of the picture it belongs to.
+"""Annotations: shapes and texts with a label and a score, in pixels of their image.
 
-All coordinates are finite floats; x runs right from 0 to the width, y down from 0 to the height.
+All coordinates are finite floats. x runs right from 0 to the width, y runs down from 0 to the height.
 """
 
 from typing import Annotated, Literal
@@ -10,35 +10,35 @@ from pydantic import BaseModel, ConfigDict, Field
 Score = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
-class _Annotation(BaseModel):
+class _BaseAnnotation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    label: str = Field("", description="What it is: a category, a phrase, or the words that were read.")
+    label: str = Field("", description="A class, a phrase, or the recognized text.")
     score: Score | None = Field(None, description="The model's confidence, strictly between 0 and 1.")
 
 
-class Box(_Annotation):
-    """An upright rectangle: `box` is x1, y1 (top left), x2, y2 (bottom right)."""
+class Box(_BaseAnnotation):
+    """An axis-aligned rectangle: `box` is x1, y1 (top left), x2, y2 (bottom right)."""
 
     kind: Literal["box"] = "box"
     box: tuple[float, float, float, float]
 
 
-class Quad(_Annotation):
-    """Four corners x1, y1 … x4, y4, clockwise from the text's top left; `label` holds the words."""
+class Quad(_BaseAnnotation):
+    """Four corners x1, y1 … x4, y4, clockwise from the top left of the text; `label` is the text."""
 
     kind: Literal["quad"] = "quad"
     quad: tuple[float, float, float, float, float, float, float, float]
 
 
-class Polygon(_Annotation):
+class Polygon(_BaseAnnotation):
     """One instance as one or more rings, each a flat list x1, y1, x2, y2 …"""
 
     kind: Literal["polygon"] = "polygon"
     polygons: list[list[float]]
 
 
-class Text(_Annotation):
+class Text(_BaseAnnotation):
     """A text answer; `label` is the text itself."""
 
     kind: Literal["text"] = "text"

@@ -1,7 +1,7 @@
 """Pixel coordinates ↔ the 1000 location tokens.
 
-Florence-2 cuts each axis into 1000 equal bins: `<loc_k>` covers k·size/1000 … (k+1)·size/1000, and is
-read back as the middle of its bin (Florence-2, arXiv:2311.06242, section 4.1; Microsoft's processor).
+Florence-2 divides each axis into 1000 equal bins. `<loc_k>` covers k·size/1000 … (k+1)·size/1000, and decodes to the
+center of its bin (Florence-2, arXiv:2311.06242, section 4.1; Microsoft's processor).
 """
 
 import math
@@ -9,14 +9,14 @@ import re
 from collections.abc import Sequence
 
 BINS = 1000
-# The token's one spelling: `<loc_007>` and digits of other scripts are letters.
-LOCATION = re.compile(r"<loc_(0|[1-9][0-9]{0,2})>")
+# Only this spelling is a location token. `<loc_007>` and digits of other scripts are text.
+LOCATION_PATTERN = re.compile(r"<loc_(0|[1-9][0-9]{0,2})>")
 
 
 def quantize(value: float, size: float) -> int:
-    """The bin, 0 … 999, of a coordinate in pixels on an axis of `size` pixels; what lies outside is clamped.
+    """Returns the bin, 0 … 999, of a coordinate in pixels on an axis of `size` pixels. Clamps values outside it.
 
-    Raises ValueError for a coordinate that is not a number and for a size that is not positive.
+    Raises ValueError when the coordinate is NaN, or `size` is not positive and finite.
     """
     if not size > 0 or math.isinf(size):
         raise ValueError(f"size must be a positive number of pixels, not {size}")
@@ -26,22 +26,25 @@ def quantize(value: float, size: float) -> int:
 
 
 def dequantize(location: int, size: float) -> float:
-    """The middle of bin `location` (0 … 999), in pixels on an axis of `size` pixels."""
+    """Returns the center of bin `location` (0 … 999), in pixels on an axis of `size` pixels.
+
+    Raises ValueError when there is no such bin.
+    """
     if not 0 <= location < BINS:
-        raise ValueError(f"a location is 0 … {BINS - 1}, not {location}")
+        raise ValueError(f"a location must be 0 … {BINS - 1}, not {location}")
     return (location + 0.5) * size / BINS
 
 
 def quantize_points(points: Sequence[float], width: float, height: float) -> list[int]:
-    """Flat x, y, x, y … in pixels → bins, same order."""
+    """Converts flat x, y, x, y … in pixels to bins in the same order."""
     return [quantize(v, height if i % 2 else width) for i, v in enumerate(points)]
 
 
 def dequantize_points(locations: Sequence[int], width: float, height: float) -> list[float]:
-    """Flat bins x, y, x, y … → pixels, same order."""
+    """Converts flat bins x, y, x, y … to pixels in the same order."""
     return [dequantize(v, height if i % 2 else width) for i, v in enumerate(locations)]
 
 
-def write(locations: Sequence[int]) -> str:
-    """Bins → `<loc_12><loc_34>…`"""
+def format_locations(locations: Sequence[int]) -> str:
+    """Converts bins to their tokens: `<loc_12><loc_34>…`"""
     return "".join(f"<loc_{v}>" for v in locations)

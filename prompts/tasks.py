@@ -1,7 +1,11 @@
-"""The table of tasks: what is asked, with which words, and what kind of answer comes back.
+"""The table of tasks: the token, the prompt text, the input and the kind of answer of each.
 
-Source: Microsoft's Florence2Processor (task_prompts_*, tasks_answer_post_processing_type) and the
-model card. One more task is one more row.
+Source: Microsoft's Florence2Processor (task_prompts_*, tasks_answer_post_processing_type) and the model card.
+
+To add a task, add a row to `TASKS`: its token, a title, the prompt text with `{input}` where the input goes, what
+input it needs and which grammar its answer follows. Everything else (the HTTP API, the command line, recipes,
+constrained decoding, fine-tuning) reads the table. A new kind of answer needs a new `AnswerKind` and its grammar in
+`prompts.grammar`.
 """
 
 import difflib
@@ -11,42 +15,30 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from prompts import locations
-
-BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
-CONTROL = (BOS, EOS, PAD, IMAGE, "<mask>", "<unk>")
-# Structure and location tokens in the order in which the hub's tokenizer adds them to BART's.
-STRUCTURE_BEFORE = ("<od>", "</od>", "<ocr>", "</ocr>")
-LOCATIONS = tuple(f"<loc_{i}>" for i in range(locations.BINS))
-STRUCTURE_AFTER = (
-    *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>"),
-    *("<seg>", "</seg>", "<sep>", "<region_cap>", "</region_cap>"),
-    *("<region_to_desciption>", "</region_to_desciption>", "<proposal>", "</proposal>"),
-    *("<poly>", "</poly>", "<and>"),
-)
-ADDED_TOKENS = (*STRUCTURE_BEFORE, *LOCATIONS, *STRUCTURE_AFTER, IMAGE)
+from prompts.special_tokens import ADDED_TOKENS, CONTROL_TOKENS
 
 
-class Takes(StrEnum):
-    """What a prompt needs beside the picture."""
+class InputKind(StrEnum):
+    """What a prompt needs in addition to the image."""
 
     NOTHING = "nothing"
     TEXT = "text"
     REGION = "region"
 
 
-class Gives(StrEnum):
-    """The grammar of the answer."""
+class AnswerKind(StrEnum):
+    """The grammar of an answer. See `prompts.grammar`."""
 
     TEXT = "text"
-    BOXES = "boxes"  # label, then one or more groups of four locations
-    PHRASES = "phrases"  # boxes, labelled with phrases of the prompt
-    QUADS = "quads"  # words, then eight locations
-    POLYGONS = "polygons"  # rings of locations, <sep> between rings, <poly> around instances
-    ANY = "boxes or polygons"  # label, then either
+    BOXES = "boxes"  # a label, then one or more groups of four locations
+    PHRASES = "phrases"  # boxes whose labels are phrases of the prompt
+    QUADS = "quads"  # recognized text, then eight locations
+    POLYGONS = "polygons"  # rings of locations: <sep> between rings, <poly> around instances
+    BOXES_OR_POLYGONS = "boxes or polygons"  # a label, then either
 
 
-class TaskError(ValueError):
-    """A prompt that cannot be asked; `field` names the part at fault: task, text or region."""
+class PromptError(ValueError):
+    """The model cannot be prompted like this. `field` names the invalid part: task, text or region."""
 
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
@@ -55,105 +47,111 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row of the table. `wording` holds `{input}` where the text or region goes."""
+    """One row of the table. `template` is the prompt text, with `{input}` where the text or region goes."""
 
     token: str
     title: str
-    wording: str
-    takes: Takes
-    gives: Gives
+    template: str
+    input_kind: InputKind
+    answer_kind: AnswerKind
 
-    def prompt(
+    def build_prompt(
         self,
         text: str | None = None,
         region: Sequence[float] | None = None,
         size: tuple[int, int] | None = None,
     ) -> str:
-        """The words sent to the encoder.
+        """Returns the text for the encoder.
 
-        `region` is x1, y1, x2, y2 in pixels of a picture of `size` (width, height). White space around the text goes,
-        as in Microsoft's processor; a token that is passed through keeps its text as it is.
-        Raises TaskError when the task needs something that is missing, or gets what it does not take.
+        `region` is x1, y1, x2, y2 in pixels of an image of `size` (width, height). Strips white space around the
+        text, as Microsoft's processor does. Tokens that are not in the table keep their text unchanged.
+
+        Raises PromptError when a required input is missing, or the task does not accept an input.
         """
-        if self.takes is not Takes.REGION and region is not None:
-            raise TaskError(f"{self.token} takes no region; leave it out", "region")
-        if self.takes is not Takes.TEXT and text:
-            raise TaskError(f"{self.token} takes no text; leave it out", "text")
-        if self.takes is Takes.REGION:
+        if self.input_kind is not InputKind.REGION and region is not None:
+            raise PromptError(f"{self.token} takes no region; leave it out", "region")
+        if self.input_kind is not InputKind.TEXT and text:
+            raise PromptError(f"{self.token} takes no text; leave it out", "text")
+        if self.input_kind is InputKind.REGION:
             if region is None or size is None:
-                raise TaskError(f"{self.token} needs a region: [x1, y1, x2, y2] in pixels", "region")
+                raise PromptError(f"{self.token} needs a region: [x1, y1, x2, y2] in pixels", "region")
             check_region(region, size)
-            return self.wording.format(input=locations.write(locations.quantize_points(region, *size)))
-        if self.takes is Takes.TEXT:
+            bins = locations.quantize_points(region, *size)
+            return self.template.format(input=locations.format_locations(bins))
+        if self.input_kind is InputKind.TEXT:
             text = text or ""
             if self.token in TASKS:
                 text = text.strip()
                 if not text:
-                    raise TaskError(f"{self.token} needs text: what to look for", "text")
+                    raise PromptError(f"{self.token} needs text: what to look for", "text")
             check_text(text)
-            return self.wording.replace("{input}", text)
-        return self.wording
+            return self.template.replace("{input}", text)
+        return self.template
 
 
 def check_region(region: Sequence[float], size: tuple[int, int]) -> None:
-    """Raises TaskError unless `region` is x1 < x2, y1 < y2 within a picture of `size` (width, height)."""
+    """Raises PromptError unless `region` is x1 < x2, y1 < y2 inside an image of `size` (width, height)."""
     width, height = size
     if len(region) != 4:
-        raise TaskError(f"a region is four numbers, x1, y1, x2, y2 in pixels; got {len(region)}", "region")
+        raise PromptError(f"a region is four numbers, x1, y1, x2, y2 in pixels; got {len(region)}", "region")
     x1, y1, x2, y2 = region
     if not (x1 < x2 and y1 < y2):
-        raise TaskError(f"the region {list(region)} is inverted or empty: it needs x1 < x2 and y1 < y2", "region")
+        raise PromptError(f"the region {list(region)} is inverted or empty: it needs x1 < x2 and y1 < y2", "region")
     if not (min(x1, y1) >= 0 and x2 <= width and y2 <= height):
-        raise TaskError(f"the region {list(region)} reaches outside the picture of {width}×{height} pixels", "region")
+        raise PromptError(f"the region {list(region)} reaches outside the image of {width}×{height} pixels", "region")
 
 
 def check_text(text: str) -> None:
-    """Raises TaskError when `text` holds a control token, which would break the prompt apart."""
-    for token in CONTROL:
+    """Raises PromptError when `text` contains a control token, which would split the prompt."""
+    for token in CONTROL_TOKENS:
         if token in text:
-            raise TaskError(f"the text holds the control token {token}; take it out", "text")
+            raise PromptError(f"the text contains the control token {token}; remove it", "text")
 
 
-def _rows(*rows: tuple[str, str, str, Takes, Gives]) -> dict[str, Task]:
+def _build_table(*rows: tuple[str, str, str, InputKind, AnswerKind]) -> dict[str, Task]:
     return {row[0]: Task(*row) for row in rows}
 
 
-_N, _T, _R = Takes.NOTHING, Takes.TEXT, Takes.REGION
+_N, _T, _R = InputKind.NOTHING, InputKind.TEXT, InputKind.REGION
+_A = AnswerKind
 # fmt: off
 # ruff: disable[E501]
-TASKS: dict[str, Task] = _rows(
-    ("<CAPTION>", "Caption", "What does the image describe?", _N, Gives.TEXT),
-    ("<DETAILED_CAPTION>", "Detailed caption", "Describe in detail what is shown in the image.", _N, Gives.TEXT),
-    ("<MORE_DETAILED_CAPTION>", "Paragraph", "Describe with a paragraph what is shown in the image.", _N, Gives.TEXT),
-    ("<OCR>", "Read text", "What is the text in the image?", _N, Gives.TEXT),
-    ("<OCR_WITH_REGION>", "Read text with regions", "What is the text in the image, with regions?", _N, Gives.QUADS),
-    ("<OD>", "Object detection", "Locate the objects with category name in the image.", _N, Gives.BOXES),
-    ("<DENSE_REGION_CAPTION>", "Dense region captions", "Locate the objects in the image, with their descriptions.", _N, Gives.BOXES),
-    ("<REGION_PROPOSAL>", "Region proposals", "Locate the region proposals in the image.", _N, Gives.BOXES),
-    ("<CAPTION_TO_PHRASE_GROUNDING>", "Phrase grounding", "Locate the phrases in the caption: {input}", _T, Gives.PHRASES),
-    ("<REFERRING_EXPRESSION_SEGMENTATION>", "Referring segmentation", "Locate {input} in the image with mask", _T, Gives.POLYGONS),
-    ("<REGION_TO_SEGMENTATION>", "Region to polygon", "What is the polygon mask of region {input}", _R, Gives.POLYGONS),
-    ("<OPEN_VOCABULARY_DETECTION>", "Open vocabulary detection", "Locate {input} in the image.", _T, Gives.ANY),
-    ("<REGION_TO_CATEGORY>", "Region to category", "What is the region {input}?", _R, Gives.TEXT),
-    ("<REGION_TO_DESCRIPTION>", "Region to description", "What does the region {input} describe?", _R, Gives.TEXT),
-    ("<REGION_TO_OCR>", "Region to text", "What text is in the region {input}?", _R, Gives.TEXT),
+TASKS: dict[str, Task] = _build_table(
+    ("<CAPTION>", "Caption", "What does the image describe?", _N, _A.TEXT),
+    ("<DETAILED_CAPTION>", "Detailed caption", "Describe in detail what is shown in the image.", _N, _A.TEXT),
+    ("<MORE_DETAILED_CAPTION>", "Paragraph", "Describe with a paragraph what is shown in the image.", _N, _A.TEXT),
+    ("<OCR>", "Read text", "What is the text in the image?", _N, _A.TEXT),
+    ("<OCR_WITH_REGION>", "Read text with regions", "What is the text in the image, with regions?", _N, _A.QUADS),
+    ("<OD>", "Object detection", "Locate the objects with category name in the image.", _N, _A.BOXES),
+    ("<DENSE_REGION_CAPTION>", "Dense region captions", "Locate the objects in the image, with their descriptions.", _N, _A.BOXES),
+    ("<REGION_PROPOSAL>", "Region proposals", "Locate the region proposals in the image.", _N, _A.BOXES),
+    ("<CAPTION_TO_PHRASE_GROUNDING>", "Phrase grounding", "Locate the phrases in the caption: {input}", _T, _A.PHRASES),
+    ("<REFERRING_EXPRESSION_SEGMENTATION>", "Referring segmentation", "Locate {input} in the image with mask", _T, _A.POLYGONS),
+    ("<REGION_TO_SEGMENTATION>", "Region to polygon", "What is the polygon mask of region {input}", _R, _A.POLYGONS),
+    ("<OPEN_VOCABULARY_DETECTION>", "Open vocabulary detection", "Locate {input} in the image.", _T, _A.BOXES_OR_POLYGONS),
+    ("<REGION_TO_CATEGORY>", "Region to category", "What is the region {input}?", _R, _A.TEXT),
+    ("<REGION_TO_DESCRIPTION>", "Region to description", "What does the region {input} describe?", _R, _A.TEXT),
+    ("<REGION_TO_OCR>", "Region to text", "What text is in the region {input}?", _R, _A.TEXT),
 )
 # ruff: enable[E501]
 # fmt: on
 
-_TOKEN = re.compile(r"<[A-Za-z][A-Za-z0-9_.-]*>")
+_TASK_TOKEN = re.compile(r"<[A-Za-z][A-Za-z0-9_.-]*>")
 
 
-def resolve(token: str) -> Task:
-    """The task of a token; an unknown one that a fine-tuned model may know (`<VQA>`) passes through literally.
+def find_task(token: str) -> Task:
+    """Returns the task of a token.
 
-    Raises TaskError for what is no task token, and for what looks like a misspelt one of ours.
+    A token that is not in the table, such as `<VQA>`, may belong to a fine-tuned model. Its task passes the token and
+    the text to the model unchanged, and its answer is text.
+
+    Raises PromptError when `token` is not a task token, or looks like a misspelled token of the table.
     """
     if task := TASKS.get(token):
         return task
     bare = token.strip().strip("<>").upper()
-    near = difflib.get_close_matches(f"<{bare}>", TASKS, n=1, cutoff=0.85)
-    hint = f" Did you mean {near[0]}?" if near else " GET /v1/tasks (or `florist tasks`) lists them."
-    if near or not _TOKEN.fullmatch(token) or token in CONTROL or token in ADDED_TOKENS:
-        raise TaskError(f"no such task: {token[:80]!r}.{hint}", "task")
-    return Task(token, token.strip("<>"), token + "{input}", Takes.TEXT, Gives.TEXT)
+    similar = difflib.get_close_matches(f"<{bare}>", TASKS, n=1, cutoff=0.85)
+    hint = f" Did you mean {similar[0]}?" if similar else " GET /v1/tasks (or `florist tasks`) lists them."
+    if similar or not _TASK_TOKEN.fullmatch(token) or token in CONTROL_TOKENS or token in ADDED_TOKENS:
+        raise PromptError(f"no such task: {token[:80]!r}.{hint}", "task")
+    return Task(token, token.strip("<>"), token + "{input}", InputKind.TEXT, AnswerKind.TEXT)

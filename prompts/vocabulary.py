@@ -1,7 +1,7 @@
-"""What each token id of a checkpoint's tokenizer means to the grammar: letters, a location, structure or control.
+"""What each token id of a tokenizer means to the answer grammar: text, a location, structure or control.
 
-Florence-2's tokenizer is BART's byte-level BPE, so a letter token is a run of bytes and a letter of
-another script may be spread over several tokens: bytes, not strings, are what can be joined safely.
+Florence-2's tokenizer is BART's byte-level BPE: a text token is a sequence of bytes, and one character may be spread
+over several tokens. Therefore tokens carry bytes, which can be joined safely, and not strings.
 """
 
 import re
@@ -9,92 +9,95 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prompts import locations, tasks
+from prompts import locations
+from prompts.special_tokens import CONTROL_TOKENS, STRUCTURE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as the grammar sees it. Raises ValueError unless exactly one of the four is set.
+    """One token as the grammar sees it. Raises ValueError unless exactly one of the four fields is set.
 
-    `letters`: bytes of text. `location`: a bin, 0 … 999. `structure`: a token such as `<sep>`.
-    `control`: `<s>`, `</s>`, `<pad>` and the like, which carry no content.
+    `text_bytes`: UTF-8 bytes of text. `location`: a bin, 0 … 999. `structure`: a token such as `<sep>`.
+    `control`: `<s>`, `</s>`, `<pad>` and similar tokens without content.
     """
 
-    letters: bytes | None = None
+    text_bytes: bytes | None = None
     location: int | None = None
     structure: str | None = None
     control: str | None = None
 
     def __post_init__(self) -> None:
-        if sum(x is not None for x in (self.letters, self.location, self.structure, self.control)) != 1:
-            raise ValueError(f"a token is one of letters, location, structure, control; not {self}")
+        if sum(x is not None for x in (self.text_bytes, self.location, self.structure, self.control)) != 1:
+            raise ValueError(f"a token must be one of text, location, structure or control, not {self}")
         if self.location is not None and not 0 <= self.location < locations.BINS:
-            raise ValueError(f"a location is 0 … {locations.BINS - 1}, not {self.location}")
+            raise ValueError(f"a location must be 0 … {locations.BINS - 1}, not {self.location}")
 
 
-UNUSED = Token(control="<unused>")
-_CONTROL = frozenset(tasks.CONTROL)
-_STRUCTURE = frozenset((*tasks.STRUCTURE_BEFORE, *tasks.STRUCTURE_AFTER))
-# Any token that carries no letters, where it stands in an answer written as text. One group: split keeps it.
+UNUSED_TOKEN = Token(control="<unused>")
+_CONTROL = frozenset(CONTROL_TOKENS)
+_STRUCTURE = frozenset(STRUCTURE_TOKENS)
+# Any token without text, as it appears in an answer string. The one group makes `split` keep the tokens.
 _SPECIAL = re.compile(
-    f"({locations.LOCATION.pattern.replace('(', '(?:')}|{'|'.join(map(re.escape, sorted(_CONTROL | _STRUCTURE)))})"
+    f"({locations.LOCATION_PATTERN.pattern.replace('(', '(?:')}|"
+    f"{'|'.join(map(re.escape, sorted(_CONTROL | _STRUCTURE)))})"
 )
 
 
 @lru_cache(1)
-def byte_alphabet() -> dict[str, int]:
-    """The printable character that byte-level BPE (GPT-2) writes for each of the 256 bytes, inverted."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [b for b in range(256) if b not in set(shown)]
-    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+def unicode_to_bytes() -> dict[str, int]:
+    """Returns the byte of each printable character in byte-level BPE: the inverse of GPT-2's `bytes_to_unicode`."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-def classify(token: str, *, added: bool = True) -> Token:
-    """The meaning of a token's string form; `added` tells a token of its own from byte-level letters.
+def classify_token(token: str, *, added: bool = True) -> Token:
+    """Returns the meaning of a token, given as a string.
 
-    An added token that is none of Florence-2's, such as a fine-tuned model's own, is the letters it is written with.
+    `added`: whether the tokenizer lists it as an added token, and not as byte-level text. An added token that is not
+    one of Florence-2's, such as the token of a fine-tuned model, counts as text.
     """
     if added:
-        if match := locations.LOCATION.fullmatch(token):
+        if match := locations.LOCATION_PATTERN.fullmatch(token):
             return Token(location=int(match[1]))
         if token in _CONTROL:
             return Token(control=token)
         if token in _STRUCTURE:
             return Token(structure=token)
-        return Token(letters=token.encode())
-    alphabet = byte_alphabet()
+        return Token(text_bytes=token.encode())
+    alphabet = unicode_to_bytes()
     if all(c in alphabet for c in token):
-        return Token(letters=bytes(alphabet[c] for c in token))
-    return Token(letters=token.encode())
+        return Token(text_bytes=bytes(alphabet[c] for c in token))
+    return Token(text_bytes=token.encode())
 
 
 class Vocabulary:
-    """Token id → Token. An id that the tokenizer does not know (padding of the embedding, -100) is control."""
+    """Token id → Token. An id without a token (padding of the embedding, -100) is a control token."""
 
     def __init__(self, ids: Mapping[str, int], added: Iterable[str]) -> None:
-        """`ids`: the tokenizer's whole vocabulary, string form → id; `added`: those that are not byte-level."""
-        own = set(added)
-        self._tokens = [UNUSED] * (max(ids.values(), default=-1) + 1)
+        """`ids`: the whole vocabulary of the tokenizer, string → id. `added`: its tokens that are not byte-level."""
+        added = set(added)
+        self._tokens = [UNUSED_TOKEN] * (max(ids.values(), default=-1) + 1)
         for token, i in ids.items():
-            self._tokens[i] = classify(token, added=token in own)
+            self._tokens[i] = classify_token(token, added=token in added)
 
     def __getitem__(self, i: int) -> Token:
-        return self._tokens[i] if 0 <= i < len(self._tokens) else UNUSED
+        return self._tokens[i] if 0 <= i < len(self._tokens) else UNUSED_TOKEN
 
     def __iter__(self) -> Iterator[Token]:
         return iter(self._tokens)
 
     def __len__(self) -> int:
-        """One more than the tokenizer's highest id."""
+        """Returns the highest id plus one."""
         return len(self._tokens)
 
 
-def special_in(text: str) -> str | None:
-    """The first control, structure or location token that is written in `text`; None where there is none."""
+def find_special_token(text: str) -> str | None:
+    """Returns the first control, structure or location token in `text`, or None."""
     match = _SPECIAL.search(text)
     return match[0] if match else None
 
 
-def tokens_of(text: str) -> list[Token]:
-    """An answer written as text (`cat<loc_1><loc_2>…`) → tokens: the way to read targets without a tokenizer."""
-    return [classify(part) for part in _SPECIAL.split(text) if part]
+def tokenize_answer(text: str) -> list[Token]:
+    """Splits an answer string (`cat<loc_1><loc_2>…`) into tokens, without a tokenizer."""
+    return [classify_token(part) for part in _SPECIAL.split(text) if part]

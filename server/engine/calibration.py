@@ -17,10 +17,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from prompts.annotations import Annotation
 from prompts.tasks import Task
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
 _MOST = 16 << 20  # bytes of its file: a curve of a hundred thousand knots for each task
 _LOWEST = 1e-6  # as the grammar's scores have it
-Share = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
 class CalibrationError(ValueError):
@@ -35,7 +35,7 @@ class _Scale(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Temperature(_Scale):
+class TemperatureScale(_Scale):
     """σ(logit(score) / `temperature` + `shift`): temperature scaling (Guo et al. 2017), with Platt's shift (1999)."""
 
     kind: Literal["temperature"] = "temperature"
@@ -47,12 +47,12 @@ class Temperature(_Scale):
         return _within(1 / (1 + math.exp(-max(-40.0, min(logit / self.temperature + self.shift, 40.0)))))
 
 
-class Isotonic(_Scale):
+class IsotonicScale(_Scale):
     """Straight lines between `scores` and what they become, `shares`, and from there to the corners 0 and 1."""
 
     kind: Literal["isotonic"] = "isotonic"
-    scores: tuple[Share, ...] = Field(min_length=1)
-    shares: tuple[Share, ...]
+    scores: tuple[Probability, ...] = Field(min_length=1)
+    shares: tuple[Probability, ...]
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -68,7 +68,7 @@ class Isotonic(_Scale):
         return _within(ys[i - 1] + along * (ys[i] - ys[i - 1]))
 
 
-Scale = Annotated[Temperature | Isotonic, Field(discriminator="kind")]
+Scale = Annotated[TemperatureScale | IsotonicScale, Field(discriminator="kind")]
 
 
 class Calibration(_Scale):
@@ -78,41 +78,45 @@ class Calibration(_Scale):
     sha256: str = Field(validation_alias=AliasChoices("sha256", "adapter_sha256"))
     tasks: dict[str, Scale]
 
-    def scale(self, task: Task) -> "Temperature | Isotonic | None":
+    def scale(self, task: Task) -> "TemperatureScale | IsotonicScale | None":
         """That of a task, None where its scores stay as they are."""
         return self.tasks.get(task.token)
 
 
-def read(folder: Path, sha256: str) -> Calibration | None:
+def read_calibration(folder: Path, sha256: str) -> Calibration | None:
     """The calibration in the folder of weights, None where there is none. `sha256`: of the weights. Raises
     CalibrationError for one that is broken or of other weights."""
     try:
-        if (folder / FILE).stat().st_size > _MOST:
-            raise CalibrationError(f"its {FILE} has more than {_MOST:,} bytes; calibrate it again, or remove the file")
-        text = (folder / FILE).read_text(encoding="utf-8")
+        if (folder / CALIBRATION_FILE).stat().st_size > _MOST:
+            raise CalibrationError(
+                f"its {CALIBRATION_FILE} has more than {_MOST:,} bytes; calibrate it again, or remove the file"
+            )
+        text = (folder / CALIBRATION_FILE).read_text(encoding="utf-8")
         found = Calibration.model_validate_json(text)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise CalibrationError(f"its {FILE} cannot be used: {what}; calibrate it again, or remove the file") from error
+        raise CalibrationError(
+            f"its {CALIBRATION_FILE} cannot be used: {what}; calibrate it again, or remove the file"
+        ) from error
     if found.sha256 != sha256:
         raise StaleCalibrationError(
-            f"its {FILE} is of the weights {found.sha256}, and these are {sha256}; calibrate it again, or "
+            f"its {CALIBRATION_FILE} is of the weights {found.sha256}, and these are {sha256}; calibrate it again, or "
             "remove the file"
         )
     return found
 
 
-def write(folder: Path, calibration: Calibration) -> None:
+def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Beside the weights. Raises OSError."""
     text = json.dumps(calibration.model_dump(), indent=2)
-    part = folder / f".{FILE}"
+    part = folder / f".{CALIBRATION_FILE}"
     part.write_text(text + "\n", encoding="utf-8")
-    part.replace(folder / FILE)
+    part.replace(folder / CALIBRATION_FILE)
 
 
-def scaled(annotations: Iterable[Annotation], scale: Temperature | Isotonic | None) -> list[Annotation]:
+def apply_scale(annotations: Iterable[Annotation], scale: TemperatureScale | IsotonicScale | None) -> list[Annotation]:
     """The annotations with their scores on a scale."""
     if scale is None:
         return list(annotations)

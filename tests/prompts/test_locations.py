@@ -5,24 +5,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prompts import locations
+from prompts.locations import LOCATION_PATTERN, format_locations
 
 sizes = st.floats(1, 1e6)
 bins = st.integers(0, 999)
 
 
 @given(st.floats(allow_nan=False), sizes)
-def test_a_coordinate_keeps_its_bin_when_it_is_written_and_read(value, size):
+def test_dequantize_returns_a_coordinate_of_the_same_bin(value, size):
     location = locations.quantize(value, size)
     assert locations.quantize(locations.dequantize(location, size), size) == location
 
 
 @given(bins, sizes)
-def test_a_bin_is_read_as_the_middle_of_its_stretch(location, size):
+def test_dequantize_returns_the_center_of_the_bin(location, size):
     assert locations.dequantize(location, size) / size == pytest.approx((location + 0.5) / 1000)
 
 
 @given(st.data(), sizes)
-def test_inside_the_picture_the_bin_is_floor_of_value_over_bin_width(data, size):
+def test_inside_the_image_the_bin_is_the_floor_of_value_over_bin_width(data, size):
     value = data.draw(st.floats(0, size))
     assert locations.quantize(value, size) == min(math.floor(value / (size / 1000)), 999)
 
@@ -41,17 +42,17 @@ def test_inside_the_picture_the_bin_is_floor_of_value_over_bin_width(data, size)
         (320, 500),
     ],
 )
-def test_outside_the_picture_is_clamped_to_the_border(value, location):
+def test_coordinates_outside_the_image_are_clamped_to_the_border(value, location):
     assert locations.quantize(value, 640) == location
 
 
-def test_nan_is_no_coordinate():
+def test_nan_is_rejected():
     with pytest.raises(ValueError, match="NaN"):
         locations.quantize(math.nan, 640)
 
 
 @pytest.mark.parametrize("size", [0, -5, math.nan, math.inf])
-def test_a_size_is_positive_and_finite(size):
+def test_a_size_must_be_positive_and_finite(size):
     with pytest.raises(ValueError, match="size"):
         locations.quantize(1, size)
 
@@ -67,17 +68,17 @@ def test_points_alternate_between_width_and_height():
     assert locations.dequantize_points([100, 200, 200, 400], 1000, 500) == [100.5, 100.25, 200.5, 200.25]
 
 
-def test_locations_are_written_as_their_tokens():
-    assert locations.write([0, 54, 999]) == "<loc_0><loc_54><loc_999>"
+def test_locations_are_formatted_as_tokens():
+    assert format_locations([0, 54, 999]) == "<loc_0><loc_54><loc_999>"
 
 
 @given(bins)
-def test_a_written_location_is_recognised(location):
-    match = locations.LOCATION.fullmatch(locations.write([location]))
+def test_a_formatted_location_matches_the_pattern(location):
+    match = LOCATION_PATTERN.fullmatch(format_locations([location]))
     assert match
     assert int(match[1]) == location
 
 
 @pytest.mark.parametrize("text", ["<loc_1000>", "<loc_007>", "<loc_٣>", "<loc_>", "<loc_-1>", "loc_1"])
-def test_another_spelling_is_no_location(text):
-    assert not locations.LOCATION.fullmatch(text)
+def test_other_spellings_are_not_locations(text):
+    assert not LOCATION_PATTERN.fullmatch(text)

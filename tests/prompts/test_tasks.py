@@ -1,20 +1,20 @@
 import pytest
 
-from prompts import tasks
-from prompts.tasks import ADDED_TOKENS, TASKS, Gives, Takes, TaskError, resolve
+from prompts.special_tokens import ADDED_TOKENS, CONTROL_TOKENS
+from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError, find_task
 
 SIZE = (1000, 500)
 
 
-def takers(takes):
-    return [t for t in TASKS.values() if t.takes is takes]
+def tasks_with_input(kind):
+    return [t for t in TASKS.values() if t.input_kind is kind]
 
 
-def name(task):
+def get_token(task):
     return task.token
 
 
-# From 50265 on, where BART's vocabulary ends.
+# BART's vocabulary ends at 50264.
 @pytest.mark.parametrize(
     ("token", "index"),
     [
@@ -31,7 +31,7 @@ def name(task):
         ("<image>", 51289),
     ],
 )
-def test_added_tokens_stand_in_the_order_of_their_ids(token, index):
+def test_added_tokens_are_in_the_order_of_their_ids(token, index):
     assert 50265 + ADDED_TOKENS.index(token) == index
 
 
@@ -39,44 +39,44 @@ def test_no_token_is_added_twice():
     assert len(set(ADDED_TOKENS)) == len(ADDED_TOKENS) == 1025
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=name)
-def test_a_row_is_whole(task):
-    assert resolve(task.token) is task
+@pytest.mark.parametrize("task", TASKS.values(), ids=get_token)
+def test_a_row_is_complete(task):
+    assert find_task(task.token) is task
     assert task.title
-    assert task.wording.count("{input}") == (task.takes is not Takes.NOTHING)
+    assert task.template.count("{input}") == (task.input_kind is not InputKind.NOTHING)
 
 
-@pytest.mark.parametrize("task", takers(Takes.NOTHING), ids=name)
-def test_a_task_that_takes_nothing_says_its_wording(task):
-    assert task.prompt() == task.wording
-    with pytest.raises(TaskError) as caught:
-        task.prompt(text="a cat")
+@pytest.mark.parametrize("task", tasks_with_input(InputKind.NOTHING), ids=get_token)
+def test_the_prompt_of_a_task_without_input_is_its_template(task):
+    assert task.build_prompt() == task.template
+    with pytest.raises(PromptError) as caught:
+        task.build_prompt(text="a cat")
     assert caught.value.field == "text"
-    with pytest.raises(TaskError) as caught:
-        task.prompt(region=[1, 2, 3, 4], size=SIZE)
+    with pytest.raises(PromptError) as caught:
+        task.build_prompt(region=[1, 2, 3, 4], size=SIZE)
     assert caught.value.field == "region"
 
 
-@pytest.mark.parametrize("task", takers(Takes.TEXT), ids=name)
-def test_a_task_that_takes_text_says_it_within_its_wording(task):
-    # Braces are letters like others, and white space around the text is not part of it.
-    assert task.prompt(" a {cat}\n") == task.wording.replace("{input}", "a {cat}")
+@pytest.mark.parametrize("task", tasks_with_input(InputKind.TEXT), ids=get_token)
+def test_text_is_inserted_into_the_template(task):
+    # Braces have no special meaning, and white space around the text is stripped.
+    assert task.build_prompt(" a {cat}\n") == task.template.replace("{input}", "a {cat}")
     for missing in (None, "", " \n"):
-        with pytest.raises(TaskError, match="needs text") as caught:
-            task.prompt(missing)
+        with pytest.raises(PromptError, match="needs text") as caught:
+            task.build_prompt(missing)
         assert caught.value.field == "text"
 
 
-@pytest.mark.parametrize("task", takers(Takes.REGION), ids=name)
-def test_a_task_that_takes_a_region_says_its_locations(task):
-    wording = task.wording.replace("{input}", "<loc_100><loc_200><loc_200><loc_400>")
-    assert task.prompt(region=[100, 100, 200, 200], size=SIZE) == wording
+@pytest.mark.parametrize("task", tasks_with_input(InputKind.REGION), ids=get_token)
+def test_a_region_is_inserted_as_location_tokens(task):
+    expected = task.template.replace("{input}", "<loc_100><loc_200><loc_200><loc_400>")
+    assert task.build_prompt(region=[100, 100, 200, 200], size=SIZE) == expected
     for region, size in ((None, SIZE), ([1, 2, 3, 4], None)):
-        with pytest.raises(TaskError, match="needs a region") as caught:
-            task.prompt(region=region, size=size)
+        with pytest.raises(PromptError, match="needs a region") as caught:
+            task.build_prompt(region=region, size=size)
         assert caught.value.field == "region"
-    with pytest.raises(TaskError) as caught:
-        task.prompt("a cat", region=[100, 100, 200, 200], size=SIZE)
+    with pytest.raises(PromptError) as caught:
+        task.build_prompt("a cat", region=[100, 100, 200, 200], size=SIZE)
     assert caught.value.field == "text"
 
 
@@ -92,37 +92,37 @@ def test_a_task_that_takes_a_region_says_its_locations(task):
         ([1, 2, 3, 501], "outside"),
     ],
 )
-def test_a_region_lies_upright_within_the_picture(region, message):
-    with pytest.raises(TaskError, match=message) as caught:
-        TASKS["<REGION_TO_OCR>"].prompt(region=region, size=SIZE)
+def test_an_invalid_region_is_rejected(region, message):
+    with pytest.raises(PromptError, match=message) as caught:
+        TASKS["<REGION_TO_OCR>"].build_prompt(region=region, size=SIZE)
     assert caught.value.field == "region"
 
 
-def test_the_whole_picture_is_a_region():
-    prompt = TASKS["<REGION_TO_OCR>"].prompt(region=[0, 0, *SIZE], size=SIZE)
+def test_the_whole_image_is_a_valid_region():
+    prompt = TASKS["<REGION_TO_OCR>"].build_prompt(region=[0, 0, *SIZE], size=SIZE)
     assert "<loc_0><loc_0><loc_999><loc_999>" in prompt
 
 
-@pytest.mark.parametrize("token", tasks.CONTROL)
-def test_a_control_token_in_the_text_is_refused(token):
-    for task in (TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], resolve("<VQA>")):
-        with pytest.raises(TaskError, match=token) as caught:
-            task.prompt(f"a{token}b")
+@pytest.mark.parametrize("token", CONTROL_TOKENS)
+def test_a_control_token_in_the_text_is_rejected(token):
+    for task in (TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], find_task("<VQA>")):
+        with pytest.raises(PromptError, match=token) as caught:
+            task.build_prompt(f"a{token}b")
         assert caught.value.field == "text"
 
 
 @pytest.mark.parametrize(
     "token", ["<VQA>", "<DocVQA>", "<GENERATE_TAGS>", "<ANALYZE>", "<MIXED_CAPTION>", "<MIXED_CAPTION_PLUS>"]
 )
-def test_a_fine_tuned_models_own_token_passes_through_literally(token):
-    task = resolve(token)
-    assert (task.token, task.takes, task.gives) == (token, Takes.TEXT, Gives.TEXT)
-    assert task.prompt() == token
-    assert task.prompt(" what is it?") == token + " what is it?"
+def test_the_token_of_a_fine_tuned_model_is_passed_through_unchanged(token):
+    task = find_task(token)
+    assert (task.token, task.input_kind, task.answer_kind) == (token, InputKind.TEXT, AnswerKind.TEXT)
+    assert task.build_prompt() == token
+    assert task.build_prompt(" what is it?") == token + " what is it?"
 
 
 @pytest.mark.parametrize(
-    ("token", "meant"),
+    ("token", "suggestion"),
     [
         ("caption", "<CAPTION>"),
         ("<caption>", "<CAPTION>"),
@@ -134,17 +134,17 @@ def test_a_fine_tuned_models_own_token_passes_through_literally(token):
         ("<OPEN_VOCABULARY_DETECION>", "<OPEN_VOCABULARY_DETECTION>"),
     ],
 )
-def test_a_misspelt_token_is_told_what_it_may_mean(token, meant):
-    with pytest.raises(TaskError) as caught:
-        resolve(token)
-    assert f"Did you mean {meant}?" in str(caught.value)
+def test_a_misspelled_token_gets_a_suggestion(token, suggestion):
+    with pytest.raises(PromptError) as caught:
+        find_task(token)
+    assert f"Did you mean {suggestion}?" in str(caught.value)
     assert caught.value.field == "task"
 
 
 @pytest.mark.parametrize(
     "token", ["", "what?", "<two words>", "<s>", "<loc_5>", "<sep>", "<image>", "<A><B>", "x" * 10_000]
 )
-def test_what_is_no_task_token_is_refused(token):
-    with pytest.raises(TaskError, match="no such task") as caught:
-        resolve(token)
+def test_an_invalid_task_token_is_rejected(token):
+    with pytest.raises(PromptError, match="no such task") as caught:
+        find_task(token)
     assert len(str(caught.value)) < 250

@@ -16,8 +16,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from prompts.tasks import TASKS
-from server.engine.adapters.registry import AdapterError, Adapters, UnknownAdapter
-from server.engine.checkpoints.conversion import microsoft_key
+from server.engine.adapters.errors import AdapterError, UnknownAdapterError
+from server.engine.adapters.registry import AdapterRegistry
+from server.engine.checkpoints.conversion import to_microsoft_key
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.engine import Engine
 from server.engine.errors import (
@@ -27,7 +28,7 @@ from server.engine.errors import (
     OverloadedError,
     RequestCancelledError,
 )
-from server.engine.model.linear import Linear
+from server.engine.model.linear import LoraLinear
 from server.engine.request import Request
 from server.engine.runner import Runner
 from tests.server.engine import reference
@@ -74,7 +75,7 @@ def engine(tiny: Checkpoint) -> Iterator[Engine]:
 
 def left(checkpoint: Checkpoint, besides: set[str] | frozenset[str] = frozenset()) -> set[str]:
     """The adapters in the layers."""
-    layers = [module for module in checkpoint.model.modules() if isinstance(module, Linear)]
+    layers = [module for module in checkpoint.model.modules() if isinstance(module, LoraLinear)]
     return {key for layer in layers for key in layer.adapters} - besides
 
 
@@ -172,7 +173,7 @@ def test_pickled_weights_and_microsofts_names(
         path, half, end = key.removeprefix("base_model.model.").rpartition(".lora_")
         if "image_projection" in path:  # no module there
             return key
-        return "base_model.model." + microsoft_key(path + ".weight").removesuffix(".weight") + half + end
+        return "base_model.model." + to_microsoft_key(path + ".weight").removesuffix(".weight") + half + end
 
     theirs = {renamed(key): value for key, value in state.items()}
     assert theirs.keys() != state.keys()
@@ -199,7 +200,7 @@ def test_unloaded_while_it_runs(engine: Engine, tiny: Checkpoint, folders: dict[
     for handle, request in ((running, ask("all")), (waiting, ask("all", seed=1))):
         assert handle.wait(WAIT).tokens == reference.generate(tiny, request, adapter=folders["all"])
     gone(tiny)
-    with pytest.raises(UnknownAdapter):
+    with pytest.raises(UnknownAdapterError):
         engine.unload_adapter("all")
 
 
@@ -288,7 +289,7 @@ def test_loading_beside_requests(engine: Engine, tiny: Checkpoint, folders: dict
 
 
 def test_room_is_for_what_is_in_the_layers(tiny: Checkpoint, folders: dict[str, Path]) -> None:
-    adapters = Adapters([tiny.model], tiny.sha256, 1 << 20)
+    adapters = AdapterRegistry([tiny.model], tiny.sha256, 1 << 20)
     adapters.capacity = 2 * adapters.load("a", folders["all"]).bytes - 1
     with pytest.raises(AdapterError, match=r"unload another"):
         adapters.load("b", folders["all"])
@@ -387,7 +388,7 @@ def test_what_is_refused(
 ) -> None:
     change, said = REFUSED[case]
     folder = Path(shutil.copytree(folders["text"], tmp_path / "adapter"))
-    adapters = Adapters([tiny.model], tiny.sha256, 1 << 20)
+    adapters = AdapterRegistry([tiny.model], tiny.sha256, 1 << 20)
     adapters.load("before", folder)
     before = left(tiny)
     change(folder)
@@ -414,14 +415,14 @@ def test_what_is_refused(
 )
 def test_what_peft_can_do_and_we_do_not(tiny: Checkpoint, tmp_path: Path, config: dict[str, Any], said: str) -> None:
     with pytest.raises(AdapterError, match=re.escape(said)):
-        Adapters([tiny.model], tiny.sha256, 1 << 20).load("a", save(tmp_path / "a", **config))
+        AdapterRegistry([tiny.model], tiny.sha256, 1 << 20).load("a", save(tmp_path / "a", **config))
     assert not left(tiny)
 
 
 def test_the_base_that_it_names_is_enough(tiny: Checkpoint, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["text"], tmp_path / "adapter"))
     config_with(florist_base_sha256=tiny.sha256)(folder)
-    adapters = Adapters([tiny.model], tiny.sha256, 1 << 20)
+    adapters = AdapterRegistry([tiny.model], tiny.sha256, 1 << 20)
     adapters.load("a", folder)
     adapters.unload("a")
     assert reference.generate(tiny, ask("a"), adapter=folder)  # PEFT does not mind

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import BartConfig, Florence2VisionConfig
 
-from server.engine.generation import GenerationConfig
+from server.engine.checkpoints.generation_config import GenerationConfig
 
 # (Microsoft, native), each a pattern and what it becomes; the first that fits a key is applied, whole keys aside.
 _BLOCKS = (
@@ -23,22 +23,22 @@ _BLOCKS = (
 )
 _PROJECTOR = "model.multi_modal_projector."
 _BIAS = "language_model.final_logits_bias"
-SHARED = "model.language_model.shared.weight"
+EMBEDDING_KEY = "model.language_model.shared.weight"
 # Names of the one embedding table; a file may hold any of them.
-TIED = (
-    SHARED,
+TIED_EMBEDDING_KEYS = (
+    EMBEDDING_KEY,
     "model.language_model.encoder.embed_tokens.weight",
     "model.language_model.decoder.embed_tokens.weight",
     "lm_head.weight",
 )
 
 
-def is_microsoft(keys: Mapping[str, Any]) -> bool:
+def is_microsoft_layout(keys: Mapping[str, Any]) -> bool:
     """Whether these weights are in Microsoft's layout."""
     return any(key.startswith(("language_model.", "vision_tower.")) for key in keys)
 
 
-def native_key(key: str) -> str:
+def to_native_key(key: str) -> str:
     """A name in Microsoft's layout → the native one; one that is unknown comes back as it is."""
     if key.startswith("vision_tower.convs."):
         return "model." + key.replace(".proj.", ".conv.")
@@ -58,7 +58,7 @@ def native_key(key: str) -> str:
     return "lm_head.weight" if key == "language_model.lm_head.weight" else key
 
 
-def microsoft_key(key: str) -> str:
+def to_microsoft_key(key: str) -> str:
     """The inverse of `native_key`."""
     if key.startswith("model.vision_tower.convs."):
         return key.removeprefix("model.").replace(".conv.", ".proj.")
@@ -81,28 +81,30 @@ def microsoft_key(key: str) -> str:
     )
 
 
-def to_native(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+def to_native_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
     """Microsoft's weights → native ones. The embedding grows to `vocab_size` rows: Microsoft's has none for `<image>`.
 
     Raises ValueError when final_logits_bias is not zero: the native model has no place for it.
     """
     if (bias := state.get(_BIAS)) is not None and bool((bias != 0).any()):
         raise ValueError(f"{_BIAS} is not zero, and the native model has no such bias: florist cannot load it exactly")
-    native = {native_key(k): v.T.contiguous() if k == "image_projection" else v for k, v in state.items() if k != _BIAS}
-    for key in TIED:
+    native = {
+        to_native_key(k): v.T.contiguous() if k == "image_projection" else v for k, v in state.items() if k != _BIAS
+    }
+    for key in TIED_EMBEDDING_KEYS:
         if key in native and native[key].dim() == 2 and (missing := vocab_size - native[key].shape[0]) > 0:
             table = native[key]
             native[key] = torch.cat([table, table.new_zeros(missing, table.shape[1])])
     return native
 
 
-def to_microsoft(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+def to_microsoft_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
     """The inverse of `to_native`, its embedding cut to `vocab_size` rows, with the zero final_logits_bias."""
     microsoft = {
-        microsoft_key(k): v.T.contiguous() if k == _PROJECTOR + "image_projection.weight" else v
+        to_microsoft_key(k): v.T.contiguous() if k == _PROJECTOR + "image_projection.weight" else v
         for k, v in state.items()
     }
-    for key in map(microsoft_key, TIED):
+    for key in map(to_microsoft_key, TIED_EMBEDDING_KEYS):
         if key in microsoft:
             microsoft[key] = microsoft[key][:vocab_size].clone()
     microsoft[_BIAS] = torch.zeros(1, vocab_size)
@@ -115,7 +117,7 @@ def is_microsoft_config(config: Mapping[str, Any]) -> bool:
     return "dim_embed" in vision or vision.get("model_type") == "davit"
 
 
-def native_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+def to_native_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """Microsoft's config.json → the native one, for an embedding of `vocab_size` rows.
 
     Raises ValueError for what the native model does not do, KeyError for a config that lacks a part.
@@ -143,7 +145,7 @@ def native_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     } | {k: config[k] for k in ("bos_token_id", "pad_token_id", "eos_token_id", "image_token_id") if k in config}
 
 
-def microsoft_config(config: Mapping[str, Any], generation: GenerationConfig, vocab_size: int) -> dict[str, Any]:
+def to_microsoft_config(config: Mapping[str, Any], generation: GenerationConfig, vocab_size: int) -> dict[str, Any]:
     """The inverse of `native_config`: Microsoft keeps the generation settings in its text_config."""
     vision = {k: v for k, v in config["vision_config"].items() if k in _fields(Florence2VisionConfig)}
     vision |= {

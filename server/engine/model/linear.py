@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 
-class LowRank(NamedTuple):
+class LoraDelta(NamedTuple):
     """One LoRA pair (Hu et al. 2021, arXiv:2106.09685) on the outputs `first` … `first` + len(b) of a layer.
 
     `a` [rank, inputs], `b` [outputs, rank]; `scale` as PEFT reckons it (alpha / rank).
@@ -20,17 +20,17 @@ class LowRank(NamedTuple):
     scale: float
 
 
-class Share(NamedTuple):
+class AdapterRows(NamedTuple):
     """The rows of a batch (its first dimension) that one adapter answers for; None for all of them."""
 
     adapter: str
     rows: Tensor | None
 
 
-Shares = Sequence[Share]
+BatchAdapters = Sequence[AdapterRows]
 
 
-class Packed:
+class PackedMatrix:
     """A matrix laid out once for a CPU's kernels (oneDNN), where that pays: a plain one is laid out anew at every call.
 
     That costs little beside the thousand rows of a picture, and half the time or more beside a step's few. The plain
@@ -62,7 +62,7 @@ class Packed:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, kind, [], form)
 
 
-class Linear(nn.Module):
+class LoraLinear(nn.Module):
     """x Wᵀ + b, to which each adapter adds scale · (x Aᵀ) Bᵀ on its own rows, in PEFT's order of operations.
 
     Layers that read the same input stand here as one (q, k and v); an adapter of one of them covers its outputs.
@@ -72,17 +72,17 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
-        self.adapters: dict[str, list[LowRank]] = {}
-        self._packed: Packed | None = None
+        self.adapters: dict[str, list[LoraDelta]] = {}
+        self._packed: PackedMatrix | None = None
 
     def arrange(self) -> None:
         """Lays the weights out for the device, once they are there."""
-        self._packed = Packed(self.weight, self.bias)
+        self._packed = PackedMatrix(self.weight, self.bias)
 
-    def forward(self, x: Tensor, shares: Shares = (), *, gelu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, shares: BatchAdapters = (), *, gelu: bool = False) -> Tensor:
         """x [rows, …, inputs] → [rows, …, outputs], then GELU where asked."""
         added = [(rows, pair) for adapter, rows in shares for pair in self.adapters.get(adapter, ())]
-        y = (self._packed or Packed(self.weight, self.bias)).multiply(x, gelu=gelu and not added)
+        y = (self._packed or PackedMatrix(self.weight, self.bias)).multiply(x, gelu=gelu and not added)
         for rows, (first, a, b, scale) in added:
             own = y[..., first : first + len(b)]
             if rows is None:

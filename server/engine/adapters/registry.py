@@ -7,23 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.engine import calibration as calibrations
-from server.engine.calibration import Calibration, CalibrationError
-from server.engine.linear import Linear, LowRank
-from server.engine.lora import AdapterError, Pair, read
-from server.engine.model import Florence2
-
-__all__ = ["Adapter", "AdapterError", "Adapters", "NoRoom", "UnknownAdapter"]
+from server.engine.adapters.errors import AdapterCapacityError, AdapterError, UnknownAdapterError
+from server.engine.adapters.lora import LoraPair, read_lora
+from server.engine.calibration import Calibration, CalibrationError, read_calibration
+from server.engine.model.florence2 import Florence2
+from server.engine.model.linear import LoraDelta, LoraLinear
 
 _TOWER = ("model.vision_tower.", "model.multi_modal_projector.")
-
-
-class UnknownAdapter(AdapterError):  # noqa: N818
-    """No adapter of this name is loaded."""
-
-
-class NoRoom(AdapterError):  # noqa: N818
-    """It is as it should be, but there is no memory for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +37,7 @@ class Adapter:
         return self.key if self.vision else None
 
 
-class Adapters:
+class AdapterRegistry:
     """Loads, lends and unloads. Safe to use from any thread, while another runs the model.
 
     A request holds its adapter from `acquire` to `release`: one that is unloaded or replaced meanwhile can be asked for
@@ -71,11 +61,11 @@ class Adapters:
         `sha256`: of its weights' file, where that is known. Raises AdapterError, and then changes nothing.
         """
         with self._loading:  # one at a time: so memory holds one more than there is room for at most
-            pairs, found = read(folder, self._places[0], self.base, self.capacity)
+            pairs, found = read_lora(folder, self._places[0], self.base, self.capacity)
             if sha256 is not None and sha256.lower() != found:
                 raise AdapterError(f"its weights have the SHA-256 {found}, not {sha256}; copy the folder again")
             try:
-                calibration = calibrations.read(folder, found)
+                calibration = read_calibration(folder, found)
             except CalibrationError as error:
                 raise AdapterError(str(error)) from error
             size = sum(pair.a.numel() + pair.b.numel() for pair in pairs.values()) * self._dtype.itemsize
@@ -127,7 +117,7 @@ class Adapters:
 
     def _find(self, name: str) -> Adapter:
         if name not in self._named:
-            raise UnknownAdapter(
+            raise UnknownAdapterError(
                 f"no adapter {name!r} is loaded; there are: {', '.join(sorted(self._named)) or 'none'}"
             )
         return self._named[name]
@@ -147,14 +137,14 @@ class Adapters:
             leaving = old.bytes if old and not self._holders[old.key] else 0
             room = self.capacity - sum(adapter.bytes for adapter in self._kept.values()) + leaving
         if size > room:
-            raise NoRoom(
+            raise AdapterCapacityError(
                 f"it takes {size:,} bytes, and {max(0, room):,} of {self.capacity:,} are left; unload another, or set "
                 "--max-adapter-bytes higher"
             )
 
-    def _layers(self, pairs: Mapping[str, Pair]) -> dict[Linear, list[LowRank]]:
+    def _layers(self, pairs: Mapping[str, LoraPair]) -> dict[LoraLinear, list[LoraDelta]]:
         """The pairs on each model's device and in its type, by the layer that computes their module."""
-        layers: dict[Linear, list[LowRank]] = {}
+        layers: dict[LoraLinear, list[LoraDelta]] = {}
         for model, places in zip(self.models, self._places, strict=True):
             for path, (a, b, scale) in pairs.items():
                 linear, first = places[path]
@@ -164,5 +154,5 @@ class Adapters:
                     raise AdapterError(f"it does not fit into the memory of {model.device}: {error}") from error
                 if not all(half.isfinite().all() for half in (a, b)):
                     raise AdapterError(f"{path} has weights that are not finite in {self._dtype}; train it again")
-                layers.setdefault(linear, []).append(LowRank(first, a, b, scale))
+                layers.setdefault(linear, []).append(LoraDelta(first, a, b, scale))
         return layers

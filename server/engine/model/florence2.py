@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Florence2Config
 
-from server.engine.bart import Bart
-from server.engine.davit import VisionTower
-from server.engine.decoding.kv_cache import Slots, Span
-from server.engine.linear import Linear, Shares
+from server.engine.decoding.kv_cache import CacheView, KVCache
+from server.engine.model.bart import Bart
+from server.engine.model.linear import BatchAdapters, LoraLinear
+from server.engine.model.vision_encoder import VisionEncoder
 
 
 class Florence2(nn.Module):
@@ -21,7 +21,7 @@ class Florence2(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("meta"):
-            self.tower, self.text = VisionTower(config), Bart(config.text_config)
+            self.tower, self.text = VisionEncoder(config), Bart(config.text_config)
 
     def shapes(self) -> dict[str, torch.Size]:
         """What a checkpoint of this config holds: native keys, one for the table of words, → the shapes."""
@@ -32,7 +32,7 @@ class Florence2(nn.Module):
         self.tower.load(state)
         self.text.load(state)
         for module in self.modules():
-            if isinstance(module, Linear):
+            if isinstance(module, LoraLinear):
                 module.arrange()
         self.eval()
 
@@ -44,21 +44,23 @@ class Florence2(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.text.table.dtype
 
-    def adaptable(self) -> dict[str, tuple[Linear, int]]:
+    def adaptable(self) -> dict[str, tuple[LoraLinear, int]]:
         """Native module path → the layer that computes it, and its first output row there."""
         return self.tower.adaptable() | self.text.adaptable()
 
-    def slots(self, width: int, count: int, *, spare: int = 0) -> Slots:
-        """Places for `count` running requests of `width` beams."""
-        # A CPU attends with one query three to eight times slower in 16 bits than in 32.
+    def create_kv_cache(self, width: int, count: int) -> KVCache:
+        """Returns an empty KV cache of `count` slots for requests of `width` beams."""
+        # On a CPU, attention with one query is 3 to 8 times slower in 16 bits than in 32.
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
-        return Slots(self.config.text_config, width, count, spare=spare, device=self.device, dtype=dtype)
+        return KVCache(self.config.text_config, width, count, device=self.device, dtype=dtype)
 
-    def look(self, pixels: Tensor, shares: Shares = ()) -> Tensor:
+    def look(self, pixels: Tensor, shares: BatchAdapters = ()) -> Tensor:
         """Pixel values [n, 3, height, width] → projected image features [n, image tokens, d]."""
         return self.tower(pixels.to(self.dtype).contiguous(memory_format=torch.channels_last), shares)
 
-    def read(self, features: Tensor, prompts: Sequence[Sequence[int]], shares: Shares = ()) -> tuple[Tensor, list[int]]:
+    def read(
+        self, features: Tensor, prompts: Sequence[Sequence[int]], shares: BatchAdapters = ()
+    ) -> tuple[Tensor, list[int]]:
         """Image features [n, image tokens, d] and prompts as ids, `<s>` … `</s>` → states [n, tokens, d] and how many
         places of each row count. Prompts are padded on the right, since BART's positions are absolute."""
         ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(features.device)
@@ -66,6 +68,6 @@ class Florence2(nn.Module):
         lengths = [features.shape[1] + len(p) for p in prompts]
         return self.text.encoder(embedded, lengths, shares), lengths
 
-    def say(self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], shares: Shares = ()) -> Tensor:
-        """The newest tokens [rows] of the spans, at their positions [rows] → logits [rows, V] in fp32."""
-        return self.text.logits(self.text.decoder(self.text.table[tokens], positions, spans, shares))
+    def say(self, tokens: Tensor, positions: Tensor, views: Sequence[CacheView], shares: BatchAdapters = ()) -> Tensor:
+        """The newest tokens [rows] of the views, at their positions [rows] → logits [rows, V] in fp32."""
+        return self.text.logits(self.text.decoder(self.text.table[tokens], positions, views, shares))

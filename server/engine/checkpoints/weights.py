@@ -10,15 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from server.engine.checkpoints.errors import CheckpointError
+
 # The files that hold weights, best first; an index names the shards.
 _FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-class CheckpointError(Exception):
-    """A checkpoint that cannot be loaded; the message says what is wrong and what to do."""
-
-
-def files(folder: Path) -> list[Path]:
+def find_weight_files(folder: Path) -> list[Path]:
     """The weight files of a checkpoint folder. Raises CheckpointError when there are none, or a shard is missing."""
     found = next((folder / name for name in _FILES if (folder / name).exists()), None)
     if found is None:
@@ -35,10 +33,10 @@ def files(folder: Path) -> list[Path]:
     return [folder / shard for shard in shards]
 
 
-def read(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors, on the CPU and in the type they were saved in. Never runs code that a file holds."""
     state: dict[str, Tensor] = {}
-    for path in files(folder):
+    for path in find_weight_files(folder):
         try:
             part = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
@@ -49,10 +47,10 @@ def read(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def sha256(folder: Path) -> str:
+def hash_weights(folder: Path) -> str:
     """The hash of the weight files' bytes, in hexadecimal: the same for the same weights wherever they lie."""
     total = hashlib.sha256()
-    for path in files(folder):
+    for path in find_weight_files(folder):
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

@@ -6,7 +6,6 @@ Microsoft's remote-code layout, converted as it is read, its code never run; and
 
 import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
     StrictDataclassError,
 )
 from torch import Tensor
@@ -27,20 +21,27 @@ from transformers import Florence2Config
 
 from prompts.locations import BINS
 from prompts.vocabulary import Vocabulary
-from server.engine import calibration as calibrations
-from server.engine import conversion, vision, weights
-from server.engine.calibration import Calibration, CalibrationError, StaleCalibrationError
-from server.engine.generation import PUBLISHED, GenerationConfig, warn_of_ignored
-from server.engine.model import Florence2
-from server.engine.tokenizer import Tokenizer
-from server.engine.vision import Preprocessing
-from server.engine.weights import CheckpointError
+from server.engine.calibration import Calibration, CalibrationError, StaleCalibrationError, read_calibration
+from server.engine.checkpoints import conversion
+from server.engine.checkpoints.conversion import (
+    EMBEDDING_KEY,
+    TIED_EMBEDDING_KEYS,
+    is_microsoft_layout,
+    to_native_config,
+    to_native_state,
+)
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.checkpoints.sources import SEEDLING, locate_checkpoint
+from server.engine.checkpoints.generation_config import (
+    PUBLISHED_SETTINGS,
+    GenerationConfig,
+    warn_about_ignored_settings,
+)
+from server.engine.checkpoints.tokenizer import Tokenizer
+from server.engine.checkpoints.weights import hash_weights, read_weights
+from server.engine.model.florence2 import Florence2
+from server.engine.model.preprocessing import Preprocessing, count_image_tokens
 
-__all__ = ["SEEDLING", "Checkpoint", "CheckpointError", "Files", "load", "read"]
-
-SEEDLING = "seedling"
-_SEEDLING_FOLDER = Path(__file__).parent / "seedling"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LISTED = 8  # names in an error; a layout gone wrong has hundreds
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class CheckpointFiles:
     """What a checkpoint's folder holds: the native config, the weights by native names as they were saved, and what
     belongs to them. `generation` is not yet bound by the model's positions."""
 
@@ -89,29 +90,33 @@ class Files:
     generation: GenerationConfig
 
 
-def read(name: str = SEEDLING) -> Files:
+def read_checkpoint(name: str = SEEDLING) -> CheckpointFiles:
     """Reads a checkpoint by name or path, its weights as they are. Raises CheckpointError, which says what to do."""
-    folder = locate(name)
+    folder = locate_checkpoint(name)
     config, settings = _json(folder, "config.json"), _json(folder, "generation_config.json", optional=True)
     if config.get("model_type") != "florence2":
         raise CheckpointError(f"{name} is a {config.get('model_type')} model; florist serves Florence-2 only")
     tokenizer = _tokenizer(name, folder)
-    state = weights.read(folder)
+    state = read_weights(folder)
     with _loadable(name):
         microsoft = conversion.is_microsoft_config(config)
         if microsoft:
             # Microsoft's `generate` runs the inner BART, which its text_config rules: that goes first.
-            sources: list[dict[str, Any]] = [config["text_config"], settings, PUBLISHED]
+            sources: list[dict[str, Any]] = [config["text_config"], settings, PUBLISHED_SETTINGS]
             rows = -(-max(len(tokenizer), config["text_config"]["vocab_size"]) // 64) * 64
-            config = conversion.native_config(config, rows) | {"image_token_id": tokenizer.image}
+            config = to_native_config(config, rows) | {"image_token_id": tokenizer.image}
         else:
-            warn_of_ignored(settings, f"{name}'s generation_config.json")
-            sources = [settings or PUBLISHED, config["text_config"]] if settings else [PUBLISHED, config["text_config"]]
+            warn_about_ignored_settings(settings, f"{name}'s generation_config.json")
+            sources = (
+                [settings or PUBLISHED_SETTINGS, config["text_config"]]
+                if settings
+                else [PUBLISHED_SETTINGS, config["text_config"]]
+            )
             # A model's config carries leftovers of generation settings too: only what every answer needs is taken.
             sources[1] = {k: sources[1].get(k) for k in ("decoder_start_token_id", "eos_token_id")}
         shape = Florence2Config.from_dict(config)
-        if conversion.is_microsoft(state):
-            state = conversion.to_native(state, shape.text_config.vocab_size)
+        if is_microsoft_layout(state):
+            state = to_native_state(state, shape.text_config.vocab_size)
         preprocessing = _preprocessing(name, folder)
         generation = GenerationConfig.read(*sources)
     if shape.image_token_id != tokenizer.image or len(tokenizer) > shape.text_config.vocab_size:
@@ -122,25 +127,27 @@ def read(name: str = SEEDLING) -> Files:
         )
     with _loadable(name):
         _check(name, shape, state)
-    return Files(name, folder, shape, state, tokenizer, preprocessing, generation)
+    return CheckpointFiles(name, folder, shape, state, tokenizer, preprocessing, generation)
 
 
-def load(name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+def load_checkpoint(
+    name: str = SEEDLING, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Checkpoint:
     """Loads a checkpoint by name (`seedling`, a hub id) or path onto a device, its weights turned into `dtype`.
 
     Raises CheckpointError, which says what to do.
     """
-    files = read(name)
+    files = read_checkpoint(name)
     shape, tokenizer = files.shape, files.tokenizer
     try:
         with _loadable(name):
-            image_tokens = vision.image_tokens(shape, files.preprocessing)
+            image_tokens = count_image_tokens(shape, files.preprocessing)
             model = _fill(name, shape, files.state, device, dtype)
     except torch.OutOfMemoryError as error:
         raise CheckpointError(f"{name} does not fit into the memory of {device}: {error}") from error
-    sha256 = weights.sha256(files.folder)
+    sha256 = hash_weights(files.folder)
     try:
-        calibration = calibrations.read(files.folder, sha256)
+        calibration = read_calibration(files.folder, sha256)
     except StaleCalibrationError as error:
         raise CheckpointError(f"{name}: {error}") from error
     except CalibrationError as error:  # another program's, of that name
@@ -186,45 +193,16 @@ def _loadable(name: str) -> Iterator[None]:
         raise CheckpointError(f"{name} is not a Florence-2 checkpoint that florist can load: {reason}") from error
 
 
-def locate(name: str) -> Path:
-    """The folder of a checkpoint, fetched from the hub where it is a hub id and not a folder here."""
-    if name == SEEDLING:
-        return _SEEDLING_FOLDER
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise CheckpointError(f"{name} is a file; name the folder that holds it, with config.json and tokenizer.json")
-    if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(
-            f"there is no folder {name}; name a folder, a hub id such as microsoft/Florence-2-base, or seedling"
-        )
-    try:
-        kept = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["*/*"]))
-        if not any(kept.glob("*.safetensors")):
-            kept = Path(snapshot_download(name, allow_patterns=["*.json", "*.bin"], ignore_patterns=["*/*"]))
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(
-            f"{name} is neither a folder here nor a model that the hub shows; check the name"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise CheckpointError(
-            f"{name} is no folder here, and the hub cannot be reached ({type(error).__name__}). Go online once to "
-            "fetch it, or copy the model's files into a folder and name that"
-        ) from error
-    return kept
-
-
 def _check(name: str, shape: Florence2Config, state: dict[str, Tensor]) -> None:
     """Leaves one name for the embedding table. Raises CheckpointError when a weight is missing, left over or of another
     shape."""
-    tables = [state.pop(key) for key in conversion.TIED if key in state]
+    tables = [state.pop(key) for key in TIED_EMBEDDING_KEYS if key in state]
     if tables:
         if any(not torch.equal(tables[0], table) for table in tables[1:]):
             raise CheckpointError(
                 f"{name}'s embedding and lm_head differ; Florence-2 ties them. Merge it again, lm_head left out"
             )
-        state[conversion.SHARED] = tables[0]
+        state[EMBEDDING_KEY] = tables[0]
     wanted = Florence2(shape).shapes()
     faults = {
         "missing": sorted(wanted.keys() - state.keys()),
@@ -265,12 +243,12 @@ def _json(folder: Path, file: str, *, optional: bool = False) -> dict[str, Any]:
             raise CheckpointError(f"{folder} holds an adapter, not a model; merge it into its base and save that")
         raise CheckpointError(f"{folder} lacks {file}; name the folder of a whole checkpoint")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read_checkpoint = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}); fetch it again") from error
-    if not isinstance(read, dict):
+    if not isinstance(read_checkpoint, dict):
         raise CheckpointError(f"{path} is not a JSON object; fetch it again")
-    return read
+    return read_checkpoint
 
 
 def _tokenizer(name: str, folder: Path) -> Tokenizer:

@@ -54,7 +54,7 @@ class GenerationConfig:
 
 
 # What florence-community publishes with Florence-2; for a folder that says nothing itself.
-PUBLISHED: dict[str, Any] = {
+PUBLISHED_SETTINGS: dict[str, Any] = {
     "num_beams": 3,
     "no_repeat_ngram_size": 3,
     "early_stopping": True,
@@ -64,7 +64,7 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
-def warn_of_ignored(settings: Mapping[str, Any], origin: str) -> None:
+def warn_about_ignored_settings(settings: Mapping[str, Any], origin: str) -> None:
     """Logs the settings of a generation_config.json that would change the answer elsewhere and do not here."""
     known = {f.name for f in fields(GenerationConfig)} | _SILENT
     ignored = {k: v for k, v in settings.items() if k not in known and not any(v is off or v == off for off in _OFF)}

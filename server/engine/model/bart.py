@@ -1,7 +1,7 @@
-"""BART (Lewis et al. 2020, arXiv:1910.13461) as Florence-2 uses it: an encoder, and a decoder over key-value slots.
+"""BART (Lewis et al. 2020, arXiv:1910.13461) as Florence-2 uses it: an encoder, and a decoder over a KV cache.
 
 Post-norm layers, learnt positions with two rows to spare, exact GELU. Layers that read the same input are one matrix
-product (q, k, v; k, v of the encoder's states). The keys and values that a request needs stay in its slot
+product (q, k, v; k, v of the encoder's states). The keys and values that a request needs stay in its KV cache slot
 (`server.engine.decoding.kv_cache`); the beams of a request are queries on one slot, so they share its cross-attention.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import BartConfig
 
-from server.engine.decoding.kv_cache import Span
-from server.engine.linear import Linear, Packed, Shares
+from server.engine.decoding.kv_cache import CacheView
+from server.engine.model.linear import BatchAdapters, LoraLinear, PackedMatrix
 
 OFFSET = 2  # rows of the position table that BART leaves unused
 _ROOT = "model.language_model."
@@ -36,9 +36,9 @@ class Block(nn.Module):
 class FeedForward(Block):
     def __init__(self, dim: int, inner: int) -> None:
         super().__init__(dim)
-        self.fc1, self.fc2 = Linear(dim, inner), Linear(inner, dim)
+        self.fc1, self.fc2 = LoraLinear(dim, inner), LoraLinear(inner, dim)
 
-    def forward(self, x: Tensor, shares: Shares) -> Tensor:
+    def forward(self, x: Tensor, shares: BatchAdapters) -> Tensor:
         return self.add(x, self.fc2(self.fc1(x, shares, gelu=True), shares))
 
 
@@ -46,25 +46,25 @@ class SelfAttention(Block):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim)
         self.heads = heads
-        self.qkv, self.out = Linear(dim, 3 * dim), Linear(dim, dim)
+        self.qkv, self.out = LoraLinear(dim, 3 * dim), LoraLinear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None, shares: Shares) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, shares: BatchAdapters) -> Tensor:
         """x [n, t, d]; `mask` [n, 1, 1, t], added to the scores; the encoder's, over all places at once."""
         n, t, d = x.shape
         q, k, v = self.qkv(x, shares).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.add(x, self.out(seen.transpose(1, 2).reshape(n, t, d), shares))
 
-    def step(self, x: Tensor, layer: int, spans: Sequence[Span], shares: Shares) -> Tensor:
-        """x [rows, d], the newest tokens: their keys and values join the slots, then each row looks at its own past."""
+    def step(self, x: Tensor, layer: int, views: Sequence[CacheView], shares: BatchAdapters) -> Tensor:
+        """x [rows, d], the newest tokens: their keys and values are cached, then each row attends to its own past."""
         seen = []
-        parts = _parted(self.qkv(x, shares).view(len(x), 3, self.heads, -1), spans)
-        for span, part in zip(spans, parts, strict=True):
-            own = part.view(span.count, span.queries, 3, self.heads, -1)
-            k, v = span.remember(layer, own[:, :, 1], own[:, :, 2])
+        parts = _parted(self.qkv(x, shares).view(len(x), 3, self.heads, -1), views)
+        for view, part in zip(views, parts, strict=True):
+            own = part.view(view.count, view.queries, 3, self.heads, -1)
+            k, v = view.append(layer, own[:, :, 1], own[:, :, 2])
             q = own[:, :, 0].transpose(1, 2).to(k.dtype)
-            look = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask)
-            seen.append(look.transpose(1, 2).reshape(span.rows, -1).to(x.dtype))
+            look = F.scaled_dot_product_attention(q, k, v, attn_mask=view.self_mask)
+            seen.append(look.transpose(1, 2).reshape(view.rows, -1).to(x.dtype))
         return self.add(x, self.out(seen[0] if len(seen) == 1 else torch.cat(seen), shares))
 
 
@@ -72,28 +72,28 @@ class CrossAttention(Block):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim)
         self.heads = heads
-        self.q, self.kv, self.out = Linear(dim, dim), Linear(dim, 2 * dim), Linear(dim, dim)
+        self.q, self.kv, self.out = LoraLinear(dim, dim), LoraLinear(dim, 2 * dim), LoraLinear(dim, dim)
 
-    def read(self, states: Tensor, shares: Shares) -> tuple[Tensor, Tensor]:
+    def read(self, states: Tensor, shares: BatchAdapters) -> tuple[Tensor, Tensor]:
         """The encoder's states [n, t, d] → keys and values [n, heads, t, d / heads]."""
         k, v = self.kv(states, shares).view(*states.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         return k, v
 
-    def step(self, x: Tensor, layer: int, spans: Sequence[Span], shares: Shares) -> Tensor:
+    def step(self, x: Tensor, layer: int, views: Sequence[CacheView], shares: BatchAdapters) -> Tensor:
         """x [rows, d] → what each row sees of its request's picture and prompt, added."""
         seen = []
-        parts = _parted(self.q(x, shares), spans)
-        for span, part in zip(spans, parts, strict=True):
-            k, v = span.source(layer)
-            q = part.view(span.count, span.queries, self.heads, -1).transpose(1, 2).to(k.dtype)
-            look = F.scaled_dot_product_attention(q, k, v, attn_mask=span.source_mask)
-            seen.append(look.transpose(1, 2).reshape(span.rows, -1).to(x.dtype))
+        parts = _parted(self.q(x, shares), views)
+        for view, part in zip(views, parts, strict=True):
+            k, v = view.read_cross(layer)
+            q = part.view(view.count, view.queries, self.heads, -1).transpose(1, 2).to(k.dtype)
+            look = F.scaled_dot_product_attention(q, k, v, attn_mask=view.cross_mask)
+            seen.append(look.transpose(1, 2).reshape(view.rows, -1).to(x.dtype))
         return self.add(x, self.out(seen[0] if len(seen) == 1 else torch.cat(seen), shares))
 
 
-def _parted(rows: Tensor, spans: Sequence[Span]) -> Sequence[Tensor]:
-    """Each span's rows."""
-    return [rows] if len(spans) == 1 else rows.split([span.rows for span in spans])
+def _parted(rows: Tensor, views: Sequence[CacheView]) -> Sequence[Tensor]:
+    """Each view's rows."""
+    return [rows] if len(views) == 1 else rows.split([view.rows for view in views])
 
 
 class Layer(nn.Module):
@@ -104,10 +104,10 @@ class Layer(nn.Module):
         self.attention, self.forwards = SelfAttention(dim, heads), FeedForward(dim, inner)
         self.cross = CrossAttention(dim, heads) if looks else None
 
-    def parts(self) -> tuple[dict[Linear, tuple[str, ...]], dict[nn.LayerNorm, str]]:
+    def parts(self) -> tuple[dict[LoraLinear, tuple[str, ...]], dict[nn.LayerNorm, str]]:
         """The matrix layers and the norms, by their native names within the layer."""
         own, other = "self_attn.", "encoder_attn."
-        linears: dict[Linear, tuple[str, ...]] = {
+        linears: dict[LoraLinear, tuple[str, ...]] = {
             self.attention.qkv: (own + "q_proj", own + "k_proj", own + "v_proj"),
             self.attention.out: (own + "out_proj",),
             self.forwards.fc1: ("fc1",),
@@ -143,7 +143,7 @@ class Encoder(Half):
         layers, heads, inner = config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim
         super().__init__(config, layers, heads, inner, looks=False)
 
-    def forward(self, embedded: Tensor, lengths: Sequence[int], shares: Shares = ()) -> Tensor:
+    def forward(self, embedded: Tensor, lengths: Sequence[int], shares: BatchAdapters = ()) -> Tensor:
         """embedded [n, t, d], of which the first `lengths` places of each row count → states [n, t, d]."""
         t = embedded.shape[1]
         x: Tensor = self.norm(embedded + self.positions[OFFSET : OFFSET + t])
@@ -158,20 +158,21 @@ class Decoder(Half):
         layers, heads, inner = config.decoder_layers, config.decoder_attention_heads, config.decoder_ffn_dim
         super().__init__(config, layers, heads, inner, looks=True)
 
-    def read(self, states: Tensor, span: Span, shares: Shares = ()) -> None:
-        """Puts the encoder's states [n, t, d] into the span's slots, as each layer's keys and values."""
+    def read(self, states: Tensor, view: CacheView, shares: BatchAdapters = ()) -> None:
+        """Puts the encoder's states [n, t, d] into the view's KV cache slots, as the keys and values of each layer."""
         for i, layer in enumerate(self.layers):
             if layer.cross:
-                span.learn(i, *layer.cross.read(states, shares))
+                view.write_cross(i, *layer.cross.read(states, shares))
 
-    def forward(self, words: Tensor, positions: Tensor, spans: Sequence[Span], shares: Shares = ()) -> Tensor:
-        """words [rows, d]: the newest tokens of the spans, one after the other; positions [rows] → states [rows, d]."""
-        # Guesses may go past the last position; what they say there is never taken.
-        x: Tensor = self.norm(words + self.positions[(positions + OFFSET).clamp(max=len(self.positions) - 1)])
+    def forward(
+        self, words: Tensor, positions: Tensor, views: Sequence[CacheView], shares: BatchAdapters = ()
+    ) -> Tensor:
+        """words [rows, d]: the newest tokens of the views, one after the other; positions [rows] → states [rows, d]."""
+        x: Tensor = self.norm(words + self.positions[positions + OFFSET])
         for i, layer in enumerate(self.layers):
-            x = layer.attention.step(x, i, spans, shares)
+            x = layer.attention.step(x, i, views, shares)
             if layer.cross:
-                x = layer.cross.step(x, i, spans, shares)
+                x = layer.cross.step(x, i, views, shares)
             x = layer.forwards(x, shares)
         return x
 
@@ -214,7 +215,7 @@ class Bart(nn.Module):
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes the native `model.language_model.*` weights, of one device and type; other keys are ignored."""
         self.table = nn.Parameter(state[_TABLE], requires_grad=False)
-        self._head = Packed(self.table)
+        self._head = PackedMatrix(self.table)
         for side, half in (("encoder", self.encoder), ("decoder", self.decoder)):
             half.positions = nn.Parameter(state[f"{_ROOT}{side}.embed_positions.weight"], requires_grad=False)
             _norm(half.norm, state, f"{_ROOT}{side}.layernorm_embedding")
@@ -226,9 +227,9 @@ class Bart(nn.Module):
             for norm, name in norms.items():
                 _norm(norm, state, path + name)
 
-    def adaptable(self) -> dict[str, tuple[Linear, int]]:
+    def adaptable(self) -> dict[str, tuple[LoraLinear, int]]:
         """Native module path → the layer that computes it, and its first output row there."""
-        found: dict[str, tuple[Linear, int]] = {}
+        found: dict[str, tuple[LoraLinear, int]] = {}
         for path, layer in self._layers():
             for linear, names in layer.parts()[0].items():
                 rows = linear.weight.shape[0] // len(names)

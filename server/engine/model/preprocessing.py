@@ -13,7 +13,7 @@ from transformers import Florence2Config
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PreparedImage:
     """A picture made ready: `size` is its own, width × height; `pixels` uint8 [height, width, 3] as the tower takes
     them; `key` tells it apart from every other."""
 
@@ -67,11 +67,11 @@ class Preprocessing:
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         return np.asarray(rgb.resize((self.width, self.height), self.resample))
 
-    def prepare(self, image: Image.Image) -> Picture:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         """A picture in any mode → what the engine keeps of it."""
         pixels = self.squash(image)
         key = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
-        return Picture(image.size, pixels, key)
+        return PreparedImage(image.size, pixels, key)
 
     def normalise(self, squashed: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
         """n squashed pictures → pixel values, fp32 [n, 3, height, width].
@@ -85,7 +85,7 @@ class Preprocessing:
         return (((pixels.double() * self.scale).float() - mean) / std).contiguous()
 
 
-def image_tokens(config: Florence2Config, preprocessing: Preprocessing) -> int:
+def count_image_tokens(config: Florence2Config, preprocessing: Preprocessing) -> int:
     """How many of the encoder's places a picture takes: DaViT's last grid, and the pooled token before it."""
     vision, sides = config.vision_config, [preprocessing.height, preprocessing.width]
     for size, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):

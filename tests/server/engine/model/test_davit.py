@@ -1,24 +1,23 @@
 """Our vision tower against transformers', feature by feature."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from server.engine.model.vision_encoder import VisionEncoder
 from torch import Tensor, nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
-from server.engine import checkpoint
-from server.engine.davit import TILE, VisionTower
-from server.engine.linear import LowRank, Share
+from server.engine.checkpoints.sources import SEEDLING_FOLDER
+from server.engine.model.davit import TILE_TOKENS
+from server.engine.model.linear import AdapterRows, LoraDelta
 from tests.server.engine.tiny import tiny_config, tiny_model
 
-SEEDLING = Path(checkpoint.__file__).parent / "seedling"
+SEEDLING = SEEDLING_FOLDER
 
 
-def tower(model: Florence2ForConditionalGeneration) -> VisionTower:
+def tower(model: Florence2ForConditionalGeneration) -> VisionEncoder:
     """Ours, on the weights of theirs."""
     with torch.device("meta"):
-        ours = VisionTower(model.config)
+        ours = VisionEncoder(model.config)
     ours.load(model.state_dict())
     return ours
 
@@ -78,7 +77,7 @@ def test_tiny_features_equal_transformers(seed: int, size: tuple[int, int]) -> N
 
 def test_base_features_equal_transformers(base: Florence2ForConditionalGeneration) -> None:
     pixels = pictures(1, 288, 336)  # a first grid of 6 × 7 windows and several tiles, a last one of less than a window
-    assert 2 * TILE < (288 // 4) * (336 // 4)
+    assert 2 * TILE_TOKENS < (288 // 4) * (336 // 4)
     assert distance(ours(base, pixels), theirs(base, pixels)) < 1e-5
 
 
@@ -125,14 +124,14 @@ def test_a_missing_weight_is_named() -> None:
     state = model.state_dict()
     del state["model.vision_tower.blocks.2.0.channel_block.norm2.bias"]
     with pytest.raises(KeyError, match=r"blocks\.2\.0\.channel_block\.norm2\.bias"):
-        VisionTower(model.config).load(state)
+        VisionEncoder(model.config).load(state)
 
 
 def test_another_activation_is_refused() -> None:
     config = tiny_config(64, 4)
     config.vision_config.activation_function = "relu"
     with pytest.raises(ValueError, match="relu"):
-        VisionTower(config)
+        VisionEncoder(config)
 
 
 def test_every_linear_layer_is_adaptable_under_its_native_path() -> None:
@@ -160,11 +159,11 @@ def test_an_adapter_equals_its_weights_merged() -> None:
         for name, (layer, first) in loaded.adaptable().items():
             rank, (outputs, inputs) = 4, layer.weight.shape
             a, b = torch.randn(rank, inputs) / inputs**0.5, torch.randn(outputs, rank) * 0.1
-            layer.adapters["mine"] = [LowRank(first, a, b, 0.5)]
-            layer.adapters["yours"] = [LowRank(first, a, -b, 2.0)]
+            layer.adapters["mine"] = [LoraDelta(first, a, b, 0.5)]
+            layer.adapters["yours"] = [LoraDelta(first, a, -b, 2.0)]
             # Ours read the same tensor: what is merged must be another.
             modules[name].weight = nn.Parameter(modules[name].weight + 0.5 * b @ a)
-        got = loaded(pixels, [Share("mine", None)])
+        got = loaded(pixels, [AdapterRows("mine", None)])
         assert torch.equal(loaded(pixels), plain)
     merged = theirs(model, pixels)
     assert distance(got, merged) < 1e-5
@@ -174,4 +173,4 @@ def test_an_adapter_equals_its_weights_merged() -> None:
 def test_one_adapter_a_batch() -> None:
     loaded = tower(tiny_model())
     with pytest.raises(ValueError, match="share one adapter"):
-        loaded(pictures(2, 64, 64), [Share("mine", torch.tensor([0]))])
+        loaded(pictures(2, 64, 64), [AdapterRows("mine", torch.tensor([0]))])

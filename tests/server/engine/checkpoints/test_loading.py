@@ -9,8 +9,9 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-from server.engine import checkpoint as checkpoints
-from server.engine.checkpoint import Checkpoint, CheckpointError
+from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from tests.server.engine.tiny import SIDE, preprocessor_config, tiny_model, tiny_tokenizer
 
 
@@ -32,12 +33,12 @@ def test_what_a_checkpoint_knows(tiny: Checkpoint) -> None:
     assert tiny.preprocessing.width == SIDE
     assert tiny.unused.tolist() == [i >= len(tiny.tokenizer) for i in range(tiny.model.config.text_config.vocab_size)]
     assert tiny.vocabulary[tiny.tokenizer.ids["<loc_7>"]].location == 7
-    assert tiny.vocabulary[tiny.tokenizer.ids["the"]].letters == b"the"
+    assert tiny.vocabulary[tiny.tokenizer.ids["the"]].text_bytes == b"the"
     assert not tiny.model.training
 
 
 def test_prompts_begin_and_end(tiny: Checkpoint) -> None:
-    ids = tiny.tokenizer.prompt("the <loc_3>é")
+    ids = tiny.tokenizer.encode_prompt("the <loc_3>é")
     assert ids[0] == 0
     assert ids[-1] == 2
     assert tiny.tokenizer.ids["<loc_3>"] in ids
@@ -46,35 +47,35 @@ def test_prompts_begin_and_end(tiny: Checkpoint) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_half_precision_files_load_as_asked(folder: Path, dtype: torch.dtype) -> None:
     tiny_model().half().save_pretrained(folder)
-    loaded = checkpoints.load(str(folder), dtype=dtype)
+    loaded = load_checkpoint(str(folder), dtype=dtype)
     assert {p.dtype for p in loaded.model.parameters()} == {dtype}
     assert loaded.model.dtype == dtype
 
 
 def test_the_hash_follows_the_weights(tiny: Checkpoint, folder: Path) -> None:
-    assert checkpoints.load(str(folder)).sha256 == tiny.sha256
+    assert load_checkpoint(str(folder)).sha256 == tiny.sha256
     other = tiny_model()
     with torch.no_grad():
         other.lm_head.weight[0, 0] += 1
     other.save_pretrained(folder)
-    assert checkpoints.load(str(folder)).sha256 != tiny.sha256
+    assert load_checkpoint(str(folder)).sha256 != tiny.sha256
 
 
 def test_newer_processor_files(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": preprocessor_config(32)}))
-    assert checkpoints.load(str(folder)).preprocessing.width == 32
+    assert load_checkpoint(str(folder)).preprocessing.width == 32
 
 
 def test_without_generation_config_the_published_one_holds(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
-    config = checkpoints.load(str(folder)).generation
+    config = load_checkpoint(str(folder)).generation
     assert (config.num_beams, config.no_repeat_ngram_size, config.forced_bos_token_id) == (3, 3, 0)
 
 
 def test_settings_that_are_not_followed_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit(folder / "generation_config.json", repetition_penalty=1.2, do_sample=True)
-    checkpoints.load(str(folder))
+    load_checkpoint(str(folder))
     assert "repetition_penalty" in caplog.text
     assert "do_sample" in caplog.text
 
@@ -116,7 +117,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_refusals_say_what_is_wrong(folder: Path, spoil: Callable[[Path], object], said: str) -> None:
     spoil(folder)
     with pytest.raises(CheckpointError, match=said):
-        checkpoints.load(str(folder))
+        load_checkpoint(str(folder))
 
 
 def test_a_bin_file_runs_no_code(folder: Path) -> None:
@@ -127,16 +128,16 @@ def test_a_bin_file_runs_no_code(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError):
-        checkpoints.load(str(folder))
+        load_checkpoint(str(folder))
     assert not (folder / "owned").exists()
 
 
 def test_names_that_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="there is no folder"):
-        checkpoints.load(str(tmp_path / "nowhere"))
+        load_checkpoint(str(tmp_path / "nowhere"))
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is a file"):
-        checkpoints.load(str(tmp_path / "file"))
+        load_checkpoint(str(tmp_path / "file"))
 
     def raising(error: Exception) -> Callable[..., str]:
         def fetch(*_: object, **__: object) -> str:
@@ -146,11 +147,11 @@ def test_names_that_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(checkpoints, "snapshot_download", raising(LocalEntryNotFoundError("offline")))
     with pytest.raises(CheckpointError, match="hub cannot be reached"):
-        checkpoints.load("microsoft/Florence-2-base")
+        load_checkpoint("microsoft/Florence-2-base")
     gone = RepositoryNotFoundError.__new__(RepositoryNotFoundError)
     monkeypatch.setattr(checkpoints, "snapshot_download", raising(gone))
     with pytest.raises(CheckpointError, match="check the name"):
-        checkpoints.load("microsoft/Florence-3")
+        load_checkpoint("microsoft/Florence-3")
 
 
 def test_a_hub_id_is_fetched(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,5 +162,5 @@ def test_a_hub_id_is_fetched(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch)
         return str(tiny_folder)
 
     monkeypatch.setattr(checkpoints, "snapshot_download", fetch)
-    assert checkpoints.load("florence-community/Florence-2-base").name == "florence-community/Florence-2-base"
+    assert load_checkpoint("florence-community/Florence-2-base").name == "florence-community/Florence-2-base"
     assert asked == [("florence-community/Florence-2-base", ["*.json", "*.safetensors"])]

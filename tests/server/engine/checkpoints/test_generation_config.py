@@ -4,12 +4,16 @@ from typing import Any
 
 import pytest
 
-from server.engine.generation import PUBLISHED, GenerationConfig, warn_of_ignored
+from server.engine.checkpoints.generation_config import (
+    PUBLISHED_SETTINGS,
+    GenerationConfig,
+    warn_about_ignored_settings,
+)
 
 
 def test_the_first_source_wins() -> None:
     config = GenerationConfig.read(
-        {"num_beams": 4, "length_penalty": None}, {"num_beams": 2, "length_penalty": 0.5}, PUBLISHED
+        {"num_beams": 4, "length_penalty": None}, {"num_beams": 2, "length_penalty": 0.5}, PUBLISHED_SETTINGS
     )
     assert (config.num_beams, config.length_penalty, config.no_repeat_ngram_size) == (4, 0.5, 3)
 
@@ -39,5 +43,7 @@ def test_one_listed_end_is_one_end() -> None:
 
 
 def test_quiet_about_what_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_ignored(PUBLISHED | {"repetition_penalty": 1.0, "do_sample": False, "temperature": 0.7}, "x")
+    warn_about_ignored_settings(
+        PUBLISHED_SETTINGS | {"repetition_penalty": 1.0, "do_sample": False, "temperature": 0.7}, "x"
+    )
     assert not caplog.text

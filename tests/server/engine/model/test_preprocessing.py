@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from transformers import Florence2Config
 
-from server.engine import vision
-from server.engine.checkpoint import Checkpoint
-from server.engine.vision import Preprocessing
+from server.engine.checkpoints.loading import Checkpoint
+from server.engine.model.preprocessing import Preprocessing, count_image_tokens
 from tests.server.engine import reference
 from tests.server.engine.tiny import picture, preprocessor_config
 
@@ -79,8 +78,8 @@ def test_image_tokens_are_what_the_tower_gives(tiny: Checkpoint, side: int) -> N
     preprocessing = Preprocessing.read(preprocessor_config(side))
     with torch.inference_mode():
         features = tiny.model.look(preprocessing.normalise([preprocessing.squash(picture())]))
-    assert features.shape == (1, vision.image_tokens(tiny.model.config, preprocessing), 32)
+    assert features.shape == (1, count_image_tokens(tiny.model.config, preprocessing), 32)
 
 
 def test_published_sizes_make_577_tokens() -> None:
-    assert vision.image_tokens(Florence2Config(), Preprocessing.read(PUBLISHED)) == 577
+    assert count_image_tokens(Florence2Config(), Preprocessing.read(PUBLISHED)) == 577

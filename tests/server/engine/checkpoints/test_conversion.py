@@ -11,11 +11,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
-from prompts.tasks import ADDED_TOKENS
-from server.engine import checkpoint as checkpoints
-from server.engine import conversion
-from server.engine.checkpoint import Checkpoint, CheckpointError
-from server.engine.model import Florence2
+from prompts.special_tokens import ADDED_TOKENS
+from server.engine.checkpoints import conversion
+from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.conversion import (
+    EMBEDDING_KEY,
+    TIED_EMBEDDING_KEYS,
+    to_microsoft_config,
+    to_microsoft_key,
+    to_microsoft_state,
+    to_native_config,
+    to_native_key,
+    to_native_state,
+)
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.checkpoints.sources import locate_checkpoint
+from server.engine.model.florence2 import Florence2
 from tests.server.engine import reference
 from tests.server.engine.tiny import picture, save, tiny_model, tiny_tokenizer
 
@@ -48,17 +60,17 @@ NAMES = {
 
 @pytest.mark.parametrize(("microsoft", "native"), NAMES.items(), ids=NAMES)
 def test_names_both_ways(microsoft: str, native: str) -> None:
-    assert conversion.native_key(microsoft) == native
-    assert conversion.microsoft_key(native) == microsoft
+    assert to_native_key(microsoft) == native
+    assert to_microsoft_key(native) == microsoft
 
 
 def microsoft_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The tiny model as Microsoft would have saved it."""
-    return conversion.to_microsoft(reference.network(checkpoint).state_dict(), IMAGE)
+    return to_microsoft_state(reference.network(checkpoint).state_dict(), IMAGE)
 
 
 def microsoft_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    return conversion.microsoft_config(checkpoint.model.config.to_dict(), checkpoint.generation, IMAGE)
+    return to_microsoft_config(checkpoint.model.config.to_dict(), checkpoint.generation, IMAGE)
 
 
 def write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], tiny_folder: Path, *, pickled: bool) -> Path:
@@ -76,10 +88,10 @@ def write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], tiny_f
 
 def test_there_and_back_is_the_same(tiny: Checkpoint) -> None:
     native = reference.network(tiny).state_dict()
-    back = conversion.to_native(microsoft_state(tiny), native[conversion.SHARED].shape[0])
+    back = to_native_state(microsoft_state(tiny), native[EMBEDDING_KEY].shape[0])
     assert back.keys() == native.keys()
     for key, value in native.items():
-        if key in conversion.TIED:  # the rows that Microsoft's embedding lacks come back as zeros
+        if key in TIED_EMBEDDING_KEYS:  # the rows that Microsoft's embedding lacks come back as zeros
             assert torch.equal(back[key][:IMAGE], value[:IMAGE])
             assert not back[key][IMAGE:].any()
         else:
@@ -95,7 +107,7 @@ def test_a_microsoft_folder_says_what_the_native_one_says(
     if not head:  # newer files lack it
         del state["language_model.lm_head.weight"]
     folder = write(tmp_path / "microsoft", state, microsoft_config(tiny), tiny_folder, pickled=pickled)
-    loaded = checkpoints.load(str(folder))
+    loaded = load_checkpoint(str(folder))
     assert loaded.tokenizer.ids == tiny.tokenizer.ids
     assert loaded.generation == tiny.generation  # from its text_config
     asked = reference.request("<OD>", picture(), limit=12)
@@ -111,11 +123,11 @@ def test_shards(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
     reference.network(tiny).save_pretrained(folder, max_shard_size="100KB")
     (folder / "model.safetensors").unlink()
     assert len(list(folder.glob("*.safetensors"))) > 1
-    loaded = reference.values(checkpoints.load(str(folder)))
+    loaded = reference.values(load_checkpoint(str(folder)))
     assert all(torch.equal(value, loaded[name]) for name, value in reference.values(tiny).items())
     next(folder.glob("*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="lacks model-0000"):
-        checkpoints.load(str(folder))
+        load_checkpoint(str(folder))
 
 
 def test_what_is_missing_left_over_or_misshapen_is_listed(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
@@ -125,7 +137,7 @@ def test_what_is_missing_left_over_or_misshapen_is_listed(tiny: Checkpoint, tiny
     state["image_proj_norm.bias"] = torch.zeros(7)
     folder = write(tmp_path / "broken", state, microsoft_config(tiny), tiny_folder, pickled=False)
     with pytest.raises(CheckpointError) as raised:
-        checkpoints.load(str(folder))
+        load_checkpoint(str(folder))
     said = str(raised.value)
     assert "1 missing: model.multi_modal_projector.image_projection.weight" in said
     assert "1 left over: model.vision_tower.head.weight" in said
@@ -134,14 +146,14 @@ def test_what_is_missing_left_over_or_misshapen_is_listed(tiny: Checkpoint, tiny
 
 @pytest.mark.parametrize("changed", [{}, {"vision_config": {"qkv_bias": False, "max_temporal_embeddings": 7}}], ids=str)
 def test_what_a_checkpoint_must_hold_is_what_transformers_holds(changed: dict[str, Any]) -> None:
-    seedling = json.loads((checkpoints.locate("seedling") / "config.json").read_text())
+    seedling = json.loads((locate_checkpoint("seedling") / "config.json").read_text())
     for config in (seedling, Florence2Config().to_dict()):
         config["vision_config"] |= changed.get("vision_config", {})
         shape = Florence2Config.from_dict(config)
         with torch.device("meta"):
             theirs = Florence2ForConditionalGeneration._from_config(shape).state_dict()
         once = {
-            key: value.shape for key, value in theirs.items() if key not in set(conversion.TIED) - {conversion.SHARED}
+            key: value.shape for key, value in theirs.items() if key not in set(TIED_EMBEDDING_KEYS) - {EMBEDDING_KEY}
         }
         assert Florence2(shape).shapes() == once
 
@@ -151,7 +163,7 @@ def test_a_bias_on_the_logits_is_refused(tiny: Checkpoint, tiny_folder: Path, tm
     state["language_model.final_logits_bias"][0, 3] = 0.5
     folder = write(tmp_path / "biased", state, microsoft_config(tiny), tiny_folder, pickled=True)
     with pytest.raises(CheckpointError, match="final_logits_bias is not zero"):
-        checkpoints.load(str(folder))
+        load_checkpoint(str(folder))
 
 
 def test_an_untied_head_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
@@ -159,7 +171,7 @@ def test_an_untied_head_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path
     state["language_model.lm_head.weight"][5] += 1
     folder = write(tmp_path / "untied", state, microsoft_config(tiny), tiny_folder, pickled=True)
     with pytest.raises(CheckpointError, match="lm_head differ"):
-        checkpoints.load(str(folder))
+        load_checkpoint(str(folder))
 
 
 def test_the_published_config() -> None:
@@ -215,7 +227,7 @@ def test_the_published_config() -> None:
         },
     }
     assert conversion.is_microsoft_config(config)
-    native = conversion.native_config(config, 51328)
+    native = to_native_config(config, 51328)
     shape = Florence2Config.from_dict(native | {"image_token_id": 51289})
     with torch.device("meta"):
         model = Florence2ForConditionalGeneration._from_config(shape)
@@ -223,7 +235,7 @@ def test_the_published_config() -> None:
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(770.2e6 + grown, abs=0.1e6)
     assert native["vision_config"]["embed_dim"] == [256, 512, 1024, 2048]
     assert "num_beams" not in native["text_config"]
-    back = conversion.microsoft_config(shape.to_dict(), checkpoints.GenerationConfig(num_beams=3), 51289)
+    back = to_microsoft_config(shape.to_dict(), checkpoints.GenerationConfig(num_beams=3), 51289)
     for key, value in config["vision_config"].items():  # type: ignore[attr-defined]
         assert key == "enable_checkpoint" or back["vision_config"][key] == value
 
@@ -232,7 +244,7 @@ def test_other_image_features_are_refused(tiny: Checkpoint) -> None:
     config = microsoft_config(tiny)
     config["vision_config"]["image_feature_source"] = ["last_frame"]
     with pytest.raises(ValueError, match="image_feature_source"):
-        conversion.native_config(config, 64)
+        to_native_config(config, 64)
 
 
 def test_added_tokens_keep_their_order(tiny: Checkpoint) -> None:
@@ -245,7 +257,7 @@ def test_native_weights_beside_a_microsoft_config_load(tiny: Checkpoint, tiny_fo
     folder = write(tmp_path / "mixed", microsoft_state(tiny), microsoft_config(tiny), tiny_folder, pickled=True)
     (folder / "pytorch_model.bin").unlink()
     shutil.copy(tiny_folder / "model.safetensors", folder)
-    loaded = reference.values(checkpoints.load(str(folder)))
+    loaded = reference.values(load_checkpoint(str(folder)))
     assert all(torch.equal(value, loaded[name]) for name, value in reference.values(tiny).items())
     assert load_file(folder / "model.safetensors").keys() < reference.network(tiny).state_dict().keys()
 
@@ -253,7 +265,7 @@ def test_native_weights_beside_a_microsoft_config_load(tiny: Checkpoint, tiny_fo
 def test_save_pretrained_reloads(tiny: Checkpoint, tmp_path: Path) -> None:
     """What fine-tuning saves is a checkpoint again."""
     tuned = tiny_model(5)
-    loaded = checkpoints.load(str(save(tmp_path / "tuned", tuned)))
+    loaded = load_checkpoint(str(save(tmp_path / "tuned", tuned)))
     again = reference.network(loaded).state_dict()
     assert all(torch.equal(again[key], value) for key, value in tuned.state_dict().items())
     asked = reference.request("<OD>", picture(), limit=12)

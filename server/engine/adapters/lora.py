@@ -15,12 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from server.engine.conversion import native_key
-from server.engine.linear import Linear
+from server.engine.adapters.errors import AdapterError
+from server.engine.checkpoints.conversion import to_native_key
+from server.engine.model.linear import LoraLinear
 
-CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # best first
-BASE = "florist_base_sha256"  # ours in the config: the hash of the weights that the adapter was trained on
+CONFIG_FILE = "adapter_config.json"
+WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # best first
+BASE_HASH_KEY = "florist_base_sha256"  # ours in the config: the hash of the weights that the adapter was trained on
 _LORA = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 # PEFT's settings that leave an adapter what `LowRank` is, and initialisations that leave its base as it was.
 _PLAIN = {
@@ -49,31 +50,29 @@ _FAULTS = {
 _PATTERNS, _PATIENCE = 1000, 0.1  # the most patterns of ranks or alphas, and the seconds that one may take
 
 
-class AdapterError(Exception):
-    """An adapter that cannot be used; the message says what is wrong and what to do."""
-
-
-class Pair(NamedTuple):
+class LoraPair(NamedTuple):
     """`a` [rank, inputs], `b` [outputs, rank], on the CPU and in the type they were saved in; their `scale`."""
 
     a: Tensor
     b: Tensor
-    scale: float
+    compute_lora_scale: float
 
 
-class Lora(NamedTuple):
+class LoraAdapter(NamedTuple):
     """An adapter: pairs by native module path, and the SHA-256 of the file they came in."""
 
-    pairs: dict[str, Pair]
+    pairs: dict[str, LoraPair]
     sha256: str
 
 
-def read(folder: Path, places: Mapping[str, tuple[Linear, int]], base: str, most: int) -> Lora:
+def read_lora(folder: Path, places: Mapping[str, tuple[LoraLinear, int]], base: str, most: int) -> LoraAdapter:
     """The adapter of a folder. `places`: see `Florence2.adaptable`; `base`: the hash of the model's weights; `most`:
     bytes of its file. Raises AdapterError unless it is plain LoRA on those layers."""
-    config = settings(folder)
-    if config.get(BASE) not in (None, base):
-        raise AdapterError(f"it was trained on the weights {config[BASE]}, and these are {base}; serve its own base")
+    config = read_lora_config(folder)
+    if config.get(BASE_HASH_KEY) not in (None, base):
+        raise AdapterError(
+            f"it was trained on the weights {config[BASE_HASH_KEY]}, and these are {base}; serve its own base"
+        )
     weights, sha256 = _weights(folder, most)
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in weights.items():
@@ -89,34 +88,34 @@ def read(folder: Path, places: Mapping[str, tuple[Linear, int]], base: str, most
     pairs = {}
     for path, own in sorted(halves.items()):  # whatever order the file has, the same fault is named
         # One that was trained on Microsoft's remote code has its names.
-        native = path if path in places else native_key(f"{path}.weight").removesuffix(".weight")
+        native = path if path in places else to_native_key(f"{path}.weight").removesuffix(".weight")
         if native not in places:
             raise AdapterError(f"this model has no matrix layer {path}; serve the adapter's own base")
         pairs[native] = _pair(config, path, own, *_size(places, native))
-    return Lora(pairs, sha256)
+    return LoraAdapter(pairs, sha256)
 
 
-def _size(places: Mapping[str, tuple[Linear, int]], path: str) -> tuple[int, int]:
+def _size(places: Mapping[str, tuple[LoraLinear, int]], path: str) -> tuple[int, int]:
     """Inputs and outputs of a module, which may be a part of a layer of ours."""
     linear, first = places[path]
     after = [start for layer, start in places.values() if layer is linear and start > first]
     return linear.weight.shape[1], min(after, default=linear.weight.shape[0]) - first
 
 
-def _pair(config: Mapping[str, Any], path: str, own: Mapping[str, Tensor], inputs: int, outputs: int) -> Pair:
+def _pair(config: Mapping[str, Any], path: str, own: Mapping[str, Tensor], inputs: int, outputs: int) -> LoraPair:
     rank = _of(config, "r", "rank_pattern", path)
     found, fits = {half: tuple(own[half].shape) for half in sorted(own)}, {"A": (rank, inputs), "B": (outputs, rank)}
     if found != fits:
         raise AdapterError(f"{path} has LoRA weights of the shapes {found}, not {fits}; serve the adapter's own base")
-    return Pair(own["A"], own["B"], scale(config, path))
+    return LoraPair(own["A"], own["B"], compute_lora_scale(config, path))
 
 
-def scale(config: Mapping[str, Any], path: str) -> float:
+def compute_lora_scale(config: Mapping[str, Any], path: str) -> float:
     """What the product of a module's pair is multiplied by: alpha / rank, or of rank-stabilised LoRA (Kalajdzievski
     2023, arXiv:2312.03732) alpha / √rank. Raises AdapterError."""
     rank, alpha = _of(config, "r", "rank_pattern", path), _of(config, "lora_alpha", "alpha_pattern", path)
     if rank < 0:
-        raise AdapterError(f"{CONFIG} has the rank {rank:g} for {path}, which cannot be; save the adapter again")
+        raise AdapterError(f"{CONFIG_FILE} has the rank {rank:g} for {path}, which cannot be; save the adapter again")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -137,22 +136,24 @@ def _of(config: Mapping[str, Any], name: str, patterns: str, path: str) -> float
     except (TypeError, AttributeError, OverflowError, regex.error):
         pass
     except TimeoutError as error:
-        raise AdapterError(f"{CONFIG} has a {patterns} that takes too long to match; write a simpler one") from error
-    raise AdapterError(f"{CONFIG} has {value!r} for the {name} of {path}, which cannot be; save the adapter again")
+        raise AdapterError(
+            f"{CONFIG_FILE} has a {patterns} that takes too long to match; write a simpler one"
+        ) from error
+    raise AdapterError(f"{CONFIG_FILE} has {value!r} for the {name} of {path}, which cannot be; save the adapter again")
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def read_lora_config(folder: Path) -> dict[str, Any]:
     """What PEFT's file of a folder says. Raises AdapterError unless it is that of a plain LoRA."""
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     if not path.is_file():
-        raise AdapterError(f"there is no {CONFIG}; name a folder that PEFT's save_pretrained has written")
+        raise AdapterError(f"there is no {CONFIG_FILE}; name a folder that PEFT's save_pretrained has written")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise AdapterError(f"{CONFIG} cannot be read ({error}); save the adapter again") from error
+        raise AdapterError(f"{CONFIG_FILE} cannot be read ({error}); save the adapter again") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise AdapterError(f"{CONFIG} is not one of LoRA, the only kind of adapter that is served")
-    plain = _PLAIN | {BASE} | ({"bias"} if config.get("bias") == "none" else set())
+        raise AdapterError(f"{CONFIG_FILE} is not one of LoRA, the only kind of adapter that is served")
+    plain = _PLAIN | {BASE_HASH_KEY} | ({"bias"} if config.get("bias") == "none" else set())
     if odd := sorted(name for name, value in config.items() if value and name not in plain):
         raise AdapterError(
             f"it sets {', '.join(odd)}, and only plain LoRA on matrix layers is served; train it without, or merge it "
@@ -165,9 +166,9 @@ def settings(folder: Path) -> dict[str, Any]:
 
 def _weights(folder: Path, most: int) -> tuple[dict[str, Tensor], str]:
     """The tensors by name, and their file's SHA-256. Never runs code that a file holds."""
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
-        raise AdapterError(f"there is neither {' nor '.join(WEIGHTS)}; save the adapter again")
+        raise AdapterError(f"there is neither {' nor '.join(WEIGHT_FILES)}; save the adapter again")
     try:
         if (size := path.stat().st_size) > most:
             raise AdapterError(f"{path.name} has {size:,} bytes; at most {most:,} are read (--max-adapter-bytes)")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import Florence2Config
 
-from server.engine.linear import Linear, Shares
+from server.engine.model.linear import BatchAdapters, LoraLinear
 
-TILE = 1152  # tokens: enough rows for a matrix product at full speed, few enough for the cache
+TILE_TOKENS = 1152  # tokens: enough rows for a matrix product at full speed, few enough for the cache
 
 _PROJECTOR = "model.multi_modal_projector."
 _ROWS = _PROJECTOR + "image_position_embed.row_embeddings.weight"
@@ -28,13 +28,13 @@ def tiles(x: Tensor, step: int = 1) -> Iterator[Tensor]:
     """x [n, h, w, …] → views [n, rows, w, …] of about TILE tokens, rows a multiple of `step`; on a GPU all at once."""
     if x.device.type != "cpu":
         return iter((x,))
-    return iter(x.split(step * max(1, TILE // (step * x.shape[2])), 1))
+    return iter(x.split(step * max(1, TILE_TOKENS // (step * x.shape[2])), 1))
 
 
 def together(parts: list[Tensor]) -> list[Tensor]:
     """Pictures [n, h, w, c] in parts → the same in fewer parts, as many at a time as make a tile."""
     n, h, w, _ = parts[0].shape
-    fit = TILE // (h * w)
+    fit = TILE_TOKENS // (h * w)
     return list(torch.cat(parts).split(fit)) if len(parts) > 1 and fit > n else parts
 
 
@@ -108,15 +108,15 @@ class WindowAttention(nn.Module):
     def __init__(self, channels: int, heads: int, side: int, *, bias: bool) -> None:
         super().__init__()
         self.heads, self.side = heads, side
-        self.qkv = Linear(channels, 3 * channels, bias=bias)
-        self.proj = Linear(channels, channels)
+        self.qkv = LoraLinear(channels, 3 * channels, bias=bias)
+        self.proj = LoraLinear(channels, channels)
 
-    def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
+    def forward(self, x: Tensor, norm: Norm, shares: BatchAdapters) -> None:
         """Adds to x [n, h, w, c], in place, what its windows of side × side give."""
         for rows in tiles(x, self.side):
             self._add(rows, norm(rows), shares)
 
-    def _add(self, x: Tensor, normed: Tensor, shares: Shares) -> None:
+    def _add(self, x: Tensor, normed: Tensor, shares: BatchAdapters) -> None:
         n, h, w, c = x.shape
         side = self.side
         below, right = -h % side, -w % side
@@ -140,10 +140,10 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, groups: int, *, bias: bool) -> None:
         super().__init__()
         self.groups = groups
-        self.qkv = Linear(channels, 3 * channels, bias=bias)
-        self.proj = Linear(channels, channels)
+        self.qkv = LoraLinear(channels, 3 * channels, bias=bias)
+        self.proj = LoraLinear(channels, channels)
 
-    def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
+    def forward(self, x: Tensor, norm: Norm, shares: BatchAdapters) -> None:
         """Adds to x [n, h, w, c], in place, what its channels give.
 
         From the tokens to the sum, values, attention and projection are linear, so the picture's own product of their
@@ -197,10 +197,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(channels, hidden)
-        self.fc2 = Linear(hidden, channels)
+        self.fc1 = LoraLinear(channels, hidden)
+        self.fc2 = LoraLinear(hidden, channels)
 
-    def forward(self, x: Tensor, norm: Norm, shares: Shares) -> None:
+    def forward(self, x: Tensor, norm: Norm, shares: BatchAdapters) -> None:
         """Adds to x [n, h, w, c], in place, what its tokens give."""
         for rows in tiles(x):
             rows += self.fc2(self.fc1(norm(rows), shares, gelu=True), shares)
@@ -218,7 +218,7 @@ class Block(nn.Module):
         self.add_module(self.attention, module)
         self.ffn = FeedForward(channels, hidden)
 
-    def forward(self, x: Tensor, shares: Shares) -> Tensor:
+    def forward(self, x: Tensor, shares: BatchAdapters) -> Tensor:
         """x [n, h, w, c] → the same shape."""
         x = self.conv1(x)
         self.get_submodule(self.attention)(x, self.norm1, shares)
@@ -234,10 +234,10 @@ class Projector(nn.Module):
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.image_projection = Linear(channels, outputs, bias=False)
+        self.image_projection = LoraLinear(channels, outputs, bias=False)
         self.image_proj_norm = Norm(outputs)
 
-    def forward(self, x: Tensor, shares: Shares) -> Tensor:
+    def forward(self, x: Tensor, shares: BatchAdapters) -> Tensor:
         """x [n, h, w, c] → [n, 1 + h · w, outputs]."""
         n, h, w, c = x.shape
         tokens = (x + self.positions[:h, :w]).view(n, h * w, c)
@@ -310,7 +310,7 @@ class VisionTower(nn.Module):
         positions = grid + state[_TIMES][0]
         self.projector.register_buffer("positions", positions, persistent=False)
 
-    def forward(self, pixels: Tensor, shares: Shares = ()) -> Tensor:
+    def forward(self, pixels: Tensor, shares: BatchAdapters = ()) -> Tensor:
         """Normalised pixels [n, 3, h, w] → [n, 1 + grid, projection_dim], the pooled token first.
 
         `shares` name one adapter for all pictures (rows None), since a layer's rows are windows here, tokens there.
@@ -325,9 +325,9 @@ class VisionTower(nn.Module):
                     parts = [half(x, shares) for x in parts]
         return torch.cat([self.projector(x, shares) for x in parts])
 
-    def adaptable(self) -> dict[str, tuple[Linear, int]]:
+    def adaptable(self) -> dict[str, tuple[LoraLinear, int]]:
         """Native path of each layer that an adapter may change → the layer, and the first of its output rows."""
-        return {_native(name): (module, 0) for name, module in self.named_modules() if isinstance(module, Linear)}
+        return {_native(name): (module, 0) for name, module in self.named_modules() if isinstance(module, LoraLinear)}
 
 
 def _native(name: str) -> str:

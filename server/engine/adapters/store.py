@@ -10,11 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from server.engine.adapters import Adapter, AdapterError
+from server.engine.adapters.errors import AdapterError
+from server.engine.adapters.registry import Adapter
 from server.engine.engine import Engine
 
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")  # a folder's; what begins with a dot is ours
-NAMING = "a name has up to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
+NAME_PATTERN = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?"
+)  # a folder's; what begins with a dot is ours
+NAME_RULE = "a name has up to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
 _OLD = ".old-"  # before the name of one that is being replaced
 _PART = ".part-"  # what is being written or removed
 logger = logging.getLogger(__name__)
@@ -42,8 +45,8 @@ class AdapterStore:
             if path.name.startswith(".") or not path.is_dir():
                 continue
             try:
-                if not NAME.fullmatch(path.name):
-                    raise AdapterError(f"{NAMING}; rename it")
+                if not NAME_PATTERN.fullmatch(path.name):
+                    raise AdapterError(f"{NAME_RULE}; rename it")
                 adapter = self.engine.load_adapter(path.name, path)
             except AdapterError as error:
                 logger.error("the adapter %s is not served: %s", path, error)

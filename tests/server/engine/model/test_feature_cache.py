@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import torch
 
-from server.engine.features import FeatureCache
+from server.engine.model.feature_cache import FeatureCache
 
 
 def features(floats: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken
 
-from prompts import tasks
+from prompts.special_tokens import ADDED_TOKENS, BOS, EOS, IMAGE, LOCATION_TOKENS, PAD
 from prompts.vocabulary import Vocabulary
 
 
@@ -18,17 +18,17 @@ class Tokenizer:
 
         Raises ValueError when a token that Florence-2 cannot do without is missing.
         """
-        own = [AddedToken(token, special=True, normalized=False) for token in tasks.ADDED_TOKENS]
+        own = [AddedToken(token, special=True, normalized=False) for token in ADDED_TOKENS]
         backend.add_special_tokens(own)
         # What fits the model is decided by the engine, which says so, rather than cut off here in silence.
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
         self.ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
-        if missing := [t for t in (tasks.BOS, tasks.EOS, tasks.PAD) if t not in self.ids]:
+        if missing := [t for t in (BOS, EOS, PAD) if t not in self.ids]:
             raise ValueError(f"the tokenizer lacks {', '.join(missing)}")
-        self.bos, self.eos, self.image = self.ids[tasks.BOS], self.ids[tasks.EOS], self.ids[tasks.IMAGE]
-        self.locations = self.ids[tasks.LOCATIONS[0]]
+        self.bos, self.eos, self.image = self.ids[BOS], self.ids[EOS], self.ids[IMAGE]
+        self.locations = self.ids[LOCATION_TOKENS[0]]
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -43,7 +43,7 @@ class Tokenizer:
     def __len__(self) -> int:
         return max(self.ids.values()) + 1
 
-    def prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str) -> list[int]:
         """The words for the encoder as ids, `<s>` … `</s>`."""
         return [self.bos, *self.backend.encode(text, add_special_tokens=False).ids, self.eos]
 
