@@ -32,21 +32,21 @@ from benchmarks.transformers_baseline import Transformers
 from benchmarks.workloads import scenes
 from labels.labeled_image import TracedAnnotation
 from prompts.parsing import parse_answer
-from server.engine.checkpoints import loading as checkpoints
-from server.engine.checkpoints.loading import Checkpoint
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.jobs import job_start
-from server.jobs.recipes.execution import annotate
-from server.jobs.recipes.parsing import parse
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.runner import run
+from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store import Store, file_url
+from server.store import JobStore, file_url
 
 # Nothing in it hangs on a score.
-RECIPE = parse(
+RECIPE = validate_recipe(
     {
         "name": "cascade",
         "steps": [
@@ -59,7 +59,7 @@ RECIPE = parse(
 ALONE, WHOLE, BARE = "transformers, one at a time", "florist, the whole job", "florist's engine alone"
 AHEAD = 128  # prompts that the engine alone is given at a time
 
-Ask = Callable[[list[Request]], list[list[int]]]
+ModelPrompt = Callable[[list[Request]], list[list[int]]]
 T = TypeVar("T")
 
 
@@ -85,18 +85,20 @@ def drawn(folder: Path, count: int, first: int = 0) -> list[Path]:
 
 def job(engine: Engine, recipe: Recipe, pictures: Path, folder: Path) -> list[list[TracedAnnotation]]:
     """Labels a folder as `florist label` does, all but the export: labels by picture."""
-    with Store(file_url(folder / "florist.db")) as store, open_source(str(pictures)) as source:
-        begun = job_start.begin(store, engine, recipe, source, str(pictures), ".")
-        ended = run(store, begun, engine, source, lambda size: annotate(recipe, size), sole=True)
-        return [list(picture.traces) for picture in store.labelled(ended)]
+    with JobStore(file_url(folder / "florist.db")) as store, open_source(str(pictures)) as source:
+        begun = job_start.start_job(store, engine, recipe, source, str(pictures), ".")
+        ended = run_job(store, begun, engine, source, lambda size: execute_recipe(recipe, size), sole=True)
+        return [list(picture.traces) for picture in store.iter_images(ended)]
 
 
-def script(paths: Sequence[Path], ask: Ask, checkpoint: Checkpoint, recipe: Recipe) -> list[list[TracedAnnotation]]:
+def script(
+    paths: Sequence[Path], ask: ModelPrompt, checkpoint: Checkpoint, recipe: Recipe
+) -> list[list[TracedAnnotation]]:
     """Labels the pictures one after the other. `ask`: questions that can be asked at once → tokens of their answers."""
     labelled = []
     for path in paths:
         image = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
-        asking = annotate(recipe, image.size)
+        asking = execute_recipe(recipe, image.size)
         try:
             asks = next(asking)
             while True:
@@ -153,13 +155,13 @@ class Comparison:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+        self.checkpoint = apart(lambda: load_checkpoint(SEEDLING))
         self.theirs = Transformers(self.checkpoint, torch.float32)
         unseen = scenes(1, first=100_000)[0].image
         apart(lambda: self.theirs.tune([unseen]))
         (folder / "warm").mkdir()
         unseen.save(folder / "warm" / "0.png")
-        self.scripts: dict[str, Ask] = {
+        self.scripts: dict[str, ModelPrompt] = {
             ALONE: self.theirs.one_at_a_time,
             "transformers, a batch a turn, sharing the picture": lambda r: self.theirs.batched(r, len(r), share=True),
         }
@@ -175,7 +177,7 @@ class Comparison:
         for name, ask in self.scripts.items():
             asked = 0
 
-            def counted(requests: list[Request], ask: Ask = ask) -> list[list[int]]:
+            def counted(requests: list[Request], ask: ModelPrompt = ask) -> list[list[int]]:
                 nonlocal asked
                 asked += len(requests)
                 return ask(requests)

@@ -22,7 +22,9 @@ from prompts.tasks import TASKS, AnswerKind
 from seedling.scenes import samples
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.config import EngineConfig
 from server.engine.decoding.constraint import Constrain
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
@@ -102,8 +104,8 @@ def main(
     asks = asked(scenes)
     free = [request for _, request in asks]
     bound = [constrained(request) for request in free]
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
-    with Engine(checkpoint, max_waiting=len(asks)) as engine:
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
+    with Engine(checkpoint, EngineConfig(max_waiting=len(asks))) as engine:
         for warm in (free[:32], bound[:32]):
             answered(engine, warm)
         sides = {"free": answered(engine, free), "constrained": answered(engine, bound)}

@@ -35,8 +35,9 @@ from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
-from server.engine.model.preprocessing import image_tokens
+from server.engine.model.preprocessing import count_image_tokens
 
 FIRST, HELD = 230_000, 240_000  # seeds of the pictures taught, and of those held out
 
@@ -61,7 +62,7 @@ def plain(config: TuneConfig, lessons: Lessons, trainer: Trainer) -> None:
     """transformers.Trainer over PEFT's model."""
     preprocessing, pad = trainer.base.files.preprocessing, trainer.base.pad
     image = trainer.model.config.image_token_id
-    tokens = image_tokens(trainer.base.files.shape, preprocessing)
+    tokens = count_image_tokens(trainer.base.files.shape, preprocessing)
 
     def collate(lesson: Lesson) -> dict[str, Tensor]:
         """A row for each prompt, with its picture's pixels."""
@@ -118,7 +119,7 @@ def side(name: str, steps: int, frozen: bool, pictures: int, held: int) -> tuple
     seconds = time.perf_counter() - began
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
     judge = Judge([example(HELD + i) for i in range(held)], CATEGORIES, ("<OD>",))
-    with tempfile.TemporaryDirectory() as folder, Engine.load(config.base) as engine:
+    with tempfile.TemporaryDirectory() as folder, Engine.load(EngineConfig(config.base)) as engine:
         trainer.learner.save(Path(folder), trainer.average)
         engine.load_adapter("tuned", Path(folder))
         return seconds, peak, sum(judge.tallies(engine, "tuned"), Tally()).per_hundred

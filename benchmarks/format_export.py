@@ -34,7 +34,7 @@ def pictures(count: int) -> Iterator[LabeledImage]:
             TracedAnnotation(note, "full", "Locate the objects.", "kind<loc_1>", "ab" * 32)
             for note in (*boxes, *polygons, *others)
         )
-        yield LabeledImage(f"{n // 1000}/{n}.jpg", f"{n:064x}", 640, 480, labels)
+        yield LabeledImage.from_traces(f"{n // 1000}/{n}.jpg", 640, 480, labels, sha256=f"{n:064x}")
 
 
 def peak() -> float:

@@ -29,13 +29,13 @@ from prompts.tasks import AnswerKind
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.jobs import job_start
-from server.jobs.recipes.execution import annotate
-from server.jobs.recipes.parsing import parse
-from server.jobs.runner import run
-from server.jobs.sources.source import Listing, Source
-from server.store import Store, file_url
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.recipes.parsing import validate_recipe
+from server.jobs.runner import run_job
+from server.jobs.sources.source import ImageListing, ImageSource
+from server.store import JobStore, file_url
 
-RECIPE = parse({"name": "cascade", "steps": [{"id": "objects", "task": "<OD>", "check": True, "filter": {"nms": 0.7}}]})
+RECIPE = validate_recipe({"name": "cascade", "steps": [{"id": "objects", "task": "<OD>", "check": True, "filter": {"nms": 0.7}}]})
 SAMPLES = 20
 BOXES: list[Annotation] = [
     Box(label="cat", score=0.9, box=(1, 1, 9, 9)),
@@ -43,11 +43,11 @@ BOXES: list[Annotation] = [
 ]
 
 
-class Thin(Source):
+class Thin(ImageSource):
     """Pictures of 16 × 12 pixels, made when they are read."""
 
     def __init__(self, count: int) -> None:
-        listing = Listing()
+        listing = ImageListing()
         for n in range(count):
             listing.add(f"{n // 1000:04}/{n:07}.bmp")
         super().__init__(listing)
@@ -96,13 +96,13 @@ def measure(count: int) -> None:
     """Runs a job in this process; prints megabytes of the whole after its first tenth, at its end, and after the
     export, and seconds."""
     model: Any = Model()
-    with tempfile.TemporaryDirectory() as name, Store(file_url(Path(name) / "florist.db")) as store:
+    with tempfile.TemporaryDirectory() as name, JobStore(file_url(Path(name) / "florist.db")) as store:
         source, watch, start = Thin(count), Watch(max(1, count // SAMPLES)), time.perf_counter()
-        begun = job_start.begin(store, model, RECIPE, source, "thin", ".")
-        ended = run(store, begun, model, source, lambda size: annotate(RECIPE, size), sole=True, told=watch)
+        begun = job_start.start_job(store, model, RECIPE, source, "thin", ".")
+        ended = run_job(store, begun, model, source, lambda size: execute_recipe(RECIPE, size), sole=True, told=watch)
         took, seen = time.perf_counter() - start, watch.seen or []
-        assert store.progress(ended).done == count
-        report = FORMATS["coco"].write(store.labelled(ended), Path(name, "coco"), pictures_too=False)
+        assert store.get_progress(ended).done == count
+        report = FORMATS["coco"].write(store.iter_images(ended), Path(name, "coco"), pictures_too=False)
         assert report.pictures == count
         gc.collect()
         print(seen[len(seen) // 10 - 1], seen[-1], max(seen), resident(), took)

@@ -36,8 +36,9 @@ from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET
-from server.engine.checkpoints import loading
-from server.engine.checkpoints.weights import sha256
+from server.engine.checkpoints.sources import locate_checkpoint
+from server.engine.checkpoints.weights import hash_weights
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -95,7 +96,7 @@ class Loop:
         """All rounds; those that are kept from before are not run again."""
         self.out.mkdir(parents=True, exist_ok=True)
         kept = self.out / "rows.json"
-        of = sha256(loading.locate(self.settings.base))
+        of = hash_weights(locate_checkpoint(self.settings.base))
         about = {"base": of, "settings": self.settings.model_dump(mode="json"), "pictures": self.pictures}
         before = json.loads(kept.read_text()) if kept.exists() else {**about, "rows": []}
         done = before.pop("rows")
@@ -124,7 +125,7 @@ class Loop:
             self.champion = Champion(self.out / f"round-{row['round']}" / "adapter", row["round"])
 
     def _start(self) -> dict[str, Any]:
-        with Engine.load(self.settings.base) as engine:
+        with Engine.load(EngineConfig(self.settings.base)) as engine:
             self.before = probe(engine)
             return self._row(0, sum(self.test.tallies(engine), Tally()), self.before, promoted=False)
 
@@ -140,7 +141,7 @@ class Loop:
             told=lambda line: console.print(f"  {self.choice} {count}: step {line['step']}/{steps}"),
         )  # fmt: skip
         earlier = max(0.0, outcome.seconds - (time.monotonic() - began))  # of a tune that was stopped and went on
-        with Engine.load(settings.base) as engine:
+        with Engine.load(EngineConfig(settings.base)) as engine:
             engine.load_adapter("challenger", outcome.folder)
             if self.champion.adapter:
                 engine.load_adapter("champion", self.champion.adapter)
@@ -181,7 +182,7 @@ class Loop:
 
     def _answers(self, seeds: Sequence[int]) -> list[list[Annotation]]:
         """The champion's labels of the pool."""
-        with Engine.load(self.settings.base) as engine:
+        with Engine.load(EngineConfig(self.settings.base)) as engine:
             name = engine.load_adapter("champion", self.champion.adapter).name if self.champion.adapter else None
             answers: list[list[Annotation]] = []
             for start in range(0, len(seeds), 64):

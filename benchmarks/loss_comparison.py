@@ -27,8 +27,9 @@ from finetune.tuning.loop import tune
 from labels.labeled_image import LabeledImage
 from prompts.tasks import TASKS
 from seedling.scenes.glyphs import CATEGORIES
-from server.engine.checkpoints import loading
-from server.engine.checkpoints.weights import sha256
+from server.engine.checkpoints.sources import locate_checkpoint
+from server.engine.checkpoints.weights import hash_weights
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -74,7 +75,7 @@ def taught(
     """A new adapter by one loss."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = tune(settings(steps, changed), train, Path(folder, "run"), labels=CATEGORIES, workers=0)
-        with Engine.load(device="cpu", max_waiting=len(held)) as engine:
+        with Engine.load(EngineConfig(device="cpu", max_waiting=len(held))) as engine:
             engine.load_adapter("taught", outcome.folder)
             return asked(engine, held, "taught")
 
@@ -118,7 +119,7 @@ def main(
     kept.mkdir(parents=True, exist_ok=True)
     train, test = ([example(first + i) for i in range(count)] for first, count in ((FIRST, pictures), (HELD, held)))
     found: dict[str, Marks] = {}
-    of = sha256(loading.locate("seedling"))
+    of = hash_weights(locate_checkpoint("seedling"))
     for i, (name, changed) in enumerate(VARIANTS.items()):
         path = kept / f"{of[:12]}-{i}-{steps}-{pictures}-{held}.json"
         if path.exists():
@@ -128,7 +129,7 @@ def main(
             found[name] = taught(steps, changed, train, test)
             path.write_text(json.dumps(asdict(found[name])), encoding="utf-8")
         console.print(f"{name}: {sum(found[name].tallies, Tally()).per_hundred:.1f} corrections per 100 labels")
-    with Engine.load(device="cpu", max_waiting=held) as engine:
+    with Engine.load(EngineConfig(device="cpu", max_waiting=held)) as engine:
         untaught = row("the seedling, untaught", asked(engine, test, None), None)
     plain = found[PLAIN]
     rows = [untaught, *(row(name, marks, plain if name != PLAIN else None) for name, marks in found.items())]

@@ -23,9 +23,18 @@ from labels.labeled_image import LabeledImage
 from labels.opening import open_dataset
 from labels.sample import Sample
 from seedling.scenes.labeled_images import make_labeled_samples
-from server.engine.adapters import lora
-from server.engine.calibration import FILE, Calibration, CalibrationError, Isotonic, Temperature, read, write
-from server.engine.checkpoints.loading import CheckpointError
+from server.engine.adapters.lora import CONFIG_FILE, WEIGHT_FILES
+from server.engine.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    CalibrationError,
+    IsotonicScale,
+    TemperatureScale,
+    read_calibration,
+    write_calibration,
+)
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 SEEDS = 500_000  # of the scenes that a calibration is fitted on: no training and no report draws them
@@ -38,7 +47,7 @@ class Calibrated:
     """A task's scale, and its scores before and after: the expected calibration error is of the labels it was fitted
     on, so that after is what to hope for, not a test."""
 
-    scale: Temperature | Isotonic
+    scale: TemperatureScale | IsotonicScale
     before: Scores
     after: Scores
 
@@ -57,16 +66,18 @@ def calibrate(
     Raises AdapterError where the adapter cannot be used, and OSError where nothing can be written.
     """
     with tempfile.TemporaryDirectory() as bare:  # without an old calibration, which this one would be fitted on top of
-        for own in (lora.CONFIG, *lora.WEIGHTS):
+        for own in (CONFIG_FILE, *WEIGHT_FILES):
             if (folder / own).is_file():
                 (Path(bare) / own).symlink_to((folder / own).resolve())
         loaded = engine.load_adapter(name, Path(bare))
     found = _fitted(examine(engine, questions, adapter=name))
     if found:
-        write(folder, Calibration(sha256=loaded.sha256, tasks={token: one.scale for token, one in found.items()}))
+        write_calibration(
+            folder, Calibration(sha256=loaded.sha256, tasks={token: one.scale for token, one in found.items()})
+        )
         engine.load_adapter(name, folder)
     else:
-        (folder / FILE).unlink(missing_ok=True)
+        (folder / CALIBRATION_FILE).unlink(missing_ok=True)
     return found
 
 
@@ -78,18 +89,18 @@ def calibrate_checkpoint(
     written."""
     with tempfile.TemporaryDirectory() as bare:
         for own in folder.iterdir():
-            if own.name != FILE:
+            if own.name != CALIBRATION_FILE:
                 (Path(bare) / own.name).symlink_to(own.resolve())
-        with Engine.load(bare) as engine:
+        with Engine.load(EngineConfig(bare)) as engine:
             report, sha256 = examine(engine, questions), engine.checkpoint.sha256
     try:
-        old = read(folder, sha256)
+        old = read_calibration(folder, sha256)
     except CalibrationError:
         old = None
     found = _fitted(report)
     if found:
         tasks = (old.tasks if old else {}) | {token: one.scale for token, one in found.items()}
-        write(folder, Calibration(sha256=sha256, tasks=tasks))
+        write_calibration(folder, Calibration(sha256=sha256, tasks=tasks))
     return found
 
 
@@ -99,12 +110,12 @@ def _fitted(report: Report) -> dict[str, Calibrated]:
     return {token: Calibrated(scale, scores, apply(scale, scores)) for token, (scale, scores) in found.items() if scale}
 
 
-def apply(scale: Temperature | Isotonic, scores: Scores) -> list[tuple[float, bool]]:
+def apply(scale: TemperatureScale | IsotonicScale, scores: Scores) -> list[tuple[float, bool]]:
     """The scores on a scale."""
     return [(scale(score), right) for score, right in scores]
 
 
-def fit(scores: Scores) -> Temperature | Isotonic | None:
+def fit(scores: Scores) -> TemperatureScale | IsotonicScale | None:
     """The scale that suits these answers: a temperature with a shift, of many answers any rising curve. None of fewer
     than 20, and where all are right or all wrong."""
     right = sum(ok for _, ok in scores)
@@ -113,7 +124,7 @@ def fit(scores: Scores) -> Temperature | Isotonic | None:
     return temperature(scores) if len(scores) < MANY else isotonic(scores)
 
 
-def temperature(scores: Scores) -> Temperature:
+def temperature(scores: Scores) -> TemperatureScale:
     """The temperature and shift of the least log loss, against targets a little short of 0 and 1, so that answers that
     a score tells apart without a fault make no step of it (Platt 1999, section 2.2). Raises ValueError of no scores."""
     if not scores:
@@ -129,10 +140,10 @@ def temperature(scores: Scores) -> Temperature:
 
     # A slope of e^±4 is a score that says nothing, or everything: further is only a number that runs away.
     slope, shift = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-4, 4), (-20, 20)]).x
-    return Temperature(temperature=math.exp(-slope), shift=float(shift))
+    return TemperatureScale(temperature=math.exp(-slope), shift=float(shift))
 
 
-def isotonic(scores: Scores) -> Isotonic:
+def isotonic(scores: Scores) -> IsotonicScale:
     """The rising curve of the least squared error, by pooling adjacent violators (Ayer et al. 1955); each pool at the
     mean of its scores, with straight lines between, so that the order stays whole (Oron and Flournoy 2017). A pool that
     is all right or all wrong is as sure as one answer more of the other kind allows. Raises ValueError of no scores."""
@@ -149,7 +160,7 @@ def isotonic(scores: Scores) -> Isotonic:
     xs = [total / count for total, _, count in pools]
     ys = [min(max(right / count, least), 1 - least) for _, right, count in pools]
     kept = [i for i in range(len(xs)) if i == 0 or (xs[i] > xs[i - 1] and ys[i] > ys[i - 1])]
-    return Isotonic(scores=tuple(xs[i] for i in kept), shares=tuple(ys[i] for i in kept))
+    return IsotonicScale(scores=tuple(xs[i] for i in kept), shares=tuple(ys[i] for i in kept))
 
 
 def main(

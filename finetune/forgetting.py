@@ -13,7 +13,7 @@ import numpy as np
 
 from finetune.evaluation.corrections import Tally
 from finetune.tuning.validation import Judge, main_tasks
-from labels.dataset import Example
+from labels.labeled_image import LabeledImage
 from seedling.report import measure
 from server.engine.engine import Engine
 
@@ -38,7 +38,7 @@ def drawn(scenes: int = SCENES) -> Probe:
     return Probe(about, lambda engine, adapter: probe(engine, adapter, scenes), price)
 
 
-def pictured(examples: Sequence[Example], labels: Sequence[str], dataset: str) -> Probe:
+def pictured(examples: Sequence[LabeledImage], labels: Sequence[str], dataset: str) -> Probe:
     """By pictures that are kept back from what is replayed of a dataset; `labels`: of all of it."""
     what = f"corrections per 100 labels more on {len(examples)} pictures of {dataset}"
     about = {"pictures": len(examples), "what": what}
@@ -57,7 +57,7 @@ def probe(engine: Engine, adapter: str | None = None, scenes: int = SCENES) -> F
 
 
 def probe_dataset(
-    engine: Engine, examples: Sequence[Example], labels: Sequence[str], adapter: str | None = None
+    engine: Engine, examples: Sequence[LabeledImage], labels: Sequence[str], adapter: str | None = None
 ) -> Figures:
     """Task token → corrections per 100 labels on pictures of the base's own world; `labels`: of their whole dataset."""
     found = {}

@@ -1,7 +1,8 @@
-"""The pictures of datasets: opened when they are needed, measured before."""
+"""Image files of datasets: found by name, measured without decoding, decoded on demand."""
 
 import hashlib
 import io
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,26 +10,27 @@ from typing import IO, Protocol, runtime_checkable
 
 from PIL import Image
 
-from labels.images import FORMATS, MAX_BYTES, MAX_PIXELS, decode
+from labels.images import FORMATS, MAX_BYTES, MAX_PIXELS, decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
-_ORIENTATION = 0x0112  # EXIF's; from 5 on, width and height are exchanged
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 @runtime_checkable
-class Encoded(Protocol):
-    """A picture whose file is at hand, as `Example.open` mostly is; it can be pickled."""
+class EncodedImage(Protocol):
+    """An image whose encoded file is available. Can be pickled. Most `LabeledImage.open` are one."""
 
     def stream(self) -> IO[bytes]:
-        """The file, opened. Raises OSError."""
+        """Opens the file. Raises OSError."""
 
     def __call__(self) -> Image.Image:
-        """RGB, upright. Raises OSError, and PictureError where it is broken."""
+        """Returns the image, RGB and upright. Raises OSError, and ImageError if it is broken."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A file on a disk."""
+class ImageFile:
+    """An image file on disk."""
 
     path: Path
 
@@ -36,12 +38,12 @@ class PictureFile:
         return self.path.open("rb")
 
     def __call__(self) -> Image.Image:
-        return decode(self.path.read_bytes())
+        return decode_image(self.path.read_bytes())
 
 
 @dataclass(frozen=True, slots=True)
-class PictureBytes:
-    """A file in memory."""
+class ImageBytes:
+    """An image file in memory."""
 
     data: bytes = field(repr=False)
 
@@ -49,54 +51,72 @@ class PictureBytes:
         return io.BytesIO(self.data)
 
     def __call__(self) -> Image.Image:
-        return decode(self.data)
+        return decode_image(self.data)
 
 
-def sha256_of(picture: Encoded) -> str:
-    """Of the file's bytes, in hex. Raises OSError."""
-    with picture.stream() as stream:
+@dataclass(frozen=True, slots=True)
+class DeferredImage:
+    """An image file that `read` loads when it is needed, for example from an archive or a bucket."""
+
+    read: Callable[[], bytes]
+
+    def stream(self) -> IO[bytes]:
+        return io.BytesIO(self.read())
+
+    def __call__(self) -> Image.Image:
+        return decode_image(self.read())
+
+
+def compute_sha256(image: EncodedImage) -> str:
+    """Returns the SHA-256 of the file's bytes, in hex. Raises OSError."""
+    with image.stream() as stream:
         return hashlib.sha256(stream.read()).hexdigest()
 
 
-def size_of(picture: Encoded) -> tuple[int, int]:
-    """Width and height as a viewer shows it; of most formats without decoding a pixel, so that a file that is cut short
-    is noticed only when it is opened. Raises OSError where there is no file, and PictureError for what is no picture.
+def read_size(image: EncodedImage) -> tuple[int, int]:
+    """Returns width and height as a viewer shows the image.
+
+    Reads only the header of most formats, so a truncated file is not noticed before it is decoded. Raises OSError if
+    there is no file, and ImageError if it is not an image.
     """
-    with suppress(Exception), picture.stream() as stream:  # what is wrong, the reader of pixels says better
+    # If anything is wrong, decoding gives the better error.
+    with suppress(Exception), image.stream() as stream:
         length = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         with Image.open(stream, formats=FORMATS) as opened:
             width, height = opened.size
             if length <= MAX_BYTES and 0 < width * height <= MAX_PIXELS:
-                turned = opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-                return (height, width) if turned else (width, height)
-    return picture().size
+                transposed = opened.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
+                return (height, width) if transposed else (width, height)
+    return image().size
 
 
-def found(name: str, folders: list[Path]) -> Path:
-    """The file of a picture that a dataset calls `name`, in the first of `folders` that has it. Raises OSError."""
-    # A list from Windows has its separators.
-    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+def find_image(name: str, folders: Sequence[Path]) -> Path:
+    """Returns the file of the image that a dataset calls `name`, from the first of `folders` that has it.
+
+    Raises FileNotFoundError.
+    """
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):  # datasets from Windows have backslashes
         for folder in folders:
             path = folder / spelling
-            with suppress(OSError, ValueError):  # a name that is too long, or holds a zero byte
+            with suppress(OSError, ValueError):  # the name is too long or has a zero byte
                 if spelling and path.is_file():
                     return path
-    raise FileNotFoundError(f"there is no picture {name[:200]!r} in {' or '.join(dict.fromkeys(map(str, folders)))}")
+    raise FileNotFoundError(f"there is no image {name[:200]!r} in {' or '.join(dict.fromkeys(map(str, folders)))}")
 
 
-def beside(path: Path) -> Path | None:
-    """The picture that is called like another file, but for its suffix."""
+def find_image_beside(path: Path) -> Path | None:
+    """Returns the image that has the same path as another file except for the suffix; None if there is none."""
     for suffix in SUFFIXES:
-        for spelled in (suffix, suffix.upper()):
-            picture = path.with_suffix(spelled)
-            if picture.is_file():
-                return picture
+        for spelling in (suffix, suffix.upper()):
+            image = path.with_suffix(spelling)
+            if image.is_file():
+                return image
     return None
 
 
-def below(folder: Path) -> list[Path]:
-    """All pictures in a folder and the folders in it, in order; hidden ones are none."""
+def list_images(folder: Path) -> list[Path]:
+    """Returns all images in a folder and its subfolders, sorted, without hidden files."""
     return sorted(
         path
         for path in folder.rglob("*")

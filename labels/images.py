@@ -45,7 +45,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """A picture that cannot be used; the message says why, in words for the person who sent it."""
 
     def __init__(self, message: str, reason: Reason) -> None:
@@ -53,25 +53,25 @@ class PictureError(ValueError):
         self.reason = reason
 
 
-def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An encoded picture → RGB, upright, wholly in memory. Raises PictureError and nothing else.
+def decode_image(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An encoded picture → RGB, upright, wholly in memory. Raises ImageError and nothing else.
 
     Pillow's own limit of about 179 million pixels holds beside `max_pixels`.
     """
     if not data:
-        raise PictureError("the picture is empty: 0 bytes", Reason.EMPTY)
+        raise ImageError("the picture is empty: 0 bytes", Reason.EMPTY)
     if len(data) > max_bytes:
-        raise PictureError(f"the picture has {len(data):,} bytes; at most {max_bytes:,} are read", Reason.TOO_LARGE)
+        raise ImageError(f"the picture has {len(data):,} bytes; at most {max_bytes:,} are read", Reason.TOO_LARGE)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             width, height = opened.size
             if width < 1 or height < 1:
-                raise PictureError(f"the picture is {width}×{height} pixels: there is nothing on it", Reason.EMPTY)
+                raise ImageError(f"the picture is {width}×{height} pixels: there is nothing on it", Reason.EMPTY)
             if width * height > max_pixels:
                 raise _too_many(f"{width}×{height}", max_pixels)
             opened.load()
             return to_rgb(_upright(opened))
-    except PictureError:
+    except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise _too_many("far too many", max_pixels) from error
@@ -79,10 +79,10 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIX
         raise _unidentified(data) from error
     except Exception as error:  # decoders of broken files raise nearly anything: SyntaxError, struct.error, EOFError …
         if isinstance(error, EOFError | struct.error) or "truncated" in str(error).lower():
-            raise PictureError(
+            raise ImageError(
                 "the picture is cut short: its file ends before its pixels do", Reason.TRUNCATED
             ) from error
-        raise PictureError(f"the picture is broken: {error}", Reason.UNREADABLE) from error
+        raise ImageError(f"the picture is broken: {error}", Reason.UNREADABLE) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -116,15 +116,15 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _too_many(count: str, most: int) -> PictureError:
-    return PictureError(f"the picture has {count} pixels; at most {most:,} are decoded. Shrink it", Reason.TOO_LARGE)
+def _too_many(count: str, most: int) -> ImageError:
+    return ImageError(f"the picture has {count} pixels; at most {most:,} are decoded. Shrink it", Reason.TOO_LARGE)
 
 
-def _unidentified(data: bytes) -> PictureError:
+def _unidentified(data: bytes) -> ImageError:
     start = data[:64].lstrip().lower()
     for offset, magic, kind in _FOREIGN:
         if start[offset:].startswith(magic.lower()):
-            return PictureError(f"this is {kind}; send {_SHOWN}", Reason.UNSUPPORTED)
-    return PictureError(
+            return ImageError(f"this is {kind}; send {_SHOWN}", Reason.UNSUPPORTED)
+    return ImageError(
         f"this is not a picture that can be read, or its start is broken; send {_SHOWN}", Reason.UNREADABLE
     )

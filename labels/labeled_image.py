@@ -1,22 +1,35 @@
-"""What a job leaves: pictures, each with its labels and where every label came from."""
+"""An image and its labels: what readers produce, writers write, jobs store and training uses."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
+from PIL import Image
+
+from labels.image_files import DeferredImage, EncodedImage
+from labels.label_kind import LabelKind
+from labels.sample import Sample
 from prompts.annotations import Annotation
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """One annotation in its picture's pixels, and where it came from.
+class TracedAnnotation:
+    """An annotation and where it came from.
 
-    `step`: the recipe step's id; `prompt`: the words that the model read; `raw`: its whole answer, location tokens and
-    all; `model`, `adapter`: the hashes of what answered (None: no adapter). `review`: why a person should look at it,
-    empty where nobody need. `parent`: the index, among the picture's labels, of the one whose region was asked about.
+    Attributes:
+        annotation: The shape or text, in pixels of its image.
+        step: ID of the recipe step that made it.
+        prompt: The text that the model read.
+        raw: The model's whole answer, with location tokens.
+        model: Hash of the model that answered.
+        adapter: Hash of the adapter that answered; None without an adapter.
+        review: Why a person should look at it; empty if nobody needs to.
+        parent: Index, among the image's annotations, of the annotation whose region the prompt was about.
     """
 
     annotation: Annotation
-    step: str
+    step: str = ""
     prompt: str = ""
     raw: str = ""
     model: str = ""
@@ -25,15 +38,87 @@ class Label:
     parent: int | None = None
 
 
+def _read_nothing() -> bytes:
+    raise FileNotFoundError("the image has no file")
+
+
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """One picture of a dataset. `name`: where it lay in its source, a relative path with forward slashes and no `..`;
-    `sha256`: of its file's bytes, in hex; `width`, `height`: as a viewer shows it, EXIF applied; `read` gives the
-    file's bytes, and may raise OSError."""
+class LabeledImage:
+    """An image of a dataset or a job, with its labels.
+
+    Attributes:
+        name: Unique within the dataset: the path in its source, relative, with forward slashes and no `..`.
+        source: File and line that the labels came from, for error messages.
+        width: In pixels, as a viewer shows the image, with EXIF orientation applied.
+        height: As `width`.
+        annotations: In pixels. A Box or Polygon is an object, a Quad is a word, a Text is a caption.
+        open: Returns the decoded image, RGB. Raises OSError, and ImageError if the image is broken.
+        complete: The kinds for which every object (word) in the image is labeled, so that what is not labeled is
+            known to be absent. An image of a detection dataset that shows no object has no annotations, and
+            `complete` contains OBJECTS.
+        samples: Prompts that came with their answers, in addition to what the annotations can train.
+        sha256: Of the image's file, in hex; empty if unknown.
+        traces: `annotations` again, each with where it came from; empty if that is unknown.
+    """
 
     name: str
-    sha256: str
+    source: str
     width: int
     height: int
-    labels: tuple[Label, ...] = ()
-    read: Callable[[], bytes] = field(default=lambda: b"", compare=False, repr=False)
+    annotations: tuple[Annotation, ...] = ()
+    open: Callable[[], Image.Image] = field(default=DeferredImage(_read_nothing), compare=False, repr=False)
+    complete: frozenset[LabelKind] = frozenset()
+    samples: tuple[Sample, ...] = ()
+    sha256: str = ""
+    traces: tuple[TracedAnnotation, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.traces and tuple(trace.annotation for trace in self.traces) != self.annotations:
+            raise ValueError("`traces` has other annotations than `annotations`: use with_annotations or with_traces")
+
+    @classmethod
+    def from_traces(
+        cls,
+        name: str,
+        width: int,
+        height: int,
+        traces: Sequence[TracedAnnotation] = (),
+        read: Callable[[], bytes] = _read_nothing,
+        *,
+        source: str = "",
+        sha256: str = "",
+    ) -> Self:
+        """Returns an image with traced annotations. `read` returns the bytes of its file; it may raise OSError."""
+        annotations = tuple(trace.annotation for trace in traces)
+        opened = DeferredImage(read)
+        return cls(name, source, width, height, annotations, opened, sha256=sha256, traces=tuple(traces))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width, height."""
+        return self.width, self.height
+
+    @property
+    def traced_annotations(self) -> tuple[TracedAnnotation, ...]:
+        """The annotations with where they came from, which is empty for those of a dataset."""
+        return self.traces or tuple(map(TracedAnnotation, self.annotations))
+
+    def with_annotations(self, *annotations: Annotation) -> Self:
+        """Returns the same image with other annotations."""
+        return replace(self, annotations=annotations, traces=())
+
+    def with_traces(self, *traces: TracedAnnotation) -> Self:
+        """Returns the same image with other traced annotations."""
+        return replace(self, annotations=tuple(trace.annotation for trace in traces), traces=traces)
+
+    def read(self) -> bytes:
+        """Returns the bytes of the image's file. An image that has no file, since it is drawn, is encoded as PNG.
+
+        Raises OSError, and ImageError if the image is drawn and cannot be.
+        """
+        if isinstance(self.open, EncodedImage):
+            with self.open.stream() as stream:
+                return stream.read()
+        buffer = io.BytesIO()
+        self.open().save(buffer, "PNG")
+        return buffer.getvalue()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from labels.geometry import simplified
+from labels.geometry import simplify_ring
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 
@@ -36,9 +36,9 @@ def of_coco(said: dict[str, Any], size: Size) -> list[list[float]]:
 
 def of_cvat(said: dict[str, str], size: Size) -> list[list[float]]:
     """Of CVAT's `rle`, row by row in the rectangle of left, top, width and height. Raises LabelError."""
-    left, top, width, height = (int(checks.number(said.get(side))) for side in ("left", "top", "width", "height"))
+    left, top, width, height = (int(checks.check_number(said.get(side))) for side in ("left", "top", "width", "height"))
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[0] or top + height > size[1]:
-        raise LabelError(f"its mask lies outside the picture of {size[0]}×{size[1]} pixels")
+        raise LabelError(f"its mask lies outside the image of {size[0]}×{size[1]} pixels")
     return rings(_unpacked(said.get("rle", "").split(","), (height, width)).T, left, top)
 
 
@@ -67,7 +67,7 @@ def rings(mask: Mask, left: int = 0, top: int = 0) -> list[list[float]]:
         step = 1
         found = _outlines(covered, step)
     corner = np.array([left + columns[0], top + rows[0]])
-    return [simplified((step * outline + corner).ravel().tolist(), step * _TOLERANCE) for outline in found]
+    return [simplify_ring((step * outline + corner).ravel().tolist(), step * _TOLERANCE) for outline in found]
 
 
 def _outlines(mask: Mask, step: int) -> list[npt.NDArray[np.float64]]:

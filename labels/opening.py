@@ -21,7 +21,7 @@ FORMATS = (
 
 def open_dataset(path: str | Path) -> Dataset:
     """The dataset that lies at `path`, a folder or a file. What of it cannot be used is in its `unusable`; pictures are
-    measured, not decoded (`gathering.verified` does). Raises DatasetError where it is none that is known, and where
+    measured, not decoded (`verification.keep_readable` does). Raises DatasetError where it is none that is known, and where
     nothing of it can be used."""
     path = Path(path)
     try:

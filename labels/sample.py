@@ -1,14 +1,16 @@
-"""One prompt and its true answer: what a model is taught, and what it is examined by."""
+"""A prompt and its true answer: what a model is trained on and evaluated with."""
 
 from dataclasses import dataclass
 
 from prompts.annotations import Annotation
 from prompts.tasks import Task
 
+CAPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """`text` and `region` as the task takes them; `region` and the answer in the picture's own pixels."""
+class Sample:
+    """`text` and `region` are the task's inputs. `region` and `answer` are in pixels of the image."""
 
     task: Task
     answer: tuple[Annotation, ...]

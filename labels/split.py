@@ -8,15 +8,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from labels.dataset import DatasetError, Example
-from labels.image_files import Encoded, sha256_of
-from labels.images import PictureError
+from labels.dataset import DatasetError
+from labels.image_files import EncodedImage, compute_sha256
+from labels.images import ImageError
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Box, Polygon
 
-Examples = tuple[Example, ...]
+Examples = tuple[LabeledImage, ...]
 
 
-def split(examples: Sequence[Example], share: float, *, seed: int) -> tuple[Examples, Examples]:
+def split(examples: Sequence[LabeledImage], share: float, *, seed: int) -> tuple[Examples, Examples]:
     """(what is taught, what is held out), each in the order given. `share`: of the different pictures, to hold out, 0
     to 1 (exclusive); one at least, unless it is 0, and never all. Raises DatasetError where there are not two different
     pictures, and ValueError for a share that is none."""
@@ -28,7 +29,7 @@ def split(examples: Sequence[Example], share: float, *, seed: int) -> tuple[Exam
     return _chosen(examples, sides, 0), _chosen(examples, sides, 1)
 
 
-def folds(examples: Sequence[Example], count: int, *, seed: int) -> list[tuple[Examples, Examples]]:
+def folds(examples: Sequence[LabeledImage], count: int, *, seed: int) -> list[tuple[Examples, Examples]]:
     """`count` pairs (what is taught, what is held out): each picture is held out once. Raises DatasetError where there
     are not so many different pictures, and ValueError for fewer than two folds."""
     if count < 2:
@@ -40,23 +41,23 @@ def folds(examples: Sequence[Example], count: int, *, seed: int) -> list[tuple[E
     return [(taught[fold], _chosen(examples, sides, fold)) for fold in range(count)]
 
 
-def content_of(example: Example) -> str:
+def content_of(example: LabeledImage) -> str:
     """By which pictures are alike: SHA-256 in hex, of the file where there is one, else of the pixels; of the name
     where the picture cannot be read."""
     try:
-        if isinstance(example.open, Encoded):
-            return sha256_of(example.open)
+        if isinstance(example.open, EncodedImage):
+            return compute_sha256(example.open)
         image = example.open()
         return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    except (OSError, PictureError):
+    except (OSError, ImageError):
         return hashlib.sha256(f"name {example.name}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _chosen(examples: Sequence[Example], sides: Sequence[int], side: int) -> Examples:
+def _chosen(examples: Sequence[LabeledImage], sides: Sequence[int], side: int) -> Examples:
     return tuple(example for example, own in zip(examples, sides, strict=True) if own == side)
 
 
-def _dealt(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[int]:
+def _dealt(examples: Sequence[LabeledImage], shares: Sequence[float], seed: int) -> list[int]:
     """The side of each example."""
     keys = [content_of(example) for example in examples]
     labels: dict[str, set[str]] = {key: set() for key in keys}

@@ -6,13 +6,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from labels.dataset import Unusable
+from labels.dataset import UnusableEntry
 
 FILE = "unusable.txt"
 _SHOWN = 10
 
 
-def show(unusable: Sequence[Unusable], console: Console, whole: str) -> None:
+def show(unusable: Sequence[UnusableEntry], console: Console, whole: str) -> None:
     """Prints the first of it. `whole`: how to see the rest."""
     for one in unusable[:_SHOWN]:
         console.print(f"left out: {escape(str(one))}", soft_wrap=True, highlight=False)
@@ -20,7 +20,7 @@ def show(unusable: Sequence[Unusable], console: Console, whole: str) -> None:
         console.print(f"… and {more} more: {escape(whole)}", soft_wrap=True, highlight=False)
 
 
-def write(folder: Path, unusable: Sequence[Unusable]) -> None:
+def write(folder: Path, unusable: Sequence[UnusableEntry]) -> None:
     """All of it into the folder's unusable.txt, one a line; where there is none, there is no file. Raises OSError."""
     path = folder / FILE
     if unusable:

@@ -19,10 +19,14 @@ from seedling.robustness import CONDITIONS
 from seedling.scenes import samples
 from seedling.scenes.samples import COLOR_NAMES
 from seedling.scenes.scene import Scene
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 
-_HEARD: dict[str, Callable[[str], Any]] = {"<CAPTION>": named, "<REGION_TO_DESCRIPTION>": partial(words_of, COLOR_NAMES)}
+_HEARD: dict[str, Callable[[str], Any]] = {
+    "<CAPTION>": named,
+    "<REGION_TO_DESCRIPTION>": partial(words_of, COLOR_NAMES),
+}
 """Token → what of an answer is compared."""
 
 
@@ -72,7 +76,7 @@ def main(
     scenes: Annotated[int, typer.Option(min=1, help="How many unseen scenes to look through.")] = 100,
 ) -> None:
     """Draws the first unseen scenes that are answered wrongly."""
-    with Engine.load(model) as engine:
+    with Engine.load(EngineConfig(model)) as engine:
         sheet(engine, scenes).save(picture, quality=80)
 
 

@@ -18,6 +18,7 @@ from seedling.report import Marks, measure
 from seedling.scenes.batches import TRAINING_SEEDS
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.samples import make_sample
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -44,7 +45,7 @@ TOLD = {
 def look(checkpoint: Path, sheet: Path) -> float:
     """Labels the scenes, draws them into `sheet` (a PNG file) and returns the detection's F1 at IoU 0.5."""
     marks, pictures = Marks(), []
-    with Engine.load(str(checkpoint)) as engine:
+    with Engine.load(EngineConfig(str(checkpoint))) as engine:
         for seed in SEEDS:
             scene = draw_scene(seed)
             tokens = ("<OD>", "<OCR_WITH_REGION>", "<CAPTION>")
@@ -77,7 +78,7 @@ def measured(run: Path, scenes: int) -> list[dict[str, Any]]:
         step = int(folder.name)
         if rows.get(step, {}).get("scenes") == scenes:
             continue
-        with Engine.load(str(folder)) as engine:
+        with Engine.load(EngineConfig(str(folder))) as engine:
             figures = measure(engine, scenes)
         before = [spent for at, spent in times.items() if at <= step]
         rows[step] = {"step": step, "minutes": before[-1] if before else 0.0, "scenes": scenes, "figures": figures}

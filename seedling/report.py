@@ -41,6 +41,7 @@ from seedling.scenes.labeled_images import make_labeled_samples
 from seedling.scenes.masks import nearest
 from seedling.scenes.samples import COLOR_NAMES, SIZES, plural
 from seedling.scenes.scene import Scene
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request
@@ -144,10 +145,11 @@ class Marks:
                 self.accuracies[f"{token} exact"].append(text == truth)
                 if token == "<REGION_TO_DESCRIPTION>":
                     for name, words in ("colour", COLOR_NAMES), ("size", SIZES):
-                        self.accuracies[f"{token} {name} right"].append(
-                            words_of(words, text) == words_of(words, truth)
-                        )
-                    if question.region and main_color_margin(nearest(scene.objects, question.region).color_shares) >= CLEAR_MARGIN:
+                        self.accuracies[f"{token} {name} right"].append(words_of(words, text) == words_of(words, truth))
+                    if (
+                        question.region
+                        and main_color_margin(nearest(scene.objects, question.region).color_shares) >= CLEAR_MARGIN
+                    ):
                         self.accuracies[LEADING].append(self.accuracies[f"{token} colour right"][-1])
                     place = text.rpartition(" at the ")[2] == truth.rpartition(" at the ")[2]
                     self.accuracies[f"{token} place right"].append(place)
@@ -234,7 +236,7 @@ def main(
     page: Annotated[Path | None, typer.Option(help="Folder for errors.html and nothing.png, to look at.")] = None,
 ) -> None:
     """Prints what a checkpoint can do on unseen scenes, and on glyphs of a set that training never saw."""
-    with closing(Engine.load(model)) as engine:
+    with closing(Engine.load(EngineConfig(model))) as engine:
         seen = measure(engine, scenes, TRAINING_SETS)
         unseen = measure(engine, scenes, (HOLDOUT_SET,))
         hard = robustness(engine, min(scenes, 200))

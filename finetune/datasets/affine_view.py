@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from finetune.datasets import wording
-from labels.dataset import Example, Labels
-from labels.geometry import NO_AREA, Rectangle, area, bounds, clipped, extent, moved
-from labels.reading.checks import LEAST_SIDE
-from labels.sample import Question
+from labels.geometry import NO_AREA, Rectangle, area, bounds, box_area, clip_ring, transform_rings
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
+from labels.reading.checks import MIN_SIDE
+from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 KEPT = 0.25  # the least share of a thing that is still one
@@ -106,28 +107,28 @@ def see(note: Annotation, view: View) -> Seen:
         case Box():
             whole = _ellipse(note.box, view)
             box = _inside(whole, view.window)
-            share = extent(box) / extent(whole) if extent(whole) else 0.0
+            share = box_area(box) / box_area(whole) if box_area(whole) else 0.0
             return Seen(Box(label=_said(note.label, view), box=box) if _is_thing(box, share) else None, share)
         case Polygon():
-            rings = moved(note.polygons, view.move)
-            clips = (clipped(ring, view.window) for ring in rings)
-            parts = [part for part in clips if len(part) >= 6 and abs(area(part)) > NO_AREA]
-            total = sum(abs(area(ring)) for ring in rings)
-            share = sum(abs(area(part)) for part in parts) / total if total else 0.0
+            rings = transform_rings(note.polygons, view.move)
+            clips = (part for ring in rings for part in clip_ring(ring, view.window))
+            parts = [part for part in clips if area(part) > NO_AREA]
+            total = sum(map(area, rings))
+            share = sum(map(area, parts)) / total if total else 0.0
             kept = bool(parts) and _is_thing(bounds(parts), share)
             return Seen(Polygon(label=_said(note.label, view), polygons=parts) if kept else None, share)
         case Quad():
-            (ring,) = moved([note.quad], view.move)
-            part = clipped(ring, view.window)
-            share = abs(area(part) / area(ring)) if part and area(ring) else 0.0
+            (ring,) = transform_rings([note.quad], view.move)
+            whole = area(ring)
+            share = sum(map(area, clip_ring(ring, view.window))) / whole if whole else 0.0
             x1, y1, x2, y2, x3, y3, x4, y4 = (_within(v, view.window, i % 2) for i, v in enumerate(ring))
             corners = (x1, y1, x2, y2, x3, y3, x4, y4)
             return Seen(Quad(label=note.label, quad=corners) if share >= LEGIBLE else None, share)
 
 
 def seen(
-    example: Example, view: View, *, alone: bool = True
-) -> tuple[tuple[Annotation, ...], tuple[Question, ...], frozenset[Labels]]:
+    example: LabeledImage, view: View, *, alone: bool = True
+) -> tuple[tuple[Annotation, ...], tuple[Sample, ...], frozenset[LabelKind]]:
     """Annotations, questions and complete kinds of an example in a view. What is said of the whole picture goes where
     the view may make it untrue, and so do questions of which a part is lost; where the view is not `alone` on its
     canvas, only questions on regions stay."""
@@ -140,15 +141,15 @@ def seen(
         return alone and (view.plain or not (cut or wording.has_place(text)))
 
     said = [see(note, view) for note in example.annotations if isinstance(note, Text) and stays(note.label)]
-    questions = (_question(question, view, stays, alone) for question in example.questions)
+    questions = (_question(question, view, stays, alone) for question in example.samples)
     return (
         tuple(found.note for found in (*(found for _, found in shapes), *said) if found.note is not None),
         tuple(question for question in questions if question is not None),
-        example.complete - {Labels.WORDS} if torn else example.complete,
+        example.complete - {LabelKind.WORDS} if torn else example.complete,
     )
 
 
-def _question(question: Question, view: View, stays: Callable[[str], bool], alone: bool) -> Question | None:
+def _question(question: Sample, view: View, stays: Callable[[str], bool], alone: bool) -> Sample | None:
     answer = [see(note, view) for note in question.answer]
     notes = tuple(found.note for found in answer if found.note is not None)
     words = " ".join((question.text or "", *(note.label for note in question.answer)))
@@ -160,7 +161,7 @@ def _question(question: Question, view: View, stays: Callable[[str], bool], alon
     else:
         whole = _bounding(region, view)
         region = _inside(whole, view.window)
-        if extent(region) < LEGIBLE * extent(whole) or not extent(region):
+        if box_area(region) < LEGIBLE * box_area(whole) or not box_area(region):
             return None
         if not view.plain and wording.has_place(words):
             return None
@@ -185,7 +186,7 @@ def _ellipse(box: Rectangle, view: View) -> Rectangle:
 
 def _bounding(box: Rectangle, view: View) -> Rectangle:
     x1, y1, x2, y2 = box
-    return bounds(moved([[x1, y1, x2, y1, x2, y2, x1, y2]], view.move))
+    return bounds(transform_rings([[x1, y1, x2, y1, x2, y2, x1, y2]], view.move))
 
 
 def _within(value: float, window: Rectangle, axis: int) -> float:
@@ -199,4 +200,4 @@ def _inside(box: Rectangle, window: Rectangle) -> Rectangle:
 
 
 def _is_thing(box: Rectangle, share: float) -> bool:
-    return share >= KEPT and min(box[2] - box[0], box[3] - box[1]) >= LEAST_SIDE
+    return share >= KEPT and min(box[2] - box[0], box[3] - box[1]) >= MIN_SIDE

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from finetune.datasets import wording
 from finetune.datasets.affine_view import IDENTITY, Matrix, Size, View, see, seen, then
 from finetune.datasets.copy_paste import Patch, Things
-from labels.dataset import Example
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation, Quad, Text
 
 _TRIES = 8
@@ -96,9 +96,9 @@ class Changed:
 
 
 def augment(
-    example: Example, changes: Augment, rng: np.random.Generator, others: Sequence[Example] = (),
+    example: LabeledImage, changes: Augment, rng: np.random.Generator, others: Sequence[LabeledImage] = (),
     things: Things | None = None,
-) -> Example:  # fmt: skip
+) -> LabeledImage:  # fmt: skip
     """The example changed by chance, with the labels that are still true; its picture is painted when it is opened.
     `others`: what a mosaic may be made with; `things`: what may be put into it. Things of which little is left are no
     longer labelled."""
@@ -121,22 +121,22 @@ def augment(
     return replace(result, open=replace(_change(result), colours=colours))
 
 
-def _change(example: Example) -> Changed:
+def _change(example: LabeledImage) -> Changed:
     """How its picture is made, for who adds to that."""
     if isinstance(example.open, Changed):
         return example.open
     return Changed(example.size, ((example.open, _whole(example.size)),))
 
 
-def _pasted(example: Example, notes: tuple[Annotation, ...], patches: tuple[Patch, ...]) -> Example:
+def _pasted(example: LabeledImage, notes: tuple[Annotation, ...], patches: tuple[Patch, ...]) -> LabeledImage:
     if not patches:
         return example
     made = replace(_change(example), patches=patches)
     return replace(example, annotations=(*example.annotations, *notes), open=made)
 
 
-def _names_colour(example: Example) -> bool:
-    asked = (text for question in example.questions for text in (question.text or "", *_labels(question.answer)))
+def _names_colour(example: LabeledImage) -> bool:
+    asked = (text for question in example.samples for text in (question.text or "", *_labels(question.answer)))
     return any(wording.has_colour(text) for text in (*_labels(example.annotations), *asked))
 
 
@@ -148,20 +148,20 @@ def _whole(size: Size) -> View:
     return View(size, size, IDENTITY, (0, 0, *size))
 
 
-def _seen(example: Example, view: View) -> Example:
+def _seen(example: LabeledImage, view: View) -> LabeledImage:
     if view == _whole(example.size):
         return example
     notes, questions, complete = seen(example, view)
     width, height = view.size
     return replace(
-        example, width=width, height=height, annotations=notes, questions=questions, complete=complete,
+        example, width=width, height=height, annotations=notes, samples=questions, complete=complete,
         open=Changed(view.size, ((example.open, view),)),
     )  # fmt: skip
 
 
 def _view(
-    example: Example, changes: Augment, rng: np.random.Generator, chance: Callable[[float], bool],
-    others: Sequence[Example],
+    example: LabeledImage, changes: Augment, rng: np.random.Generator, chance: Callable[[float], bool],
+    others: Sequence[LabeledImage],
 ) -> View:  # fmt: skip
     size = example.size
     matrix = IDENTITY
@@ -203,36 +203,38 @@ def _part(size: Size, least: float, rng: np.random.Generator) -> tuple[int, int,
     return int(rng.integers(size[0] - width + 1)), int(rng.integers(size[1] - height + 1)), width, height
 
 
-def _shows_something(example: Example, view: View) -> bool:
+def _shows_something(example: LabeledImage, view: View) -> bool:
     """Whether some thing that is labelled can still be seen; a picture with nothing but texts is not cropped, since
     nobody knows what they speak of."""
     shapes = [note for note in example.annotations if not isinstance(note, Text)]
     if not shapes:
-        return not (example.annotations or example.questions)
+        return not (example.annotations or example.samples)
     return any(see(note, view).note is not None for note in shapes)
 
 
-def _may_flip(example: Example, others: Sequence[Example]) -> bool:
+def _may_flip(example: LabeledImage, others: Sequence[LabeledImage]) -> bool:
     """Not where there is writing, and not where a thing has a short name with a side in it that has no counterpart:
     arrows left and right are exchanged, a right whale is not."""
-    answered = [note for question in example.questions for note in question.answer]
+    answered = [note for question in example.samples for note in question.answer]
     if any(isinstance(note, Quad) for note in (*example.annotations, *answered)):
         return False
-    if any("OCR" in question.task.token for question in example.questions):
+    if any("OCR" in question.task.token for question in example.samples):
         return False
     sided = {note.label for note in example.annotations if not isinstance(note, Text)}
     wanted = {wording.mirrored(name) for name in sided if wording.has_side(name) and not wording.is_phrase(name)}
     return not wanted or wanted <= {note.label for other in (example, *others) for note in other.annotations}
 
 
-def _companions(example: Example, others: Sequence[Example], rng: np.random.Generator) -> list[Example] | None:
+def _companions(
+    example: LabeledImage, others: Sequence[LabeledImage], rng: np.random.Generator
+) -> list[LabeledImage] | None:
     """Three others of which as much is known; None where they are not found, where the picture is too small for four,
     and where nothing but texts is known of it."""
     if not others or min(example.size) < 2 * _LEAST_PIXELS:
         return None
     if not example.complete and all(isinstance(note, Text) for note in example.annotations):
         return None
-    found = list[Example]()
+    found = list[LabeledImage]()
     for _ in range(3 * _TRIES):
         other = others[int(rng.integers(len(others)))]
         if other.complete >= example.complete and all(other is not one for one in (example, *found)):
@@ -242,7 +244,7 @@ def _companions(example: Example, others: Sequence[Example], rng: np.random.Gene
     return None
 
 
-def _mosaic(example: Example, others: Sequence[Example], rng: np.random.Generator) -> Example:
+def _mosaic(example: LabeledImage, others: Sequence[LabeledImage], rng: np.random.Generator) -> LabeledImage:
     """Four pictures that meet somewhere near the middle, each covering its corner."""
     width, height = example.size
     x, y = (round(side * float(share)) for side, share in zip(example.size, rng.uniform(*_JOIN, 2), strict=True))
@@ -256,7 +258,7 @@ def _mosaic(example: Example, others: Sequence[Example], rng: np.random.Generato
     return replace(
         example,
         annotations=tuple(note for each in notes for note in each),
-        questions=tuple(question for each in questions for question in each),
+        samples=tuple(question for each in questions for question in each),
         complete=frozenset.intersection(*complete),
         open=Changed(example.size, tuple((tile.open, view) for tile, view in parts)),
     )

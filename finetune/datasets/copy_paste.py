@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from finetune.datasets import wording
 from finetune.datasets.affine_view import View, see
-from labels.dataset import Example, Labels
-from labels.geometry import Rectangle, box_of, common, extent, moved, points
+from labels.geometry import Rectangle, bounding_box, box_area, intersection_area, to_points, transform_rings
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 _MOST = 3  # things put into one picture
@@ -43,7 +44,7 @@ class Patch:
         draw = ImageDraw.Draw(mask)
         for ring in self.rings:
             # Pillow speaks of the middles of pixels.
-            draw.polygon([(x - left - 0.5, y - top - 0.5) for x, y in points(ring)], 255)
+            draw.polygon([(x - left - 0.5, y - top - 0.5) for x, y in to_points(ring)], 255)
         if not self.rings:
             (width, height), soft = image.size, max(1, min(image.size) // 16)
             inner = (soft, soft, width - 1 - soft, height - 1 - soft)
@@ -55,26 +56,26 @@ class Patch:
 class Things:
     """What of labelled pictures may be shown in others: objects that are whole, and alone in their box."""
 
-    def __init__(self, examples: Iterable[Example]) -> None:
-        self._by_name: dict[type[Shape], dict[str, list[tuple[Example, Shape]]]] = {Box: {}, Polygon: {}}
+    def __init__(self, examples: Iterable[LabeledImage]) -> None:
+        self._by_name: dict[type[Shape], dict[str, list[tuple[LabeledImage, Shape]]]] = {Box: {}, Polygon: {}}
         for example in examples:
             for shape in _whole(example):
                 self._by_name[type(shape)].setdefault(shape.label, []).append((example, shape))
 
     def put_into(
-        self, example: Example, rng: np.random.Generator, *, flip: bool
+        self, example: LabeledImage, rng: np.random.Generator, *, flip: bool
     ) -> tuple[tuple[Annotation, ...], tuple[Patch, ...]]:
         """Labels and looks of some things that find room; none where something is said of the whole picture, where
         nobody knows what it shows, and where things are labelled otherwise. `flip`: whether they may be mirrored."""
         shapes = [note for note in example.annotations if isinstance(note, Box | Polygon)]
-        said = example.questions or any(isinstance(note, Text) for note in example.annotations)
-        if said or not (shapes or Labels.OBJECTS in example.complete):
+        said = example.samples or any(isinstance(note, Text) for note in example.annotations)
+        if said or not (shapes or LabelKind.OBJECTS in example.complete):
             return (), ()
         kinds = {type(shape) for shape in shapes} or {kind for kind, known in self._by_name.items() if known}
         if len(kinds) != 1:
             return (), ()
         known = self._by_name[kinds.pop()]
-        names, taken = list(known), [box_of(note) for note in example.annotations if not isinstance(note, Text)]
+        names, taken = list(known), [bounding_box(note) for note in example.annotations if not isinstance(note, Text)]
         notes, patches = list[Annotation](), list[Patch]()
         for _ in range(int(rng.integers(1, _MOST + 1)) if names else 0):
             things = known[names[int(rng.integers(len(names)))]]
@@ -83,29 +84,34 @@ class Things:
             # Words that the other may show are labelled here no more than there.
             if view is None or not other.complete >= example.complete or (note := see(shape, view).note) is None:
                 continue
-            rings = moved(shape.polygons, view.move) if isinstance(shape, Polygon) else []
+            rings = transform_rings(shape.polygons, view.move) if isinstance(shape, Polygon) else []
             notes.append(note)
             patches.append(Patch(other.open, view, tuple(tuple(ring) for ring in rings)))
             taken.append(view.window)
         return tuple(notes), tuple(patches)
 
 
-def _whole(example: Example) -> Iterator[Shape]:
+def _whole(example: LabeledImage) -> Iterator[Shape]:
     """The objects that no border cuts and nothing else reaches into, whose label is true elsewhere too."""
-    notes = [(note, box_of(note)) for note in example.annotations if isinstance(note, Box | Polygon | Quad)]
+    notes = [(note, bounding_box(note)) for note in example.annotations if isinstance(note, Box | Polygon | Quad)]
     for note, box in notes:
         inside = min(box[0], box[1], example.width - box[2], example.height - box[3]) >= 1
         if isinstance(note, Quad) or not inside or wording.has_place(note.label):
             continue
-        if all(other is note or common(box, beside) <= _ALONE * extent(box) for other, beside in notes):
+        if all(other is note or intersection_area(box, beside) <= _ALONE * box_area(box) for other, beside in notes):
             yield note
 
 
 def _view(
-    other: Example, shape: Shape, example: Example, taken: Sequence[Rectangle], rng: np.random.Generator, mirror: bool
+    other: LabeledImage,
+    shape: Shape,
+    example: LabeledImage,
+    taken: Sequence[Rectangle],
+    rng: np.random.Generator,
+    mirror: bool,
 ) -> View | None:
     """Which shows nothing but the shape, somewhere where there is room; None where none is found."""
-    x1, y1, x2, y2 = box_of(shape)
+    x1, y1, x2, y2 = bounding_box(shape)
     wide, high, side = x2 - x1, y2 - y1, min(example.size)
     least, most = map(math.log, _SCALES)
     scale = side / min(other.size) * math.exp(rng.uniform(least, most))
@@ -116,7 +122,7 @@ def _view(
     for _ in range(_TRIES):
         left, top = (int(rng.integers(room - own + 1)) for room, own in zip(example.size, (width, height), strict=True))
         window = (left, top, left + width, top + height)
-        if all(common(window, box) <= _COVERED * min(extent(window), extent(box)) for box in taken):
+        if all(intersection_area(window, box) <= _COVERED * min(box_area(window), box_area(box)) for box in taken):
             break
     else:
         return None

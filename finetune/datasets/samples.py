@@ -8,11 +8,12 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from finetune.datasets import wording
-from labels.dataset import Example, Labels
-from labels.geometry import Rectangle, box_of, canonical, extent, simplified
-from labels.sample import Question
+from labels.geometry import Rectangle, bounding_box, box_area, simplify_for_answer
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
+from labels.sample import CAPTION_TASKS, Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
-from prompts.parsing import FILLERS
+from prompts.grammar import FILLER_PHRASES
 from prompts.tasks import TASKS
 
 Order = Literal["left-to-right", "size", "given", "random"]
@@ -23,11 +24,9 @@ JITTER = 0.06  # how far off a person drags each side of a region, as a share of
 ABSENT = 0.4  # the share of groundings that also name what is not there
 MISSED = 0.33  # the share of open-vocabulary questions whose answer is nothing
 NAMED = 0.8  # the share of labels that a grounding's caption names
-MOST_POINTS = 100  # of a polygon: 200 location tokens
 # Words from which a caption teaches the longer tasks: halfway, by ratio, between the mean lengths of FLD-5B's brief,
 # detailed and more detailed texts, 8, 32 and 71 tokens (Florence-2, arXiv:2311.06242, table 2).
 DETAILED, PARAGRAPH = 16, 47
-CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 SEEKING = ("<CAPTION_TO_PHRASE_GROUNDING>", "<OPEN_VOCABULARY_DETECTION>")  # they name what may not be there
 
 
@@ -35,7 +34,7 @@ SEEKING = ("<CAPTION_TO_PHRASE_GROUNDING>", "<OPEN_VOCABULARY_DETECTION>")  # th
 class _Lesson:
     """A picture with its labels by kind, the objects in the order in which they are told, and what chance decides."""
 
-    example: Example
+    example: LabeledImage
     objects: Sequence[Shape]
     words: Sequence[Quad]
     captions: Sequence[str]
@@ -49,12 +48,12 @@ class _Lesson:
     @property
     def everything(self) -> bool:
         """All objects are labelled."""
-        return Labels.OBJECTS in self.example.complete
+        return LabelKind.OBJECTS in self.example.complete
 
     @property
     def every_word(self) -> bool:
         quads = sum(isinstance(note, Quad) for note in self.example.annotations)
-        return Labels.WORDS in self.example.complete and len(self.words) == quads
+        return LabelKind.WORDS in self.example.complete and len(self.words) == quads
 
     @property
     def named(self) -> bool:
@@ -90,26 +89,26 @@ class _Lesson:
         return choices[int(self.rng.integers(len(choices)))]
 
 
-def teachable(example: Example) -> frozenset[str]:
+def teachable(example: LabeledImage) -> frozenset[str]:
     """The tokens of the tasks that the picture can be asked."""
     lesson = _lesson(example, (), np.random.default_rng(0), "given")
-    own = {question.task.token for question in example.questions}
+    own = {question.task.token for question in example.samples}
     return frozenset(own | {token for token, (can, _) in _TEACH.items() if can(lesson)})
 
 
-def knows_absence(examples: Iterable[Example], labels: Sequence[str]) -> bool:
+def knows_absence(examples: Iterable[LabeledImage], labels: Sequence[str]) -> bool:
     """Whether one of the pictures is known to lack one of the dataset's labels, so that it can be asked for in vain."""
     return any(_lesson(example, labels, np.random.default_rng(0), "given").absent for example in examples)
 
 
 def questions(
-    example: Example,
+    example: LabeledImage,
     tasks: Iterable[str],
     *,
     labels: Sequence[str],
     rng: np.random.Generator,
     order: Order = "left-to-right",
-) -> list[Question]:
+) -> list[Sample]:
     """A question for each of `tasks` (tokens) that the picture can be asked, and all that came with it for them, in
     the order of `tasks`. What a task leaves open (which object's region, what is looked for) is chance's.
 
@@ -117,9 +116,9 @@ def questions(
     told as they are given. Answers are in the picture's pixels, and pass `targets.answer` where the labels do.
     """
     lesson = _lesson(example, labels, rng, order)
-    found: list[Question] = []
+    found: list[Sample] = []
     for token in dict.fromkeys(tasks):
-        found += (question for question in example.questions if question.task.token == token)
+        found += (question for question in example.samples if question.task.token == token)
         if token in _TEACH:
             can, ask = _TEACH[token]
             if can(lesson) and (question := ask(lesson)):
@@ -131,9 +130,9 @@ def ordered(shapes: Sequence[Shape], order: Order, rng: np.random.Generator) -> 
     """Objects in the order in which an answer tells them: by x1, then y1; the largest first; as given; at random."""
     match order:
         case "left-to-right":
-            return sorted(shapes, key=box_of)
+            return sorted(shapes, key=bounding_box)
         case "size":
-            return sorted(shapes, key=lambda shape: (-extent(box_of(shape)), box_of(shape)))
+            return sorted(shapes, key=lambda shape: (-box_area(bounding_box(shape)), bounding_box(shape)))
         case "random":
             return [shapes[i] for i in rng.permutation(len(shapes))]
         case "given":
@@ -143,18 +142,7 @@ def ordered(shapes: Sequence[Shape], order: Order, rng: np.random.Generator) -> 
 def caption_task(caption: str) -> str:
     """The token of the caption task that a text of this length answers."""
     count = len(caption.split())
-    return CAPTIONS[int(count >= DETAILED) + int(count >= PARAGRAPH)]
-
-
-def outline(polygon: Polygon, size: tuple[int, int]) -> list[list[float]]:
-    """A polygon's rings as an answer tells them: canonical, without points that its bins (a thousandth of the longer
-    side) cannot tell, and more roughly where that leaves more than MOST_POINTS."""
-    tolerance = max(size) / 1000
-    while True:
-        rings = [simplified(ring, tolerance) for ring in canonical(polygon.polygons)]
-        if sum(map(len, rings)) <= 2 * MOST_POINTS or all(len(ring) == 6 for ring in rings):
-            return rings[: MOST_POINTS // 3]
-        tolerance *= 1.5
+    return CAPTION_TASKS[int(count >= DETAILED) + int(count >= PARAGRAPH)]
 
 
 def jittered(box: Rectangle, size: tuple[int, int], rng: np.random.Generator) -> Rectangle:
@@ -173,7 +161,7 @@ def jittered(box: Rectangle, size: tuple[int, int], rng: np.random.Generator) ->
     )
 
 
-def _lesson(example: Example, labels: Sequence[str], rng: np.random.Generator, order: Order) -> _Lesson:
+def _lesson(example: LabeledImage, labels: Sequence[str], rng: np.random.Generator, order: Order) -> _Lesson:
     notes = example.annotations
     return _Lesson(
         example,
@@ -186,34 +174,34 @@ def _lesson(example: Example, labels: Sequence[str], rng: np.random.Generator, o
 
 
 def _box(shape: Shape, label: str) -> Box:
-    return Box(label=label, box=box_of(shape))
+    return Box(label=label, box=bounding_box(shape))
 
 
-def _boxes(token: str, told: Callable[[Shape], str]) -> Callable[[_Lesson], Question]:
-    def ask(lesson: _Lesson) -> Question:
-        return Question(TASKS[token], tuple(_box(shape, told(shape)) for shape in lesson.objects))
+def _boxes(token: str, told: Callable[[Shape], str]) -> Callable[[_Lesson], Sample]:
+    def ask(lesson: _Lesson) -> Sample:
+        return Sample(TASKS[token], tuple(_box(shape, told(shape)) for shape in lesson.objects))
 
     return ask
 
 
-def _region(token: str, shape: Shape | Quad, answer: Annotation, lesson: _Lesson) -> Question:
-    return Question(TASKS[token], (answer,), region=jittered(box_of(shape), lesson.example.size, lesson.rng))
+def _region(token: str, shape: Shape | Quad, answer: Annotation, lesson: _Lesson) -> Sample:
+    return Sample(TASKS[token], (answer,), region=jittered(bounding_box(shape), lesson.example.size, lesson.rng))
 
 
-def _region_text(token: str, among: Callable[[_Lesson], Sequence[Shape | Quad]]) -> Callable[[_Lesson], Question]:
+def _region_text(token: str, among: Callable[[_Lesson], Sequence[Shape | Quad]]) -> Callable[[_Lesson], Sample]:
     """What one of the shapes is called, or says."""
 
-    def ask(lesson: _Lesson) -> Question:
+    def ask(lesson: _Lesson) -> Sample:
         shape = lesson.one(among(lesson))
         return _region(token, shape, Text(label=shape.label), lesson)
 
     return ask
 
 
-def _caption(token: str) -> Callable[[_Lesson], Question]:
-    def ask(lesson: _Lesson) -> Question:
+def _caption(token: str) -> Callable[[_Lesson], Sample]:
+    def ask(lesson: _Lesson) -> Sample:
         told = [caption for caption in lesson.captions if caption_task(caption) == token]
-        return Question(TASKS[token], (Text(label=lesson.one(told)),))
+        return Sample(TASKS[token], (Text(label=lesson.one(told)),))
 
     return ask
 
@@ -222,16 +210,16 @@ def _captioned(token: str) -> Callable[[_Lesson], bool]:
     return lambda lesson: any(caption_task(caption) == token for caption in lesson.captions)
 
 
-def _ocr(lesson: _Lesson) -> Question:
+def _ocr(lesson: _Lesson) -> Sample:
     text = "\n".join(word.label for word in lesson.words)
-    return Question(TASKS["<OCR>"], (Text(label=text),) if text else ())
+    return Sample(TASKS["<OCR>"], (Text(label=text),) if text else ())
 
 
-def _ocr_with_region(lesson: _Lesson) -> Question:
-    return Question(TASKS["<OCR_WITH_REGION>"], tuple(Quad(label=w.label, quad=w.quad) for w in lesson.words))
+def _ocr_with_region(lesson: _Lesson) -> Sample:
+    return Sample(TASKS["<OCR_WITH_REGION>"], tuple(Quad(label=w.label, quad=w.quad) for w in lesson.words))
 
 
-def _grounding(lesson: _Lesson) -> Question | None:
+def _grounding(lesson: _Lesson) -> Sample | None:
     """A caption of what is there, sometimes less, sometimes with what is not there, in any order."""
     phrases = {
         wording.phrase(label, len(group)): group for label, group in lesson.groups.items() if lesson.chance(NAMED)
@@ -242,17 +230,17 @@ def _grounding(lesson: _Lesson) -> Question | None:
     if not phrases and lesson.groups:
         label, group = next(iter(lesson.groups.items()))
         phrases = {wording.phrase(label, len(group)): group}
-    told = [(phrase, group) for phrase, group in phrases.items() if phrase not in FILLERS]
+    told = [(phrase, group) for phrase, group in phrases.items() if phrase not in FILLER_PHRASES]
     if not told:
         return None
     if lesson.chance(0.5):
         told = [told[i] for i in lesson.rng.permutation(len(told))]
     boxes = tuple(_box(shape, phrase) for phrase, group in told for shape in group)
     text = wording.listed([phrase for phrase, _ in told])
-    return Question(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], boxes, text=text)
+    return Sample(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], boxes, text=text)
 
 
-def _open_vocabulary(lesson: _Lesson) -> Question | None:
+def _open_vocabulary(lesson: _Lesson) -> Sample | None:
     """All boxes of one label, or none of one that is not there."""
     groups, absent = list(lesson.groups.items()), lesson.absent
     if absent and (lesson.chance(MISSED) or not groups):
@@ -261,20 +249,20 @@ def _open_vocabulary(lesson: _Lesson) -> Question | None:
         label, group = lesson.one(groups)
     else:
         return None
-    return Question(TASKS["<OPEN_VOCABULARY_DETECTION>"], tuple(_box(shape, label) for shape in group), text=label)
+    return Sample(TASKS["<OPEN_VOCABULARY_DETECTION>"], tuple(_box(shape, label) for shape in group), text=label)
 
 
 def _bare(polygon: Polygon, lesson: _Lesson) -> Polygon:
-    return Polygon(polygons=outline(polygon, lesson.example.size))
+    return Polygon(polygons=simplify_for_answer(polygon, lesson.example.size))
 
 
-def _referring(lesson: _Lesson) -> Question:
+def _referring(lesson: _Lesson) -> Sample:
     polygon = lesson.one(lesson.unique)
     text = wording.expression(polygon.label)
-    return Question(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (_bare(polygon, lesson),), text=text)
+    return Sample(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (_bare(polygon, lesson),), text=text)
 
 
-def _region_polygon(lesson: _Lesson) -> Question:
+def _region_polygon(lesson: _Lesson) -> Sample:
     polygon = lesson.one(lesson.polygons)
     return _region("<REGION_TO_SEGMENTATION>", polygon, _bare(polygon, lesson), lesson)
 
@@ -294,8 +282,8 @@ def _nameable(lesson: _Lesson) -> bool:
 
 # Token → whether a picture can be asked, and how it is.
 # fmt: off
-_TEACH: dict[str, tuple[Callable[[_Lesson], bool], Callable[[_Lesson], Question | None]]] = {
-    **{t: (_captioned(t), _caption(t)) for t in CAPTIONS},
+_TEACH: dict[str, tuple[Callable[[_Lesson], bool], Callable[[_Lesson], Sample | None]]] = {
+    **{t: (_captioned(t), _caption(t)) for t in CAPTION_TASKS},
     "<OCR>": (lambda known: known.every_word, _ocr),
     "<OCR_WITH_REGION>": (lambda known: known.every_word, _ocr_with_region),
     "<OD>": (lambda known: known.everything and known.named, _boxes("<OD>", lambda shape: shape.label)),

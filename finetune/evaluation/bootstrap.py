@@ -1,19 +1,24 @@
-"""Champion against challenger on the same pictures: by how much do they differ, and is that more than luck?"""
+"""The paired bootstrap: how much two models differ on the same images, and how certain the difference is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
 
-from finetune.evaluation.corrections import Tally
+from finetune.evaluation.corrections import CorrectionCounts
 
-SAMPLES = 10_000
+RESAMPLES = 10_000
+_BATCH = 500  # resamples at a time: bounds the memory
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Challenger less champion. `low`, `high`: the 95 % interval; `better`: how likely the challenger is the better
-    one, ties half."""
+class PairedDifference:
+    """The metric of champion and challenger on all images, and the distribution of the difference.
+
+    `low` and `high`: the 95 % interval of challenger minus champion; `better`: the probability that the challenger is
+    better, ties count half.
+    """
 
     champion: float
     challenger: float
@@ -23,49 +28,58 @@ class Difference:
 
     @property
     def value(self) -> float:
-        """Of the figures on all pictures."""
+        """Challenger minus champion, on all images."""
         return self.challenger - self.champion
 
 
-def paired(
+def compare_paired(
     champion: Sequence[tuple[float, float]],
     challenger: Sequence[tuple[float, float]],
     *,
     lower_is_better: bool,
     scale: float = 1.0,
-    samples: int = SAMPLES,
+    resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Difference:
-    """The paired bootstrap over pictures (Efron and Tibshirani 1993; the percentile interval; Koehn 2004, section 4).
+) -> PairedDifference:
+    """Compares two models by a paired bootstrap over images with the percentile interval.
 
-    Of each picture, in the same order on both sides, two sums: the figure is `scale` times the first over the second,
-    both summed over the pictures (corrections over labels, letters wrong over letters, right answers over answers).
-    Each sample draws pictures with replacement, the same on both sides. Raises ValueError for sides of different
-    length, for no pictures, and where nothing is in the second sum.
+    Efron and Tibshirani 1993; Koehn 2004, section 4. Both sequences have two sums for each image, in the same order.
+    The metric is `scale` times the first over the second, both summed over images: corrections over labels, character
+    edits over characters, correct answers over answers. Each resample draws images with replacement, the same for both
+    models. Raises ValueError for sequences of different length, without images, or with a second sum of 0.
     """
-    sides = np.asarray([champion, challenger], dtype=np.float64) if len(champion) == len(challenger) else None
-    if sides is None or not len(champion):
-        raise ValueError(f"a paired bootstrap needs the same pictures: got {len(champion)} and {len(challenger)}")
-    whole = sides.sum(1)
-    if not (whole[:, 1] > 0).all():
-        raise ValueError("the pictures have no labels, so there is nothing to compare on")
-    rng = np.random.default_rng(seed)
-    count = len(champion)
-    differences = []
-    for block in range(0, samples, 500):  # so that memory does not grow with the samples
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(500, samples - block))
-        sums = np.einsum("sp,apk->ask", drawn, sides)
-        known = (sums[..., 1] > 0).all(0)  # a sample of pictures without labels says nothing
-        figures = scale * sums[:, known, 0] / sums[:, known, 1]
-        differences.append(figures[1] - figures[0])
-    found = np.concatenate(differences)
-    low, high = np.percentile(found, [2.5, 97.5])
-    wins = (found < 0) if lower_is_better else (found > 0)
-    first, second = (scale * whole[:, 0] / whole[:, 1]).tolist()
-    return Difference(first, second, float(low), float(high), float(wins.mean() + 0.5 * (found == 0).mean()))
+    if len(champion) != len(challenger) or not len(champion):
+        raise ValueError(f"a paired bootstrap needs the same images: got {len(champion)} and {len(challenger)}")
+    columns = np.hstack([np.asarray(champion, np.float64), np.asarray(challenger, np.float64)]).T  # [4, images]
+    totals = columns.sum(1)
+    if not (totals[1::2] > 0).all():
+        raise ValueError("the images have no labels, so there is nothing to compare")
+
+    def difference(indices: np.ndarray, axis: int) -> np.ndarray:
+        a, b, c, d = (column[indices.astype(int)].sum(axis) for column in columns)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(scale * (c / d) - scale * (a / b))
+
+    images = np.arange(columns.shape[1])
+    if len(images) > 1:
+        result = stats.bootstrap(
+            (images,), difference, n_resamples=resamples, batch=_BATCH, vectorized=True, method="percentile",
+            rng=np.random.default_rng(seed),
+        )  # fmt: skip
+        differences = result.bootstrap_distribution
+    else:  # scipy needs two observations; all resamples of one image are the same
+        differences = difference(images, 0)[None]
+    differences = differences[np.isfinite(differences)]  # a resample of images without labels has no metric
+    low, high = np.percentile(differences, [2.5, 97.5])
+    wins = (differences < 0) if lower_is_better else (differences > 0)
+    better = float(wins.mean() + 0.5 * (differences == 0).mean())
+    first, second = (scale * totals[::2] / totals[1::2]).tolist()
+    return PairedDifference(first, second, float(low), float(high), better)
 
 
-def corrections(champion: Sequence[Tally], challenger: Sequence[Tally], *, seed: int = 0) -> Difference:
-    """Of corrections per 100 labels, from each picture's tally."""
-    sides = [[(float(t.corrections), float(t.labels)) for t in side] for side in (champion, challenger)]
-    return paired(sides[0], sides[1], lower_is_better=True, scale=100.0, seed=seed)
+def compare_corrections(
+    champion: Sequence[CorrectionCounts], challenger: Sequence[CorrectionCounts], *, seed: int = 0
+) -> PairedDifference:
+    """Compares two models by corrections per 100 labels. The sequences have one entry for each image."""
+    first, second = [[(float(c.total), float(c.labels)) for c in side] for side in (champion, challenger)]
+    return compare_paired(first, second, lower_is_better=True, scale=100.0, seed=seed)

@@ -1,19 +1,18 @@
-"""Corrections per 100 labels: what a person still has to do until the answers are the truth.
+"""Corrections per 100 labels: the work that is left for a person until the answers are correct.
 
-Each thing that must be added, relabelled, moved or deleted is one correction:
+Each annotation that must be added, relabeled, moved or deleted is one correction:
 
-    missed        a true thing that no answer shows: added by hand
-    wrong class   in its place (IoU of 0.5 and more), under another name: relabelled
-    wrong box     under its name, with an IoU of 0.1 to 0.5: moved
-    misread       writing or a text in its place, with other words: retyped
-    made up       an answer that shows nothing true, or what another shows already: deleted
+    missed              no answer shows a true object: it must be added
+    wrong class         correct place (IoU of 0.5 or more), wrong label: it must be relabeled
+    localization error  correct label, IoU from 0.1 to 0.5: it must be moved
+    misread             correct place, or a text, with wrong words: it must be retyped
+    false positive      the answer shows nothing true, or an object that another answer shows: it must be deleted
 
-What has both another name and another place is no match: to delete it and add the right one is as much work as to
-relabel and move it. Answers and truth are paired so that the corrections are as few as can be, and among such pairings
-the one of the greatest overlap is taken (the Hungarian method): a person finds the short way too, and scores and the
-order of answers change nothing.
+An answer with a wrong label and a wrong place is not matched: to delete it and add the correct one is as much work as to
+relabel and move it. Answers and truth are paired so that the number of corrections is minimal, and among such pairings
+the one with the largest overlap is taken (Hungarian method). Neither scores nor the order of answers matter.
 
-The counts add up over pictures, so that a bootstrap over pictures can be made (`finetune.evaluation.bootstrap`).
+The counts add up over images, so that a bootstrap can resample images (`finetune.evaluation.bootstrap`).
 """
 
 from collections import Counter
@@ -25,169 +24,185 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from finetune.evaluation.matching import named, overlap, same
+from finetune.evaluation.matching import annotation_iou, is_same_class, normalize_class
 from prompts.annotations import Annotation, Quad, Text
-from prompts.tasks import Gives, Task
+from prompts.tasks import AnswerKind, Task
 
-RIGHT_PLACE = 0.5  # PASCAL VOC's line (Everingham et al. 2010, section 4.2)
-SOME_PLACE = 0.1  # below it a box is nearer to nothing than to the thing (TIDE's line, Bolya et al. 2020)
+CORRECT_IOU = 0.5  # the threshold of PASCAL VOC (Everingham et al. 2010, section 4.2)
+MATCHING_IOU = 0.1  # below it a box is not about the object at all (the threshold of TIDE, Bolya et al. 2020)
 
-READING = ("<OCR>", "<REGION_TO_OCR>")  # answers are words, one after the other
-NAMELESS = ("<REGION_PROPOSAL>",)
-CATEGORY = "<REGION_TO_CATEGORY>"  # its text is the name of a class
+READING_TASKS = ("<OCR>", "<REGION_TO_OCR>")  # the answer is words in reading order
+UNLABELED_TASKS = ("<REGION_PROPOSAL>",)
+CATEGORY_TASK = "<REGION_TO_CATEGORY>"  # the answer is the name of a class
 
 
-class Kind(StrEnum):
-    """What is wrong."""
+class CorrectionKind(StrEnum):
+    """What is wrong with an answer."""
 
     MISSED = "missed"
     WRONG_CLASS = "wrong class"
-    WRONG_BOX = "wrong box"
+    LOCALIZATION_ERROR = "localization error"
     MISREAD = "misread"
-    MADE_UP = "made up"
+    FALSE_POSITIVE = "false positive"
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
-    """One thing to do. `found`, `true`: what it is about, None where there is none."""
+class RequiredCorrection:
+    """One correction. `predicted` and `true` are the annotations that it is about; one of them may be None."""
 
-    kind: Kind
-    found: Annotation | None
+    kind: CorrectionKind
+    predicted: Annotation | None
     true: Annotation | None
 
     @property
     def label(self) -> str:
-        """The class that it counts under: the true one, where something true is meant."""
-        note = self.true or self.found
-        return note.label if note else ""
+        """The class that the correction counts for: that of the true annotation if there is one."""
+        annotation = self.true or self.predicted
+        return annotation.label if annotation else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """Corrections of some pictures by kind, and `labels`, how many true ones the pictures have."""
+class CorrectionCounts:
+    """Corrections of one or more images by kind, and `labels`: the number of true labels in these images."""
 
     missed: int = 0
     wrong_class: int = 0
-    wrong_box: int = 0
+    localization_error: int = 0
     misread: int = 0
-    made_up: int = 0
+    false_positive: int = 0
     labels: int = 0
 
     @property
-    def corrections(self) -> int:
-        """All kinds together."""
-        return self.missed + self.wrong_class + self.wrong_box + self.misread + self.made_up
+    def total(self) -> int:
+        """Corrections of all kinds."""
+        return self.missed + self.wrong_class + self.localization_error + self.misread + self.false_positive
 
     @property
     def per_hundred(self) -> float:
-        """Corrections per 100 true labels; nan where nothing is labelled."""
-        return 100 * self.corrections / self.labels if self.labels else float("nan")
+        """Corrections per 100 true labels; nan if there are no labels."""
+        return 100 * self.total / self.labels if self.labels else float("nan")
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "CorrectionCounts") -> "CorrectionCounts":
+        return CorrectionCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @classmethod
-    def of(cls, corrections: Iterable[Correction], labels: int) -> "Tally":
-        """The corrections counted."""
+    def from_corrections(cls, corrections: Iterable[RequiredCorrection], labels: int) -> "CorrectionCounts":
+        """Counts corrections by kind."""
         counts = Counter(correction.kind.name.lower() for correction in corrections)
         return cls(**counts, labels=labels)
 
 
-def corrections(found: Sequence[Annotation], true: Sequence[Annotation], task: Task | None = None) -> list[Correction]:
-    """What must be done to one picture's answers to one question, so that they say what is true.
+def find_corrections(
+    predicted: Sequence[Annotation], truth: Sequence[Annotation], task: Task | None = None
+) -> list[RequiredCorrection]:
+    """Returns what must be done to turn the answer to one prompt into the truth.
 
-    Shapes are compared with shapes and texts with texts. Texts are alternatives where several are true: one of them
-    said is right. `task`: what was asked, where it decides what is compared: outlines and proposals have no names, and
-    of writing that is read out each word is a label.
+    Shapes are compared with shapes and texts with texts. If several texts are true, they are alternatives: one of them
+    is enough. `task` decides what is compared: outlines and proposals have no labels, and in a reading task each word
+    is a label.
     """
-    if task and task.token in READING:
-        return _read(found, true)
-    names = not task or (task.gives is not Gives.POLYGONS and task.token not in NAMELESS)
-    shapes = [[note for note in notes if not isinstance(note, Text)] for notes in (found, true)]
-    texts = [[note for note in notes if isinstance(note, Text)] for notes in (found, true)]
-    return _shapes(shapes[0], shapes[1], names) + _texts(texts[0], texts[1], bool(task and task.token == CATEGORY))
+    if task and task.token in READING_TASKS:
+        return _compare_words(predicted, truth)
+    labeled = not task or (task.answer_kind is not AnswerKind.POLYGONS and task.token not in UNLABELED_TASKS)
+    shapes = [[a for a in annotations if not isinstance(a, Text)] for annotations in (predicted, truth)]
+    texts = [[a for a in annotations if isinstance(a, Text)] for annotations in (predicted, truth)]
+    category = bool(task and task.token == CATEGORY_TASK)
+    return _compare_shapes(shapes[0], shapes[1], labeled) + _compare_texts(texts[0], texts[1], category)
 
 
-def labels(true: Sequence[Annotation], task: Task | None = None) -> int:
-    """How many labels a truth counts as: each shape, all alternative texts together as one, each word read out."""
-    if task and task.token in READING:
-        return sum(len(note.label.split()) for note in true)
-    shapes = sum(not isinstance(note, Text) for note in true)
-    return shapes + any(isinstance(note, Text) for note in true)
+def count_labels(truth: Sequence[Annotation], task: Task | None = None) -> int:
+    """Counts true labels: each shape is one, alternative texts together are one; in a reading task each word is one."""
+    if task and task.token in READING_TASKS:
+        return sum(len(annotation.label.split()) for annotation in truth)
+    shapes = sum(not isinstance(annotation, Text) for annotation in truth)
+    return shapes + any(isinstance(annotation, Text) for annotation in truth)
 
 
-def tally(found: Sequence[Annotation], true: Sequence[Annotation], task: Task | None = None) -> Tally:
-    """One picture's corrections, counted."""
-    return Tally.of(corrections(found, true, task), labels(true, task))
+def count_corrections(
+    predicted: Sequence[Annotation], truth: Sequence[Annotation], task: Task | None = None
+) -> CorrectionCounts:
+    """Counts the corrections of the answer to one prompt."""
+    return CorrectionCounts.from_corrections(find_corrections(predicted, truth, task), count_labels(truth, task))
 
 
-def tallies(
-    pictures: Iterable[tuple[Sequence[Annotation], Sequence[Annotation]]], task: Task | None = None
-) -> list[Tally]:
-    """Of each picture's answers and truth; `sum(them, Tally())` is all of them."""
-    return [tally(found, true, task) for found, true in pictures]
-
-
-def judged(
-    found: Sequence[Annotation], true: Sequence[Annotation], task: Task | None = None
+def mark_correct(
+    predicted: Sequence[Annotation], truth: Sequence[Annotation], task: Task | None = None
 ) -> list[tuple[Annotation, bool]]:
-    """Each answer, and whether it stays as it is: whether no correction touches it."""
-    todo = corrections(found, true, task)
-    if task and task.token in READING:
-        return [(note, not todo) for note in found]
-    touched = {id(correction.found) for correction in todo}
-    return [(note, id(note) not in touched) for note in found]
+    """Returns each predicted annotation, and whether it is correct: no correction changes it."""
+    corrections = find_corrections(predicted, truth, task)
+    if task and task.token in READING_TASKS:
+        return [(annotation, not corrections) for annotation in predicted]
+    changed = {id(correction.predicted) for correction in corrections}
+    return [(annotation, id(annotation) not in changed) for annotation in predicted]
 
 
-def _shapes(found: Sequence[Annotation], true: Sequence[Annotation], names: bool) -> list[Correction]:
-    saved = np.zeros((len(found), len(true)))  # corrections that a pair spares: 2 of deleting the one, adding the other
-    shared = np.zeros_like(saved)
-    kinds: dict[tuple[int, int], Kind | None] = {}
-    for i, a in enumerate(found):
-        for j, b in enumerate(true):
-            shared[i, j] = iou = overlap(a, b)
-            if iou < SOME_PLACE or isinstance(a, Quad) is not isinstance(b, Quad):
+def _compare_shapes(
+    predicted: Sequence[Annotation], truth: Sequence[Annotation], labeled: bool
+) -> list[RequiredCorrection]:
+    # A pair saves up to 2 corrections: to delete the prediction and to add the true shape.
+    saved = np.zeros((len(predicted), len(truth)))
+    ious = np.zeros_like(saved)
+    kinds: dict[tuple[int, int], CorrectionKind | None] = {}
+    for i, a in enumerate(predicted):
+        for j, b in enumerate(truth):
+            ious[i, j] = iou = annotation_iou(a, b)
+            if iou < MATCHING_IOU or isinstance(a, Quad) is not isinstance(b, Quad):
                 continue
-            written = isinstance(b, Quad)
-            alike = not names or (a.label.strip() == b.label.strip() if written else same(a.label, b.label))
-            if iou < RIGHT_PLACE and not alike:
+            is_word = isinstance(b, Quad)
+            same = not labeled or (a.label.strip() == b.label.strip() if is_word else is_same_class(a.label, b.label))
+            if iou < CORRECT_IOU and not same:
                 continue
-            wrong = Kind.MISREAD if written else Kind.WRONG_CLASS
-            kinds[i, j] = wrong if not alike else None if iou >= RIGHT_PLACE else Kind.WRONG_BOX
+            wrong_label = CorrectionKind.MISREAD if is_word else CorrectionKind.WRONG_CLASS
+            wrong_place = None if iou >= CORRECT_IOU else CorrectionKind.LOCALIZATION_ERROR
+            kinds[i, j] = wrong_place if same else wrong_label
             saved[i, j] = 2 if kinds[i, j] is None else 1
-    # One correction's worth outweighs all the overlap there can be.
-    rows, columns = linear_sum_assignment(saved * (1 + min(saved.shape)) + shared * (saved > 0), maximize=True)
+    # One saved correction outweighs the largest possible sum of IoUs.
+    rows, columns = linear_sum_assignment(saved * (1 + min(saved.shape)) + ious * (saved > 0), maximize=True)
     pairs = {int(i): int(j) for i, j in zip(rows, columns, strict=True) if (int(i), int(j)) in kinds}
-    todo = [Correction(kind, found[i], true[j]) for i, j in pairs.items() if (kind := kinds[i, j])]
-    todo += [Correction(Kind.MISSED, None, true[j]) for j in range(len(true)) if j not in pairs.values()]
-    return todo + [Correction(Kind.MADE_UP, found[i], None) for i in range(len(found)) if i not in pairs]
+    changes = [RequiredCorrection(kind, predicted[i], truth[j]) for i, j in pairs.items() if (kind := kinds[i, j])]
+    missed = [
+        RequiredCorrection(CorrectionKind.MISSED, None, truth[j]) for j in range(len(truth)) if j not in pairs.values()
+    ]
+    surplus = [
+        RequiredCorrection(CorrectionKind.FALSE_POSITIVE, predicted[i], None)
+        for i in range(len(predicted))
+        if i not in pairs
+    ]
+    return changes + missed + surplus
 
 
-def _read(found: Sequence[Annotation], true: Sequence[Annotation]) -> list[Correction]:
-    """Word for word, by the fewest words retyped, added and deleted."""
-    said, written = ([word for note in notes for word in note.label.split()] for notes in (found, true))
-    todo = []
-    for edit in Levenshtein.editops(said, written):
-        kind = {"replace": Kind.MISREAD, "insert": Kind.MISSED, "delete": Kind.MADE_UP}[edit.tag]
-        told = None if kind is Kind.MISSED else Text(label=said[edit.src_pos])
-        meant = None if kind is Kind.MADE_UP else Text(label=written[edit.dest_pos])
-        todo.append(Correction(kind, told, meant))
-    return todo
+def _compare_words(predicted: Sequence[Annotation], truth: Sequence[Annotation]) -> list[RequiredCorrection]:
+    """Compares word by word, with the fewest words retyped, added and deleted."""
+    read, written = (
+        [word for annotation in annotations for word in annotation.label.split()] for annotations in (predicted, truth)
+    )
+    kinds = {
+        "replace": CorrectionKind.MISREAD, "insert": CorrectionKind.MISSED, "delete": CorrectionKind.FALSE_POSITIVE,
+    }  # fmt: skip
+    corrections = []
+    for edit in Levenshtein.editops(read, written):
+        kind = kinds[edit.tag]
+        own = None if kind is CorrectionKind.MISSED else Text(label=read[edit.src_pos])
+        true = None if kind is CorrectionKind.FALSE_POSITIVE else Text(label=written[edit.dest_pos])
+        corrections.append(RequiredCorrection(kind, own, true))
+    return corrections
 
 
-def _texts(found: Sequence[Annotation], true: Sequence[Annotation], category: bool) -> list[Correction]:
-    if not true:
-        return [Correction(Kind.MADE_UP, note, None) for note in found]
-    if not found:
-        return [Correction(Kind.MISSED, None, true[0])]
-    spelled = named if category else _words
-    said = {spelled(note.label) for note in true}
-    right = next((i for i, note in enumerate(found) if spelled(note.label) in said), None)
-    wrong = Kind.WRONG_CLASS if category else Kind.MISREAD
-    first = [] if right is not None else [Correction(wrong, found[0], true[0])]
-    rest = [note for i, note in enumerate(found) if i != (right or 0)]
-    return first + [Correction(Kind.MADE_UP, note, None) for note in rest]
+def _compare_texts(
+    predicted: Sequence[Annotation], truth: Sequence[Annotation], category: bool
+) -> list[RequiredCorrection]:
+    if not truth:
+        return [RequiredCorrection(CorrectionKind.FALSE_POSITIVE, text, None) for text in predicted]
+    if not predicted:
+        return [RequiredCorrection(CorrectionKind.MISSED, None, truth[0])]
+    normalize = normalize_class if category else _collapse_spaces
+    accepted = {normalize(text.label) for text in truth}
+    correct = next((i for i, text in enumerate(predicted) if normalize(text.label) in accepted), None)
+    wrong = CorrectionKind.WRONG_CLASS if category else CorrectionKind.MISREAD
+    first = [] if correct is not None else [RequiredCorrection(wrong, predicted[0], truth[0])]
+    rest = [text for i, text in enumerate(predicted) if i != (correct or 0)]
+    return first + [RequiredCorrection(CorrectionKind.FALSE_POSITIVE, text, None) for text in rest]
 
 
-def _words(text: str) -> str:
+def _collapse_spaces(text: str) -> str:
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""A report on one page: what a person would have to correct, of which kind and class, and the worst pictures."""
+"""The HTML page of an evaluation: corrections by kind and class, and the worst predictions beside the truth."""
 
 import base64
 import io
@@ -10,106 +10,109 @@ from typing import Any
 
 from PIL import Image
 
-from finetune.evaluation.corrections import Correction, Kind, corrections, labels
-from finetune.evaluation.predictions import Answered
-from finetune.evaluation.reliability import ece, reliability
-from finetune.evaluation.report import Marks, Report
-from finetune.evaluation.suites import COLUMNS, Row
+from finetune.evaluation.corrections import CorrectionKind, RequiredCorrection, count_labels, find_corrections
+from finetune.evaluation.predictions import Prediction
+from finetune.evaluation.reliability import bin_scores, ece
+from finetune.evaluation.report import EvaluationReport, TaskReport
+from finetune.evaluation.suites import CHECKPOINTS, SuiteMetric
 from labels import drawing
+from labels.html_pages import create_environment, replace_when_complete
 from labels.images import ImageError
 from prompts.annotations import Annotation, Box, Text
-from server.jobs.summary.summary import environment, whole
 
-_SIDE = 360  # pixels of the longer side of a picture
-_SHOWN, _LEAST = 48, 4  # worst pictures in all, and of each task
-_LINES, _CLASSES = 6, 12
+_IMAGE_SIDE = 360  # pixels of the longer side of an image
+_MAX_CARDS, _MIN_CARDS_PER_TASK = 48, 4
+_MAX_LINES, _MAX_CLASSES = 6, 12
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """A question's truth beside its answer, as data URLs, and what must be done. `trouble`: why none can be shown."""
+class PredictionCard:
+    """A prediction beside the truth, both as data URLs, and the corrections it needs.
+
+    `error`: why the image cannot be shown.
+    """
 
     name: str
-    asked: str
+    text: str
     true: str
-    found: str
-    todo: Sequence[str]
+    predicted: str
+    corrections: Sequence[str]
     more: int
-    trouble: str = ""
+    error: str = ""
 
 
-def write(path: Path, report: Report, dataset: str, beside: Sequence[Row] = ()) -> None:
-    """Writes the page to `path`, whole or not at all: HTML that needs no other file and no script.
+def write_page(path: Path, report: EvaluationReport, dataset: str, published: Sequence[SuiteMetric] = ()) -> None:
+    """Writes the page to `path`, completely or not at all: HTML without scripts or other files.
 
-    `dataset`: what it is called; `beside`: a suite's figures. Raises OSError where `path` cannot be written.
+    `dataset`: its name; `published`: the metrics of a suite. Raises OSError if `path` cannot be written.
     """
-    most = max(_LEAST, _SHOWN // max(1, len(report.tasks)))
+    most = max(_MIN_CARDS_PER_TASK, _MAX_CARDS // max(1, len(report.tasks)))
     content = {
         "report": report,
         "dataset": dataset,
-        "beside": beside,
-        "columns": COLUMNS,
-        "kinds": list(Kind),
-        "sections": [(marks, _worst(marks, most)) for marks in report.tasks.values()],
-        "most_classes": _CLASSES,
-        "reliability": reliability,
+        "published": published,
+        "checkpoints": CHECKPOINTS,
+        "kinds": list(CorrectionKind),
+        "sections": [(task, _select_worst(task, most)) for task in report.tasks.values()],
+        "most_classes": _MAX_CLASSES,
+        "bin_scores": bin_scores,
         "ece": ece,
     }
-    with whole(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page().generate(content))
+    with replace_when_complete(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_load_template().generate(content))
 
 
 @cache
-def _page() -> Any:
-    pages = environment(("finetune.evaluation", "template"))
-    pages.filters |= {"field": lambda kind: kind.replace(" ", "_")}
-    return pages.get_template("evaluation.html")
+def _load_template() -> Any:
+    environment = create_environment("finetune.evaluation", "template")
+    environment.filters |= {"field": lambda kind: kind.replace(" ", "_")}
+    return environment.get_template("evaluation.html")
 
 
-def _worst(marks: Marks, most: int) -> list[Card]:
-    """The questions with most to correct, of equals those with fewer labels first."""
+def _select_worst(task: TaskReport, most: int) -> list[PredictionCard]:
+    """Returns the predictions with the most corrections; among equals those with fewer labels first."""
     ranked = []
-    for i, one in enumerate(marks.answers):
-        if todo := corrections(one.found, one.question.answer, marks.task):
-            ranked.append((-len(todo), labels(one.question.answer, marks.task), i, todo))
-    return [_card(marks.answers[i], todo) for _, _, i, todo in sorted(ranked, key=lambda row: row[:3])[:most]]
+    for i, p in enumerate(task.predictions):
+        if corrections := find_corrections(p.predicted, p.truth, task.task):
+            ranked.append((-len(corrections), count_labels(p.truth, task.task), i, corrections))
+    worst = sorted(ranked, key=lambda row: row[:3])[:most]
+    return [_make_card(task.predictions[i], corrections) for _, _, i, corrections in worst]
 
 
-def _card(one: Answered, todo: Sequence[Correction]) -> Card:
-    said = [_said(correction) for correction in todo]
-    asked = one.question.text or ""
-    true = found = trouble = ""
+def _make_card(prediction: Prediction, corrections: Sequence[RequiredCorrection]) -> PredictionCard:
+    lines = [_describe(correction) for correction in corrections]
+    true = predicted = error = ""
     try:
-        image = one.example.open()
-    except (OSError, ImageError) as error:
-        trouble = str(error)
+        image = prediction.image.open()
+    except (OSError, ImageError) as failure:
+        error = str(failure)
     else:
-        region = [Box(label="asked about", box=one.question.region)] if one.question.region else []
-        # A picture's alternatives would fill the page, and one is as true as the others.
-        texts = [note for note in one.question.answer if isinstance(note, Text)]
-        answer = [note for note in one.question.answer if not isinstance(note, Text)] + texts[:1]
-        true, found = (_url(image, [*region, *notes]) for notes in (answer, one.found))
-    return Card(one.example.name, asked, true, found, said[:_LINES], max(0, len(said) - _LINES), trouble)
+        region = prediction.sample.region
+        boxes = [Box(label="region", box=region)] if region else []
+        # Alternative texts would fill the page; one is enough.
+        texts = [annotation for annotation in prediction.truth if isinstance(annotation, Text)]
+        truth = [annotation for annotation in prediction.truth if not isinstance(annotation, Text)] + texts[:1]
+        true, predicted = (_draw_url(image, [*boxes, *shapes]) for shapes in (truth, prediction.predicted))
+    shown, more = lines[:_MAX_LINES], max(0, len(lines) - _MAX_LINES)
+    return PredictionCard(prediction.image.name, prediction.sample.text or "", true, predicted, shown, more, error)
 
 
-def _said(correction: Correction) -> str:
-    found, true = (_short(note.label) if note else "" for note in (correction.found, correction.true))
+def _describe(correction: RequiredCorrection) -> str:
+    own, true = (_shorten(a.label) if a else "" for a in (correction.predicted, correction.true))
     match correction.kind:
-        case Kind.MISSED:
-            return f"missed: {true or 'a thing'}"
-        case Kind.MADE_UP:
-            return f"made up: {found or 'a thing'}"
-        case Kind.WRONG_BOX:
-            return f"wrong box: {true or 'a thing'}"
+        case CorrectionKind.MISSED | CorrectionKind.LOCALIZATION_ERROR:
+            return f"{correction.kind}: {true or 'an object'}"
+        case CorrectionKind.FALSE_POSITIVE:
+            return f"{correction.kind}: {own or 'an object'}"
         case _:
-            return f"{correction.kind}: {found} → {true}"
+            return f"{correction.kind}: {own} → {true}"
 
 
-def _url(image: Image.Image, notes: Sequence[Annotation]) -> str:
+def _draw_url(image: Image.Image, annotations: Sequence[Annotation]) -> str:
     file = io.BytesIO()
-    drawing.draw(image, notes, most=_SIDE).save(file, "WEBP", quality=82)
+    drawing.draw(image, annotations, most=_IMAGE_SIDE).save(file, "WEBP", quality=82)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _short(words: str) -> str:
-    return words if len(words) <= 80 else f"{words[:79]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,4 +1,4 @@
-"""Questions put to an engine, many at a time, and what it answers beside the truth."""
+"""Predictions: what an engine answers to the prompts of labeled images."""
 
 import time
 from collections import deque
@@ -13,84 +13,88 @@ from prompts.annotations import Annotation
 from server.engine.engine import Engine
 from server.engine.errors import InvalidRequestError, OverloadedError
 from server.engine.handle import Handle
-from server.engine.model.preprocessing import Picture
+from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request
 
 _CLIENT = "evaluation"
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One question about one picture: what was found, to be held against `question.answer`."""
+class Prediction:
+    """The answer to one sample of an image: `predicted`, to be compared with `truth`."""
 
-    example: LabeledImage
-    question: Sample
-    found: tuple[Annotation, ...]
+    image: LabeledImage
+    sample: Sample
+    predicted: tuple[Annotation, ...]
+
+    @property
+    def truth(self) -> tuple[Annotation, ...]:
+        """The true answer."""
+        return self.sample.answer
 
 
 @dataclass(slots=True)
-class Asked:
-    """A picture's questions. `trouble`: of what could not be asked or read."""
+class ImagePredictions:
+    """The predictions of one image. `failures`: an unreadable image, and prompts that the model cannot process."""
 
-    example: LabeledImage
-    answers: list[Answered] = field(default_factory=list)
-    trouble: list[UnusableEntry] = field(default_factory=list)
+    image: LabeledImage
+    predictions: list[Prediction] = field(default_factory=list)
+    failures: list[UnusableEntry] = field(default_factory=list)
 
 
-def ask(
-    engine: Engine, questions: Iterable[tuple[LabeledImage, Sequence[Sample]]], adapter: str | None = None
-) -> Iterator[Asked]:
-    """Each picture with its answers, in order.
+_Pending = tuple[ImagePredictions, list[tuple[Sample, Handle]]]
 
-    Questions go into the engine's queue until its batches are full, behind those of people; where the queue is full,
-    it waits. A picture that cannot be read, or a question that the model cannot take, is trouble of its own. Raises
-    what the model fails with, and EngineClosedError.
+
+def predict(
+    engine: Engine, samples: Iterable[tuple[LabeledImage, Sequence[Sample]]], adapter: str | None = None
+) -> Iterator[ImagePredictions]:
+    """Yields the predictions of each image, in order.
+
+    Prompts fill the engine's batches, with a lower priority than interactive ones; if its queue is full, this waits.
+    Raises the model's errors and EngineClosedError.
     """
-    flying: deque[tuple[Asked, list[tuple[Sample, Handle]]]] = deque()
+    pending: deque[_Pending] = deque()
     window = 4 * engine.max_batch
-    for example, wanted in questions:
-        while flying and sum(len(handles) for _, handles in flying) >= window:
-            yield _answered(*flying.popleft())
-        asked = Asked(example)
+    for image, own_samples in samples:
+        while pending and sum(len(handles) for _, handles in pending) >= window:
+            yield _collect(*pending.popleft())
+        result = ImagePredictions(image)
         handles: list[tuple[Sample, Handle]] = []
         try:
-            picture = engine.prepare(example.open())
+            prepared = engine.prepare(image.open())
         except (OSError, ImageError) as error:
-            asked.trouble.append(UnusableEntry(example.source, f"the picture cannot be read: {error}"))
-            wanted = ()
-        for question in wanted:
+            result.failures.append(UnusableEntry(image.source, f"the image cannot be read: {error}"))
+            own_samples = ()
+        for sample in own_samples:
             try:
-                handles.append((question, _submitted(engine, picture, question, adapter, flying)))
+                handles.append((sample, _submit(engine, prepared, sample, adapter, pending)))
             except InvalidRequestError as error:
-                asked.trouble.append(UnusableEntry(example.source, f"{question.task.token} cannot be asked: {error}"))
-        flying.append((asked, handles))
-    while flying:
-        yield _answered(*flying.popleft())
+                reason = f"{sample.task.token} cannot be processed: {error}"
+                result.failures.append(UnusableEntry(image.source, reason))
+        pending.append((result, handles))
+    while pending:
+        yield _collect(*pending.popleft())
 
 
-def _submitted(
-    engine: Engine,
-    picture: Picture,
-    question: Sample,
-    adapter: str | None,
-    flying: Iterable[tuple[Asked, list[tuple[Sample, Handle]]]],
+def _submit(
+    engine: Engine, image: PreparedImage, sample: Sample, adapter: str | None, pending: Iterable[_Pending]
 ) -> Handle:
-    """Waits for room where there is none."""
+    """Submits a prompt; waits while the queue is full."""
     request = Request(
-        picture, question.task, question.text, question.region, adapter=adapter, client=_CLIENT, interactive=False
+        image, sample.task, sample.text, sample.region, adapter=adapter, client=_CLIENT, interactive=False
     )
     while True:
         try:
             return engine.submit(request)
         except OverloadedError as error:
-            waiting = [handle for _, handles in flying for _, handle in handles if not handle.done()]
+            waiting = [handle for _, handles in pending for _, handle in handles if not handle.done()]
             if waiting:
                 waiting[0].wait()
-            else:  # others have filled the queue
+            else:  # other clients have filled the queue
                 time.sleep(min(error.retry_after, 1.0))
 
 
-def _answered(asked: Asked, handles: Sequence[tuple[Sample, Handle]]) -> Asked:
-    for question, handle in handles:
-        asked.answers.append(Answered(asked.example, question, tuple(handle.wait().annotations)))
-    return asked
+def _collect(result: ImagePredictions, handles: Sequence[tuple[Sample, Handle]]) -> ImagePredictions:
+    for sample, handle in handles:
+        result.predictions.append(Prediction(result.image, sample, tuple(handle.wait().annotations)))
+    return result

@@ -1,4 +1,4 @@
-"""A model examined: all its answers to a dataset's questions, and what they are worth."""
+"""Evaluation of a model: its predictions for the samples of a dataset, and what they are worth."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,176 +9,193 @@ from typing import Any
 
 import numpy as np
 
-from finetune.datasets import samples
+from finetune.datasets.samples import find_trainable_tasks, make_samples
 from finetune.evaluation import captions
-from finetune.evaluation.corrections import CATEGORY, Tally, corrections, labels, tally
-from finetune.evaluation.matching import named
-from finetune.evaluation.metrics import CAPTIONS, figures, order, scores
-from finetune.evaluation.predictions import Answered, ask
-from finetune.evaluation.reliability import Scores, reliability
-from labels.dataset import Example, Unusable
-from labels.sample import Question
-from prompts.tasks import Gives, Task
+from finetune.evaluation.corrections import (
+    CATEGORY_TASK,
+    CorrectionCounts,
+    count_corrections,
+    count_labels,
+    find_corrections,
+)
+from finetune.evaluation.matching import normalize_class
+from finetune.evaluation.metrics import DESCRIPTION_TASKS, collect_scores, compute_metrics, task_order
+from finetune.evaluation.predictions import Prediction, predict
+from finetune.evaluation.reliability import Scores, bin_scores
+from labels.dataset import UnusableEntry
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
+from prompts.tasks import AnswerKind, Task
 from server.engine.engine import Engine
 
+_CLASS_ANSWERS = (AnswerKind.BOXES, AnswerKind.PHRASES, AnswerKind.BOXES_OR_POLYGONS)
 
-class Marks:
-    """The answers to one task's questions, and their figures."""
 
-    def __init__(self, task: Task, answers: Sequence[Answered]) -> None:
-        self.task, self.answers = task, answers
+class TaskReport:
+    """The predictions for one task, and their metrics."""
 
-    @cached_property
-    def figures(self) -> Mapping[str, float]:
-        """Those that the task's field reports, by name."""
-        return figures(self.task, self.answers)
+    def __init__(self, task: Task, predictions: Sequence[Prediction]) -> None:
+        self.task, self.predictions = task, predictions
 
     @cached_property
-    def tallies(self) -> Mapping[str, Tally]:
-        """The corrections of each picture, by its name, in the order asked: what a paired bootstrap takes."""
-        found: dict[str, Tally] = {}
-        for one in self.answers:
-            own = tally(one.found, one.question.answer, self.task)
-            found[one.example.name] = found.get(one.example.name, Tally()) + own
-        return found
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics that the task's field reports, by name."""
+        return compute_metrics(self.task, self.predictions)
 
     @cached_property
-    def corrections(self) -> Tally:
-        """All pictures' together."""
-        return sum(self.tallies.values(), Tally())
+    def counts_by_image(self) -> Mapping[str, CorrectionCounts]:
+        """The corrections of each image by its name, in order: the input of a paired bootstrap."""
+        counts: dict[str, CorrectionCounts] = {}
+        for p in self.predictions:
+            own = count_corrections(p.predicted, p.truth, self.task)
+            counts[p.image.name] = counts.get(p.image.name, CorrectionCounts()) + own
+        return counts
 
     @cached_property
-    def classes(self) -> Mapping[str, Tally]:
-        """The corrections by class, most first; empty where answers are no classes."""
-        if self.task.gives not in (Gives.BOXES, Gives.PHRASES, Gives.ANY) and self.task.token != CATEGORY:
+    def corrections(self) -> CorrectionCounts:
+        """The corrections of all images together."""
+        return sum(self.counts_by_image.values(), CorrectionCounts())
+
+    @cached_property
+    def counts_by_class(self) -> Mapping[str, CorrectionCounts]:
+        """The corrections by class, most corrections first; empty if the answers of the task are not classes."""
+        if self.task.answer_kind not in _CLASS_ANSWERS and self.task.token != CATEGORY_TASK:
             return {}
-        found: dict[str, Tally] = {}
-        for one in self.answers:
-            todo = corrections(one.found, one.question.answer, self.task)
-            for label in {named(note.label) for note in (*one.found, *one.question.answer)}:
-                true = [note for note in one.question.answer if named(note.label) == label]
-                own = Tally.of([c for c in todo if named(c.label) == label], labels(true, self.task))
-                found[label] = found.get(label, Tally()) + own
-        return dict(sorted(found.items(), key=lambda item: (-item[1].corrections, -item[1].labels, item[0])))
+        counts: dict[str, CorrectionCounts] = {}
+        for p in self.predictions:
+            corrections = find_corrections(p.predicted, p.truth, self.task)
+            for label in {normalize_class(a.label) for a in (*p.predicted, *p.truth)}:
+                truth = [a for a in p.truth if normalize_class(a.label) == label]
+                own = [c for c in corrections if normalize_class(c.label) == label]
+                added = CorrectionCounts.from_corrections(own, count_labels(truth, self.task))
+                counts[label] = counts.get(label, CorrectionCounts()) + added
+        return dict(sorted(counts.items(), key=lambda item: (-item[1].total, -item[1].labels, item[0])))
 
     @cached_property
     def scores(self) -> Scores:
-        """Each answer's score, and whether it stays as it is."""
-        return scores(self.task, self.answers)
+        """The score of each predicted annotation, and whether the annotation is correct."""
+        return collect_scores(self.task, self.predictions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the metrics without the predictions."""
+        counts = self.corrections
+        rate = {"per_100_labels": counts.per_hundred} if counts.labels else {}  # JSON has no NaN
+        return {
+            "prompts": len(self.predictions),
+            "corrections": {**rate, "total": counts.total, **asdict(counts)},
+            "metrics": dict(self.metrics),
+            "classes": {label: {"total": own.total, **asdict(own)} for label, own in self.counts_by_class.items()},
+            "reliability": [asdict(one) for one in bin_scores(self.scores)],
+        }
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a model, or an adapter on it, is worth on a dataset. `sha256`, `adapter_sha256`: of the weights; `tasks`: by
-    token, in the order of the table; `trouble`: of what could not be asked."""
+class EvaluationReport:
+    """The evaluation of a model, or of an adapter on it.
+
+    `sha256` and `adapter_sha256`: hashes of the weights; `images`: the number of images; `tasks`: by token, in the
+    order of the task table; `failures`: images and prompts that could not be processed.
+    """
 
     model: str
     sha256: str
     adapter: str | None
     adapter_sha256: str | None
-    pictures: int
-    tasks: Mapping[str, Marks]
-    trouble: Sequence[Unusable] = ()
+    images: int
+    tasks: Mapping[str, TaskReport]
+    failures: Sequence[UnusableEntry] = ()
 
     @property
-    def notes(self) -> list[str]:
-        """Figures that are left out, and how to have them."""
-        told = [captions.NEEDED] if self.tasks.keys() & set(CAPTIONS) and not captions.installed() else []
-        looked = self.tasks.get("<OPEN_VOCABULARY_DETECTION>")
-        if looked and all(one.question.answer for one in looked.answers):
-            told.append(
-                f"{looked.task.token} was asked for nothing that is absent, so how much it makes up is not told; "
-                "pictures that are known to lack a label would tell"
+    def remarks(self) -> list[str]:
+        """Metrics that are missing, and how to get them."""
+        remarks = []
+        if self.tasks.keys() & set(DESCRIPTION_TASKS) and not captions.can_score_captions():
+            remarks.append(captions.MISSING)
+        search = self.tasks.get("<OPEN_VOCABULARY_DETECTION>")
+        if search and all(p.truth for p in search.predictions):
+            remarks.append(
+                f"{search.task.token} was only prompted for labels that are in the image, so its false positives are "
+                "not measured; add images that are known to lack a label"
             )
-        return told
+        return remarks
 
-    def as_json(self) -> dict[str, Any]:
-        """All figures, without the answers."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns all metrics without the predictions."""
         return {
             "model": self.model,
             "model_sha256": self.sha256,
             "adapter": self.adapter,
             "adapter_sha256": self.adapter_sha256,
-            "pictures": self.pictures,
-            "tasks": {token: _as_json(marks) for token, marks in self.tasks.items()},
-            "notes": self.notes,
-            "trouble": [str(one) for one in self.trouble],
+            "images": self.images,
+            "tasks": {token: task.to_json() for token, task in self.tasks.items()},
+            "remarks": self.remarks,
+            "failures": [str(failure) for failure in self.failures],
         }
 
     def save(self, path: Path) -> None:
-        """Writes the figures as JSON. Raises OSError."""
-        path.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Writes the metrics as JSON. Raises OSError."""
+        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def questions(
-    examples: Sequence[Example], tasks: Iterable[str] | None = None, *, labels: Sequence[str] = (), seed: int = 0
-) -> list[tuple[Example, list[Question]]]:
-    """What the examples can be asked of `tasks` (tokens), None for all.
+def make_evaluation_samples(
+    images: Sequence[LabeledImage], tasks: Iterable[str] | None = None, *, classes: Sequence[str] = (), seed: int = 0
+) -> list[tuple[LabeledImage, list[Sample]]]:
+    """Makes the samples of each image for `tasks` (tokens); None: all tasks that the labels allow.
 
-    `labels`: the dataset's, to ask for what is not there. What a task leaves open (which region, what is looked for) is
-    decided by `seed` and the picture's place alone, so that two models are asked the same.
+    `classes`: those of the dataset, to prompt for absent objects. Random choices (which region, which class) depend
+    only on `seed` and the position of the image, so that two models get the same prompts.
     """
-    wanted = sorted({t for one in examples for t in samples.teachable(one)} if tasks is None else set(tasks), key=order)
+    wanted = {token for image in images for token in find_trainable_tasks(image)} if tasks is None else set(tasks)
+    tokens = sorted(wanted, key=task_order)
     return [
-        (example, samples.questions(example, wanted, labels=labels, rng=np.random.default_rng((seed, i))))
-        for i, example in enumerate(examples)
+        (image, make_samples(image, tokens, classes=classes, rng=np.random.default_rng((seed, i))))
+        for i, image in enumerate(images)
     ]
 
 
-def evaluate(
+def evaluate_images(
     engine: Engine,
-    examples: Sequence[Example],
+    images: Sequence[LabeledImage],
     tasks: Iterable[str] | None = None,
     *,
     adapter: str | None = None,
-    labels: Sequence[str] = (),
+    classes: Sequence[str] = (),
     seed: int = 0,
-    told: Callable[[], None] = lambda: None,
-) -> Report:
-    """Asks the engine `questions` and judges the answers.
-
-    `adapter`: the name of one that is loaded. `told` hears of each picture that is done. Raises what the engine does.
-    """
-    return examine(engine, questions(examples, tasks, labels=labels, seed=seed), adapter=adapter, told=told)
+    on_image: Callable[[], None] = lambda: None,
+) -> EvaluationReport:
+    """Evaluates a model on labeled images; see `make_evaluation_samples` and `evaluate_samples`."""
+    samples = make_evaluation_samples(images, tasks, classes=classes, seed=seed)
+    return evaluate_samples(engine, samples, adapter=adapter, on_image=on_image)
 
 
-def examine(
+def evaluate_samples(
     engine: Engine,
-    questions: Iterable[tuple[Example, Sequence[Question]]],
+    samples: Iterable[tuple[LabeledImage, Sequence[Sample]]],
     *,
     adapter: str | None = None,
-    told: Callable[[], None] = lambda: None,
-) -> Report:
-    """`evaluate` of questions that are known already, as the suites have them."""
-    by_task: dict[Task, list[Answered]] = {}
-    trouble: list[Unusable] = []
-    pictures = 0
-    for asked in ask(engine, questions, adapter):
-        pictures += 1
-        trouble += asked.trouble
-        for one in asked.answers:
-            by_task.setdefault(one.question.task, []).append(one)
-        told()
-    ranked = sorted(by_task, key=lambda task: order(task.token))
+    on_image: Callable[[], None] = lambda: None,
+) -> EvaluationReport:
+    """Evaluates a model on given samples.
+
+    `adapter`: the name of a loaded adapter; `on_image` is called after each image. Raises the engine's errors.
+    """
+    by_task: dict[Task, list[Prediction]] = {}
+    failures: list[UnusableEntry] = []
+    images = 0
+    for result in predict(engine, samples, adapter):
+        images += 1
+        failures += result.failures
+        for prediction in result.predictions:
+            by_task.setdefault(prediction.sample.task, []).append(prediction)
+        on_image()
+    tasks = sorted(by_task, key=lambda task: task_order(task.token))
     hashes = {loaded.name: loaded.sha256 for loaded in engine.adapters()}
-    return Report(
+    return EvaluationReport(
         model=engine.checkpoint.name,
         sha256=engine.checkpoint.sha256,
         adapter=adapter,
         adapter_sha256=hashes.get(adapter) if adapter else None,
-        pictures=pictures,
-        tasks={task.token: Marks(task, by_task[task]) for task in ranked},
-        trouble=trouble,
+        images=images,
+        tasks={task.token: TaskReport(task, by_task[task]) for task in tasks},
+        failures=failures,
     )
-
-
-def _as_json(marks: Marks) -> dict[str, Any]:
-    todo = marks.corrections
-    rate = {"per_100_labels": todo.per_hundred} if todo.labels else {}  # JSON has no NaN
-    return {
-        "questions": len(marks.answers),
-        "corrections": {**rate, "all": todo.corrections, **asdict(todo)},
-        "figures": dict(marks.figures),
-        "classes": {label: {"all": own.corrections, **asdict(own)} for label, own in marks.classes.items()},
-        "reliability": [asdict(one) for one in reliability(marks.scores)],
-    }

@@ -22,10 +22,10 @@ from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Quad, Text
 from prompts.formatting import format_answer
-from prompts.tasks import BOS, EOS
+from prompts.special_tokens import BOS, EOS
 from seedling.scenes.batches import TASK_WEIGHTS
-from server.engine.checkpoints.loading import Files
-from server.engine.model.preprocessing import image_tokens
+from server.engine.checkpoints.loading import CheckpointFiles
+from server.engine.model.preprocessing import count_image_tokens
 
 _PLAIN = 1.0  # how often a task without a share in SHARES is asked
 Seen = tuple[int, Image.Image, tuple[int, int], list[Sample]]  # view, picture, its width and height, questions
@@ -50,7 +50,7 @@ class Lessons(Dataset[Lesson]):
     """Number → Lesson: of a step's accumulated parts, and of the processes that share it, each has its own."""
 
     def __init__(
-        self, files: Files, examples: Sequence[LabeledImage], labels: Sequence[str], config: TuneConfig,
+        self, files: CheckpointFiles, examples: Sequence[LabeledImage], labels: Sequence[str], config: TuneConfig,
         replay: Replay | None = None,
     ) -> None:  # fmt: skip
         """`labels`: all of the dataset, to ask for what a picture does not show."""
@@ -66,7 +66,7 @@ class Lessons(Dataset[Lesson]):
         # Who cannot be asked anything would leave holes in the batches.
         self.order = [i for i, tokens in enumerate(self.tokens) if tokens]
         self.positions = files.shape.text_config.max_position_embeddings
-        self.room = self.positions - image_tokens(files.shape, files.preprocessing)  # the tokens of a prompt
+        self.room = self.positions - count_image_tokens(files.shape, files.preprocessing)  # the tokens of a prompt
 
     def label_tokens(self) -> Counter[int]:
         """How often each token stands in the labels of the things that are taught."""

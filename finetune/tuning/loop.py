@@ -32,7 +32,8 @@ from finetune.tuning.run_record import Source
 from finetune.tuning.trainer import Trainer
 from finetune.tuning.validation import Interrupted, Judge, main_tasks
 from labels import unusable
-from labels.dataset import Example
+from labels.labeled_image import LabeledImage
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 ASKED = "asked to"  # why it stopped, where `stop` said so
@@ -71,7 +72,7 @@ class Diverged(TuneError):  # noqa: N818
 
 
 def tune(
-    config: TuneConfig, train: Sequence[Example], out: Path, *, held: Sequence[Example] = (),
+    config: TuneConfig, train: Sequence[LabeledImage], out: Path, *, held: Sequence[LabeledImage] = (),
     labels: Sequence[str] = (), replay: Replay | None = None, workers: int = 1,
     told: Callable[[dict[str, Any]], None] = lambda line: None, stop: Callable[[], bool] = lambda: False,
     source: Source = Source(),
@@ -93,7 +94,7 @@ def tune(
 
 class _Run:
     def __init__(
-        self, config: TuneConfig, train: Sequence[Example], out: Path, held: Sequence[Example],
+        self, config: TuneConfig, train: Sequence[LabeledImage], out: Path, held: Sequence[LabeledImage],
         labels: Sequence[str], replay: Replay | None, told: Callable[[dict[str, Any]], None], stop: Callable[[], bool],
         source: Source,
     ) -> None:  # fmt: skip
@@ -263,7 +264,9 @@ class _Run:
         config = self.config
         if self.judge is not None:
             lora = config.method is Method.LORA
-            with Engine.load(config.base if lora else str(candidate), device=str(self.accelerator.device)) as engine:
+            with Engine.load(
+                EngineConfig(config.base if lora else str(candidate), device=str(self.accelerator.device))
+            ) as engine:
                 name = engine.load_adapter("candidate", candidate).name if lora else None
                 return sum(self.judge.tallies(engine, name, stop=self.stop), Tally()).per_hundred
         if self.held_lessons is None:

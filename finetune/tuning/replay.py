@@ -12,9 +12,9 @@ from finetune.tuning.config import TuneConfig
 from labels.dataset import Dataset, UnusableEntry
 from labels.labeled_image import LabeledImage
 from labels.opening import open_dataset
-from labels.reading.builder import readable, verified
 from labels.sample import Sample
 from labels.split import split
+from labels.verification import find_readable, keep_readable
 from seedling.scenes.batches import NO_WORDS_SHARE, TRAINING_SEEDS, choose_samples
 from seedling.scenes.drawing import Scene, draw_scene
 from seedling.stages import STAGES
@@ -51,7 +51,7 @@ def world(config: TuneConfig, opens: Callable[[str], Dataset] = open_dataset) ->
         return World(scenes)
     whole = opens(config.replay_from)
     taught, back = _parted(whole)
-    pool, (probe, broken) = verified(replace(whole, examples=taught)), readable(back)
+    pool, (probe, broken) = keep_readable(replace(whole, images=taught)), find_readable(back)
     return World(of(pool), probe, whole.classes, (*pool.unusable, *broken))
 
 
@@ -62,7 +62,7 @@ def kept_back(config: TuneConfig) -> tuple[tuple[LabeledImage, ...], tuple[str, 
         return (), ()
     whole = open_dataset(config.replay_from)
     _, back = _parted(whole)
-    return readable(back)[0], whole.classes
+    return find_readable(back)[0], whole.classes
 
 
 def _parted(whole: Dataset) -> tuple[tuple[LabeledImage, ...], tuple[LabeledImage, ...]]:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from finetune.tuning.config import TuneConfig
-from labels.dataset import Example, Unusable
-from server.engine.adapters import lora
+from labels.dataset import UnusableEntry
+from labels.labeled_image import LabeledImage
+from server.engine.adapters.lora import WEIGHT_FILES
 
 _PACKAGES = ("florist", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
 _MEANT = {
@@ -33,26 +34,26 @@ class Source:
 
     dataset: str = ""
     held: str | None = None
-    unusable: Sequence[Unusable] = ()
+    unusable: Sequence[UnusableEntry] = ()
 
     def told(self) -> dict[str, Any]:
         """For `run.json`."""
         return {"dataset": self.dataset, "held": self.held, "unusable": len(self.unusable)}
 
 
-def fingerprint(examples: Sequence[Example]) -> str:
+def fingerprint(examples: Sequence[LabeledImage]) -> str:
     """The hash of names, sizes, labels and of what is completely labelled; pixels are not read for it."""
     digest = hashlib.sha256()
     for example in examples:
         notes = [note.model_dump(exclude={"score"}) for note in example.annotations]
-        asked = [(q.task.token, q.text, q.region, [a.model_dump() for a in q.answer]) for q in example.questions]
+        asked = [(q.task.token, q.text, q.region, [a.model_dump() for a in q.answer]) for q in example.samples]
         told = [example.name, example.size, notes, asked, sorted(example.complete)]
         digest.update(json.dumps(told, sort_keys=True).encode())
     return digest.hexdigest()
 
 
 def described(
-    config: TuneConfig, base: str, train: Sequence[Example], held: Sequence[Example], labels: Sequence[str], *,
+    config: TuneConfig, base: str, train: Sequence[LabeledImage], held: Sequence[LabeledImage], labels: Sequence[str], *,
     replayed: bool, processes: int,
 ) -> dict[str, Any]:  # fmt: skip
     """What makes a run what it is: a stopped one goes on only where these are equal. What is replayed is not told
@@ -64,7 +65,7 @@ def described(
         # An adapter may be moved, as datasets may: which one it is, its weights tell.
         "config": config.model_dump(mode="json", exclude={"start"}),
         "base_sha256": base,
-        "start": _sha256(Path(config.start) / lora.WEIGHTS[0]) if config.start else None,
+        "start": _sha256(Path(config.start) / WEIGHT_FILES[0]) if config.start else None,
         "train": {"pictures": len(train), "sha256": fingerprint(train)},
         "held": {"pictures": len(held), "sha256": fingerprint(held)},
     }

@@ -6,18 +6,19 @@ Beside what COCO has, annotations carry `score`, as its results files call it, a
 import shutil
 from typing import Any
 
-from labels.labeled_image import Labelled
+from labels.geometry import area, bounds, to_rings
+from labels.labeled_image import LabeledImage
 from labels.writing.arrays import Array
+from labels.writing.categories import CategoryIds, category_of
 from labels.writing.folder import Folder
 from labels.writing.report import Report
-from labels.writing.shapes import Categories, area, bounds, category, rings
 from labels.writing.writer import Writer
 from prompts.annotations import Annotation, Box, Quad, Text
 
 _IMAGES = ".images"
 
 
-def entry(note: Annotation, categories: Categories) -> dict[str, Any]:
+def entry(note: Annotation, categories: CategoryIds) -> dict[str, Any]:
     """An annotation without its ids; its category is looked up in, or added to, `categories`."""
     said = _said(note, categories)
     return said if note.score is None else {**said, "score": round(note.score, 6)}
@@ -28,18 +29,18 @@ def image(number: int, file_name: str, width: int, height: int) -> dict[str, Any
     return {"id": number, "file_name": file_name, "width": width, "height": height}
 
 
-def listed(categories: Categories) -> list[dict[str, Any]]:
+def listed(categories: CategoryIds) -> list[dict[str, Any]]:
     """The list of `categories`."""
-    return [{"id": i, "name": name, "supercategory": ""} for name, i in categories.names().items()]
+    return [{"id": i, "name": name, "supercategory": ""} for name, i in categories.by_name.items()]
 
 
-def _said(note: Annotation, categories: Categories) -> dict[str, Any]:
+def _said(note: Annotation, categories: CategoryIds) -> dict[str, Any]:
     if isinstance(note, Text):
         return {"caption": note.label}
-    outlines = rings(note)
+    outlines = to_rings(note)
     x1, y1, x2, y2 = bounds(outlines)
     said = {
-        "category_id": categories.number(category(note)),
+        "category_id": categories.id_of(category_of(note)),
         "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
         "area": round((x2 - x1) * (y2 - y1) if isinstance(note, Box) else sum(map(area, outlines)), 3),
         "segmentation": [[round(v, 3) for v in ring] for ring in outlines],
@@ -53,7 +54,7 @@ class CocoWriter(Writer):
 
     def __init__(self, folder: Folder, report: Report, *, copies: bool) -> None:
         super().__init__(folder, report, copies=copies)
-        self._categories = Categories(1)
+        self._categories = CategoryIds(1)
         self._pictures = folder.stream(_IMAGES)
         # In two files, since readers ask every annotation of a file that has categories for its own.
         self._instances = folder.stream("annotations/instances_default.json")
@@ -63,14 +64,14 @@ class CocoWriter(Writer):
         self._images, self._shapes, self._texts = map(Array, (self._pictures, self._instances, self._captions))
         self._annotations = 0
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         number = self.report.pictures
         self._images.append(image(number, name, picture.width, picture.height))
-        for label in picture.labels:
+        for label in picture.traced_annotations:
             self._annotations += 1
             said = {"id": self._annotations, "image_id": number, **entry(label.annotation, self._categories)}
             (self._texts if isinstance(label.annotation, Text) else self._shapes).append(said)
-        return len(picture.labels)
+        return len(picture.traced_annotations)
 
     def close(self) -> None:
         self._instances.write('\n],\n"categories":[')

@@ -6,11 +6,12 @@ Captions are tags. Attributes carry scores, words that were read, captions, and 
 import shutil
 import xml.etree.ElementTree as ET
 
-from labels.labeled_image import Label, Labelled
+from labels.geometry import to_rings
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.writing import xml
+from labels.writing.categories import CategoryIds, category_of
 from labels.writing.folder import Folder
 from labels.writing.report import Report
-from labels.writing.shapes import Categories, category, rings
 from labels.writing.writer import Writer
 from prompts.annotations import Box, Quad, Text
 
@@ -24,24 +25,24 @@ class CvatWriter(Writer):
 
     def __init__(self, folder: Folder, report: Report, *, copies: bool) -> None:
         super().__init__(folder, report, copies=copies)
-        self._categories = Categories()
+        self._categories = CategoryIds()
         self._body = folder.stream(_BODY)  # the list of labels stands before it, and is known after it
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         number = self.report.pictures - 1
         size = {"width": picture.width, "height": picture.height}
         image = ET.Element("image", xml.attributes(id=number, name=name, **size))
-        for group, label in enumerate(picture.labels, start=1):
+        for group, label in enumerate(picture.traced_annotations, start=1):
             self._add(image, label, group)
         self._body.write(xml.fragment(image, level=1))
-        return len(picture.labels)
+        return len(picture.traced_annotations)
 
     def close(self) -> None:
         meta = ET.Element("meta")
         task = ET.SubElement(meta, "task")
         xml.texts(task, name="florist", size=self.report.pictures, mode="annotation")
         labels = ET.SubElement(task, "labels")
-        for name in self._categories.names():
+        for name in self._categories.by_name:
             label = ET.SubElement(labels, "label")
             xml.texts(label, name=name)
             attributes = ET.SubElement(label, "attributes")
@@ -56,10 +57,10 @@ class CvatWriter(Writer):
         file.write("</annotations>\n")
         self.folder.remove(_BODY)
 
-    def _add(self, image: ET.Element, label: Label, group: int) -> None:
+    def _add(self, image: ET.Element, label: TracedAnnotation, group: int) -> None:
         note = label.annotation
-        name = xml.legal(CAPTION if isinstance(note, Text) else category(note))
-        self._categories.number(name)
+        name = xml.legal(CAPTION if isinstance(note, Text) else category_of(note))
+        self._categories.id_of(name)
         common = xml.attributes(label=name, source="auto")
         match note:
             case Text():
@@ -68,7 +69,7 @@ class CvatWriter(Writer):
                 corners = dict(zip(("xtl", "ytl", "xbr", "ybr"), (f"{v:.3f}" for v in note.box), strict=True))
                 elements = [ET.SubElement(image, "box", {**common, "occluded": "0", **corners, "z_order": "0"})]
             case _:
-                outlines = rings(note)
+                outlines = to_rings(note)
                 # Rings of one thing are shapes of one group.
                 grouped = {"group_id": str(group)} if len(outlines) > 1 else {}
                 elements = [

@@ -16,10 +16,11 @@ from typing import IO, Any
 import yaml
 from PIL import Image
 
-from labels.dataset import Dataset, DatasetError, Labels
-from labels.image_files import Encoded, PictureBytes, PictureFile, found
+from labels.dataset import Dataset, DatasetError
+from labels.image_files import EncodedImage, ImageBytes, ImageFile, find_image
+from labels.label_kind import LabelKind
 from labels.reading import checks, documents
-from labels.reading.builder import Gathering
+from labels.reading.builder import DatasetBuilder
 from labels.reading.checks import LabelError, Size
 from prompts.annotations import Annotation
 
@@ -42,10 +43,10 @@ class ArrowPicture:
     row: int
 
     def stream(self) -> IO[bytes]:
-        return PictureBytes(self._data()).stream()
+        return ImageBytes(self._data()).stream()
 
     def __call__(self) -> Image.Image:
-        return PictureBytes(self._data())()
+        return ImageBytes(self._data())()
 
     def _data(self) -> bytes:
         value = _arrow(self.path).column(self.column)[self.row].as_py()
@@ -72,23 +73,23 @@ def tables_in(path: Path) -> list[Path]:
 
 def read_metadata(root: Path, files: Sequence[Path]) -> Dataset:
     """An imagefolder. Raises DatasetError."""
-    gathering = Gathering(root)
+    builder = DatasetBuilder(root)
     names = _card_names(root / "README.md")
     for file in files:
         for number, row, wrong in documents.lines(file):
             source = f"{file.relative_to(root).as_posix() if root.is_dir() else file.name}:{number}"
             name = row.get("file_name") if isinstance(row, dict) else None
             if wrong or not isinstance(name, str):
-                gathering.refuse(source, wrong or "it has no file_name")
+                builder.refuse(source, wrong or "it has no file_name")
                 continue
             try:
-                opened = PictureFile(found(name, [file.parent]))
+                opened = ImageFile(find_image(name, [file.parent]))
             except OSError as error:
-                gathering.refuse(source, str(error))
+                builder.refuse(source, str(error))
                 continue
             prefix = "" if file.parent == root or root.is_file() else f"{file.parent.name}/"
-            _add(gathering, row, prefix + name, source, opened, names)
-    return gathering.dataset()
+            _add(builder, row, prefix + name, source, opened, names)
+    return builder.build()
 
 
 def read_tables(root: Path, files: Sequence[Path]) -> Dataset:
@@ -103,7 +104,7 @@ def read_tables(root: Path, files: Sequence[Path]) -> Dataset:
             f"{root} holds {heavy / 1024**3:.0f} GB of Parquet, whose pictures are kept in memory; write it with "
             "`datasets`: load_dataset('parquet', …).save_to_disk(…), and name that folder"
         )
-    gathering = Gathering(root)
+    builder = DatasetBuilder(root)
     for file in files:
         try:
             for number, (row, names) in enumerate(_rows(file)):
@@ -111,12 +112,12 @@ def read_tables(root: Path, files: Sequence[Path]) -> Dataset:
                 try:
                     opened = _picture(row, file, number)
                 except OSError as error:
-                    gathering.refuse(source, str(error))
+                    builder.refuse(source, str(error))
                     continue
-                _add(gathering, row, f"{file.stem}/{number:06}", source, opened, names)
+                _add(builder, row, f"{file.stem}/{number:06}", source, opened, names)
         except (pyarrow.ArrowException, OSError) as error:
             raise DatasetError(f"{file} cannot be read: {str(error)[:200]}") from error
-    return gathering.dataset()
+    return builder.build()
 
 
 def _rows(file: Path) -> Iterator[tuple[dict[str, Any], Names]]:
@@ -158,7 +159,7 @@ def _image_column(schema: Any) -> str | None:
     return next((name for name in _IMAGES if name in schema.names and types.is_binary(schema.field(name).type)), None)
 
 
-def _picture(row: Mapping[str, Any], file: Path, number: int) -> Encoded:
+def _picture(row: Mapping[str, Any], file: Path, number: int) -> EncodedImage:
     if file.suffix == ".arrow" and (column := _image_column(_arrow(file).schema)):
         return ArrowPicture(file, column, number)
     embedded = [value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} & set(value)]
@@ -166,31 +167,33 @@ def _picture(row: Mapping[str, Any], file: Path, number: int) -> Encoded:
     for value in values:
         data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
         if isinstance(data, bytes):
-            return PictureBytes(data)
+            return ImageBytes(data)
         if isinstance(path, str):
-            return PictureFile(found(path, [file.parent]))
+            return ImageFile(find_image(path, [file.parent]))
     raise FileNotFoundError("its row holds no picture; a column of them is called image")
 
 
-def _add(gathering: Gathering, row: Mapping[str, Any], name: str, source: str, opened: Encoded, names: Names) -> None:
-    draft = gathering.picture(name, source, opened, checks.size(row.get("width"), row.get("height")))
+def _add(
+    builder: DatasetBuilder, row: Mapping[str, Any], name: str, source: str, opened: EncodedImage, names: Names
+) -> None:
+    draft = builder.add_image(name, source, opened, checks.parse_size(row.get("width"), row.get("height")))
     if draft is None:
         return
     objects = row.get("objects") or []
     if isinstance(objects, dict):
         objects = _transposed(objects)
     if not isinstance(objects, list):
-        draft.refuse(Labels.OBJECTS, source, "its objects are neither a list nor a list for each of their fields")
+        draft.refuse(LabelKind.OBJECTS, source, "its objects are neither a list nor a list for each of their fields")
         objects = []
     for position, thing in enumerate(objects):
         where = f"{source}, object {position}"
         if not isinstance(thing, dict):
-            draft.refuse(Labels.OBJECTS, where, "it is no record of fields")
+            draft.refuse(LabelKind.OBJECTS, where, "it is no record of fields")
             continue
         words = isinstance(thing.get("text"), str) and thing.get("kind", "quad") == "quad"
-        draft.add(Labels.WORDS if words else Labels.OBJECTS, where, _object, thing, words, names, draft.size)
+        draft.add(LabelKind.WORDS if words else LabelKind.OBJECTS, where, _object, thing, words, names, draft.size)
     for caption in _captions(row):
-        draft.add(Labels.CAPTIONS, source, checks.text, caption)
+        draft.add(LabelKind.CAPTIONS, source, checks.check_caption, caption)
 
 
 def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -213,20 +216,20 @@ def _object(thing: Mapping[str, Any], words: bool, names: Names, size: Size) -> 
     if not isinstance(rings, list):
         raise LabelError("its polygons are no list of rings")
     if "box" in thing:
-        x1, y1, x2, y2 = checks.numbers(thing["box"], 4)
+        x1, y1, x2, y2 = checks.check_numbers(thing["box"], 4)
     elif "bbox" in thing:
-        x, y, width, height = checks.numbers(thing["bbox"], 4)
+        x, y, width, height = checks.check_numbers(thing["bbox"], 4)
         x1, y1, x2, y2 = x, y, x + width, y + height
     elif not rings:
         raise LabelError("it has no box, bbox or polygons")
     if words:
-        return checks.words_in(thing["text"], rings or [[x1, y1, x2, y1, x2, y2, x1, y2]], size)
+        return checks.check_words(thing["text"], rings or [[x1, y1, x2, y1, x2, y2, x1, y2]], size)
     name = next((thing[key] for key in _NAMES if key in thing), None)
     if isinstance(name, int) and not isinstance(name, bool):
         if not 0 <= name < len(names):
             raise LabelError(f"its category {name} has no name: the dataset's features name {len(names)}")
         name = names[name]
-    return checks.polygon(name, rings, size) if rings else checks.box(name, [x1, y1, x2, y2], size)
+    return checks.check_polygon(name, rings, size) if rings else checks.check_box(name, [x1, y1, x2, y2], size)
 
 
 def _schema_names(schema: Any) -> Names:

@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
-from labels.labeled_image import Label, Labelled
+from labels.geometry import bounds, to_rings
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.writing.arrays import line
+from labels.writing.categories import category_of
 from labels.writing.folder import Folder
 from labels.writing.report import Report
-from labels.writing.shapes import bounds, category, rings
 from labels.writing.writer import Writer
 from prompts.annotations import Box, Quad, Text
 
@@ -26,29 +27,31 @@ class HuggingFaceWriter(Writer):
         super().__init__(folder, report, copies=copies)
         self._file = folder.stream("metadata.jsonl")
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         row = {
             "file_name": f"images/{name}" if self.copies else name,
             "name": picture.name,
             "width": picture.width,
             "height": picture.height,
-            "objects": [_object(label) for label in picture.labels if not isinstance(label.annotation, Text)],
-            "captions": [_caption(label) for label in picture.labels if isinstance(label.annotation, Text)],
+            "objects": [
+                _object(label) for label in picture.traced_annotations if not isinstance(label.annotation, Text)
+            ],
+            "captions": [_caption(label) for label in picture.traced_annotations if isinstance(label.annotation, Text)],
         }
         self._file.write(line(row) + "\n")
-        return len(picture.labels)
+        return len(picture.traced_annotations)
 
     def close(self) -> None:
         self.folder.write("README.md", f"---\n{yaml.safe_dump(_card(self.copies), sort_keys=False)}---\n")
 
 
-def _object(label: Label) -> dict[str, Any]:
+def _object(label: TracedAnnotation) -> dict[str, Any]:
     note = label.annotation
     assert not isinstance(note, Text)
-    outlines = rings(note)
+    outlines = to_rings(note)
     return {
         "kind": note.kind,
-        "category": category(note),
+        "category": category_of(note),
         "text": note.label if isinstance(note, Quad) else None,
         "box": list(bounds(outlines)),
         "polygons": [] if isinstance(note, Box) else outlines,
@@ -57,7 +60,7 @@ def _object(label: Label) -> dict[str, Any]:
     }
 
 
-def _caption(label: Label) -> dict[str, Any]:
+def _caption(label: TracedAnnotation) -> dict[str, Any]:
     return {"text": label.annotation.label, "score": label.annotation.score, "step": label.step}
 
 

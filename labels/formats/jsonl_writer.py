@@ -6,7 +6,7 @@
 
 from typing import ClassVar
 
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from labels.writing.arrays import line
 from labels.writing.folder import Folder
 from labels.writing.report import Report
@@ -25,10 +25,10 @@ class JsonlWriter(Writer):
         super().__init__(folder, report, copies=copies)
         self._file = folder.stream()
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         labels = [
             {"annotation": label.annotation.model_dump(), **{field: getattr(label, field) for field in _LABEL}}
-            for label in picture.labels
+            for label in picture.traced_annotations
         ]
         self._file.write(line({**{field: getattr(picture, field) for field in _PICTURE}, "labels": labels}) + "\n")
         return len(labels)

@@ -6,11 +6,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labels import masks
-from labels.dataset import Dataset, Labels
-from labels.geometry import Point, flat, rectangle, turned
-from labels.image_files import SUFFIXES, PictureFile, found
+from labels.dataset import Dataset
+from labels.geometry import Point, box_to_ring, rotate_ring, to_ring
+from labels.image_files import SUFFIXES, ImageFile, find_image
+from labels.label_kind import LabelKind
 from labels.reading import checks
-from labels.reading.builder import Draft, Gathering
+from labels.reading.builder import DatasetBuilder, ImageDraft
 from labels.reading.checks import LabelError, Size
 from prompts.annotations import Annotation
 
@@ -28,31 +29,33 @@ def is_labelstudio(document: Any) -> bool:
 def read(path: Path, document: Any) -> Dataset:
     """The pictures and labels of an export. Pictures are looked for beside it and in `images` there, by the path in
     their address and by its last part. Raises DatasetError."""
-    gathering = Gathering(path)
+    builder = DatasetBuilder(path)
     for position, task in enumerate(document):
         number = task.get("id", position + 1) if isinstance(task, dict) else position + 1
         source = f"{path.name}: task {number}"
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
-            gathering.refuse(source, "it is no task: it has no data")
+            builder.refuse(source, "it is no task: it has no data")
             continue
         said = _said(task)
         if not isinstance(said, list):
-            gathering.refuse(source, "nobody has annotated it" if said is None else "its result is no list")
+            builder.refuse(source, "nobody has annotated it" if said is None else "its result is no list")
             continue
         results = [each for each in said if isinstance(each, dict)]
         try:
             place = _place(task["data"], [path.parent, path.parent / "images"])
         except OSError as error:
-            gathering.refuse(source, str(error))
+            builder.refuse(source, str(error))
             continue
         name = place.relative_to(path.parent).as_posix() if place.is_relative_to(path.parent) else place.name
-        sizes = {checks.size(each.get("original_width"), each.get("original_height")) for each in results} - {None}
-        if draft := gathering.picture(name, source, PictureFile(place), sizes.pop() if len(sizes) == 1 else None):
+        sizes = {checks.parse_size(each.get("original_width"), each.get("original_height")) for each in results} - {
+            None
+        }
+        if draft := builder.add_image(name, source, ImageFile(place), sizes.pop() if len(sizes) == 1 else None):
             for index, each in enumerate(said):
                 if not isinstance(each, dict):
-                    draft.refuse(Labels.OBJECTS, f"{source}, result {index}", "it is no JSON object")
+                    draft.refuse(LabelKind.OBJECTS, f"{source}, result {index}", "it is no JSON object")
             _read(results, draft, source)
-    return gathering.dataset()
+    return builder.build()
 
 
 def _said(task: dict[str, Any]) -> Any:
@@ -78,7 +81,7 @@ def _place(data: dict[str, Any], folders: list[Path]) -> Path:
     # An upload is called by eight letters and a dash before its own name.
     for name in dict.fromkeys((path.lstrip("/"), last, last.partition("-")[2])):
         try:
-            return found(name, folders)
+            return find_image(name, folders)
         except OSError:
             continue
     raise FileNotFoundError(
@@ -96,7 +99,7 @@ def _path(address: str) -> str:
     return local[0] if local else urllib.parse.unquote(parts.path)
 
 
-def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
+def _read(results: list[dict[str, Any]], draft: ImageDraft, source: str) -> None:
     """Results of one region (its outline, and the words in it) have one id."""
     said, named = dict[str, str](), dict[str, Any]()
     for result in results:
@@ -110,7 +113,7 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
     for position, result in enumerate(results):
         where, kind, value = f"{source}, result {result.get('id', position)}", result.get("type"), result.get("value")
         if not isinstance(value, dict):
-            draft.refuse(Labels.OBJECTS, where, "it has no value")
+            draft.refuse(LabelKind.OBJECTS, where, "it has no value")
         elif kind in _SHAPES:
             words = said.get(_region(result))
             if words is None and kind == "polygonlabels" and (parent := _ring_of(result, shaped)):
@@ -119,20 +122,20 @@ def _read(results: list[dict[str, Any]], draft: Draft, source: str) -> None:
                 groups.setdefault(_region(result), []).insert(0, result)
         elif kind == "textarea":
             if not isinstance(_text(value), str):
-                draft.refuse(Labels.WORDS if _is_region(value) else Labels.CAPTIONS, where, "its text is no text")
+                draft.refuse(LabelKind.WORDS if _is_region(value) else LabelKind.CAPTIONS, where, "its text is no text")
             elif not _is_region(value):
-                draft.add(Labels.CAPTIONS, where, checks.text, _text(value))
+                draft.add(LabelKind.CAPTIONS, where, checks.check_caption, _text(value))
             elif _region(result) not in shaped:
-                draft.refuse(Labels.WORDS, where, "its words have no box, polygon or mask")
+                draft.refuse(LabelKind.WORDS, where, "its words have no box, polygon or mask")
         elif kind == "labels" and _region(result) in shaped:
             continue
         elif kind in ("choices", "taxonomy", "rating", "number", "labels"):
-            draft.gathering.refuse(where, f"{kind} cannot be used")
+            draft.builder.refuse(where, f"{kind} cannot be used")
         else:
-            draft.refuse(Labels.OBJECTS, where, f"{kind} cannot be used; draw a box or a polygon")
+            draft.refuse(LabelKind.OBJECTS, where, f"{kind} cannot be used; draw a box or a polygon")
     for region, parts in groups.items():
         words = said.get(region)
-        kind = Labels.OBJECTS if words is None else Labels.WORDS
+        kind = LabelKind.OBJECTS if words is None else LabelKind.WORDS
         draft.add(kind, f"{source}, result {region}", _shape, parts, named.get(region), words, draft.size)
 
 
@@ -161,14 +164,14 @@ def _shape(results: list[dict[str, Any]], named: Any, words: str | None, size: S
     first = results[0]["value"]
     names = next((first[key] for key in _NAMES if first.get(key)), named)
     name = names[0] if isinstance(names, list) and names else names
-    angle = checks.number(first.get("rotation") or 0)
+    angle = checks.check_number(first.get("rotation") or 0)
     rings = [ring for result in results for ring in _rings(result["value"], size)]
     if words is not None:
-        return checks.words_in(words, rings, size)
+        return checks.check_words(words, rings, size)
     if not (first.keys() & {"points", "rle"} or angle):
         x1, y1, _, _, x2, y2, _, _ = rings[0]
-        return checks.box(name, [x1, y1, x2, y2], size)
-    return checks.polygon(name, rings, size)
+        return checks.check_box(name, [x1, y1, x2, y2], size)
+    return checks.check_polygon(name, rings, size)
 
 
 def _rings(value: dict[str, Any], size: Size) -> list[list[float]]:
@@ -179,9 +182,9 @@ def _rings(value: dict[str, Any], size: Size) -> list[list[float]]:
         pairs = value["points"]
         if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
             raise LabelError("its points are no list of x and y")
-        corners: list[Point] = [(checks.number(x), checks.number(y)) for x, y in pairs]
-        return [[v / 100 * size[i % 2] for i, v in enumerate(flat(corners))]]
-    x, y, width, height = (checks.number(value.get(key)) for key in ("x", "y", "width", "height"))
+        corners: list[Point] = [(checks.check_number(x), checks.check_number(y)) for x, y in pairs]
+        return [[v / 100 * size[i % 2] for i, v in enumerate(to_ring(corners))]]
+    x, y, width, height = (checks.check_number(value.get(key)) for key in ("x", "y", "width", "height"))
     x1, y1 = x / 100 * size[0], y / 100 * size[1]
-    box = rectangle((x1, y1, x1 + width / 100 * size[0], y1 + height / 100 * size[1]))
-    return [turned(box, checks.number(value.get("rotation") or 0), (x1, y1))]
+    box = box_to_ring((x1, y1, x1 + width / 100 * size[0], y1 + height / 100 * size[1]))
+    return [rotate_ring(box, checks.check_number(value.get("rotation") or 0), (x1, y1))]

@@ -8,12 +8,13 @@ import xml.etree.ElementTree as ET
 from typing import Any
 from urllib.parse import quote
 
-from labels.labeled_image import Label, Labelled
+from labels.geometry import to_rings
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.writing import xml
 from labels.writing.arrays import Array
+from labels.writing.categories import CategoryIds, category_of
 from labels.writing.folder import Folder
 from labels.writing.report import Report
-from labels.writing.shapes import Categories, category, rings
 from labels.writing.writer import Writer
 from prompts.annotations import Box, Quad, Text
 
@@ -25,22 +26,24 @@ class LabelStudioWriter(Writer):
 
     def __init__(self, folder: Folder, report: Report, *, copies: bool) -> None:
         super().__init__(folder, report, copies=copies)
-        self._boxes, self._polygons = Categories(), Categories()
+        self._boxes, self._polygons = CategoryIds(), CategoryIds()
         self._file = folder.stream("tasks.json")
         self._file.write("[")
         self._tasks = Array(self._file)
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         size = (picture.width, picture.height)
-        results = [r for i, label in enumerate(picture.labels) for r in self._results(label, f"label-{i}", size)]
-        scores = [label.annotation.score for label in picture.labels if label.annotation.score is not None]
+        results = [
+            r for i, label in enumerate(picture.traced_annotations) for r in self._results(label, f"label-{i}", size)
+        ]
+        scores = [label.annotation.score for label in picture.traced_annotations if label.annotation.score is not None]
         prediction: dict[str, Any] = {"model_version": "florist", "result": results}
         if scores:
             prediction["score"] = round(min(scores), 6)  # by which Label Studio can show the doubtful first
         address = f"/data/local-files/?d={quote(f'images/{name}')}" if self.copies else name
         data = {IMAGE: address, "name": picture.name}
         self._tasks.append({"id": self.report.pictures, "data": data, "predictions": [prediction]})
-        return len(picture.labels)
+        return len(picture.traced_annotations)
 
     def close(self) -> None:
         self._file.write("\n]\n")
@@ -50,16 +53,16 @@ class LabelStudioWriter(Writer):
             ("RectangleLabels", BOXES, self._boxes),
             ("PolygonLabels", POLYGONS, self._polygons),
         ):
-            if not categories.names():
+            if not categories.by_name:
                 continue  # a control without labels is refused
             control = ET.SubElement(view, tag, name=name, toName=IMAGE)
-            for value in categories.names():
+            for value in categories.by_name:
                 ET.SubElement(control, "Label", value=value)
         ET.SubElement(view, "TextArea", name=WORDS, toName=IMAGE, perRegion="true", editable="true", maxSubmissions="1")
         ET.SubElement(view, "TextArea", name=CAPTION, toName=IMAGE, editable="true")
         self.folder.write("label_config.xml", xml.fragment(view))
 
-    def _results(self, label: Label, name: str, size: tuple[int, int]) -> list[dict[str, Any]]:
+    def _results(self, label: TracedAnnotation, name: str, size: tuple[int, int]) -> list[dict[str, Any]]:
         """One for each ring, and one for the words."""
         note = label.annotation
         common: dict[str, Any] = {
@@ -75,15 +78,15 @@ class LabelStudioWriter(Writer):
         if isinstance(note, Text):
             value: dict[str, Any] = {"text": [note.label]}
             return [{"id": name, "type": "textarea", "from_name": CAPTION, **common, "value": value}]
-        named = xml.legal(category(note))
+        named = xml.legal(category_of(note))
         if isinstance(note, Box):
-            self._boxes.number(named)
+            self._boxes.id_of(named)
             (x1, y1), (x2, y2) = _percent(list(note.box), size)
             value = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0, "rectanglelabels": [named]}
             return [{"id": name, "type": "rectanglelabels", "from_name": BOXES, **common, "value": value}]
-        self._polygons.number(named)
+        self._polygons.id_of(named)
         results = []
-        for i, ring in enumerate(rings(note)):
+        for i, ring in enumerate(to_rings(note)):
             place = {"points": _percent(ring, size), "closed": True}
             region = {"id": f"{name}-{i}" if i else name, **common}
             value = {**place, "polygonlabels": [named]}

@@ -7,9 +7,10 @@ in the description.
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from labels.labeled_image import Label, Labelled
+from labels.geometry import to_rings
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.writing.arrays import line
-from labels.writing.shapes import category, plural, rings
+from labels.writing.categories import category_of, describe_kind
 from labels.writing.writer import Writer
 from prompts.annotations import Box, Quad, Text
 
@@ -22,11 +23,11 @@ class LabelMeWriter(Writer):
     pictures: ClassVar[str] = "."
     sidecars: ClassVar[tuple[str, str] | None] = (".", ".json")
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         written, shapes = 0, list[dict[str, Any]]()
-        for group, label in enumerate(picture.labels, start=1):
+        for group, label in enumerate(picture.traced_annotations, start=1):
             if isinstance(label.annotation, Text):
-                self.report.left_out[plural(label.annotation)] += 1
+                self.report.left_out[describe_kind(label.annotation)] += 1
                 continue
             shapes += _shapes(label, group)
             written += 1
@@ -43,17 +44,17 @@ class LabelMeWriter(Writer):
         return written
 
 
-def _shapes(label: Label, group: int) -> list[dict[str, Any]]:
+def _shapes(label: TracedAnnotation, group: int) -> list[dict[str, Any]]:
     note = label.annotation
     assert not isinstance(note, Text)
     if isinstance(note, Box):
         outlines, kind = [list(note.box)], "rectangle"
     else:
-        outlines, kind = rings(note), "polygon"
+        outlines, kind = to_rings(note), "polygon"
     described = [note.label if isinstance(note, Quad) else "", label.review]
     return [
         {
-            "label": category(note),
+            "label": category_of(note),
             "points": [[round(x, 3), round(y, 3)] for x, y in zip(ring[::2], ring[1::2], strict=True)],
             # Rings of one thing are shapes of one group.
             "group_id": group if len(outlines) > 1 else None,

@@ -4,10 +4,11 @@ http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Pixels count from 1, an
 from pathlib import Path
 
 from labels import image_files
-from labels.dataset import Dataset, DatasetError, Labels
-from labels.image_files import PictureFile
+from labels.dataset import Dataset, DatasetError
+from labels.image_files import ImageFile
+from labels.label_kind import LabelKind
 from labels.reading import checks, documents
-from labels.reading.builder import Gathering
+from labels.reading.builder import DatasetBuilder
 from labels.reading.checks import LabelError, Size
 from labels.reading.documents import Element
 from prompts.annotations import Box, Polygon
@@ -22,7 +23,7 @@ def is_voc(root: Element) -> bool:
 
 def read(folder: Path) -> Dataset:
     """The pictures and labels below a folder. Raises DatasetError."""
-    gathering = Gathering(folder)
+    builder = DatasetBuilder(folder)
     annotations = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     for path in sorted(annotations.rglob("*.xml")):
         relative = path.relative_to(annotations)
@@ -30,30 +31,32 @@ def read(folder: Path) -> Dataset:
         try:
             root = documents.load_xml(path)
         except DatasetError as error:
-            gathering.refuse(source, str(error))
+            builder.refuse(source, str(error))
             continue
         if is_voc(root):
-            _read(root, relative, source, folder, gathering)
-    return gathering.dataset()
+            _read(root, relative, source, folder, builder)
+    return builder.build()
 
 
-def _read(root: Element, relative: Path, source: str, folder: Path, gathering: Gathering) -> None:
+def _read(root: Element, relative: Path, source: str, folder: Path, builder: DatasetBuilder) -> None:
     base = folder / PICTURES if (folder / PICTURES).is_dir() else folder
     named = root.value("filename") or ""
     folders = [base / relative.parent, base, folder, folder / "images"]
     try:
         # Sizes are mostly right and file names often are not: a file called like the XML is the picture.
-        path = image_files.beside(base / relative) or image_files.found(named.rpartition("/")[2] or named, folders)
+        path = image_files.find_image_beside(base / relative) or image_files.find_image(
+            named.rpartition("/")[2] or named, folders
+        )
     except OSError as error:
-        gathering.refuse(f"{source}:{root.line}", str(error))
+        builder.refuse(f"{source}:{root.line}", str(error))
         return
     size = root.first("size")
     claimed = None if size is None else (_whole(size.value("width")), _whole(size.value("height")))
     name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
-    draft = gathering.picture(name, f"{source}:{root.line}", PictureFile(path), claimed and checks.size(*claimed))
+    draft = builder.add_image(name, f"{source}:{root.line}", ImageFile(path), claimed and checks.parse_size(*claimed))
     if draft:
         for thing in root.all("object"):
-            draft.add(Labels.OBJECTS, f"{source}:{thing.line}", _shape, thing, draft.size)
+            draft.add(LabelKind.OBJECTS, f"{source}:{thing.line}", _shape, thing, draft.size)
 
 
 def _shape(thing: Element, size: Size) -> Box | Polygon:
@@ -61,14 +64,14 @@ def _shape(thing: Element, size: Size) -> Box | Polygon:
     name = thing.value("name")
     polygon = thing.first("polygon")
     if polygon is not None and len(polygon.children) >= 6:
-        return checks.polygon(name, [[checks.number(point.text) for point in polygon.children]], size)
+        return checks.check_polygon(name, [[checks.check_number(point.text) for point in polygon.children]], size)
     box = thing.first("bndbox")
     if box is None:
         raise LabelError("it has no bndbox")
-    x1, y1, x2, y2 = (checks.number(box.value(tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = (checks.check_number(box.value(tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
     if x2 < x1 or y2 < y1:
         raise LabelError(f"its box is inverted: xmin {x1:g}, ymin {y1:g}, xmax {x2:g}, ymax {y2:g}")
-    return checks.box(name, [x1 - 1, y1 - 1, x2, y2], size)
+    return checks.check_box(name, [x1 - 1, y1 - 1, x2, y2], size)
 
 
 def _whole(text: str | None) -> int:

@@ -7,11 +7,11 @@ import xml.etree.ElementTree as ET
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from labels.writing import xml
+from labels.writing.categories import CategoryIds, category_of, describe_kind
 from labels.writing.folder import Folder
 from labels.writing.report import Report
-from labels.writing.shapes import Categories, category, plural
 from labels.writing.writer import Writer
 from prompts.annotations import Box
 
@@ -24,24 +24,24 @@ class VocWriter(Writer):
 
     def __init__(self, folder: Folder, report: Report, *, copies: bool) -> None:
         super().__init__(folder, report, copies=copies)
-        self._categories = Categories()
+        self._categories = CategoryIds()
         self._listed = folder.stream("ImageSets/Main/default.txt")
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         root = ET.Element("annotation")
         xml.texts(root, folder="", filename=name if self.copies else picture.name)
         xml.texts(ET.SubElement(root, "source"), database="florist")
         xml.texts(ET.SubElement(root, "size"), width=picture.width, height=picture.height, depth=3)
         xml.texts(root, segmented=0)
         written = 0
-        for note in (label.annotation for label in picture.labels):
+        for note in picture.annotations:
             if not isinstance(note, Box):
-                self.report.left_out[plural(note)] += 1
+                self.report.left_out[describe_kind(note)] += 1
                 continue
             if note.score is not None:
                 self.report.left_out["scores"] += 1
             written += 1
-            self._categories.number(named := _name(category(note)))
+            self._categories.id_of(named := _name(category_of(note)))
             thing = ET.SubElement(root, "object")
             xml.texts(thing, name=named, pose="Unspecified", truncated=0, difficult=0)
             x1, y1, x2, y2 = (round(v) for v in note.box)
@@ -54,7 +54,7 @@ class VocWriter(Writer):
         return written
 
     def close(self) -> None:
-        names = ("background", *(name for name in self._categories.names() if name != "background"))
+        names = ("background", *(name for name in self._categories.by_name if name != "background"))
         rows = "".join(f"{name}:::\n" for name in names)
         self.folder.write("labelmap.txt", f"# label:color_rgb:parts:actions\n{rows}")
 

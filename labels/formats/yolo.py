@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from labels.dataset import Dataset, DatasetError, Labels
-from labels.geometry import flat, points
-from labels.image_files import SUFFIXES, PictureFile, below
+from labels.dataset import Dataset, DatasetError
+from labels.geometry import to_points, to_ring
+from labels.image_files import SUFFIXES, ImageFile, list_images
+from labels.label_kind import LabelKind
 from labels.reading import checks
-from labels.reading.builder import Gathering
+from labels.reading.builder import DatasetBuilder
 from labels.reading.checks import LabelError, Size
 from prompts.annotations import Box, Polygon
 
@@ -35,7 +36,7 @@ def find(path: Path) -> Path | None:
 def read(path: Path, described: Path) -> Dataset:
     """The pictures at `path`, a dataset or a part of it, by what `described`, the data.yaml or classes.txt, says. All
     splits are read. Raises DatasetError."""
-    gathering = Gathering(path)
+    builder = DatasetBuilder(path)
     names, folders, posed = _classes(described)
     if path.is_dir() and path.resolve() != described.parent.resolve():
         folders = [path]
@@ -45,13 +46,13 @@ def read(path: Path, described: Path) -> Dataset:
             if picture in taken:
                 continue  # validation on what is taught
             taken.add(picture)
-            _read(picture, described.parent, names, posed, gathering)
+            _read(picture, described.parent, names, posed, builder)
     if not taken:
         raise DatasetError(
             f"{described} names no folder with pictures: {', '.join(map(str, folders)) or 'none at all'}"
         )
-    _list_orphans(taken, described.parent, gathering)
-    return gathering.dataset()
+    _list_orphans(taken, described.parent, builder)
+    return builder.build()
 
 
 def _parts(path: Path) -> bool:
@@ -95,7 +96,7 @@ def _place(entry: str, root: Path, folder: Path) -> Path:
 
 def _pictures(place: Path) -> Iterator[Path]:
     if place.is_dir():
-        yield from (path.resolve() for path in below(place))
+        yield from (path.resolve() for path in list_images(place))
     elif place.suffix == ".txt" and place.is_file():
         for line in place.read_text(encoding="utf-8", errors="replace").splitlines():
             path = place.parent / line.strip()
@@ -103,47 +104,47 @@ def _pictures(place: Path) -> Iterator[Path]:
                 yield path.resolve()
 
 
-def _read(picture: Path, root: Path, names: dict[float, Any], posed: bool, gathering: Gathering) -> None:
+def _read(picture: Path, root: Path, names: dict[float, Any], posed: bool, builder: DatasetBuilder) -> None:
     name = _relative(picture, root)
     labels = _labels_of(picture)
-    draft = gathering.picture(name, _relative(labels, root), PictureFile(picture))
+    draft = builder.add_image(name, _relative(labels, root), ImageFile(picture))
     if draft is None or not labels.is_file():
         return  # without a file there is nothing in it
     try:
         lines = labels.read_bytes().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        draft.refuse(Labels.OBJECTS, draft.source, f"it is no text that can be read: {error}")
+        draft.refuse(LabelKind.OBJECTS, draft.source, f"it is no text that can be read: {error}")
         return
     for number, line in enumerate(lines, 1):
         if line.strip():
-            draft.add(Labels.OBJECTS, f"{draft.source}:{number}", _shape, line.split(), names, posed, draft.size)
+            draft.add(LabelKind.OBJECTS, f"{draft.source}:{number}", _shape, line.split(), names, posed, draft.size)
 
 
 def _shape(parts: list[str], names: dict[float, Any], posed: bool, size: Size) -> Box | Polygon:
-    number = checks.number(parts[0])
+    number = checks.check_number(parts[0])
     if number not in names:
         raise LabelError(f"its class {parts[0]} has no name")
     name = names[number]
-    values = [checks.number(part) for part in parts[1:]]
+    values = [checks.check_number(part) for part in parts[1:]]
     if len(values) in (4, 5) or (posed and len(values) > 5):  # the fifth is a score
         x, y, width, height = values[:4]
         box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-        return checks.box(name, [v * size[i % 2] for i, v in enumerate(box)], size)
+        return checks.check_box(name, [v * size[i % 2] for i, v in enumerate(box)], size)
     if len(values) < 6 or len(values) % 2:
         raise LabelError(f"it has {len(values)} numbers after the class; a box has 4, a polygon 6, 8, 10 …")
-    return checks.polygon(name, _parted([v * size[i % 2] for i, v in enumerate(values)]), size)
+    return checks.check_polygon(name, _parted([v * size[i % 2] for i, v in enumerate(values)]), size)
 
 
 def _parted(ring: list[float]) -> list[list[float]]:
     """The rings of a line: florist joins several by bridges without width, from the first one's first corner around
     another and back."""
-    corners = points(ring)
+    corners = to_points(ring)
     start = corners[0]
     at = [i for i, corner in enumerate(corners) if corner == start]
     loops = [corners[i + 1 : j] for i, j in zip(at[1:], [*at[2:], len(corners)], strict=True)] if len(at) > 1 else []
     if not loops or any(len(loop) < 4 or loop[0] != loop[-1] for loop in loops) or at[1] < 3:
         return [ring]
-    return [flat(corners[: at[1]]), *(flat(loop[:-1]) for loop in loops)]
+    return [to_ring(corners[: at[1]]), *(to_ring(loop[:-1]) for loop in loops)]
 
 
 def _labels_of(picture: Path) -> Path:
@@ -155,13 +156,13 @@ def _labels_of(picture: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _list_orphans(taken: set[Path], root: Path, gathering: Gathering) -> None:
+def _list_orphans(taken: set[Path], root: Path, builder: DatasetBuilder) -> None:
     """Files in `labels` whose pictures are missing."""
     labelled = {_labels_of(picture) for picture in taken}
     for folder in sorted({labels.parent for labels in labelled if "labels" in labels.parts}):
         for path in sorted(folder.glob("*.txt")):
             if path not in labelled and path.name != _CLASSES:
-                gathering.refuse(_relative(path, root), "there is no picture that it labels")
+                builder.refuse(_relative(path, root), "there is no picture that it labels")
 
 
 def _relative(path: Path, root: Path) -> str:

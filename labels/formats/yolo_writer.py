@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import yaml
 
-from labels.labeled_image import Labelled
+from labels.geometry import Shape, to_rings
+from labels.labeled_image import LabeledImage
+from labels.writing.categories import CategoryIds, category_of, describe_kind
 from labels.writing.folder import Folder
 from labels.writing.report import Report
-from labels.writing.shapes import Categories, Shape, category, plural, rings
 from labels.writing.writer import Writer
 from prompts.annotations import Box, Polygon, Quad
 
@@ -25,24 +26,24 @@ class _YoloWriter(Writer):
 
     def __init__(self, folder: Folder, report: Report, *, copies: bool) -> None:
         super().__init__(folder, report, copies=copies)
-        self._categories = Categories()
+        self._categories = CategoryIds()
 
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         lines = []
-        for note in (label.annotation for label in picture.labels):
+        for note in picture.annotations:
             if not isinstance(note, self.shapes):
-                self.report.left_out[plural(note)] += 1
+                self.report.left_out[describe_kind(note)] += 1
                 continue
             if note.score is not None:
                 self.report.left_out["scores"] += 1
             values = self._values(note, picture.width, picture.height)
             numbers = " ".join(f"{min(max(v, 0.0), 1.0):.6f}" for v in values)
-            lines.append(f"{self._categories.number(category(note))} {numbers}\n")
+            lines.append(f"{self._categories.id_of(category_of(note))} {numbers}\n")
         self.sidecar(name, "".join(lines))
         return len(lines)
 
     def close(self) -> None:
-        names = {number: name for name, number in self._categories.names().items()}
+        names = {number: name for name, number in self._categories.by_name.items()}
         data = {"train": "images/train", "val": "images/train", "names": names}
         self.folder.write("data.yaml", _HEAD + yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=1000))
 
@@ -67,7 +68,7 @@ class YoloSegmentWriter(_YoloWriter):
     shapes = (Polygon, Quad)
 
     def _values(self, shape: Shape, width: int, height: int) -> list[float]:
-        first, *others = rings(shape)
+        first, *others = to_rings(shape)
         ring = list(first)
         for other in others:
             # There from the first's first corner, around, and back.

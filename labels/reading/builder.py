@@ -1,163 +1,147 @@
-"""What a reader finds in a source, gathered into a dataset: examples, and what of it cannot be used."""
+"""Collects what a reader finds in a source into a dataset, and what of the source cannot be used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec
 
-from labels.dataset import Dataset, DatasetError, Example, Labels, Unusable
-from labels.image_files import Encoded, PictureFile, size_of
-from labels.images import PictureError
+from labels.dataset import Dataset, DatasetError, UnusableEntry
+from labels.image_files import EncodedImage, ImageFile, read_size
+from labels.images import ImageError
+from labels.label_kind import LabelKind, label_kind_of
+from labels.labeled_image import LabeledImage
 from labels.reading.checks import LabelError
-from labels.sample import Question
+from labels.sample import Sample
 from prompts.annotations import Annotation
 
-_TOLD = 5  # reasons why nothing can be used
-_KINDS = {"box": Labels.OBJECTS, "polygon": Labels.OBJECTS, "quad": Labels.WORDS, "text": Labels.CAPTIONS}
+_SHOWN = 5  # reasons in the error message of a dataset without usable images
 
 P = ParamSpec("P")
 Size = tuple[int, int]
 
 
 @dataclass
-class Draft:
-    """A picture whose labels are being read."""
+class ImageDraft:
+    """An image whose labels are being read."""
 
-    gathering: "Gathering"
+    builder: "DatasetBuilder"
     name: str
     source: str
     size: Size
-    open: Encoded
-    notes: list[Annotation] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
-    lacking: set[Labels] = field(default_factory=set)
-    """Kinds of which some label could not be used, so that not all is known."""
-    complete: set[Labels] | None = None
-    """Kinds of which all is labelled, where the source says so; None: those that occur in the dataset."""
+    open: EncodedImage
+    annotations: list[Annotation] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    incomplete: set[LabelKind] = field(default_factory=set)
+    """Kinds with a label that could not be used, so that not everything is known."""
+    complete: set[LabelKind] | None = None
+    """Kinds for which everything is labeled, if the source says so; None: the kinds that occur in the dataset."""
     refused: bool = False
 
     @property
-    def place(self) -> Path:
-        """Where the picture lies. Raises TypeError where that is no file of its own."""
-        if not isinstance(self.open, PictureFile):
-            raise TypeError(f"{self.name} is no file")
+    def path(self) -> Path:
+        """The image's file. Raises TypeError if the image is not a file of its own."""
+        if not isinstance(self.open, ImageFile):
+            raise TypeError(f"{self.name} is not a file")
         return self.open.path
 
     def add(
         self,
-        kind: Labels,
+        kind: LabelKind,
         source: str,
         make: Callable[P, Annotation],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Annotation | None:
-        """Takes what `make` gives for the arguments; where it raises LabelError, that is noted, and the picture is no
-        longer known to have all labels of its kind."""
+        """Adds the annotation that `make` returns for the arguments, and returns it.
+
+        If `make` raises LabelError, the label is refused, and None is returned.
+        """
         try:
-            note = make(*args, **kwargs)
+            annotation = make(*args, **kwargs)
         except LabelError as error:
             self.refuse(kind, source, str(error))
             return None
-        self.notes.append(note)
-        return note
+        self.annotations.append(annotation)
+        return annotation
 
-    def refuse(self, kind: Labels, source: str, reason: str) -> None:
-        """Notes a label that cannot be used."""
-        self.lacking.add(kind)
+    def refuse(self, kind: LabelKind, source: str, reason: str) -> None:
+        """Records a label that cannot be used. The image is then no longer complete for labels of this kind."""
+        self.incomplete.add(kind)
         self.refused = True
-        self.gathering.refuse(source, reason)
+        self.builder.refuse(source, reason)
 
 
-class Gathering:
-    """The pictures and labels of the dataset at `path`. `partial`: what is labelled is not all that pictures show."""
+class DatasetBuilder:
+    """Builds the dataset at `path`. `partial`: the labels do not cover everything that the images show."""
 
     def __init__(self, path: Path, *, partial: bool = False) -> None:
         self.path, self.partial = path, partial
-        self._drafts: dict[str, Draft] = {}  # by the pictures' names
-        self._unusable: list[Unusable] = []
+        self._drafts: dict[str, ImageDraft] = {}  # by name
+        self._unusable: list[UnusableEntry] = []
 
     def refuse(self, source: str, reason: str) -> None:
-        """Notes a picture or label that cannot be used."""
-        self._unusable.append(Unusable(source, reason))
+        """Records an image or label that cannot be used."""
+        self._unusable.append(UnusableEntry(source, reason))
 
-    def picture(self, name: str, source: str, opened: Encoded, size: Size | None = None) -> Draft | None:
-        """A picture to read labels for; None where it is missing, broken, of another `size` (width, height) than its
-        labels were made for, or called like an earlier one, which is noted."""
+    def add_image(self, name: str, source: str, image: EncodedImage, size: Size | None = None) -> ImageDraft | None:
+        """Returns a draft to add labels to.
+
+        Returns None, and records the reason, if the image is missing or broken, if its size is not the `size` (width,
+        height) that its labels were made for, or if an earlier image has the same name.
+        """
         if (earlier := self._drafts.get(name)) is not None:
-            self.refuse(source, f"its picture {name!r} has been described already: {earlier.source}")
+            self.refuse(source, f"its image {name!r} has been described already: {earlier.source}")
             return None
         try:
-            true = size_of(opened)
-        except (OSError, PictureError) as error:
-            self.refuse(source, _said(error))
+            actual = read_size(image)
+        except (OSError, ImageError) as error:
+            self.refuse(source, describe_error(error))
             return None
-        if size is not None and size != true:
-            turned = "; its EXIF turns it: save it upright" if size == true[::-1] else ""
+        if size is not None and size != actual:
+            rotated = "; EXIF rotates it: save it upright" if size == actual[::-1] else ""
             self.refuse(
-                source, f"its labels are for {size[0]}×{size[1]} pixels, its picture has {true[0]}×{true[1]}{turned}"
+                source,
+                f"its labels are for {size[0]}×{size[1]} pixels, its image has {actual[0]}×{actual[1]}{rotated}",
             )
             return None
-        draft = self._drafts[name] = Draft(self, name, source, true, opened)
+        draft = self._drafts[name] = ImageDraft(self, name, source, actual, image)
         return draft
 
-    def dataset(self) -> Dataset:
-        """All of it. A kind of label that occurs at all is complete in every picture of which no label was refused;
-        a picture that says nothing is left out. Raises DatasetError where nothing is left."""
-        kinds = {_KINDS[note.kind] for draft in self._drafts.values() for note in draft.notes} - {Labels.CAPTIONS}
-        if self.partial:
-            kinds = set()
-        examples = []
+    def build(self) -> Dataset:
+        """Returns the dataset.
+
+        A kind of label that occurs in the dataset is complete in every image without a refused label of that kind.
+        Images without any information are left out. Raises DatasetError if no image is left.
+        """
+        occurring = {label_kind_of(a) for draft in self._drafts.values() for a in draft.annotations}
+        occurring = set() if self.partial else occurring - {LabelKind.CAPTIONS}
+        images = []
         for draft in self._drafts.values():
-            complete = frozenset((kinds if draft.complete is None else draft.complete) - draft.lacking)
-            if not (draft.notes or draft.questions or complete):
+            complete = frozenset((occurring if draft.complete is None else draft.complete) - draft.incomplete)
+            if not (draft.annotations or draft.samples or complete):
                 if not draft.refused:
                     self.refuse(draft.source, "it has no labels")
                 continue
-            examples.append(
-                Example(
-                    draft.name, draft.source, *draft.size, tuple(draft.notes), draft.open, complete,
-                    tuple(draft.questions),
-                )
-            )  # fmt: skip
-        if not examples:
-            raise DatasetError(nothing_in(self.path, self._unusable))
-        return Dataset(tuple(examples), tuple(self._unusable))
+            annotations, samples = tuple(draft.annotations), tuple(draft.samples)
+            images.append(
+                LabeledImage(draft.name, draft.source, *draft.size, annotations, draft.open, complete, samples)
+            )
+        if not images:
+            raise DatasetError(_explain_empty(self.path, self._unusable))
+        return Dataset(tuple(images), tuple(self._unusable))
 
 
-def nothing_in(path: Path, unusable: list[Unusable]) -> str:
-    """Says that a dataset has nothing that can be used, and the first reasons."""
+def _explain_empty(path: Path, unusable: list[UnusableEntry]) -> str:
     if not unusable:
-        return f"{path} has no labelled pictures"
-    reasons = "\n".join(f"  {each}" for each in unusable[:_TOLD])
-    more = f"\n  and {len(unusable) - _TOLD} more" if len(unusable) > _TOLD else ""
+        return f"{path} has no labeled images"
+    reasons = "\n".join(f"  {entry}" for entry in unusable[:_SHOWN])
+    more = f"\n  and {len(unusable) - _SHOWN} more" if len(unusable) > _SHOWN else ""
     return f"{path} has nothing that can be used:\n{reasons}{more}"
 
 
-def verified(dataset: Dataset) -> Dataset:
-    """The dataset without the pictures that cannot be decoded, which are noted: each is decoded once. Raises
-    DatasetError where none is left."""
-    examples, broken = readable(dataset.examples)
-    unusable = (*dataset.unusable, *broken)
-    if not examples:
-        raise DatasetError("no picture of the dataset can be opened:\n" + "\n".join(f"  {u}" for u in unusable[:_TOLD]))
-    return replace(dataset, examples=examples, unusable=unusable)
-
-
-def readable(examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Unusable, ...]]:
-    """Those whose picture can be decoded, and the others with their reasons: each is decoded once."""
-    whole, broken = [], []
-    for example in examples:
-        try:
-            example.open()
-            whole.append(example)
-        except (OSError, PictureError) as error:
-            broken.append(Unusable(example.source, _said(error)))
-    return tuple(whole), tuple(broken)
-
-
-def _said(error: Exception) -> str:
-    """Without the number that the system gives an error."""
+def describe_error(error: Exception) -> str:
+    """Returns the message without the operating system's error number."""
     with suppress(AttributeError):
         if isinstance(error, OSError) and error.strerror:
             return f"{error.strerror}: {error.filename}"

@@ -1,145 +1,181 @@
-"""What a file says of a label → an annotation, or the reason why it cannot be one."""
+"""Turns what a file says about a label into an annotation, or into the reason why it cannot be one."""
 
 import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from labels.geometry import NO_AREA, area, bounds, clipped, rectangle
-from prompts.annotations import Box, Polygon, Quad, Text
-from prompts.vocabulary import special_in
+from labels.geometry import MIN_RING, NO_AREA, area, bounds, box_area, box_to_ring, clip_ring
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from prompts.vocabulary import find_special_token
 
-LONGEST = 200  # characters of a label
-LONGEST_TEXT = 4000  # of a caption, or of words that were read
-LEAST_INSIDE = 0.5  # of a shape's area; one that reaches out less is clipped
-LEAST_SIDE = 0.5  # pixels; what is thinner is a slip of the mouse
+MAX_LABEL = 200  # characters
+MAX_TEXT = 4000  # characters of a caption, or of words that were read
+MIN_INSIDE = 0.5  # share of a shape's area that must be inside the image; the rest is clipped
+MIN_SIDE = 0.5  # pixels; anything thinner is a slip of the mouse
 
 Size = tuple[int, int]
 
 
 class LabelError(ValueError):
-    """A label that cannot be used; the message says why."""
+    """A label cannot be used. The message says why."""
 
 
-def label(value: object, what: str = "label", longest: int = LONGEST) -> str:
-    """The words of a label, in single spaces. Raises LabelError."""
+def check_label(value: object, what: str = "label", longest: int = MAX_LABEL) -> str:
+    """Returns the text of a label with single spaces. Raises LabelError."""
     if not isinstance(value, str):
-        raise LabelError(f"its {what} is {_shown(value)}, not text")
-    said = " ".join(value.split())
-    if not said:
+        raise LabelError(f"its {what} is {_show(value)}, not text")
+    text = " ".join(value.split())
+    if not text:
         raise LabelError(f"its {what} is empty")
-    if len(said) > longest:
-        raise LabelError(f"its {what} has {len(said)} characters; at most {longest} are taken: {said[:40]!r}…")
-    if special := special_in(said):
-        raise LabelError(f"its {what} {said[:60]!r} holds the reserved token {special}")
-    if any("\ud800" <= letter <= "\udfff" for letter in said):
-        raise LabelError(f"its {what} {said[:60]!r} holds half a character (a lone surrogate)")
-    return said
+    if len(text) > longest:
+        raise LabelError(f"its {what} has {len(text)} characters, more than the limit of {longest}: {text[:40]!r}…")
+    if special := find_special_token(text):
+        raise LabelError(f"its {what} {text[:60]!r} contains the reserved token {special}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise LabelError(f"its {what} {text[:60]!r} contains half a character (a lone surrogate)")
+    return text
 
 
-def text(value: object, what: str = "caption") -> Text:
-    """A caption. Raises LabelError."""
-    return Text(label=label(value, what, LONGEST_TEXT))
+def check_caption(value: object, what: str = "caption") -> Text:
+    """Returns a caption. Raises LabelError."""
+    return Text(label=check_label(value, what, MAX_TEXT))
 
 
-def numbers(values: object, count: int | None = None) -> list[float]:
-    """Finite numbers. Raises LabelError for anything else, and for other than `count` of them."""
+def check_numbers(values: object, count: int | None = None) -> list[float]:
+    """Returns finite numbers. Raises LabelError for anything else, and if there are not `count` of them."""
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise LabelError(f"its place is {_shown(values)}, not a list of numbers")
+        raise LabelError(f"its position is {_show(values)}, not a list of numbers")
     if count is not None and len(values) != count:
-        raise LabelError(f"its place has {len(values)} numbers, not {count}")
-    if set(map(type, values)) <= {int, float}:  # quickly, since masks have hundreds
+        raise LabelError(f"its position has {len(values)} numbers, not {count}")
+    if set(map(type, values)) <= {int, float}:  # the fast path: masks have hundreds of numbers
         with suppress(OverflowError):
-            found = list(map(float, values))
-            if all(map(math.isfinite, found)):
-                return found
-    return [number(value) for value in values]
+            numbers = list(map(float, values))
+            if all(map(math.isfinite, numbers)):
+                return numbers
+    return [check_number(value) for value in values]
 
 
-def size(width: object, height: object) -> Size | None:
-    """What a file says of its picture's size; None where it says nothing of use."""
+def check_number(value: object) -> float:
+    """Returns a finite number, which may be written as text. Raises LabelError."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise LabelError(f"its position contains {_show(value)}, which is not a number") from None
+    if not math.isfinite(number):
+        raise LabelError(f"its position contains {number}, which is not a finite number")
+    return number
+
+
+def parse_size(width: object, height: object) -> Size | None:
+    """Returns the image size that a file states; None if it states none, or nonsense."""
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
         return width, height
     return None
 
 
-def number(value: object) -> float:
-    """A finite number, also one that is written as text. Raises LabelError."""
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
-        found = float(value)
-    except (ValueError, OverflowError):
-        raise LabelError(f"its place holds {_shown(value)}, which is no number") from None
-    if not math.isfinite(found):
-        raise LabelError(f"its place holds {found}, which is no finite number")
-    return found
+def parse_size_text(width: str | None, height: str | None) -> Size | None:
+    """As `parse_size`, for sizes that are written as text."""
+    values = [int(v) if v and v.isascii() and v.isdigit() and len(v) < 10 else 0 for v in (width, height)]
+    return parse_size(*values)
 
 
-def box(name: object, corners: object, size: Size) -> Box:
-    """x1, y1, x2, y2 in pixels of a picture of `size` (width, height), clipped to it. Raises LabelError."""
-    x1, y1, x2, y2 = numbers(corners, 4)
-    said = label(name)
+def check_box(label: object, corners: object, size: Size) -> Box:
+    """Returns a box from x1, y1, x2, y2 in pixels, clipped to an image of `size` (width, height). Raises LabelError."""
+    x1, y1, x2, y2 = check_numbers(corners, 4)
+    name = check_label(label)
     if x2 < x1 or y2 < y1:
-        raise LabelError(f"its box {_list((x1, y1, x2, y2))} is inverted: it needs x1 < x2 and y1 < y2")
-    if x2 - x1 < LEAST_SIDE or y2 - y1 < LEAST_SIDE:
-        raise LabelError(f"its box {_list((x1, y1, x2, y2))} has no area")
+        raise LabelError(f"its box {_show_numbers((x1, y1, x2, y2))} is inverted: it needs x1 < x2 and y1 < y2")
+    if x2 - x1 < MIN_SIDE or y2 - y1 < MIN_SIDE:
+        raise LabelError(f"its box {_show_numbers((x1, y1, x2, y2))} has no area")
     width, height = size
     inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    _check_inside(max(inside[2] - inside[0], 0) * max(inside[3] - inside[1], 0), (x2 - x1) * (y2 - y1), size)
-    return Box(label=said, box=inside)
+    is_outside = inside[0] >= inside[2] or inside[1] >= inside[3]
+    _check_inside(0.0 if is_outside else box_area(inside), box_area((x1, y1, x2, y2)), size)
+    return Box(label=name, box=inside)
 
 
-def polygon(name: object, rings: Sequence[object], size: Size) -> Polygon:
-    """Rings x1, y1 … of one thing, clipped to the picture; rings without area are left out. Raises LabelError."""
-    said = label(name)
-    whole = [ring for ring in map(_ring, rings) if abs(area(ring)) >= LEAST_SIDE**2]
+def check_polygon(label: object, rings: Sequence[object], size: Size) -> Polygon:
+    """Returns a polygon from the rings x1, y1 … of one object, clipped to the image.
+
+    Rings without area are left out. Raises LabelError.
+    """
+    name = check_label(label)
+    whole = [ring for ring in map(_check_ring, rings) if area(ring) >= MIN_SIDE**2]
     if not whole:
         raise LabelError("its polygon has no area")
-    border = (0.0, 0.0, float(size[0]), float(size[1]))
-    parts = [part for part in (clipped(ring, border) for ring in whole) if len(part) >= 6 and abs(area(part)) > NO_AREA]
-    _check_inside(sum(abs(area(part)) for part in parts), sum(abs(area(ring)) for ring in whole), size)
-    return Polygon(label=said, polygons=parts)
+    parts = [part for ring in whole for part in clip_ring(ring, _border(size)) if area(part) > NO_AREA]
+    _check_inside(sum(map(area, parts)), sum(map(area, whole)), size)
+    return Polygon(label=name, polygons=parts)
 
 
-def quad(words: object, corners: object, size: Size) -> Quad:
-    """x1, y1 … x4, y4, clockwise from the words' top left; corners are moved to the border. Raises LabelError."""
-    said = label(words, "text", LONGEST_TEXT)
-    ring = numbers(corners, 8)
-    if abs(area(ring)) < LEAST_SIDE**2:
+def check_quad(words: object, corners: object, size: Size) -> Quad:
+    """Returns words in a quad from x1, y1 … x4, y4, clockwise from the top left of the text.
+
+    Corners outside the image are moved to its border. Raises LabelError.
+    """
+    text = check_label(words, "text", MAX_TEXT)
+    ring = check_numbers(corners, 8)
+    if area(ring) < MIN_SIDE**2:
         raise LabelError("its quadrangle has no area")
-    part = clipped(ring, (0.0, 0.0, float(size[0]), float(size[1])))
-    _check_inside(abs(area(part)) if part else 0.0, abs(area(ring)), size)
+    _check_inside(sum(map(area, clip_ring(ring, _border(size)))), area(ring), size)
     x1, y1, x2, y2, x3, y3, x4, y4 = (min(max(v, 0.0), float(size[i % 2])) for i, v in enumerate(ring))
-    return Quad(label=said, quad=(x1, y1, x2, y2, x3, y3, x4, y4))
+    return Quad(label=text, quad=(x1, y1, x2, y2, x3, y3, x4, y4))
 
 
-def words_in(words: object, rings: Sequence[object], size: Size) -> Quad:
-    """Words in any ring: one of four corners as it is, others by the upright rectangle around. Raises LabelError."""
-    whole = [_ring(ring) for ring in rings]
+def check_words(words: object, rings: Sequence[object], size: Size) -> Quad:
+    """Returns words in any rings: one ring of four corners becomes the quad, others their bounds. Raises LabelError."""
+    whole = [_check_ring(ring) for ring in rings]
     if not whole:
-        raise LabelError("its place is empty")
-    return quad(words, whole[0] if len(whole) == 1 and len(whole[0]) == 8 else rectangle(bounds(whole)), size)
+        raise LabelError("its position is empty")
+    is_quad = len(whole) == 1 and len(whole[0]) == 8
+    return check_quad(words, whole[0] if is_quad else box_to_ring(bounds(whole)), size)
 
 
-def _ring(values: object) -> list[float]:
-    ring = numbers(values)
+def check_annotation(annotation: Annotation, size: Size) -> Annotation:
+    """Returns an annotation that is valid for an image of `size`, without its score. Raises LabelError."""
+    match annotation:
+        case Box():
+            return check_box(annotation.label, annotation.box, size)
+        case Polygon():
+            return check_polygon(annotation.label, annotation.polygons, size)
+        case Quad():
+            return check_quad(annotation.label, annotation.quad, size)
+        case Text():
+            return check_caption(annotation.label)
+
+
+def check_pairs(pairs: object) -> list[float]:
+    """Returns the ring of a list of [x, y] pairs. Raises LabelError."""
+    if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+        raise LabelError("its points are not a list of x and y")
+    return [check_number(value) for pair in pairs for value in pair]
+
+
+def _check_ring(values: object) -> list[float]:
+    ring = check_numbers(values)
     if len(ring) % 2:
         raise LabelError(f"its polygon has {len(ring)} numbers, an x without its y")
-    if len(ring) < 6:
+    if len(ring) < MIN_RING:
         raise LabelError(f"its polygon has {len(ring) // 2} points; it needs three")
     return ring
 
 
+def _border(size: Size) -> tuple[float, float, float, float]:
+    return 0.0, 0.0, float(size[0]), float(size[1])
+
+
 def _check_inside(inside: float, whole: float, size: Size) -> None:
-    if inside < LEAST_INSIDE * whole:
-        raise LabelError(f"it lies {1 - inside / whole:.0%} outside the picture of {size[0]}×{size[1]} pixels")
+    if inside < MIN_INSIDE * whole:
+        raise LabelError(f"it lies {1 - inside / whole:.0%} outside the image of {size[0]}×{size[1]} pixels")
 
 
-def _list(values: Sequence[float]) -> str:
+def _show_numbers(values: Sequence[float]) -> str:
     return f"[{', '.join(f'{v:g}' for v in values)}]"
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
-    return shown if len(shown) <= 40 else shown[:39] + "…"
+def _show(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    return text if len(text) <= 40 else text[:39] + "…"

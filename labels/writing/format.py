@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from labels.labeled_image import Labelled
+from labels.geometry import to_rings
+from labels.labeled_image import LabeledImage
 from labels.writing import folder as folders
 from labels.writing.report import Report
-from labels.writing.shapes import rings
 from labels.writing.writer import Writer
 from prompts.annotations import Polygon
 
@@ -21,7 +21,7 @@ class Format:
     writer: type[Writer]
     suffix: str | None = None
 
-    def write(self, pictures: Iterable[Labelled], out: Path, *, pictures_too: bool) -> Report:
+    def write(self, pictures: Iterable[LabeledImage], out: Path, *, pictures_too: bool) -> Report:
         """Writes the dataset to `out`, whole or not at all, in memory that does not grow with it; the same pictures
         give the same bytes. `pictures_too` copies the pictures into it.
 
@@ -57,12 +57,11 @@ class Format:
         return report
 
 
-def _drawable(picture: Labelled, report: Report) -> Labelled:
+def _drawable(picture: LabeledImage, report: Report) -> LabeledImage:
     """The picture without polygons of fewer than three corners, which most readers refuse."""
-    labels = tuple(
-        label for label in picture.labels if not isinstance(label.annotation, Polygon) or rings(label.annotation)
-    )
-    if len(labels) == len(picture.labels):
+    traces = picture.traced_annotations
+    drawable = [trace for trace in traces if not isinstance(trace.annotation, Polygon) or to_rings(trace.annotation)]
+    if len(drawable) == len(traces):
         return picture
-    report.left_out["polygons of fewer than three corners"] += len(picture.labels) - len(labels)
-    return replace(picture, labels=labels)
+    report.left_out["polygons of fewer than three corners"] += len(traces) - len(drawable)
+    return picture.with_traces(*drawable)

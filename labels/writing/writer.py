@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from labels.writing.folder import Folder
 from labels.writing.report import Report
 
@@ -25,7 +25,7 @@ class Writer(ABC):
         self.folder, self.report, self.copies = folder, report, copies
 
     @abstractmethod
-    def add(self, picture: Labelled, name: str) -> int:
+    def add(self, picture: LabeledImage, name: str) -> int:
         """Writes one picture; how many of its annotations were written. `name`: the path of its copy within
         `pictures`; without copies, of what lies in its place."""
 

@@ -1,4 +1,4 @@
-"""Drawn scenes as labelled pictures: truth without a person, for demonstrations and for the loop of corrections."""
+"""Drawn scenes as labeled images: ground truth without an annotator, for demos, benchmarks and calibration."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from finetune.datasets.samples import CAPTIONS
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
-from labels.sample import Sample
+from labels.sample import CAPTION_TASKS, Sample
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
+from seedling.scenes.descriptions import describe_region
 from seedling.scenes.drawing import draw_scene
-from seedling.scenes.samples import described, make_sample, place_words
+from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Scene
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A picture in memory, opened."""
+class InMemoryImage:
+    """An opener for an image that is already decoded."""
 
     image: Image.Image = field(repr=False)
 
@@ -28,36 +28,35 @@ class Drawn:
 
 
 def to_labeled_image(scene: Scene, name: str, *, polygons: bool = False) -> LabeledImage:
-    """The scene with all its labels: objects as boxes, tight to the pixel, or as `polygons`, whose outlines are of few
-    points; words; and, since only the scene knows how it is worded, the captions and descriptions as questions."""
+    """Returns the scene with all its labels.
+
+    Objects are pixel-tight boxes, or with `polygons` their outlines of at most 16 points. Captions and descriptions
+    are added as ready samples, since only the scene knows their wording.
+    """
     objects = [
-        Polygon(label=thing.category, polygons=thing.polygons) if polygons else Box(label=thing.category, box=thing.box)
-        for thing in scene.objects
+        Polygon(label=item.category, polygons=item.polygons) if polygons else Box(label=item.category, box=item.box)
+        for item in scene.objects
     ]
     words = [Quad(label=word.text, quad=word.quad) for word in scene.words]
-    chance = np.random.default_rng(0)  # which these tasks leave nothing to
-    told = [make_sample(scene, token, chance) for token in (*CAPTIONS, "<DENSE_REGION_CAPTION>")]
+    rng = np.random.default_rng(0)  # these tasks draw nothing from it
+    captions = [make_sample(scene, token, rng) for token in (*CAPTION_TASKS, "<DENSE_REGION_CAPTION>")]
     regions = [
-        Sample(
-            TASKS["<REGION_TO_DESCRIPTION>"],
-            (Text(label=f"a {described(thing, scene)} at the {place_words(thing.box, scene)}"),),
-            region=thing.box,
-        )
-        for thing in scene.objects
+        Sample(TASKS["<REGION_TO_DESCRIPTION>"], (Text(label=describe_region(item, scene)),), region=item.box)
+        for item in scene.objects
     ]
     return LabeledImage(
-        name, name, scene.width, scene.height, (*objects, *words), Drawn(scene.image),
-        frozenset((LabelKind.OBJECTS, LabelKind.WORDS)), (*filter(None, told), *regions),
+        name, name, scene.width, scene.height, (*objects, *words), InMemoryImage(scene.image),
+        frozenset((LabelKind.OBJECTS, LabelKind.WORDS)), (*filter(None, captions), *regions),
     )  # fmt: skip
 
 
 def make_labeled_samples(
     seeds: Iterable[int], objects: tuple[int, int] = (1, 6)
 ) -> list[tuple[LabeledImage, list[Sample]]]:
-    """The scenes of these seeds, with a question of every task that they can be asked."""
-    asked = []
+    """Returns the scenes of these seeds, each with one sample of every task that fits."""
+    labeled = []
     for seed in seeds:
         scene, rng = draw_scene(seed, objects=objects, words=(0, 2)), np.random.default_rng((seed, 2))
-        own = [question for token in TASKS if (question := make_sample(scene, token, rng))]
-        asked.append((to_labeled_image(scene, str(seed)), own))
-    return asked
+        samples = [sample for token in TASKS if (sample := make_sample(scene, token, rng))]
+        labeled.append((to_labeled_image(scene, str(seed)), samples))
+    return labeled

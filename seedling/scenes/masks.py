@@ -1,69 +1,75 @@
-"""Which part of a drawn picture a question is about: what the encoder is taught to point at."""
+"""Rasterizes what a sample is about: the target of the encoder's relevance head (`DenseHeads.relevance_loss`).
+
+Masks are booleans [grid², 16]: each grid cell is divided into 4 × 4 subcells. Cell k is centered at pixel
+k · side / grid of the image resized to `side` pixels and covers half a cell in each direction. The subcells beyond the
+upper and left image borders are never set.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from finetune.evaluation.matching import box_iou, mask
+from finetune.evaluation.matching import box_iou, rasterize
+from labels.geometry import bounding_box_or_none
 from labels.sample import Sample
-from labels.shapes import bounds
-from seedling.dense_heads import SHADES
-from seedling.scenes.scene import Object, Scene, Word
+from seedling.dense_heads import SUBCELLS
+from seedling.scenes.scene import Scene, SceneObject, SceneWord
 
-Thing = TypeVar("Thing", bound=Object | Word)
+Item = TypeVar("Item", bound=SceneObject | SceneWord)
 
 
-def subjects(question: Sample, scene: Scene) -> list[Object | Word]:
-    """The objects and words that the answer is about: those that it places; of a region, what lies in it; of a text
-    about the whole picture, all that the task tells of."""
-    things: list[Object | Word] = [*scene.objects, *scene.words]
-    if not things:
+def find_subjects(sample: Sample, scene: Scene) -> list[SceneObject | SceneWord]:
+    """Returns the objects and words that the answer is about.
+
+    These are the ones that the answer locates; for a region, the one inside it; for a text about the whole image, all
+    that the task describes.
+    """
+    items: list[SceneObject | SceneWord] = [*scene.objects, *scene.words]
+    if not items:
         return []
-    if question.region:
-        return [nearest(things, question.region)]
-    if question.task.token == "<OCR>":
+    if sample.region:
+        return [find_best_overlap(items, sample.region)]
+    if sample.task.token == "<OCR>":
         return list(scene.words)
-    if question.task.token.endswith("CAPTION>") and question.task.token != "<DENSE_REGION_CAPTION>":
-        return things
-    return [nearest(things, box) for note in question.answer if (box := bounds(note))]
+    if sample.task.token.endswith("CAPTION>") and sample.task.token != "<DENSE_REGION_CAPTION>":
+        return items
+    return [find_best_overlap(items, box) for annotation in sample.answer if (box := bounding_box_or_none(annotation))]
 
 
-def nearest(things: Sequence[Thing], box: Sequence[float]) -> Thing:
-    """The thing whose box overlaps `box` most."""
-    return max(things, key=lambda thing: box_iou(thing.box, box))
+def find_best_overlap(items: Sequence[Item], box: Sequence[float]) -> Item:
+    """Returns the item whose box has the largest IoU with `box`."""
+    return max(items, key=lambda item: box_iou(item.box, box))
 
 
-def asked_for(question: Sample, scene: Scene, side: int, grid: int) -> np.ndarray:
-    """Booleans [grid², 16]: which places of the cells lie on a subject of the question (`places`)."""
-    return places(subjects(question, scene), scene, side, grid)
+def make_relevance_mask(sample: Sample, scene: Scene, side: int, grid: int) -> np.ndarray:
+    """Returns which subcells lie on a subject of the sample."""
+    return make_coverage_mask(find_subjects(sample, scene), scene, side, grid)
 
 
-def places(things: Iterable[Object | Word], scene: Scene, side: int, grid: int) -> np.ndarray:
-    """Booleans [grid², 16]: whether each of the 4 × 4 places of a cell lies on one of the things, in the picture
-    squashed to `side` pixels. Cell k looks at pixel k · side / grid and knows what lies around it, half a cell each
-    way; what lies beyond the picture (`within`) lies on nothing."""
-    pixels = _across(side, grid).clip(0).astype(int)
-    covered = np.zeros((grid * SHADES, grid * SHADES), bool)
-    for thing in things:
-        rings = thing.polygons if isinstance(thing, Object) else [thing.quad]
+def make_coverage_mask(items: Iterable[SceneObject | SceneWord], scene: Scene, side: int, grid: int) -> np.ndarray:
+    """Returns which subcells lie on one of the items."""
+    pixels = _subcell_centers(side, grid).clip(0).astype(int)
+    covered = np.zeros((grid * SUBCELLS, grid * SUBCELLS), bool)
+    for item in items:
+        rings = item.polygons if isinstance(item, SceneObject) else [item.quad]
         scale = np.array([side / scene.width, side / scene.height])
-        squashed = [(np.reshape(ring, (-1, 2)) * scale).ravel().tolist() for ring in rings]
-        covered |= mask(squashed, (side, side))[np.ix_(pixels, pixels)]
-    return _by_cell(covered, grid) & within(side, grid)
+        scaled = [(np.reshape(ring, (-1, 2)) * scale).ravel().tolist() for ring in rings]
+        covered |= rasterize(scaled, (side, side))[np.ix_(pixels, pixels)]
+    return _group_by_cell(covered, grid) & make_image_mask(side, grid)
 
 
-def within(side: int, grid: int) -> np.ndarray:
-    """Booleans [grid², 16]: whether each of the `places` lies in the picture, not beyond its upper or left edge."""
-    inside = _across(side, grid) >= 0
-    return _by_cell(np.outer(inside, inside), grid)
+def make_image_mask(side: int, grid: int) -> np.ndarray:
+    """Returns which subcells lie in the image, not beyond its upper or left border."""
+    inside = _subcell_centers(side, grid) >= 0
+    return _group_by_cell(np.outer(inside, inside), grid)
 
 
-def _across(side: int, grid: int) -> np.ndarray:
-    """The middles of a row's places, in pixels."""
-    return ((np.arange(grid * SHADES) + 0.5) / SHADES - 0.5) * side / grid
+def _subcell_centers(side: int, grid: int) -> np.ndarray:
+    """Returns the centers of a row's subcells, in pixels."""
+    return ((np.arange(grid * SUBCELLS) + 0.5) / SUBCELLS - 0.5) * side / grid
 
 
-def _by_cell(raster: np.ndarray, grid: int) -> np.ndarray:
+def _group_by_cell(raster: np.ndarray, grid: int) -> np.ndarray:
     """[4 grid, 4 grid] → [grid², 16]."""
-    return raster.reshape(grid, SHADES, grid, SHADES).transpose(0, 2, 1, 3).reshape(grid**2, SHADES**2)
+    return raster.reshape(grid, SUBCELLS, grid, SUBCELLS).transpose(0, 2, 1, 3).reshape(grid**2, SUBCELLS**2)

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from zipstream import ZipStream
 
 from labels.formats import FORMATS
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 
 _CHUNK = 1 << 18
 ZIP, LINES = "application/zip", "application/x-ndjson"
@@ -34,7 +34,7 @@ class Download(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def write(format: str, pictures: Iterable[Labelled], folder: Path, name: str, *, pictures_too: bool) -> Path:
+def write(format: str, pictures: Iterable[LabeledImage], folder: Path, name: str, *, pictures_too: bool) -> Path:
     """The dataset, in `folder` and called after `name`. Raises ValueError where the format has no place for pictures,
     OSError where there is no room, and what `pictures` does."""
     chosen = FORMATS[format]

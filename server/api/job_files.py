@@ -18,7 +18,7 @@ from server.api.job_schemas import Number, Position
 from server.api.problems import Problem, documented
 from server.jobs import job_start
 from server.jobs.queue import JobQueue
-from server.jobs.sources import ItemError, SourceError, addresses
+from server.jobs.sources import SourceImageError, SourceError, addresses
 from server.serving import Serving
 from server.store import Job
 
@@ -75,8 +75,8 @@ async def export(
         folder = until.enter_context(queue.export_folder())
         with ExitStack() as stack:
             read = (lambda _: b"") if not pictures else _reader(queue, job, stack)
-            labelled = queue.store.labelled(job, read)
-            return exports.write(format, labelled, folder, job.wanted.output, pictures_too=pictures)
+            labelled = queue.store.iter_images(job, read)
+            return exports.write(format, labelled, folder, job.spec.output, pictures_too=pictures)
 
     with serving.work() as work:
         try:
@@ -102,21 +102,21 @@ async def summary(request: Request, number: Number) -> Response:
     engine = serving.engine()
 
     def write() -> bytes:
-        from server.jobs.summary import About, write  # draws: it takes a second to import
+        from server.jobs.summary import SummaryInfo, write  # draws: it takes a second to import
 
         job = queue.job(number)
-        recipe = job_start.kept(job)
-        about = About(
-            title=job.wanted.output,
+        recipe = job_start.get_job_recipe(job)
+        about = SummaryInfo(
+            title=job.spec.output,
             recipe=recipe,
-            source=addresses.shown(job.wanted.source),
-            model=job_start.model_name(job, engine, recipe),
-            progress=queue.store.progress(job),
-            failures=queue.store.failures(job),
+            source=addresses.shown(job.spec.source),
+            model=job_start.describe_model(job, engine, recipe),
+            progress=queue.store.get_progress(job),
+            failures=queue.store.iter_failures(job),
         )
         with queue.export_folder() as folder, ExitStack() as stack:
             page = folder / "summary.html"
-            write(page, queue.store.labelled(job, _reader_or_why(queue, job, stack)), about)
+            write(page, queue.store.iter_images(job, _reader_or_why(queue, job, stack)), about)
             return page.read_bytes()
 
     with serving.work():
@@ -148,7 +148,7 @@ async def picture(request: Request, number: Number, position: Position) -> Respo
                 raise Problem(problems.NOT_FOUND, f"job {number} has {len(source)} pictures; the first is at 0")
             try:
                 return source[position].read()
-            except ItemError as error:
+            except SourceImageError as error:
                 detail = f"{source.names[position]} cannot be read: {error}"
                 raise Problem(problems.INVALID_SOURCE, detail, "position") from None
 

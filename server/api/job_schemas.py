@@ -11,7 +11,7 @@ from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Annotation
 from server.api import examples
 from server.jobs.sources import addresses
-from server.store import Failure, Job, JobState, Progress
+from server.store import FailedImage, Job, JobState, JobProgress
 
 LARGEST = 2**63 - 1  # that databases count to
 Number = Annotated[int, Path(alias="id", ge=1, le=LARGEST, description="The job's id.")]
@@ -129,15 +129,15 @@ class Failures(BaseModel):
     next: int | None = Field(description="`after` of the next page; null: there is no more so far.")
 
 
-def job_row(job: Job, progress: Progress, rate: float | None) -> JobRow:
+def job_row(job: Job, progress: JobProgress, rate: float | None) -> JobRow:
     return JobRow(
         id=job.id,
-        output=job.wanted.output,
+        output=job.spec.output,
         state=job.state,
         reason=job.reason,
-        source=addresses.shown(job.wanted.source),
-        recipe=json.loads(job.wanted.recipe),
-        model=job.wanted.model,
+        source=addresses.shown(job.spec.source),
+        recipe=json.loads(job.spec.recipe),
+        model=job.spec.model,
         created=_moment(job.created),
         started=None if job.started is None else _moment(job.started),
         ended=None if job.ended is None else _moment(job.ended),
@@ -148,9 +148,9 @@ def job_row(job: Job, progress: Progress, rate: float | None) -> JobRow:
             done=progress.done,
             failed=progress.failed,
         ),
-        failures=progress.kinds,
+        failures=progress.failures_by_kind,
         rate=None if rate is None else round(rate, 2),
-        seconds_left=round(progress.open / rate, 1) if rate else None,
+        seconds_left=round(progress.unfinished / rate, 1) if rate else None,
     )
 
 
@@ -161,11 +161,11 @@ def picture_row(position: int, picture: LabeledImage) -> PictureRow:
         sha256=picture.sha256,
         width=picture.width,
         height=picture.height,
-        labels=[_label_row(label) for label in picture.labels],
+        labels=[_label_row(label) for label in picture.traces],
     )
 
 
-def failure_row(failure: Failure) -> FailureRow:
+def failure_row(failure: FailedImage) -> FailureRow:
     return FailureRow(position=failure.position, name=failure.name, kind=failure.kind, reason=failure.reason)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import anyio
 from PIL import Image
 
-from labels.images import PictureError, decode
+from labels.images import ImageError, decode_image
 from server.api.problems import INVALID_PICTURE, Problem
 from server.api.remote import fetch
 from server.api.schemas import PromptRequest
-from server.engine.vision import Picture
+from server.engine.model.preprocessing import PreparedImage
 from server.settings import Settings
 
 
@@ -20,8 +20,8 @@ async def picture(
     file: bytes | None,
     settings: Settings,
     limiter: anyio.CapacityLimiter,
-    prepare: Callable[[Image.Image], Picture],
-) -> Picture:
+    prepare: Callable[[Image.Image], PreparedImage],
+) -> PreparedImage:
     """The request's picture, upright, and made ready by `prepare`: so small it may wait. `limiter`: how many are
     decoded at once. Raises Problem."""
     source: bytes | str = file if file is not None else asked.image or ""
@@ -33,7 +33,7 @@ async def picture(
         source = await fetch(asked.image_url, settings.max_body_bytes, settings.image_url_timeout)
     try:
         return await anyio.to_thread.run_sync(_ready, source, settings.max_pixels, prepare, limiter=limiter)
-    except PictureError as error:
+    except ImageError as error:
         raise Problem(INVALID_PICTURE, str(error), field) from error
 
 
@@ -52,6 +52,6 @@ def from_text(text: str) -> bytes:
         raise Problem(INVALID_PICTURE, detail, "image") from None
 
 
-def _ready(source: bytes | str, max_pixels: int, prepare: Callable[[Image.Image], Picture]) -> Picture:
+def _ready(source: bytes | str, max_pixels: int, prepare: Callable[[Image.Image], PreparedImage]) -> PreparedImage:
     data = from_text(source) if isinstance(source, str) else source
-    return prepare(decode(data, max_bytes=len(data), max_pixels=max_pixels))
+    return prepare(decode_image(data, max_bytes=len(data), max_pixels=max_pixels))

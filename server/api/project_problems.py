@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from labels.images import ImageError
 from server.api import job_problems, problems
 from server.api.problems import Fault, Problem
-from server.engine.adapters.registry import AdapterError, NoRoom
+from server.engine.adapters.errors import AdapterCapacityError, AdapterError
 from server.projects.annotation_validation import InvalidAnnotationsError
 from server.store.projects.ensembles import InvalidEnsembleError
 from server.store.projects.records import (
@@ -60,7 +60,7 @@ def told() -> Iterator[None]:
             raise Problem(problems.INVALID_PICTURE, str(error), "image") from None
         except ValidationError as error:
             raise problems.invalid(error.errors(include_url=False, include_context=False)) from None
-        except NoRoom as error:
+        except AdapterCapacityError as error:
             raise Problem(problems.NO_ROOM, str(error)) from None
         except AdapterError as error:
             raise Problem(problems.INVALID_ADAPTER, str(error)[:1000]) from None

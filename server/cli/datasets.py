@@ -11,9 +11,9 @@ from server import settings as settings_
 
 if TYPE_CHECKING:
     from labels.dataset import Dataset
-    from labels.labeled_image import LabeledImage, Labelled
+    from labels.labeled_image import LabeledImage
     from server.projects.image_store import ImageStore
-    from server.store import Store
+    from server.store import JobStore
     from server.store.projects.project_store import ProjectStore
 
 PROJECT, JOB = "project:", "job:"
@@ -58,22 +58,22 @@ class Datasets:
         pictures = ImageStore(Path(self._copies[-1].name))
         examples, unusable = list[LabeledImage](), list[UnusableEntry]()
         with _reading(name, settings) as store:
-            job = store.job(int(number))
+            job = store.get_job(int(number))
             # What lies in the job's own folder was no picture of it: a server's, or where the command line wrote to.
-            besides = Path(job.wanted.output)
+            besides = Path(job.spec.output)
             if settings.jobs_folder is not None and not besides.is_absolute():
                 besides = settings.jobs_folder.absolute()
             try:
-                source = open_source(job.wanted.source, besides=besides)
+                source = open_source(job.spec.source, besides=besides)
             except SourceError as error:
                 raise DatasetError(f"{name}: {error}") from error
             with source:
-                if source.fingerprint != job.wanted.fingerprint:
+                if source.fingerprint != job.spec.fingerprint:
                     raise DatasetError(
-                        f"{name}: {addresses.shown(job.wanted.source)} does not hold the same pictures as when the job "
+                        f"{name}: {addresses.shown(job.spec.source)} does not hold the same pictures as when the job "
                         "began; give them back, or label them anew"
                     )
-                for picture in store.labelled(job, lambda position: source[position].read()):
+                for picture in store.iter_images(job, lambda position: source[position].read()):
                     try:
                         examples.append(_example(picture, f"{name}, {picture.name}", pictures))
                     except (InvalidAnnotationsError, OSError) as error:
@@ -97,7 +97,7 @@ def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
         found = project_dataset.of(project, kept.newest(project), pictures)
     if not (examples := (*found.train, *found.held)):
         raise DatasetError(f"nothing is corrected in {name} yet")
-    return Dataset(examples, held=frozenset(example.name for example in found.held))
+    return Dataset(examples, holdout=frozenset(example.name for example in found.held))
 
 
 @contextmanager
@@ -117,10 +117,10 @@ def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[Proj
 
 
 @contextmanager
-def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
+def _reading(name: str, settings: settings_.Settings) -> "Iterator[JobStore]":
     """The database of a server's jobs, beside whoever writes it."""
     from labels.dataset import DatasetError
-    from server.store import Store, file_url
+    from server.store import JobStore, file_url
 
     if settings.jobs_folder is None and settings.database_url is None:
         raise DatasetError(
@@ -128,11 +128,11 @@ def _reading(name: str, settings: settings_.Settings) -> "Iterator[Store]":
             f"{settings_.variable('database_url')} as it has them"
         )
     folder = (settings.jobs_folder or Path()).absolute()
-    with Store(settings.database_url or file_url(folder / "florist.db"), read_only=True) as store:
+    with JobStore(settings.database_url or file_url(folder / "florist.db"), read_only=True) as store:
         yield store
 
 
-def _example(picture: "LabeledImage", source: str, pictures: "Pictures") -> "LabeledImage":
+def _example(picture: "LabeledImage", source: str, pictures: "ImageStore") -> "LabeledImage":
     """A picture with what a job said of all of it: captions of regions are no captions of the picture. Raises OSError
     and InvalidLabels."""
     from labels.image_files import ImageFile
@@ -140,7 +140,7 @@ def _example(picture: "LabeledImage", source: str, pictures: "Pictures") -> "Lab
     from labels.labeled_image import LabeledImage
     from server.projects.annotation_validation import checked, kind_of
 
-    said = [label.annotation for label in picture.labels if label.parent is None]
+    said = [label.annotation for label in picture.traces if label.parent is None]
     if not said:
         raise OSError("nothing was found on it")
     size = picture.width, picture.height

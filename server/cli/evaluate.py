@@ -9,13 +9,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prompts.tasks import TaskError, resolve
+from prompts.tasks import PromptError, find_task
 
 if TYPE_CHECKING:
     from finetune.evaluation.report import Report
     from finetune.evaluation.suites import Row
-    from labels.dataset import Dataset, Example, Unusable
-    from labels.sample import Question
+    from labels.dataset import Dataset, UnusableEntry
+    from labels.labeled_image import LabeledImage
+    from labels.sample import Sample
     from server.engine.engine import Engine
 
 console, errors = Console(), Console(stderr=True)
@@ -38,14 +39,14 @@ def evaluate(
         raise EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})") from error
     try:
         for token in tasks:
-            resolve(token)
+            find_task(token)
         opened = opens(dataset)
-    except (DatasetError, TaskError) as error:
+    except (DatasetError, PromptError) as error:
         raise EvaluateError(str(error)) from error
     _listed(opened.unusable, out)
-    if opened.held:
-        errors.print(f"by the {len(opened.judging)} of {len(opened.examples)} pictures that are held out")
-    asked = questions(opened.judging, tasks or None, labels=opened.labels)
+    if opened.holdout:
+        errors.print(f"by the {len(opened.evaluation_images)} of {len(opened.images)} pictures that are held out")
+    asked = questions(opened.evaluation_images, tasks or None, labels=opened.classes)
     if not any(own for _, own in asked):
         what = f"about {', '.join(tasks)} " if tasks else ""
         raise EvaluateError(f"{dataset} has no labels that teach {what or 'a task'}: nothing can be asked")
@@ -69,7 +70,7 @@ def suite(name: str, folder: str, load: "Callable[[], Engine]", adapter: str | N
 
 
 def _examined(
-    asked: "Sequence[tuple[Example, Sequence[Question]]]", load: "Callable[[], Engine]", adapter: str | None
+    asked: "Sequence[tuple[LabeledImage, Sequence[Sample]]]", load: "Callable[[], Engine]", adapter: str | None
 ) -> "Report":
     from finetune.evaluation.report import examine
 
@@ -79,7 +80,7 @@ def _examined(
         return examine(engine, asked, adapter=adapter, told=lambda: progress.advance(pictures))
 
 
-def _listed(trouble: "Sequence[Unusable]", out: Path | None) -> None:
+def _listed(trouble: "Sequence[UnusableEntry]", out: Path | None) -> None:
     from labels import unusable
 
     where = (
@@ -89,7 +90,7 @@ def _listed(trouble: "Sequence[Unusable]", out: Path | None) -> None:
 
 
 def _done(
-    report: "Report", name: str, out: Path | None, unusable: "Sequence[Unusable]", beside: "Sequence[Row]" = ()
+    report: "Report", name: str, out: Path | None, unusable: "Sequence[UnusableEntry]", beside: "Sequence[Row]" = ()
 ) -> None:
     """Prints and writes the figures, those of a suite beside what is published, and what could not be asked."""
     from finetune.evaluation import page

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from server.cli.datasets import projects_of
-from server.cli.progress import Display
+from server.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
-    from server.jobs.cluster import Loading, Pool, Work
+    from server.jobs.cluster import ClusterJob, Loading, WorkerPool
     from server.jobs.pinned_models import ProjectModels
     from server.jobs.recipes.recipe import Recipe
-    from server.jobs.sources import Source
+    from server.jobs.sources import ImageSource
     from server.projects.pinned_models import PinnedProjectModels
-    from server.store import Done, Failure, Job, Progress, Store
+    from server.store import CompletedImage, FailedImage, Job, JobProgress, JobStore
 
 DATABASE = "FLORIST_DATABASE_URL"
 _FILE, _DRAWN = "florist.db", "drawn"
@@ -35,11 +35,11 @@ class LabelError(Exception):
 
 def one_step(task: str, text: str | None, adapter: str | None) -> "Recipe":
     """The recipe that asks one question of each picture. Raises LabelError."""
-    from server.jobs.recipes.parsing import RecipeError, parse
+    from server.jobs.recipes.parsing import RecipeError, validate_recipe
 
     step = {"id": "answers", "task": task, "text": text, "adapter": adapter}
     try:
-        return parse({"name": task, "steps": [step]}, "--task")
+        return validate_recipe({"name": task, "steps": [step]}, "--task")
     except RecipeError as error:
         raise LabelError("; ".join(problem.message for problem in error.problems)) from error
 
@@ -54,7 +54,7 @@ def by_recipe(
     adapter: str | None = None,
     draw: bool = False,
     retry: bool = False,
-    cluster: "tuple[Loading, Pool] | None" = None,
+    cluster: "tuple[Loading, WorkerPool] | None" = None,
 ) -> int:
     """Labels `pictures` into `out`: the job's database, a dataset in each of the formats, and with `draw` each picture
     with its labels; with `retry` those that were set aside are tried once more. `recipe`: a file, the name of a ready
@@ -70,22 +70,22 @@ def by_recipe(
             f"postgresql://user:password@host/name, a name by which each of them reaches it"
         )
     from labels.formats import FORMATS
-    from server.engine.adapters.registry import AdapterError
+    from server.engine.adapters.errors import AdapterError
     from server.jobs import job_start
-    from server.jobs.cluster import ClusterError, Work
-    from server.jobs.output_folder import OutputError, claimed
+    from server.jobs.cluster import ClusterError, ClusterJob
+    from server.jobs.output_folder import OutputError, claim_output_folder
     from server.jobs.recipes.parsing import RecipeError
-    from server.jobs.recipes.parsing import load as read
-    from server.jobs.runner import JobFailed
+    from server.jobs.recipes.parsing import load_recipe as parse_recipe
+    from server.jobs.runner import JobFailedError
     from server.jobs.sources import SourceError, addresses, open_source
-    from server.store import Store, StoreError, file_url
+    from server.store import JobStore, StoreError, file_url
 
     for name in formats:
         if name not in FORMATS:
             raise LabelError(f"there is no format {name}: take one of {', '.join(FORMATS)}")
     url = shared or file_url(out.resolve() / _FILE)
     try:
-        asked = read(recipe) if isinstance(recipe, str) else recipe
+        asked = parse_recipe(recipe) if isinstance(recipe, str) else recipe
         if adapter is not None and adapter not in asked.adapters:
             raise LabelError(
                 f"no step of {asked.name} names the adapter {adapter}: write `adapter: {adapter}` in those that it is "
@@ -99,8 +99,8 @@ def by_recipe(
         with (
             _projects(asked) as projects,
             open_source(pictures, besides=out) as source,
-            claimed(out),
-            Store(url) as store,
+            claim_output_folder(out),
+            JobStore(url) as store,
         ):
             for note in source.notes:
                 errors.print(escape(note), soft_wrap=True)
@@ -109,7 +109,7 @@ def by_recipe(
             with load() as engine:
                 model = engine.checkpoint.name
                 job = _begun(store, asked, pictures, source, engine, output, projects, retry=retry)
-                asked = job_start.kept(job)  # with its champions
+                asked = job_start.get_job_recipe(job)  # with its champions
                 for project, tasks in asked.champions.items():
                     for task, champion in tasks.items():
                         who = f"its model {champion.model}" if champion else "the model alone"
@@ -120,19 +120,19 @@ def by_recipe(
             del engine  # an actor on this machine has the room for its own
             if cluster is not None:
                 loading, pool = cluster
-                work = Work(url, job.id, addresses.absolute(pictures), out.resolve(), loading)
+                work = ClusterJob(url, job.id, addresses.absolute(pictures), out.resolve(), loading)
                 job = _spread(store, job, work, pool, f"{asked.name} by {model}")
             code = _written(store, job, source, out, formats, draw=draw)
             _summarised(store, job, asked, model, out, source)
             return code
-    except (AdapterError, ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailed) as error:
+    except (AdapterError, ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailedError) as error:
         raise LabelError(str(error)) from error
     except OSError as error:
         raise LabelError(f"{error.filename or out}: {error.strerror or error}") from error
 
 
 @contextmanager
-def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
+def _projects(asked: "Recipe") -> "Iterator[PinnedProjectModels | None]":
     """A server's, beside it, where the recipe asks some. Raises LabelError."""
     if not asked.projects:
         yield None
@@ -150,62 +150,62 @@ def _projects(asked: "Recipe") -> "Iterator[Seating | None]":
 
 
 def _begun(
-    store: "Store", asked: "Recipe", pictures: str, source: "Source", engine: "Engine", output: str,
+    store: "JobStore", asked: "Recipe", pictures: str, source: "ImageSource", engine: "Engine", output: str,
     projects: "ProjectModels | None", *, retry: bool,
 ) -> "Job":  # fmt: skip
     from server.jobs import job_start
     from server.store import JobState
 
-    job = job_start.begin(store, engine, asked, source, pictures, output, projects=projects)
+    job = job_start.start_job(store, engine, asked, source, pictures, output, projects=projects)
     if job.state in (JobState.PAUSED, JobState.FAILED):
         job = store.resume(job)
     if job.state is JobState.CANCELLED:
         raise LabelError(f"job {job.id} of this output was cancelled: take another output")
-    return store.job(job.id) if retry and store.retry(job) else job
+    return store.get_job(job.id) if retry and store.retry_failed(job) else job
 
 
 def _shown(
-    store: "Store", job: "Job", asked: "Recipe", engine: "Engine", source: "Source",
+    store: "JobStore", job: "Job", asked: "Recipe", engine: "Engine", source: "ImageSource",
     projects: "ProjectModels | None", *, sole: bool,
 ) -> "Job":  # fmt: skip
     """Runs the job, and shows how far it is."""
-    from server.jobs.recipes.execution import annotate
-    from server.jobs.runner import run
-    from server.store import Done
+    from server.jobs.recipes.execution import execute_recipe
+    from server.jobs.runner import run_job
+    from server.store import CompletedImage
 
-    before = store.progress(job)
+    before = store.get_progress(job)
     failed, ended = before.failed, before.done + before.failed
     classes = Counter[str]()
 
-    def told(one: "Done | Failure") -> None:
+    def told(one: "CompletedImage | FailedImage") -> None:
         nonlocal failed, ended
         ended += 1
-        if isinstance(one, Done):
+        if isinstance(one, CompletedImage):
             classes.update(label.annotation.label for label in one.answer.labels if label.annotation.kind != "text")
         else:
             failed += 1
         display.show(ended, failed, "   ".join(f"{label} {count}" for label, count in classes.most_common(_CLASSES)))
 
     seated = projects.seated(engine, asked, job.id) if projects and before.open else nullcontext({})
-    with seated as seats, Display(f"{asked.name} by {engine.checkpoint.name}", before.total, ended, errors) as display:
-        annotates = partial(annotate, asked)
-        return run(store, job, engine, source, annotates, sole=sole, seats=seats, told=told)
+    with seated as seats, ProgressDisplay(f"{asked.name} by {engine.checkpoint.name}", before.total, ended, errors) as display:
+        annotates = partial(execute_recipe, asked)
+        return run_job(store, job, engine, source, annotates, sole=sole, seats=seats, told=told)
 
 
-def _spread(store: "Store", job: "Job", work: "Work", pool: "Pool", title: str) -> "Job":
+def _spread(store: "JobStore", job: "Job", work: "ClusterJob", pool: "WorkerPool", title: str) -> "Job":
     """Runs the job on Ray's machines, and shows how far it is."""
     from server.jobs import cluster
 
-    def told(progress: "Progress", actors: int) -> None:
+    def told(progress: "JobProgress", actors: int) -> None:
         waits = "engines load, or wait for machines (see `ray status`)" if progress.open else ""
         display.show(progress.done + progress.failed, progress.failed, f"{actors} at work" if actors else waits)
 
-    before = store.progress(job)
-    with Display(title, before.total, before.done + before.failed, errors) as display:
-        return cluster.run(store, job, work, pool, told)
+    before = store.get_progress(job)
+    with ProgressDisplay(title, before.total, before.done + before.failed, errors) as display:
+        return cluster.run_on_cluster(store, job, work, pool, told)
 
 
-def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: Sequence[str], *, draw: bool) -> int:
+def _written(store: "JobStore", job: "Job", source: "ImageSource", out: Path, formats: Sequence[str], *, draw: bool) -> int:
     """The dataset, once the job is done."""
     from labels.formats import FORMATS
     from server.jobs import drawn_images
@@ -214,12 +214,12 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
     if job.state is not JobState.DONE:
         why = f" ({job.reason})" if job.reason else ""
         raise LabelError(f"the job was {job.state}{why}; the same command goes on with it")
-    progress = store.progress(job)
+    progress = store.get_progress(job)
     for name in [*formats, *([_DRAWN] if draw else ())]:
-        labelled = store.labelled(job, lambda position: source[position].read())
+        labelled = store.iter_images(job, lambda position: source[position].read())
         if name == _DRAWN:
             target = out / _DRAWN
-            report = drawn_images.write(labelled, target)
+            report = drawn_images.write_drawn_images(labelled, target)
         else:
             suffix = FORMATS[name].suffix
             target = out / (name if suffix is None else f"labels{suffix}")
@@ -232,7 +232,7 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
     if not progress.failed:
         return 0
     errors.print(f"[bold red]set aside {progress.failed}[/] (the same command with --retry tries them once more):")
-    for number, failure in enumerate(store.failures(job)):
+    for number, failure in enumerate(store.iter_failures(job)):
         if number == _LISTED:
             errors.print(f"  … and {progress.failed - _LISTED} more")
             break
@@ -240,18 +240,18 @@ def _written(store: "Store", job: "Job", source: "Source", out: Path, formats: S
     return 1 if progress.done else 2
 
 
-def _summarised(store: "Store", job: "Job", asked: "Recipe", model: str, out: Path, source: "Source") -> None:
+def _summarised(store: "JobStore", job: "Job", asked: "Recipe", model: str, out: Path, source: "ImageSource") -> None:
     """The page to look at."""
     from server.jobs.sources import addresses
-    from server.jobs.summary import About, write
+    from server.jobs.summary import SummaryInfo, write
 
-    about = About(
+    about = SummaryInfo(
         title=out.resolve().name,
         recipe=asked,
-        source=addresses.shown(job.wanted.source),
+        source=addresses.shown(job.spec.source),
         model=model,
-        progress=store.progress(job),
-        failures=store.failures(job),
+        progress=store.get_progress(job),
+        failures=store.iter_failures(job),
     )
-    write(out / "summary.html", store.labelled(job, lambda position: source[position].read()), about)
+    write(out / "summary.html", store.iter_images(job, lambda position: source[position].read()), about)
     console.print(f"to look at: {escape(str(out / 'summary.html'))}", soft_wrap=True, highlight=False)

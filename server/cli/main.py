@@ -21,8 +21,9 @@ from server.cli.options import with_settings
 from server.cli.tune import tune
 
 if TYPE_CHECKING:
+    from server.engine.config import EngineConfig
     from server.engine.engine import Engine
-    from server.jobs.cluster import Loading, Pool
+    from server.jobs.cluster import Loading, WorkerPool
 
 app = typer.Typer(
     help="The labeling server for Florence-2: a picture and a prompt in; boxes, polygons, words and captions out.",
@@ -89,7 +90,7 @@ def prompt(
     try:
         data = picture.read_bytes()
         image = decode_image(data, max_bytes=len(data), max_pixels=_settings().max_pixels)
-        asked.prompt(text, corners, image.size)
+        asked.build_prompt(text, corners, image.size)
     except OSError as error:
         _fail(f"{picture}: {error.strerror or error}")
     except ImageError as error:
@@ -242,7 +243,7 @@ def _task(token: str, text: str | None, region: str | None = None) -> Task:
     try:
         task = find_task(token)
         if task.input_kind is not InputKind.REGION and region is None:
-            task.prompt(text)
+            task.build_prompt(text)
     except PromptError as error:
         _fail(str(error).replace("GET /v1/tasks (or `florist tasks`) lists", "`florist tasks` lists"))
     return task
@@ -271,18 +272,21 @@ def _engine(model: str | None, device: str | None, adapter: Path | None = None) 
     """The model, with the adapter of a folder loaded."""
     chosen = _settings(model=model, device=device)
     with errors.status(f"loading {chosen.model} …"):
-        from server.engine.adapters.registry import AdapterError
-        from server.engine.checkpoints.loading import CheckpointError
+        from server.engine.adapters.errors import AdapterError
+        from server.engine.checkpoints.errors import CheckpointError
+        from server.engine.config import EngineConfig
         from server.engine.engine import Engine
 
         try:
             engine = Engine.load(
-                chosen.model,
-                device=chosen.device,
-                dtype=chosen.dtype,
-                max_batch=chosen.max_batch,
-                max_waiting=chosen.max_waiting,
-                adapter_bytes=chosen.max_adapter_bytes,
+                EngineConfig(
+                    chosen.model,
+                    device=chosen.device,
+                    dtype=chosen.dtype,
+                    max_batch=chosen.max_batch,
+                    max_waiting=chosen.max_waiting,
+                    max_adapter_bytes=chosen.max_adapter_bytes,
+                )
             )
         except CheckpointError as error:
             _fail(str(error))
@@ -312,15 +316,15 @@ def _loading(model: str | None, device: str | None, adapter: Path | None) -> "Lo
     )
 
 
-def _pool(workers: str | None, cpus: int) -> "Pool":
-    from server.jobs.cluster import Pool
+def _pool(workers: str | None, cpus: int) -> "WorkerPool":
+    from server.jobs.cluster import WorkerPool
 
     if workers is None:
-        return Pool(1, None, cpus)
+        return WorkerPool(1, None, cpus)
     least, _, most = workers.partition(":")
     with suppress(ValueError):
         if 1 <= int(least) <= int(most or least):
-            return Pool(int(least), int(most or least), cpus)
+            return WorkerPool(int(least), int(most or least), cpus)
     _fail(f"--workers is a number, or the least and the most, such as 2:16; got {workers!r}")
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from finetune.forgetting import Probe
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.replay import World
-    from labels.dataset import Example
+    from labels.labeled_image import LabeledImage
+    from server.engine.config import EngineConfig
     from server.engine.engine import Engine
 
 console, errors = Console(), Console(stderr=True)
@@ -60,10 +61,10 @@ def tune(
         from finetune.tuning.run_record import Source
         from labels import unusable
         from labels.opening import DatasetError, open_dataset
-        from labels.reading.builder import verified
         from labels.split import content_of, split
-        from server.engine.adapters.lora import AdapterError
-        from server.engine.checkpoints.loading import CheckpointError
+        from labels.verification import keep_readable
+        from server.engine.adapters.errors import AdapterError
+        from server.engine.checkpoints.errors import CheckpointError
     except ModuleNotFoundError as error:
         _fail(f"fine-tuning needs the package {error.name}: pip install 'florist[train]'")
 
@@ -74,22 +75,22 @@ def tune(
     try:
         settings = configs.load(config, **given)
         opened = context.obj or open_dataset
-        taught = verified(opened(dataset))
+        taught = keep_readable(opened(dataset))
         rest = f"{out / unusable.FILE} lists all once it runs"
         left_out = list(taught.unusable)
         unusable.show(taught.unusable, errors, rest)
         if held is not None:
-            others = verified(opened(held))
+            others = keep_readable(opened(held))
             left_out += others.unusable
             unusable.show(others.unusable, errors, rest)
-            train, kept = taught.taught, others.judging
+            train, kept = taught.training_images, others.evaluation_images
             seen = set(map(content_of, train))
             if twice := sum(content_of(example) in seen for example in kept):
                 errors.print(f"{twice} of the held-out pictures are taught too: by them the best cannot be told")
-        elif taught.held:
-            train, kept = taught.taught, taught.judging
+        elif taught.holdout:
+            train, kept = taught.training_images, taught.evaluation_images
         else:
-            train, kept = split(taught.examples, held_share, seed=settings.seed)
+            train, kept = split(taught.images, held_share, seed=settings.seed)
         if kept and not train:
             _fail(f"all {len(kept)} pictures are held out, and none is left to be taught: add pictures")
         world = replays.world(settings, opened)
@@ -98,16 +99,16 @@ def tune(
             unusable.show(world.unusable, errors, rest)
         if settings.replay and world is None:
             errors.print("nothing is replayed: name a dataset of the base's own world by --replay", soft_wrap=True)
-        console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.labels[:12])}")
+        console.print(f"{len(train)} pictures taught, {len(kept)} held out; labels: {', '.join(taught.classes[:12])}")
         seeking = set(samples.SEEKING) & set(settings.tasks or samples.SEEKING)
         first = os.environ.get("RANK", "0") == "0"  # of several processes, which have not met yet
-        if first and seeking and taught.labels and not samples.knows_absence(train, taught.labels):
-            only = repr(taught.labels[0]) if len(taught.labels) == 1 else "any of the labels"
+        if first and seeking and taught.classes and not samples.knows_absence(train, taught.classes):
+            only = repr(taught.classes[0]) if len(taught.classes) == 1 else "any of the labels"
             why = f"what is looked for is always there: no picture that is taught is known to lack {only}; pictures"
             errors.print(f"{escape(why)} without it would teach when to find nothing", soft_wrap=True, highlight=False)
         with _shown(settings.steps, settings.metric) as told, _asked() as asked:
             outcome = run(
-                settings, train, out, held=kept, labels=taught.labels, replay=world.replay if world else None,
+                settings, train, out, held=kept, labels=taught.classes, replay=world.replay if world else None,
                 told=told, stop=lambda: bool(asked), source=Source(dataset, held, left_out),
             )  # fmt: skip
     except (configs.ConfigError, DatasetError, CheckpointError, AdapterError, TuneError) as error:
@@ -123,7 +124,7 @@ def tune(
             console.print(f"{figure}: {outcome.before:.3g} {before}, {outcome.best:.3g} at step {outcome.best_step}")
         try:
             with errors.status("what it costs elsewhere, and how far its scores can be trusted …"):
-                _examined(settings, outcome.folder, out, kept, taught.labels, world, priced=price)
+                _examined(settings, outcome.folder, out, kept, taught.classes, world, priced=price)
         except (AdapterError, CheckpointError, OSError) as error:
             _fail(f"{error}; what was taught is whole, in {outcome.folder}, and the same command examines it again")
     console.print(f"{outcome.folder} ({outcome.seconds:.0f} s); curves: {out / 'curves.png'}", soft_wrap=True)
@@ -133,7 +134,7 @@ def _examined(
     settings: "TuneConfig",
     made: Path,
     out: Path,
-    kept: "Sequence[Example]",
+    kept: "Sequence[LabeledImage]",
     labels: "Sequence[str]",
     world: "World | None",
     *,
@@ -144,15 +145,16 @@ def _examined(
     from finetune import forgetting
     from finetune.calibration import calibrate, calibrate_checkpoint
     from finetune.evaluation.report import questions
-    from server.engine.checkpoints.loading import SEEDLING
+    from server.engine.checkpoints.sources import SEEDLING
+    from server.engine.config import EngineConfig
     from server.engine.engine import Engine
 
     asked = questions(kept, settings.tasks or None, labels=labels)
     with ExitStack() as opened:
-        engine = tuned = opened.enter_context(Engine.load(settings.base))
+        engine = tuned = opened.enter_context(Engine.load(EngineConfig(settings.base)))
         name = engine.load_adapter("tuned", made).name if settings.method == "lora" else None
         if name is None:
-            tuned = opened.enter_context(Engine.load(str(made)))
+            tuned = opened.enter_context(Engine.load(EngineConfig(str(made))))
         if priced and settings.base == SEEDLING:
             _forgotten(out, forgetting.drawn(), engine, tuned, name)
         elif priced and world is not None and world.probe:

@@ -1,7 +1,7 @@
 """A job on the machines of a Ray cluster: an engine in each actor of a pool, and the store between them.
 
 Ray Data keeps the pool: as many actors as there is room for, between two bounds, begun anew elsewhere when their node
-dies. What it deals out are turns, not pictures. An actor whose turn it is works by `server.jobs.runner.run`, as a
+dies. What it deals out are turns, not pictures. An actor whose turn it is works by `server.jobs.runner.run_job`, as a
 process on one machine does, until no picture is open; which ones it works on say its leases. So exactly-once hangs on
 the database alone, whatever Ray repeats or loses: a node that is killed midway leaves leases, which lapse, and
 whoever is free takes those pictures. Were positions dealt out instead, a picture would wait for the very actor that
@@ -25,16 +25,17 @@ from typing import Any
 
 import torch
 
-from server.engine.adapters.registry import AdapterError
-from server.engine.checkpoints.loading import CheckpointError
+from server.engine.adapters.errors import AdapterError
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.jobs import job_start
-from server.jobs.recipes.execution import annotate
-from server.jobs.runner import LEASE, JobFailed, answerer
-from server.jobs.runner import run as work_on
-from server.jobs.sources import Source, SourceError, addresses, open_source
-from server.jobs.sources.source import Fault, ItemError, Listing
-from server.store import Job, JobState, Progress, Store, StoreAway, StoreError
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.runner import LEASE, JobFailedError, compute_model_hash
+from server.jobs.runner import run_job as work_on
+from server.jobs.sources import ImageSource, SourceError, addresses, open_source
+from server.jobs.sources.source import ImageErrorKind, ImageListing, SourceImageError
+from server.store import Job, JobProgress, JobState, JobStore, StoreError, StoreUnavailableError
 
 _TURNS = 4  # for each actor there may be: Ray Data makes the pool larger while turns wait
 _DEATHS = 10  # of actors while they begin, one after another, before Ray gives up: nodes come and go
@@ -42,7 +43,7 @@ _LOOK = 1.0  # seconds between two looks at the store
 _PATIENCE = 60.0  # seconds that an actor tries to reach the database when it begins
 _LAST = 10.0  # seconds in which the actors notice that the job has ended
 _OPEN = JobState.QUEUED, JobState.RUNNING
-_ELSEWHERE = Fault.MISSING, Fault.DENIED  # what may be this node's fault alone
+_ELSEWHERE = ImageErrorKind.MISSING, ImageErrorKind.DENIED  # what may be this node's fault alone
 logger = logging.getLogger(__name__)
 
 
@@ -64,10 +65,7 @@ class Loading:
 
     def engine(self) -> Engine:
         """Raises CheckpointError and AdapterError."""
-        engine = Engine.load(
-            self.model, device=self.device, dtype=self.dtype, max_batch=self.max_batch, max_waiting=self.max_waiting,
-            adapter_bytes=self.adapter_bytes,
-        )  # fmt: skip
+        engine = Engine.load(EngineConfig(self.model, device=self.device, dtype=self.dtype, max_batch=self.max_batch, max_waiting=self.max_waiting, max_adapter_bytes=self.adapter_bytes))  # fmt: skip
         try:
             for name, folder in self.adapters:
                 engine.load_adapter(name, folder)
@@ -78,21 +76,21 @@ class Loading:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class WorkerPool:
     """From `least` to `most` actors, of `cpus` cores each; None: as many as there is room for when the job begins."""
 
     least: int = 1
     most: int | None = None
     cpus: int = 1
 
-    def fitted(self, room: Mapping[str, float], gpu: bool) -> "Pool":
+    def fitted(self, room: Mapping[str, float], gpu: bool) -> "WorkerPool":
         """The pool with a number for `most`. `room`: the cluster's CPU and GPU."""
         fits = int(min(room.get("CPU", 0) / self.cpus, room.get("GPU", 0) if gpu else math.inf))
         return replace(self, most=self.most or max(self.least, fits))
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ClusterJob:
     """What an actor must know, wherever it is. `pictures`: the source, by a name that every node opens; `besides`: the
     output folder, which is left out of it; `lease`: seconds until an actor that says nothing is taken for dead."""
 
@@ -105,7 +103,9 @@ class Work:
     version: str = version("florist")
 
 
-def run(store: Store, job: Job, work: Work, pool: Pool, told: Callable[[Progress, int], None]) -> Job:
+def run_on_cluster(
+    store: JobStore, job: Job, work: ClusterJob, pool: WorkerPool, told: Callable[[JobProgress, int], None]
+) -> Job:
     """Works on the job with the cluster's actors until no picture is open, or somebody pauses or cancels it: the job as
     it then stands. `told` hears every second how far it is, and how many actors have pictures in hand.
 
@@ -125,13 +125,13 @@ def run(store: Store, job: Job, work: Work, pool: Pool, told: Callable[[Progress
         while turns.is_alive() and job.state in _OPEN:
             turns.join(_LOOK)
             try:
-                job = store.job(job.id)
-                told(store.progress(job), store.owners(job))
-            except StoreAway as away:
+                job = store.get_job(job.id)
+                told(store.get_progress(job), store.count_workers(job))
+            except StoreUnavailableError as away:
                 logger.warning("%s; waiting for it", away)
         # An actor whose node has died may wait for another node, with nothing left to do there.
         turns.join(_LAST)
-        job = store.job(job.id)
+        job = store.get_job(job.id)
         if turns.fault and job.state is not JobState.DONE:  # a node that came late and can do nothing hurts nobody
             raise ClusterError(turns.fault)
         return job
@@ -159,7 +159,7 @@ def _connected() -> Any:
 class _Turns(threading.Thread):
     """Deals out turns until there are none left; a daemon, for Ray Data cannot be told to leave off from outside."""
 
-    def __init__(self, work: Work, pool: Pool, gpu: bool) -> None:
+    def __init__(self, work: ClusterJob, pool: WorkerPool, gpu: bool) -> None:
         super().__init__(name="florist-turns", daemon=True)
         self.work, self.pool, self.gpu = work, pool, gpu
         self.fault = ""
@@ -174,7 +174,7 @@ class _Turns(threading.Thread):
         # From items and not a range, which tasks would make, and these would need cores that the actors have.
         count = _TURNS * (self.pool.most or 1)
         turns = ray.data.from_items([{"turn": n} for n in range(count)], override_num_blocks=count).map_batches(
-            Worker,
+            ClusterWorker,
             fn_constructor_args=(self.work, self.pool.cpus),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=self.pool.least, max_size=self.pool.most),
@@ -202,14 +202,14 @@ def _last_line(said: str) -> str:
     return said.splitlines()[-1] if said else "it does not say why"
 
 
-class Worker:
+class ClusterWorker:
     """One engine, and the store: what Ray Data makes in each actor of the pool.
 
     What is wrong on its node is said in place of a turn's result: an error in an actor's beginning would have Ray try
     again, and reach a person wrapped in traces.
     """
 
-    def __init__(self, work: Work, threads: int) -> None:
+    def __init__(self, work: ClusterJob, threads: int) -> None:
         self._work, self._node = work, socket.gethostname()
         torch.set_num_threads(threads)
         self._fault = self._kept(self._open)
@@ -222,7 +222,7 @@ class Worker:
     def _kept(self, call: Callable[[], None]) -> str:
         try:
             call()
-        except (ClusterError, JobFailed) as error:
+        except (ClusterError, JobFailedError) as error:
             return str(error)
         except Exception as error:
             logger.exception("this node cannot go on")
@@ -245,19 +245,19 @@ class Worker:
                     f"the model cannot be loaded on {node}: {error}. Every node needs the weights and the adapters, by "
                     f"the same names"
                 ) from error
-            self.job = self.store.job(work.job)
-            self.recipe = job_start.kept(self.job)
-            if answerer(self.engine, self.recipe.adapters) != self.job.wanted.model:
+            self.job = self.store.get_job(work.job)
+            self.recipe = job_start.get_job_recipe(self.job)
+            if compute_model_hash(self.engine, self.recipe.adapters) != self.job.spec.model:
                 raise ClusterError(
                     f"{work.loading.model} or an adapter has other weights on {node} than where the job began"
                 )
-            if self.source.fingerprint != self.job.wanted.fingerprint:
+            if self.source.fingerprint != self.job.spec.fingerprint:
                 raise ClusterError(
                     f"{addresses.shown(work.pictures)} does not hold the same pictures on {node} as where the job began"
                 )
             stack.pop_all()  # the actor's end closes them
 
-    def _pictures(self) -> Source:
+    def _pictures(self) -> ImageSource:
         try:
             return open_source(self._work.pictures, besides=self._work.besides)
         except SourceError as error:
@@ -266,12 +266,12 @@ class Worker:
                 f"the folder there too, or give a URL such as s3://bucket/pictures"
             ) from error
 
-    def _database(self) -> Store:
+    def _database(self) -> JobStore:
         ends = time.monotonic() + _PATIENCE
         while True:
             try:
-                return Store(self._work.database)
-            except StoreAway as away:
+                return JobStore(self._work.database)
+            except StoreUnavailableError as away:
                 if time.monotonic() > ends:
                     raise ClusterError(
                         f"{self._node} does not reach the database: {away}. Every node must reach it by the name in "
@@ -282,24 +282,29 @@ class Worker:
     def _label(self) -> None:
         try:
             work_on(
-                self.store, self.job, self.engine, self.source, partial(annotate, self.recipe), lease=self._work.lease
+                self.store,
+                self.job,
+                self.engine,
+                self.source,
+                partial(execute_recipe, self.recipe),
+                lease=self._work.lease,
             )
         except StoreError as error:
             raise ClusterError(f"{self._node}: {error}") from error
 
 
-class _Reached(Source):
+class _Reached(ImageSource):
     """A source that says on which node it could not be read. What is not there may be there on another: it is no
     picture's last word."""
 
-    def __init__(self, source: Source, node: str) -> None:
-        super().__init__(Listing())
+    def __init__(self, source: ImageSource, node: str) -> None:
+        super().__init__(ImageListing())
         self.names, self.fingerprint, self.notes = source.names, source.fingerprint, source.notes
         self._source, self._node = source, node
 
     def _read(self, position: int) -> bytes:
         try:
             return self._source[position].read()
-        except ItemError as error:
-            fault = Fault.UNREACHABLE if error.fault in _ELSEWHERE else error.fault
-            raise ItemError(f"{error} (on {self._node})", fault) from error
+        except SourceImageError as error:
+            fault = ImageErrorKind.UNREACHABLE if error.fault in _ELSEWHERE else error.fault
+            raise SourceImageError(f"{error} (on {self._node})", fault) from error

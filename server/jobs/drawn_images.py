@@ -1,4 +1,4 @@
-"""Each picture with its labels drawn on it: a folder to look through, which appears whole or not at all."""
+"""A folder of images with their annotations drawn on them."""
 
 import io
 import json
@@ -11,30 +11,30 @@ from labels.images import ImageError, decode_image
 from labels.labeled_image import LabeledImage
 from labels.writing.folder import MARK, whole
 
-# Kept in their format; others are drawn as PNG.
-_KEPT = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+# Other formats are drawn as PNG.
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
-def write(pictures: Iterable[LabeledImage], out: Path) -> Report:
-    """Draws each picture into the folder `out`, under its own name; what can no longer be read is left out.
+def write_drawn_images(images: Iterable[LabeledImage], out: Path) -> Report:
+    """Writes each image with its annotations to the folder `out`, under its own name.
 
-    Drawings that lie there already are replaced. Raises FileExistsError where something else does, and OSError where
-    `out` cannot be written.
+    Images that can no longer be read are left out. The folder appears when it is complete, and replaces earlier drawings.
+    Raises FileExistsError if `out` contains anything else, and OSError if it cannot be written to.
     """
     report = Report()
     with whole(out, one_file=False) as folder:
-        for picture in pictures:
+        for labeled in images:
             try:
-                data = picture.read()
+                data = labeled.read()
                 image = decode_image(data, max_bytes=len(data))
             except (OSError, ImageError):
-                report.unreadable(picture.name)
+                report.unreadable(labeled.name)
                 continue
-            kind = _KEPT.get(PurePosixPath(picture.name).suffix.lower())
+            format = _FORMATS.get(PurePosixPath(labeled.name).suffix.lower())
             file = io.BytesIO()
-            drawing.draw(image, [label.annotation for label in picture.labels]).save(file, kind or "PNG", quality=92)
-            folder.write(folder.free(picture.name if kind else f"{picture.name}.png", "", None), file.getvalue())
+            drawing.draw(image, labeled.annotations).save(file, format or "PNG", quality=92)
+            folder.write(folder.free(labeled.name if format else f"{labeled.name}.png", "", None), file.getvalue())
             report.pictures += 1
-            report.annotations += len(picture.labels)
+            report.annotations += len(labeled.annotations)
         folder.write(MARK, json.dumps(report.document(), ensure_ascii=False, indent=1))
     return report

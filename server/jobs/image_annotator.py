@@ -1,4 +1,4 @@
-"""A recipe asked about pictures: its questions go to the engine, or to the projects' models that it names."""
+"""A recipe that is executed on images: the engine, or the pinned models of projects, answer its prompts."""
 
 import io
 import threading
@@ -11,96 +11,122 @@ from PIL import Image
 
 from labels.images import FORMATS, decode_image
 from labels.labeled_image import TracedAnnotation
+from prompts.annotations import Annotation
 from server.engine.engine import Engine
 from server.engine.errors import RequestCancelledError
 from server.engine.request import Request, Result
-from server.jobs.image_crops import Room, Views, steady
-from server.jobs.model_prompts import Ask, Asking
-from server.jobs.pinned_models import Seat, Waiting
-from server.store import Answer
+from server.jobs.image_crops import ImageCrops
+from server.jobs.model_prompts import ModelPrompt, RecipeExecution
+from server.jobs.pinned_models import PendingResult, PinnedModel
+from server.jobs.pixel_budget import PixelBudget
+from server.store import ImageAnnotations
 
-Annotate = Callable[[tuple[int, int]], Asking]
-"""A recipe: the size of a picture, width × height → its questions."""
+ExecuteRecipe = Callable[[tuple[int, int]], RecipeExecution]
+"""Starts a recipe on an image of a size (width, height)."""
 
-_PIXELS = 150_000_000  # of pictures decoded at a time
+_MAX_PIXELS = 150_000_000  # of images that are decoded at the same time
+# The batch in which a prompt is answered changes an fp32 score by about 1e-7, and the batch depends on timing. Scores
+# are rounded before a recipe sees them, so that neither they nor its thresholds depend on timing.
+_SCORE_DIGITS = 3
 
 
-class Stopped(Exception):  # noqa: N818
-    """The work ends; what is in hand is not done."""
+class JobStoppedError(Exception):
+    """The job was stopped; the current images are not done."""
 
 
-class Asker:
-    """Safe to use from many threads, each with a picture. `seats`: the projects' models by the names that the recipe
-    has for them; `client`: for whom the engine is asked. Once `stop` is set, nothing more is asked."""
+class ImageAnnotator:
+    """Executes a recipe on images. Safe to use from many threads, each with its own image."""
 
     def __init__(
-        self, engine: Engine, annotate: Annotate, seats: Mapping[str, Seat], client: str, stop: threading.Event
+        self,
+        engine: Engine,
+        execute: ExecuteRecipe,
+        pinned_models: Mapping[str, PinnedModel],
+        client: str,
+        stop: threading.Event,
     ) -> None:
-        self.engine, self.annotate, self.seats, self.client, self.stop = engine, annotate, seats, client, stop
-        self.room = Room(_PIXELS)
-        self.adapters = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
-        self.adapters |= {name: seat.sha256 for name, seat in seats.items()}
-        self.lock = threading.Lock()
-        self.handles: set[Waiting] = set()
+        """`pinned_models` are the models of projects, by the recipe's names for them. `client` identifies the job in
+        the engine's queue. Once `stop` is set, no more prompts are sent."""
+        self.engine, self.execute, self.pinned_models, self.client = engine, execute, pinned_models, client
+        self.stop = stop
+        self._budget = PixelBudget(_MAX_PIXELS)
+        self._hashes = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
+        self._hashes |= {name: model.sha256 for name, model in pinned_models.items()}
+        self._lock = threading.Lock()
+        self._pending: set[PendingResult] = set()
 
-    def drop(self) -> None:
-        """Ends all that is under way."""
+    def cancel(self) -> None:
+        """Stops, and cancels all pending prompts."""
         self.stop.set()
-        with self.lock:
-            handles = list(self.handles)
-        for handle in handles:
+        with self._lock:
+            pending = list(self._pending)
+        for handle in pending:
             handle.cancel()
 
-    def ask(self, sha256: str, data: bytes) -> Answer:
-        """What the recipe says of a picture. Raises Stopped, ImageError, and what the engine does."""
-        with self.room.hold(_pixels(data)):
+    def annotate(self, sha256: str, data: bytes) -> ImageAnnotations:
+        """Returns the recipe's annotations of an image file. Raises JobStoppedError, ImageError, and the engine's
+        errors."""
+        with self._budget.reserve(_read_pixel_count(data)):
             image = decode_image(data, max_bytes=len(data))
-            views, asking = Views(self.engine, image), self.annotate(image.size)
+            crops, execution = ImageCrops(self.engine, image), self.execute(image.size)
             try:
-                asks = next(asking)
+                prompts = next(execution)
                 while True:
-                    asks = asking.send(self._results(views, asks))
+                    prompts = execution.send(self._answer(crops, prompts))
             except StopIteration as end:
-                labels: list[TracedAnnotation] = end.value
+                traces: list[TracedAnnotation] = end.value
             finally:
-                asking.close()
-        return Answer(sha256, *image.size, tuple(map(self._signed, labels)))
+                execution.close()
+        return ImageAnnotations(sha256, *image.size, tuple(map(self._add_hashes, traces)))
 
-    def _results(self, views: Views, asks: Sequence[Ask]) -> list[Result]:
-        """The answers, in order. If one fails, so do they all."""
-        handles: list[Waiting] = []
+    def _answer(self, crops: ImageCrops, prompts: Sequence[ModelPrompt]) -> list[Result]:
+        """Returns the answers in order. If one prompt fails, the others are cancelled."""
+        handles: list[PendingResult] = []
         try:
-            for ask in asks:
-                handles.append(self._submit(views, ask))
+            for prompt in prompts:
+                handles.append(self._submit(crops, prompt))
             results = [handle.wait() for handle in handles]
         except RequestCancelledError as error:
-            raise Stopped from error
+            raise JobStoppedError from error
         finally:
             for handle in handles:
                 handle.cancel()
-            with self.lock:
-                self.handles.difference_update(handles)
-        return [replace(result, annotations=steady(result.annotations)) for result in results]
+            with self._lock:
+                self._pending.difference_update(handles)
+        return [replace(result, annotations=round_scores(result.annotations)) for result in results]
 
-    def _submit(self, views: Views, ask: Ask) -> Waiting:
-        request = Request(views.show(ask), ask.task, ask.text, ask.region, client=self.client, interactive=False)
-        seat = self.seats.get(ask.adapter or "")
+    def _submit(self, crops: ImageCrops, prompt: ModelPrompt) -> PendingResult:
+        request = Request(
+            crops.prepare(prompt), prompt.task, prompt.text, prompt.region, client=self.client, interactive=False
+        )
         submit = partial(self.engine.submit_when_room, stop=self.stop)
-        handle = seat.ask(submit, request) if seat else submit(replace(request, adapter=ask.adapter))
-        with self.lock:
-            self.handles.add(handle)
+        model = self.pinned_models.get(prompt.adapter or "")
+        handle = model.submit(submit, request) if model else submit(replace(request, adapter=prompt.adapter))
+        with self._lock:
+            self._pending.add(handle)
         if self.stop.is_set():
             handle.cancel()
         return handle
 
-    def _signed(self, label: TracedAnnotation) -> TracedAnnotation:
-        """The label with the hashes of what answered; a recipe knows adapters by name only."""
-        adapter = label.adapter and self.adapters.get(label.adapter, label.adapter)
-        return replace(label, model=label.model or self.engine.checkpoint.sha256, adapter=adapter)
+    def _add_hashes(self, trace: TracedAnnotation) -> TracedAnnotation:
+        """Returns the annotation with the hashes of the model and the adapter. A recipe knows adapters only by name."""
+        adapter = trace.adapter and self._hashes.get(trace.adapter, trace.adapter)
+        return replace(trace, model=trace.model or self.engine.checkpoint.sha256, adapter=adapter)
 
 
-def _pixels(data: bytes) -> int:
-    """How many a picture's header promises; what is broken is left to `decode`."""
+def round_scores(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """Returns the annotations with scores that depend only on the image and the prompt."""
+    least = 10.0**-_SCORE_DIGITS
+    return [
+        annotation
+        if annotation.score is None
+        else annotation.model_copy(update={"score": min(max(round(annotation.score, _SCORE_DIGITS), least), 1 - least)})
+        for annotation in annotations
+    ]
+
+
+def _read_pixel_count(data: bytes) -> int:
+    """Returns the number of pixels in an image's header; 0 for a broken image, which fails when it is decoded."""
     with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         return opened.width * opened.height
     return 0

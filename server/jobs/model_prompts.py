@@ -1,4 +1,4 @@
-"""What a recipe asks of an engine about one picture: the seam between recipes, which ask, and runners, which answer."""
+"""The interface between recipes, which send prompts, and runners, which let a model answer them."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,13 @@ from server.engine.request import Result
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One prompt on the picture, or on a part of it. `crop`: x1, y1, x2, y2 in whole pixels of the picture, None for
-    all of it; `mirrored`: left and right exchanged, after the crop. `adapter`: who
-    answers, by the name that the recipe has for it. `region` is in pixels of what is shown, and so are
-    the annotations that come back."""
+class ModelPrompt:
+    """One prompt about an image, or about a part of it.
+
+    `crop` is x1, y1, x2, y2 in whole pixels of the image, or None for the whole image. `mirrored` is whether the crop is
+    then flipped horizontally. `region`, and the annotations of the answer, are in pixels of the resulting view.
+    `adapter` is the recipe's name for the adapter or project model that answers; None for the base model.
+    """
 
     task: Task
     text: str | None = None
@@ -23,5 +25,6 @@ class Ask:
     mirrored: bool = False
 
 
-Asking = Generator[Sequence[Ask], Sequence[Result], list[TracedAnnotation]]
-"""A recipe at work on one picture: yields what it asks at once, takes the answers in that order, returns the labels."""
+RecipeExecution = Generator[Sequence[ModelPrompt], Sequence[Result], list[TracedAnnotation]]
+"""A recipe that runs on one image: yields prompts that can be answered at once, receives the answers in the same order,
+and returns the annotations."""

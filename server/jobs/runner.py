@@ -1,7 +1,7 @@
-"""A job at work: pictures are leased, asked about as the recipe says, many at a time, and written soon after they end.
+"""The runner of a job: leases images, executes the recipe on many at a time, and stores the annotations soon after.
 
-One thread leases and writes; a thread for each picture under way reads it and follows its recipe, so that the engine's
-batches fill from all of them. Whatever ends the process, what is not written is not done, and is leased again.
+One thread leases and stores. Each image in progress has a thread of its own that reads it and executes the recipe, so
+that the engine fills its batches from all of them. If the process dies, images that were not stored are leased again.
 """
 
 import hashlib
@@ -19,216 +19,231 @@ from typing import TypeVar
 from labels.images import ImageError
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError, InvalidRequestError
-from server.jobs.image_annotator import Annotate, Asker, Stopped
-from server.jobs.pinned_models import Seat
-from server.jobs.sources.source import Fault, ItemError, Source
-from server.store import Answer, Done, Failure, Item, Job, JobState, Store, StoreAway, StoreError
+from server.jobs.image_annotator import ExecuteRecipe, ImageAnnotator, JobStoppedError
+from server.jobs.pinned_models import PinnedModel
+from server.jobs.sources.source import ImageSource, SourceImageError, SourceImageFault
+from server.store import (
+    CompletedImage,
+    FailedImage,
+    ImageAnnotations,
+    Job,
+    JobState,
+    JobStore,
+    LeasedImage,
+    StoreError,
+    StoreUnavailableError,
+)
 
-LEASE = 60.0  # seconds until an owner that says nothing is taken for dead
-_TURN = 0.5  # seconds after which the loop writes what has ended, and looks about
-_AWAY = 2.0  # seconds between two tries to reach a database that is away
-_MODEL = "model"  # the kind of failure that may not be the picture's fault
-_HOPELESS = 100  # such failures in a row, and no success: the next million pictures would fare no better
+LEASE_SECONDS = 60.0  # until a worker that does not renew its leases is considered dead
+_POLL_SECONDS = 0.5  # after which the loop stores ended images and checks the job's state
+_RETRY_SECONDS = 2.0  # between two attempts to reach the database
+_MODEL_FAILURE = "model"  # the kind of failure whose cause may not be the image
+_MAX_MODEL_FAILURES = 100  # in a row, without a success: the model would fail on the remaining images too
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def answerer(engine: Engine, adapters: Iterable[str] = (), models: Mapping[str, str] | None = None) -> str:
-    """The hash of all that answers: the model's weights, and those of the adapters that a recipe names; `models`: the
-    SHA-256 of projects' models by their names. Raises StoreError for an adapter that is not loaded."""
-    loaded = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
-    names = sorted(set(adapters))
-    if missing := [name for name in names if name not in loaded]:
-        raise StoreError(f"the recipe needs the adapter {missing[0]}, which is not loaded")
-    others = {**{name: loaded[name] for name in names}, **dict(sorted((models or {}).items()))}
-    if not others:
-        return engine.checkpoint.sha256
-    parts = [engine.checkpoint.sha256, *(f"{name}\0{sha256}" for name, sha256 in others.items())]
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
+class JobFailedError(Exception):
+    """The job cannot continue, for a reason that is not about one image. It can be resumed after that is fixed."""
 
 
-def run(
-    store: Store,
+def run_job(
+    store: JobStore,
     job: Job,
     engine: Engine,
-    source: Source,
-    annotate: Annotate,
+    source: ImageSource,
+    execute: ExecuteRecipe,
     *,
-    sole: bool = False,
-    seats: Mapping[str, Seat] | None = None,
-    lease: float = LEASE,
-    told: Callable[[Done | Failure], None] = lambda ended: None,
+    exclusive: bool = False,
+    pinned_models: Mapping[str, PinnedModel] | None = None,
+    lease_seconds: float = LEASE_SECONDS,
+    on_image: Callable[[CompletedImage | FailedImage], None] = lambda image: None,
     stop: threading.Event | None = None,
 ) -> Job:
-    """Works on the job until no picture is open, or somebody pauses or cancels it: the job as it then stands.
+    """Works on the job until all its images have ended, or until it is paused or cancelled. Returns the job's new
+    state.
 
-    `sole`: nobody else works on it, so that what a dead process held is free at once; `seats`: the projects' models
-    that the recipe asks, by its names for them. `told` hears of each picture that
-    was labelled or set aside, once that is written. `stop`, once set, ends the work, not the job: what is in hand is
-    given back. A database that is away is waited for. Raises StoreError where nothing can be written, JobFailed where
-    the model fails on everything, and EngineClosedError when the engine is.
+    `execute` starts the recipe on an image. With `exclusive`, nobody else works on the job, and leases of dead
+    processes expire at once. `pinned_models` are the project models that the recipe uses, by its names for them.
+    `on_image` is called for each image that is done or failed, after that is stored. Setting `stop` ends the work but
+    not the job: leased images are released.
+
+    Waits while the database is unavailable. Raises StoreError if results cannot be stored, JobFailedError if the model
+    fails on every image, and EngineClosedError if the engine is closed.
     """
+    runner = _JobRunner(
+        store, job, engine, source, execute, pinned_models or {}, lease_seconds, on_image, stop or threading.Event()
+    )
     try:
-        runner = _Runner(store, job, engine, source, annotate, seats or {}, lease, told, stop or threading.Event())
-        return runner.run(sole)
-    except Stopped:
-        return store.job(job.id)
+        return runner.run(exclusive=exclusive)
+    except JobStoppedError:
+        return store.get_job(job.id)
 
 
-class JobFailed(Exception):  # noqa: N818
-    """The job cannot go on, for a reason that is no picture's; it can be resumed once that is mended."""
-
-
-class _Runner:
+class _JobRunner:
     def __init__(
-        self, store: Store, job: Job, engine: Engine, source: Source, annotate: Annotate,
-        seats: Mapping[str, Seat], lease: float, told: Callable[[Done | Failure], None], stop: threading.Event,
+        self, store: JobStore, job: Job, engine: Engine, source: ImageSource, execute: ExecuteRecipe,
+        pinned_models: Mapping[str, PinnedModel], lease_seconds: float,
+        on_image: Callable[[CompletedImage | FailedImage], None], stop: threading.Event,
     ) -> None:  # fmt: skip
-        self.store, self.job, self.source, self.told = store, job, source, told
+        self.store, self.job, self.source, self.on_image, self.stop = store, job, source, on_image, stop
         owner = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.leases = store.leases(job, owner, lease)
-        self.window = min(2 * engine.max_batch, engine.max_waiting)
-        self.stop = stop
-        self.asker = Asker(engine, annotate, seats, f"job {job.id}", stop)
-        self.broken = 0
+        self.leases = store.open_leases(job, owner, lease_seconds)
+        self.window = min(2 * engine.max_batch, engine.max_waiting)  # images in progress
+        self.annotator = ImageAnnotator(engine, execute, pinned_models, f"job {job.id}", stop)
+        self.model_failures = 0  # in a row
         self.lock = threading.Lock()
-        self.asked: dict[str, Future[Answer | None]] = {}  # by picture: under way, or answered and not yet written
+        # By image hash: images whose annotations are in progress, or ready but not stored yet.
+        self.unstored: dict[str, Future[ImageAnnotations | None]] = {}
 
-    def run(self, sole: bool) -> Job:
-        job = self._patiently(lambda: self.store.start(self.job))
-        if sole:
-            self._patiently(lambda: self.store.reclaim(job))
-        flying: dict[Future[Done | Failure], Item] = {}
-        looked = renewed = time.monotonic()
+    def run(self, *, exclusive: bool) -> Job:
+        job = self._retry(lambda: self.store.start(self.job))
+        if exclusive:
+            self._retry(lambda: self.store.expire_leases(job))
+        in_progress: dict[Future[CompletedImage | FailedImage], LeasedImage] = {}
+        polled = renewed = time.monotonic()
         with ThreadPoolExecutor(self.window, "florist-job") as pool:
             try:
                 while not self.stop.is_set() and (
-                    job.state is JobState.RUNNING or (flying and job.state is not JobState.CANCELLED)
+                    job.state is JobState.RUNNING or (in_progress and job.state is not JobState.CANCELLED)
                 ):
-                    if job.state is JobState.RUNNING and len(flying) <= 3 * self.window // 4:
-                        for item in self._patiently(lambda: self._take(len(flying))):
-                            flying[pool.submit(self._work, item)] = item
-                        if not flying and (job := self._patiently(lambda: self.store.finish(self.job))).state is (
-                            JobState.RUNNING
-                        ):
-                            # Nothing is in hand: what is still ours was leased by a call whose answer got lost.
-                            self._patiently(self.leases.release)
-                            self.stop.wait(_TURN)  # others hold the rest, or a failure waits for its next try
-                    ended = self._ended(flying)
-                    self._write([future.result() for future in ended if not future.exception()])
+                    if job.state is JobState.RUNNING and len(in_progress) <= 3 * self.window // 4:
+                        for image in self._retry(lambda: self._acquire(len(in_progress))):
+                            in_progress[pool.submit(self._process, image)] = image
+                        if not in_progress:
+                            job = self._retry(lambda: self.store.finish(self.job))
+                            if job.state is JobState.RUNNING:
+                                self._wait_for_others()
+                    ended = self._wait_for_ended(in_progress)
+                    self._store([future.result() for future in ended if not future.exception()])
                     for future in ended:
-                        del flying[future]
-                        future.result()  # raises what no picture is to blame for
+                        del in_progress[future]
+                        future.result()  # raises errors that are not about one image
                     now = time.monotonic()
                     if now - renewed > self.leases.seconds / 4:
-                        self._patiently(self.leases.renew)
+                        self._retry(self.leases.renew)
                         renewed = now
-                    if now - looked > _TURN:
-                        job = self._patiently(lambda: self.store.job(self.job.id))
-                        looked = now
+                    if now - polled > _POLL_SECONDS:
+                        job = self._retry(lambda: self.store.get_job(self.job.id))
+                        polled = now
             finally:
-                self.asker.drop()
+                self.annotator.cancel()
                 pool.shutdown(cancel_futures=True)
                 with suppress(StoreError):
                     self.leases.release()
-        return self.store.job(self.job.id)
+        return self.store.get_job(self.job.id)
 
-    def _ended(self, flying: Iterable[Future[Done | Failure]]) -> set[Future[Done | Failure]]:
-        """Those that have ended. Waits for as many as are leased at a time, for a turn at most: to write several costs
-        little more than to write one."""
-        ended: set[Future[Done | Failure]] = set()
-        rest, until = set(flying), time.monotonic() + _TURN
-        while rest and len(ended) < max(1, self.window // 4) and (left := until - time.monotonic()) > 0:
-            some, rest = wait(rest, left, FIRST_COMPLETED)
-            ended |= some
-        return ended
-
-    def _take(self, flying: int) -> list[Item]:
-        """More pictures. One with which a process died is taken when nothing else is in hand, and alone."""
-        if items := self.leases.take(self.window - flying):
-            return items
-        suspect = None if flying else self.leases.take_suspect()
+    def _acquire(self, in_progress: int) -> list[LeasedImage]:
+        """Leases more images. An image with which a process crashed is leased alone, when nothing is in progress."""
+        if images := self.leases.acquire(self.window - in_progress):
+            return images
+        suspect = None if in_progress else self.leases.acquire_suspect()
         return [suspect] if suspect else []
 
-    def _write(self, ended: Sequence[Done | Failure]) -> None:
-        done = [one for one in ended if isinstance(one, Done)]
-        failed = [one for one in ended if isinstance(one, Failure)]
-        told: list[Done | Failure] = []
-        if done:
-            kept = self._patiently(lambda: self.leases.complete(done))
-            told += [one for one in done if one.position in kept]
-            with self.lock:
-                for one in done:
-                    self.asked.pop(one.answer.sha256, None)
-        if failed:
-            told += self._patiently(lambda: self.leases.fail(failed))
-        for ending in told:
-            self.told(ending)
-        if ended:
-            broken = [failure.reason for failure in failed if failure.kind == _MODEL]
-            self.broken = self.broken + len(broken) if len(broken) == len(ended) else 0
-            if self.broken >= _HOPELESS:
-                reason = f"the model failed {self.broken} times in a row, the last time so: {broken[-1]}"
-                self._patiently(lambda: self.store.give_up(self.job, reason))
-                raise JobFailed(reason)
+    def _wait_for_others(self) -> None:
+        """Waits while other workers hold the remaining images, or while failed images wait for their next attempt."""
+        # Nothing is in progress here. A lease of ours is from a call that succeeded without a response.
+        self._retry(self.leases.release)
+        self.stop.wait(_POLL_SECONDS)
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """A call of the store, made again until the database is there."""
+    def _wait_for_ended(
+        self, in_progress: Iterable[Future[CompletedImage | FailedImage]]
+    ) -> set[Future[CompletedImage | FailedImage]]:
+        """Waits for a quarter of the window to end, or until the next poll. Returns what has ended.
+
+        Storing several images costs little more than storing one.
+        """
+        ended: set[Future[CompletedImage | FailedImage]] = set()
+        pending, deadline = set(in_progress), time.monotonic() + _POLL_SECONDS
+        while pending and len(ended) < max(1, self.window // 4) and (left := deadline - time.monotonic()) > 0:
+            done, pending = wait(pending, left, FIRST_COMPLETED)
+            ended |= done
+        return ended
+
+    def _store(self, ended: Sequence[CompletedImage | FailedImage]) -> None:
+        completed = [image for image in ended if isinstance(image, CompletedImage)]
+        failed = [image for image in ended if isinstance(image, FailedImage)]
+        stored: list[CompletedImage | FailedImage] = []
+        if completed:
+            positions = self._retry(lambda: self.leases.complete(completed))
+            stored += [image for image in completed if image.position in positions]
+            with self.lock:
+                for image in completed:
+                    self.unstored.pop(image.result.sha256, None)
+        if failed:
+            stored += self._retry(lambda: self.leases.fail(failed))
+        for each in stored:
+            self.on_image(each)
+        if ended:
+            self._check_model(ended, failed)
+
+    def _check_model(self, ended: Sequence[CompletedImage | FailedImage], failed: Sequence[FailedImage]) -> None:
+        """Raises JobFailedError, and marks the job as failed, if the model fails on every image."""
+        reasons = [failure.reason for failure in failed if failure.kind == _MODEL_FAILURE]
+        self.model_failures = self.model_failures + len(reasons) if len(reasons) == len(ended) else 0
+        if self.model_failures >= _MAX_MODEL_FAILURES:
+            reason = f"the model failed {self.model_failures} times in a row; the last error: {reasons[-1]}"
+            self._retry(lambda: self.store.fail(self.job, reason))
+            raise JobFailedError(reason)
+
+    def _retry(self, call: Callable[[], T]) -> T:
+        """Calls the store, and repeats the call until the database is available."""
         warned = False
         while True:
             try:
                 return call()
-            except StoreAway as away:
+            except StoreUnavailableError as error:
                 if not warned:
-                    logger.warning("%s; waiting for it", away)
+                    logger.warning("%s; waiting for it", error)
                 warned = True
-                if self.stop.wait(_AWAY):
+                if self.stop.wait(_RETRY_SECONDS):
                     raise
 
-    # In the thread of a picture
+    # In the thread of an image
 
-    def _work(self, item: Item) -> Done | Failure:
-        """What came of one picture."""
+    def _process(self, image: LeasedImage) -> CompletedImage | FailedImage:
+        """Labels one image."""
 
-        def failed(kind: str, error: Exception, *, final: bool) -> Failure:
+        def fail(kind: str, error: Exception, *, final: bool) -> FailedImage:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-            return Failure(item.position, kind, reason, final, item.name, item.tries)
+            return FailedImage(image.position, kind, reason, final, image.name, image.attempts)
 
         try:
-            return Done(item.position, self._answer(self.source[item.position].read()))
-        except (Stopped, EngineClosedError, StoreError):
+            return CompletedImage(image.position, self._annotate(self.source[image.position].read()))
+        except (JobStoppedError, EngineClosedError, StoreError):
             raise
-        except ItemError as error:
-            return failed(error.fault, error, final=error.fault is not Fault.UNREACHABLE)
+        except SourceImageError as error:
+            return fail(error.fault, error, final=error.fault is not SourceImageFault.UNREACHABLE)
         except OSError as error:
-            return failed("unreadable", error, final=False)
+            return fail("unreadable", error, final=False)
         except ImageError as error:
-            return failed(error.reason, error, final=True)
+            return fail(error.reason, error, final=True)
         except InvalidRequestError as error:
-            return failed("request", error, final=True)
+            return fail("request", error, final=True)
         except Exception as error:
-            logger.exception("%s failed", item.name)
-            return failed(_MODEL, error, final=False)
+            logger.exception("%s failed", image.name)
+            return fail(_MODEL_FAILURE, error, final=False)
 
-    def _answer(self, data: bytes) -> Answer:
-        """What is said about a picture: asked once, however often it is in the source."""
+    def _annotate(self, data: bytes) -> ImageAnnotations:
+        """Returns the annotations of an image file. An image that the source contains several times is processed
+        once."""
         sha256 = hashlib.sha256(data).hexdigest()
-        if known := self._patiently(lambda: self.store.answer(self.job, sha256)):
-            return known
+        if stored := self._retry(lambda: self.store.find_annotations(self.job, sha256)):
+            return stored
         while True:
             with self.lock:
-                other = self.asked.get(sha256)
+                other = self.unstored.get(sha256)
                 if other is None:
-                    own = self.asked[sha256] = Future()
+                    own = self.unstored[sha256] = Future()
                     break
-            if said := other.result():
-                return said
-        answer = None
+            if result := other.result():
+                return result
+        result = None
         try:
-            answer = self.asker.ask(sha256, data)
-            return answer
+            result = self.annotator.annotate(sha256, data)
+            return result
         finally:
-            if answer is None:
+            if result is None:
                 with self.lock:
-                    del self.asked[sha256]
-            own.set_result(answer)
+                    del self.unstored[sha256]
+            own.set_result(result)

@@ -1,72 +1,39 @@
-"""What a person says that a picture shows: checked, one problem a label."""
+"""Checks annotations that people send, so that every stored annotation can be used for training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from labels.label_kind import LabelKind
-from labels.reading import checks
-from labels.reading.checks import LabelError
-from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from labels.label_kind import LabelKind, label_kind_of
+from labels.reading.checks import LabelError, check_annotation
+from prompts.annotations import Annotation
+from server.projects.errors import AnnotationProblem, InvalidAnnotationsError
 
-_KINDS = {"box": LabelKind.OBJECTS, "polygon": LabelKind.OBJECTS, "quad": LabelKind.WORDS, "text": LabelKind.CAPTIONS}
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotationProblem:
-    """What is wrong with one of the annotations: its `index`, None where it is all of them together."""
-
-    index: int | None
-    reason: str
-
-
-class InvalidAnnotationsError(ValueError):  # noqa: N818
-    """Annotations that cannot be taught; each of the faults says what is wrong."""
-
-    def __init__(self, faults: Sequence[AnnotationProblem]) -> None:
-        super().__init__(
-            "; ".join(f.reason if f.index is None else f"annotation {f.index}: {f.reason}" for f in faults)
-        )
-        self.faults = list(faults)
-
-
-def kind_of(annotation: Annotation) -> LabelKind:
-    """What kind of label it is."""
-    return _KINDS[annotation.kind]
-
-
-def checked(
+def validate_annotations(
     annotations: Sequence[Annotation], size: tuple[int, int], kind: LabelKind | None = None
 ) -> tuple[LabelKind, tuple[Annotation, ...]]:
-    """The kind of all of them, and they as they are taught: clipped to the picture of `size` (width, height), their
-    words in single spaces, without scores. Raises InvalidLabels."""
-    kinds = list(dict.fromkeys(map(kind_of, annotations)))
+    """Returns the kind of the annotations, and the annotations as training uses them.
+
+    They are clipped to the image, their spaces are normalized, and their scores are removed. `size`: of the image, as
+    (width, height). `kind`: None for the one that all annotations have. Raises InvalidAnnotationsError.
+    """
+    kinds = list(dict.fromkeys(map(label_kind_of, annotations)))
     if kind is None:
         if len(kinds) != 1:
-            why = f"they are {' and '.join(kinds)}: send each kind by itself" if kinds else "say of which kind none are"
-            raise InvalidAnnotationsError([AnnotationProblem(None, f"{why}; `kind` is objects, words or captions")])
+            found = f"there are {' and '.join(kinds)}: send each kind separately" if kinds else "there are none"
+            problem = AnnotationProblem(None, f"{found}; set `kind` to objects, words or captions")
+            raise InvalidAnnotationsError([problem])
         kind = kinds[0]
-    faults, notes = [], []
+    problems: list[AnnotationProblem] = []
+    validated: list[Annotation] = []
     for index, annotation in enumerate(annotations):
         try:
-            if kind_of(annotation) is not kind:
-                raise LabelError(f"a {annotation.kind} is none of the {kind}; send it by itself")
-            notes.append(_checked(annotation, size))
+            if label_kind_of(annotation) is not kind:
+                raise LabelError(f"a {annotation.kind} does not belong to the kind {kind}; send it separately")
+            validated.append(check_annotation(annotation, size))
         except LabelError as error:
-            faults.append(AnnotationProblem(index, str(error)))
+            problems.append(AnnotationProblem(index, str(error)))
     if kind is LabelKind.CAPTIONS and not annotations:
-        faults.append(AnnotationProblem(None, "a picture's captions are one at least"))
-    if faults:
-        raise InvalidAnnotationsError(faults)
-    return kind, tuple(notes)
+        problems.append(AnnotationProblem(None, "an image needs at least one caption"))
+    if problems:
+        raise InvalidAnnotationsError(problems)
+    return kind, tuple(validated)
 
-
-def _checked(annotation: Annotation, size: tuple[int, int]) -> Annotation:
-    match annotation:
-        case Box():
-            return checks.box(annotation.label, annotation.box, size)
-        case Polygon():
-            return checks.polygon(annotation.label, annotation.polygons, size)
-        case Quad():
-            return checks.quad(annotation.label, annotation.quad, size)
-        case Text():
-            return checks.text(annotation.label)

@@ -1,11 +1,10 @@
-"""Backtests, one at a time: champion and challenger answer the same held-out pictures, on the engine that serves."""
+"""Runs backtests, one at a time: champion and challenger answer the same holdout images, on the engine that serves."""
 
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
@@ -13,149 +12,164 @@ from finetune.evaluation import bootstrap
 from finetune.tuning.run_record import fingerprint
 from finetune.tuning.validation import Judge
 from labels.dataset import DatasetError
-from server.engine.adapters.registry import AdapterError
+from server.engine.adapters.errors import AdapterError
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.request import Request
-from server.projects import project_dataset
 from server.projects.ensemble_handle import EnsembleHandle
-from server.projects.ensembles import Ensemble, EnsembleBuilder, alone, loaded
-from server.projects.forgetting import ForgettingNotMeasurableError, probe_for
-from server.projects.image_store import ImageStore
+from server.projects.ensembles import Ensemble, EnsembleBuilder, load_adapters
+from server.projects.errors import BacktestNotPossibleError, BaseMismatchError, ForgettingNotMeasurableError
+from server.projects.forgetting import SceneEvaluation, find_evaluation
+from server.projects.project_dataset import build_dataset
+from server.projects.project_files import ProjectFiles
 from server.projects.queue_worker import QueueWorker
-from server.store import StoreAway
-from server.store.projects.records import Backtest, BacktestImage, BacktestResult, BaseMismatchError, Project, RunState
-from server.store.projects.registry import Registry
+from server.store import StoreUnavailableError
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import Backtest, Comparison, ImageCounts, Project, RunState
 
 logger = logging.getLogger(__name__)
 
 
-class BacktestNotPossibleError(Exception):  # noqa: N818
-    """A backtest that cannot be made; the message says what is missing."""
-
-
 class Backtester:
-    """Works on the backtests of a registry, in the order in which they came. Its prompts give way to interactive
-    ones. `folder`: where the projects' folders are."""
+    """Works on the queued backtests of a store, oldest first. Its prompts have a lower priority than interactive ones.
 
-    def __init__(self, registry: Registry, folder: Path) -> None:
-        self.registry, self.folder, self._panels = registry, folder, EnsembleBuilder(registry, folder)
-        self.worker = QueueWorker("backtests", self._work)
+    `scene_evaluation`: how the forgetting of the seedling is measured; None: it is not.
+    """
+
+    def __init__(
+        self, store: ProjectStore, files: ProjectFiles, scene_evaluation: SceneEvaluation | None = None
+    ) -> None:
+        self._store, self._files, self._scene_evaluation = store, files, scene_evaluation
+        self._ensembles = EnsembleBuilder(store, files)
+        self._worker = QueueWorker("backtests", self._work_once)
         self._engine: Engine | None = None
-        self._known: dict[int, dict[str, float]] = {}  # scenes → what the base knows of so many
+        self._base_results: dict[int, dict[str, float]] = {}  # number of scenes → results of the base model
 
     def start(self, engine: Engine) -> None:
-        """Begins to work, with what another process left undone."""
+        """Starts to work, first on the backtest that was running when the server stopped."""
         self._engine = engine
-        self.worker.start()
+        self._worker.start()
+
+    def wake(self) -> None:
+        """Tells the worker that a backtest was queued."""
+        self._worker.wake()
 
     def close(self) -> None:
-        """Stops; the backtest under way is made after the next start."""
-        self.worker.close()
+        """Stops. A running backtest is repeated after the next start."""
+        self._worker.close()
 
-    def _work(self) -> bool:
-        if (found := self.registry.next_backtest()) is None:
+    def _work_once(self) -> bool:
+        if (found := self._store.find_open_backtest()) is None:
             return False
-        project, test = found
+        project, backtest = found
         try:
-            self._test(project, test)
-        except (EngineClosedError, StoreAway):
+            self._run_backtest(project, backtest)
+        except (EngineClosedError, StoreUnavailableError):
             raise
         except (BacktestNotPossibleError, AdapterError, OSError) as error:
-            logger.error("backtest %d of %s failed: %s", test.id, project.name, error)
-            self.registry.end_backtest(test, RunState.FAILED, str(error))
+            logger.error("backtest %d of %s failed: %s", backtest.id, project.name, error)
+            self._store.backtests.end_backtest(backtest, RunState.FAILED, str(error))
         except Exception as error:
-            logger.exception("backtest %d of %s failed", test.id, project.name)
-            self.registry.end_backtest(test, RunState.FAILED, f"the server failed: {error}")
+            logger.exception("backtest %d of %s failed", backtest.id, project.name)
+            self._store.backtests.end_backtest(backtest, RunState.FAILED, f"internal error: {error}")
         return True
 
-    def _test(self, project: Project, test: Backtest) -> None:
+    def _run_backtest(self, project: Project, backtest: Backtest) -> None:
         engine = self._engine
         assert engine is not None
-        if project.base != engine.checkpoint.sha256:
-            raise BacktestNotPossibleError(str(BaseMismatchError(project.name, project.base, engine.checkpoint.sha256)))
-        task = self.registry.model(project, test.challenger).task
-        known = project_dataset.of(
-            project, self.registry.projects.newest(project), ImageStore(self.folder / project.folder / "pictures")
-        )
-        judge = Judge(known.held, known.labels, [task])
-        if not any(judge.questions):
+        if project.base_sha256 != engine.checkpoint.sha256:
             raise BacktestNotPossibleError(
-                f"no held-out picture has labels that tell how good the answers to {task} are"
+                str(BaseMismatchError(project.name, project.base_sha256, engine.checkpoint.sha256))
             )
-        with self._seated(engine, project, test.champion) as panel:
-            champion = judge.tallies(self._patient(engine, panel))
-        with self._seated(engine, project, test.challenger) as panel:
-            challenger = judge.tallies(self._patient(engine, panel))
+        task = self._store.models.get_model(project, backtest.challenger_id).task
+        corrections = self._store.corrections.list_current(project)
+        dataset = build_dataset(project, corrections, self._files.get_image_store(project))
+        judge = Judge(dataset.holdout, dataset.classes, [task])
+        if not any(judge.questions):
+            raise BacktestNotPossibleError(f"no holdout image has labels to evaluate {task}")
+        with self._load_ensemble(engine, project, backtest.champion_id) as ensemble:
+            champion = judge.tallies(self._wrap_engine(engine, ensemble))
+        with self._load_ensemble(engine, project, backtest.challenger_id) as ensemble:
+            challenger = judge.tallies(self._wrap_engine(engine, ensemble))
             try:
-                found = bootstrap.corrections(champion, challenger)
+                result = bootstrap.compare_corrections(champion, challenger)
             except ValueError as error:
-                raise BacktestNotPossibleError(f"{error}: correct more pictures") from error
-            forgetting = self._forgotten(engine, project, test, panel)
-        figures = BacktestResult(found.champion, found.challenger, found.low, found.high, found.better)
-        seen = [
-            BacktestImage(example.name, astuple(a), astuple(b))
-            for example, a, b in zip(known.held, champion, challenger, strict=True)
+                raise BacktestNotPossibleError(f"{error}: correct more images") from error
+            forgetting = self._measure_forgetting(engine, project, backtest, ensemble)
+        comparison = Comparison(result.champion, result.challenger, result.low, result.high, result.better)
+        counts = [
+            ImageCounts(image.name, astuple(a), astuple(b))
+            for image, a, b in zip(dataset.holdout, champion, challenger, strict=True)
         ]
-        self.registry.end_backtest(
-            test, RunState.DONE, data=fingerprint(known.held), tallies=seen, figures=figures, forgetting=forgetting
-        )
-        logger.info("backtest %d of %s: %s", test.id, project.name, figures)
+        self._store.backtests.end_backtest(
+            backtest, RunState.DONE, dataset_hash=fingerprint(dataset.holdout), image_counts=counts,
+            comparison=comparison, forgetting=forgetting,
+        )  # fmt: skip
+        logger.info("backtest %d of %s: %s", backtest.id, project.name, comparison)
 
-    def _forgotten(self, engine: Engine, project: Project, test: Backtest, panel: Ensemble) -> dict[str, Any]:
-        """What the challenger, a panel that is loaded, has lost of what the base knows of its own world, or the
-        `reason` why nothing tells it; nothing where it was not asked for. Of several adapters the mean, for all that is
-        asked here no two of them answer together."""
-        most = test.forgetting.get("probe") or test.forgetting.get("scenes")  # as it was called before
-        if not most:
+    def _measure_forgetting(
+        self, engine: Engine, project: Project, backtest: Backtest, ensemble: Ensemble
+    ) -> dict[str, Any]:
+        """Returns what the challenger, which is loaded, has forgotten of the base model's own domain, or the `reason`
+        why this cannot be measured; nothing if it was not requested.
+
+        For several adapters, it is the mean: they do not answer together on all tasks that are measured here.
+        """
+        max_images = backtest.forgetting.get("forgetting_images")
+        if not max_images:
             return {}
         try:
-            probe = probe_for(engine, self.registry, project, self.registry.model(project, test.challenger), most)
-            scenes = probe.about.get("scenes", 0)  # a dataset may change, the seedling's scenes do not
-            known = self._known.get(scenes) or probe.ask(self._patient(engine, alone(None)), None)
+            challenger = self._store.models.get_model(project, backtest.challenger_id)
+            evaluation = find_evaluation(
+                engine, self._store, project, challenger, max_images, self._scene_evaluation
+            )
+            scenes = evaluation.about.get("scenes", 0)  # a dataset can change, the drawn scenes do not
+            base = Ensemble.of_one(None)
+            before = self._base_results.get(scenes) or evaluation.ask(self._wrap_engine(engine, base), None)
             if scenes:
-                self._known[scenes] = known
-            lost = [probe.lost(known, probe.ask(self._patient(engine, one), None)) for one in panel.apart()]
-            return {**probe.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
-        except (EngineClosedError, StoreAway):
+                self._base_results[scenes] = before
+            lost = [
+                evaluation.lost(before, evaluation.ask(self._wrap_engine(engine, member), None))
+                for member in ensemble.split()
+            ]
+            return {**evaluation.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
+        except (EngineClosedError, StoreUnavailableError):
             raise
         except (ForgettingNotMeasurableError, DatasetError) as error:
-            return {"reason": f"there is nothing to probe by: {error}"}
-        except Exception as error:  # the figures by which the model is promoted stay all the same
-            logger.exception("backtest %d of %s: what was forgotten cannot be told", test.id, project.name)
-            return {"reason": f"the probe failed: {error}"}
+            return {"reason": f"there are no images to measure forgetting on: {error}"}
+        except Exception as error:  # the comparison, which decides about promotion, remains valid
+            logger.exception("the forgetting evaluation of backtest %d of %s failed", backtest.id, project.name)
+            return {"reason": f"the forgetting evaluation failed: {error}"}
 
     @contextmanager
-    def _seated(self, engine: Engine, project: Project, number: int | None) -> Iterator[Ensemble]:
-        """Who answers for a model (None: the base alone), loaded by names of their own: the champions may change
-        meanwhile."""
-        if number is None:
-            yield alone(None)
+    def _load_ensemble(self, engine: Engine, project: Project, model_id: int | None) -> Iterator[Ensemble]:
+        """Loads a model (None: the base model) under its own names: the champions may change during the backtest."""
+        if model_id is None:
+            yield Ensemble.of_one(None)
             return
-        found = self._panels.of(project, self.registry.model(project, number))
-        panel = found.renamed("backtest")
-        with loaded(engine, [panel]):
-            yield panel
+        model = self._store.models.get_model(project, model_id)
+        ensemble = self._ensembles.build(project, model).with_suffix("backtest")
+        with load_adapters(engine, [ensemble]):
+            yield ensemble
 
-    def _patient(self, engine: Engine, panel: Ensemble) -> Engine:
-        return cast(Engine, _Patient(engine, panel, self.worker.closing))
+    def _wrap_engine(self, engine: Engine, ensemble: Ensemble) -> Engine:
+        return cast(Engine, _EnsembleEngine(engine, ensemble, self._worker.closing))
 
 
-class _Patient:
-    """The engine as a judge sees it: whatever it is asked, a panel answers. It gives way to interactive prompts, and
-    waits where too many wait already."""
+class _EnsembleEngine:
+    """An engine whose requests an ensemble answers, with low priority. It waits while the queue is full."""
 
-    def __init__(self, engine: Engine, panel: Ensemble, closing: threading.Event) -> None:
-        self._engine, self._panel, self._closing = engine, panel, closing
+    def __init__(self, engine: Engine, ensemble: Ensemble, closing: threading.Event) -> None:
+        self._engine, self._ensemble, self._closing = engine, ensemble, closing
         self.prepare = engine.prepare
-        self.max_waiting = max(2, engine.max_waiting // len(panel.members))
+        self.max_waiting = max(2, engine.max_waiting // len(ensemble.members))
 
     def submit(self, request: Request) -> Handle | EnsembleHandle:
-        return self._panel.ask(self._submit, replace(request, client="backtests", interactive=False))
+        return self._ensemble.submit(self._submit_one, replace(request, client="backtests", interactive=False))
 
-    def _submit(self, request: Request) -> Handle:
+    def _submit_one(self, request: Request) -> Handle:
         try:
             return self._engine.submit_when_room(request, self._closing)
         except RequestCancelledError as error:
-            raise EngineClosedError("the server stops") from error
+            raise EngineClosedError("the server is stopping") from error

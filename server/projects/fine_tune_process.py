@@ -67,6 +67,7 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.loop import ASKED, Diverged, TuneError, tune
     from finetune.tuning.run_record import Source
+    from server.engine.config import EngineConfig
     from server.engine.engine import Engine
     from server.projects import project_dataset
     from server.projects.image_store import ImageStore
@@ -94,12 +95,12 @@ def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any
     if found.stopped == ASKED:
         return None
     if choosing:
-        with Engine.load(config.base) as engine:
+        with Engine.load(EngineConfig(config.base)) as engine:
             calibrate(engine, "tuned", found.folder, questions(choosing, config.tasks, labels=data.labels))
     return {**failed, **{k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}}
 
 
-def known(folder: Path, pictures: "Pictures") -> set[str]:
+def known(folder: Path, pictures: "ImageStore") -> set[str]:
     """The pictures, by SHA-256, that were taught to the model that the run in a folder starts from, or to one that this
     model goes back to."""
     from server.projects import project_dataset
@@ -118,8 +119,8 @@ def _expected(error: Exception) -> bool:
     """Whether the message is for people."""
     from finetune.tuning.loop import TuneError
     from labels.dataset import DatasetError
-    from server.engine.adapters.lora import AdapterError
-    from server.engine.checkpoints.loading import CheckpointError
+    from server.engine.adapters.errors import AdapterError
+    from server.engine.checkpoints.errors import CheckpointError
 
     return isinstance(error, DatasetError | TuneError | CheckpointError | AdapterError | OSError)
 

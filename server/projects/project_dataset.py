@@ -1,8 +1,8 @@
-"""A project's corrections as datasets: what is taught, and what is held out to judge by.
+"""A project's corrections as a dataset: training images, and holdout images that are never used for training.
 
-The side of a picture follows from its content alone, so that it stays there for good, whatever is added: the first 32
-bits of its file's SHA-256, as a number from 0 to 1, are below the project's share for those that are held out.
-(`labels.split` spreads labels evenly, but deals anew with every picture that comes.)
+The split depends only on the content of an image, so that it never changes, whatever is added later: an image belongs to
+the holdout if the first 32 bits of its SHA-256, as a number from 0 to 1, are below the project's holdout share.
+(`labels.split` balances the labels, but splits again with each new image.)
 """
 
 import json
@@ -18,119 +18,135 @@ from labels.image_files import ImageFile
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
+from server.projects.errors import NoTrainingDataError
 from server.projects.image_store import ImageStore
-from server.store.projects.records import ENOUGH, Correction, NoTrainingDataError, Project
+from server.store.projects.records import MIN_HOLDOUT_IMAGES, Correction, Project
 
-_CHOOSING = 0.15  # of the pictures that are not held out
+_VALIDATION_SHARE = 0.15  # of the training images
 _ANNOTATIONS = TypeAdapter(tuple[Annotation, ...])
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectDataset:
-    """Examples are named by their pictures' SHA-256; `labels`: of all of them."""
+    """The corrected images of a project. Their names are their SHA-256."""
 
     train: tuple[LabeledImage, ...]
-    held: tuple[LabeledImage, ...]
+    holdout: tuple[LabeledImage, ...]
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        return Dataset((*self.train, *self.held)).labels
+    def classes(self) -> tuple[str, ...]:
+        """The labels of all images, the most frequent first."""
+        return Dataset((*self.train, *self.holdout)).classes
 
-    def check(self, tasks: Sequence[str], share: float) -> None:
-        """Raises NothingToLearn where they teach none of `tasks`, or none judges one of them."""
-        count = len(self.train) + len(self.held)
-        if not (taught := _teachable(self.train) & set(tasks)):
+    def check_tasks(self, tasks: Sequence[str], holdout_share: float) -> None:
+        """Raises NoTrainingDataError if no image trains any of the tasks, or if no holdout image can evaluate one."""
+        count = len(self.train) + len(self.holdout)
+        if not (trainable := _find_trainable_tasks(self.train) & set(tasks)):
             raise NoTrainingDataError(
-                f"of {count} corrected pictures none that is taught teaches {' or '.join(tasks)}: correct pictures by "
-                "labels of its kind"
+                f"of {count} corrected images, no training image has labels for {' or '.join(tasks)}: correct images "
+                "with labels of its kind"
             )
-        if missing := sorted(taught - _teachable(self.held)):
+        if missing := sorted(trainable - _find_trainable_tasks(self.holdout)):
             raise NoTrainingDataError(
-                f"of {count} corrected pictures none is held out (a share of {share:.0%}) that could tell how good the "
-                f"answers to {missing[0]} are: correct more pictures"
+                f"of {count} corrected images, no holdout image (a share of {holdout_share:.0%}) has labels to evaluate "
+                f"{missing[0]}: correct more images"
             )
 
-    def apart(
-        self, tasks: Sequence[str], known: Collection[str] = ()
+    def split_validation(
+        self, tasks: Sequence[str], trained_before: Collection[str] = ()
     ) -> tuple[tuple[LabeledImage, ...], tuple[LabeledImage, ...]]:
-        """Those that are taught, and a share of them, told by content too, by which a run's best step is chosen and its
-        scores are calibrated: by those that are held out it would be chosen for the backtest that judges it. None of
-        `known`, by SHA-256, chooses: pictures that the model that it starts from was taught, on which that is better
-        and surer than on others. Where too few are left none is set apart."""
-        chooses = [
-            e.name not in known and bool(_teachable([e]) & set(tasks) and e.annotations) and _chooses(e.name)
-            for e in self.train
+        """Splits the training images into images to train on and images to validate on, by content too.
+
+        Validation selects the best step of a run and calibrates its scores. The holdout cannot do that: the backtest
+        would then be biased. Neither can images in `trained_before` (SHA-256), on which the initial model was trained:
+        its answers on them are better and more confident than on others. If fewer than MIN_HOLDOUT_IMAGES images
+        remain for validation, there is none.
+        """
+        is_validation = [
+            image.name not in trained_before
+            and bool(_find_trainable_tasks([image]) & set(tasks) and image.annotations)
+            and _is_below(image.name[8:16], _VALIDATION_SHARE)
+            for image in self.train
         ]
-        if sum(chooses) < ENOUGH:
+        if sum(is_validation) < MIN_HOLDOUT_IMAGES:
             return self.train, ()
-        taught, choosing = (
-            tuple(e for e, apart in zip(self.train, chooses, strict=True) if apart is side) for side in (False, True)
+        train, validation = _partition(self.train, is_validation)
+        return train, validation
+
+    def select_trainable(self, tasks: Sequence[str]) -> list[str]:
+        """Returns those of the tasks that the training images have labels for."""
+        trainable = _find_trainable_tasks(self.train)
+        return [task for task in tasks if task in trainable]
+
+
+def is_holdout(sha256: str, holdout_share: float) -> bool:
+    """Returns whether an image belongs to the holdout."""
+    return _is_below(sha256[:8], holdout_share)
+
+
+def build_dataset(project: Project, corrections: Sequence[Correction], images: ImageStore) -> ProjectDataset:
+    """Builds the dataset of a project's current corrections."""
+    by_image: dict[str, list[Correction]] = {}
+    for correction in corrections:
+        by_image.setdefault(correction.content.image_sha256, []).append(correction)
+    labeled = []
+    for sha256, own in by_image.items():
+        contents = [correction.content for correction in own]
+        annotations = tuple(annotation for content in contents for annotation in content.annotations)
+        # Captions are never complete: an image can have any number of them.
+        complete = frozenset(
+            content.label_kind
+            for content in contents
+            if content.complete and content.label_kind is not LabelKind.CAPTIONS
         )
-        return taught, choosing
-
-    def tasks(self, wanted: Sequence[str]) -> list[str]:
-        """Those of the wanted ones that are taught."""
-        can = _teachable(self.train)
-        return [task for task in wanted if task in can]
-
-
-def is_held(sha256: str, share: float) -> bool:
-    """Whether a picture is held out."""
-    return _falls(sha256[:8], share)
+        first = contents[0]
+        source = f"{first.image_name or 'image'} ({sha256[:12]})"
+        file = ImageFile(images.get_path(sha256))
+        labeled.append(LabeledImage(sha256, source, first.width, first.height, annotations, file, complete))
+    train, holdout = _partition(labeled, [is_holdout(image.name, project.holdout_share) for image in labeled])
+    return ProjectDataset(train, holdout)
 
 
-def _chooses(sha256: str) -> bool:
-    return _falls(sha256[8:16], _CHOOSING)
+def to_json(dataset: ProjectDataset) -> dict[str, Any]:
+    """Returns the dataset as JSON, without the image files."""
+    return {"train": list(map(_image_to_json, dataset.train)), "holdout": list(map(_image_to_json, dataset.holdout))}
 
 
-def _falls(digits: str, share: float) -> bool:
-    """Whether 32 bits, as a number from 0 to 1, are below a share."""
+def from_json(data: dict[str, Any], images: ImageStore) -> ProjectDataset:
+    """Returns the dataset that `to_json` was given."""
+    train, holdout = (tuple(_image_from_json(each, images) for each in data[side]) for side in ("train", "holdout"))
+    return ProjectDataset(train, holdout)
+
+
+def _is_below(digits: str, share: float) -> bool:
+    """Returns whether 32 bits in hexadecimal, as a number from 0 to 1, are below a share."""
     return int(digits, 16) < share * 2**32
 
 
-def of(project: Project, corrections: Sequence[Correction], pictures: ImageStore) -> ProjectDataset:
-    """What a project's newest corrections teach."""
-    by_picture: dict[str, list[Correction]] = {}
-    for correction in corrections:
-        by_picture.setdefault(correction.said.picture, []).append(correction)
-    examples = []
-    for picture, own in by_picture.items():
-        said = [correction.said for correction in own]
-        notes = tuple(note for each in said for note in each.annotations)
-        # Of captions there is no all.
-        complete = frozenset(each.kind for each in said if each.complete and each.kind is not LabelKind.CAPTIONS)
-        size = said[0].width, said[0].height
-        source = f"{said[0].name or 'picture'} ({picture[:12]})"
-        examples.append(LabeledImage(picture, source, *size, notes, ImageFile(pictures.path(picture)), complete))
-    held = [is_held(example.name, project.held_share) for example in examples]
-    sides = [tuple(e for e, out in zip(examples, held, strict=True) if out is side) for side in (False, True)]
-    return ProjectDataset(sides[0], sides[1])
+def _partition(
+    images: Sequence[LabeledImage], flags: Sequence[bool]
+) -> tuple[tuple[LabeledImage, ...], tuple[LabeledImage, ...]]:
+    """Returns the images whose flag is False, and those whose flag is True."""
+    first, second = (
+        tuple(image for image, flag in zip(images, flags, strict=True) if flag is side) for side in (False, True)
+    )
+    return first, second
 
 
-def written(lessons: ProjectDataset) -> dict[str, Any]:
-    """As JSON; the pictures stay where they are."""
-    return {"train": list(map(_written, lessons.train)), "held": list(map(_written, lessons.held))}
+def _find_trainable_tasks(images: Sequence[LabeledImage]) -> set[str]:
+    return {token for image in images for token in samples.teachable(image)}
 
 
-def read(kept: dict[str, Any], pictures: ImageStore) -> ProjectDataset:
-    """What `written` gave."""
-    return ProjectDataset(*(tuple(_read(each, pictures) for each in kept[side]) for side in ("train", "held")))
-
-
-def _teachable(examples: Sequence[LabeledImage]) -> set[str]:
-    return {token for example in examples for token in samples.teachable(example)}
-
-
-def _written(example: LabeledImage) -> dict[str, Any]:
+def _image_to_json(image: LabeledImage) -> dict[str, Any]:
     return {
-        "picture": example.name, "source": example.source, "size": example.size,
-        "annotations": json.loads(_ANNOTATIONS.dump_json(example.annotations)), "complete": sorted(example.complete),
+        "image": image.name, "source": image.source, "size": image.size,
+        "annotations": json.loads(_ANNOTATIONS.dump_json(image.annotations)), "complete": sorted(image.complete),
     }  # fmt: skip
 
 
-def _read(kept: dict[str, Any], pictures: ImageStore) -> LabeledImage:
-    width, height = kept["size"]
+def _image_from_json(data: dict[str, Any], images: ImageStore) -> LabeledImage:
+    width, height = data["size"]
     return LabeledImage(
-        kept["picture"], kept["source"], width, height, _ANNOTATIONS.validate_python(kept["annotations"]),
-        ImageFile(pictures.path(kept["picture"])), frozenset(map(LabelKind, kept["complete"])),
+        data["image"], data["source"], width, height, _ANNOTATIONS.validate_python(data["annotations"]),
+        ImageFile(images.get_path(data["image"])), frozenset(map(LabelKind, data["complete"])),
     )  # fmt: skip

@@ -14,9 +14,9 @@ from labels.images import MAX_PIXELS, decode_image
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
-from server.engine.checkpoints.loading import SEEDLING
+from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
-from server.jobs.output_folder import claimed
+from server.jobs.output_folder import claim_output_folder
 from server.projects import ensemble_models, initial_models, project_dataset, tuner
 from server.projects.annotation_validation import checked, kind_of
 from server.projects.backtester import Backtester
@@ -27,7 +27,7 @@ from server.projects.initial_models import InitialModel
 from server.projects.pinned_models import PinnedProjectModels
 from server.projects.review_queue import ReviewCandidate, candidates
 from server.projects.tuner import Tuner
-from server.store import NotNow, Store
+from server.store import InvalidStateError, JobStore
 from server.store.projects.ensembles import AdapterSum, EnsembleDefinition
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import (
@@ -49,12 +49,12 @@ _HOME = "home"  # the file that holds the folder's id
 class Projects:
     """Safe to use from any thread. Methods raise what the store does, and Missing for what is not there."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
+    def __init__(self, folder: Path, store: JobStore) -> None:
         """`folder` is this server's own: for corrected pictures, runs and adapters. `store`: the database of jobs.
         Raises OSError for the folder."""
         self.folder = folder.absolute()
         with ExitStack() as stack:
-            stack.enter_context(claimed(self.folder))
+            stack.enter_context(claim_output_folder(self.folder))
             self.store = ProjectStore(store, _home(self.folder))
             self._until = stack.pop_all()
         self.registry = Registry(self.store)
@@ -107,7 +107,7 @@ class Projects:
         with self._changing:
             for run in self.registry.runs(project):
                 if run.state not in ENDED:
-                    with suppress(NotNow):  # it has ended meanwhile
+                    with suppress(InvalidStateError):  # it has ended meanwhile
                         self.cancel(project, run)
             self.store.delete(project)
             self.champions.remove(project)
@@ -132,7 +132,7 @@ class Projects:
         count = 0
         for picture in pictures:
             by_kind: dict[LabelKind, list[Annotation]] = {}
-            for label in picture.labels:
+            for label in picture.traces:
                 if label.parent is None:  # what was asked about a region is no caption of the picture
                     by_kind.setdefault(kind_of(label.annotation), []).append(label.annotation)
             said = [checked(notes, (picture.width, picture.height), kind) for kind, notes in by_kind.items()]

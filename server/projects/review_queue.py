@@ -1,56 +1,65 @@
-"""Which pictures of a job a person should correct next (`finetune.active_learning`)."""
+"""The images of a job that a person should correct next, by active learning."""
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from finetune.active_learning import doubt, select
-from labels.label_kind import LabelKind
+from labels.label_kind import LabelKind, label_kind_of
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
-from prompts.tasks import TASKS, Gives, Takes
-from server.projects.annotation_validation import kind_of
+from prompts.tasks import TASKS, AnswerKind, InputKind
 
-_KEPT = 1000  # pictures
+_MIN_POOL = 1000  # images that are in memory at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewCandidate:
-    """A picture at its place in the job's source; `doubt`: how many of its labels are expected to be wrong."""
+    """An image to correct. `position`: in the job's source. `uncertainty`: expected number of wrong annotations."""
 
     position: int
-    picture: LabeledImage
-    doubt: float
+    image: LabeledImage
+    uncertainty: float
 
 
-def candidates(
-    pictures: Iterable[tuple[int, LabeledImage]], corrected: Collection[str], known: Iterable[str], tasks: Sequence[str],
-    count: int,
+def select_candidates(
+    images: Iterable[tuple[int, LabeledImage]], corrected: Collection[str], known_labels: Iterable[str],
+    tasks: Sequence[str], count: int,
 ) -> tuple[list[ReviewCandidate], int]:  # fmt: skip
-    """Of a job's pictures that are not `corrected` (by SHA-256) `count` to look at, the best first; and how many there
-    are. `known`: the names of the labels that are corrected. A picture that is there twice counts once. Labels of kinds
-    that no task of `tasks` is learned from raise no doubt. Chosen among the _KEPT of the most doubt (or a few times
-    `count`), which alone are in memory."""
-    kinds, seen = {_learned_from(task) for task in tasks}, set(corrected)
+    """Returns the `count` most useful images to correct, best first, and the number of images without a correction.
 
-    def taught(picture: LabeledImage) -> list[Annotation]:
-        own = [label.annotation for label in picture.labels if label.parent is None]
-        return [note for note in own if kind_of(note) in kinds]
+    Candidates are the most uncertain images: at least 1000, and four times `count`. Only annotations that train one of
+    the `tasks` count. An image that appears twice counts once.
 
-    def found() -> Iterator[ReviewCandidate]:
-        for position, picture in pictures:
-            if picture.sha256 not in seen:
-                seen.add(picture.sha256)
-                yield ReviewCandidate(position, picture, doubt(taught(picture)))
+    Args:
+        images: Positions and images of a job.
+        corrected: SHA-256 of the images that are already corrected.
+        known_labels: The labels of all corrections.
+        tasks: Tokens of the project's tasks.
+    """
+    kinds, seen = {_get_training_kind(task) for task in tasks}, set(corrected)
 
-    kept = heapq.nsmallest(max(_KEPT, 4 * count), found(), key=lambda each: (-each.doubt, each.position))
-    chosen = select([taught(each.picture) for each in kept], count, known)
-    return [kept[place] for place in chosen], len(seen) - len(set(corrected))
+    def get_relevant(image: LabeledImage) -> list[Annotation]:
+        own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]
+        return [annotation for annotation in own if label_kind_of(annotation) in kinds]
+
+    def find_uncorrected() -> Iterator[ReviewCandidate]:
+        for position, image in images:
+            if image.sha256 not in seen:
+                seen.add(image.sha256)
+                yield ReviewCandidate(position, image, doubt(get_relevant(image)))
+
+    pool = heapq.nsmallest(
+        max(_MIN_POOL, 4 * count), find_uncorrected(), key=lambda candidate: (-candidate.uncertainty, candidate.position)
+    )
+    selected = select([get_relevant(candidate.image) for candidate in pool], count, known_labels)
+    return [pool[index] for index in selected], len(seen) - len(set(corrected))
 
 
-def _learned_from(token: str) -> LabelKind:
-    """The kind of label that teaches a task."""
+def _get_training_kind(token: str) -> LabelKind:
+    """Returns the kind of labels that a task is trained on."""
     task = TASKS[token]
     if "OCR" in token:
         return LabelKind.WORDS
-    return LabelKind.CAPTIONS if task.gives is Gives.TEXT and task.takes is Takes.NOTHING else LabelKind.OBJECTS
+    is_caption = task.answer_kind is AnswerKind.TEXT and task.input_kind is InputKind.NOTHING
+    return LabelKind.CAPTIONS if is_caption else LabelKind.OBJECTS

@@ -22,7 +22,15 @@ from labels.sample import Sample
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import HOLDOUT_SET
 from seedling.scenes.samples import make_sample
-from server.engine.calibration import FILE, Calibration, Isotonic, Temperature, read, write
+from server.engine.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    IsotonicScale,
+    TemperatureScale,
+    read_calibration,
+    write_calibration,
+)
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 Scores = list[tuple[float, bool]]
@@ -77,8 +85,8 @@ def test_isotonic_is_the_least_squares_curve() -> None:
 def test_few_answers_or_all_alike_are_left_as_they_are() -> None:
     assert fit(sure(19, 2.0)) is None
     assert fit([(0.5 + i / 100, True) for i in range(40)]) is None
-    assert isinstance(fit(sure(999, 2.0)), Temperature)
-    assert isinstance(fit(sure(1000, 2.0)), Isotonic)
+    assert isinstance(fit(sure(999, 2.0)), TemperatureScale)
+    assert isinstance(fit(sure(1000, 2.0)), IsotonicScale)
 
 
 def test_answers_that_are_told_apart_keep_a_slope() -> None:
@@ -90,7 +98,7 @@ def test_answers_that_are_told_apart_keep_a_slope() -> None:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with Engine.load("seedling", device="cpu") as engine:
+    with Engine.load(EngineConfig("seedling", device="cpu")) as engine:
         yield engine
 
 
@@ -119,8 +127,8 @@ def asked(seeds: range) -> list[tuple[LabeledImage, list[Sample]]]:
 
 def test_one_that_fails_leaves_the_old_one(engine: Engine, folder: Path) -> None:
     sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    old = Calibration(sha256=sha256, tasks={"<OD>": Temperature(temperature=2.0)})
-    write(folder, old)
+    old = Calibration(sha256=sha256, tasks={"<OD>": TemperatureScale(temperature=2.0)})
+    write_calibration(folder, old)
 
     def lost() -> Image.Image:
         raise RuntimeError("the memory is full")
@@ -128,9 +136,9 @@ def test_one_that_fails_leaves_the_old_one(engine: Engine, folder: Path) -> None
     ((example, questions),) = asked(range(1))
     with pytest.raises(RuntimeError, match="the memory is full"):
         calibrate(engine, "mine", folder, [(replace(example, open=lost), questions)])
-    assert read(folder, sha256) == old
+    assert read_calibration(folder, sha256) == old
     assert calibrate(engine, "mine", folder, [(example, questions)]) == {}  # too few answers
-    assert read(folder, sha256) is None
+    assert read_calibration(folder, sha256) is None
 
 
 def test_the_server_puts_the_adapters_scores_on_the_scale(
@@ -139,7 +147,7 @@ def test_the_server_puts_the_adapters_scores_on_the_scale(
     found = calibrate(engine, "mine", folder, asked(range(12)))
     (loaded,) = [adapter for adapter in engine.adapters() if adapter.name == "mine"]
     assert loaded.calibration is not None
-    assert read(folder, loaded.sha256) == loaded.calibration
+    assert read_calibration(folder, loaded.sha256) == loaded.calibration
     assert loaded.calibration.tasks == {"<OD>": found["<OD>"].scale}
     other = asked(range(500, 503))
     bare = tmp_path_factory.mktemp("bare")
@@ -156,12 +164,14 @@ def test_the_server_puts_the_adapters_scores_on_the_scale(
 def test_a_checkpoints_own_scores_are_calibrated_anew(engine: Engine, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     shutil.copytree(engine.checkpoint.folder, folder)
-    (folder / FILE).unlink(missing_ok=True)
-    with Engine.load(str(folder), device="cpu") as bare:
+    (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+    with Engine.load(EngineConfig(str(folder), device="cpu")) as bare:
         before = examine(bare, asked(range(500, 503))).tasks["<OD>"]
-    write(folder, Calibration(sha256=engine.checkpoint.sha256, tasks={"<OD>": Temperature(temperature=40.0)}))
+    write_calibration(
+        folder, Calibration(sha256=engine.checkpoint.sha256, tasks={"<OD>": TemperatureScale(temperature=40.0)})
+    )
     found = calibrate_checkpoint(folder, asked(range(12)))  # not on top of the old one
-    with Engine.load(str(folder), device="cpu") as calibrated:
+    with Engine.load(EngineConfig(str(folder), device="cpu")) as calibrated:
         assert calibrated.checkpoint.calibration is not None
         assert calibrated.checkpoint.calibration.tasks == {"<OD>": found["<OD>"].scale}
         after = examine(calibrated, asked(range(500, 503))).tasks["<OD>"]
@@ -175,14 +185,14 @@ def test_the_command_calibrates_a_folder_and_refuses_what_is_none(
 ) -> None:
     folder = tmp_path / "base"
     shutil.copytree(engine.checkpoint.folder, folder)
-    (folder / FILE).unlink(missing_ok=True)
+    (folder / CALIBRATION_FILE).unlink(missing_ok=True)
     main(folder, scenes=8)
     assert "<DENSE_REGION_CAPTION>: error of" in capsys.readouterr().out
-    assert read(folder, engine.checkpoint.sha256) is not None
-    kept = (folder / FILE).read_bytes()
+    assert read_calibration(folder, engine.checkpoint.sha256) is not None
+    kept = (folder / CALIBRATION_FILE).read_bytes()
     with pytest.raises(SystemExit, match="nothing was changed"):
         main(folder, scenes=1)
-    assert (folder / FILE).read_bytes() == kept
+    assert (folder / CALIBRATION_FILE).read_bytes() == kept
     with pytest.raises(SystemExit, match="there is no dataset"):
         main(folder, tmp_path / "none")
     with pytest.raises(typer.BadParameter, match="is no folder"):
@@ -201,6 +211,6 @@ def test_the_seedlings_scores_on_emoji_it_never_saw_are_calibrated(engine: Engin
 
 
 def test_too_few_answers_leave_no_file(engine: Engine, folder: Path) -> None:
-    (folder / FILE).write_text("{")
+    (folder / CALIBRATION_FILE).write_text("{")
     assert calibrate(engine, "mine", folder, asked(range(1))) == {}
-    assert not (folder / FILE).exists()
+    assert not (folder / CALIBRATION_FILE).exists()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labels.formats import FORMATS, Report
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Quad, Text
 
 WIDTH, HEIGHT = 640, 480
@@ -62,36 +62,40 @@ def captions(draw: st.DrawFn) -> Text:
 @st.composite
 def datasets(
     draw: st.DrawFn, notes: st.SearchStrategy[Any], names: st.SearchStrategy[str] = texts, folders: bool = True
-) -> list[Labelled]:
+) -> list[LabeledImage]:
     """One to three pictures with up to five labels each; their names differ also without their suffixes."""
     stems = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True))
     pictures = []
     for n in stems:
         name = f"{draw(st.sampled_from(['', 'a/', 'a/b/']) if folders else st.just(''))}{n} {draw(names)}.png"
         labels = tuple(
-            Label(note, "step", review=draw(st.sampled_from(["", "small"])))
+            TracedAnnotation(note, "step", review=draw(st.sampled_from(["", "small"])))
             for note in draw(st.lists(notes, max_size=5))
         )
-        pictures.append(Labelled(name, "0" * 64, WIDTH, HEIGHT, labels, lambda: PNG))
+        pictures.append(LabeledImage.from_traces(name, WIDTH, HEIGHT, labels, lambda: PNG, sha256="0" * 64))
     return pictures
 
 
-def example() -> list[Labelled]:
+def example() -> list[LabeledImage]:
     """A picture with a label of each kind, and one with none."""
     labels = (
-        Label(Box(label="cat", score=0.5, box=(1, 2, 11, 22)), "detect", "What?", "cat<loc_1>", "ab", "cd", "small"),
-        Label(Quad(label='STOP "now"\n<&', score=0.25, quad=(0, 0, 4, 0, 4, 2, 0, 2)), "read"),
-        Label(Polygon(label="cat", polygons=[[0, 0, 2, 0, 2, 2], [10, 10, 12, 10, 12, 12, 10, 12]]), "cut", parent=0),
-        Label(Box(label="", box=(0, 0, 1, 1)), "propose"),
-        Label(Text(label="a cat", score=0.9), "caption"),
+        TracedAnnotation(
+            Box(label="cat", score=0.5, box=(1, 2, 11, 22)), "detect", "What?", "cat<loc_1>", "ab", "cd", "small"
+        ),
+        TracedAnnotation(Quad(label='STOP "now"\n<&', score=0.25, quad=(0, 0, 4, 0, 4, 2, 0, 2)), "read"),
+        TracedAnnotation(
+            Polygon(label="cat", polygons=[[0, 0, 2, 0, 2, 2], [10, 10, 12, 10, 12, 12, 10, 12]]), "cut", parent=0
+        ),
+        TracedAnnotation(Box(label="", box=(0, 0, 1, 1)), "propose"),
+        TracedAnnotation(Text(label="a cat", score=0.9), "caption"),
     )
     return [
-        Labelled("a/1.png", "0" * 64, WIDTH, HEIGHT, labels, lambda: PNG),
-        Labelled("b.png", "1" * 64, WIDTH, HEIGHT, (), lambda: PNG),
+        LabeledImage.from_traces("a/1.png", WIDTH, HEIGHT, labels, lambda: PNG, sha256="0" * 64),
+        LabeledImage.from_traces("b.png", WIDTH, HEIGHT, (), lambda: PNG, sha256="1" * 64),
     ]
 
 
-def export(name: str, pictures: Iterable[Labelled], out: Path, pictures_too: bool = True) -> Report:
+def export(name: str, pictures: Iterable[LabeledImage], out: Path, pictures_too: bool = True) -> Report:
     return FORMATS[name].write(pictures, out, pictures_too=pictures_too)
 
 

@@ -1,4 +1,4 @@
-"""The picture zoo: everything that strangers send is answered, with a picture or a PictureError."""
+"""The picture zoo: everything that strangers send is answered, with a picture or a ImageError."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from labels.images import PictureError, Reason, decode
+from labels.images import ImageError, Reason, decode_image
 
 GRADIENT = np.linspace(0, 255, 12 * 10 * 3).reshape(10, 12, 3).astype(np.uint8)
 RGB = Image.fromarray(GRADIENT)
@@ -36,7 +36,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG", "JPEG2000", "AVIF"])
 def test_formats(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind in ("JPEG", "AVIF") else {}
-    got = decode(encoded(RGB, kind, **options))
+    got = decode_image(encoded(RGB, kind, **options))
     assert (got.mode, got.size) == ("RGB", (12, 10))
     assert np.abs(np.asarray(got).astype(int) - GRADIENT).mean() < 12
 
@@ -45,7 +45,7 @@ def test_formats(kind: str) -> None:
 def test_modes(mode: str) -> None:
     image = Image.new("I;16", (4, 3), 30000) if mode == "I;16" else RGB.convert(mode)
     # Some versions of Pillow cannot read the YCbCr TIFF that they write.
-    got = decode(encoded(image, "JPEG" if mode == "YCbCr" else "TIFF"))
+    got = decode_image(encoded(image, "JPEG" if mode == "YCbCr" else "TIFF"))
     assert got.mode == "RGB"
     assert got.size == image.size
 
@@ -53,13 +53,13 @@ def test_modes(mode: str) -> None:
 def test_one_bit_is_black_and_white() -> None:
     bits = Image.new("1", (2, 1))
     bits.putpixel((1, 0), 1)
-    assert list(np.asarray(decode(encoded(bits)))[0, :, 0]) == [0, 255]
+    assert list(np.asarray(decode_image(encoded(bits)))[0, :, 0]) == [0, 255]
 
 
 def test_sixteen_bits_are_scaled() -> None:
     deep = Image.fromarray(np.array([[0, 257, 32768, 65535]], dtype=np.uint16))
     for kind in ("PNG", "TIFF"):
-        assert np.asarray(decode(encoded(deep, kind)))[0, :, 0].tolist() == [0, 1, 128, 255]
+        assert np.asarray(decode_image(encoded(deep, kind)))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def test_sixteen_bits_are_scaled() -> None:
 )
 def test_floats(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))
-    assert np.asarray(decode(encoded(image, "TIFF")))[0, :, 0].tolist() == expected
+    assert np.asarray(decode_image(encoded(image, "TIFF")))[0, :, 0].tolist() == expected
 
 
 def test_floats_that_are_no_numbers() -> None:
     image = Image.fromarray(np.array([[np.nan, np.inf, -np.inf, 0.5]], dtype=np.float32))
-    assert decode(encoded(image, "TIFF")).size == (4, 1)
+    assert decode_image(encoded(image, "TIFF")).size == (4, 1)
 
 
 def test_wide_integers_are_stretched() -> None:
     image = Image.fromarray(np.array([[-100000, 0, 100000]], dtype=np.int32))
-    assert np.asarray(decode(encoded(image, "TIFF")))[0, :, 0].tolist() == [0, 128, 255]
+    assert np.asarray(decode_image(encoded(image, "TIFF")))[0, :, 0].tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_alpha_is_laid_on_white(mode: str) -> None:
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     clear.putpixel((1, 0), (0, 0, 0, 255))
-    assert np.asarray(decode(encoded(clear.convert(mode))))[0, :, 0].tolist() == [255, 0]
+    assert np.asarray(decode_image(encoded(clear.convert(mode))))[0, :, 0].tolist() == [255, 0]
 
 
 def test_a_transparent_palette_and_key_colour() -> None:
@@ -93,9 +93,9 @@ def test_a_transparent_palette_and_key_colour() -> None:
     palette.putpalette([0, 0, 0, 10, 20, 30])
     palette.putpixel((1, 0), 1)
     for kind in ("PNG", "GIF"):
-        got = np.asarray(decode(encoded(palette, kind, transparency=0)))
+        got = np.asarray(decode_image(encoded(palette, kind, transparency=0)))
         assert got[0].tolist() == [[255, 255, 255], [10, 20, 30]]
-    keyed = decode(encoded(Image.new("RGB", (1, 1), (1, 2, 3)), transparency=(1, 2, 3)))
+    keyed = decode_image(encoded(Image.new("RGB", (1, 1), (1, 2, 3)), transparency=(1, 2, 3)))
     assert keyed.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -105,32 +105,32 @@ def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise
     for kind in ("JPEG", "PNG", "WEBP"):
-        got = decode(encoded(image, kind, exif=exif))
+        got = decode_image(encoded(image, kind, exif=exif))
         assert got.size == (10, 20)
         assert got.getpixel((5, 3))[0] > 200
         assert got.getpixel((5, 16))[0] < 50
 
 
 def test_broken_exif_is_no_reason_to_refuse() -> None:
-    assert decode(encoded(RGB, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")).size == (12, 10)
+    assert decode_image(encoded(RGB, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")).size == (12, 10)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_frame_counts(kind: str) -> None:
     red, blue = Image.new("RGB", (6, 5), "red"), Image.new("RGB", (6, 5), "blue")
-    got = decode(encoded(red, kind, save_all=True, append_images=[blue]))
+    got = decode_image(encoded(red, kind, save_all=True, append_images=[blue]))
     assert got.size == (6, 5)
     assert got.getpixel((2, 2))[0] > 200
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 def test_absurd_shapes_are_answered(size: tuple[int, int]) -> None:
-    assert decode(encoded(Image.new("RGB", size))).size == size
+    assert decode_image(encoded(Image.new("RGB", size))).size == size
 
 
 def refused(data: bytes, **limits: int) -> Reason:
-    with pytest.raises(PictureError) as raised:
-        decode(data, **limits)
+    with pytest.raises(ImageError) as raised:
+        decode_image(data, **limits)
     assert str(raised.value)
     return raised.value.reason
 
@@ -140,7 +140,7 @@ def test_limits() -> None:
     assert refused(b"") == "empty"
     assert refused(data, max_bytes=len(data) - 1) == "too_large"
     assert refused(data, max_pixels=119) == "too_large"
-    assert decode(data, max_bytes=len(data), max_pixels=120).size == (12, 10)
+    assert decode_image(data, max_bytes=len(data), max_pixels=120).size == (12, 10)
 
 
 @pytest.mark.filterwarnings("error")
@@ -196,7 +196,7 @@ SPOILERS = {kind: flip(kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "
 )
 def test_spoiled_files_never_raise_anything_else(kind: str, noise: bytes, start: int, cut: int) -> None:
     try:
-        got = decode(SPOILERS[kind](noise, start, cut), max_pixels=1_000_000)
-    except PictureError:
+        got = decode_image(SPOILERS[kind](noise, start, cut), max_pixels=1_000_000)
+    except ImageError:
         return
     assert got.mode == "RGB"

@@ -11,10 +11,11 @@ import pytest
 from label_studio_sdk.converter.brush import encode_rle
 from pycocotools import mask as coco_mask
 
-from finetune.evaluation.matching import mask as drawn
+from finetune.evaluation.matching import rasterize as drawn
 from labels import masks
-from labels.dataset import Dataset, Labels
-from labels.geometry import area, bounds, box_of
+from labels.dataset import Dataset
+from labels.geometry import bounding_box, bounds, signed_area
+from labels.label_kind import LabelKind
 from labels.opening import open_dataset
 from prompts.annotations import Box, Polygon, Quad
 
@@ -88,27 +89,27 @@ WRITTEN: dict[str, Callable[[Save], Dataset]] = {
 def test_a_mask_becomes_the_outlines_of_its_parts(form: str, save: Save) -> None:
     dataset = WRITTEN[form](save)
     assert dataset.unusable == ()
-    (example,) = dataset.examples
+    (example,) = dataset.images
     box, polygon = example.annotations
     assert isinstance(box, Box)
     assert isinstance(polygon, Polygon)
     assert polygon.label == "cat"
     assert len(polygon.polygons) == 2
-    assert box_of(polygon) == pytest.approx((LEFT, TOP, RIGHT, BOTTOM), abs=0.31)
+    assert bounding_box(polygon) == pytest.approx((LEFT, TOP, RIGHT, BOTTOM), abs=0.31)
     back, filled = drawn(polygon.polygons, (WIDTH, HEIGHT)), MASK | HOLE
     assert (back & filled).sum() / (back | filled).sum() > 0.93  # Pillow draws the edge too
-    assert sum(map(area, polygon.polygons)) == pytest.approx(filled.sum(), rel=0.01)
-    assert example.complete == {Labels.OBJECTS}
+    assert sum(map(signed_area, polygon.polygons)) == pytest.approx(filled.sum(), rel=0.01)
+    assert example.complete == {LabelKind.OBJECTS}
 
 
 def test_a_straight_edge_has_no_points_between_its_ends_and_a_thin_thing_keeps_its_area(save: Save) -> None:
     for mask in ((X >= 10) & (X < 90) & (Y >= 20) & (Y < 60), (X >= 10) & (X < 90) & (Y == 20)):
-        (example,) = in_coco(save, runs(mask.ravel(order="F"))).examples
+        (example,) = in_coco(save, runs(mask.ravel(order="F"))).images
         polygon = example.annotations[-1]
         assert isinstance(polygon, Polygon)
         (ring,) = polygon.polygons
         assert len(ring) <= 16  # each corner is cut by half a pixel
-        assert area(ring) == pytest.approx(mask.sum(), abs=0.51)
+        assert signed_area(ring) == pytest.approx(mask.sum(), abs=0.51)
 
 
 def wavy(width: int, height: int) -> np.ndarray:
@@ -125,7 +126,7 @@ def test_the_outline_of_a_large_mask_is_as_exact_as_locations_are(size: tuple[in
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     box = (columns[0] + 7, rows[0] + 5, columns[-1] + 8, rows[-1] + 6)
     assert bounds([ring]) == pytest.approx(box, abs=bin_ / 2)
-    assert area(ring) == pytest.approx(mask.sum(), rel=0.005)
+    assert signed_area(ring) == pytest.approx(mask.sum(), rel=0.005)
     moved = [value - (7, 5)[i % 2] for i, value in enumerate(ring)]
     wrong = int((drawn([moved], size) ^ mask).sum())
     edge = int((mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum())  # its length, in pixels
@@ -154,8 +155,8 @@ def test_a_large_mask_and_a_noisy_one_cost_little() -> None:
         noisy = rng.random((1000, 1000)) < share
         assert len(masks.rings(noisy)) <= 100
         noisy |= wavy(1000, 1000)
-        largest = max(masks.rings(noisy), key=area)
-        assert area(largest) > 0.98 * wavy(1000, 1000).sum()
+        largest = max(masks.rings(noisy), key=signed_area)
+        assert signed_area(largest) > 0.98 * wavy(1000, 1000).sum()
 
 
 def test_literal_bytes_of_label_studio_and_runs_over_borders(save: Save) -> None:
@@ -166,17 +167,17 @@ def test_literal_bytes_of_label_studio_and_runs_over_borders(save: Save) -> None
     bits += "".join(f"{value:08b}" for value in pixels.ravel())
     bits += "0" * (-len(bits) % 8)
     packed = [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
-    assert in_labelstudio(save, packed).examples == in_labelstudio(save, brushed(MASK)).examples
+    assert in_labelstudio(save, packed).images == in_labelstudio(save, brushed(MASK)).images
 
 
 def test_words_in_a_mask_have_the_box_around_it(save: Save) -> None:
-    (example,) = in_coco(save, runs(MASK.ravel(order="F")), text="STOP").examples
+    (example,) = in_coco(save, runs(MASK.ravel(order="F")), text="STOP").images
     quad = example.annotations[-1]
     assert isinstance(quad, Quad)
     x1, y1, x2, y2 = LEFT, TOP, RIGHT, BOTTOM
     assert quad.quad == pytest.approx((x1, y1, x2, y1, x2, y2, x1, y2), abs=0.31)
     written = {"id": "2", "type": "textarea", "value": {"rle": [], "text": ["STOP"]}}
-    (example,) = in_labelstudio(save, brushed(MASK), written).examples
+    (example,) = in_labelstudio(save, brushed(MASK), written).images
     assert example.annotations[-1].label == "STOP"
     assert example.annotations[-1].kind == "quad"
 
@@ -198,7 +199,7 @@ def test_a_mask_of_coco_that_cannot_be_read_is_listed_and_no_box(save: Save, cou
     dataset = in_coco(save, counts, size)
     assert [each.source for each in dataset.unusable] == ["labels.json: annotation 2"]
     assert dataset.unusable[0].reason.startswith(said)
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert len(example.annotations) == 1
     assert example.complete == set()
 
@@ -208,8 +209,8 @@ def test_a_mask_of_coco_that_cannot_be_read_is_listed_and_no_box(save: Save, cou
     [
         ("1, 2", PLACE, "its mask cannot be read"),
         ("1, two", PLACE, "its mask cannot be read"),
-        ("0, 4", 'left="99" top="1" width="2" height="2"', "its mask lies outside the picture of 100×80"),
-        ("0, 4", 'left="1" top="1" width="2"', "its place holds None, which is no number"),
+        ("0, 4", 'left="99" top="1" width="2" height="2"', "its mask lies outside the image of 100×80"),
+        ("0, 4", 'left="1" top="1" width="2"', "its position contains None, which is not a number"),
     ],
 )
 def test_a_mask_of_cvat_that_cannot_be_read_is_listed(save: Save, rle: str, place: str, said: str) -> None:

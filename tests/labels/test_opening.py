@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.datasets.teaching import questions
+from finetune.datasets.samples import questions
 from labels import formats
 from labels.dataset import Dataset, DatasetError
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import FORMATS, open_dataset
-from labels.reading.builder import verified
-from prompts import targets
+from labels.verification import keep_readable
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from prompts.formatting import format_answer
 from prompts.tasks import TASKS
 
 Save = Callable[..., Path]
@@ -46,7 +46,7 @@ def png(colour: int) -> bytes:
     return buffer.getvalue()
 
 
-def export(name: str, pictures: list[Labelled], folder: Path) -> Path:
+def export(name: str, pictures: list[LabeledImage], folder: Path) -> Path:
     form = formats.FORMATS[name]
     out = folder / f"out{form.suffix or ''}"
     form.write(pictures, out, pictures_too=form.suffix is None)
@@ -57,8 +57,15 @@ def export(name: str, pictures: list[Labelled], folder: Path) -> Path:
     return out
 
 
-def labelled(*notes: Annotation, name: str = "a/1.png", colour: int = 0) -> Labelled:
-    return Labelled(name, "0" * 64, WIDTH, HEIGHT, tuple(Label(note, "step") for note in notes), lambda: png(colour))
+def labelled(*notes: Annotation, name: str = "a/1.png", colour: int = 0) -> LabeledImage:
+    return LabeledImage.from_traces(
+        name,
+        WIDTH,
+        HEIGHT,
+        tuple(TracedAnnotation(note, "step") for note in notes),
+        lambda: png(colour),
+        sha256="0" * 64,
+    )
 
 
 def expected(name: str, note: Annotation) -> Annotation | None:
@@ -96,22 +103,22 @@ def same(found: tuple[Annotation, ...], true: list[Annotation], tolerance: float
 def test_every_export_is_read_back(name: str, tmp_path: Path) -> None:
     pictures = [labelled(*NOTES), labelled(name="b.png", colour=1), labelled(NOTES[0], name="a/b 2.png", colour=2)]
     dataset = open_dataset(export(name, pictures, tmp_path))
-    true = [[note for note in (expected(name, label.annotation) for label in p.labels) if note] for p in pictures]
+    true = [[note for note in (expected(name, label.annotation) for label in p.traces) if note] for p in pictures]
     # VOC counts in whole pixels.
     tolerance = 1 if name == "voc" else 0.01
-    found = {example.open().getpixel((0, 0)): example for example in dataset.examples}
-    assert len(found) == len(dataset.examples)
+    found = {example.open().getpixel((0, 0)): example for example in dataset.images}
+    assert len(found) == len(dataset.images)
     for colour, notes in enumerate(true):
         example = found.pop((colour, 0, 0))
         assert example.size == (WIDTH, HEIGHT)
         same(example.annotations, notes, tolerance)
         assert example.complete == found_kinds(dataset)
     assert dataset.unusable == ()
-    assert verified(dataset) == dataset
+    assert keep_readable(dataset) == dataset
 
 
 def found_kinds(dataset: Dataset) -> set[str]:
-    kinds = {note.kind for example in dataset.examples for note in example.annotations}
+    kinds = {note.kind for example in dataset.images for note in example.annotations}
     return ({"objects"} if kinds & {"box", "polygon"} else set()) | ({"words"} if "quad" in kinds else set())
 
 
@@ -161,7 +168,7 @@ def test_any_labels_are_read_back(name: str, notes: list[Annotation], tmp_path_f
         return
     dataset = open_dataset(path)
     assert dataset.unusable == ()
-    same(dataset.examples[0].annotations, true, 1 if name == "voc" else 0.01)
+    same(dataset.images[0].annotations, true, 1 if name == "voc" else 0.01)
 
 
 def test_what_is_no_dataset_is_told_which_kinds_there_are(save: Save, tmp_path: Path) -> None:
@@ -186,9 +193,9 @@ def test_a_picture_that_is_cut_short_is_found_when_it_is_decoded(save: Save, tmp
     images = [{"id": n, "file_name": name} for n, name in ((1, "a.jpg"), (2, "b.jpg"))]
     document = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "cat"}]}
     dataset = open_dataset(save("labels.json", document))
-    assert len(dataset.examples) == 2
-    checked = verified(dataset)
-    assert [each.name for each in checked.examples] == ["a.jpg"]
+    assert len(dataset.images) == 2
+    checked = keep_readable(dataset)
+    assert [each.name for each in checked.images] == ["a.jpg"]
     assert "cut short" in str(checked.unusable[0])
 
 
@@ -221,11 +228,11 @@ def test_whatever_is_broken_in_a_file_is_told_and_never_raised(name: str, tmp_pa
         try:
             dataset = open_dataset(path)
             outcomes.add(Dataset)
-            for example in dataset.examples:
+            for example in dataset.images:
                 for note in example.annotations:
                     assert all(map(math.isfinite, places(note)))
-                for question in questions(example, TASKS, labels=dataset.labels, rng=np.random.default_rng(0)):
-                    targets.answer(question.task, question.answer, example.size)
+                for question in questions(example, TASKS, labels=dataset.classes, rng=np.random.default_rng(0)):
+                    format_answer(question.task, question.answer, example.size)
         except DatasetError:
             outcomes.add(DatasetError)
 

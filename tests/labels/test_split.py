@@ -9,25 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from labels.dataset import DatasetError, Example
-from labels.image_files import PictureBytes
-from labels.images import PictureError
+from labels.dataset import DatasetError
+from labels.image_files import ImageBytes
+from labels.images import ImageError
+from labels.labeled_image import LabeledImage
 from labels.split import content_of, folds, split
 from prompts.annotations import Box
 
 some = settings(max_examples=50, deadline=None, derandomize=True)
 
 
-def example(name: str, content: int, *labels: str) -> Example:
+def example(name: str, content: int, *labels: str) -> LabeledImage:
     notes = tuple(Box(label=label, box=(0, 0, 1, 1)) for label in labels)
-    return Example(name, name, 2, 2, notes, PictureBytes(content.to_bytes(4)))
+    return LabeledImage(name, name, 2, 2, notes, ImageBytes(content.to_bytes(4)))
 
 
-def named(examples: Sequence[Example]) -> set[str]:
+def named(examples: Sequence[LabeledImage]) -> set[str]:
     return {each.name for each in examples}
 
 
-def contents(examples: Sequence[Example]) -> set[str]:
+def contents(examples: Sequence[LabeledImage]) -> set[str]:
     return {content_of(each) for each in examples}
 
 
@@ -38,7 +39,7 @@ datasets = st.lists(
 
 @some
 @given(datasets, st.floats(0.05, 0.9), st.integers(0, 9))
-def test_no_picture_is_on_both_sides_and_none_is_lost(examples: list[Example], share: float, seed: int) -> None:
+def test_no_picture_is_on_both_sides_and_none_is_lost(examples: list[LabeledImage], share: float, seed: int) -> None:
     if len(contents(examples)) < 2:
         with pytest.raises(DatasetError, match="add pictures"):
             split(examples, share, seed=seed)
@@ -53,7 +54,9 @@ def test_no_picture_is_on_both_sides_and_none_is_lost(examples: list[Example], s
 
 @some
 @given(datasets, st.randoms(use_true_random=False), st.integers(0, 9))
-def test_the_order_of_the_pictures_changes_nothing(examples: list[Example], order: random.Random, seed: int) -> None:
+def test_the_order_of_the_pictures_changes_nothing(
+    examples: list[LabeledImage], order: random.Random, seed: int
+) -> None:
     if len(contents(examples)) < 2:
         return
     shuffled = list(examples)
@@ -63,7 +66,7 @@ def test_the_order_of_the_pictures_changes_nothing(examples: list[Example], orde
 
 @some
 @given(datasets, st.integers(2, 5))
-def test_each_picture_is_held_out_in_one_fold(examples: list[Example], count: int) -> None:
+def test_each_picture_is_held_out_in_one_fold(examples: list[LabeledImage], count: int) -> None:
     if len(contents(examples)) < count:
         with pytest.raises(DatasetError):
             folds(examples, count, seed=0)
@@ -111,14 +114,14 @@ def test_shares_that_are_none(share: float) -> None:
 
 
 def test_pictures_without_a_file_are_alike_by_their_pixels() -> None:
-    def drawn(name: str, colour: str) -> Example:
-        return Example(name, name, 2, 2, (), lambda: Image.new("RGB", (2, 2), colour))
+    def drawn(name: str, colour: str) -> LabeledImage:
+        return LabeledImage(name, name, 2, 2, (), lambda: Image.new("RGB", (2, 2), colour))
 
     def broken() -> Image.Image:
-        raise PictureError("it is broken", "unreadable")  # type: ignore[arg-type]
+        raise ImageError("it is broken", "unreadable")  # type: ignore[arg-type]
 
     assert content_of(drawn("a", "red")) == content_of(drawn("b", "red")) != content_of(drawn("a", "blue"))
-    one, other = (Example(name, name, 2, 2, (), broken) for name in "ab")
+    one, other = (LabeledImage(name, name, 2, 2, (), broken) for name in "ab")
     assert content_of(one) != content_of(other)
 
 
@@ -127,5 +130,5 @@ def test_a_copy_in_another_format_is_another_picture() -> None:
     for kind in ("PNG", "BMP"):
         buffer = io.BytesIO()
         Image.new("RGB", (2, 2)).save(buffer, kind)
-        files.append(Example(kind, kind, 2, 2, (), PictureBytes(buffer.getvalue())))
+        files.append(LabeledImage(kind, kind, 2, 2, (), ImageBytes(buffer.getvalue())))
     assert content_of(files[0]) != content_of(files[1])

@@ -21,6 +21,7 @@ from seedling.scenes import samples
 from seedling.scenes.colors import CLEAR_MARGIN, main_color_margin
 from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
 from seedling.scenes.scene import Scene
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -264,7 +265,7 @@ def test_the_command_writes_strict_json(knows: bool, tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("one_thread")
 def test_errors_and_inventions_are_drawn(tmp_path: Path) -> None:
-    with Engine.load("seedling", device="cpu") as engine:
+    with Engine.load(EngineConfig("seedling", device="cpu")) as engine:
         report.illustrate(engine, tmp_path / "page", 1)
     page = (tmp_path / "page" / "errors.html").read_text()
     assert "1 drawn scenes that were never taught" in page

@@ -227,7 +227,7 @@ def box(label: str, *corners: float) -> dict[str, Any]:
         ({"annotations": [box("cat", 5, 5, 5, 40)]}, "invalid-labels", "annotations.0", "no area"),
         (
             {"annotations": [box("cat", 1, 1, 9, 9), box("cat", 500, 5, 600, 40)]},
-            "invalid-labels", "annotations.1", "outside the picture of 120×100",
+            "invalid-labels", "annotations.1", "outside the image of 120×100",
         ),
         ({"annotations": [box("a<loc_3>b", 1, 1, 9, 9)]}, "invalid-labels", "annotations.0", "reserved token <loc_3>"),
         ({"annotations": []}, "invalid-labels", "annotations", "of which kind"),

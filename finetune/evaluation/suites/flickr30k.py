@@ -1,20 +1,20 @@
-"""Flickr30k Entities: the places of a sentence's phrases (https://github.com/BryanPlummer/flickr30k_entities).
+"""Flickr30k Entities: the boxes of a sentence's phrases (https://github.com/BryanPlummer/flickr30k_entities).
 
     flickr30k-images/36979.jpg   Sentences/36979.txt   Annotations/36979.xml   test.txt
 
-Of a phrase any of its boxes will do. Phrases without boxes are not counted. Without test.txt all pictures are asked.
+Any box of a phrase counts as correct. Phrases without boxes are ignored. Without test.txt all images are used.
 """
 
 import re
 from collections import defaultdict
 from pathlib import Path
 
-from finetune.evaluation.report import Report
-from finetune.evaluation.suites.suite import Gathering, Row, Suite
-from labels.dataset import DatasetError, Unusable
+from finetune.evaluation.report import EvaluationReport
+from finetune.evaluation.suites.suite import Suite, SuiteBuilder, SuiteMetric
+from labels.dataset import DatasetError, UnusableEntry
 from labels.reading import documents
 from labels.reading.documents import Element
-from labels.sample import Question
+from labels.sample import Sample
 from prompts.annotations import Box
 from prompts.tasks import TASKS
 
@@ -23,53 +23,52 @@ TOKEN = "<CAPTION_TO_PHRASE_GROUNDING>"
 _PHRASE = re.compile(r"\[/EN#(\d+)\S*\s+([^\]]+)\]")
 
 
-def read(folder: Path) -> Suite:
-    """The suite of a folder of that layout. Raises DatasetError."""
-    sentences, listed = sorted((folder / "Sentences").glob("*.txt")), folder / "test.txt"
+def read_suite(folder: Path) -> Suite:
+    """Reads a folder in this layout. Raises DatasetError."""
+    sentences, test_list = sorted((folder / "Sentences").glob("*.txt")), folder / "test.txt"
     if not sentences or not (folder / "Annotations").is_dir():
-        raise DatasetError(f"{folder} holds no Sentences/*.txt and Annotations/*.xml, as Flickr30k Entities has them")
+        raise DatasetError(f"{folder} has no Sentences/*.txt and Annotations/*.xml, the layout of Flickr30k Entities")
     try:
-        wanted = set(listed.read_text(encoding="utf-8").split()) if listed.is_file() else None
+        test_images = set(test_list.read_text(encoding="utf-8").split()) if test_list.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{listed} cannot be read: {error}") from error
-    gathering = Gathering([folder / "flickr30k-images", folder / "flickr30k_images", folder / "images", folder])
+        raise DatasetError(f"{test_list} cannot be read: {error}") from error
+    builder = SuiteBuilder([folder / "flickr30k-images", folder / "flickr30k_images", folder / "images", folder])
     for path in sentences:
-        if wanted is None or path.stem in wanted:
+        if test_images is None or path.stem in test_images:
             source = f"{path.parent.name}/{path.name}"
             try:
-                boxes = _boxes(documents.load_xml(folder / "Annotations" / f"{path.stem}.xml"))
-                questions = [
-                    asked for line in path.read_text("utf-8").splitlines() if (asked := _question(line, boxes))
-                ]
+                boxes = _read_boxes(documents.load_xml(folder / "Annotations" / f"{path.stem}.xml"))
+                lines = path.read_text("utf-8").splitlines()
+                samples = [sample for line in lines if (sample := _make_sample(line, boxes))]
             except (DatasetError, OSError, ValueError) as error:
-                gathering.trouble.append(Unusable(source, str(error)))
+                builder.unusable.append(UnusableEntry(source, str(error)))
                 continue
-            gathering.add(f"{path.stem}.jpg", source, questions)
+            builder.add(f"{path.stem}.jpg", source, samples)
 
-    def rows(report: Report) -> list[Row]:
-        marks = report.tasks.get(TOKEN)
-        return [Row(TOKEN, "R@1", 100 * marks.figures["R@1"], RECALL)] if marks else []
+    def compute_metrics(report: EvaluationReport) -> list[SuiteMetric]:
+        task = report.tasks.get(TOKEN)
+        return [SuiteMetric(TOKEN, "R@1", 100 * task.metrics["R@1"], RECALL)] if task else []
 
-    return gathering.suite(rows)
+    return builder.build(compute_metrics)
 
 
-def _question(line: str, boxes: dict[str, list[tuple[float, float, float, float]]]) -> Question | None:
+def _make_sample(line: str, boxes: dict[str, list[tuple[float, float, float, float]]]) -> Sample | None:
     answer = [
         Box(label=phrase.strip(), box=box) for chain, phrase in _PHRASE.findall(line) for box in boxes.get(chain, ())
     ]
     text = " ".join(_PHRASE.sub(r"\2", line).split())
-    return Question(TASKS[TOKEN], tuple(answer), text=text) if answer else None
+    return Sample(TASKS[TOKEN], tuple(answer), text=text) if answer else None
 
 
-def _boxes(root: Element) -> dict[str, list[tuple[float, float, float, float]]]:
-    """By the number of the chain of phrases that means them; one box may be meant by several."""
-    found = defaultdict(list)
-    for thing in root.all("object"):
-        if (place := thing.first("bndbox")) is None:
+def _read_boxes(root: Element) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Returns the boxes of each chain of phrases, by its number; a box can belong to several chains."""
+    boxes = defaultdict(list)
+    for entity in root.all("object"):
+        if (bounds := entity.first("bndbox")) is None:
             continue
-        x1, y1, x2, y2 = (float(place.value(side) or "nan") for side in ("xmin", "ymin", "xmax", "ymax"))
+        x1, y1, x2, y2 = (float(bounds.value(side) or "nan") for side in ("xmin", "ymin", "xmax", "ymax"))
         if not (x1 < x2 and y1 < y2):
-            raise ValueError(f"line {thing.line}: a box of no area")
-        for name in thing.all("name"):
-            found[name.text.strip()].append((x1, y1, x2, y2))
-    return found
+            raise ValueError(f"line {entity.line}: the box has no area")
+        for name in entity.all("name"):
+            boxes[name.text.strip()].append((x1, y1, x2, y2))
+    return boxes

@@ -1,74 +1,78 @@
-"""What a suite is: questions, and how their answers make the figures of a published table."""
+"""The parts of a suite: its samples, and the metrics that are compared with published ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.evaluation.report import Report
-from labels.dataset import DatasetError, Example, Unusable
-from labels.image_files import PictureFile, found, size_of
-from labels.images import PictureError
-from labels.sample import Question
+from finetune.evaluation.report import EvaluationReport
+from labels.dataset import DatasetError, UnusableEntry
+from labels.image_files import ImageFile, find_image, read_size
+from labels.images import ImageError
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 
-COLUMNS = ("base", "large", "base-ft", "large-ft")
-"""The checkpoints that Florence-2's authors report (arXiv:2311.06242, and the model's card)."""
+CHECKPOINTS = ("base", "large", "base-ft", "large-ft")
+"""The checkpoints that Florence-2's authors report (arXiv:2311.06242, and the model cards)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A figure of the table, times a hundred where the table has it so; `published`: by checkpoint, what is known."""
+class SuiteMetric:
+    """A metric of a published table, in percent if the table uses percent.
+
+    `value`: of the evaluated model; `published`: by checkpoint.
+    """
 
     task: str
-    figure: str
-    here: float
+    metric: str
+    value: float
     published: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """`rows` are made of the report of `questions`; `trouble`: what is missing or broken."""
+    """A test set. `compute_metrics` takes the evaluation of `samples`; `unusable`: missing and broken entries."""
 
-    questions: Sequence[tuple[Example, Sequence[Question]]]
-    rows: Callable[[Report], list[Row]]
-    trouble: Sequence[Unusable] = ()
+    samples: Sequence[tuple[LabeledImage, Sequence[Sample]]]
+    compute_metrics: Callable[[EvaluationReport], list[SuiteMetric]]
+    unusable: Sequence[UnusableEntry] = ()
 
 
-class Gathering:
-    """The pictures of a suite, each with its questions, as they come."""
+class SuiteBuilder:
+    """Collects the images of a suite and their samples."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """`folders`: where pictures may lie, the likeliest first."""
+        """`folders`: where to look for images, in this order."""
         self._folders = list(folders)
-        self._kept: dict[str, tuple[Example, list[Question]] | None] = {}
-        self.trouble: list[Unusable] = []
+        self._images: dict[str, tuple[LabeledImage, list[Sample]] | None] = {}
+        self.unusable: list[UnusableEntry] = []
 
-    def add(self, picture: str, source: str, questions: Sequence[Question]) -> None:
-        """Questions about a picture of that file name; trouble, told once, where it cannot be read."""
-        if picture not in self._kept:
-            self._kept[picture] = self._picture(picture, source)
-        if (kept := self._kept[picture]) is not None:
-            kept[1].extend(questions)
+    def add(self, name: str, source: str, samples: Sequence[Sample]) -> None:
+        """Adds samples of the image file `name`; if it cannot be read, it is reported once."""
+        if name not in self._images:
+            self._images[name] = self._open(name, source)
+        if (entry := self._images[name]) is not None:
+            entry[1].extend(samples)
 
-    def suite(self, rows: Callable[[Report], list[Row]]) -> Suite:
-        """All of it. Raises DatasetError where no picture is there."""
-        questions = [kept for kept in self._kept.values() if kept]
-        if not questions:
-            why = f": {self.trouble[0]}" if self.trouble else ""
-            raise DatasetError(f"no picture of the suite was found{why}")
-        return Suite(questions, rows, self.trouble)
+    def build(self, compute_metrics: Callable[[EvaluationReport], list[SuiteMetric]]) -> Suite:
+        """Returns the suite. Raises DatasetError if no image was found."""
+        samples = [entry for entry in self._images.values() if entry]
+        if not samples:
+            reason = f": {self.unusable[0]}" if self.unusable else ""
+            raise DatasetError(f"no image of the suite was found{reason}")
+        return Suite(samples, compute_metrics, self.unusable)
 
-    def _picture(self, name: str, source: str) -> tuple[Example, list[Question]] | None:
+    def _open(self, name: str, source: str) -> tuple[LabeledImage, list[Sample]] | None:
         try:
-            picture = PictureFile(found(name, self._folders))
-            return Example(name, source, *size_of(picture), (), picture), []
-        except (OSError, PictureError) as error:
-            self.trouble.append(Unusable(source, str(error)))
+            file = ImageFile(find_image(name, self._folders))
+            return LabeledImage(name, source, *read_size(file), (), file), []
+        except (OSError, ImageError) as error:
+            self.unusable.append(UnusableEntry(source, str(error)))
             return None
 
 
-def only(folder: Path, *patterns: str, needs: str) -> Path:
-    """The file of the first pattern that any has; the first by name. Raises DatasetError."""
+def find_file(folder: Path, *patterns: str, needs: str) -> Path:
+    """Returns the first file, by name, of the first pattern that matches. Raises DatasetError."""
     for pattern in patterns:
         if files := sorted(folder.glob(pattern)):
             return files[0]
-    raise DatasetError(f"{folder} holds no {' or '.join(patterns)}: {needs}")
+    raise DatasetError(f"{folder} has no {' or '.join(patterns)}: {needs}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labels.shapes import bounds, mirrored, moved
+from labels.geometry import bounding_box_or_none, mirror, translate
 from prompts.annotations import Annotation, Text
 from prompts.tasks import AnswerKind
 from server.engine.request import Result
@@ -11,20 +11,20 @@ from server.jobs.recipes.checks import takes_ontology
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.ontology import agree, says
 from server.jobs.recipes.overlaps import iou, same_label
-from server.jobs.recipes.recipe import Recipe, Step
-from server.jobs.recipes.step_prompts import Question
+from server.jobs.recipes.recipe import Recipe, RecipeStep
+from server.jobs.recipes.step_prompts import StepPrompt
 from server.jobs.recipes.tiles import is_cut
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class AnswerReader:
     """Reads what `step` of `recipe` was answered about a picture of `size`."""
 
     recipe: Recipe
-    step: Step
+    step: RecipeStep
     size: tuple[int, int]
 
-    def read(self, question: Question, result: Result) -> list[Finding]:
+    def read(self, question: StepPrompt, result: Result) -> list[Finding]:
         """The findings of one answer, in its order; shapes without a point, and what the ontology drops, left out."""
         read = (self._finding(question, result, annotation) for annotation in result.annotations)
         return [finding for finding in read if finding is not None]
@@ -50,10 +50,10 @@ class Reader:
             return [each for each, reason in pairs if not reason]
         return [each.doubted(reason) if reason else each for each, reason in pairs]
 
-    def _finding(self, question: Question, result: Result, annotation: Annotation) -> Finding | None:
+    def _finding(self, question: StepPrompt, result: Result, annotation: Annotation) -> Finding | None:
         crop = question.ask.crop or (0, 0, *self.size)
         shape = not isinstance(annotation, Text)
-        if shape and bounds(annotation) is None:
+        if shape and bounding_box_or_none(annotation) is None:
             return None
         words = annotation.label.strip() or (question.words if shape else "")
         called = self._called(question, words)
@@ -65,13 +65,13 @@ class Reader:
         if not shape and result.finish == "length":
             doubts.append("the answer was cut short")
         if question.ask.mirrored:
-            annotation = mirrored(annotation, crop[2] - crop[0])
-        annotation = moved(annotation, crop[0], crop[1]).model_copy(update={"label": label})
-        box = bounds(annotation)
+            annotation = mirror(annotation, crop[2] - crop[0])
+        annotation = translate(annotation, crop[0], crop[1]).model_copy(update={"label": label})
+        box = bounding_box_or_none(annotation)
         cut = self.step.tile is not None and box is not None and is_cut(box, crop, self.size)
         return Finding(annotation, words, question.prompt, result.text, question.parent, tuple(doubts), cut)
 
-    def _called(self, question: Question, words: str) -> tuple[str, list[str]] | None:
+    def _called(self, question: StepPrompt, words: str) -> tuple[str, list[str]] | None:
         """The project's label for the model's words, and what is doubtful about it; None to leave it out."""
         doubts = []
         if self.step.asked.answer_kind is AnswerKind.PHRASES and not says(question.ask.text or "", words):

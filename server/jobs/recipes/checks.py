@@ -5,17 +5,17 @@ from collections.abc import Iterator
 
 from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError, check_text
 from server.jobs.recipes.ontology import normal, says
-from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, Step
+from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, RecipeStep
 
 Path = tuple[str | int, ...]
-Problem = tuple[Path, str]
+RecipeProblem = tuple[Path, str]
 """Where, as keys and indexes from the top, and what to do about it."""
 
 _UNNAMED = "<REGION_PROPOSAL>"  # boxes of whatever is there: they have no labels
 _INHERITS = "<REGION_TO_SEGMENTATION>"  # polygons called what their region was called
 
 
-def problems(recipe: Recipe) -> Iterator[Problem]:
+def problems(recipe: Recipe) -> Iterator[RecipeProblem]:
     """All of them, in the order of the recipe."""
     yield from _ontology(recipe)
     yield from _champions(recipe)
@@ -36,7 +36,7 @@ def problems(recipe: Recipe) -> Iterator[Problem]:
             yield ("steps", index, "keep"), message
 
 
-def _champions(recipe: Recipe) -> Iterator[Problem]:
+def _champions(recipe: Recipe) -> Iterator[RecipeProblem]:
     for index, step in enumerate(recipe.steps):
         if step.adapter and step.project:
             yield ("steps", index, "project"), "name `adapter` or `project`, not both"
@@ -46,7 +46,7 @@ def _champions(recipe: Recipe) -> Iterator[Problem]:
                 yield ("champions", project, task), f"no step asks the project {project} for {task}; take it out"
 
 
-def _ontology(recipe: Recipe) -> Iterator[Problem]:
+def _ontology(recipe: Recipe) -> Iterator[RecipeProblem]:
     if not recipe.ontology and "others" in recipe.model_fields_set:
         yield ("others",), "`others` is about answers that an ontology does not name; add `ontology` or take this out"
     owners: dict[str, str] = {}
@@ -79,7 +79,7 @@ def _ontology(recipe: Recipe) -> Iterator[Problem]:
             yield (ONTOLOGY, label), message
 
 
-def takes_ontology(step: Step) -> bool:
+def takes_ontology(step: RecipeStep) -> bool:
     """Whether what a step answers is called by the ontology: names of things are; words read and descriptions of a
     region are not, and polygons of regions have their regions' labels."""
     if step.task == CATEGORY:
@@ -87,11 +87,11 @@ def takes_ontology(step: Step) -> bool:
     return step.shapes and step.asked.answer_kind is not AnswerKind.QUADS and step.task not in (_UNNAMED, _INHERITS)
 
 
-def _reaches(step: Step, phrase: str) -> bool:
+def _reaches(step: RecipeStep, phrase: str) -> bool:
     return step.text is None or step.reference is not None or says(step.text, phrase)
 
 
-def _named(step: Step, seen: set[str]) -> Iterator[tuple[str, str]]:
+def _named(step: RecipeStep, seen: set[str]) -> Iterator[tuple[str, str]]:
     if step.id == ONTOLOGY:
         yield "id", f"a step cannot be called {ONTOLOGY}: ${{{ONTOLOGY}}} has that name; call it otherwise"
     elif step.id in seen:
@@ -143,17 +143,17 @@ def _text(recipe: Recipe, index: int, seen: set[str]) -> list[tuple[str, str]]:
     return _source(recipe, index, seen, "text", step.reference)
 
 
-def _fits(recipe: Recipe, step: Step) -> Iterator[tuple[Path, str]]:
+def _fits(recipe: Recipe, step: RecipeStep) -> Iterator[tuple[Path, str]]:
     """Whether a step's sources give what its task takes; they are there and come earlier."""
     task = step.asked
     source = recipe.step(step.each) if step.each else None
     if source and not source.shapes:
         yield ("each",), f"{source.id} ({source.task}) finds no regions, only text; name a step that gives boxes"
-    if task.takes is InputKind.REGION and not step.each:
+    if task.input_kind is InputKind.REGION and not step.each:
         yield ("task",), f"{task.token} asks about a region; add `each:` with the step whose regions they are"
-    if task.takes is not InputKind.TEXT and step.text is not None:
+    if task.input_kind is not InputKind.TEXT and step.text is not None:
         yield ("text",), f"{task.token} takes no text; take it out"
-    if task.takes is InputKind.TEXT and task.token in TASKS and not (step.text or "").strip():
+    if task.input_kind is InputKind.TEXT and task.token in TASKS and not (step.text or "").strip():
         yield ("task",), f"{task.token} needs `text`: what to look for, ${{step}} or ${{{ONTOLOGY}}}"
     if step.reference is None and step.text:
         try:
@@ -166,7 +166,7 @@ def _fits(recipe: Recipe, step: Step) -> Iterator[tuple[Path, str]]:
     yield from _shaped(recipe, step)
 
 
-def _whole(step: Step) -> Iterator[tuple[Path, str]]:
+def _whole(step: RecipeStep) -> Iterator[tuple[Path, str]]:
     """What looks at the picture another way needs a question about all of it, whose answer can be placed."""
     words = step.asked.answer_kind is AnswerKind.QUADS
     for key, given, wrong in (
@@ -181,7 +181,7 @@ def _whole(step: Step) -> Iterator[tuple[Path, str]]:
         yield ("flip",), "words cannot be read in a mirror; take `flip` out"
 
 
-def _shaped(recipe: Recipe, step: Step) -> Iterator[tuple[Path, str]]:
+def _shaped(recipe: Recipe, step: RecipeStep) -> Iterator[tuple[Path, str]]:
     if step.check and not (step.shapes and step.asked.answer_kind is not AnswerKind.QUADS and _worded(recipe, step)):
         yield ("check",), f"`check` asks each region back for its label, and {step.task} gives no labelled regions"
     for key in step.filter.model_fields_set - {"score", "count"}:
@@ -193,7 +193,7 @@ def _shaped(recipe: Recipe, step: Step) -> Iterator[tuple[Path, str]]:
             yield ("filter", low), f"nothing is between {low} {least} and {high} {most}; exchange them"
 
 
-def _worded(recipe: Recipe, step: Step) -> bool:
+def _worded(recipe: Recipe, step: RecipeStep) -> bool:
     """Whether a step's answers have words."""
     if step.task == _INHERITS:
         return bool(step.each) and _worded(recipe, recipe.step(step.each or ""))

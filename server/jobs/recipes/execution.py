@@ -4,27 +4,27 @@ from collections.abc import Generator, Mapping, Sequence
 
 from labels.labeled_image import TracedAnnotation
 from server.engine.request import Result
-from server.jobs.model_prompts import Ask, Asking
-from server.jobs.recipes.answers import Reader
+from server.jobs.model_prompts import ModelPrompt, RecipeExecution
+from server.jobs.recipes.answers import AnswerReader
 from server.jobs.recipes.filters import filtered
 from server.jobs.recipes.findings import Finding
-from server.jobs.recipes.recipe import ONTOLOGY, Recipe, Step
+from server.jobs.recipes.recipe import ONTOLOGY, Recipe, RecipeStep
 from server.jobs.recipes.step_prompts import asked_back, questions
 from server.jobs.recipes.tiles import merged
 
 _SYNONYMS = 0.5  # the IoU from which what two phrases of one label found is one thing
 
-_Working = Generator[Sequence[Ask], Sequence[Result], list[Finding]]
+_Working = Generator[Sequence[ModelPrompt], Sequence[Result], list[Finding]]
 
 
-def annotate(recipe: Recipe, size: tuple[int, int]) -> Asking:
+def execute_recipe(recipe: Recipe, size: tuple[int, int]) -> RecipeExecution:
     """Asks about a picture of `size` (width, height) in pixels: at each turn all that can be asked at once, never
     nothing. Labels come in the order of the steps, then of what was asked, then of each answer.
 
     A label's `model` is empty and its `adapter` is the recipe's own name for it: hashes are the runner's to know.
     """
     found: dict[str, list[Finding]] = {}
-    working: dict[str, tuple[_Working, Sequence[Ask]]] = {}
+    working: dict[str, tuple[_Working, Sequence[ModelPrompt]]] = {}
     while len(found) < len(recipe.steps):
         for step in recipe.steps:
             if step.id not in found and step.id not in working and all(source in found for source in step.sources):
@@ -40,7 +40,7 @@ def _advance(
     id: str,
     work: _Working,
     answers: Sequence[Result] | None,
-    working: dict[str, tuple[_Working, Sequence[Ask]]],
+    working: dict[str, tuple[_Working, Sequence[ModelPrompt]]],
     found: dict[str, list[Finding]],
 ) -> None:
     """Runs a step's work to its next asks, or to its end. `answers`: None to begin."""
@@ -51,9 +51,9 @@ def _advance(
         found[id] = end.value
 
 
-def _work(recipe: Recipe, step: Step, size: tuple[int, int], before: Mapping[str, Sequence[Finding]]) -> _Working:
+def _work(recipe: Recipe, step: RecipeStep, size: tuple[int, int], before: Mapping[str, Sequence[Finding]]) -> _Working:
     """One step, once its sources are there."""
-    reader = Reader(recipe, step, size)
+    reader = AnswerReader(recipe, step, size)
     asked = questions(recipe, step, size, before)
     if not asked:
         return []

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from labels.shapes import Rectangle, bounds
+from labels.geometry import Rectangle, bounding_box_or_none
 from prompts.annotations import Annotation
 
 
@@ -34,7 +34,7 @@ class Finding:
 
     @property
     def box(self) -> Rectangle | None:
-        return bounds(self.annotation)
+        return bounding_box_or_none(self.annotation)
 
     def doubted(self, doubt: str) -> "Finding":
         return replace(self, doubts=(*self.doubts, doubt))

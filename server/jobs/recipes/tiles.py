@@ -3,17 +3,17 @@
 import math
 from collections.abc import Sequence
 
-from labels.shapes import Rectangle
+from labels.geometry import Rectangle
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.overlaps import first_of, inside, iou, same_label
-from server.jobs.recipes.recipe import Tile
+from server.jobs.recipes.recipe import Tiling
 
 Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels of the picture
 
 _EDGE = 0.005  # of a tile's side: a place is known to a thousandth of it, and models stop a little short of an edge
 
 
-def crops(size: tuple[int, int], tile: Tile) -> list[Crop]:
+def crops(size: tuple[int, int], tile: Tiling) -> list[Crop]:
     """The squares of a picture of `size`, row by row, spread evenly and overlapping by `overlap` or more; none where
     one would hold all of it."""
     width, height = size
@@ -47,7 +47,7 @@ def merged(found: Sequence[Finding], at: float) -> list[Finding]:
     return [each.doubted(doubt) if each.cut and doubt not in each.doubts else each for each in taken]
 
 
-def _starts(side: int, tile: Tile) -> list[int]:
+def _starts(side: int, tile: Tiling) -> list[int]:
     """Where the tiles begin along one side, the last so that it ends with the picture."""
     if side <= tile.size:
         return [0]

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 import fsspec
 import httpx
 
-from server.jobs.sources.source import MOST_BYTES, Allowed, Fault, ItemError, SourceError, too_large
+from server.jobs.sources.source import MOST_BYTES, Allowed, ImageErrorKind, SourceImageError, SourceError, too_large
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:// would be a drive
 _REDIRECTS = 5
@@ -104,52 +104,52 @@ def read(address: str, allowed: Allowed | None = None) -> bytes:
         if size is not None and size > MOST_BYTES:
             raise too_large(size)
         return cast(bytes, fs.cat_file(path))
-    except ItemError:
+    except SourceImageError:
         raise
     except Exception as error:  # file systems raise what the libraries below them do
         reason, fault = explained(error)
-        raise ItemError(reason, fault) from error
+        raise SourceImageError(reason, fault) from error
 
 
 def fail(address: str, error: Exception) -> NoReturn:
     """An error of a file system as a SourceError that says what to do."""
     reason, fault = explained(error)
-    if fault is Fault.MISSING:
+    if fault is ImageErrorKind.MISSING:
         reason = "there is no such file, folder or bucket"
     raise SourceError(f"{shown(address)} cannot be read: {reason}") from error
 
 
-def explained(error: Exception) -> tuple[str, Fault]:
+def explained(error: Exception) -> tuple[str, ImageErrorKind]:
     """An error of any file system in a person's words."""
     name, cause = type(error).__name__, error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
         return explained(cause)  # fsspec finds no file where it reaches no server
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "there is no such file", Fault.MISSING
+        return "there is no such file", ImageErrorKind.MISSING
     if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
-        return f"there is no such file: {error.strerror}", Fault.MISSING
+        return f"there is no such file: {error.strerror}", ImageErrorKind.MISSING
     if "Credentials" in name:
-        return "no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", Fault.DENIED
+        return "no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", ImageErrorKind.DENIED
     if isinstance(error, IsADirectoryError):
-        return "it is a folder", Fault.BROKEN
+        return "it is a folder", ImageErrorKind.BROKEN
     if isinstance(error, PermissionError):
-        return f"access is denied: {error.strerror or error}", Fault.DENIED
+        return f"access is denied: {error.strerror or error}", ImageErrorKind.DENIED
     if isinstance(error, ImportError):
-        return f"a package is missing: {error}", Fault.UNREACHABLE
+        return f"a package is missing: {error}", ImageErrorKind.UNREACHABLE
     if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return "it did not answer in time", Fault.UNREACHABLE
+        return "it did not answer in time", ImageErrorKind.UNREACHABLE
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
-    return reason or name, Fault.UNREACHABLE
+    return reason or name, ImageErrorKind.UNREACHABLE
 
 
 def _ask(address: str, allowed: Allowed | None) -> None:
     if allowed is not None and not allowed(address):
-        raise ItemError("this server is not set to read from there", Fault.REFUSED)
+        raise SourceImageError("this server is not set to read from there", ImageErrorKind.REFUSED)
 
 
 def _read_path(path: str, allowed: Allowed | None) -> bytes:
     if "\0" in path:
-        raise ItemError("there is no such file: its name holds a zero byte", Fault.MISSING)
+        raise SourceImageError("there is no such file: its name holds a zero byte", ImageErrorKind.MISSING)
     if allowed is not None:
         path = os.path.realpath(path)
         _ask(path, allowed)
@@ -157,7 +157,7 @@ def _read_path(path: str, allowed: Allowed | None) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ItemError("it is no file", Fault.BROKEN)
+            raise SourceImageError("it is no file", ImageErrorKind.BROKEN)
         data = file.read(MOST_BYTES + 1) if status.st_size <= MOST_BYTES else b""
         if max(len(data), status.st_size) > MOST_BYTES:
             raise too_large(max(len(data), status.st_size))
@@ -172,12 +172,12 @@ def _read_http(url: str, allowed: Allowed | None) -> bytes:
             if response.is_redirect:
                 url = str(response.url.join(response.headers["location"]))
                 if not is_http(url):
-                    raise ItemError("the address leads to one that is not http(s)", Fault.REFUSED)
+                    raise SourceImageError("the address leads to one that is not http(s)", ImageErrorKind.REFUSED)
                 continue
             if response.status_code != 200:
-                fault = {401: Fault.DENIED, 403: Fault.DENIED, 404: Fault.MISSING, 410: Fault.MISSING}
-                raise ItemError(
-                    f"the address answers {response.status_code}", fault.get(response.status_code, Fault.UNREACHABLE)
+                fault = {401: ImageErrorKind.DENIED, 403: ImageErrorKind.DENIED, 404: ImageErrorKind.MISSING, 410: ImageErrorKind.MISSING}
+                raise SourceImageError(
+                    f"the address answers {response.status_code}", fault.get(response.status_code, ImageErrorKind.UNREACHABLE)
                 )
             data = io.BytesIO()
             for chunk in response.iter_bytes():
@@ -187,7 +187,7 @@ def _read_http(url: str, allowed: Allowed | None) -> bytes:
                 if time.monotonic() > end:
                     raise TimeoutError
             return data.getvalue()
-    raise ItemError(f"the address redirects more than {_REDIRECTS} times", Fault.UNREACHABLE)
+    raise SourceImageError(f"the address redirects more than {_REDIRECTS} times", ImageErrorKind.UNREACHABLE)
 
 
 @cache

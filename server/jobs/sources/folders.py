@@ -9,13 +9,13 @@ from pathlib import Path
 from fsspec.utils import glob_translate
 
 from server.jobs.sources import addresses, tables
-from server.jobs.sources.source import SUFFIXES, Allowed, Fault, ItemError, Listing, Source, SourceError, is_picture
+from server.jobs.sources.source import SUFFIXES, Allowed, ImageErrorKind, SourceImageError, ImageListing, ImageSource, SourceError, is_picture
 
 ENDINGS = ", ".join(sorted(SUFFIXES))
 _WILD = re.compile(r"[*?\[]")
 
 
-class Folder(Source):
+class FolderSource(ImageSource):
     """The pictures of a folder and its subfolders, sorted by name; hidden ones and those of `besides` left out.
     `tables`: the paths of Parquet and Arrow files there."""
 
@@ -29,7 +29,7 @@ class Folder(Source):
     ) -> None:
         self._root, self._allowed = str(root.absolute()), allowed
         self._paths: dict[int, str] = {}  # where they are other than the names
-        listing, closed = Listing(), dict[str, ItemError]()
+        listing, closed = ImageListing(), dict[str, SourceImageError]()
         self.tables: list[str] = []
         found: list[str] = []
         for path in _walk(self._root, besides, depth, closed):
@@ -57,7 +57,7 @@ def is_pattern(text: str) -> bool:
     return _WILD.search(text) is not None
 
 
-def open_pattern(text: str, besides: Path | None = None, allowed: Allowed | None = None) -> Source:
+def open_pattern(text: str, besides: Path | None = None, allowed: Allowed | None = None) -> ImageSource:
     """The pictures that a pattern of *, ?, [] and ** names, by their paths below its last folder without any."""
     parts = Path(text).parts
     fixed = next(i for i, part in enumerate(parts) if is_pattern(part))
@@ -68,7 +68,7 @@ def open_pattern(text: str, besides: Path | None = None, allowed: Allowed | None
         pattern = re.compile(glob_translate("/".join(rest)))
     except (ValueError, re.error) as error:
         raise SourceError(f"the pattern {text} cannot be read: {error}") from error
-    source = Folder(root, besides, allowed, pattern, None if "**" in rest else len(rest))
+    source = FolderSource(root, besides, allowed, pattern, None if "**" in rest else len(rest))
     if not len(source):
         raise SourceError(
             f"the pattern {text} matches no picture; * stays within a folder, ** crosses them (folder/**/*.jpg), and "
@@ -77,7 +77,7 @@ def open_pattern(text: str, besides: Path | None = None, allowed: Allowed | None
     return source
 
 
-def _walk(root: str, besides: Path | None, depth: int | None, closed: dict[str, ItemError]) -> Iterator[str]:
+def _walk(root: str, besides: Path | None, depth: int | None, closed: dict[str, SourceImageError]) -> Iterator[str]:
     """The paths below `root` of all files, and of folders that cannot be listed, which go to `closed` with the reason.
 
     Links are followed, but each folder is entered once, and by its own path where it has one below `root`: so no loop
@@ -112,7 +112,7 @@ def _walk(root: str, besides: Path | None, depth: int | None, closed: dict[str, 
             if not folder:
                 addresses.fail(root, error)
             path = folder.rstrip("/")
-            closed[path] = ItemError(f"this folder cannot be listed: {error.strerror}", Fault.DENIED)
+            closed[path] = SourceImageError(f"this folder cannot be listed: {error.strerror}", ImageErrorKind.DENIED)
             yield path
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import Allowed, Fault, ItemError, Listing, Source, SourceError
+from server.jobs.sources.source import Allowed, ImageErrorKind, SourceImageError, ImageListing, ImageSource, SourceError
 
 COLUMNS = ("file_name", "file", "path", "filename", "filepath", "image", "image_path", "url", "image_url")
 _MOST_LINE = 64 * 1024  # characters
 
 
-class Listed(Source):
+class ListSource(ImageSource):
     """Pictures by what `rows` say, each a number, by which a nameless one is called, and a path or URL. Paths are
     looked for in one of `folders` after the other. Its fingerprint is of names alone: a missing file may come back."""
 
@@ -24,14 +24,14 @@ class Listed(Source):
     ) -> None:
         self._folders, self._allowed = tuple(folders), allowed
         self._targets: list[str] = []
-        listing, seen, repeated = Listing(), set[str](), 0
+        listing, seen, repeated = ImageListing(), set[str](), 0
         for number, target in rows:
             if target and not addresses.is_url(target):
                 target = posixpath.normpath(target)
             if target in seen:
                 repeated += 1
                 continue
-            fault = None if target else ItemError(f"row {number} names no picture", Fault.MISSING)
+            fault = None if target else SourceImageError(f"row {number} names no picture", ImageErrorKind.MISSING)
             listing.add(_name(target) if target else f"row {number}", fault=fault)
             if target:
                 seen.add(target)
@@ -65,13 +65,13 @@ class Listed(Source):
         for place in others:
             try:
                 return addresses.read(place, self._allowed)
-            except ItemError as error:
-                if error.fault is not Fault.MISSING:
+            except SourceImageError as error:
+                if error.fault is not ImageErrorKind.MISSING:
                     raise
         return addresses.read(last, self._allowed)
 
 
-def open_list(address: str, allowed: Allowed | None = None) -> Listed:
+def open_list(address: str, allowed: Allowed | None = None) -> ListSource:
     """A list by its suffix: .csv and .tsv, .jsonl, or a path or URL in each line. Raises SourceError."""
     suffix = posixpath.splitext(addresses.basename(address))[1].lower()
     rows = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl}.get(suffix, _text)
@@ -79,7 +79,7 @@ def open_list(address: str, allowed: Allowed | None = None) -> Listed:
         with addresses.open_file(address) as file:
             # csv needs line ends as they are: a name in quotes may hold one.
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="" if rows is _csv else None)
-            return Listed(address, rows(_lines(text)), [addresses.parent(address)], allowed)
+            return ListSource(address, rows(_lines(text)), [addresses.parent(address)], allowed)
     except UnicodeDecodeError:
         raise SourceError(f"{addresses.shown(address)} is not text in UTF-8; save it as that") from None
     except _RowError as error:

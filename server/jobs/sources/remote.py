@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import MOST_BYTES, Allowed, ItemError, Listing, Source, is_picture, too_large
+from server.jobs.sources.source import MOST_BYTES, Allowed, SourceImageError, ImageListing, ImageSource, is_picture, too_large
 from server.jobs.sources.tables import table_name
 
 _DEPTH = 64  # folders below folders; a loop of links on another machine would have no end
 
 
-class Remote(Source):
+class Remote(ImageSource):
     """The pictures below a URL, sorted by name. `tables`: Parquet files there, as Tables takes them."""
 
     def __init__(self, url: str, allowed: Allowed | None = None) -> None:
@@ -26,7 +26,7 @@ class Remote(Source):
             found = sorted(self._files())
         except Exception as error:
             addresses.fail(url, error)
-        listing = Listing()
+        listing = ImageListing()
         for path, size in found:
             if not is_picture(path):
                 self.tables.append((table_name(path), f"{url.rstrip('/')}/{path}", size))
@@ -57,11 +57,11 @@ class Remote(Source):
             if self._sizes[position] > MOST_BYTES:
                 raise too_large(self._sizes[position])
             return cast(bytes, self._fs.cat_file(path))
-        except ItemError:
+        except SourceImageError:
             raise
         except Exception as error:
             reason, fault = addresses.explained(error)
-            raise ItemError(reason, fault) from error
+            raise SourceImageError(reason, fault) from error
 
 
 def _objects(fs: Any, root: str) -> Iterator[tuple[str, int]]:

@@ -26,7 +26,7 @@ class SourceError(ValueError):
     """A source that cannot be used; the message says why and what to do."""
 
 
-class Fault(StrEnum):
+class ImageErrorKind(StrEnum):
     """Why one picture cannot be read."""
 
     MISSING = "missing"
@@ -38,19 +38,19 @@ class Fault(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-class ItemError(OSError):
+class SourceImageError(OSError):
     """A picture that cannot be read from its source; the message says why."""
 
-    def __init__(self, message: str, fault: Fault) -> None:
+    def __init__(self, message: str, fault: ImageErrorKind) -> None:
         super().__init__(message)
         self.fault = fault
 
-    def __reduce__(self) -> tuple[type, tuple[str, Fault]]:
+    def __reduce__(self) -> tuple[type, tuple[str, ImageErrorKind]]:
         return type(self), (str(self), self.fault)
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SourceImage:
     """One picture. `name`: where it lies in its source, a relative path with forward slashes and no `..`, unique there;
     `read` gives its file's bytes, from any thread, and raises ItemError and nothing else."""
 
@@ -58,18 +58,18 @@ class Item:
     read: Callable[[], bytes]
 
 
-class Listing:
+class ImageListing:
     """What a source finds while it lists: names made unique and safe to write, faults, and the fingerprint."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.faults: dict[int, ItemError] = {}
+        self.faults: dict[int, SourceImageError] = {}
         self.notes: list[str] = []
         self._taken: set[str] = set()
         self._repeats: dict[str, int] = {}
         self._hash = hashlib.blake2b(digest_size=16)
 
-    def add(self, name: str, size: int = -1, fault: ItemError | None = None) -> None:
+    def add(self, name: str, size: int = -1, fault: SourceImageError | None = None) -> None:
         """One picture by the name that its source gives it; `size` in bytes, -1 where nobody knows."""
         name = self._unique(safe(name))
         if fault is not None:
@@ -91,11 +91,11 @@ class Listing:
         return name
 
 
-class Source(ABC):
+class ImageSource(ABC):
     """Pictures by position. `fingerprint`: a hash over names and sizes, by which a resumed job notices that its source
     is another; `notes`: what a person should be told about it. Its items may be read from several threads."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: ImageListing) -> None:
         self.names = listing.names
         self.fingerprint = listing.fingerprint
         self.notes = tuple(listing.notes)
@@ -104,11 +104,11 @@ class Source(ABC):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, position: int) -> Item:
+    def __getitem__(self, position: int) -> SourceImage:
         position = range(len(self.names))[position]
-        return Item(self.names[position], partial(self._get, position))
+        return SourceImage(self.names[position], partial(self._get, position))
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[SourceImage]:
         return (self[position] for position in range(len(self)))
 
     def __enter__(self) -> Self:
@@ -124,7 +124,7 @@ class Source(ABC):
     def _get(self, position: int) -> bytes:
         fault = self._faults.get(position)
         if fault is not None:
-            raise ItemError(str(fault), fault.fault)
+            raise SourceImageError(str(fault), fault.fault)
         return self._read(position)
 
     @abstractmethod
@@ -159,5 +159,5 @@ def _shortened(part: str) -> str:
     return stem.encode()[: _PART - 40].decode(errors="ignore") + suffix
 
 
-def too_large(size: int) -> ItemError:
-    return ItemError(f"its file has {size:,} bytes; at most {MOST_BYTES:,} are read", Fault.TOO_LARGE)
+def too_large(size: int) -> SourceImageError:
+    return SourceImageError(f"its file has {size:,} bytes; at most {MOST_BYTES:,} are read", ImageErrorKind.TOO_LARGE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import MOST_BYTES, Allowed, Fault, ItemError, Listing, Source, SourceError, too_large
+from server.jobs.sources.source import MOST_BYTES, Allowed, ImageErrorKind, SourceImageError, ImageListing, ImageSource, SourceError, too_large
 
 SUFFIXES = (".parquet", ".arrow")
 _COLUMNS = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")  # of plain bytes
@@ -27,7 +27,7 @@ class _Table(Protocol):
     def values(self, start: int) -> Iterator[Any]: ...
 
 
-class Tables(Source):
+class Tables(ImageSource):
     """The pictures of tables, each a row, in order. `files`: what each is called, its address, its size in bytes.
 
     A row is called by its path below its table's name, or by its number. Parquet is read forward: rows in order cost
@@ -42,7 +42,7 @@ class Tables(Source):
         self._rows: Iterator[Any] | None = None  # of the open table, from `_next` on
         self._next = 0
         self._passed: dict[int, Any] = {}
-        listing = Listing()
+        listing = ImageListing()
         for number, (name, address, size) in enumerate(files):
             self._starts.append(len(listing.names))
             try:
@@ -79,12 +79,12 @@ class Tables(Source):
                 number, value = self._value(position)
         except Exception as error:
             reason, fault = addresses.explained(error)
-            raise ItemError(reason, fault) from error
+            raise SourceImageError(reason, fault) from error
         data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if data is None and path:
             return addresses.read(addresses.join(addresses.parent(self._addresses[number]), path), self._allowed)
         if data is None:
-            raise ItemError("its row holds no picture", Fault.MISSING)
+            raise SourceImageError("its row holds no picture", ImageErrorKind.MISSING)
         if len(data) > MOST_BYTES:
             raise too_large(len(data))
         return bytes(data)

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 import indexed_gzip
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import MOST_BYTES, Fault, ItemError, Listing, Source, SourceError, is_picture, too_large
+from server.jobs.sources.source import MOST_BYTES, ImageErrorKind, SourceImageError, ImageListing, ImageSource, SourceError, is_picture, too_large
 
 MOST_ENTRIES = 20_000_000
 _MOST_HEADER = 1024 * 1024  # of one entry: long names stand in bodies that tarfile reads whole
@@ -18,7 +18,7 @@ _SPACING = 16 * 1024 * 1024  # between the points at which unpacking can begin, 
 _BUFFER = 256 * 1024  # or it would be four times the spacing
 
 
-class Tar(Source):
+class TarSource(ImageSource):
     """The pictures of a tar archive, in its order. A gzipped one is unpacked once to list it, remembering points from
     which to unpack on, so that its pictures can be read in any order."""
 
@@ -26,7 +26,7 @@ class Tar(Source):
         self._raw = addresses.open_file(address)
         self._lock = threading.Lock()
         self._offsets, self._sizes = array("Q"), array("Q")
-        listing = Listing()
+        listing = ImageListing()
         try:
             self._file = self._raw
             if gzipped:
@@ -51,7 +51,7 @@ class Tar(Source):
         self._file.close()
         self._raw.close()
 
-    def _list(self, listing: Listing, length: int) -> None:
+    def _list(self, listing: ImageListing, length: int) -> None:
         headers = _Headers(self._file, length)
         links: dict[int, str] = {}
         count = 0
@@ -77,7 +77,7 @@ class Tar(Source):
                 raise SourceError(f"is broken or cut short after {len(listing.names):,} pictures. Copy it again")
         self._follow(links, listing)
 
-    def _follow(self, links: dict[int, str], listing: Listing) -> None:
+    def _follow(self, links: dict[int, str], listing: ImageListing) -> None:
         """Gives hard links, by which tar writes a file's second name, the place of what they link to."""
         wanted = set(links.values())
         places = {name: i for i, name in enumerate(listing.names) if name in wanted and i not in links}
@@ -85,7 +85,7 @@ class Tar(Source):
             if name in places and link not in listing.faults:
                 self._offsets[link], self._sizes[link] = self._offsets[places[name]], self._sizes[places[name]]
             else:
-                listing.faults[link] = ItemError(f"it is a link to {name!r}, which is not there", Fault.BROKEN)
+                listing.faults[link] = SourceImageError(f"it is a link to {name!r}, which is not there", ImageErrorKind.BROKEN)
 
     def _read(self, position: int) -> bytes:
         size = self._sizes[position]
@@ -95,19 +95,19 @@ class Tar(Source):
                 data = self._file.read(size)
         except Exception as error:
             reason, fault = addresses.explained(error)
-            raise ItemError(reason, fault) from error
+            raise SourceImageError(reason, fault) from error
         if len(data) < size:
-            raise ItemError("the archive is cut short there", Fault.BROKEN)
+            raise SourceImageError("the archive is cut short there", ImageErrorKind.BROKEN)
         return data
 
 
-def _fault(entry: tarfile.TarInfo, name: str) -> ItemError | None:
+def _fault(entry: tarfile.TarInfo, name: str) -> SourceImageError | None:
     if ".." in name.split("/") or name.startswith("/") or name[1:2] == ":":
-        return ItemError(f"the archive says that it lies outside: {name!r}", Fault.REFUSED)
+        return SourceImageError(f"the archive says that it lies outside: {name!r}", ImageErrorKind.REFUSED)
     if entry.issym():
-        return ItemError("it is a link, which is not followed in an archive", Fault.REFUSED)
+        return SourceImageError("it is a link, which is not followed in an archive", ImageErrorKind.REFUSED)
     if entry.issparse() or not (entry.isreg() or entry.islnk()):
-        return ItemError("it is no plain file", Fault.REFUSED)
+        return SourceImageError("it is no plain file", ImageErrorKind.REFUSED)
     return too_large(entry.size) if entry.size > MOST_BYTES else None
 
 

@@ -15,10 +15,10 @@ from typing import BinaryIO, NamedTuple
 from server.jobs.sources import addresses
 from server.jobs.sources.source import (
     MOST_BYTES,
-    Fault,
-    ItemError,
-    Listing,
-    Source,
+    ImageErrorKind,
+    SourceImageError,
+    ImageListing,
+    ImageSource,
     SourceError,
     is_picture,
     too_large,
@@ -47,7 +47,7 @@ class _Entry(NamedTuple):
     offset: int
 
 
-class Zip(Source):
+class ZipSource(ImageSource):
     """The pictures of a zip archive, in the order of its directory."""
 
     def __init__(self, address: str) -> None:
@@ -55,7 +55,7 @@ class Zip(Source):
         self._lock = threading.Lock()
         self._offsets, self._packed, self._sizes, self._crcs = array("Q"), array("Q"), array("Q"), array("L")
         self._deflated = bytearray()
-        listing = Listing()
+        listing = ImageListing()
         try:
             for entry in _entries(self._file):
                 if not is_picture(entry.name):
@@ -84,36 +84,36 @@ class Zip(Source):
                 self._file.seek(self._offsets[position])
                 start = self._file.read(_LOCAL.size)
                 if len(start) < _LOCAL.size or not start.startswith(b"PK\3\4"):
-                    raise ItemError("the archive is broken: it has no entry where its directory says", Fault.BROKEN)
+                    raise SourceImageError("the archive is broken: it has no entry where its directory says", ImageErrorKind.BROKEN)
                 *_, name, extra = _LOCAL.unpack(start)
                 self._file.seek(name + extra, 1)
                 data = self._file.read(packed)
             if len(data) == packed and self._deflated[position]:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
-        except ItemError:
+        except SourceImageError:
             raise
         except zlib.error as error:
-            raise ItemError(f"the archive is broken there: {error}", Fault.BROKEN) from error
+            raise SourceImageError(f"the archive is broken there: {error}", ImageErrorKind.BROKEN) from error
         except Exception as error:
             reason, fault = addresses.explained(error)
-            raise ItemError(reason, fault) from error
+            raise SourceImageError(reason, fault) from error
         if len(data) > size:
-            raise ItemError(f"it unpacks to more than the {size:,} bytes that the archive says", Fault.TOO_LARGE)
+            raise SourceImageError(f"it unpacks to more than the {size:,} bytes that the archive says", ImageErrorKind.TOO_LARGE)
         if len(data) < size or zlib.crc32(data) != self._crcs[position]:
-            raise ItemError("the archive is broken there: the checksum does not fit", Fault.BROKEN)
+            raise SourceImageError("the archive is broken there: the checksum does not fit", ImageErrorKind.BROKEN)
         return data
 
 
-def _fault(entry: _Entry) -> ItemError | None:
+def _fault(entry: _Entry) -> SourceImageError | None:
     parts = entry.name.split("/")
     if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
-        return ItemError(f"the archive says that it lies outside: {entry.name!r}", Fault.REFUSED)
+        return SourceImageError(f"the archive says that it lies outside: {entry.name!r}", ImageErrorKind.REFUSED)
     if stat.S_ISLNK(entry.mode):
-        return ItemError("it is a link, which is not followed in an archive", Fault.REFUSED)
+        return SourceImageError("it is a link, which is not followed in an archive", ImageErrorKind.REFUSED)
     if entry.encrypted:
-        return ItemError("it is encrypted; unpack the archive with its password and name the folder", Fault.ENCRYPTED)
+        return SourceImageError("it is encrypted; unpack the archive with its password and name the folder", ImageErrorKind.ENCRYPTED)
     if entry.method not in (_STORED, _DEFLATED):
-        return ItemError(f"it is packed by method {entry.method}; pack the archive again, by deflate", Fault.BROKEN)
+        return SourceImageError(f"it is packed by method {entry.method}; pack the archive again, by deflate", ImageErrorKind.BROKEN)
     return too_large(max(entry.size, entry.packed)) if max(entry.size, entry.packed) > MOST_BYTES else None
 
 

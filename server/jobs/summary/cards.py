@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from labels import drawing
+from labels.geometry import bounding_box_or_none
 from labels.images import ImageError, decode_image
 from labels.labeled_image import LabeledImage, TracedAnnotation
-from labels.shapes import bounds
 from prompts.annotations import Annotation, Text
 from server.jobs.summary import selection
 
@@ -21,7 +21,7 @@ _LINES, _LETTERS = 8, 240  # of what is said beside a picture
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class CardDrawing:
     """A picture with the labels of some steps drawn: as a data URL, and in words."""
 
     steps: tuple[str, ...]
@@ -30,7 +30,7 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CardLine:
     """What is said beside a picture: a text that was answered, or a label and why it is doubtful. `about`: what the
     region is called that it was asked about."""
 
@@ -42,42 +42,43 @@ class Line:
 
 
 @dataclass(slots=True)
-class Card:
+class ImageCard:
     """One picture. `trouble`: why it cannot be shown. `more`: how many lines are left out."""
 
     name: str
     width: int
     height: int
     labels: int
-    drawings: list[Drawing] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    drawings: list[CardDrawing] = field(default_factory=list)
+    lines: list[CardLine] = field(default_factory=list)
     more: int = 0
     trouble: str = ""
 
 
-def sample(picture: LabeledImage, steps: Sequence[str]) -> Card:
+def sample(picture: LabeledImage, steps: Sequence[str]) -> ImageCard:
     """A picture with what was found, drawn for each of `steps`; and the texts that were answered."""
     by_step = {
-        step: [x.annotation for x in picture.labels if x.step == step and bounds(x.annotation)] for step in steps
+        step: [x.annotation for x in picture.traces if x.step == step and bounding_box_or_none(x.annotation)]
+        for step in steps
     }
     views: dict[tuple[str, ...], list[Annotation]] = {(step,): notes for step, notes in by_step.items() if notes}
     if bare := tuple(step for step in steps if not by_step[step]) or (() if steps else ("",)):
         views[bare] = []
-    texts = [label for label in picture.labels if isinstance(label.annotation, Text)]
+    texts = [label for label in picture.traces if isinstance(label.annotation, Text)]
     return _card(picture, views, [_line(picture, label) for label in texts])
 
 
-def doubted(picture: LabeledImage) -> Card:
+def doubted(picture: LabeledImage) -> ImageCard:
     """A picture with what is doubtful on it, and why."""
     labels = selection.doubtful(picture)
     listed = labels[:_LINES]  # and only they are drawn: more would hide each other
     places = [_parent(picture, label) if isinstance(label.annotation, Text) else label for label in listed]
-    notes = {id(place): place.annotation for place in places if place and bounds(place.annotation)}
+    notes = {id(place): place.annotation for place in places if place and bounding_box_or_none(place.annotation)}
     return _card(picture, {("",): list(notes.values())}, [_line(picture, label) for label in labels])
 
 
-def _card(picture: LabeledImage, views: dict[tuple[str, ...], list[Annotation]], lines: list[Line]) -> Card:
-    card = Card(picture.name, picture.width, picture.height, len(picture.labels), lines=lines[:_LINES])
+def _card(picture: LabeledImage, views: dict[tuple[str, ...], list[Annotation]], lines: list[CardLine]) -> ImageCard:
+    card = ImageCard(picture.name, picture.width, picture.height, len(picture.traces), lines=lines[:_LINES])
     card.more = len(lines) - len(card.lines)
     try:
         data = picture.read()
@@ -91,25 +92,25 @@ def _card(picture: LabeledImage, views: dict[tuple[str, ...], list[Annotation]],
     return card
 
 
-def _drawing(image: Image.Image, steps: tuple[str, ...], notes: Sequence[Annotation]) -> Drawing:
+def _drawing(image: Image.Image, steps: tuple[str, ...], notes: Sequence[Annotation]) -> CardDrawing:
     surest = sorted(notes, key=lambda note: -(note.score or 0.0))[:_DRAWN]
     file = io.BytesIO()
     drawing.draw(image, surest, most=_SIDE).save(file, "WEBP", quality=82)
     url = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     counts = Counter(_short(note.label) or note.kind for note in surest)
     alt = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) or "nothing found"
-    return Drawing(steps, url, _short(alt))
+    return CardDrawing(steps, url, _short(alt))
 
 
-def _line(picture: LabeledImage, label: TracedAnnotation) -> Line:
+def _line(picture: LabeledImage, label: TracedAnnotation) -> CardLine:
     note, parent = label.annotation, _parent(picture, label)
     about = _short(parent.annotation.label) if parent and isinstance(note, Text) else ""
-    return Line(label.step, _short(note.label), about, note.score, label.review)
+    return CardLine(label.step, _short(note.label), about, note.score, label.review)
 
 
 def _parent(picture: LabeledImage, label: TracedAnnotation) -> TracedAnnotation | None:
-    known = label.parent is not None and 0 <= label.parent < len(picture.labels)
-    return picture.labels[label.parent] if known and label.parent is not None else None
+    known = label.parent is not None and 0 <= label.parent < len(picture.traces)
+    return picture.traces[label.parent] if known and label.parent is not None else None
 
 
 def _short(words: str) -> str:

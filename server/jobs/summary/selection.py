@@ -6,7 +6,7 @@ from typing import Any
 from labels.labeled_image import LabeledImage, TracedAnnotation
 
 
-class Least:
+class TopImages:
     """Of all pictures offered, the `most` with the least keys; of one picture under several names the first."""
 
     def __init__(self, most: int) -> None:
@@ -42,9 +42,9 @@ def doubt(picture: LabeledImage) -> tuple[bool, float, str] | None:
 
 def doubtful(picture: LabeledImage) -> list[TracedAnnotation]:
     """The labels to review, least sure first; where there are none, the least sure one."""
-    if review := [label for label in picture.labels if label.review]:
+    if review := [label for label in picture.traces if label.review]:
         return sorted(review, key=_score)
-    scored = [label for label in picture.labels if label.annotation.score is not None]
+    scored = [label for label in picture.traces if label.annotation.score is not None]
     return [min(scored, key=_score)] if scored else []
 
 

@@ -1,66 +1,67 @@
-"""Jobs kept in a database: which pictures, how far, and what was said about them. Every change is one transaction.
+"""The job store: jobs, their images and their annotations, in a database.
 
-Several processes on several machines may work on one job: each leases pictures, and only the owner of a lease can end
-it. An owner that dies is noticed when its lease runs out, and its pictures are taken again.
+Every change is one transaction. Several processes on several machines can work on one job: each leases images, and only
+the owner of a lease can complete the image. If a worker dies, its leases expire and other workers take over.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from itertools import islice
 from typing import Any, Self, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from labels.labeled_image import LabeledImage
-from server.jobs.sources import addresses
-from server.store import database
-from server.store.jobs.job_store.leases import LABELS, Leases, clean
-from server.store.jobs.job_store.records import (
-    Answer,
-    Failure,
+from server.store.database import Database
+from server.store.jobs.leases import TRACES, JobLeases
+from server.store.jobs.records import (
+    FailedImage,
+    ImageAnnotations,
+    ImageState,
+    InvalidStateError,
     Job,
-    JobChanged,
+    JobMismatchError,
+    JobProgress,
+    JobSpec,
     JobState,
-    NotNow,
-    Progress,
-    UnknownJob,
-    Wanted,
+    UnknownJobError,
 )
-from server.store.tables import OPEN, AnnotationsRow, ItemRow, JobRow
+from server.store.tables import UNFINISHED_STATES, AnnotationsRow, JobImageRow, JobRow
+from server.store.text import clean_text, redact_address
 
-_ANSWER = AnnotationsRow.picture, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.labels
-# Asked about every picture, so it is put together once.
-_NEWEST = (
-    sa.select(*_ANSWER)
-    .where(*(getattr(AnnotationsRow, name) == sa.bindparam(name) for name in ("picture", "recipe", "model")))
+_ANNOTATIONS = AnnotationsRow.image_sha256, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.annotations
+# Built once, since it runs for every image.
+_NEWEST_ANNOTATIONS = (
+    sa.select(*_ANNOTATIONS)
+    .where(
+        AnnotationsRow.image_sha256 == sa.bindparam("image_sha256"),
+        AnnotationsRow.recipe_hash == sa.bindparam("recipe_hash"),
+        AnnotationsRow.model_hash == sa.bindparam("model_hash"),
+    )
     .order_by(AnnotationsRow.version.desc())
     .limit(1)
 )
-_PAGE = 500  # pictures read at a time
+_PAGE = 500  # images read at a time
 _BATCH = 10_000  # rows inserted at a time
 
 
-class Store:
-    """Safe to use from any thread. Methods raise StoreError, and StoreAway where the same call may be made again."""
+class JobStore:
+    """The jobs of a database. Safe to use from any thread.
+
+    Methods raise StoreError, and StoreUnavailableError if the same call can be repeated.
+    """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        """Opens the database, and makes or upgrades its tables. `read_only`: as it is, beside whoever writes it; what
-        changes anything is then refused by the database."""
-        self._engine = database.connect(url, read_only=read_only)
-        self._writer = database.writing(self._engine)
-        postgres = self._engine.dialect.name == "postgresql"
-        self.insert: Callable[..., Any] = postgresql.insert if postgres else sqlite.insert
-        # Several machines go by one clock: the database's.
-        self._database_clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double) if postgres else None
+        """Opens the database. Creates or upgrades its tables, unless it is `read_only`: then other processes may write
+        to it, and writes by this one fail."""
+        self.database = Database(url, read_only=read_only)
 
     def close(self) -> None:
-        """Gives the connections back."""
-        self._engine.dispose()
+        """Closes the connections."""
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -70,227 +71,247 @@ class Store:
 
     # Jobs
 
-    def begin(
+    def get_or_create_job(
         self,
-        wanted: Wanted,
+        spec: JobSpec,
         names: Iterable[str],
-        difference: Callable[[str, str], Sequence[str]] = lambda old, new: ["the recipe is another"],
+        compare_recipes: Callable[[str, str], Sequence[str]] = lambda old, new: ["the recipe has changed"],
     ) -> Job:
-        """The output's job: a new one over pictures of these names, in this order, or the one that is there.
-        `difference`: two recipes → lines. Raises JobChanged where the one that is there began with something else."""
-        if (job := self.of_output(wanted.output)) is None:
+        """Returns the job of the output, or creates it with images of these names, in this order.
+
+        `compare_recipes` describes the differences between two recipes, one a line. Raises JobMismatchError if the
+        output already belongs to a job with another spec.
+        """
+        if (job := self.find_job(spec.output)) is None:
             try:
-                return self._create(wanted, names)
+                return self._create(spec, names)
             except IntegrityError:  # another process was faster
-                job = self.of_output(wanted.output)
+                job = self.find_job(spec.output)
                 assert job is not None
-        began, lines = job.wanted, []
-        if began.recipe_hash != wanted.recipe_hash:
-            lines += [f"recipe: {line}" for line in difference(began.recipe, wanted.recipe)]
-        if began.fingerprint != wanted.fingerprint:
-            named = dict.fromkeys(addresses.shown(source) for source in (began.source, wanted.source))
-            lines.append(f"source: {', now '.join(named)} does not hold the same pictures as then")
-        if began.model != wanted.model:
-            lines.append(f"model and adapters: of other weights ({began.model[:12]}, now {wanted.model[:12]})")
+        old, lines = job.spec, []
+        if old.recipe_hash != spec.recipe_hash:
+            lines += [f"recipe: {line}" for line in compare_recipes(old.recipe, spec.recipe)]
+        if old.fingerprint != spec.fingerprint:
+            addresses = dict.fromkeys(redact_address(source) for source in (old.source, spec.source))
+            lines.append(f"source: {', now '.join(addresses)} does not contain the same images as before")
+        if old.model_hash != spec.model_hash:
+            lines.append(
+                f"model and adapters: the weights have changed ({old.model_hash[:12]}, now {spec.model_hash[:12]})"
+            )
         if lines:
-            raise JobChanged(wanted.output, lines)
+            raise JobMismatchError(spec.output, lines)
         return job
 
-    def job(self, number: int) -> Job:
-        """Raises UnknownJob when there is none of this number."""
-        if (found := self._jobs(JobRow.id == number)) == []:
-            raise UnknownJob(f"there is no job {number}")
-        return found[0]
+    def get_job(self, job_id: int) -> Job:
+        """Returns a job by its ID. Raises UnknownJobError."""
+        if not (jobs := self._select_jobs(JobRow.id == job_id)):
+            raise UnknownJobError(f"there is no job {job_id}")
+        return jobs[0]
 
-    def of_output(self, output: str) -> Job | None:
-        """The job that writes there; None where there is none."""
-        return next(iter(self._jobs(JobRow.output == output)), None)
+    def find_job(self, output: str) -> Job | None:
+        """Returns the job that writes to an output; None if there is none."""
+        return next(iter(self._select_jobs(JobRow.output == output)), None)
 
-    def jobs(self, after: int = 0, limit: int | None = None, options: str | None = None) -> list[Job]:
-        """Those after a number, the oldest first; at most `limit`, and of certain `options`."""
-        mine = sa.true() if options is None else JobRow.options == options
-        return self._jobs(sa.and_(JobRow.id > after, mine), limit)
+    def list_jobs(self, after: int = 0, limit: int | None = None, options: str | None = None) -> list[Job]:
+        """Returns the jobs with an ID above `after`, oldest first; at most `limit`, and only those with `options`."""
+        has_options = sa.true() if options is None else JobRow.options == options
+        return self._select_jobs(sa.and_(JobRow.id > after, has_options), limit)
 
     def start(self, job: Job) -> Job:
-        """Says that somebody works on it; one that is paused or has ended stays so."""
-        self._turn(job, JobState.RUNNING, (JobState.QUEUED, JobState.RUNNING))
-        return self.job(job.id)
+        """Marks the job as running, unless it is paused or has ended."""
+        self._set_state(job, JobState.RUNNING, (JobState.QUEUED, JobState.RUNNING))
+        return self.get_job(job.id)
 
     def pause(self, job: Job) -> Job:
-        """Whoever works on it ends the pictures in hand and stops."""
-        return self._ask(job, JobState.PAUSED, (JobState.QUEUED, JobState.RUNNING), "paused")
+        """Pauses the job: its workers finish their current images and stop. Raises InvalidStateError."""
+        return self._change_state(job, JobState.PAUSED, (JobState.QUEUED, JobState.RUNNING), "paused")
 
     def resume(self, job: Job) -> Job:
-        """Queued again."""
-        return self._ask(job, JobState.QUEUED, (JobState.PAUSED, JobState.FAILED), "resumed")
+        """Queues a paused or failed job again. Raises InvalidStateError."""
+        return self._change_state(job, JobState.QUEUED, (JobState.PAUSED, JobState.FAILED), "resumed")
 
     def cancel(self, job: Job) -> Job:
-        """For good: whoever works on it drops what is in hand. What was labelled stays."""
+        """Cancels the job permanently: its workers drop their current images. Finished annotations are kept. Raises
+        InvalidStateError."""
         states = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.FAILED)
-        return self._ask(job, JobState.CANCELLED, states, "cancelled")
+        return self._change_state(job, JobState.CANCELLED, states, "cancelled")
 
     def finish(self, job: Job) -> Job:
-        """Done, if it runs and no picture is open."""
-        rest = sa.select(ItemRow.position).where(ItemRow.job_id == job.id, ItemRow.state.in_(OPEN)).exists()
-        self._turn(job, JobState.DONE, (JobState.RUNNING,), ~rest)
-        return self.job(job.id)
+        """Marks the job as done if it is running and all its images are done or failed."""
+        unfinished = sa.select(JobImageRow.position).where(
+            JobImageRow.job_id == job.id, JobImageRow.state.in_(UNFINISHED_STATES)
+        )
+        self._set_state(job, JobState.DONE, (JobState.RUNNING,), ~unfinished.exists())
+        return self.get_job(job.id)
 
-    def give_up(self, job: Job, reason: str) -> None:
-        """Failed as a whole, not for a picture's sake."""
-        self._turn(job, JobState.FAILED, (JobState.QUEUED, JobState.RUNNING), reason=reason)
+    def fail(self, job: Job, reason: str) -> None:
+        """Marks the whole job as failed."""
+        self._set_state(job, JobState.FAILED, (JobState.QUEUED, JobState.RUNNING), reason=reason)
 
-    def retry(self, job: Job, kind: str | None = None) -> int:
-        """Opens the pictures that failed, or those of a kind, once more; how many. A job that was done is queued."""
-        with self.writing() as connection:
-            of_kind = sa.true() if kind is None else ItemRow.kind == kind
-            found = connection.execute(
-                sa.update(ItemRow)
-                .where(ItemRow.job_id == job.id, ItemRow.state == "failed", of_kind)
-                .values(state="waiting", tries=0, deaths=0, kind="", reason="", due=0.0)
-            )
-            if found.rowcount:
+    def retry_failed(self, job: Job, kind: str | None = None) -> int:
+        """Queues the failed images again, or those with one kind of failure, and returns their number.
+
+        A job that was done is queued again.
+        """
+        with self.database.begin_write() as connection:
+            of_kind = sa.true() if kind is None else JobImageRow.failure_kind == kind
+            reset = connection.execute(
+                sa.update(JobImageRow)
+                .where(JobImageRow.job_id == job.id, JobImageRow.state == ImageState.FAILED, of_kind)
+                .values(
+                    state=ImageState.WAITING, attempts=0, crashes=0, failure_kind="", failure_reason="",
+                    available_at=0.0,
+                )
+            )  # fmt: skip
+            if reset.rowcount:
                 connection.execute(
                     sa.update(JobRow)
                     .where(JobRow.id == job.id, JobRow.state == JobState.DONE)
                     .values(state=JobState.QUEUED, ended=None)
                 )
-            return found.rowcount
+            return reset.rowcount
 
-    # Pictures
+    # Images
 
-    def leases(self, job: Job, owner: str, seconds: float) -> Leases:
-        """For a process that works on the job; `owner` is a name that no other has."""
-        return Leases(self, job, owner, seconds)
+    def open_leases(self, job: Job, owner: str, seconds: float) -> JobLeases:
+        """Returns the leases of a worker on the job. `owner` is a name that no other worker has."""
+        return JobLeases(self.database, job, owner, seconds)
 
-    def reclaim(self, job: Job) -> None:
-        """Takes all owners for dead. Only for who knows that nobody else works on the job."""
-        with self.writing() as connection:
-            leased = sa.update(ItemRow).where(ItemRow.job_id == job.id, ItemRow.state == "leased")
-            connection.execute(leased.values(due=0.0))
+    def expire_leases(self, job: Job) -> None:
+        """Expires all leases of the job. Call it only if nobody else works on the job."""
+        with self.database.begin_write() as connection:
+            leased = JobImageRow.job_id == job.id, JobImageRow.state == ImageState.LEASED
+            connection.execute(sa.update(JobImageRow).where(*leased).values(available_at=0.0))
 
-    def answer(self, job: Job, sha256: str) -> Answer | None:
-        """What the job's recipe and model said about a picture, the newest version; None where they were not asked."""
-        wanted = {"picture": sha256, "recipe": job.wanted.recipe_hash, "model": job.wanted.model}
-        with self.reading() as connection:
-            row = connection.execute(_NEWEST, wanted).first()
-        return None if row is None else _answer(row)
+    def find_annotations(self, job: Job, sha256: str) -> ImageAnnotations | None:
+        """Returns the newest annotations of an image by the job's recipe and model; None if there are none."""
+        spec = job.spec
+        key = {"image_sha256": sha256, "recipe_hash": spec.recipe_hash, "model_hash": spec.model_hash}
+        with self.database.begin_read() as connection:
+            row = connection.execute(_NEWEST_ANNOTATIONS, key).first()
+        return None if row is None else _to_annotations(row)
 
-    def progress(self, job: Job) -> Progress:
-        """How far it is."""
-        with self.reading() as connection:
+    def get_progress(self, job: Job) -> JobProgress:
+        """Returns the number of the job's images in each state."""
+        with self.database.begin_read() as connection:
             rows = connection.execute(
-                sa.select(ItemRow.state, ItemRow.kind, sa.func.count())
-                .where(ItemRow.job_id == job.id)
-                .group_by(ItemRow.state, ItemRow.kind)
-                .order_by(ItemRow.kind)
+                sa.select(JobImageRow.state, JobImageRow.failure_kind, sa.func.count().label("images"))
+                .where(JobImageRow.job_id == job.id)
+                .group_by(JobImageRow.state, JobImageRow.failure_kind)
+                .order_by(JobImageRow.failure_kind)
             ).all()
-        counts = {state: sum(row[2] for row in rows if row[0] == state) for state in {row[0] for row in rows}}
-        return Progress(**counts, kinds={row[1]: row[2] for row in rows if row[0] == "failed"})
+        counts: dict[str, int] = {}
+        for row in rows:
+            counts[row.state] = counts.get(row.state, 0) + row.images
+        kinds = {row.failure_kind: row.images for row in rows if row.state == ImageState.FAILED}
+        return JobProgress(**counts, failures_by_kind=kinds)
 
-    def owners(self, job: Job) -> int:
-        """How many have pictures of it in hand; who has died counts until its leases lapse."""
-        held = ItemRow.job_id == job.id, ItemRow.state == "leased", ItemRow.due > self.now()
-        with self.reading() as connection:
-            return connection.scalar(sa.select(sa.func.count(sa.distinct(ItemRow.owner))).where(*held)) or 0
+    def count_workers(self, job: Job) -> int:
+        """Returns the number of workers with leases on the job. A worker that died counts until its leases expire."""
+        active = (
+            JobImageRow.job_id == job.id,
+            JobImageRow.state == ImageState.LEASED,
+            JobImageRow.available_at > self.database.now(),
+        )
+        owners = sa.select(sa.func.count(sa.distinct(JobImageRow.lease_owner))).where(*active)
+        with self.database.begin_read() as connection:
+            return connection.scalar(owners) or 0
 
-    def failures(self, job: Job, after: int = -1) -> Iterator[Failure]:
-        """Those set aside after a position, in order."""
-        columns = ItemRow.position, ItemRow.kind, ItemRow.reason, ItemRow.name, ItemRow.tries
-        for row in self._pages(job, "failed", after, sa.select(*columns)):
-            yield Failure(row.position, row.kind, row.reason, final=True, name=row.name, tries=row.tries)
+    def iter_failures(self, job: Job, after: int = -1) -> Iterator[FailedImage]:
+        """Yields the failed images after a position, in order."""
+        columns = sa.select(
+            JobImageRow.position, JobImageRow.failure_kind, JobImageRow.failure_reason, JobImageRow.name,
+            JobImageRow.attempts,
+        )  # fmt: skip
+        for row in self._iter_rows(job, ImageState.FAILED, after, columns):
+            yield FailedImage(
+                row.position, row.failure_kind, row.failure_reason, final=True, name=row.name, attempts=row.attempts
+            )
 
-    def labelled(
+    def iter_images(
         self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
     ) -> Iterator[LabeledImage]:
-        """The pictures that are done after a position, in order, few in memory at a time. `read`: position → the
-        file's bytes."""
-        return (picture for _, picture in self.placed(job, read, after))
+        """Yields the labeled images after a position, in order, with few in memory at a time.
 
-    def placed(
+        `read` returns the bytes of the image file at a position.
+        """
+        return (image for _, image in self.iter_images_with_positions(job, read, after))
+
+    def iter_images_with_positions(
         self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
     ) -> Iterator[tuple[int, LabeledImage]]:
-        """As `labelled`, each with its position."""
-        joined = sa.select(ItemRow.position, ItemRow.name, *_ANSWER).join(AnnotationsRow)
-        for row in self._pages(job, "done", after, joined):
-            said, reader = _answer(row), partial(read, row.position)
-            yield row.position, LabeledImage(row.name, said.sha256, said.width, said.height, said.labels, reader)
+        """Yields the same images as `iter_images`, each with its position."""
+        columns = sa.select(JobImageRow.position, JobImageRow.name, *_ANNOTATIONS).join(AnnotationsRow)
+        for row in self._iter_rows(job, ImageState.DONE, after, columns):
+            traces = TRACES.validate_json(row.annotations)
+            yield (
+                row.position,
+                LabeledImage.from_traces(
+                    row.name, row.width, row.height, traces, partial(read, row.position), sha256=row.image_sha256
+                ),
+            )
 
-    # For all that is kept here
+    # Internals
 
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that changes nothing."""
-        with database.plain_errors(self._engine), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """A transaction, for those who keep more in the same database."""
-        with database.plain_errors(self._engine), self._writer.begin() as connection:
-            yield connection
-
-    def now(self) -> sa.ColumnElement[float]:
-        """Seconds since 1970 by the clock that all owners share."""
-        return sa.literal(time.time()) if self._database_clock is None else self._database_clock
-
-    # Inside
-
-    def _create(self, wanted: Wanted, names: Iterable[str]) -> Job:
-        """One transaction, so that a job has all its pictures or is not there."""
-        with self.writing() as connection:
-            number = connection.scalar(
+    def _create(self, spec: JobSpec, names: Iterable[str]) -> Job:
+        """Creates the job with all its images in one transaction."""
+        with self.database.begin_write() as connection:
+            job_id = connection.scalar(
                 sa.insert(JobRow)
                 .values(
-                    output=wanted.output, recipe=wanted.recipe, recipe_hash=wanted.recipe_hash, source=wanted.source,
-                    fingerprint=wanted.fingerprint, model=wanted.model, options=wanted.options, state=JobState.QUEUED,
-                    reason="", created=time.time(),
+                    output=spec.output, recipe=spec.recipe, recipe_hash=spec.recipe_hash, source=spec.source,
+                    fingerprint=spec.fingerprint, model_hash=spec.model_hash, options=spec.options,
+                    state=JobState.QUEUED, reason="", created=time.time(),
                 )
                 .returning(JobRow.id)
             )  # fmt: skip
-            rows = ({"job_id": number, "position": i, "name": clean(name)} for i, name in enumerate(names))
+            rows = ({"job_id": job_id, "position": i, "name": clean_text(name)} for i, name in enumerate(names))
             while batch := list(islice(rows, _BATCH)):
-                connection.execute(sa.insert(ItemRow), batch)
-        return self.job(cast(int, number))
+                connection.execute(sa.insert(JobImageRow), batch)
+        return self.get_job(cast(int, job_id))
 
-    def _jobs(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Job]:
-        found = sa.select(JobRow.__table__).where(where).order_by(JobRow.id).limit(limit)
-        with self.reading() as connection:
-            rows = connection.execute(found).mappings().all()
-        wanted = [Wanted(**{field.name: row[field.name] for field in fields(Wanted)}) for row in rows]
-        return [
-            Job(row["id"], w, JobState(row["state"]), row["reason"], row["created"], row["started"], row["ended"])
-            for row, w in zip(rows, wanted, strict=True)
-        ]
+    def _select_jobs(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Job]:
+        query = sa.select(JobRow.__table__).where(where).order_by(JobRow.id).limit(limit)
+        with self.database.begin_read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [_to_job(row) for row in rows]
 
-    def _turn(
-        self, job: Job, to: JobState, states: Sequence[JobState], *where: sa.ColumnElement[bool], reason: str = ""
+    def _set_state(
+        self, job: Job, state: JobState, allowed: Sequence[JobState], *where: sa.ColumnElement[bool], reason: str = ""
     ) -> bool:
-        """Changes the job's state, if it is one of `states`."""
-        values: dict[str, Any] = {"state": to, "reason": clean(reason)}
-        if to is JobState.RUNNING:
+        """Changes the job's state if it is one of `allowed`, and returns whether it did."""
+        values: dict[str, Any] = {"state": state, "reason": clean_text(reason)}
+        if state is JobState.RUNNING:
             values["started"] = sa.func.coalesce(JobRow.started, time.time())
-        values["ended"] = time.time() if to in (JobState.DONE, JobState.CANCELLED, JobState.FAILED) else None
-        with self.writing() as connection:
-            change = sa.update(JobRow).where(JobRow.id == job.id, JobRow.state.in_(states), *where)
+        values["ended"] = time.time() if state in (JobState.DONE, JobState.CANCELLED, JobState.FAILED) else None
+        with self.database.begin_write() as connection:
+            change = sa.update(JobRow).where(JobRow.id == job.id, JobRow.state.in_(allowed), *where)
             return bool(connection.execute(change.values(**values)).rowcount)
 
-    def _ask(self, job: Job, to: JobState, states: Sequence[JobState], done: str) -> Job:
-        if not self._turn(job, to, states) and self.job(job.id).state is not to:
-            state = self.job(job.id).state
-            raise NotNow(f"job {job.id} is {state}; what is {' or '.join(states)} can be {done}")
-        return self.job(job.id)
+    def _change_state(self, job: Job, state: JobState, allowed: Sequence[JobState], verb: str) -> Job:
+        """Changes the job's state and returns the job. Raises InvalidStateError."""
+        if not self._set_state(job, state, allowed) and self.get_job(job.id).state is not state:
+            current = self.get_job(job.id).state
+            raise InvalidStateError(f"job {job.id} is {current}; only {' or '.join(allowed)} jobs can be {verb}")
+        return self.get_job(job.id)
 
-    def _pages(self, job: Job, state: str, after: int, query: Any) -> Iterator[sa.Row[Any]]:
-        """Rows of a job's pictures in a state, in order; each page is read in a transaction of its own."""
-        query = query.where(ItemRow.job_id == job.id, ItemRow.state == state).order_by(ItemRow.position).limit(_PAGE)
+    def _iter_rows(self, job: Job, state: ImageState, after: int, columns: Any) -> Iterator[sa.Row[Any]]:
+        """Yields rows of the job's images in a state, in order. Reads each page in a transaction of its own."""
+        query = columns.where(JobImageRow.job_id == job.id, JobImageRow.state == state)
+        query = query.order_by(JobImageRow.position).limit(_PAGE)
         while True:
-            with self.reading() as connection:
-                rows = connection.execute(query.where(ItemRow.position > after)).all()
+            with self.database.begin_read() as connection:
+                rows = connection.execute(query.where(JobImageRow.position > after)).all()
             yield from rows
             if len(rows) < _PAGE:
                 return
             after = rows[-1].position
 
 
-def _answer(row: Any) -> Answer:
-    return Answer(row.picture, row.width, row.height, LABELS.validate_json(row.labels))
+def _to_job(row: Any) -> Job:
+    spec = JobSpec(**{field.name: row[field.name] for field in fields(JobSpec)})
+    return Job(row["id"], spec, JobState(row["state"]), row["reason"], row["created"], row["started"], row["ended"])
+
+
+def _to_annotations(row: Any) -> ImageAnnotations:
+    return ImageAnnotations(row.image_sha256, row.width, row.height, TRACES.validate_json(row.annotations))

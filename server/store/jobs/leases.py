@@ -1,142 +1,184 @@
-"""A job's pictures in one owner's hands: taken in order, kept while it lives, and ended by nobody else."""
+"""Leases: which worker works on which image of a job."""
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from labels.labeled_image import TracedAnnotation
-from server.store.jobs.job_store.records import Answer, Done, Failure, Item, Job, Wanted
-from server.store.tables import AnnotationsRow, ItemRow
+from server.store.database import Database
+from server.store.jobs.records import (
+    CompletedImage,
+    FailedImage,
+    ImageAnnotations,
+    ImageState,
+    Job,
+    JobSpec,
+    LeasedImage,
+)
+from server.store.tables import AnnotationsRow, JobImageRow
+from server.store.text import clean_text
 
-if TYPE_CHECKING:
-    from server.store.jobs.job_store.job_store import Store
-
-TRIES = 3  # of a picture that another try may help
-# Whoever kills us at any moment must not make a good picture look bad: after the first death it is tried alone, and
-# only this many deaths tell that it is the picture.
-DEATHS = 6
-LABELS = TypeAdapter(tuple[TracedAnnotation, ...])
+MAX_ATTEMPTS = 3  # of an image whose failures are not final
+# A process that is killed at any moment must not make a good image look broken. So after the first crash the image is
+# processed alone, and only this many crashes show that the image is the cause.
+MAX_CRASHES = 6
+TRACES = TypeAdapter(tuple[TracedAnnotation, ...])
 
 
-class Leases:
-    """What `owner`, a name that no other process has, holds of a job, for `seconds` from the last `take` or `renew`.
-    Raises what the store does."""
+class JobLeases:
+    """The images of a job that one worker has leased. Created by `JobStore.open_leases`.
 
-    def __init__(self, store: "Store", job: Job, owner: str, seconds: float) -> None:
-        self._store, self.job, self.owner, self.seconds = store, job, owner, seconds
+    `owner` is a name that no other worker has. Leases expire `seconds` after the last `acquire` or `renew`. Methods
+    raise what the store raises.
+    """
 
-    def take(self, count: int) -> list[Item]:
-        """Up to `count` more pictures, in order, and none with which an owner died."""
-        return self._take(count, "waiting", ItemRow.deaths == 0)
+    def __init__(self, database: Database, job: Job, owner: str, seconds: float) -> None:
+        self._database, self.job, self.owner, self.seconds = database, job, owner, seconds
 
-    def take_suspect(self) -> Item | None:
-        """A picture with which an owner died. Those with which that happened again and again are set aside."""
-        return next(iter(self._take(1, "leased") or self._take(1, "waiting", ItemRow.deaths > 0)), None)
+    def acquire(self, count: int) -> list[LeasedImage]:
+        """Leases up to `count` more images, in order. Skips images with which a worker crashed."""
+        return self._acquire(count, ImageState.WAITING, JobImageRow.crashes == 0)
 
-    def _take(self, count: int, state: str, *which: sa.ColumnElement[bool]) -> list[Item]:
-        with self._store.writing() as connection:
+    def acquire_suspect(self) -> LeasedImage | None:
+        """Leases an image with which a worker crashed. Marks an image as failed after MAX_CRASHES crashes."""
+        leased = self._acquire(1, ImageState.LEASED)
+        return next(iter(leased or self._acquire(1, ImageState.WAITING, JobImageRow.crashes > 0)), None)
+
+    def renew(self) -> None:
+        """Extends all leases by `seconds`."""
+        with self._database.begin_write() as connection:
+            available_at = self._database.now() + self.seconds
+            connection.execute(sa.update(JobImageRow).where(*self._is_mine()).values(available_at=available_at))
+
+    def release(self) -> None:
+        """Returns all leased images, so that any worker can lease them."""
+        values = {"state": ImageState.WAITING, "lease_owner": None, "available_at": 0.0}
+        with self._database.begin_write() as connection:
+            connection.execute(sa.update(JobImageRow).where(*self._is_mine()).values(**values))
+
+    def complete(self, images: Sequence[CompletedImage]) -> set[int]:
+        """Stores annotations and marks the images as done that are still leased. Returns their positions.
+
+        If the same recipe and model already annotated the same image, those annotations stay and are used.
+        """
+        spec = self.job.spec
+        rows = {image.result.sha256: self._to_row(image.result) for image in images}
+        with self._database.begin_write() as connection:
+            # Sorted, so that two workers with the same images cannot deadlock.
+            insert = self._database.insert(AnnotationsRow).on_conflict_do_nothing()
+            connection.execute(insert, [rows[sha256] for sha256 in sorted(rows)])
+            stored = sa.select(AnnotationsRow.image_sha256, AnnotationsRow.id).where(*_matches(spec, list(rows)))
+            ids = {row.image_sha256: row.id for row in connection.execute(stored.order_by(AnnotationsRow.version))}
+            mine = self._is_mine([image.position for image in images])
+            leased = set(connection.scalars(sa.select(JobImageRow.position).where(*mine).with_for_update()))
+            changes = [
+                {"done_position": image.position, "row_id": ids[image.result.sha256]}
+                for image in images
+                if image.position in leased
+            ]
+            if changes:
+                columns = JobImageRow.__table__.c
+                change = sa.update(JobImageRow.__table__).where(  # type: ignore[arg-type]
+                    columns.job_id == self.job.id, columns.position == sa.bindparam("done_position")
+                )
+                change = change.values(
+                    annotations_id=sa.bindparam("row_id"), state=ImageState.DONE, failure_kind="", failure_reason="",
+                    lease_owner=None,
+                )  # fmt: skip
+                connection.execute(change, changes)
+            return leased
+
+    def fail(self, failures: Sequence[FailedImage], delay: float = 1.0) -> list[FailedImage]:
+        """Counts a failed attempt for each image that is still leased, and returns those that failed for good.
+
+        The others can be leased again after `delay` seconds times their number of attempts.
+        """
+        failed = []
+        with self._database.begin_write() as connection:
+            for failure in failures:
+                attempts = failure.attempts + 1
+                final = failure.final or attempts >= MAX_ATTEMPTS
+                values = {
+                    "state": ImageState.FAILED if final else ImageState.WAITING,
+                    "available_at": 0.0 if final else self._database.now() + delay * attempts,
+                    "attempts": attempts,
+                    "failure_kind": failure.kind,
+                    "failure_reason": clean_text(failure.reason),
+                    "lease_owner": None,
+                }
+                change = sa.update(JobImageRow).where(*self._is_mine([failure.position])).values(**values)
+                if connection.execute(change).rowcount and final:
+                    failed.append(failure)
+        return failed
+
+    def _acquire(self, count: int, state: ImageState, *conditions: sa.ColumnElement[bool]) -> list[LeasedImage]:
+        """Leases up to `count` images in a state, of which `leased` means that the lease of their owner expired."""
+        crashed = state is ImageState.LEASED
+        with self._database.begin_write() as connection:
             found = connection.execute(
-                sa.select(ItemRow.position, ItemRow.name, ItemRow.tries, ItemRow.deaths, ItemRow.state)
-                .where(ItemRow.job_id == self.job.id, ItemRow.state == state, ItemRow.due <= self._store.now(), *which)
-                .order_by(ItemRow.position)
+                sa.select(JobImageRow.position, JobImageRow.name, JobImageRow.attempts, JobImageRow.crashes)
+                .where(
+                    JobImageRow.job_id == self.job.id,
+                    JobImageRow.state == state,
+                    JobImageRow.available_at <= self._database.now(),
+                    *conditions,
+                )
+                .order_by(JobImageRow.position)
                 .limit(count)
                 .with_for_update(skip_locked=True)
             ).all()
-            dead = [row for row in found if row.deaths + (row.state == "leased") >= DEATHS]
-            taken = [row for row in found if row not in dead]
-            reason = f"the process died {DEATHS} times with it in hand"
-            died = ItemRow.deaths + sa.case((ItemRow.state == "leased", 1), else_=0)
-            for rows, values in (
-                (taken, {"state": "leased", "owner": self.owner, "due": self._store.now() + self.seconds}),
-                (dead, {"state": "failed", "owner": None, "kind": "crash", "reason": reason}),
-            ):
+            leased = [row for row in found if row.crashes + crashed < MAX_CRASHES]
+            failed = [row for row in found if row.crashes + crashed >= MAX_CRASHES]
+            lease = {
+                "state": ImageState.LEASED,
+                "lease_owner": self.owner,
+                "available_at": self._database.now() + self.seconds,
+            }
+            failure = {
+                "state": ImageState.FAILED,
+                "lease_owner": None,
+                "failure_kind": "crash",
+                "failure_reason": f"the process crashed {MAX_CRASHES} times while it processed this image",
+            }
+            for rows, values in ((leased, lease), (failed, failure)):
                 if rows:
-                    here = ItemRow.job_id == self.job.id, ItemRow.position.in_([row.position for row in rows])
-                    connection.execute(sa.update(ItemRow).where(*here).values(deaths=died, **values))
-            return [Item(row.position, row.name, row.tries) for row in taken]
+                    positions = [row.position for row in rows]
+                    connection.execute(
+                        sa.update(JobImageRow)
+                        .where(JobImageRow.job_id == self.job.id, JobImageRow.position.in_(positions))
+                        .values(crashes=JobImageRow.crashes + int(crashed), **values)
+                    )
+            return [LeasedImage(row.position, row.name, row.attempts) for row in leased]
 
-    def renew(self) -> None:
-        """Keeps all that is held for `seconds` more."""
-        with self._store.writing() as connection:
-            connection.execute(sa.update(ItemRow).where(*self._mine()).values(due=self._store.now() + self.seconds))
+    def _is_mine(self, positions: Sequence[int] | None = None) -> list[sa.ColumnElement[bool]]:
+        """Returns the conditions for images that the owner has leased, optionally only at these positions."""
+        conditions = [
+            JobImageRow.job_id == self.job.id,
+            JobImageRow.state == ImageState.LEASED,
+            JobImageRow.lease_owner == self.owner,
+        ]
+        return conditions if positions is None else [*conditions, JobImageRow.position.in_(positions)]
 
-    def release(self) -> None:
-        """Gives all that is held back."""
-        with self._store.writing() as connection:
-            connection.execute(sa.update(ItemRow).where(*self._mine()).values(state="waiting", owner=None, due=0.0))
-
-    def complete(self, pictures: Sequence[Done]) -> set[int]:
-        """Keeps what was said and ends those pictures that are still held: their positions. What was said before about
-        the same picture, by the same recipe and model, stays and counts."""
-        wanted = self.job.wanted
-        rows = {done.answer.sha256: self._row(done.answer) for done in pictures}
-        with self._store.writing() as connection:
-            # In order, so that two owners with the same pictures never wait for each other in a circle.
-            insert = self._store.insert(AnnotationsRow).on_conflict_do_nothing()
-            connection.execute(insert, [rows[sha256] for sha256 in sorted(rows)])
-            said = sa.select(AnnotationsRow.picture, AnnotationsRow.id).where(*about(wanted, list(rows)))
-            kept = {row.picture: row.id for row in connection.execute(said.order_by(AnnotationsRow.version))}
-            mine = self._mine([done.position for done in pictures])
-            held = set(connection.scalars(sa.select(ItemRow.position).where(*mine).with_for_update()))
-            changes = [
-                {"at": done.position, "said": kept[done.answer.sha256]} for done in pictures if done.position in held
-            ]
-            if changes:
-                items, values = ItemRow.__table__, {"state": "done", "kind": "", "reason": "", "owner": None}
-                here = items.c.job_id == self.job.id, items.c.position == sa.bindparam("at")
-                change = sa.update(ItemRow.__table__).where(*here)  # type: ignore[arg-type]
-                connection.execute(change.values(annotations_id=sa.bindparam("said"), **values), changes)
-            return held
-
-    def fail(self, failures: Sequence[Failure], delay: float = 1.0) -> list[Failure]:
-        """Counts a try of each of those pictures that is still held: gives those that are set aside with it. The others
-        may be taken again after `delay` seconds times their tries."""
-        aside = []
-        with self._store.writing() as connection:
-            for failure in failures:
-                tries = failure.tries + 1
-                final = failure.final or tries >= TRIES
-                due = self._store.now() + delay * tries
-                values = {"tries": tries, "kind": failure.kind, "reason": clean(failure.reason), "owner": None}
-                change = (
-                    sa.update(ItemRow)
-                    .where(*self._mine([failure.position]))
-                    .values(state="failed" if final else "waiting", due=0.0 if final else due, **values)
-                )
-                if connection.execute(change).rowcount and final:
-                    aside.append(failure)
-        return aside
-
-    def _mine(self, positions: Sequence[int] | None = None) -> list[sa.ColumnElement[bool]]:
-        """What the owner holds, of these pictures or of all."""
-        held = [ItemRow.job_id == self.job.id, ItemRow.state == "leased", ItemRow.owner == self.owner]
-        return held if positions is None else [*held, ItemRow.position.in_(positions)]
-
-    def _row(self, answer: Answer) -> dict[str, Any]:
+    def _to_row(self, result: ImageAnnotations) -> dict[str, Any]:
         return {
-            "picture": answer.sha256,
-            "recipe": self.job.wanted.recipe_hash,
-            "model": self.job.wanted.model,
+            "image_sha256": result.sha256,
+            "recipe_hash": self.job.spec.recipe_hash,
+            "model_hash": self.job.spec.model_hash,
             "version": 1,
-            "width": answer.width,
-            "height": answer.height,
-            "labels": LABELS.dump_json(answer.labels).decode(),
+            "width": result.width,
+            "height": result.height,
+            "annotations": TRACES.dump_json(result.traces).decode(),
             "created": time.time(),
         }
 
 
-def about(wanted: Wanted, pictures: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
-    """What was said about these pictures by a job's recipe and model."""
+def _matches(spec: JobSpec, hashes: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Returns the conditions for annotations of these images by a job's recipe and model."""
     return (
-        AnnotationsRow.picture.in_(pictures),
-        AnnotationsRow.recipe == wanted.recipe_hash,
-        AnnotationsRow.model == wanted.model,
+        AnnotationsRow.image_sha256.in_(hashes),
+        AnnotationsRow.recipe_hash == spec.recipe_hash,
+        AnnotationsRow.model_hash == spec.model_hash,
     )
-
-
-def clean(text: str) -> str:
-    """A text as every database takes it: bytes of a file's name that are no UTF-8 written out, and no NUL."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

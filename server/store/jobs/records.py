@@ -1,15 +1,15 @@
-"""What the store takes and gives."""
+"""The records that the job store takes and returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from labels.labeled_image import TracedAnnotation
-from server.store.database import StoreError
+from server.store.errors import StoreError
 
 
 class JobState(StrEnum):
-    """Where a job stands. Paused and failed ones can be resumed."""
+    """The state of a job. Paused and failed jobs can be resumed."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -19,12 +19,22 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A job as it is asked for. `output` names what it writes: a job with the same one is the same job, gone on with.
+class ImageState(StrEnum):
+    """The state of an image of a job."""
 
-    `recipe`: normalised JSON, `recipe_hash` its SHA-256; `source`: as it was typed, `fingerprint` of what it holds;
-    `model`: the SHA-256 of all that answers; `options`: JSON, for whoever starts it again.
+    WAITING = "waiting"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a job does. The job with the same `output` is the same job and continues.
+
+    `recipe` is normalized JSON, `recipe_hash` its SHA-256. `source` is the address of the images as the user typed it,
+    `fingerprint` the hash of its content. `model_hash` is the hash of the model and of everything else that answers
+    prompts. `options` is JSON for the process that resumes the job.
     """
 
     output: str
@@ -32,16 +42,16 @@ class Wanted:
     recipe_hash: str
     source: str
     fingerprint: str
-    model: str
+    model_hash: str
     options: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it is kept; `reason`: why it failed. Times are seconds since 1970."""
+    """A job in the store. `reason` is why it failed. Times are Unix timestamps in seconds."""
 
     id: int
-    wanted: Wanted
+    spec: JobSpec
     state: JobState
     reason: str
     created: float
@@ -50,78 +60,82 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A picture that was leased: nobody else works on it. `tries` have failed so far."""
+class LeasedImage:
+    """An image that one worker has leased. `attempts` is the number of failed attempts so far."""
 
     position: int
     name: str
-    tries: int
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What was said about a picture: `sha256` of its file; its size in pixels, upright."""
+class ImageAnnotations:
+    """The annotations of an image. `sha256` is the hash of its file; `width` and `height` are in pixels, after EXIF
+    rotation."""
 
     sha256: str
     width: int
     height: int
-    labels: tuple[TracedAnnotation, ...]
+    traces: tuple[TracedAnnotation, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A picture that was labelled."""
+class CompletedImage:
+    """An image that was labeled."""
 
     position: int
-    answer: Answer
+    result: ImageAnnotations
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A picture that failed: `kind` in a word, `reason` for people. `final`: another try would fail alike."""
+class FailedImage:
+    """An image that could not be labeled.
+
+    `kind` is a short code, `reason` a message for people. `final` is whether another attempt would fail as well.
+    """
 
     position: int
     kind: str
     reason: str
     final: bool = False
     name: str = ""
-    tries: int = 0
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How many pictures of a job are in which state, and how many failed of which kind."""
+class JobProgress:
+    """The number of images of a job in each state, and of failed images by kind of failure."""
 
     waiting: int = 0
     leased: int = 0
     done: int = 0
     failed: int = 0
-    kinds: dict[str, int] = field(default_factory=dict)
+    failures_by_kind: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         return self.waiting + self.leased + self.done + self.failed
 
     @property
-    def open(self) -> int:
-        """Not ended yet."""
+    def unfinished(self) -> int:
+        """The number of images that are neither done nor failed."""
         return self.waiting + self.leased
 
 
-class UnknownJob(StoreError):  # noqa: N818
+class UnknownJobError(StoreError):
     """There is no such job."""
 
 
-class NotNow(StoreError):  # noqa: N818
-    """A job is in no state for what was asked."""
+class InvalidStateError(StoreError):
+    """The operation is not allowed in the current state."""
 
 
-class JobChanged(StoreError):  # noqa: N818
-    """What was asked for is not what the output's job began with; `differences` says how, a line each."""
+class JobMismatchError(StoreError):
+    """The output already belongs to a job with another recipe, source or model. `differences` has one line each."""
 
     def __init__(self, output: str, differences: Sequence[str]) -> None:
-        listed = "".join(f"\n  {line}" for line in differences)
+        lines = "".join(f"\n  {line}" for line in differences)
         super().__init__(
-            f"the job of {output} began differently:{listed}\nGive back what it began with, or take another output"
+            f"the job of {output} was started with other settings:{lines}\nUse the same settings, or another output"
         )
         self.differences = list(differences)

@@ -1,4 +1,4 @@
-"""What projects keep, as it is taken and given."""
+"""The records of projects, as the stores take and return them. All times are seconds since 1970."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -6,15 +6,14 @@ from typing import Any
 
 from labels.label_kind import LabelKind
 from prompts.annotations import Annotation
-from server.store import StoreError
 from server.store.projects.ensembles import EnsembleDefinition
 
-ENOUGH = 10
-"""Held-out pictures: of fewer the bootstrap draws too few different samples for its interval to mean anything."""
+MIN_HOLDOUT_IMAGES = 10
+"""On fewer images, the bootstrap draws too few different samples for a meaningful interval."""
 
 
 class RunState(StrEnum):
-    """Where a run or a backtest stands. Failed runs can be resumed."""
+    """The state of a fine-tune run or of a backtest. A failed run can be resumed."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -23,60 +22,84 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDED = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
+ENDED_STATES = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
+OPEN_STATES = (RunState.QUEUED, RunState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`base`: SHA-256 of the weights that its adapters stand on; `tasks`: tokens that it teaches; `held_share`: of its
-    pictures, that are never taught; `folder`: of its files. Times are seconds since 1970, here and below."""
+    """A project: corrected images, and the models that are fine-tuned on them.
+
+    Attributes:
+        base_sha256: Hash of the model weights that its adapters belong to.
+        tasks: Tokens of the tasks that it trains.
+        holdout_share: Share of its images that are never used for training.
+        folder: Name of its folder in the projects folder.
+    """
 
     id: int
     name: str
-    base: str
+    base_sha256: str
     tasks: tuple[str, ...]
-    held_share: float
+    holdout_share: float
     folder: str
     created: float
 
 
 @dataclass(frozen=True, slots=True)
 class CorrectionContent:
-    """A picture and all labels of one kind that a person left on it. `picture`: SHA-256 of its file; `complete`:
-    whether all that it shows of the kind is labelled; `name`: what its owner calls it; `author`: who says so."""
+    """An image with all its annotations of one kind, as a person left them.
 
-    picture: str
-    kind: LabelKind
+    Attributes:
+        image_sha256: Hash of the image file.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        complete: Whether every object of this kind in the image is annotated.
+        image_name: What the client calls the image.
+        author: Who made the correction.
+    """
+
+    image_sha256: str
+    label_kind: LabelKind
     width: int
     height: int
     annotations: tuple[Annotation, ...]
     complete: bool = True
-    name: str = ""
+    image_name: str = ""
     author: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """One as it is kept; `version` counts from 1, and the highest counts."""
+    """A stored correction. Versions of one image and kind count from 1; the highest is the current one."""
 
     id: int
     version: int
     created: float
-    said: CorrectionContent
+    content: CorrectionContent
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A fine-tune. `config`: of TuneConfig's fields, but that `start` is the id of the model that it went on from, or
-    empty; `data`: the hash of what is `taught` and `held` out, so many pictures; `metrics`: what came of it; `reason`:
-    why it failed."""
+    """A fine-tune run.
+
+    Attributes:
+        config: Fields of TuneConfig without `start`, and `initial_model`: the id of the model that the run starts from,
+            None for the base model.
+        folder: Path of its files, relative to the project's folder.
+        dataset_hash: Hash of the training and holdout images and their annotations.
+        train_images: Number of training images.
+        holdout_images: Number of holdout images.
+        reason: Why the run failed; empty otherwise.
+        metrics: The result of the run.
+    """
 
     id: int
     config: dict[str, Any]
     folder: str
-    data: str
-    taught: int
-    held: int
+    dataset_hash: str
+    train_images: int
+    holdout_images: int
     state: RunState
     reason: str
     metrics: dict[str, Any]
@@ -86,120 +109,117 @@ class Run:
     ended: float | None
 
     @property
-    def start(self) -> int | None:
-        """The model that it went on from; None: the base."""
-        return self.config.get("start") or None
+    def initial_model_id(self) -> int | None:
+        """The model that the run starts from; None for the base model."""
+        return self.config.get("initial_model")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """An entry of the registry, for one task: what a run made, or what is `combined` of other models, without a run.
-    `sha256`: of the adapter's weights, or of all that answers; `folder`: of its adapter, within the project's, empty
-    where its members have one each; `data`, `metrics` and `start`, the model that it went on from, are the run's."""
+    """A model for one task: the adapter of a run, or an ensemble of other models.
+
+    Attributes:
+        run_id: The run that trained it; None for an ensemble.
+        sha256: Hash of the adapter's weights, or of the ensemble with all its members.
+        folder: Path of its adapter, relative to the project's folder; empty if only its members have adapters.
+        dataset_hash: The run's; empty for an ensemble.
+        metrics: The run's; empty for an ensemble.
+        ensemble: How it is built from other models; None for the adapter of a run.
+        initial_model_id: The model that its run started from; None for the base model.
+    """
 
     id: int
-    run: int | None
+    run_id: int | None
     task: str
     sha256: str
     folder: str
-    data: str
+    dataset_hash: str
     metrics: dict[str, Any]
     created: float
-    combined: EnsembleDefinition | None = None
-    start: int | None = None
+    ensemble: EnsembleDefinition | None = None
+    initial_model_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class BacktestImage:
-    """One held-out picture in a backtest: corrections by kind and labels, as `Tally` has them, of either side."""
+class ImageCounts:
+    """One holdout image of a backtest: corrections by kind and the number of labels, for both models."""
 
-    picture: str
+    image_sha256: str
     champion: tuple[int, ...]
     challenger: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class BacktestResult:
-    """Corrections per 100 labels of both; the 95 % interval of challenger less champion; how likely the challenger is
-    the better one."""
+class Comparison:
+    """The result of a backtest.
+
+    Attributes:
+        champion: Corrections per 100 labels.
+        challenger: Corrections per 100 labels.
+        low: Lower end of the 95 % interval of challenger minus champion.
+        high: Upper end of that interval.
+        probability_better: Probability that the challenger needs fewer corrections.
+    """
 
     champion: float
     challenger: float
     low: float
     high: float
-    better: float
+    probability_better: float
 
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """A model against the champion of its time (None: the base alone). `data`: the hash of the held-out pictures and
-    their labels; `forgetting`: what the model has `lost`, by task token, and `what` that is, told by how many `scenes`
-    or `pictures` of the base's own world; or the `reason` why nothing tells it. Before, how many the `probe` may take;
-    empty where there is to be none."""
+    """A challenger against the champion of that time, on the holdout images.
+
+    Attributes:
+        champion_id: None for the base model.
+        dataset_hash: Hash of the holdout images and their annotations.
+        reason: Why the backtest failed; empty otherwise.
+        forgetting: Until the backtest has ended, `forgetting_images`: the maximum number of images of the forgetting
+            evaluation; empty if there is none. Then the result of the evaluation, or the `reason` why there is none.
+    """
 
     id: int
-    challenger: int
-    champion: int | None
-    data: str
+    challenger_id: int
+    champion_id: int | None
+    dataset_hash: str
     state: RunState
     reason: str
     author: str
     created: float
     ended: float | None
-    tallies: tuple[BacktestImage, ...] = ()
-    figures: BacktestResult | None = None
+    image_counts: tuple[ImageCounts, ...] = ()
+    comparison: Comparison | None = None
     forgetting: dict[str, Any] = field(default_factory=dict)
 
     @property
     def won(self) -> bool:
-        """Fewer corrections, by more than luck, and on enough pictures to tell."""
-        return self.figures is not None and self.figures.high < 0 and len(self.tallies) >= ENOUGH
+        """Whether the challenger needs significantly fewer corrections, on enough images."""
+        return (
+            self.comparison is not None
+            and self.comparison.high < 0
+            and len(self.image_counts) >= MIN_HOLDOUT_IMAGES
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """From then on `model` (None: the base alone) answers for the task. `back`: it was a rollback."""
+    """A change of the model that answers prompts of a task.
+
+    Attributes:
+        model_id: The model that answers from then on; None for the base model.
+        backtest_id: The backtest that it won.
+        is_rollback: Whether the change went back to the previous model.
+        forced: Whether the model was promoted without a backtest that it won.
+    """
 
     id: int
     task: str
-    model: int | None
-    backtest: int | None
-    back: bool
+    model_id: int | None
+    backtest_id: int | None
+    is_rollback: bool
     forced: bool
     reason: str
     author: str
     created: float
-
-
-class NotFoundError(StoreError):  # noqa: N818
-    """There is no such project, run, model or backtest."""
-
-
-class NameTakenError(StoreError):  # noqa: N818
-    """A project of this name is there."""
-
-
-class BaseMismatchError(StoreError):  # noqa: N818
-    """A project whose adapters stand on other weights than those that are served."""
-
-    def __init__(self, project: str, base: str, served: str) -> None:
-        super().__init__(
-            f"the project {project} stands on the weights {base}, and this server has {served}; serve its own base, or "
-            "make a project for this one"
-        )
-
-
-class NoTrainingDataError(StoreError):  # noqa: N818
-    """Too little is corrected; the message says what is missing."""
-
-
-class InitialModelError(StoreError):  # noqa: N818
-    """A model that this fine-tune cannot go on from; the message says what can be done."""
-
-
-class PromotionNotEarnedError(StoreError):  # noqa: N818
-    """A promotion without a backtest that was won."""
-
-
-class NothingPromotedError(StoreError):  # noqa: N818
-    """A rollback of nothing."""

@@ -14,12 +14,13 @@ from PIL import Image, ImageDraw
 from finetune.datasets.augmentation import Augment, augment
 from finetune.datasets.copy_paste import Things
 from finetune.datasets.samples import questions, teachable
-from labels.dataset import Example, Labels
-from labels.geometry import box_of, points
-from labels.sample import Question
-from prompts import formatting
+from labels.geometry import bounding_box, to_points
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
-from prompts.tasks import TASKS, Takes, resolve
+from prompts.formatting import format_answer
+from prompts.tasks import TASKS, InputKind, find_task
 
 RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)
 COLOURS = {"red": RED, "green": GREEN, "blue": BLUE}
@@ -27,7 +28,7 @@ NONE = Augment()
 FLIP, CROP, PLACE = Augment(flip=1), Augment(crop=1), Augment(place=1)
 ROTATE, MOSAIC, COLOUR = Augment(rotate=1, degrees=15), Augment(mosaic=1), Augment(colour=1)
 EVERYTHING = Augment(flip=0.5, crop=0.5, place=0.3, rotate=0.5, colour=0.5, mosaic=0.3, paste=0.5)
-BOTH = frozenset((Labels.OBJECTS, Labels.WORDS))
+BOTH = frozenset((LabelKind.OBJECTS, LabelKind.WORDS))
 SIZE = (240, 160)
 
 
@@ -38,7 +39,7 @@ def paint(size: tuple[int, int], shapes: tuple[tuple[str, str, tuple[float, ...]
     for colour, form, place in shapes:
         x1, y1, *rest = place
         if form == "polygon":
-            draw.polygon([(x - 0.5, y - 0.5) for x, y in points(place)], COLOURS[colour])
+            draw.polygon([(x - 0.5, y - 0.5) for x, y in to_points(place)], COLOURS[colour])
         else:
             (draw.ellipse if form == "ellipse" else draw.rectangle)((x1, y1, rest[0] - 1, rest[1] - 1), COLOURS[colour])
     return image
@@ -46,14 +47,14 @@ def paint(size: tuple[int, int], shapes: tuple[tuple[str, str, tuple[float, ...]
 
 def example(
     *notes: Annotation, form: str = "rectangle", size: tuple[int, int] = SIZE,
-    complete: frozenset[Labels] = BOTH, name: str = "a.png",
-) -> Example:  # fmt: skip
+    complete: frozenset[LabelKind] = BOTH, name: str = "a.png",
+) -> LabeledImage:  # fmt: skip
     shapes = tuple(
         (note.label, "polygon", tuple(note.polygons[0])) if isinstance(note, Polygon) else (note.label, form, note.box)
         for note in notes
         if isinstance(note, Box | Polygon)
     )
-    return Example(name, name, *size, notes, partial(paint, size, shapes), complete)
+    return LabeledImage(name, name, *size, notes, partial(paint, size, shapes), complete)
 
 
 def chances(count: int = 40) -> Iterator[np.random.Generator]:
@@ -78,10 +79,10 @@ def extent(image: Image.Image, colour: str) -> tuple[int, int, int, int] | None:
 TWO = (Box(label="red", box=(20, 30, 90, 80)), Box(label="green", box=(120, 50, 200, 140)))
 
 
-def check(changed: Example, tolerance: float = 1.5, colours: tuple[str, ...] = ("red", "green")) -> None:
+def check(changed: LabeledImage, tolerance: float = 1.5, colours: tuple[str, ...] = ("red", "green")) -> None:
     image = changed.open()
     assert image.size == changed.size
-    labels = {note.label: box_of(note) for note in changed.annotations if isinstance(note, Box | Polygon)}
+    labels = {note.label: bounding_box(note) for note in changed.annotations if isinstance(note, Box | Polygon)}
     for colour in colours:
         seen = extent(image, colour)
         if colour in labels:
@@ -184,7 +185,7 @@ def test_hues_turn_where_no_label_names_a_colour() -> None:
     spoken = (
         drawn,
         replace(unnamed, annotations=(*unnamed.annotations, Text(label="A dark-grey thing."))),
-        replace(unnamed, questions=(Question(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (), "the Blue one"),)),
+        replace(unnamed, samples=(Sample(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (), "the Blue one"),)),
     )
     for said in spoken:
         same = augment(said, replace(plain, hue=0.5), np.random.default_rng(1))
@@ -215,15 +216,15 @@ def test_the_picture_is_opened_once_and_late() -> None:
 
 
 def test_left_and_right_are_exchanged_in_words() -> None:
-    vqa = Question(resolve("<VQA>"), (Text(label="the Left one"),), text="which is on the right?")
-    region = Question(TASKS["<REGION_TO_CATEGORY>"], (Text(label="left shoe"),), region=(10, 20, 50, 60))
+    vqa = Sample(find_task("<VQA>"), (Text(label="the Left one"),), text="which is on the right?")
+    region = Sample(TASKS["<REGION_TO_CATEGORY>"], (Text(label="left shoe"),), region=(10, 20, 50, 60))
     given = replace(
         example(
             Box(label="left shoe", box=(10, 20, 50, 60)),
             Box(label="right shoe", box=(100, 20, 150, 60)),
             Text(label="the leftmost shoe of two, brightly lit"),
         ),
-        questions=(vqa, region),
+        samples=(vqa, region),
     )
     changed = augment(given, FLIP, np.random.default_rng(0))
     assert changed.annotations == (
@@ -231,9 +232,9 @@ def test_left_and_right_are_exchanged_in_words() -> None:
         Box(label="left shoe", box=(90, 20, 140, 60)),
         Text(label="the rightmost shoe of two, brightly lit"),
     )
-    assert changed.questions == (
-        Question(resolve("<VQA>"), (Text(label="the Right one"),), text="which is on the left?"),
-        Question(TASKS["<REGION_TO_CATEGORY>"], (Text(label="right shoe"),), region=(190, 20, 230, 60)),
+    assert changed.samples == (
+        Sample(find_task("<VQA>"), (Text(label="the Right one"),), text="which is on the left?"),
+        Sample(TASKS["<REGION_TO_CATEGORY>"], (Text(label="right shoe"),), region=(190, 20, 230, 60)),
     )
 
 
@@ -254,8 +255,8 @@ def test_what_has_no_mirror_image_is_not_flipped(note: Annotation, flipped: bool
 def test_what_is_said_of_all_of_a_picture_goes_when_it_may_no_longer_be_true() -> None:
     said = Text(label="a red thing and a green one")
     placed = Text(label="a red thing at the top")
-    count = Question(resolve("<VQA>"), (Text(label="2"),), text="how many?")
-    given = replace(example(*TWO), annotations=(*TWO, said, placed), questions=(count,))
+    count = Sample(find_task("<VQA>"), (Text(label="2"),), text="how many?")
+    given = replace(example(*TWO), annotations=(*TWO, said, placed), samples=(count,))
     kept, lost = 0, 0
     for rng in chances(80):
         changed = augment(given, CROP, rng)
@@ -264,7 +265,7 @@ def test_what_is_said_of_all_of_a_picture_goes_when_it_may_no_longer_be_true() -
             n.box[3] - n.box[1] for n in shapes
         ) == [50, 90]
         assert (said in changed.annotations) is whole
-        assert (count in changed.questions) is whole
+        assert (count in changed.samples) is whole
         assert (placed in changed.annotations) is (changed == given)  # a crop may happen to take all
         kept, lost = kept + whole, lost + (not whole)
     assert kept > 3
@@ -284,26 +285,24 @@ def test_words_that_are_cut_are_no_longer_all_known() -> None:
     for rng in chances(200):
         changed = augment(given, replace(CROP, least=0.3), rng)
         left = [note for note in changed.annotations if isinstance(note, Quad)]
-        seen.add((len(left), Labels.WORDS in changed.complete))
-        assert Labels.OBJECTS in changed.complete
+        seen.add((len(left), LabelKind.WORDS in changed.complete))
+        assert LabelKind.OBJECTS in changed.complete
     assert seen == {(1, True), (0, False), (0, True)}
 
 
 def test_regions_that_are_asked_about_move_along() -> None:
-    region = Question(TASKS["<REGION_TO_CATEGORY>"], (Text(label="red"),), region=TWO[0].box)
-    mask = Question(
-        TASKS["<REGION_TO_SEGMENTATION>"], (Polygon(polygons=[[20, 30, 90, 30, 90, 80]]),), region=TWO[0].box
-    )
-    given = replace(example(*TWO), questions=(region, mask))
+    region = Sample(TASKS["<REGION_TO_CATEGORY>"], (Text(label="red"),), region=TWO[0].box)
+    mask = Sample(TASKS["<REGION_TO_SEGMENTATION>"], (Polygon(polygons=[[20, 30, 90, 30, 90, 80]]),), region=TWO[0].box)
+    given = replace(example(*TWO), samples=(region, mask))
     for changes in (FLIP, CROP, PLACE):
         for rng in chances(20):
             changed = augment(given, changes, rng)
-            for question in changed.questions:
+            for question in changed.samples:
                 (red,) = [note for note in changed.annotations if note.label == "red"]
                 assert isinstance(red, Box)
                 assert question.region == pytest.approx(red.box)
                 if isinstance(question.answer[0], Polygon):
-                    assert box_of(question.answer[0]) == pytest.approx(red.box)
+                    assert bounding_box(question.answer[0]) == pytest.approx(red.box)
 
 
 xs, ys = st.integers(0, SIZE[0]).map(float), st.integers(0, SIZE[1]).map(float)
@@ -327,7 +326,7 @@ def shapes(draw: st.DrawFn) -> Annotation:
 def test_nothing_leaves_the_picture_and_all_that_is_left_can_be_taught(notes: list[Annotation], seed: int) -> None:
     given = replace(example(), annotations=tuple(notes))
     region = TASKS["<REGION_TO_CATEGORY>"]
-    given = replace(given, questions=(Question(region, (Text(label="red"),), region=(10, 10, 50, 50)),))
+    given = replace(given, samples=(Sample(region, (Text(label="red"),), region=(10, 10, 50, 50)),))
     others = [
         given,
         *(example(*TWO, name=name) for name in "bcd"),
@@ -345,12 +344,12 @@ def test_nothing_leaves_the_picture_and_all_that_is_left_can_be_taught(notes: li
                 ring = list(note.box)
             case Polygon():
                 ring = [v for part in note.polygons for v in part]
-        assert all(0 <= x <= width and 0 <= y <= height for x, y in points(ring))
-        x1, y1, x2, y2 = box_of(note)
+        assert all(0 <= x <= width and 0 <= y <= height for x, y in to_points(ring))
+        x1, y1, x2, y2 = bounding_box(note)
         assert x2 > x1
         assert y2 > y1
     for question in questions(changed, TASKS, labels=("red", "green", "blue"), rng=np.random.default_rng(0)):
-        question.task.prompt(question.text, question.region, changed.size)
-        formatting.answer(question.task, question.answer, changed.size)
-        assert (question.region is not None) == (question.task.takes is Takes.REGION)
+        question.task.build_prompt(question.text, question.region, changed.size)
+        format_answer(question.task, question.answer, changed.size)
+        assert (question.region is not None) == (question.task.input_kind is InputKind.REGION)
     assert teachable(changed)

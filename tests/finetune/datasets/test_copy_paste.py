@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 
 from finetune.datasets.augmentation import Augment, augment
 from finetune.datasets.copy_paste import Things
-from labels.dataset import Example, Labels
-from labels.geometry import bounds, box_of, points
-from labels.sample import Question
+from labels.geometry import bounding_box, bounds, to_points
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
 
@@ -29,7 +30,7 @@ RED, GREEN, BLUE = (
 )
 STAR = Polygon(label="red", polygons=[[60, 20, 75, 55, 110, 60, 75, 70, 60, 110, 45, 70, 15, 60, 45, 55]])
 NAMING = TASKS["<REGION_TO_CATEGORY>"]
-OBJECTS = frozenset({Labels.OBJECTS})
+OBJECTS = frozenset({LabelKind.OBJECTS})
 
 
 def paint(size: tuple[int, int], notes: Sequence[Annotation]) -> Image.Image:
@@ -41,12 +42,12 @@ def paint(size: tuple[int, int], notes: Sequence[Annotation]) -> Image.Image:
             x1, y1, x2, y2 = note.box
             draw.rectangle((x1, y1, x2 - 1, y2 - 1), colour)
         elif colour and isinstance(note, Polygon):
-            draw.polygon([(x - 0.5, y - 0.5) for x, y in points(note.polygons[0])], colour)
+            draw.polygon([(x - 0.5, y - 0.5) for x, y in to_points(note.polygons[0])], colour)
     return image
 
 
-def example(*notes: Annotation, complete: frozenset[Labels] = OBJECTS, size: tuple[int, int] = SIZE) -> Example:
-    return Example("a.png", "a.png", *size, notes, partial(paint, size, notes), complete)
+def example(*notes: Annotation, complete: frozenset[LabelKind] = OBJECTS, size: tuple[int, int] = SIZE) -> LabeledImage:
+    return LabeledImage("a.png", "a.png", *size, notes, partial(paint, size, notes), complete)
 
 
 def coloured(image: Image.Image, name: str) -> np.ndarray:
@@ -54,7 +55,7 @@ def coloured(image: Image.Image, name: str) -> np.ndarray:
     return np.abs(np.asarray(image).astype(int) - COLOURS[name]).max(axis=-1) < 60
 
 
-def pasted(given: Example, others: Sequence[Example], seeds: int = 30) -> list[Example]:
+def pasted(given: LabeledImage, others: Sequence[LabeledImage], seeds: int = 30) -> list[LabeledImage]:
     things = Things(others)
     return [augment(given, PASTE, np.random.default_rng(seed), others, things) for seed in range(seeds)]
 
@@ -72,7 +73,7 @@ def test_what_is_put_in_lies_where_its_label_says_and_hides_nothing() -> None:
             rest = coloured(image, note.label)
             for other in new:
                 if other.label == note.label:
-                    left, top, right, bottom = map(round, box_of(other))
+                    left, top, right, bottom = map(round, bounding_box(other))
                     rest[top:bottom, left:right] = False
             assert not rest.any()
         assert coloured(image, "red")[30:80, 20:90].mean() > 0.85
@@ -113,7 +114,7 @@ def test_words_of_a_side_are_never_moved_and_mirrored_only_where_things_may_be()
             changed = augment(example(), Augment(paste=1, flip=flip), np.random.default_rng(seed), [other], things)
             red = coloured(changed.open(), "red")
             for note in changed.annotations:
-                x1, y1, x2, y2 = map(round, box_of(note))  # type: ignore[arg-type]
+                x1, y1, x2, y2 = map(round, bounding_box(note))  # type: ignore[arg-type]
                 middle = (x1 + x2) // 2
                 left.add(bool(red[y1:y2, x1:middle].sum() > red[y1:y2, middle:x2].sum()))
         assert left == expected
@@ -123,14 +124,14 @@ def test_words_of_a_side_are_never_moved_and_mirrored_only_where_things_may_be()
     "given",
     [
         example(RED, Text(label="A red thing.")),
-        replace(example(RED), questions=(Question(NAMING, (Text(label="red"),), region=RED.box),)),
+        replace(example(RED), samples=(Sample(NAMING, (Text(label="red"),), region=RED.box),)),
         example(complete=frozenset()),
         example(STAR),
-        example(RED, complete=frozenset({Labels.OBJECTS, Labels.WORDS})),
+        example(RED, complete=frozenset({LabelKind.OBJECTS, LabelKind.WORDS})),
     ],
     ids=["a caption", "a question", "nobody knows what it shows", "outlines", "all its words are known"],
 )  # fmt: skip
-def test_nothing_is_put_where_labels_would_become_untrue(given: Example) -> None:
+def test_nothing_is_put_where_labels_would_become_untrue(given: LabeledImage) -> None:
     assert all(changed == given for changed in pasted(given, [example(GREEN)], 10))
 
 
@@ -145,7 +146,7 @@ def test_nothing_is_put_where_labels_would_become_untrue(given: Example) -> None
     ],
     ids=["cut by the border", "another reaches into it", "with a word on it", "too thin", "no thing"],
 )
-def test_things_that_would_not_come_alone_and_whole_are_left(other: Example) -> None:
+def test_things_that_would_not_come_alone_and_whole_are_left(other: LabeledImage) -> None:
     assert all("green" not in {n.label for n in changed.annotations} for changed in pasted(example(RED), [other], 10))
 
 

@@ -11,16 +11,18 @@ from PIL import Image
 from finetune.datasets import samples
 from finetune.datasets.samples import questions, teachable
 from labels import geometry
-from labels.dataset import Example, Labels
-from labels.sample import Question
-from prompts import formatting, parsing
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
-from prompts.tasks import TASKS, Takes, resolve
-from prompts.vocabulary import tokens_of
+from prompts.formatting import format_answer
+from prompts.parsing import parse_answer
+from prompts.tasks import TASKS, InputKind, find_task
+from prompts.vocabulary import tokenize_answer
 
 SIZE = (320, 240)
 LABELS = ("cat", "dog", "bus", "No-Helmet", "fire hydrant", "small orange cat", "猫")
-BOTH = frozenset((Labels.OBJECTS, Labels.WORDS))
+BOTH = frozenset((LabelKind.OBJECTS, LabelKind.WORDS))
 some = settings(max_examples=60, deadline=None, derandomize=True)
 
 CAT = Polygon(label="cat", polygons=[[200, 10, 260, 10, 260, 60, 200, 60]])
@@ -29,8 +31,8 @@ WORD = Quad(label="STOP", quad=(5, 5, 40, 8, 39, 20, 4, 17))
 CAPTION = Text(label="two dogs and a cat in front of a sign")
 
 
-def example(*notes: Annotation, complete: frozenset[Labels] = BOTH, own: tuple[Question, ...] = ()) -> Example:
-    return Example("a.png", "a.json:1", *SIZE, notes, lambda: Image.new("RGB", SIZE), complete, own)
+def example(*notes: Annotation, complete: frozenset[LabelKind] = BOTH, own: tuple[Sample, ...] = ()) -> LabeledImage:
+    return LabeledImage("a.png", "a.json:1", *SIZE, notes, lambda: Image.new("RGB", SIZE), complete, own)
 
 
 def chances(count: int = 200) -> Iterator[np.random.Generator]:
@@ -52,46 +54,46 @@ def polygons(draw: st.DrawFn) -> Polygon:
     rings = []
     for _ in range(draw(st.integers(1, 3))):
         x1, y1, x2, y2 = draw(boxes()).box
-        rings.append([x1, y1, x2, y1, x2, y2] if draw(st.booleans()) else geometry.rectangle((x1, y1, x2, y2)))
+        rings.append([x1, y1, x2, y1, x2, y2] if draw(st.booleans()) else geometry.box_to_ring((x1, y1, x2, y2)))
     return Polygon(label=draw(names), polygons=rings)
 
 
-quads = st.builds(lambda box, text: Quad(label=text, quad=tuple(geometry.rectangle(box.box))), boxes(), names)
+quads = st.builds(lambda box, text: Quad(label=text, quad=tuple(geometry.box_to_ring(box.box))), boxes(), names)
 captions = st.integers(1, 60).map(lambda n: Text(label=" ".join(["word"] * n)))
 examples = st.builds(
     lambda notes, complete: example(*notes, complete=frozenset(complete)),
     st.lists(st.one_of(boxes(), polygons(), quads, captions), max_size=8),
-    st.sets(st.sampled_from(list(Labels))),
+    st.sets(st.sampled_from(list(LabelKind))),
 )
 
 
 @some
 @given(examples, st.integers(0, 5), st.sampled_from(["left-to-right", "size", "given", "random"]))
 def test_every_question_can_be_asked_and_its_answer_reads_back(
-    picture: Example, seed: int, order: samples.Order
+    picture: LabeledImage, seed: int, order: samples.Order
 ) -> None:
     asked = questions(picture, TASKS, labels=LABELS, rng=np.random.default_rng(seed), order=order)
     assert {question.task.token for question in asked} <= teachable(picture)
     for question in asked:
-        question.task.prompt(question.text, question.region, SIZE)
-        assert (question.region is not None) == (question.task.takes is Takes.REGION)
-        written = formatting.answer(question.task, question.answer, SIZE)
-        read = parsing.read(question.task, tokens_of(written), SIZE)
+        question.task.build_prompt(question.text, question.region, SIZE)
+        assert (question.region is not None) == (question.task.input_kind is InputKind.REGION)
+        written = format_answer(question.task, question.answer, SIZE)
+        read = parse_answer(question.task, tokenize_answer(written), SIZE)
         assert not read.dropped
         assert [(n.kind, n.label) for n in read.annotations] == [(n.kind, n.label) for n in question.answer]
-        assert formatting.answer(question.task, read.annotations, SIZE) == written
+        assert format_answer(question.task, read.annotations, SIZE) == written
 
 
 @some
 @given(examples)
-def test_chance_and_labels_decide_alone(picture: Example) -> None:
+def test_chance_and_labels_decide_alone(picture: LabeledImage) -> None:
     first, second = (questions(picture, TASKS, labels=LABELS, rng=np.random.default_rng(3)) for _ in range(2))
     assert first == second
 
 
 @some
 @given(examples)
-def test_what_is_teachable_is_taught(picture: Example) -> None:
+def test_what_is_teachable_is_taught(picture: LabeledImage) -> None:
     """At the latest after some tries, where there is a label to ask for that is not there."""
     absent = (*LABELS, "unseen")
     asked = {q.task.token for rng in chances(5) for q in questions(picture, teachable(picture), labels=absent, rng=rng)}
@@ -104,11 +106,11 @@ def test_what_is_teachable_is_taught(picture: Example) -> None:
         (example(*DOGS, complete=frozenset()),
          "CAPTION_TO_PHRASE_GROUNDING OPEN_VOCABULARY_DETECTION REGION_TO_CATEGORY"),
         (
-            example(*DOGS, complete=frozenset((Labels.OBJECTS,))),
+            example(*DOGS, complete=frozenset((LabelKind.OBJECTS,))),
             "OD REGION_PROPOSAL CAPTION_TO_PHRASE_GROUNDING OPEN_VOCABULARY_DETECTION REGION_TO_CATEGORY",
         ),
         (
-            example(complete=frozenset((Labels.OBJECTS,))),
+            example(complete=frozenset((LabelKind.OBJECTS,))),
             "OD REGION_PROPOSAL CAPTION_TO_PHRASE_GROUNDING OPEN_VOCABULARY_DETECTION",
         ),
         (
@@ -117,21 +119,21 @@ def test_what_is_teachable_is_taught(picture: Example) -> None:
             "REFERRING_EXPRESSION_SEGMENTATION",
         ),
         (
-            example(Box(label="small orange cat", box=(1, 1, 9, 9)), complete=frozenset((Labels.OBJECTS,))),
+            example(Box(label="small orange cat", box=(1, 1, 9, 9)), complete=frozenset((LabelKind.OBJECTS,))),
             "OD REGION_PROPOSAL DENSE_REGION_CAPTION CAPTION_TO_PHRASE_GROUNDING OPEN_VOCABULARY_DETECTION "
             "REGION_TO_CATEGORY REGION_TO_DESCRIPTION",
         ),
-        (example(Box(box=(1, 1, 9, 9)), complete=frozenset((Labels.OBJECTS,))), "REGION_PROPOSAL"),
-        (example(WORD, complete=frozenset((Labels.WORDS,))), "OCR OCR_WITH_REGION REGION_TO_OCR"),
+        (example(Box(box=(1, 1, 9, 9)), complete=frozenset((LabelKind.OBJECTS,))), "REGION_PROPOSAL"),
+        (example(WORD, complete=frozenset((LabelKind.WORDS,))), "OCR OCR_WITH_REGION REGION_TO_OCR"),
         (example(WORD, complete=frozenset()), "REGION_TO_OCR"),
-        (example(complete=frozenset((Labels.WORDS,))), "OCR OCR_WITH_REGION"),
+        (example(complete=frozenset((LabelKind.WORDS,))), "OCR OCR_WITH_REGION"),
         (example(CAPTION, complete=frozenset()), "CAPTION"),
         (example(Text(label="word " * 20), Text(label="word " * 60), complete=frozenset()),
          "DETAILED_CAPTION MORE_DETAILED_CAPTION"),
         (example(complete=frozenset()), ""),
     ],
 )  # fmt: skip
-def test_what_labels_can_teach(picture: Example, tasks: str) -> None:
+def test_what_labels_can_teach(picture: LabeledImage, tasks: str) -> None:
     assert teachable(picture) == {f"<{task}>" for task in tasks.split()}
 
 
@@ -180,7 +182,7 @@ def test_open_vocabulary_asks_for_what_is_there_and_for_what_is_not() -> None:
 
 
 def test_nothing_is_called_absent_where_not_all_is_labelled() -> None:
-    picture = example(CAT, *DOGS, complete=frozenset((Labels.WORDS,)))
+    picture = example(CAT, *DOGS, complete=frozenset((LabelKind.WORDS,)))
     tasks = ("<OPEN_VOCABULARY_DETECTION>", "<CAPTION_TO_PHRASE_GROUNDING>")
     for rng in chances():
         for question in questions(picture, tasks, labels=LABELS, rng=rng):
@@ -233,8 +235,8 @@ def test_a_mask_of_many_points_is_told_with_few_and_stays_in_place() -> None:
     (note,) = question.answer
     assert isinstance(note, Polygon)
     (told,) = note.polygons
-    assert 30 < len(told) // 2 <= samples.MOST_POINTS
-    assert geometry.area(told) == pytest.approx(abs(geometry.area(ring)), rel=0.05)
+    assert 30 < len(told) // 2 <= geometry.MAX_ANSWER_POINTS
+    assert geometry.signed_area(told) == pytest.approx(abs(geometry.signed_area(ring)), rel=0.05)
 
 
 def test_words_are_read_in_the_order_that_is_given() -> None:
@@ -246,9 +248,9 @@ def test_words_are_read_in_the_order_that_is_given() -> None:
 
 def test_questions_that_came_with_the_picture_are_asked() -> None:
     own = (
-        Question(resolve("<VQA>"), (Text(label="red"),), text="what colour?"),
-        Question(resolve("<VQA>"), (Text(label="two"),), text="how many?"),
-        Question(TASKS["<MORE_DETAILED_CAPTION>"], (Text(label="A bus."),)),
+        Sample(find_task("<VQA>"), (Text(label="red"),), text="what colour?"),
+        Sample(find_task("<VQA>"), (Text(label="two"),), text="how many?"),
+        Sample(TASKS["<MORE_DETAILED_CAPTION>"], (Text(label="A bus."),)),
     )
     picture = example(CAT, own=own)
     assert {"<VQA>", "<MORE_DETAILED_CAPTION>", "<OD>"} <= teachable(picture)
@@ -265,5 +267,5 @@ def test_answers_of_tiny_pictures() -> None:
     picture = replace(example(Box(label="cat", box=(0, 0, 1, 1))), width=1, height=1)
     for rng in chances(20):
         for question in questions(picture, TASKS, labels=LABELS, rng=rng):
-            question.task.prompt(question.text, question.region, (1, 1))
-            formatting.answer(question.task, question.answer, (1, 1))
+            question.task.build_prompt(question.text, question.region, (1, 1))
+            format_answer(question.task, question.answer, (1, 1))

@@ -11,8 +11,8 @@ from finetune.evaluation import page
 from finetune.evaluation.predictions import Answered
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import Row
-from labels.dataset import Example
-from labels.sample import Question
+from labels.labeled_image import LabeledImage
+from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
 
@@ -34,9 +34,9 @@ def report() -> Report:
         (),
     ]
     blank = Image.new("RGB", (160, 120), "white")
-    examples = [Example(f"{HOSTILE} {i}", "s", 160, 120, (), gone if i == 2 else lambda: blank) for i in range(3)]
-    found = [Answered(e, Question(TASKS["<OD>"], true), said) for e, said in zip(examples, wrong, strict=True)]
-    asked = Question(TASKS["<REGION_TO_OCR>"], (Text(label=f"STOP {HOSTILE}"),), region=(1, 1, 50, 50))
+    examples = [LabeledImage(f"{HOSTILE} {i}", "s", 160, 120, (), gone if i == 2 else lambda: blank) for i in range(3)]
+    found = [Answered(e, Sample(TASKS["<OD>"], true), said) for e, said in zip(examples, wrong, strict=True)]
+    asked = Sample(TASKS["<REGION_TO_OCR>"], (Text(label=f"STOP {HOSTILE}"),), region=(1, 1, 50, 50))
     read = [Answered(examples[0], asked, (Text(label="SHOP", score=0.5),))]
     tasks = {task.token: Marks(task, own) for task, own in ((TASKS["<OD>"], found), (asked.task, read))}
     return Report("seedling", "0" * 64, HOSTILE, "1" * 64, 3, tasks)

@@ -25,12 +25,15 @@ from prompts.annotations import Box, Text
 from prompts.tasks import TASKS
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.samples import make_sample
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with Engine.load("seedling", device="cpu", max_waiting=8) as engine:  # few: the queue is full again and again
+    with Engine.load(
+        EngineConfig("seedling", device="cpu", max_waiting=8)
+    ) as engine:  # few: the queue is full again and again
         yield engine
 
 

@@ -15,7 +15,8 @@ from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Box, Text
 from prompts.tasks import find_task
-from server.engine.checkpoints import loading
+from server.engine.checkpoints.loading import read_checkpoint
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 LABELS = ("cat", "dog", "tree")
@@ -23,7 +24,7 @@ LABELS = ("cat", "dog", "tree")
 
 def lessons(base: str, examples: list[LabeledImage], **given: object) -> Lessons:
     config = TuneConfig(**{"base": base, "pictures": 3, "prompts": 2, "augment": 0.0, "replay": 0.0, **given})
-    return Lessons(loading.read(base), examples, LABELS, config, replay.scenes if config.replay else None)
+    return Lessons(read_checkpoint(base), examples, LABELS, config, replay.scenes if config.replay else None)
 
 
 def equal(one: Lesson, two: Lesson) -> bool:
@@ -85,7 +86,7 @@ def asked(example: LabeledImage, *texts: str) -> LabeledImage:
 def test_replayed_views_show_the_same_pixels(base: str, examples: list[LabeledImage]) -> None:
     config = TuneConfig(base=base, pictures=8, prompts=1, augment=0.0, replay=0.9, frozen_stages=4)
     source = replay.of(Dataset(tuple(examples[:5])))
-    taught = Lessons(loading.read(base), examples, LABELS, config, source)
+    taught = Lessons(read_checkpoint(base), examples, LABELS, config, source)
     shown: dict[int, torch.Tensor] = {}
     for step in (0, 1, replay.POOL // 8, replay.POOL // 8 + 1):  # the pool, and once more its beginning
         lesson = taught[step]
@@ -109,7 +110,7 @@ def test_what_is_longer_than_the_model_reads_is_not_asked(base: str, examples: l
     both = lessons(base, [asked(examples[0], "cat " * 2000, "cat")], pictures=1)[0]
     assert both.owner.tolist() == [0]
     judge = Judge([asked(examples[0], "cat " * 2000)], LABELS, ["<VQA>"])
-    with Engine.load(base) as engine:
+    with Engine.load(EngineConfig(base)) as engine:
         assert [tally.labels for tally in judge.tallies(engine)] == [0]
 
 
@@ -124,7 +125,7 @@ def test_a_dataset_of_questions_is_judged_by_them(examples: list[LabeledImage]) 
 def test_the_tokens_of_labels_are_counted(base: str, examples: list[LabeledImage]) -> None:
     boxes = [Box(label=label, box=(1, 1, 9, 9)) for label in ("cat", "cat", "dog")]
     taught = lessons(base, [replace(examples[0], annotations=(*boxes, Text(label="a cat and a tree")))])
-    encode = loading.read(base).tokenizer.backend.encode
+    encode = read_checkpoint(base).tokenizer.backend.encode
     cat, dog = (encode(label, add_special_tokens=False).ids for label in ("cat", "dog"))
     counts = taught.label_tokens()
     assert all(counts[token] == 2 + (token in dog) for token in cat)

@@ -14,7 +14,9 @@ from finetune.tuning.config import Method, TuneConfig
 from finetune.tuning.trainable import Learner, targets
 from finetune.tuning.trainer import Trainer
 from labels.labeled_image import LabeledImage
-from server.engine.adapters import lora
+from server.engine.adapters.errors import AdapterError
+from server.engine.adapters.lora import BASE_HASH_KEY, CONFIG_FILE
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 CPU = torch.device("cpu")
@@ -90,13 +92,13 @@ def test_targets_really_match(base: str) -> None:
 def test_an_adapter_is_saved_with_its_base_and_served(base: str, examples: list[LabeledImage], tmp_path: Path) -> None:
     trainer, _ = trained(base, examples)
     trainer.learner.save(tmp_path / "a", trainer.average)
-    settings = json.loads((tmp_path / "a" / lora.CONFIG).read_text())
-    assert settings[lora.BASE] == trainer.base.sha256
-    with Engine.load(base) as engine:
+    settings = json.loads((tmp_path / "a" / CONFIG_FILE).read_text())
+    assert settings[BASE_HASH_KEY] == trainer.base.sha256
+    with Engine.load(EngineConfig(base)) as engine:
         assert engine.load_adapter("a", tmp_path / "a").modules == len(trainer.learner.learned) / 2
-    settings[lora.BASE] = "0" * 64
-    (tmp_path / "a" / lora.CONFIG).write_text(json.dumps(settings))
-    with Engine.load(base) as engine, pytest.raises(lora.AdapterError, match=f"0000.*{trainer.base.sha256}"):
+    settings[BASE_HASH_KEY] = "0" * 64
+    (tmp_path / "a" / CONFIG_FILE).write_text(json.dumps(settings))
+    with Engine.load(EngineConfig(base)) as engine, pytest.raises(AdapterError, match=f"0000.*{trainer.base.sha256}"):
         engine.load_adapter("a", tmp_path / "a")
 
 
@@ -106,7 +108,7 @@ def test_a_whole_checkpoint_is_saved_and_served(base: str, examples: list[Labele
     name = "model.language_model.decoder.layers.0.fc1.weight"
     kept = bases.load(TuneConfig(base=str(tmp_path / "c")), CPU)
     assert torch.equal(kept.model.state_dict()[name], trainer.average[name].half().float())
-    with Engine.load(str(tmp_path / "c")) as engine:
+    with Engine.load(EngineConfig(str(tmp_path / "c"))) as engine:
         assert engine.checkpoint.sha256 == kept.sha256 != trainer.base.sha256
 
 
@@ -154,13 +156,13 @@ def test_it_goes_on_from_an_adapter(base: str, examples: list[LabeledImage], tmp
     settings = trainer.config.model_copy(update={"start": str(tmp_path / "a")})
     again = Learner(bases.load(settings, CPU), settings)
     assert all(torch.equal(parameter, trainer.average[name]) for name, parameter in again.learned.items())
-    with pytest.raises(lora.AdapterError, match="has another rank"):
+    with pytest.raises(AdapterError, match="has another rank"):
         Learner(bases.load(settings, CPU), settings.model_copy(update={"rank": 2}))
-    config = json.loads((tmp_path / "a" / lora.CONFIG).read_text())
-    (tmp_path / "a" / lora.CONFIG).write_text(json.dumps(config | {lora.BASE: "ff" * 32}))
-    with pytest.raises(lora.AdapterError, match=f"ffff.*{trainer.base.sha256}"):
+    config = json.loads((tmp_path / "a" / CONFIG_FILE).read_text())
+    (tmp_path / "a" / CONFIG_FILE).write_text(json.dumps(config | {BASE_HASH_KEY: "ff" * 32}))
+    with pytest.raises(AdapterError, match=f"ffff.*{trainer.base.sha256}"):
         Learner(bases.load(settings, CPU), settings)
-    with pytest.raises(lora.AdapterError, match="name a folder that PEFT's save_pretrained has written"):
+    with pytest.raises(AdapterError, match="name a folder that PEFT's save_pretrained has written"):
         Learner(bases.load(settings, CPU), settings.model_copy(update={"start": str(tmp_path / "none")}))
 
 
@@ -194,12 +196,12 @@ def test_an_adapter_to_go_on_from_is_scaled_as_its_settings_say(
 ) -> None:
     trainer, _ = trained(base, examples, steps=1)
     trainer.learner.save(tmp_path / "a", trainer.average)
-    path = tmp_path / "a" / lora.CONFIG
+    path = tmp_path / "a" / CONFIG_FILE
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     settings = trainer.config.model_copy(update={"start": str(tmp_path / "a"), "alpha": alpha})
     if not said:
         again = Learner(bases.load(settings, CPU), settings)
         assert all(torch.equal(parameter, trainer.average[name]) for name, parameter in again.learned.items())
         return
-    with pytest.raises(lora.AdapterError, match=said):
+    with pytest.raises(AdapterError, match=said):
         Learner(bases.load(settings, CPU), settings)

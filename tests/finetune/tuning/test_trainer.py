@@ -18,7 +18,8 @@ from finetune.tuning.trainer import Trainer
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Text
-from prompts.tasks import BOS, EOS, find_task
+from prompts.special_tokens import BOS, EOS
+from prompts.tasks import find_task
 
 LABELS = ("cat", "dog", "tree")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.datasets.samples import MOST_POINTS, questions, teachable
+from finetune.datasets.samples import questions, teachable
 from labels.dataset import DatasetError
 from labels.formats import coco
-from labels.geometry import box_of
+from labels.geometry import MAX_ANSWER_POINTS, bounding_box
 from labels.label_kind import LabelKind
 from labels.opening import open_dataset
 from prompts.annotations import Box, Polygon, Quad, Text
@@ -111,9 +111,9 @@ def test_what_cannot_be_used_is_listed_by_its_id(save: Save) -> None:
         *(f"annotation {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17)),
     }
     assert "not a picture" in listed["image 2"]
-    assert "no picture 'c.png'" in listed["image 3"]
+    assert "no image 'c.png'" in listed["image 3"]
     assert "labels.json: image 1" in listed["image 4"]
-    assert "75% outside the picture of 100×80" in listed["annotation 3"]
+    assert "75% outside the image of 100×80" in listed["annotation 3"]
     assert "inverted" in listed["annotation 4"]
     assert "no area" in listed["annotation 5"]
     assert "nan" in listed["annotation 6"]
@@ -156,7 +156,7 @@ def test_labels_of_another_size_are_refused(save: Save) -> None:
     notes = [note(1, bbox=[1, 1, 9, 9]), note(2, bbox=[1, 1, 9, 9], image_id=2)]
     dataset = open_dataset(save("labels.json", document(*notes, images=images)))
     assert [each.name for each in dataset.images] == ["b.png"]
-    assert "its labels are for 100×80 pixels, its picture has 80×100" in dataset.unusable[0].reason
+    assert "its labels are for 100×80 pixels, its image has 80×100" in dataset.unusable[0].reason
 
 
 def test_sizes_are_as_a_viewer_shows_the_picture(tmp_path: Path, save: Save) -> None:
@@ -217,7 +217,7 @@ def test_what_sentences_teach_can_be_written(save: Save) -> None:
     (example,) = open_dataset(save("labels.json", document(said))).images
     texts = [format_answer(question.task, question.answer, example.size) for question in example.samples]
     assert len(texts) == 5  # `him` is no phrase that a grounding finds
-    assert max(text.count("<loc_") for text in texts) <= 2 * MOST_POINTS
+    assert max(text.count("<loc_") for text in texts) <= 2 * MAX_ANSWER_POINTS
 
 
 def test_one_sentence_needs_no_list(save: Save) -> None:
@@ -234,7 +234,7 @@ def test_one_sentence_needs_no_list(save: Save) -> None:
         (b"\xff\xfe\x00", "not text in UTF-8"),
         ("[" * 100_000, "nested too deep"),
         ("[]", "COCO"),
-        ('{"images": [], "annotations": []}', "no labelled pictures"),
+        ('{"images": [], "annotations": []}', "no labeled images"),
         ('{"images": [{}], "annotations": {}, "categories": 3}', "an id and a file_name"),
         (
             '{"images": [{"id": [], "file_name": "a"}], "annotations": [null, {"image_id": {}}]}',
@@ -269,4 +269,4 @@ def test_drawn_scenes_come_back_from_the_disk(tmp_path: Path, scenes: list[Scene
         for one, other in zip(back.annotations, true.annotations, strict=True):
             assert not isinstance(one, Text)
             assert not isinstance(other, Text)
-            assert box_of(one) == pytest.approx(box_of(other))
+            assert bounding_box(one) == pytest.approx(bounding_box(other))

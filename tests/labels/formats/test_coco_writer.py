@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from labels.labeled_image import Labelled
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Box, Polygon, Quad, Text
 from tests.labels.samples import (
     PNG,
@@ -31,7 +31,7 @@ def outlines(note: Box | Quad | Polygon) -> list[tuple[float, ...]]:
 
 @some
 @given(datasets(st.one_of(boxes(), quads(), polygons(), captions())))
-def test_pycocotools_reads_every_label(pictures: list[Labelled]) -> None:
+def test_pycocotools_reads_every_label(pictures: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = export("coco", pictures, Path(folder, "out"))
         shapes = COCO(Path(folder, "out/annotations/instances_default.json"))
@@ -50,7 +50,7 @@ def test_pycocotools_reads_every_label(pictures: list[Labelled]) -> None:
                 )
                 for a in shapes.loadAnns(shapes.getAnnIds(imgIds=image["id"]))
             ]
-            notes = [label.annotation for label in picture.labels]
+            notes = [label.annotation for label in picture.traces]
             assert said == [
                 (category(n), n.label if isinstance(n, Quad) else None, n.score, outlines(n))
                 for n in notes
@@ -58,7 +58,7 @@ def test_pycocotools_reads_every_label(pictures: list[Labelled]) -> None:
             ]
             spoken = [(a["caption"], a.get("score")) for a in texts.loadAnns(texts.getAnnIds(imgIds=image["id"]))]
             assert spoken == [(n.label, n.score) for n in notes if isinstance(n, Text)]
-    assert report.annotations == sum(len(picture.labels) for picture in pictures)
+    assert report.annotations == sum(len(picture.traces) for picture in pictures)
 
 
 def test_pycocotools_draws_masks_and_boxes(tmp_path: Path) -> None:
@@ -75,6 +75,6 @@ def test_pycocotools_draws_masks_and_boxes(tmp_path: Path) -> None:
 
 def test_names_are_kept_where_pictures_are_not_copied(tmp_path: Path) -> None:
     name = 'a/"b"\nc.png'
-    export("coco", [Labelled(name, "0", 4, 4)], tmp_path / "out", pictures_too=False)
+    export("coco", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", pictures_too=False)
     read = COCO(tmp_path / "out/annotations/instances_default.json")
     assert [image["file_name"] for image in read.dataset["images"]] == [name]

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from labels.dataset import DatasetError, Labels
+from labels.dataset import DatasetError
+from labels.label_kind import LabelKind
 from labels.opening import open_dataset
 from prompts.annotations import Box, Polygon, Quad, Text
 
@@ -36,7 +37,7 @@ def test_shapes_groups_words_and_captions(save: Save) -> None:
     )
     dataset = open_dataset(path.parent)
     assert dataset.unusable == ()
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert set(map(type, example.annotations)) == {Box, Polygon, Quad, Text}
     polygons = [note for note in example.annotations if isinstance(note, Polygon)]
     assert sorted(len(polygon.polygons) for polygon in polygons) == [1, 2]
@@ -44,14 +45,14 @@ def test_shapes_groups_words_and_captions(save: Save) -> None:
     assert stop == Quad(label="STOP", quad=(10, 20, 30, 20, 30, 40, 10, 40))
     # A quarter turn clockwise: the words' top left is the upper right corner.
     assert go.quad == pytest.approx((60, 20, 60, 40, 40, 40, 40, 20))
-    assert example.complete == {Labels.OBJECTS, Labels.WORDS}
+    assert example.complete == {LabelKind.OBJECTS, LabelKind.WORDS}
     assert example.source == "annotations.xml:3"
 
 
 def test_a_turned_box_is_a_polygon(save: Save) -> None:
     save("a.png")
     place = 'xtl="40" ytl="30" xbr="60" ybr="40" rotation="90"'
-    (example,) = open_dataset(save("annotations.xml", document(box(place)))).examples
+    (example,) = open_dataset(save("annotations.xml", document(box(place)))).images
     (note,) = example.annotations
     assert isinstance(note, Polygon)
     assert note.polygons[0] == pytest.approx([55, 25, 55, 45, 45, 45, 45, 25])
@@ -72,7 +73,7 @@ def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
     ]
     dataset = open_dataset(save("annotations.xml", document(*shapes)))
     assert [each.source for each in dataset.unusable] == [f"annotations.xml:{line}" for line in range(5, 13)]
-    with pytest.raises(DatasetError, match=r"no picture 'b\.png'"):
+    with pytest.raises(DatasetError, match=r"there is no image 'b\.png'"):
         open_dataset(save("annotations.xml", document(box(), name="b.png")))
 
 

@@ -7,7 +7,7 @@ from datumaro.components.dataset import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Quad, Text
 from tests.labels.samples import (
     PNG,
@@ -24,7 +24,7 @@ from tests.labels.samples import (
 )
 
 
-def expected(label: Label) -> list[tuple[object, ...]]:
+def expected(label: TracedAnnotation) -> list[tuple[object, ...]]:
     note = label.annotation
     text = note.label if isinstance(note, Quad | Text) else None
     said = (None if note.score is None else str(note.score), text, label.review or None)
@@ -37,7 +37,7 @@ def expected(label: Label) -> list[tuple[object, ...]]:
 
 @some
 @given(datasets(st.one_of(boxes(), quads(), polygons(), captions())))
-def test_datumaro_reads_every_label(pictures: list[Labelled]) -> None:
+def test_datumaro_reads_every_label(pictures: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export("cvat", pictures, Path(folder, "out"))
         dataset = Dataset.import_from(folder + "/out", "cvat")
@@ -56,7 +56,7 @@ def test_datumaro_reads_every_label(pictures: list[Labelled]) -> None:
                 )
                 for a in item.annotations
             ]
-            assert said == [row for label in picture.labels for row in expected(label)]
+            assert said == [row for label in picture.traces for row in expected(label)]
 
 
 def test_rings_of_one_thing_are_a_group(tmp_path: Path) -> None:
@@ -67,6 +67,6 @@ def test_rings_of_one_thing_are_a_group(tmp_path: Path) -> None:
 
 def test_names_with_line_breaks_are_kept(tmp_path: Path) -> None:
     name = 'a/"b"\n<c>.png'
-    export("cvat", [Labelled(name, "0", 4, 4)], tmp_path / "out", pictures_too=False)
+    export("cvat", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", pictures_too=False)
     root = ET.parse(tmp_path / "out/annotations.xml").getroot()
     assert [image.get("name") for image in root.findall("image")] == [name]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from labels.formats import FORMATS
-from labels.labeled_image import Label, Labelled
+from labels.image_files import DeferredImage
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Quad, Text
 from tests.labels.samples import PNG, example, export, tree
 
@@ -38,7 +39,7 @@ def test_the_same_pictures_give_the_same_bytes(name: str, tmp_path: Path) -> Non
 
 @every
 def test_a_broken_export_leaves_nothing(name: str, tmp_path: Path) -> None:
-    def breaking() -> Iterator[Labelled]:
+    def breaking() -> Iterator[LabeledImage]:
         yield from example()
         raise RuntimeError("the database went away")
 
@@ -49,7 +50,7 @@ def test_a_broken_export_leaves_nothing(name: str, tmp_path: Path) -> None:
 
 @every
 def test_an_export_replaces_the_last_one_whole_or_not_at_all(name: str, tmp_path: Path) -> None:
-    def breaking() -> Iterator[Labelled]:
+    def breaking() -> Iterator[LabeledImage]:
         yield example()[1]
         raise RuntimeError("stop")
 
@@ -107,7 +108,7 @@ def test_what_a_killed_export_left_is_taken_away(tmp_path: Path) -> None:
 
 
 def test_an_export_at_work_is_left_alone(tmp_path: Path) -> None:
-    def another() -> Iterator[Labelled]:
+    def another() -> Iterator[LabeledImage]:
         yield example()[0]
         export("coco", example()[1:], tmp_path / "out")
         yield example()[1]
@@ -124,7 +125,7 @@ def test_pictures_that_cannot_be_read_are_left_out_with_their_labels(name: str, 
         raise OSError("stale file handle")
 
     first, second = example()
-    report = export(name, [replace(first, read=gone), second], tmp_path / "out")
+    report = export(name, [replace(first, open=DeferredImage(gone)), second], tmp_path / "out")
     assert report.unread == ["a/1.png"]
     assert (report.pictures, report.annotations) == (1, 0)
     assert report.left_out == {"pictures that cannot be read": 1}
@@ -165,8 +166,8 @@ HOSTILE += [
 @every_folder
 @pytest.mark.parametrize("pictures_too", [True, False])
 def test_whatever_the_names_nothing_leaves_the_folder(name: str, pictures_too: bool, tmp_path: Path) -> None:
-    labels = (Label(Box(label="</name>\x00\udcff\r\n: \"'", score=0.5, box=(1, 2, 3, 4)), "step"),)
-    pictures = [Labelled(n, "0" * 64, 64, 64, labels, lambda: PNG) for n in HOSTILE]
+    labels = (TracedAnnotation(Box(label="</name>\x00\udcff\r\n: \"'", score=0.5, box=(1, 2, 3, 4)), "step"),)
+    pictures = [LabeledImage.from_traces(n, 64, 64, labels, lambda: PNG, sha256="0" * 64) for n in HOSTILE]
     assert export(name, pictures, tmp_path / "in" / "out", pictures_too).pictures == len(HOSTILE)
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
     assert {path.name for path in (tmp_path / "in").iterdir()} == {"out"}
@@ -186,7 +187,14 @@ def test_pictures_that_differ_in_their_suffix_alone_keep_their_own_labels(name: 
         return buffer.getvalue()
 
     pictures = [
-        Labelled(f"x.{s}", "0" * 64, 8, 8, (Label(Box(label=s, box=(0, 0, 4, 4)), "s"),), lambda n=n: drawn(n))
+        LabeledImage.from_traces(
+            f"x.{s}",
+            8,
+            8,
+            (TracedAnnotation(Box(label=s, box=(0, 0, 4, 4)), "s"),),
+            lambda n=n: drawn(n),
+            sha256="0" * 64,
+        )
         for n, s in enumerate(["png", "jpg", "webp"])
     ]
     export(name, pictures, tmp_path / "out")
@@ -198,8 +206,8 @@ def test_pictures_that_differ_in_their_suffix_alone_keep_their_own_labels(name: 
 
 @every
 def test_what_cannot_be_said_is_counted(name: str, tmp_path: Path) -> None:
-    flat = Label(Polygon(label="line", polygons=[[0, 0, 5, 5]]), "cut")
-    first = replace(example()[0], labels=(*example()[0].labels, flat))
+    flat = TracedAnnotation(Polygon(label="line", polygons=[[0, 0, 5, 5]]), "cut")
+    first = example()[0].with_traces(*example()[0].traces, flat)
     report = export(name, [first], place(name, tmp_path), False)
     lost = {"polygons of fewer than three corners": 1}
     expected = {
@@ -213,18 +221,25 @@ def test_what_cannot_be_said_is_counted(name: str, tmp_path: Path) -> None:
     assert report.annotations == 6 - sum(n for what, n in report.left_out.items() if what != "scores")
 
 
-def many(count: int) -> Iterator[Labelled]:
+def many(count: int) -> Iterator[LabeledImage]:
     """Pictures with ten labels each, made one at a time."""
     for n in range(count):
-        boxes = [Label(Box(label=f"kind {i}", score=0.5, box=(i, 0, 20, 30)), "d", "p", "r" * 50) for i in range(6)]
+        boxes = [
+            TracedAnnotation(Box(label=f"kind {i}", score=0.5, box=(i, 0, 20, 30)), "d", "p", "r" * 50)
+            for i in range(6)
+        ]
         ring = [float(v) for v in range(24)]
         others = [
             Polygon(label="cat", polygons=[ring]),
             Quad(label="word", quad=(0, 0, 9, 0, 9, 9, 0, 9)),
             Text(label="x"),
         ]
-        labels = (*boxes, *(Label(note, "s") for note in others), Label(Box(label="", box=(0, 0, 1, 1)), "d"))
-        yield Labelled(f"{n % 10}/{n}.jpg", f"{n:064x}", 64, 64, labels)
+        labels = (
+            *boxes,
+            *(TracedAnnotation(note, "s") for note in others),
+            TracedAnnotation(Box(label="", box=(0, 0, 1, 1)), "d"),
+        )
+        yield LabeledImage.from_traces(f"{n % 10}/{n}.jpg", 64, 64, labels, sha256=f"{n:064x}")
 
 
 @every

@@ -9,7 +9,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from labels.dataset import DatasetError, Labels
+from labels.dataset import DatasetError
+from labels.label_kind import LabelKind
 from labels.opening import open_dataset
 from labels.split import content_of
 from prompts.annotations import Box, Polygon, Quad, Text
@@ -46,13 +47,13 @@ def made(save: Save, folder: str = "") -> datasets.Dataset:
 def check(path: Path) -> None:
     dataset = open_dataset(path)
     assert dataset.unusable == ()
-    a, b = dataset.examples
+    a, b = dataset.images
     assert a.annotations == (
         Box(label="cat", box=(10, 20, 40, 60)),
         Box(label="dog", box=(1, 2, 4, 6)),
         Text(label="a cat"),
     )
-    assert (b.annotations, b.complete) == ((), {Labels.OBJECTS})
+    assert (b.annotations, b.complete) == ((), {LabelKind.OBJECTS})
     assert a.open().size == (100, 80)
     assert content_of(a) != content_of(b)
     assert pickle.loads(pickle.dumps(a)).open().tobytes() == a.open().tobytes()
@@ -77,13 +78,13 @@ def test_an_imagefolder_with_splits(save: Save) -> None:
     save("train/metadata.jsonl", rows(row))
     root = save("test/metadata.jsonl", rows(row)).parent.parent
     dataset = open_dataset(root)
-    assert [each.name for each in dataset.examples] == ["test/a.png", "train/a.png"]
-    assert dataset.examples[0].annotations == (
+    assert [each.name for each in dataset.images] == ["test/a.png", "train/a.png"]
+    assert dataset.images[0].annotations == (
         Box(label="cat", box=(10, 20, 40, 60)),
         Text(label="one"),
         Text(label="two"),
     )
-    assert [each.name for each in open_dataset(root / "train").examples] == ["a.png"]
+    assert [each.name for each in open_dataset(root / "train").images] == ["a.png"]
 
 
 def test_names_of_classes_at_the_head_of_the_card(save: Save) -> None:
@@ -102,7 +103,7 @@ dataset_info:
 """
     root = save("README.md", card).parent
     save("metadata.jsonl", rows({"file_name": "a.png", "objects": [{"bbox": [1, 2, 3, 4], "category": 1}]}))
-    assert open_dataset(root).labels == ("dog",)
+    assert open_dataset(root).classes == ("dog",)
 
 
 def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
@@ -122,7 +123,7 @@ def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
         *(f"metadata.jsonl:1, object {n}" for n in range(1, 7)),
         *(f"metadata.jsonl:{line}" for line in range(1, 5)),
     ]
-    assert len(dataset.examples[0].annotations) == 1
+    assert len(dataset.images[0].annotations) == 1
 
 
 def test_florists_records(save: Save) -> None:
@@ -133,7 +134,7 @@ def test_florists_records(save: Save) -> None:
         {"kind": "quad", "category": "text", "text": "GO", "box": [1, 1, 9, 9], "polygons": [[1, 1, 9, 1, 9, 9, 1, 9]]},
     ]
     row = {"file_name": "a.png", "name": "x", "objects": objects, "captions": [{"text": "a cat", "score": 0.5}]}
-    (example,) = open_dataset(save("metadata.jsonl", rows(row))).examples
+    (example,) = open_dataset(save("metadata.jsonl", rows(row))).images
     assert example.annotations == (
         Polygon(label="cat", polygons=[ring]),
         Quad(label="GO", quad=(1, 1, 9, 1, 9, 9, 1, 9)),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Quad, Text
 from tests.labels.samples import (
     HEIGHT,
@@ -28,7 +28,7 @@ def load(folder: Path, cache: Path) -> hf.Dataset:
     return hf.load_dataset(str(folder), split="train", cache_dir=str(cache))
 
 
-def expected(label: Label) -> tuple[object, ...]:
+def expected(label: TracedAnnotation) -> tuple[object, ...]:
     note = label.annotation
     rings = [note.quad] if isinstance(note, Quad) else note.polygons if isinstance(note, Polygon) else []
     if isinstance(note, Box):
@@ -40,7 +40,7 @@ def expected(label: Label) -> tuple[object, ...]:
     return note.kind, category(note), text, near(box), [near(r) for r in rings], note.score, label.review
 
 
-def check(pictures: list[Labelled], rows: hf.Dataset, key: str) -> None:
+def check(pictures: list[LabeledImage], rows: hf.Dataset, key: str) -> None:
     found = {row["name"]: row for row in rows}
     assert len(rows) == len(found) == len(pictures)
     for picture in pictures:
@@ -59,27 +59,30 @@ def check(pictures: list[Labelled], rows: hf.Dataset, key: str) -> None:
             )
             for o in row["objects"]
         ]
-        assert said == [expected(label) for label in picture.labels if not isinstance(label.annotation, Text)]
+        assert said == [expected(label) for label in picture.traces if not isinstance(label.annotation, Text)]
         spoken = [(caption["text"], caption["score"]) for caption in row["captions"]]
-        notes = [label.annotation for label in picture.labels]
+        notes = [label.annotation for label in picture.traces]
         assert spoken == [(note.label, note.score) for note in notes if isinstance(note, Text)]
 
 
 @settings(some, max_examples=6)
 @given(datasets(st.one_of(boxes(), quads(), polygons(), captions())))
-def test_datasets_loads_every_label(pictures: list[Labelled]) -> None:
+def test_datasets_loads_every_label(pictures: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export("huggingface", pictures, Path(folder, "out"))
         check(pictures, load(Path(folder, "out"), Path(folder, "cache")), "image")
 
 
 @pytest.mark.parametrize("pictures", [example(), example()[1:]], ids=["labels", "none"])
-def test_without_pictures_there_are_their_names(pictures: list[Labelled], tmp_path: Path) -> None:
+def test_without_pictures_there_are_their_names(pictures: list[LabeledImage], tmp_path: Path) -> None:
     export("huggingface", pictures, tmp_path / "out", pictures_too=False)
     check(pictures, load(tmp_path / "out", tmp_path / "cache"), "file_name")
 
 
 def test_folders_called_test_are_no_split(tmp_path: Path) -> None:
-    pictures = [Labelled(f"{name}/1.png", "0", WIDTH, HEIGHT, (), example()[0].read) for name in ("test", "train")]
+    pictures = [
+        LabeledImage.from_traces(f"{name}/1.png", WIDTH, HEIGHT, (), example()[0].read, sha256="0")
+        for name in ("test", "train")
+    ]
     export("huggingface", pictures, tmp_path / "out")
     assert len(load(tmp_path / "out", tmp_path / "cache")) == 2

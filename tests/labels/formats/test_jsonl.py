@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from finetune.datasets.teaching import teachable
-from labels.dataset import DatasetError, Labels
+from finetune.datasets.samples import teachable
+from labels.dataset import DatasetError
+from labels.label_kind import LabelKind
 from labels.opening import open_dataset
-from labels.sample import Question
-from prompts import targets
+from labels.sample import Sample
 from prompts.annotations import Box, Polygon, Quad, Text
-from prompts.tasks import TASKS, resolve
+from prompts.formatting import format_answer
+from prompts.tasks import TASKS, find_task
 
 Save = Callable[..., Path]
 BOX = {"kind": "box", "label": "cat", "score": 0.5, "box": [10, 20, 30, 40]}
@@ -44,44 +45,44 @@ def test_florists_own_lines(save: Save) -> None:
     )
     dataset = open_dataset(path)
     assert dataset.unusable == ()
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert example.annotations == (
         Box(label="cat", box=(10, 20, 30, 40)),
         Polygon(label="dog", polygons=[ring]),
         Quad(label="A B", quad=(1, 1, 9, 1, 9, 5, 1, 5)),
         Text(label="a cat"),
     )
-    assert example.complete == {Labels.OBJECTS, Labels.WORDS}
+    assert example.complete == {LabelKind.OBJECTS, LabelKind.WORDS}
     assert example.source == "data.jsonl:1"
 
 
 def test_texts_that_answered_a_prompt_on_a_region_are_questions(save: Save) -> None:
     save("a.png")
-    region = TASKS["<REGION_TO_CATEGORY>"].prompt(region=(10, 20, 30, 40), size=(100, 80))
+    region = TASKS["<REGION_TO_CATEGORY>"].build_prompt(region=(10, 20, 30, 40), size=(100, 80))
     labels = [
-        ("a cat", TASKS["<CAPTION>"].wording),
+        ("a cat", TASKS["<CAPTION>"].template),
         ("cat", region),
-        ("STOP", TASKS["<OCR>"].wording),
+        ("STOP", TASKS["<OCR>"].template),
         ("red", "<VQA>?"),
     ]
     told = ", ".join(
         f'{{"annotation": {{"kind": "text", "label": "{label}"}}, "prompt": "{prompt}"}}' for label, prompt in labels
     )
-    (example,) = open_dataset(lines(save, f'{{"name": "a.png", "labels": [{told}]}}')).examples
+    (example,) = open_dataset(lines(save, f'{{"name": "a.png", "labels": [{told}]}}')).images
     assert example.annotations == (Text(label="a cat"),)
-    category, read, asked = example.questions
+    category, read, asked = example.samples
     assert category.task.token == "<REGION_TO_CATEGORY>"
     assert category.region == pytest.approx((10, 20, 30, 40), abs=0.1)
-    assert read == Question(TASKS["<OCR>"], (Text(label="STOP"),))
-    assert asked == Question(resolve("<VQA>"), (Text(label="red"),), text="?")
+    assert read == Sample(TASKS["<OCR>"], (Text(label="STOP"),))
+    assert asked == Sample(find_task("<VQA>"), (Text(label="red"),), text="?")
 
 
 def test_a_line_can_say_what_is_complete(save: Save) -> None:
     save("a.png")
     box = '{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}'
-    (example,) = open_dataset(lines(save, own(box, complete='["words"]'))).examples
-    assert example.complete == {Labels.WORDS}
-    (example,) = open_dataset(lines(save, own(box, complete="[]"))).examples
+    (example,) = open_dataset(lines(save, own(box, complete='["words"]'))).images
+    assert example.complete == {LabelKind.WORDS}
+    (example,) = open_dataset(lines(save, own(box, complete="[]"))).images
     assert example.complete == set()
 
 
@@ -99,21 +100,21 @@ def test_prompts_and_answers(save: Save) -> None:
     )
     dataset = open_dataset(path)
     assert dataset.unusable == ()
-    a, b, c = dataset.examples
+    a, b, c = dataset.images
     assert a.annotations == (
         Box(label="cat", box=(10.05, 16.04, 30.05, 32.04)),
         Box(label="cat", box=(0.05, 0.04, 50.05, 40.04)),
         Quad(label="A", quad=(0.05, 0.04, 9.95, 0.04, 9.95, 7.96, 0.05, 7.96)),
     )
-    assert a.questions == (
-        Question(TASKS["<CAPTION>"], (Text(label="two cats"),)),
-        Question(resolve("<VQA>"), (Text(label="2"),), text="how many?"),
-        Question(TASKS["<CAPTION>"], (Text(label="three cats"),)),
+    assert a.samples == (
+        Sample(TASKS["<CAPTION>"], (Text(label="two cats"),)),
+        Sample(find_task("<VQA>"), (Text(label="2"),), text="how many?"),
+        Sample(TASKS["<CAPTION>"], (Text(label="three cats"),)),
     )
-    assert a.complete == {Labels.OBJECTS, Labels.WORDS}
-    assert b.questions[0].region == pytest.approx((10.05, 16.04, 30.05, 32.04))
+    assert a.complete == {LabelKind.OBJECTS, LabelKind.WORDS}
+    assert b.samples[0].region == pytest.approx((10.05, 16.04, 30.05, 32.04))
     assert b.complete == set()
-    assert c.complete == {Labels.OBJECTS}
+    assert c.complete == {LabelKind.OBJECTS}
     assert "<OD>" in teachable(c)
 
 
@@ -121,9 +122,9 @@ def test_answers_come_back_as_they_were_written(save: Save) -> None:
     save("a.png")
     prompt = "<OPEN_VOCABULARY_DETECTION>cat"
     answer = "cat<poly><loc_1><loc_2><loc_300><loc_2><loc_300><loc_400></poly>cat<loc_100><loc_200><loc_300><loc_400>"
-    (example,) = open_dataset(lines(save, row(prompt, answer))).examples
-    (question,) = example.questions
-    written = targets.answer(question.task, question.answer, example.size)
+    (example,) = open_dataset(lines(save, row(prompt, answer))).images
+    (question,) = example.samples
+    written = format_answer(question.task, question.answer, example.size)
     assert written == answer.replace("</poly>cat", "</poly>")
 
 
@@ -141,13 +142,13 @@ def test_paligemmas_lines(save: Save) -> None:
         row("detect cat", "", "c.png"),
     )  # fmt: skip
     dataset = open_dataset(path)
-    assert [each.name for each in dataset.examples] == ["a.png", "b.png"]
-    assert dataset.examples[0].annotations == (
+    assert [each.name for each in dataset.images] == ["a.png", "b.png"]
+    assert dataset.images[0].annotations == (
         Box(label="cat", box=(50, 20, 1023 / 1024 * 100, 60)),
         Box(label="fire hydrant", box=(0, 0, 50, 40)),
         Text(label="a cat"),
     )
-    assert [each.complete for each in dataset.examples] == [{Labels.OBJECTS}, {Labels.OBJECTS}]
+    assert [each.complete for each in dataset.images] == [{LabelKind.OBJECTS}, {LabelKind.OBJECTS}]
     assert [str(each) for each in dataset.unusable] == ["data.jsonl:5: it has no labels"]
 
 
@@ -173,7 +174,7 @@ def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
         row("<OD>", "\\ud800<loc_100><loc_200><loc_300><loc_400>"),
     )
     dataset = open_dataset(path)
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert len(example.annotations) == 1
     assert example.complete == set()
     assert [each.source.split(",")[0] for each in dataset.unusable] == [f"data.jsonl:{n}" for n in range(2, 17)]
@@ -201,7 +202,7 @@ def test_several_files_must_be_chosen_from(save: Save) -> None:
     path = save("two.jsonl", row("<CAPTION>", "a cat"))
     with pytest.raises(DatasetError, match=r"one.jsonl, .*two.jsonl"):
         open_dataset(path.parent)
-    assert len(open_dataset(path).examples) == 1
+    assert len(open_dataset(path).images) == 1
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", b"\x00\x01\xff", "nothing", "{}", '{"name": null, "labels": null}'])
@@ -215,12 +216,12 @@ def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
         save(f"{split}/a.png")
         root = save(f"{split}/annotations.jsonl", row("<CAPTION>", "a cat")).parent.parent
     dataset = open_dataset(root)
-    assert [each.name for each in dataset.examples] == ["train/a.png", "valid/a.png"]
-    assert [each.source for each in dataset.examples] == ["train/annotations.jsonl:1", "valid/annotations.jsonl:1"]
+    assert [each.name for each in dataset.images] == ["train/a.png", "valid/a.png"]
+    assert [each.source for each in dataset.images] == ["train/annotations.jsonl:1", "valid/annotations.jsonl:1"]
 
 
 def test_pictures_that_were_only_questioned_are_not_known_to_be_empty(save: Save) -> None:
     save("a.png")
-    (example,) = open_dataset(lines(save, row("<VQA>how many?", "two"), row("caption en", "two cats"))).examples
+    (example,) = open_dataset(lines(save, row("<VQA>how many?", "two"), row("caption en", "two cats"))).images
     assert example.complete == set()
     assert teachable(example) == {"<VQA>", "<CAPTION>"}

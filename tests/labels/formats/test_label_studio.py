@@ -44,7 +44,7 @@ def test_shapes_words_and_captions(save: Save) -> None:
         ],
     )
     dataset = open_dataset(path.parent)
-    (example,) = dataset.examples
+    (example,) = dataset.images
     assert example.name == "a.png"
     assert dataset.unusable == ()
     assert example.annotations == (
@@ -59,7 +59,7 @@ def test_shapes_words_and_captions(save: Save) -> None:
 def test_a_turned_box_turns_around_its_corner(save: Save) -> None:
     save("a.png")
     turned = rectangle(x=50, y=50, width=20, height=12.5, rotation=90)
-    (example,) = open_dataset(save("export.json", [task(turned)])).examples
+    (example,) = open_dataset(save("export.json", [task(turned)])).images
     (note,) = example.annotations
     assert isinstance(note, Polygon)
     assert note.polygons[0] == pytest.approx([50, 40, 50, 60, 40, 60, 40, 40])
@@ -80,7 +80,7 @@ def test_the_newest_annotation_counts_and_a_prediction_where_there_is_none(save:
         ],
     )
     dataset = open_dataset(path)
-    assert [[note.label for note in each.annotations] for each in dataset.examples] == [["new"], ["old"], []]
+    assert [[note.label for note in each.annotations] for each in dataset.images] == [["new"], ["old"], []]
     assert [str(each) for each in dataset.unusable] == ["export.json: task 7: nobody has annotated it"]
 
 
@@ -94,8 +94,8 @@ def test_what_cannot_be_used_is_listed(save: Save) -> None:
     ]  # fmt: skip
     tasks = [task(rectangle(), *broken), task(rectangle(), image="missing.png"), {"data": {}, "annotations": [{}]}, 5]
     dataset = open_dataset(save("export.json", tasks))
-    assert len(dataset.examples) == 1
-    assert dataset.examples[0].complete == set()
+    assert len(dataset.images) == 1
+    assert dataset.images[0].complete == set()
     assert {each.source.partition("result ")[2] for each in dataset.unusable} == {*"123bntkp", ""}
     assert len(dataset.unusable) == 11
 
@@ -104,7 +104,7 @@ def test_words_of_older_exports_are_no_lists(save: Save) -> None:
     save("images/a.png")
     words = result("textarea", "w", x=0, y=0, width=50, height=50, text="STOP")
     box = result("rectangle", "w", x=0, y=0, width=50, height=50)
-    (example,) = open_dataset(save("export.json", [task(box, words, result("textarea", "c", text="a cat"))])).examples
+    (example,) = open_dataset(save("export.json", [task(box, words, result("textarea", "c", text="a cat"))])).images
     assert [note.label for note in example.annotations] == ["a cat", "STOP"]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from label_studio_sdk.converter import Converter
 from label_studio_sdk.label_interface import LabelInterface
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Quad, Text
 from tests.labels.samples import (
     HEIGHT,
@@ -28,7 +28,7 @@ from tests.labels.samples import (
 )
 
 
-def expected(label: Label) -> list[tuple[object, ...]]:
+def expected(label: TracedAnnotation) -> list[tuple[object, ...]]:
     note = label.annotation
     if isinstance(note, Text):
         return [("caption", [note.label], note.score)]
@@ -60,7 +60,7 @@ def said(result: dict[str, Any]) -> tuple[object, ...]:
 
 @some
 @given(datasets(st.one_of(boxes(), quads(), polygons(), captions())))
-def test_the_sdk_takes_every_prediction(pictures: list[Labelled]) -> None:
+def test_the_sdk_takes_every_prediction(pictures: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export("label-studio", pictures, Path(folder, "out"))
         interface = LabelInterface(Path(folder, "out/label_config.xml").read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def test_the_sdk_takes_every_prediction(pictures: list[Labelled]) -> None:
             assert Path(folder, "out", path).read_bytes() == PNG
             (prediction,) = task["predictions"]
             assert interface.validate_prediction(prediction, return_errors=True) == []
-            assert [said(r) for r in prediction["result"]] == [row for lb in picture.labels for row in expected(lb)]
+            assert [said(r) for r in prediction["result"]] == [row for lb in picture.traces for row in expected(lb)]
             named = [result["id"] for result in prediction["result"] if result["from_name"] != "words"]
             assert len(named) == len(set(named))
 

@@ -30,7 +30,7 @@ def test_shapes_in_any_direction_groups_and_words(save: Save) -> None:
         ),
     )
     for opened in (path.parent.parent, path.parent, path):
-        (example,) = open_dataset(opened).examples
+        (example,) = open_dataset(opened).images
         assert example.annotations == (
             Box(label="cat", box=(10, 20, 30, 40)),
             Polygon(label="dog", polygons=[[1, 1, 9, 1, 9, 9], [20, 1, 29, 1, 29, 9]]),
@@ -41,7 +41,7 @@ def test_shapes_in_any_direction_groups_and_words(save: Save) -> None:
 def test_an_embedded_picture_is_taken_where_there_is_no_file(save: Save, tmp_path: Path) -> None:
     data = base64.b64encode(save("elsewhere/b.png").read_bytes()).decode()
     path = save("a.json", document(shape("cat", [1, 1], [9, 9]), imageData=data))
-    (example,) = open_dataset(path).examples
+    (example,) = open_dataset(path).images
     assert example.open().size == (100, 80)
 
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_used_is_listed(save: Save) -> None:
     save("c.json", "{")
     path = save("d.json", document(name="d.png", imageData="!!"))
     dataset = open_dataset(path.parent)
-    assert len(dataset.examples) == 1
+    assert len(dataset.images) == 1
     assert [each.source for each in dataset.unusable] == [
         *(f"a.json: shape {n}" for n in range(1, 6)), "b.json", "c.json", "d.json",
     ]  # fmt: skip

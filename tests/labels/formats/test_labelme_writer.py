@@ -7,14 +7,14 @@ import supervision as sv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Quad
 from tests.labels.samples import boxes, category, datasets, example, export, near, polygons, quads, some
 
 KEYS = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
 
 
-def expected(label: Label, group: int) -> list[tuple[object, ...]]:
+def expected(label: TracedAnnotation, group: int) -> list[tuple[object, ...]]:
     note = label.annotation
     described = "\n".join(filter(None, [note.label if isinstance(note, Quad) else "", label.review]))
     rings = [note.box] if isinstance(note, Box) else [note.quad] if isinstance(note, Quad) else note.polygons
@@ -25,7 +25,7 @@ def expected(label: Label, group: int) -> list[tuple[object, ...]]:
 
 @some
 @given(datasets(st.one_of(boxes(), quads(), polygons())))
-def test_by_labelmes_own_reading_rules(pictures: list[Labelled]) -> None:
+def test_by_labelmes_own_reading_rules(pictures: list[LabeledImage]) -> None:
     """As labelme's label file is loaded: these keys, types and lengths, the picture beside it and of that size."""
     with tempfile.TemporaryDirectory() as folder:
         export("labelme", pictures, Path(folder, "out"))
@@ -55,25 +55,29 @@ def test_by_labelmes_own_reading_rules(pictures: list[Labelled]) -> None:
                 )
                 for s in document["shapes"]
             ]
-            assert said == [row for i, label in enumerate(picture.labels, start=1) for row in expected(label, i)]
+            assert said == [row for i, label in enumerate(picture.traces, start=1) for row in expected(label, i)]
 
 
 @some
 @given(datasets(boxes(), folders=False))
-def test_supervision_reads_every_box(pictures: list[Labelled]) -> None:
+def test_supervision_reads_every_box(pictures: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export("labelme", pictures, Path(folder, "out"))
         dataset = sv.DetectionDataset.from_labelme(folder + "/out", folder + "/out")
         found = {Path(path).name.split(" ")[0]: detections for path, _, detections in dataset}
         for picture in pictures:
             detections = found[picture.name.split(" ")[0]]
-            notes = [label.annotation for label in picture.labels]
+            notes = [label.annotation for label in picture.traces]
             assert [dataset.classes[i] for i in detections.class_id] == [category(note) for note in notes]
             np.testing.assert_allclose(detections.xyxy, np.array([n.box for n in notes]).reshape(-1, 4), atol=0.01)
 
 
 def test_supervision_takes_the_rings_of_one_thing_for_one(tmp_path: Path) -> None:
-    export("labelme", [Labelled("1.png", "0", 640, 480, example()[0].labels, example()[0].read)], tmp_path / "out")
+    export(
+        "labelme",
+        [LabeledImage.from_traces("1.png", 640, 480, example()[0].traces, example()[0].read, sha256="0")],
+        tmp_path / "out",
+    )
     dataset = sv.DetectionDataset.from_labelme(str(tmp_path / "out"), str(tmp_path / "out"))
     _, _, detections = next(iter(dataset))
     assert sorted(dataset.classes[i] for i in detections.class_id) == ["cat", "cat", "object", "text"]

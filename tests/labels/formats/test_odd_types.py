@@ -1,4 +1,4 @@
-"""Documents in which something is of another type than it should be: told by its place, and never raised."""
+"""Documents in which something is of another type than it should be: told by its position, and never raised."""
 
 import copy
 import json
@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_studio_sdk.converter.brush import encode_rle
 
-from finetune.datasets.teaching import questions
+from finetune.datasets.samples import questions
 from labels.dataset import Dataset, DatasetError
 from labels.opening import open_dataset
-from prompts import targets
+from prompts.formatting import format_answer
 from prompts.tasks import TASKS
 
 Save = Callable[..., Path]
@@ -137,9 +137,9 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 def asked(dataset: Dataset) -> None:
     """All that it can teach is written."""
-    for example in dataset.examples:
-        for question in questions(example, TASKS, labels=dataset.labels, rng=np.random.default_rng(0)):
-            targets.answer(question.task, question.answer, example.size)
+    for example in dataset.images:
+        for question in questions(example, TASKS, labels=dataset.classes, rng=np.random.default_rng(0)):
+            format_answer(question.task, question.answer, example.size)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -167,10 +167,20 @@ def test_odd_types_are_never_raised(kind: str, save: Save, data: st.DataObject) 
         ("coco", ("images", 0, "id"), True, "labels.json: image 0: it needs an id and a file_name"),
         ("coco", ("categories",), {"1": "cat"}, "labels.json: annotation 1: its category is 1, which is none"),
         ("coco", ("annotations", 0), ["cat"], "labels.json: annotation 0: it is no JSON object"),
-        ("coco", ("annotations", 0, "bbox"), {"x": 1}, "labels.json: annotation 1: its place is dict, not a list"),
-        ("coco", ("annotations", 0, "bbox", 2), None, "labels.json: annotation 1: its place holds None, which is no"),
+        ("coco", ("annotations", 0, "bbox"), {"x": 1}, "labels.json: annotation 1: its position is dict, not a list"),
+        (
+            "coco",
+            ("annotations", 0, "bbox", 2),
+            None,
+            "labels.json: annotation 1: its position contains None, which is not",
+        ),
         ("coco", ("annotations", 1, "segmentation"), "x", "annotation 2: its segmentation is neither a list of rings"),
-        ("coco", ("annotations", 1, "segmentation", 0), None, "annotation 2: its place is None, not a list of numbers"),
+        (
+            "coco",
+            ("annotations", 1, "segmentation", 0),
+            None,
+            "annotation 2: its position is None, not a list of numbers",
+        ),
         ("label-studio", (0, "annotations"), 3, "labels.json: task 7: nobody has annotated it"),
         ("label-studio", (0, "annotations", 0, "result"), None, "labels.json: task 7: its result is no list"),
         ("label-studio", (0, "annotations", 0, "result"), {"x": 1}, "labels.json: task 7: its result is no list"),
@@ -188,7 +198,7 @@ def test_odd_types_are_never_raised(kind: str, save: Save, data: st.DataObject) 
         ("prompted", (0, "prefix"), ["<OD>"], "labels.jsonl:1: it has no image, prefix and suffix"),
         ("hugging-face", (0, "objects"), 3, "metadata.jsonl:1: its objects are neither a list nor a list for each"),
         ("hugging-face", (0, "objects"), {"id": 1}, "metadata.jsonl:1: its objects are neither a list nor a list for"),
-        ("hugging-face", (0, "objects", "bbox", 0), 3, "metadata.jsonl:1, object 0: its place is 3, not a list"),
+        ("hugging-face", (0, "objects", "bbox", 0), 3, "metadata.jsonl:1, object 0: its position is 3, not a list"),
         ("hugging-face", (0, "captions"), [3], "metadata.jsonl:1: its caption is 3, not text"),
     ],
 )
@@ -210,12 +220,12 @@ def test_what_cannot_be_read_is_not_taken_for_absent(kind: str, path: tuple[Any,
     for picture in PICTURES:
         save(picture)
     dataset = open_dataset(save(name, written(name, changed(document, path, "x"))))
-    assert all("objects" not in example.complete for example in dataset.examples if example.name == "a.png")
+    assert all("objects" not in example.complete for example in dataset.images if example.name == "a.png")
 
 
 def test_classes_by_odd_numbers(save: Save) -> None:
     save("images/a.png")
     save("labels/a.txt", "0.5 0.5 0.5 0.2 0.2\n1e400 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n")
     dataset = open_dataset(save("data.yaml", "train: images\nnames: {0: cat, 0.5: dog, null: x}\n").parent)
-    assert [note.label for note in dataset.examples[0].annotations] == ["dog", "cat"]
+    assert [note.label for note in dataset.images[0].annotations] == ["dog", "cat"]
     assert str(dataset.unusable[0]).startswith("labels/a.txt:2: ")

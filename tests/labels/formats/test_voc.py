@@ -23,7 +23,7 @@ def document(*things: str, filename: str = "a.png", size: str = "<width>100</wid
 def test_pixels_count_from_one_and_the_last_is_inside(save: Save) -> None:
     save("JPEGImages/a.png")
     path = save("Annotations/a.xml", document(thing("cat", 1, 1, 100, 80), thing("dog", 11, 21, 11, 21)))
-    (example,) = open_dataset(path.parent.parent).examples
+    (example,) = open_dataset(path.parent.parent).images
     assert example.annotations == (Box(label="cat", box=(0, 0, 100, 80)), Box(label="dog", box=(10, 20, 11, 21)))
     assert example.source == "Annotations/a.xml:1"
 
@@ -34,14 +34,14 @@ def test_pictures_beside_their_files_and_polygons(save: Save) -> None:
                       (("x", x), ("y", y)))  # fmt: skip
     path = save("train/a.xml", document(f"<object><name>cat</name><polygon>{polygon}</polygon></object>"))
     for opened in (path.parent, path):
-        (example,) = open_dataset(opened).examples
+        (example,) = open_dataset(opened).images
         assert example.annotations == (Polygon(label="cat", polygons=[[1, 1, 50, 1, 50, 40]]),)
 
 
 def test_the_file_name_is_taken_where_no_picture_is_called_like_the_file(save: Save) -> None:
     save("JPEGImages/other.png")
     path = save("Annotations/a.xml", document(thing("cat", 1, 1, 9, 9), filename="somewhere/other.png", size=""))
-    assert open_dataset(path.parent.parent).examples[0].name == "other.png"
+    assert open_dataset(path.parent.parent).images[0].name == "other.png"
 
 
 def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
@@ -59,7 +59,7 @@ def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
     save("Annotations/c.xml", "<annotation>\n<object>")
     save("Annotations/d.xml", document(filename="d.png", size="<width>9</width><height>9</height>"))
     dataset = open_dataset(root)
-    assert len(dataset.examples) == 1
+    assert len(dataset.images) == 1
     assert [each.source for each in dataset.unusable] == [
         *(f"Annotations/a.xml:{line}" for line in range(4, 9)),
         "Annotations/b.xml:1",

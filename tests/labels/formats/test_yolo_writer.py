@@ -11,7 +11,7 @@ from datumaro.components.annotation import AnnotationType
 from datumaro.components.dataset import Dataset
 from hypothesis import given
 
-from labels.labeled_image import Label, Labelled
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon
 from tests.labels.samples import (
     HEIGHT,
@@ -36,7 +36,7 @@ def read(folder: Path) -> sv.DetectionDataset:
 
 @some
 @given(datasets(boxes(), folders=False))
-def test_supervision_reads_every_box(pictures: list[Labelled]) -> None:
+def test_supervision_reads_every_box(pictures: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export("yolo-detect", pictures, Path(folder, "out"))
         dataset = read(Path(folder, "out"))
@@ -44,7 +44,7 @@ def test_supervision_reads_every_box(pictures: list[Labelled]) -> None:
         assert len(found) == len(pictures)
         for picture in pictures:
             said = found[picture.name[: picture.name.index(" ")]]
-            notes = [label.annotation for label in picture.labels]
+            notes = [label.annotation for label in picture.traces]
             assert [dataset.classes[i] for i in said.class_id] == [category(note) for note in notes]
             np.testing.assert_allclose(said.xyxy, np.array([n.box for n in notes]).reshape(-1, 4), atol=0.01)
 
@@ -61,7 +61,7 @@ def test_datumaro_reads_every_box(tmp_path: Path) -> None:
 
 @some
 @given(datasets(quads() | polygons()))
-def test_the_lines_are_ultralytics_own(pictures: list[Labelled]) -> None:
+def test_the_lines_are_ultralytics_own(pictures: list[LabeledImage]) -> None:
     """By its rules: a picture's labels lie where `/images/` says `/labels/`, a class and pairs of fractions a line."""
     with tempfile.TemporaryDirectory() as folder:
         export("yolo-segment", pictures, Path(folder, "out"))
@@ -79,14 +79,18 @@ def test_the_lines_are_ultralytics_own(pictures: list[Labelled]) -> None:
                 assert len(values) % 2 == 0
                 assert all(re.fullmatch(r"[01]\.\d{6}", v) and 0 <= float(v) <= 1 for v in values)
                 lines += 1
-        assert lines == sum(len(picture.labels) for picture in pictures)
-        assert set(data["names"].values()) == {category(lb.annotation) for p in pictures for lb in p.labels}
+        assert lines == sum(len(picture.traces) for picture in pictures)
+        assert set(data["names"].values()) == {category(lb.annotation) for p in pictures for lb in p.traces}
 
 
 def test_supervision_draws_what_pycocotools_would(tmp_path: Path) -> None:
     rings = [[10.0, 10, 200, 20, 100, 200], [300, 300, 500, 300, 500, 400, 300, 420]]
-    labels = (Label(Polygon(label="cat", polygons=rings), "cut"),)
-    export("yolo-segment", [Labelled("a.png", "0", WIDTH, HEIGHT, labels, example()[0].read)], tmp_path / "out")
+    labels = (TracedAnnotation(Polygon(label="cat", polygons=rings), "cut"),)
+    export(
+        "yolo-segment",
+        [LabeledImage.from_traces("a.png", WIDTH, HEIGHT, labels, example()[0].read, sha256="0")],
+        tmp_path / "out",
+    )
     _, _, said = next(iter(read(tmp_path / "out")))
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.fillPoly(expected, [np.array(ring, np.int32).reshape(-1, 2) for ring in rings], 1)
@@ -97,7 +101,12 @@ def test_supervision_draws_what_pycocotools_would(tmp_path: Path) -> None:
 
 def test_labels_that_yaml_would_take_for_something_else(tmp_path: Path) -> None:
     odd = ["yes", "null", "1", "a: b", "# c", "'", '"', "\n", "é🐈", "- x", "{}", "\x00"]
-    labels = tuple(Label(Box(label=label, box=(0, 0, 1, 1)), "s") for label in odd)
-    export("yolo-detect", [Labelled("a.png", "0", 9, 9, labels)], tmp_path / "out", pictures_too=False)
+    labels = tuple(TracedAnnotation(Box(label=label, box=(0, 0, 1, 1)), "s") for label in odd)
+    export(
+        "yolo-detect",
+        [LabeledImage.from_traces("a.png", 9, 9, labels, sha256="0")],
+        tmp_path / "out",
+        pictures_too=False,
+    )
     data = yaml.safe_load((tmp_path / "out/data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(odd))

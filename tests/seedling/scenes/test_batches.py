@@ -14,7 +14,8 @@ from finetune.losses import IGNORE
 from prompts import locations
 from prompts.annotations import Box
 from prompts.parsing import parse_answer
-from prompts.tasks import BOS, EOS, TASKS
+from prompts.special_tokens import BOS, EOS
+from prompts.tasks import TASKS
 from prompts.vocabulary import tokenize_answer
 from seedling.dense_heads import LETTERS, DenseTargets
 from seedling.scenes import batches as module

@@ -9,14 +9,14 @@ from typer.testing import CliRunner, Result
 
 from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
-from labels.reading.builder import verified
+from labels.verification import keep_readable
 from prompts.annotations import Box
 from seedling.scenes.drawing import draw_scene
 from server.cli.datasets import Datasets
 from server.cli.main import app
 from server.projects import project_dataset
 from server.projects.projects import Projects
-from server.store import Store
+from server.store import JobStore
 from server.store.projects.records import Project
 from tests.server.engine.tiny import save, tiny_model
 from tests.server.projects.scenes import scenes
@@ -38,7 +38,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Projects
     monkeypatch.setenv("FLORIST_JOBS_FOLDER", str(tmp_path / "jobs"))
     monkeypatch.setenv("FLORIST_PROJECTS_FOLDER", str(tmp_path / "projects"))
     monkeypatch.delenv("FLORIST_DATABASE_URL", raising=False)
-    with Store(f"sqlite:///{tmp_path / 'jobs' / 'florist.db'}") as store:
+    with JobStore(f"sqlite:///{tmp_path / 'jobs' / 'florist.db'}") as store:
         projects = Projects(tmp_path / "projects", store)
         project = projects.store.create(Project(0, "signs", "b" * 64, ("<OD>",), 0.5, "project-1", 0.0))
         for scene in scenes(6):
@@ -54,7 +54,7 @@ def test_a_project_is_read_beside_its_server_and_holds_out_what_that_does(server
     assert dataset.training_images == found.train
     assert dataset.evaluation_images == found.held
     assert len(dataset.images) == 6
-    checked = verified(dataset)
+    checked = keep_readable(dataset)
     assert checked.holdout == dataset.holdout
     first = checked.training_images[0]
     data = server._pictures(project).path(first.name).read_bytes()
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_told(
 
 
 def test_a_database_of_another_version_is_left_alone(server: Projects) -> None:
-    with server.store.jobs.job_store.writing() as connection:
+    with server.store.job_store.database.begin_write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
     with pytest.raises(DatasetError, match="written by another version of florist"):
         Datasets()("project:signs")
@@ -122,7 +122,7 @@ def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert florist("label", pictures, "--recipe", tmp_path / "things.yaml", "--out", out, "--draw").exit_code == 0
     monkeypatch.setenv("FLORIST_JOBS_FOLDER", str(out))
     datasets = Datasets()
-    dataset = verified(datasets("job:1"))
+    dataset = keep_readable(datasets("job:1"))
     assert {"0.png", "1.png", "2.png"} <= {example.name for example in dataset.images}
     for example in dataset.images:
         assert {note.kind for note in example.annotations} == {"box"}  # what a region is called is no caption

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from seedling.scenes.drawing import draw_scene
 from server.api import examples
 from server.cli.main import app
-from server.jobs.output_folder import claimed
+from server.jobs.output_folder import claim_output_folder
 
 RECIPE = "name: things\nsteps:\n  - {id: objects, task: <OD>, filter: {score: SCORE}}\n"
 
@@ -128,7 +128,7 @@ def test_a_fault_ends_it_with_one_line_that_says_what_to_do(tmp_path: Path, argu
         (tmp_path / name).mkdir()
     draw_scene(1).image.save(tmp_path / "pictures" / "1.png")
     places = {"PICTURES": str(tmp_path / "pictures"), "EMPTY": str(tmp_path / "empty")}
-    with claimed(tmp_path / "out"):
+    with claim_output_folder(tmp_path / "out"):
         ended = label(*(places.get(argument, argument) for argument in arguments), "--out", tmp_path / "out")
     assert ended.exit_code == 2
     assert said in ended.stderr

@@ -14,10 +14,10 @@ import pytest
 from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
 from server.jobs import job_start
-from server.jobs.cluster import Loading, Pool, Work, Worker, run
-from server.jobs.recipes.parsing import parse
+from server.jobs.cluster import Loading, WorkerPool, ClusterJob, ClusterWorker, run_on_cluster
+from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.sources import open_source
-from server.store import Job, JobState, Progress, Store
+from server.store import Job, JobState, JobProgress, JobStore
 from tests.server.databases import Postgres
 from tests.server.helpers import ROOT, until
 
@@ -45,28 +45,28 @@ def few(tmp_path: Path) -> Path:
     return folder
 
 
-def begun(store: Store, engine: Engine, folder: Path) -> Job:
-    recipe = parse({"name": "things", "steps": [{"id": "objects", "task": "<OD>"}]})
+def begun(store: JobStore, engine: Engine, folder: Path) -> Job:
+    recipe = validate_recipe({"name": "things", "steps": [{"id": "objects", "task": "<OD>"}]})
     with open_source(str(folder)) as source:
-        return job_start.begin(store, engine, recipe, source, str(folder), "out")
+        return job_start.start_job(store, engine, recipe, source, str(folder), "out")
 
 
-def turn(work: Work) -> str:
+def turn(work: ClusterJob) -> str:
     """What hinders an actor at its turn."""
-    [fault] = Worker(work, threads=1)({"turn": [0]})["fault"]
+    [fault] = ClusterWorker(work, threads=1)({"turn": [0]})["fault"]
     return fault
 
 
 def test_an_actor_works_until_no_picture_is_open(url: str, engine: Engine, few: Path, tmp_path: Path) -> None:
     (few / "page.jpg").write_bytes(b"<html>")
-    with Store(url) as store:
+    with JobStore(url) as store:
         job = begun(store, engine, few)
-        work = Work(url, job.id, str(few), tmp_path / "out", LOADING)
-        actor = Worker(work, threads=1)
+        work = ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING)
+        actor = ClusterWorker(work, threads=1)
         assert [actor({"turn": [n]})["fault"] for n in range(2)] == [[""], [""]]
-        assert store.job(job.id).state is JobState.DONE
-        assert store.progress(job) == Progress(done=3, failed=1, kinds={"unsupported": 1})
-        assert store.owners(job) == 0
+        assert store.get_job(job.id).state is JobState.DONE
+        assert store.get_progress(job) == JobProgress(done=3, failed=1, kinds={"unsupported": 1})
+        assert store.count_workers(job) == 0
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_an_actor_that_cannot_work_says_what_is_wrong_and_where(
     url: str, engine: Engine, few: Path, tmp_path: Path, fault: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "HOST")
-    with Store(url) as store:
+    with JobStore(url) as store:
         job = begun(store, engine, few)
-        work = Work(url, job.id, str(few), tmp_path / "out", LOADING)
+        work = ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING)
         if fault == "no folder":
             work = replace(work, pictures=str(tmp_path / "nowhere"))
         elif fault == "other pictures":
@@ -97,40 +97,40 @@ def test_an_actor_that_cannot_work_says_what_is_wrong_and_where(
         else:
             work = replace(work, version="0.0.1")
         assert said in turn(work)
-        assert store.progress(job).waiting == 3
+        assert store.get_progress(job).waiting == 3
 
 
 def test_a_picture_that_is_gone_on_a_node_may_be_there_on_another(
     url: str, engine: Engine, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "HOST")
-    with Store(url) as store:
+    with JobStore(url) as store:
         job = begun(store, engine, few)
-        actor = Worker(Work(url, job.id, str(few), tmp_path / "out", LOADING), threads=1)
+        actor = ClusterWorker(ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING), threads=1)
         (few / "1.png").unlink()
         assert actor({"turn": [0]})["fault"] == [""]
-        [failure] = store.failures(job)
+        [failure] = store.iter_failures(job)
     assert (failure.name, failure.kind, failure.tries) == ("1.png", "unreachable", 3)
     assert failure.reason == "there is no such file (on HOST)"
 
 
 def test_a_pool_is_as_large_as_there_is_room_for() -> None:
-    assert Pool().fitted({"CPU": 16}, gpu=False).most == 16
-    assert Pool(cpus=4).fitted({"CPU": 18}, gpu=False).most == 4
-    assert Pool(cpus=4).fitted({"CPU": 18, "GPU": 2}, gpu=True).most == 2
-    assert Pool(3).fitted({"CPU": 1}, gpu=False).most == 3
-    assert Pool(1, 50).fitted({"CPU": 1}, gpu=True).most == 50  # what Ray's autoscaler may yet bring
+    assert WorkerPool().fitted({"CPU": 16}, gpu=False).most == 16
+    assert WorkerPool(cpus=4).fitted({"CPU": 18}, gpu=False).most == 4
+    assert WorkerPool(cpus=4).fitted({"CPU": 18, "GPU": 2}, gpu=True).most == 2
+    assert WorkerPool(3).fitted({"CPU": 1}, gpu=False).most == 3
+    assert WorkerPool(1, 50).fitted({"CPU": 1}, gpu=True).most == 50  # what Ray's autoscaler may yet bring
 
 
 def test_a_job_that_has_ended_needs_no_cluster(
     url: str, engine: Engine, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with Store(url) as store:
+    with JobStore(url) as store:
         job = begun(store, engine, few)
-        work = Work(url, job.id, str(few), tmp_path / "out", LOADING)
+        work = ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING)
         assert turn(work) == ""
-        assert run(store, store.job(job.id), work, Pool(), lambda *_: None).state is JobState.DONE
+        assert run_on_cluster(store, store.get_job(job.id), work, WorkerPool(), lambda *_: None).state is JobState.DONE
 
 
 # On clusters
@@ -209,20 +209,20 @@ def test_a_node_is_killed_midway(
     undisturbed = label(pictures, recipe, tmp_path / "undisturbed")
     assert undisturbed.wait(PATIENCE) == 1, undisturbed.log.read_text()
     url, out = postgres.database(), tmp_path / "out"
-    with cluster(1, 1, monkeypatch=monkeypatch) as (made, nodes), Store(url) as store:
+    with cluster(1, 1, monkeypatch=monkeypatch) as (made, nodes), JobStore(url) as store:
         options = "--engine", "ray", "--workers", "2"
         running = label(pictures, recipe, out, *options, RAY_ADDRESS=made.address, FLORIST_DATABASE_URL=url)
 
         def midway() -> bool:
             assert running.poll() is None, running.log.read_text()
-            return any(store.owners(job) == 2 and store.progress(job).done > 3 for job in store.jobs())
+            return any(store.count_workers(job) == 2 and store.get_progress(job).done > 3 for job in store.list_jobs())
 
         until(midway, PATIENCE)
         made.remove_node(nodes[1], allow_graceful=False)
-        [job] = store.jobs()
-        assert store.progress(job).open > 5
+        [job] = store.list_jobs()
+        assert store.get_progress(job).open > 5
         assert running.wait(PATIENCE) == 1, running.log.read_text()
-        assert store.progress(job) == Progress(done=SCENES + 1, failed=1, kinds={"unsupported": 1})
+        assert store.get_progress(job) == JobProgress(done=SCENES + 1, failed=1, kinds={"unsupported": 1})
     assert "page.jpg: this is a web page" in running.log.read_text()
     assert dataset(out) == dataset(tmp_path / "undisturbed")
 
@@ -238,8 +238,8 @@ def test_a_node_that_lacks_the_pictures_ends_the_command_and_says_so(
         gone.mkdir()
         (gone / "1.png").write_bytes((pictures / "01.png").read_bytes())
         running = label(gone, recipe, tmp_path / "out", "--engine", "ray", **names)
-        with Store(url) as store:
-            until(lambda: store.jobs() or running.poll() is not None, PATIENCE)
+        with JobStore(url) as store:
+            until(lambda: store.list_jobs() or running.poll() is not None, PATIENCE)
         (gone / "1.png").rename(tmp_path / "1.png")
         assert running.wait(PATIENCE) == 2
     assert "the pictures cannot be read on" in running.log.read_text()

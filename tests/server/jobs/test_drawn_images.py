@@ -18,7 +18,7 @@ LABELS = (TracedAnnotation(Box(label="cat", score=0.5, box=(8, 8, 30, 30)), "ste
 def picture(name: str, kind: str, size: tuple[int, int] = (400, 300)) -> LabeledImage:
     file = io.BytesIO()
     Image.new("RGB", size, "teal").save(file, kind)
-    return LabeledImage(name, "0" * 64, *size, LABELS, file.getvalue)
+    return LabeledImage.from_traces(name, *size, LABELS, file.getvalue, sha256="0" * 64)
 
 
 def test_each_is_drawn_in_its_format_and_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_each_is_drawn_in_its_format_and_what_cannot_be_read_is_left_out(tmp_pat
         picture("5.webp", "WEBP"),
     ]
     for _ in range(2):  # again, over what is there
-        report = drawn_images.write(pictures, tmp_path / "drawn")
+        report = drawn_images.write_drawn_images(pictures, tmp_path / "drawn")
     assert (report.pictures, report.annotations, report.unread) == (3, 3, ["3.png", "4.png"])
     files = {path.name: path for path in tmp_path.rglob("*.*") if path.name != ".florist"}
     assert {name: Image.open(path).format for name, path in files.items()} == {
@@ -50,4 +50,4 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="name an empty or a new folder"):
-        drawn_images.write([], tmp_path / "drawn")
+        drawn_images.write_drawn_images([], tmp_path / "drawn")

@@ -11,26 +11,38 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
-from server.store.jobs.job_store.leases import TRIES, Leases
 
 from labels.labeled_image import TracedAnnotation
 from prompts.tasks import TASKS
 from seedling.scenes.drawing import draw_scene
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError
 from server.engine.request import Request
-from server.jobs.model_prompts import Ask, Asking
-from server.jobs.output_folder import OutputError, claimed
-from server.jobs.runner import JobFailed, answerer, run
+from server.jobs.model_prompts import ModelPrompt, RecipeExecution
+from server.jobs.output_folder import OutputError, claim_output_folder
+from server.jobs.runner import JobFailedError, compute_model_hash, run_job
 from server.jobs.sources import open_source
-from server.store import Done, Failure, Item, Job, JobState, Progress, Store, StoreAway, StoreError, Wanted
+from server.store import (
+    CompletedImage,
+    FailedImage,
+    Item,
+    Job,
+    JobProgress,
+    JobSpec,
+    JobState,
+    JobStore,
+    StoreError,
+    StoreUnavailableError,
+)
+from server.store.jobs.leases import TRIES, JobLeases
 from tests.server.helpers import ROOT
 
 OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
 
 
-def detect(size: tuple[int, int]) -> Asking:
-    [result] = yield [Ask(OD)]
+def detect(size: tuple[int, int]) -> RecipeExecution:
+    [result] = yield [ModelPrompt(OD)]
     return [TracedAnnotation(note, "things", raw=result.text) for note in result.annotations]
 
 
@@ -44,8 +56,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path / 'florist.db'}") as opened:
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    with JobStore(f"sqlite:///{tmp_path / 'florist.db'}") as opened:
         yield opened
 
 
@@ -56,26 +68,28 @@ def shades(folder: Path) -> None:
 
 
 def label(
-    store: Store,
+    store: JobStore,
     engine: Engine,
     folder: Path,
-    annotate: Callable[[tuple[int, int]], Asking] = detect,
-    told: Callable[[Done | Failure], None] = lambda one: None,
+    annotate: Callable[[tuple[int, int]], RecipeExecution] = detect,
+    told: Callable[[CompletedImage | FailedImage], None] = lambda one: None,
 ) -> Job:
     with open_source(str(folder)) as source:
-        wanted = Wanted("out", "{}", "a" * 64, str(folder), source.fingerprint, answerer(engine))
-        job = store.begin(wanted, source.names)
-        return run(store, job, engine, source, annotate, sole=True, told=told)
+        wanted = JobSpec("out", "{}", "a" * 64, str(folder), source.fingerprint, compute_model_hash(engine))
+        job = store.get_or_create_job(wanted, source.names)
+        return run_job(store, job, engine, source, annotate, sole=True, told=told)
 
 
-def test_a_picture_that_is_there_several_times_is_asked_about_once(store: Store, engine: Engine, folder: Path) -> None:
+def test_a_picture_that_is_there_several_times_is_asked_about_once(
+    store: JobStore, engine: Engine, folder: Path
+) -> None:
     for copy in range(4):
         (folder / f"copy {copy}.png").write_bytes((folder / "1.png").read_bytes())
     before, heard = engine.stats().submitted, []
     job = label(store, engine, folder, told=heard.append)
     assert job.state is JobState.DONE
     assert engine.stats().submitted - before == 3
-    labelled = {picture.name: picture.traces for picture in store.labelled(job)}
+    labelled = {picture.name: picture.traces for picture in store.iter_images(job)}
     assert len(labelled) == len(heard) == 7
     assert all(labelled[f"copy {copy}.png"] == labelled["1.png"] != labelled["0.png"] for copy in range(4))
     assert {each.model for labels in labelled.values() for each in labels} == {engine.checkpoint.sha256}
@@ -83,16 +97,20 @@ def test_a_picture_that_is_there_several_times_is_asked_about_once(store: Store,
     assert engine.stats().submitted - before == 3
 
 
-def test_parts_and_mirror_images_are_what_the_engine_sees(store: Store, engine: Engine, folder: Path) -> None:
+def test_parts_and_mirror_images_are_what_the_engine_sees(store: JobStore, engine: Engine, folder: Path) -> None:
     crop = (10, 20, 200, 180)
 
-    def annotate(size: tuple[int, int]) -> Asking:
-        results = yield [Ask(OD, crop=crop), Ask(OD, crop=crop, mirrored=True), Ask(OD, mirrored=True)]
-        more = yield [Ask(REGION, region=(0, 0, 50, 40), crop=crop)]
+    def annotate(size: tuple[int, int]) -> RecipeExecution:
+        results = yield [
+            ModelPrompt(OD, crop=crop),
+            ModelPrompt(OD, crop=crop, mirrored=True),
+            ModelPrompt(OD, mirrored=True),
+        ]
+        more = yield [ModelPrompt(REGION, region=(0, 0, 50, 40), crop=crop)]
         return [TracedAnnotation(note, str(i)) for i, r in enumerate([*results, *more]) for note in r.annotations]
 
     job = label(store, engine, folder, annotate)
-    for picture in store.labelled(job):
+    for picture in store.iter_images(job):
         whole = Image.open(folder / picture.name).convert("RGB")
         part = whole.crop(crop)
         expected = [
@@ -111,148 +129,148 @@ def test_parts_and_mirror_images_are_what_the_engine_sees(store: Store, engine: 
             assert each.annotation.model_copy(update={"score": note.score}) == note
 
 
-def test_what_fails_is_set_aside_and_the_job_goes_on(store: Store, engine: Engine, folder: Path) -> None:
+def test_what_fails_is_set_aside_and_the_job_goes_on(store: JobStore, engine: Engine, folder: Path) -> None:
     for name, size in (("odd.png", (33, 20)), ("outside.png", (44, 20))):
         Image.new("RGB", size, "teal").save(folder / name)
     (folder / "page.jpg").write_bytes(b"<html>")
     (folder / "gone.png").symlink_to("nowhere.png")
 
-    def annotate(size: tuple[int, int]) -> Asking:
+    def annotate(size: tuple[int, int]) -> RecipeExecution:
         if size[0] == 33:
             raise ValueError("out of luck")
         if size[0] == 44:
-            yield [Ask(OD), Ask(REGION, region=(0, 0, 500, 40))]
+            yield [ModelPrompt(OD), ModelPrompt(REGION, region=(0, 0, 500, 40))]
         return (yield from detect(size))
 
     job = label(store, engine, folder, annotate)
-    failures = {failure.name: failure for failure in store.failures(job)}
+    failures = {failure.name: failure for failure in store.iter_failures(job)}
     assert job.state is JobState.DONE
-    assert store.progress(job).done == 3
+    assert store.get_progress(job).done == 3
     assert (failures["odd.png"].kind, failures["odd.png"].reason, failures["odd.png"].tries) == (
         "model", "out of luck", TRIES,
     )  # fmt: skip
     assert (failures["outside.png"].kind, failures["outside.png"].tries) == ("request", 1)
-    assert "reaches outside the picture" in failures["outside.png"].reason
+    assert "reaches outside the image" in failures["outside.png"].reason
     assert (failures["page.jpg"].kind, failures["page.jpg"].reason[:18]) == ("unsupported", "this is a web page")
-    assert store.retry(job, "request") == 1
+    assert store.retry_failed(job, "request") == 1
     assert label(store, engine, folder).state is JobState.DONE
-    assert store.progress(job).done == 4
+    assert store.get_progress(job).done == 4
 
 
-def test_a_model_that_fails_on_everything_fails_the_job(store: Store, engine: Engine, folder: Path) -> None:
+def test_a_model_that_fails_on_everything_fails_the_job(store: JobStore, engine: Engine, folder: Path) -> None:
     shades(folder)
 
-    def annotate(size: tuple[int, int]) -> Asking:
+    def annotate(size: tuple[int, int]) -> RecipeExecution:
         raise RuntimeError("the device is lost")
 
-    with pytest.raises(JobFailed, match="the device is lost"):
+    with pytest.raises(JobFailedError, match="the device is lost"):
         label(store, engine, folder, annotate)
-    [job] = store.jobs()
+    [job] = store.list_jobs()
     assert (job.state, "the device is lost" in job.reason) == (JobState.FAILED, True)
-    assert store.progress(job).leased == 0
+    assert store.get_progress(job).leased == 0
     store.resume(job)
-    store.retry(job)
+    store.retry_failed(job)
     assert label(store, engine, folder).state is JobState.DONE
 
 
 @pytest.mark.parametrize("how", ["pause", "cancel"])
-def test_a_job_stops_when_it_is_told(store: Store, engine: Engine, folder: Path, how: str) -> None:
+def test_a_job_stops_when_it_is_told(store: JobStore, engine: Engine, folder: Path, how: str) -> None:
     shades(folder)
-    heard: list[Done | Failure] = []
+    heard: list[CompletedImage | FailedImage] = []
 
-    def told(one: Done | Failure) -> None:
+    def told(one: CompletedImage | FailedImage) -> None:
         if not heard:
-            getattr(store, how)(store.jobs()[0])
+            getattr(store, how)(store.list_jobs()[0])
             time.sleep(0.6)  # the runner looks about twice a second
         heard.append(one)
 
     job = label(store, engine, folder, told=told)
     assert job.state is (JobState.PAUSED if how == "pause" else JobState.CANCELLED)
-    assert store.progress(job) == Progress(waiting=43 - len(heard), done=len(heard))
+    assert store.get_progress(job) == JobProgress(waiting=43 - len(heard), done=len(heard))
     assert len(heard) < 43
     if how == "pause":
         store.resume(job)
         assert label(store, engine, folder).state is JobState.DONE
-        assert store.progress(job) == Progress(done=43)
+        assert store.get_progress(job) == JobProgress(done=43)
 
 
-def test_what_ends_a_run_gives_back_what_it_held(store: Store, engine: Engine, folder: Path) -> None:
-    def told(one: Done | Failure) -> None:
+def test_what_ends_a_run_gives_back_what_it_held(store: JobStore, engine: Engine, folder: Path) -> None:
+    def told(one: CompletedImage | FailedImage) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         label(store, engine, folder, told=told)
-    progress = store.progress(store.jobs()[0])
+    progress = store.get_progress(store.list_jobs()[0])
     assert (progress.leased, progress.total) == (0, 3)
     assert label(store, engine, folder).state is JobState.DONE
 
 
 def test_pictures_that_end_one_after_the_other_are_written_together(
-    store: Store, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shades(folder)
-    complete, written, turns = Leases.complete, list[int](), itertools.count(1)
+    complete, written, turns = JobLeases.complete, list[int](), itertools.count(1)
 
-    def counted(self: Leases, pictures: Sequence[Done]) -> set[int]:
+    def counted(self: JobLeases, pictures: Sequence[CompletedImage]) -> set[int]:
         written.append(len(pictures))
         return complete(self, pictures)
 
-    def annotate(size: tuple[int, int]) -> Asking:
+    def annotate(size: tuple[int, int]) -> RecipeExecution:
         time.sleep(0.02 * next(turns))
         return []
         yield
 
-    monkeypatch.setattr(Leases, "complete", counted)
+    monkeypatch.setattr(JobLeases, "complete", counted)
     assert label(store, engine, folder, annotate).state is JobState.DONE
     assert sum(written) == 43
     assert len(written) < 43 / 3
 
 
 def test_what_was_leased_by_a_call_whose_answer_got_lost_is_labelled_too(
-    store: Store, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shades(folder)
-    take, lost = Leases.take, list[Item]()
+    take, lost = JobLeases.take, list[Item]()
 
-    def cut_off(self: Leases, count: int) -> list[Item]:
+    def cut_off(self: JobLeases, count: int) -> list[Item]:
         items = take(self, count)
         if not lost and items:
             lost.extend(items)
-            raise StoreAway("the connection broke after the database did it")
+            raise StoreUnavailableError("the connection broke after the database did it")
         return items
 
-    monkeypatch.setattr(Leases, "take", cut_off)
+    monkeypatch.setattr(JobLeases, "take", cut_off)
     job = label(store, engine, folder)
     assert (job.state, len(lost) > 0) == (JobState.DONE, True)
-    assert store.progress(job) == Progress(done=43)
+    assert store.get_progress(job) == JobProgress(done=43)
 
 
-def test_more_questions_than_the_engine_has_room_for(store: Store, engine: Engine, folder: Path) -> None:
+def test_more_questions_than_the_engine_has_room_for(store: JobStore, engine: Engine, folder: Path) -> None:
     answers: list[int] = []
 
-    def annotate(size: tuple[int, int]) -> Asking:
-        results = yield [Ask(REGION, region=(i, i, 60 + i, 50 + i)) for i in range(12)]
+    def annotate(size: tuple[int, int]) -> RecipeExecution:
+        results = yield [ModelPrompt(REGION, region=(i, i, 60 + i, 50 + i)) for i in range(12)]
         answers.append(len(results))
         return []
 
-    with Engine(engine.checkpoint, max_batch=2, max_waiting=4) as small:
+    with Engine(engine.checkpoint, EngineConfig(max_batch=2, max_waiting=4)) as small:
         job = label(store, small, folder, annotate)
         assert small.stats().refused > 0
-    assert store.progress(job) == Progress(done=3)
+    assert store.get_progress(job) == JobProgress(done=3)
     assert answers == [12] * 3
 
 
-def test_an_engine_that_closes_ends_the_run_and_not_the_pictures(store: Store, engine: Engine, folder: Path) -> None:
+def test_an_engine_that_closes_ends_the_run_and_not_the_pictures(store: JobStore, engine: Engine, folder: Path) -> None:
     closed = Engine(engine.checkpoint)
     closed.close()
     with pytest.raises(EngineClosedError):
         label(store, closed, folder)
-    assert store.progress(store.jobs()[0]) == Progress(waiting=3)
+    assert store.get_progress(store.list_jobs()[0]) == JobProgress(waiting=3)
 
 
 def test_an_adapter_that_is_not_there_is_said_before_anything_is_asked(engine: Engine) -> None:
     with pytest.raises(StoreError, match="needs the adapter project-7, which is not loaded"):
-        answerer(engine, ["project-7"])
+        compute_model_hash(engine, ["project-7"])
 
 
 def test_an_output_is_one_jobs_until_its_process_ends(tmp_path: Path) -> None:
@@ -263,13 +281,13 @@ def test_an_output_is_one_jobs_until_its_process_ends(tmp_path: Path) -> None:
     )
     assert other.stdout is not None
     assert other.stdout.readline() == "mine\n"
-    with pytest.raises(OutputError, match="another job writes to"), claimed(tmp_path / "out"):
+    with pytest.raises(OutputError, match="another job writes to"), claim_output_folder(tmp_path / "out"):
         pass
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
     other.stdout.close()
-    with claimed(tmp_path / "out"):
+    with claim_output_folder(tmp_path / "out"):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be written"), claimed(tmp_path / "file" / "out"):
+    with pytest.raises(OutputError, match="cannot be written to"), claim_output_folder(tmp_path / "file" / "out"):
         pass

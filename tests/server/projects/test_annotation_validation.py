@@ -30,7 +30,7 @@ def test_they_are_clipped_and_scores_go() -> None:
     [
         ([box("bird", 30, 5, 3, 40)], None, 0, "inverted"),
         ([box("bird", 3, 5, 3.2, 40)], None, 0, "no area"),
-        ([box("bird", 60, 5, 90, 40)], None, 0, "outside the picture of 64×48"),
+        ([box("bird", 60, 5, 90, 40)], None, 0, "outside the image of 64×48"),
         ([box("bird", 1, 5, 9, 40), box("<od>", 1, 5, 9, 40)], None, 1, "reserved token <od>"),
         ([box("<loc_5>", 1, 5, 9, 40)], None, 0, "reserved token"),
         ([box(" ", 1, 5, 9, 40)], None, 0, "is empty"),

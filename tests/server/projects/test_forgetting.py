@@ -100,7 +100,7 @@ def test_what_an_older_server_queued_is_probed(tiny: Engine, tmp_path: Path, wor
         project = corrected(projects)
         model = made(projects, project, 1, replay=0.5, replay_from=str(world))
         test = projects.test(project, model, "Ada", 40)
-        with projects.store.store.writing() as connection:
+        with projects.store.job_store.database.begin_write() as connection:
             connection.exec_driver_sql("""UPDATE backtests SET forgetting = '{"scenes": 2}'""")
     with opened(tmp_path, tiny) as projects:
         tested = ended(projects, project, test)

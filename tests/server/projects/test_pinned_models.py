@@ -16,19 +16,20 @@ from labels.labeled_image import LabeledImage
 from prompts.tasks import TASKS
 from server.app import create_app
 from server.cli.main import app
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.jobs import job_start
 from server.jobs.pinned_models import ProjectModels
 from server.jobs.queue import JobQueue
-from server.jobs.recipes.execution import annotate
-from server.jobs.recipes.parsing import RecipeError, parse
-from server.jobs.recipes.recipe import Champion, Recipe
-from server.jobs.runner import run
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.recipes.parsing import RecipeError, validate_recipe
+from server.jobs.recipes.recipe import PinnedChampion, Recipe
+from server.jobs.runner import run_job
 from server.jobs.sources import open_source
 from server.projects.projects import Projects
 from server.settings import Settings
-from server.store import Job, JobChanged, JobState, Store, file_url
+from server.store import Job, JobMismatchError, JobState, JobStore, file_url
 from server.store.projects.ensembles import BoxFusion
 from server.store.projects.records import NotFoundError
 from tests.server.engine.tiny import picture
@@ -51,13 +52,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def narrow(base: str) -> Iterator[Engine]:
     """It answers one prompt at a time, so that a job takes its pictures two by two."""
     torch.set_num_threads(1)
-    with Engine.load(base, device="cpu", max_batch=1) as loaded:
+    with Engine.load(EngineConfig(base, device="cpu", max_batch=1)) as loaded:
         yield loaded
 
 
 def recipe(champions: Any = None, **step: Any) -> Recipe:
     steps = [{"id": "a", "task": "<OD>", "project": "emoji", **step}]
-    return parse({"name": "birds", "steps": steps, "champions": champions or {}})
+    return validate_recipe({"name": "birds", "steps": steps, "champions": champions or {}})
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def ended(queue: JobQueue, job: Job) -> list[LabeledImage]:
     """What the job has labelled, once it is done."""
     until(lambda: queue.job(job.id).state in (JobState.DONE, JobState.FAILED))
     assert (now := queue.job(job.id)).state is JobState.DONE, now.reason
-    return list(queue.store.labelled(job))
+    return list(queue.store.iter_images(job))
 
 
 def answered(projects: Projects, position: int) -> str:
@@ -88,7 +89,7 @@ def answered(projects: Projects, position: int) -> str:
 
 def signed(pictures: list[LabeledImage]) -> set[str | None]:
     """The hashes of the adapters that labels are from."""
-    found = {label.adapter for each in pictures for label in each.labels}
+    found = {label.adapter for each in pictures for label in each.traces}
     assert found
     return found
 
@@ -102,13 +103,13 @@ def test_a_job_is_of_the_model_that_was_promoted_when_it_began(narrow: Engine, p
         said = [answered(projects, position) for position in range(len(SEEDS))]
 
         def begun(output: str) -> Job:
-            return job_start.begin(store, narrow, recipe(), source, str(pictures), output, projects=seating)
+            return job_start.start_job(store, narrow, recipe(), source, str(pictures), output, projects=seating)
 
         def work(job: Job, stop: Event, told: Callable[[Any], None] = lambda ended: None) -> list[LabeledImage]:
-            asked = job_start.kept(job)
+            asked = job_start.get_job_recipe(job)
             with seating.seated(narrow, asked, job.id) as seats:
-                run(store, job, narrow, source, partial(annotate, asked), seats=seats, told=told, stop=stop)
-            return list(store.labelled(job))
+                run_job(store, job, narrow, source, partial(execute_recipe, asked), seats=seats, told=told, stop=stop)
+            return list(store.iter_images(job))
 
         def interrupted(_: Any) -> None:
             if not killed.is_set():
@@ -120,12 +121,14 @@ def test_a_job_is_of_the_model_that_was_promoted_when_it_began(narrow: Engine, p
         assert loaded(narrow) == {f"projects/emoji/run-{two.run}"}
         assert begun("first").id == first.id  # the same command goes on with it
         labelled = work(first, Event())
-        assert store.job(first.id).state is JobState.DONE
+        assert store.get_job(first.id).state is JobState.DONE
         assert len(labelled) == len(SEEDS)
         assert signed(labelled) == {one.sha256}
         for position, each in enumerate(labelled):
-            assert {label.raw for label in each.labels} <= {said[position]}
-        assert job_start.kept(first).champions["emoji"]["<OD>"] == Champion(model=one.id, sha256=one.sha256)
+            assert {label.raw for label in each.traces} <= {said[position]}
+        assert job_start.get_job_recipe(first).champions["emoji"]["<OD>"] == PinnedChampion(
+            model=one.id, sha256=one.sha256
+        )
         assert signed(work(begun("second"), Event())) == {two.sha256}
         assert loaded(narrow) == {f"projects/emoji/run-{two.run}"}
         projects.delete(project)
@@ -141,23 +144,27 @@ def test_of_two_requests_at_once_with_a_promotion_between_there_is_one_job(
         promote(projects, project, one)
 
         def begun(asked: Recipe, models: ProjectModels) -> Job:
-            return job_start.begin(store, narrow, asked, source, str(pictures), "out", projects=models)
+            return job_start.start_job(store, narrow, asked, source, str(pictures), "out", projects=models)
 
         class Overtaken:
             """The same request by another server comes first, and then a promotion."""
 
             seated = seating.seated
 
-            def champion(self, *asked: Any) -> Champion | None:
-                if store.of_output("out") is None:
+            def champion(self, *asked: Any) -> PinnedChampion | None:
+                if store.find_job("out") is None:
                     begun(recipe(), seating)
                     promote(projects, project, two)
                 return seating.champion(*asked)
 
         job = begun(recipe(), Overtaken())
-        assert [each.id for each in store.jobs()] == [job.id]
-        assert job_start.kept(job).champions == {"emoji": {"<OD>": Champion(model=one.id, sha256=one.sha256)}}
-        with pytest.raises(JobChanged, match="step a: flip was not given"):  # what differs otherwise is another job
+        assert [each.id for each in store.list_jobs()] == [job.id]
+        assert job_start.get_job_recipe(job).champions == {
+            "emoji": {"<OD>": PinnedChampion(model=one.id, sha256=one.sha256)}
+        }
+        with pytest.raises(
+            JobMismatchError, match="step a: flip was not given"
+        ):  # what differs otherwise is another job
             begun(recipe(flip=0.5), seating)
         projects.delete(project)
 
@@ -174,8 +181,8 @@ def test_a_combined_model_labels_as_it_answers_prompts(narrow: Engine, pictures:
             labelled = ended(queue, job)
             assert signed(labelled) == {fused.sha256}
             for position, each in enumerate(labelled):
-                assert {label.raw for label in each.labels} <= {answered(projects, position)}
-            assert '"<REGION_TO_CATEGORY>":null' in queue.job(job.id).wanted.recipe  # by whom a box is asked back
+                assert {label.raw for label in each.traces} <= {answered(projects, position)}
+            assert '"<REGION_TO_CATEGORY>":null' in queue.job(job.id).spec.recipe  # by whom a box is asked back
         assert loaded(narrow) == names
         projects.delete(project)
 
@@ -214,9 +221,9 @@ def test_a_job_whose_project_is_gone_says_so(narrow: Engine, pictures: Path, tmp
         project = corrected(projects)
         promote(projects, project, made(projects, project, 1))
         (tmp_path / "jobs").mkdir()
-        with Store(file_url(tmp_path / "jobs" / "florist.db")) as store:  # of a server that has not begun yet
+        with JobStore(file_url(tmp_path / "jobs" / "florist.db")) as store:  # of a server that has not begun yet
             named, ours = str(pictures), '{"by": "server"}'
-            job = job_start.begin(store, narrow, recipe(), source, named, "out", ours, projects.seating)
+            job = job_start.start_job(store, narrow, recipe(), source, named, "out", ours, projects.seating)
         projects.delete(project)
         with working(tmp_path, projects, pictures) as queue:
             until(lambda: queue.job(job.id).state is JobState.FAILED)

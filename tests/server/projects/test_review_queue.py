@@ -15,8 +15,8 @@ def box(score: float, label: str = "bird") -> Box:
 
 
 def picture(sha256: str, *annotations: Annotation) -> LabeledImage:
-    return LabeledImage(
-        f"{sha256}.png", sha256, 64, 48, tuple(TracedAnnotation(note, "objects") for note in annotations)
+    return LabeledImage.from_traces(
+        f"{sha256}.png", 64, 48, tuple(TracedAnnotation(note, "objects") for note in annotations), sha256=sha256
     )
 
 
@@ -61,7 +61,7 @@ def test_only_labels_that_the_project_learns_from_raise_doubt() -> None:
     assert chosen(pictures, tasks=["<OCR_WITH_REGION>"]) == "cba"
     assert chosen(pictures, tasks=["<OCR>"]) == "cba"
     assert chosen(pictures, tasks=["<CAPTION>"]) == "abc"
-    about_a_region = LabeledImage(
-        "d", "d", 64, 48, (TracedAnnotation(box(0.99), "objects"), TracedAnnotation(caption, "words", parent=0))
+    about_a_region = LabeledImage.from_traces(
+        "d", 64, 48, (TracedAnnotation(box(0.99), "objects"), TracedAnnotation(caption, "words", parent=0)), sha256="d"
     )
     assert chosen([*pictures, about_a_region], tasks=["<CAPTION>"]) == "abcd"

@@ -19,7 +19,7 @@ from prompts.annotations import Box
 from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
 from server.projects import fine_tune_process, tuner
-from server.store import NotNow
+from server.store import InvalidStateError
 from server.store.projects.ensembles import AdapterSum
 from server.store.projects.records import InitialModelError, NotFoundError, NoTrainingDataError, Project, Run, RunState
 from tests.server.helpers import PATIENCE, ROOT, until
@@ -138,7 +138,7 @@ def test_what_was_good_before_a_loss_that_is_no_number_is_a_model(
         (model,) = projects.registry.models(project)
         assert (model.run, model.task, model.metrics["best_step"]) == (run.id, "<OD>", 2)
         assert projects.registry.made([run]) == {run.id: [model.id]}
-        with pytest.raises(NotNow, match=f"kept what was good as model {model.id}"):
+        with pytest.raises(InvalidStateError, match=f"kept what was good as model {model.id}"):
             projects.resume(project, run)
         test = projects.test(project, model, "Ada")
         until(lambda: time.sleep(0.05) or projects.registry.backtest(project, test.id).ended)
@@ -271,7 +271,7 @@ def test_what_no_run_can_go_on_from_is_refused(tiny: Engine, tmp_path: Path) -> 
         project, other = corrected(projects), corrected(projects, "other")
         one, two = (made(projects, project, seed) for seed in (1, 2))
         elsewhere = made(projects, other, 3)
-        with pytest.raises(NotNow, match=r"no model of emoji is promoted for <OD>: promote one first"):
+        with pytest.raises(InvalidStateError, match=r"no model of emoji is promoted for <OD>: promote one first"):
             projects.tune(project, QUICK, "Ada", "champion")
         with pytest.raises(NotFoundError, match=f"no model {elsewhere.id}"):
             projects.tune(project, QUICK, "Ada", elsewhere.id)
@@ -302,7 +302,7 @@ def test_of_several_champions_one_is_named_by_its_id(tiny: Engine, tmp_path: Pat
         assert projects.tune(project, QUICK, "Ada", "champion").start == one.id  # for the other task the base answers
         two = made(projects, project, 2, "<REGION_PROPOSAL>")
         promote(projects, project, two)
-        with pytest.raises(NotNow, match=f"those of the models {one.id}, {two.id}: name one by its id"):
+        with pytest.raises(InvalidStateError, match=f"those of the models {one.id}, {two.id}: name one by its id"):
             projects.tune(project, QUICK, "Ada", "champion")
         only = projects.tune(project, {**QUICK, "tasks": ["<REGION_PROPOSAL>"]}, "Ada", "champion")
         assert only.start == two.id

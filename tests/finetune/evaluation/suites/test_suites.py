@@ -14,7 +14,7 @@ from finetune.evaluation.predictions import Answered
 from finetune.evaluation.report import Marks, Report
 from finetune.evaluation.suites import SUITES, Row, Suite, open_suite
 from labels.dataset import DatasetError
-from labels.sample import Question
+from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Text
 
 SQUARE = [10, 10, 50, 10, 50, 50, 10, 50]
@@ -113,7 +113,7 @@ def opened(tmp_path: Path) -> Callable[[str], Suite]:
     return make
 
 
-def answered(suite: Suite, answer: Callable[[Question], Sequence[Annotation]]) -> list[Row]:
+def answered(suite: Suite, answer: Callable[[Sample], Sequence[Annotation]]) -> list[Row]:
     """The table of a model that answers so."""
     by_task: dict[Any, list[Answered]] = {}
     for example, questions in suite.questions:
@@ -123,7 +123,7 @@ def answered(suite: Suite, answer: Callable[[Question], Sequence[Annotation]]) -
     return suite.rows(Report("known", "0", None, None, len(suite.questions), tasks))
 
 
-def truth(question: Question) -> Sequence[Annotation]:
+def truth(question: Sample) -> Sequence[Annotation]:
     return question.answer[:1] if question.answer and isinstance(question.answer[0], Text) else question.answer
 
 

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, settings
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.engine.request import Result
-from server.jobs.model_prompts import Ask
-from server.jobs.recipes.execution import annotate
-from server.jobs.recipes.parsing import read
+from server.jobs.model_prompts import ModelPrompt
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.recipes.parsing import parse_recipe
 from server.jobs.recipes.recipe import Recipe
 
 SIZE = (1000, 500)
@@ -19,27 +19,27 @@ steady = settings(derandomize=True, deadline=None, max_examples=60, suppress_hea
 
 def recipe(steps: str, top: str = "") -> Recipe:
     """A recipe of its steps' YAML."""
-    return read(f"name: test\n{textwrap.dedent(top)}\nsteps:\n{textwrap.indent(textwrap.dedent(steps), '  ')}\n")
+    return parse_recipe(f"name: test\n{textwrap.dedent(top)}\nsteps:\n{textwrap.indent(textwrap.dedent(steps), '  ')}\n")
 
 
 def play(
-    recipe: Recipe, answer: Callable[[Ask], Result], size: tuple[int, int] = SIZE
-) -> tuple[list[TracedAnnotation], list[list[Ask]]]:
+    recipe: Recipe, answer: Callable[[ModelPrompt], Result], size: tuple[int, int] = SIZE
+) -> tuple[list[TracedAnnotation], list[list[ModelPrompt]]]:
     """The labels, and what was asked at each turn."""
-    work, turns = annotate(recipe, size), []
+    work, turns = execute_recipe(recipe, size), []
     try:
-        asks: Sequence[Ask] = next(work)
+        asks: Sequence[ModelPrompt] = next(work)
         while True:
             assert asks
             turns.append(list(asks))
             for ask in asks:
-                ask.task.prompt(ask.text, ask.region, shown(ask, size))
+                ask.task.build_prompt(ask.text, ask.region, shown(ask, size))
             asks = work.send([answer(ask) for ask in asks])
     except StopIteration as end:
         return end.value, turns
 
 
-def shown(ask: Ask, size: tuple[int, int]) -> tuple[int, int]:
+def shown(ask: ModelPrompt, size: tuple[int, int]) -> tuple[int, int]:
     """The size of what an ask is about, which lies in the picture."""
     if ask.crop is None:
         return size
@@ -49,10 +49,10 @@ def shown(ask: Ask, size: tuple[int, int]) -> tuple[int, int]:
     return x2 - x1, y2 - y1
 
 
-def by_task(**answers: Result | Callable[[Ask], Result]) -> Callable[[Ask], Result]:
+def by_task(**answers: Result | Callable[[ModelPrompt], Result]) -> Callable[[ModelPrompt], Result]:
     """Answers by the task's name, as in `OD=result(…)`; nothing to the others."""
 
-    def answer(ask: Ask) -> Result:
+    def answer(ask: ModelPrompt) -> Result:
         found = answers.get(ask.task.token.strip("<>"), result())
         return found(ask) if callable(found) else found
 

@@ -10,11 +10,12 @@ from labels.labeled_image import TracedAnnotation
 from prompts import locations
 from prompts.annotations import Box, Polygon, Text
 from prompts.parsing import parse_answer
-from prompts.tasks import STRUCTURE_AFTER, STRUCTURE_BEFORE, TASKS, AnswerKind, InputKind, find_task
+from prompts.special_tokens import STRUCTURE_TOKENS
+from prompts.tasks import TASKS, AnswerKind, InputKind, find_task
 from prompts.vocabulary import Token
 from server.engine.request import Result
-from server.jobs.model_prompts import Ask
-from server.jobs.recipes.parsing import RecipeError, load, parse, ready
+from server.jobs.model_prompts import ModelPrompt
+from server.jobs.recipes.parsing import RecipeError, load_recipe, validate_recipe, list_builtin_recipes
 from tests.server.jobs.recipes.answering import (
     SIZE,
     box,
@@ -70,7 +71,7 @@ def test_labels_say_where_they_came_from() -> None:
 
 
 def test_labels_come_by_step_then_by_source_then_by_answer() -> None:
-    def outline(ask: Ask) -> Result:
+    def outline(ask: ModelPrompt) -> Result:
         assert ask.region
         x = ask.region[0]
         return result(polygon([x, 0, x + 1, 0, x, 1]), polygon([x, 0, x + 2, 0, x, 1]))
@@ -213,7 +214,7 @@ def test_a_category_outside_the_ontology_is_not_its_regions_label() -> None:
 
 
 def test_each_phrase_of_the_ontology_is_asked_for_and_its_answer_is_its_label() -> None:
-    def find(ask: Ask) -> Result:
+    def find(ask: ModelPrompt) -> Result:
         return result(box("automobile" if ask.text == "car" else "", 10, 10, 50, 50)) if ask.text != "cat" else result()
 
     labels, turns = play(
@@ -258,7 +259,7 @@ def test_a_grounded_phrase_that_the_text_does_not_say_is_doubtful(policy: str) -
 
 @pytest.mark.parametrize("policy", ["review", "drop"])
 def test_the_mirror_image_must_agree(policy: str) -> None:
-    def look(ask: Ask) -> Result:
+    def look(ask: ModelPrompt) -> Result:
         if ask.mirrored:  # 1000 pixels wide: the cat at 100 … 200 is at 800 … 900 there
             return result(box("cat", 800, 0, 900, 100), box("dog", 0, 0, 100, 100))
         return result(box("cat", 102, 0, 200, 100), box("dog", 0, 0, 100, 100), box("bird", 100, 0, 200, 100))
@@ -335,7 +336,7 @@ def test_tiles_answers_are_the_pictures() -> None:
     """A thing in the overlap of two tiles, seen by both and in the whole, is one thing in its own place."""
     there = (430.0, 200.0, 470.0, 260.0)
 
-    def look(ask: Ask) -> Result:
+    def look(ask: ModelPrompt) -> Result:
         x, y = ask.crop[:2] if ask.crop else (0, 0)
         width, _ = shown(ask, SIZE)
         if there[0] < x or there[2] > x + width:
@@ -352,7 +353,7 @@ def test_tiles_answers_are_the_pictures() -> None:
 def test_what_a_tiles_edge_cut_gives_way_or_is_doubtful() -> None:
     whole = (100.0, 100.0, 600.0, 200.0)
 
-    def look(ask: Ask, seen_whole: bool) -> Result:
+    def look(ask: ModelPrompt, seen_whole: bool) -> Result:
         if ask.crop is None:
             return result(box("bus", *whole, score=0.3)) if seen_whole else result()
         x1, x2 = max(whole[0], ask.crop[0]), min(whole[2], ask.crop[2])
@@ -406,9 +407,9 @@ def test_no_answer_makes_it_raise(answers: list[Result], size: tuple[int, int]) 
 
 
 TOKENS = st.one_of(
-    st.sampled_from(["cat", " dog", "a", " ", "é", "<s>", "${caption}", "\n"]).map(lambda s: Token(letters=s.encode())),
+    st.sampled_from(["cat", " dog", "a", " ", "é", "<s>", "${caption}", "\n"]).map(lambda s: Token(text_bytes=s.encode())),
     st.integers(0, locations.BINS - 1).map(lambda n: Token(location=n)),
-    st.sampled_from([*STRUCTURE_BEFORE, *STRUCTURE_AFTER]).map(lambda s: Token(structure=s)),
+    st.sampled_from(STRUCTURE_TOKENS).map(lambda s: Token(structure=s)),
 )
 
 
@@ -417,7 +418,7 @@ TOKENS = st.one_of(
 def test_no_tokens_make_it_raise(said: list[list[Token]]) -> None:
     turn = iter(said * 1000)
 
-    def answer(ask: Ask) -> Result:
+    def answer(ask: ModelPrompt) -> Result:
         read = parse_answer(ask.task, next(turn), shown(ask, SIZE))
         return result(*read.annotations, text=read.text)
 
@@ -442,11 +443,11 @@ def recipes(draw: st.DrawFn) -> dict[str, object]:
         task = find_task(draw(st.sampled_from([*TASKS, "<VQA>"])))
         step: dict[str, object] = {"id": id, "task": task.token, "filter": draw(st.sampled_from(LIMITS))}
         before = [str(other["id"]) for other in steps]
-        if before and (task.takes is InputKind.REGION or draw(st.booleans())):
+        if before and (task.input_kind is InputKind.REGION or draw(st.booleans())):
             step["each"] = draw(st.sampled_from(before))
-        elif task.takes is not InputKind.REGION and task.answer_kind is not AnswerKind.TEXT:
+        elif task.input_kind is not InputKind.REGION and task.answer_kind is not AnswerKind.TEXT:
             step |= draw(st.sampled_from([{}, {"tile": {"size": 300}}, {"flip": 0.5}]))
-        if task.takes is InputKind.TEXT:
+        if task.input_kind is InputKind.TEXT:
             step["text"] = draw(st.sampled_from(["a cat", "${ontology}", *(f"${{{name}}}" for name in before)]))
         steps.append(step | draw(st.sampled_from([{}, {}, {}, {"check": True}, {"keep": False}])))
     named = draw(st.booleans()) or any(step.get("text") == "${ontology}" for step in steps)
@@ -460,7 +461,7 @@ def recipes(draw: st.DrawFn) -> dict[str, object]:
 @given(recipes(), st.lists(st.sampled_from(ODD), min_size=1, max_size=8))
 def test_a_recipe_is_refused_or_runs(data: dict[str, object], answers: list[Result]) -> None:
     try:
-        given_ = parse(data)
+        given_ = validate_recipe(data)
     except RecipeError:
         return
     turn = iter(answers * 1000)
@@ -469,11 +470,11 @@ def test_a_recipe_is_refused_or_runs(data: dict[str, object], answers: list[Resu
     assert {label.step for label in labels} <= {step.id for step in given_.steps if step.keep}
 
 
-@pytest.mark.parametrize("name", ready())
+@pytest.mark.parametrize("name", list_builtin_recipes())
 def test_the_same_answers_give_the_same_labels(name: str) -> None:
-    def answer(ask: Ask) -> Result:
+    def answer(ask: ModelPrompt) -> Result:
         if ask.task.answer_kind is AnswerKind.TEXT:
             return text(f"a cat and a dog, asked of {ask.region}")
         return result(*(box("cat", x, 0, x + 90, 90, score=0.5) for x in range(0, 900, 40)))
 
-    assert play(load(name), answer) == play(load(name), answer)
+    assert play(load_recipe(name), answer) == play(load_recipe(name), answer)

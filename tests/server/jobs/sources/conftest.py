@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.sources import Fault, ItemError, Source
+from server.jobs.sources import ImageErrorKind, SourceImageError, ImageSource
 
-Read = Callable[[Source], dict[str, bytes | Fault]]
+Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
 
 
 @pytest.fixture
 def read() -> Read:
     """All of a source: names, and what each gives."""
 
-    def every(source: Source) -> dict[str, bytes | Fault]:
-        found: dict[str, bytes | Fault] = {}
+    def every(source: ImageSource) -> dict[str, bytes | ImageErrorKind]:
+        found: dict[str, bytes | ImageErrorKind] = {}
         for item in source:
             try:
                 found[item.name] = item.read()
-            except ItemError as error:
+            except SourceImageError as error:
                 found[item.name] = error.fault
         assert len(found) == len(source)
         return found

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.sources import Fault, Source, SourceError, open_source
+from server.jobs.sources import ImageErrorKind, ImageSource, SourceError, open_source
 
 Fill = Callable[..., Path]
-Read = Callable[[Source], dict[str, bytes | Fault]]
+Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
 
 
 def test_pictures_by_name_junk_and_hidden_ones_left_out(fill: Fill, read: Read) -> None:
@@ -65,9 +65,9 @@ def test_links_are_followed_and_loops_end(fill: Fill, read: Read) -> None:
         "a/b.jpg": b"a/b.jpg",
         "far/d.jpg": b"d.jpg",
         "far/sub/e.jpg": b"sub/e.jpg",
-        "gone.jpg": Fault.MISSING,
+        "gone.jpg": ImageErrorKind.MISSING,
         "link.jpg": b"a/b.jpg",
-        "loop.jpg": Fault.MISSING,
+        "loop.jpg": ImageErrorKind.MISSING,
         "z/c.jpg": b"z/c.jpg",
     }
 
@@ -77,14 +77,14 @@ def test_pipes_are_not_waited_for(fill: Fill, read: Read) -> None:
     source = open_source(str(folder))
     (folder / "b.jpg").unlink()
     os.mkfifo(folder / "b.jpg")
-    assert read(source) == {"a.jpg": b"a.jpg", "b.jpg": Fault.BROKEN}
+    assert read(source) == {"a.jpg": b"a.jpg", "b.jpg": ImageErrorKind.BROKEN}
     assert open_source(str(folder)).names == ["a.jpg"]
 
 
 def test_a_file_too_large_is_not_read(fill: Fill, read: Read) -> None:
     folder = fill("a.jpg", "huge.jpg")
     os.truncate(folder / "huge.jpg", 1 << 40)
-    assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "huge.jpg": Fault.TOO_LARGE}
+    assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "huge.jpg": ImageErrorKind.TOO_LARGE}
 
 
 def test_the_fingerprint_tells_a_change(fill: Fill) -> None:
@@ -138,7 +138,7 @@ def test_what_is_allowed(fill: Fill, read: Read) -> None:
     def allowed(path: str) -> bool:
         return path == str(folder.resolve()) or path.startswith(f"{folder.resolve()}/")
 
-    refused = {"a.jpg": b"a.jpg", "link.jpg": Fault.REFUSED, "more/key.jpg": Fault.REFUSED}
+    refused = {"a.jpg": b"a.jpg", "link.jpg": ImageErrorKind.REFUSED, "more/key.jpg": ImageErrorKind.REFUSED}
     assert read(open_source(str(folder), allowed=allowed)) == refused
     for other in [str(secret), str(folder / ".." / "secret" / "key.jpg"), str(secret / "*.jpg"), "s3://bucket", ""]:
         with pytest.raises(SourceError):
@@ -150,6 +150,6 @@ def test_a_closed_folder_is_told_and_the_rest_goes_on(fill: Fill, read: Read) ->
     folder = fill("a.jpg", "closed/b.jpg")
     (folder / "closed").chmod(0)
     try:
-        assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "closed": Fault.DENIED}
+        assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "closed": ImageErrorKind.DENIED}
     finally:
         (folder / "closed").chmod(0o700)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.sources import Fault, ItemError, Source, SourceError, open_source
+from server.jobs.sources import ImageErrorKind, SourceImageError, ImageSource, SourceError, open_source
 
 Fill = Callable[..., Path]
-Read = Callable[[Source], dict[str, bytes | Fault]]
+Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
 
 
 def test_paths_a_line(fill: Fill, read: Read, tmp_path: Path) -> None:
@@ -20,13 +20,13 @@ def test_paths_a_line(fill: Fill, read: Read, tmp_path: Path) -> None:
     assert read(source) == {
         "a.jpg": b"a.jpg",
         "d/b": b"d/b",
-        "gone.jpg": Fault.MISSING,
+        "gone.jpg": ImageErrorKind.MISSING,
         "c.jpg": b"../c.jpg",
         absolute: b"a.jpg",
         "d/b~2": b"d/b",
-        "d": Fault.BROKEN,
+        "d": ImageErrorKind.BROKEN,
     }
-    with pytest.raises(ItemError, match="no such file"):
+    with pytest.raises(SourceImageError, match="no such file"):
         source[2].read()
 
 
@@ -42,7 +42,7 @@ def test_a_missing_file_may_come_back(fill: Fill, read: Read) -> None:
     folder = fill("a.jpg")
     (folder / "list.txt").write_text("a.jpg\nb.jpg\n")
     before = open_source(str(folder / "list.txt"))
-    assert read(before)["b.jpg"] is Fault.MISSING
+    assert read(before)["b.jpg"] is ImageErrorKind.MISSING
     fill("b.jpg")
     after = open_source(str(folder / "list.txt"))
     assert read(after) == {"a.jpg": b"a.jpg", "b.jpg": b"b.jpg"}
@@ -61,8 +61,8 @@ def test_csv(fill: Fill, read: Read, column: str, delimiter: str) -> None:
     assert read(open_source(str(folder / "list.csv"))) == {
         "a.jpg": b"a.jpg",
         'line\nend "q",;\t.jpg': b'line\nend "q",;\t.jpg',
-        "row 4": Fault.MISSING,
-        "row 5": Fault.MISSING,
+        "row 4": ImageErrorKind.MISSING,
+        "row 5": ImageErrorKind.MISSING,
     }
 
 
@@ -73,8 +73,8 @@ def test_json_lines(fill: Fill, read: Read) -> None:
     )
     assert read(open_source(str(folder / "metadata.jsonl"))) == {
         "a.jpg": b"a.jpg",
-        "row 3": Fault.MISSING,
-        "\ufffd.jpg": Fault.MISSING,
+        "row 3": ImageErrorKind.MISSING,
+        "\ufffd.jpg": ImageErrorKind.MISSING,
     }
 
 
@@ -98,10 +98,10 @@ def test_urls_beside_paths(fill: Fill, read: Read, web: str) -> None:
         ("127.0.0.1/b c.jpg", b"b c.jpg"),
         ("127.0.0.1/b c~2.jpg", b"b c.jpg"),
         ("127.0.0.1/to/a.jpg", b"a.jpg"),
-        ("127.0.0.1/gone.jpg", Fault.MISSING),
-        ("127.0.0.1/x.jpg", Fault.UNREACHABLE),
-        ("http:/[half/x.jpg", Fault.UNREACHABLE),
-        ("x/y.jpg", Fault.UNREACHABLE),
+        ("127.0.0.1/gone.jpg", ImageErrorKind.MISSING),
+        ("127.0.0.1/x.jpg", ImageErrorKind.UNREACHABLE),
+        ("http:/[half/x.jpg", ImageErrorKind.UNREACHABLE),
+        ("x/y.jpg", ImageErrorKind.UNREACHABLE),
         ("a.jpg", b"a.jpg"),
         (str(folder / "a.jpg").lstrip("/"), b"a.jpg"),
     ]
@@ -118,7 +118,7 @@ def test_what_is_allowed_counts_for_every_row_and_redirect(fill: Fill, read: Rea
 
     assert list(read(open_source(str(folder / "list" / "list.txt"), allowed=allowed)).values()) == [
         b"list/a.jpg",
-        *[Fault.REFUSED] * 4,
+        *[ImageErrorKind.REFUSED] * 4,
     ]
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.jobs.sources import Fault, ItemError
-from server.jobs.sources.source import Listing, is_picture, safe
+from server.jobs.sources import ImageErrorKind, SourceImageError
+from server.jobs.sources.source import ImageListing, is_picture, safe
 
 
 @given(
@@ -41,7 +41,7 @@ def test_safe(name: str, made: str) -> None:
 
 @given(st.lists(st.sampled_from(["a.jpg", "../a.jpg", "a~2.jpg", "a~3.jpg", "b", "b~2"])))
 def test_names_are_unique(names: list[str]) -> None:
-    listing = Listing()
+    listing = ImageListing()
     for name in names:
         listing.add(name)
     assert len(set(listing.names)) == len(names)
@@ -49,7 +49,7 @@ def test_names_are_unique(names: list[str]) -> None:
 
 def test_the_fingerprint_is_of_names_sizes_and_order() -> None:
     def fingerprint(*rows: tuple[str, int]) -> str:
-        listing = Listing()
+        listing = ImageListing()
         for name, size in rows:
             listing.add(name, size)
         return listing.fingerprint
@@ -81,5 +81,5 @@ def test_what_a_picture_is_called(name: str, picture: bool) -> None:
 
 
 def test_errors_go_from_process_to_process() -> None:
-    error = pickle.loads(pickle.dumps(ItemError("gone", Fault.MISSING)))
-    assert (str(error), error.fault) == ("gone", Fault.MISSING)
+    error = pickle.loads(pickle.dumps(SourceImageError("gone", ImageErrorKind.MISSING)))
+    assert (str(error), error.fault) == ("gone", ImageErrorKind.MISSING)

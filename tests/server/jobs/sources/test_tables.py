@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from server.jobs.sources import Fault, Source, SourceError, open_source
+from server.jobs.sources import ImageErrorKind, ImageSource, SourceError, open_source
 
 pyarrow = pytest.importorskip("pyarrow")
 datasets = pytest.importorskip("datasets")
 datasets.disable_progress_bars()
 parquet = pytest.importorskip("pyarrow.parquet")
 
-Read = Callable[[Source], dict[str, bytes | Fault]]
+Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
 
 
 def picture(shade: int) -> Image.Image:
     return Image.new("RGB", (8, 6), (shade, 0, 0))
 
 
-def shades(found: dict[str, bytes | Fault]) -> list[int]:
+def shades(found: dict[str, bytes | ImageErrorKind]) -> list[int]:
     pixels = [Image.open(io.BytesIO(data)).getpixel((0, 0)) for data in found.values() if isinstance(data, bytes)]
     return [pixel[0] for pixel in pixels if isinstance(pixel, tuple)]
 
@@ -91,12 +91,12 @@ def test_paths_name_rows_and_lead_to_files(tmp_path: Path, read: Read) -> None:
         "t/owl.jpg": b"4",
         "t/up.jpg": b"5",
         "t/beside.jpg": b"beside",
-        "t/gone.jpg": Fault.MISSING,
-        "t/00000007": Fault.MISSING,
-        "t/00000008": Fault.MISSING,
+        "t/gone.jpg": ImageErrorKind.MISSING,
+        "t/00000007": ImageErrorKind.MISSING,
+        "t/00000008": ImageErrorKind.MISSING,
     }
     refused = read(open_source(str(tmp_path / "t.parquet"), allowed=lambda path: path.endswith(".parquet")))
-    assert (refused["t/cat.jpg"], refused["t/beside.jpg"]) == (b"1", Fault.REFUSED)
+    assert (refused["t/cat.jpg"], refused["t/beside.jpg"]) == (b"1", ImageErrorKind.REFUSED)
 
 
 @pytest.mark.parametrize("group", [1, 7, 1000])

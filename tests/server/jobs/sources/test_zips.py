@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.jobs.sources import Fault, ItemError, Source, SourceError, open_source
+from server.jobs.sources import ImageErrorKind, SourceImageError, ImageSource, SourceError, open_source
 from server.jobs.sources.source import MOST_BYTES
 
-Read = Callable[[Source], dict[str, bytes | Fault]]
+Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
 
 
 def packed(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -47,7 +47,7 @@ def test_slips_are_refused_and_the_rest_is_read(tmp_path: Path, read: Read) -> N
     names = ["../../x.jpg", "/etc/y.jpg", "C:/z.jpg", "..\\..\\w.jpg", "d/../../v.jpg"]
     packed(tmp_path / "a.zip", dict.fromkeys(names, b"x") | {"good.jpg": b"g", "e\\f.jpg": b"f"})
     found = read(open_source(str(tmp_path / "a.zip")))
-    refused = dict.fromkeys(["x.jpg", "etc/y.jpg", "z.jpg", "w.jpg", "d/v.jpg"], Fault.REFUSED)
+    refused = dict.fromkeys(["x.jpg", "etc/y.jpg", "z.jpg", "w.jpg", "d/v.jpg"], ImageErrorKind.REFUSED)
     assert found == refused | {"good.jpg": b"g", "e/f.jpg": b"f"}
 
 
@@ -59,7 +59,7 @@ def test_links_and_other_methods_are_refused(tmp_path: Path, read: Read) -> None
         archive.writestr("x.jpg", b"x", zipfile.ZIP_LZMA)
         archive.writestr("y.jpg", b"y")
     found = read(open_source(str(tmp_path / "a.zip")))
-    assert found == {"link.jpg": Fault.REFUSED, "x.jpg": Fault.BROKEN, "y.jpg": b"y"}
+    assert found == {"link.jpg": ImageErrorKind.REFUSED, "x.jpg": ImageErrorKind.BROKEN, "y.jpg": b"y"}
 
 
 def test_two_of_one_name_are_both_there(tmp_path: Path, read: Read) -> None:
@@ -76,8 +76,8 @@ def test_encrypted_entries(tmp_path: Path, read: Read) -> None:
     whole[at + 8] |= 1
     (tmp_path / "a.zip").write_bytes(whole)
     source = open_source(str(tmp_path / "a.zip"))
-    assert read(source) == {"a.jpg": Fault.ENCRYPTED, "b.jpg": b"2"}
-    with pytest.raises(ItemError, match="password"):
+    assert read(source) == {"a.jpg": ImageErrorKind.ENCRYPTED, "b.jpg": b"2"}
+    with pytest.raises(SourceImageError, match="password"):
         source[0].read()
 
 
@@ -96,7 +96,7 @@ def test_bombs(tmp_path: Path, read: Read) -> None:
     source = open_source(str(tmp_path / "a.zip"))
     tracemalloc.start()
     try:
-        assert read(source) == {"huge.jpg": Fault.TOO_LARGE, "lies.jpg": Fault.TOO_LARGE, "good.jpg": b"g"}
+        assert read(source) == {"huge.jpg": ImageErrorKind.TOO_LARGE, "lies.jpg": ImageErrorKind.TOO_LARGE, "good.jpg": b"g"}
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -145,7 +145,7 @@ def test_a_broken_entry_fails_alone(tmp_path: Path, read: Read) -> None:
     at = whole.index(b"PK\3\4", 900)
     whole[at] = 0
     (tmp_path / "a.zip").write_bytes(whole)
-    assert read(open_source(str(tmp_path / "a.zip"))) == {"a.jpg": Fault.BROKEN, "b.jpg": Fault.BROKEN, "c.jpg": b"3"}
+    assert read(open_source(str(tmp_path / "a.zip"))) == {"a.jpg": ImageErrorKind.BROKEN, "b.jpg": ImageErrorKind.BROKEN, "c.jpg": b"3"}
 
 
 def test_whole_archives_that_cannot_be_used(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_whole_archives_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_file_that_goes_away(tmp_path: Path, read: Read) -> None:
     source = open_source(str(packed(tmp_path / "a.zip", {"a.jpg": b"1"})))
     source.close()
-    assert set(read(source).values()) == {Fault.UNREACHABLE}
+    assert set(read(source).values()) == {ImageErrorKind.UNREACHABLE}
 
 
 def test_several_threads(tmp_path: Path) -> None:
@@ -200,5 +200,5 @@ def test_no_damage_raises_anything_else(
     for item in source:
         try:
             item.read()
-        except ItemError as error:
+        except SourceImageError as error:
             assert error.fault  # noqa: PT017

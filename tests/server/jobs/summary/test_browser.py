@@ -12,11 +12,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.recipes.parsing import read
-from server.jobs.summary import About, write
-from server.store import Failure, Progress
+from server.jobs.recipes.parsing import parse_recipe
+from server.jobs.summary import SummaryInfo, write
+from server.store import FailedImage, JobProgress
 
-RECIPE = read("""
+RECIPE = parse_recipe("""
 name: things
 review_below: 0.3
 steps:
@@ -54,15 +54,15 @@ def written(path: Path, pictures: int) -> Path:
             TracedAnnotation(Text(label=f"A cat {hostile}", score=0.9), "caption"),
         )
         name = f"{hostile}/{number}.png"
-        return LabeledImage(name, f"{number:064x}", 320, 240, labels, lambda: noise(number))
+        return LabeledImage.from_traces(name, 320, 240, labels, lambda: noise(number), sha256=f"{number:064x}")
 
     def noise(number: int) -> bytes:
         file = io.BytesIO()
         Image.effect_noise((320, 240), 20 + number % 60).convert("RGB").save(file, "PNG")
         return file.getvalue()
 
-    failures = [Failure(i, "broken", hostile, name=hostile) for i in range(30)]
-    about = About(hostile, RECIPE, hostile, "seedling", Progress(done=pictures, failed=30), failures, 100)
+    failures = [FailedImage(i, "broken", hostile, name=hostile) for i in range(30)]
+    about = SummaryInfo(hostile, RECIPE, hostile, "seedling", JobProgress(done=pictures, failed=30), failures, 100)
     write(path, map(labelled, range(pictures)), about, samples=2 * pictures // 3, doubtful=pictures // 3)
     return path
 

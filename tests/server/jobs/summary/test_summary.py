@@ -14,12 +14,12 @@ from PIL import Image
 
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
-from server.jobs.recipes.parsing import read
+from server.jobs.recipes.parsing import parse_recipe
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.summary import About, write
-from server.store import Failure, Progress
+from server.jobs.summary import SummaryInfo, write
+from server.store import FailedImage, JobProgress
 
-RECIPE = read("""
+RECIPE = parse_recipe("""
 name: things
 review_below: 0.3
 steps:
@@ -44,11 +44,11 @@ def box(label: str, score: float | None, review: str = "", step: str = "things")
 
 
 def picture(number: int, *labels: TracedAnnotation, data: bytes = PNG) -> LabeledImage:
-    return LabeledImage(f"pictures/{number:03}.png", f"{number:064x}", 64, 48, labels, lambda: data)
+    return LabeledImage.from_traces(f"pictures/{number:03}.png", 64, 48, labels, lambda: data, sha256=f"{number:064x}")
 
 
-def about(recipe: Recipe = RECIPE, **changes: object) -> About:
-    return replace(About("Things", recipe, "my/pictures", "seedling", Progress(done=3)), **changes)  # type: ignore[arg-type]
+def about(recipe: Recipe = RECIPE, **changes: object) -> SummaryInfo:
+    return replace(SummaryInfo("Things", recipe, "my/pictures", "seedling", JobProgress(done=3)), **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_it_counts_pictures_labels_and_what_is_to_review(path: Path) -> None:
         picture(2, box("cat", 0.7), TracedAnnotation(Text(label="A cat."), "caption")),
         picture(3),
     ]
-    write(path, pictures, about(seconds=3700, progress=Progress(waiting=2, leased=1, done=3, failed=4)))
+    write(path, pictures, about(seconds=3700, progress=JobProgress(waiting=2, leased=1, done=3, failed=4)))
     page = parsed(path)
     assert [words(tile) for tile in page.select(".tile")] == [
         "3 pictures labelled", "5 labels, 1.7 a picture", "1 to review, in 1 picture", "4 failed", "1 without a label",
@@ -99,7 +99,7 @@ def test_it_counts_pictures_labels_and_what_is_to_review(path: Path) -> None:
     facts = words(page.select_one(".facts"))
     for fact in ("my/pictures", "things", RECIPE.hash[:12], "seedling", "a" * 12, "1 h 1 min"):
         assert fact in facts
-    assert read(words_of_recipe(page)).hash == RECIPE.hash
+    assert parse_recipe(words_of_recipe(page)).hash == RECIPE.hash
 
 
 def words_of_recipe(page: BeautifulSoup) -> str:
@@ -195,11 +195,11 @@ def test_samples_are_chosen_by_chance_and_the_same_each_time(path: Path) -> None
 
 def test_failures_are_grouped_by_like_reasons(path: Path) -> None:
     failures = [
-        Failure(i, "too_large", f"the picture has {i + 9000}×{i} pixels", name=f"big/{i}.tif") for i in range(25)
+        FailedImage(i, "too_large", f"the picture has {i + 9000}×{i} pixels", name=f"big/{i}.tif") for i in range(25)
     ]
-    failures += [Failure(30, "empty", "the picture is empty: 0 bytes", name="none.png", tries=1)]
-    failures += [Failure(40 + i, f"odd {'x' * i}", "as if", name="odd.png") for i in range(80)]
-    write(path, [], about(progress=Progress(failed=106), failures=iter(failures)))
+    failures += [FailedImage(30, "empty", "the picture is empty: 0 bytes", name="none.png", tries=1)]
+    failures += [FailedImage(40 + i, f"odd {'x' * i}", "as if", name="odd.png") for i in range(80)]
+    write(path, [], about(progress=JobProgress(failed=106), failures=iter(failures)))
     part = parsed(path).select_one("#failures")
     assert part is not None
     groups = part.select("details")
@@ -222,8 +222,8 @@ def test_hostile_names_stay_words(path: Path) -> None:
         path,
         [replace(picture(1, label, text), name=HOSTILE), broken],
         about(
-            recipe, title=HOSTILE, source=HOSTILE, model=HOSTILE, failures=[Failure(1, HOSTILE, HOSTILE, name=HOSTILE)],
-            progress=Progress(failed=1),
+            recipe, title=HOSTILE, source=HOSTILE, model=HOSTILE, failures=[FailedImage(1, HOSTILE, HOSTILE, name=HOSTILE)],
+            progress=JobProgress(failed=1),
         ),
     )  # fmt: skip
     page = parsed(path)
@@ -252,15 +252,15 @@ def test_a_picture_that_cannot_be_read_says_why(path: Path) -> None:
 
 
 def test_nothing_labelled_is_a_page_too(path: Path) -> None:
-    write(path, [], about(progress=Progress(waiting=5)))
+    write(path, [], about(progress=JobProgress(waiting=5)))
     text = words(parsed(path).main)
     for said in ("No picture is labelled.", "Nothing is doubtful.", "Nothing failed.", "0 of 5 pictures done"):
         assert said in text
 
 
 def test_it_is_whole_or_not_there(path: Path) -> None:
-    def breaks() -> Iterator[Failure]:
-        yield Failure(1, "empty", "empty", name="a.png")
+    def breaks() -> Iterator[FailedImage]:
+        yield FailedImage(1, "empty", "empty", name="a.png")
         raise RuntimeError("the database went away")
 
     write(path, [picture(1)], about())
@@ -294,7 +294,7 @@ def test_memory_does_not_grow_with_the_pictures(path: Path) -> None:
             yield picture(i, box(f"thing {i}", 0.9 - i / count / 2, f"reason {'x' * (i % 300)}"), box("cat", 0.9))
 
     def peak(count: int) -> int:
-        failures = (Failure(i, "odd", f"reason {'y' * i}", name=f"{i}.png") for i in range(count // 10))
+        failures = (FailedImage(i, "odd", f"reason {'y' * i}", name=f"{i}.png") for i in range(count // 10))
         tracemalloc.start()
         write(path, pictures(count), about(failures=failures), samples=4, doubtful=4)
         used = tracemalloc.get_traced_memory()[1]

@@ -12,7 +12,7 @@ from alembic.config import Config
 
 from labels.label_kind import LabelKind
 from prompts.annotations import Box, Text
-from server.store import NotNow, Store, migrations
+from server.store import InvalidStateError, JobStore, migrations
 from server.store.projects.ensembles import AdapterSum, BoxFusion, EnsembleDefinition, LabelRouting
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import (
@@ -114,7 +114,7 @@ def test_runs_are_taken_in_order_and_gone_on_with(
     assert registry.run(birds, first.id).reason == "the disk is full"
     assert registry.resume(birds, first).state is RunState.QUEUED
     assert registry.cancel(birds, second).state is RunState.CANCELLED
-    with pytest.raises(NotNow, match="is cancelled"):
+    with pytest.raises(InvalidStateError, match="is cancelled"):
         registry.resume(birds, second)
     # Taken up before it is read again: it was resumed all the same.
     registry.turn_run(first, RunState.FAILED, (RunState.QUEUED,))
@@ -141,7 +141,7 @@ def test_a_run_that_failed_keeps_what_was_good_as_models(registry: Registry, bir
     assert registry.made([failed, other]) == {run.id: numbers, other.id: []}
     assert len(numbers) == 2
     # Going on would change the adapter that its models have.
-    with pytest.raises(NotNow, match=f"kept what was good as model {numbers[0]}, {numbers[1]}"):
+    with pytest.raises(InvalidStateError, match=f"kept what was good as model {numbers[0]}, {numbers[1]}"):
         registry.resume(birds, failed)
     assert registry.run(birds, run.id).state is RunState.FAILED
 
@@ -177,7 +177,7 @@ def test_only_what_won_against_the_champion_answers(registry: Registry, birds: P
     against_base = judged(registry, birds, one, WON)
     assert promote(one).backtest == against_base
     assert registry.champion(birds, "<OD>") == one.id
-    with pytest.raises(NotNow, match="answers for <OD> already"):
+    with pytest.raises(InvalidStateError, match="answers for <OD> already"):
         promote(one)
     # What won against the base has not won against its successor.
     registry.add_backtest(birds, two, None, 0, "Ada")
@@ -255,7 +255,7 @@ def test_what_was_kept_before_models_were_combined_is_kept(url: str) -> None:
         ):
             connection.exec_driver_sql(f"INSERT INTO {said}")
     engine.dispose()
-    with Store(url) as opened:
+    with JobStore(url) as opened:
         registry = Registry(ProjectStore(opened, "here"))
         (project,) = registry.projects.projects()
         (kept,) = registry.models(project)
@@ -264,7 +264,7 @@ def test_what_was_kept_before_models_were_combined_is_kept(url: str) -> None:
         assert [promotion.model for promotion in registry.promotions(project)] == [1]
         registry.combine(project, "<OD>", AdapterSum(combine="add", models=(1,)), "7" * 64, "models/x")
         registry.projects.delete(project)  # what refers to what is known as before
-        with opened.reading() as connection:
+        with opened.database.begin_read() as connection:
             for table in ("runs", "models", "backtests", "promotions"):
                 assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 0
 

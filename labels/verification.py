@@ -1,0 +1,36 @@
+"""Checks that the images of a dataset can be decoded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from labels.dataset import Dataset, DatasetError, UnusableEntry
+from labels.images import ImageError
+from labels.labeled_image import LabeledImage
+from labels.reading.builder import describe_error
+
+_SHOWN = 5  # reasons in the error message
+
+
+def keep_readable(dataset: Dataset) -> Dataset:
+    """Returns the dataset without the images that cannot be decoded, which are recorded as unusable.
+
+    Decodes each image once. Raises DatasetError if no image is left.
+    """
+    images, broken = find_readable(dataset.images)
+    unusable = (*dataset.unusable, *broken)
+    if not images:
+        reasons = "\n".join(f"  {entry}" for entry in unusable[:_SHOWN])
+        raise DatasetError(f"no image of the dataset can be opened:\n{reasons}")
+    return replace(dataset, images=images, unusable=unusable)
+
+
+def find_readable(images: Sequence[LabeledImage]) -> tuple[tuple[LabeledImage, ...], tuple[UnusableEntry, ...]]:
+    """Returns the images that can be decoded, and an entry with the reason for each other one."""
+    readable, broken = [], []
+    for image in images:
+        try:
+            image.open()
+            readable.append(image)
+        except (OSError, ImageError) as error:
+            broken.append(UnusableEntry(image.source, describe_error(error)))
+    return tuple(readable), tuple(broken)
