@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -17,10 +18,12 @@ from server.engine.adapters.store import AdapterStore
 from server.settings import Settings, variable
 
 if TYPE_CHECKING:
+    from finetune.forgetting import Probe
     from server.engine.engine import Engine
     from server.jobs.queue import JobQueue
     from server.projects.projects import Projects
 
+TUNE_COMMAND = (sys.executable, "-m", "server.cli.tune_process")
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +49,7 @@ class _Kept:
     def start(self, engine: "Engine") -> None:
         """What was under way goes on where it stopped."""
         if self.jobs is not None:
-            self.jobs.start(engine, self.projects.seating if self.projects else None)
+            self.jobs.start(engine, self.projects.pinned_models if self.projects else None)
         if self.projects is not None:
             self.projects.start()
 
@@ -210,13 +213,28 @@ def _open(settings: Settings) -> _Kept:
     try:
         from server.projects.projects import Projects
 
-        return _Kept(jobs, Projects(settings.projects_folder, jobs.store))
+        return _Kept(
+            jobs,
+            Projects(
+                settings.projects_folder,
+                jobs.store.database,
+                tune_command=TUNE_COMMAND,
+                scene_evaluation=_evaluate_scenes,
+            ),
+        )
     except ImportError as error:
         jobs.close()
         raise CannotKeep(f"projects need what trains: pip install 'florist[train]' ({error})") from error
     except OSError as error:
         jobs.close()
         raise CannotKeep(f"{variable('projects_folder')}: {error}") from error
+
+
+def _evaluate_scenes(scenes: int) -> "Probe":
+    """Returns the forgetting evaluation of the seedling, on drawn scenes."""
+    from finetune.forgetting import drawn  # needs the packages for drawing
+
+    return drawn(scenes)
 
 
 def _queue(settings: Settings) -> "JobQueue | None":
@@ -237,18 +255,11 @@ def _queue(settings: Settings) -> "JobQueue | None":
 def load_engine(settings: Settings) -> "Engine":
     """The settings' model, without its adapters. Raises CannotLoad."""
     # They bring torch, which takes seconds: /healthz answers meanwhile.
-    from server.engine.checkpoints.loading import CheckpointError
+    from server.engine.checkpoints.errors import CheckpointError
     from server.engine.engine import Engine
 
     try:
-        return Engine.load(
-            settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            max_batch=settings.max_batch,
-            max_waiting=settings.max_waiting,
-            adapter_bytes=settings.max_adapter_bytes,
-        )
+        return Engine.load(settings.engine_config)
     except CheckpointError as error:
         raise CannotLoad(str(error)) from error
 

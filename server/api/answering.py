@@ -5,16 +5,17 @@ from contextlib import contextmanager
 
 from server.api.problems import INVALID_PROMPT, NO_PROJECTS, OTHER_BASE, Problem
 from server.api.schemas import Prompt
-from server.projects.ensembles import Ensemble, alone
+from server.projects.ensembles import Ensemble
+from server.projects.errors import BaseMismatchError
 from server.serving import Serving
-from server.store.projects.records import BaseMismatchError, NotFoundError
+from server.store.projects.errors import NotFoundError
 
 
 @contextmanager
 def answerer(serving: Serving, prompt: Prompt) -> Iterator[Ensemble]:
     """Who it is, which no promotion takes away before the prompt is submitted within. Raises Problem."""
     if prompt.project is None:
-        yield alone(prompt.adapter)
+        yield Ensemble.of_one(prompt.adapter)
         return
     if prompt.adapter is not None:
         raise Problem(INVALID_PROMPT, "send `adapter` or `project`, not both", "project")
@@ -24,9 +25,9 @@ def answerer(serving: Serving, prompt: Prompt) -> Iterator[Ensemble]:
         if problem.kind is NO_PROJECTS:
             raise Problem(INVALID_PROMPT, f"this server has no projects: {problem.detail}", "project") from None
         raise
-    with champions.asking():
+    with champions.keep_adapters():
         try:
-            panel = champions.answering(prompt.project, prompt.task)
+            panel = champions.find_champion(prompt.project, prompt.task)
         except NotFoundError as error:
             raise Problem(INVALID_PROMPT, str(error), "project") from None
         except BaseMismatchError as error:

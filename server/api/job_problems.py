@@ -6,12 +6,13 @@ from contextlib import contextmanager
 
 from server.api import problems
 from server.api.problems import Fault, Problem, busy
-from server.jobs.queue import NotAllowed
+from server.jobs.queue import SourceNotAllowedError
 from server.jobs.recipes.parsing import RecipeError
 from server.jobs.sources import SourceError
+from server.projects.errors import BaseMismatchError
 from server.settings import variable
-from server.store import JobChanged, NotNow, StoreAway, StoreError, UnknownJob
-from server.store.projects.records import BaseMismatchError, NotFoundError
+from server.store import InvalidStateError, JobMismatchError, StoreError, StoreUnavailableError, UnknownJobError
+from server.store.projects.errors import NotFoundError
 
 STORED = (problems.DATABASE_AWAY, problems.NO_ROOM)  # what `told` may raise of any call
 logger = logging.getLogger(__name__)
@@ -22,14 +23,14 @@ def told() -> Iterator[None]:
     """Turns errors into problems."""
     try:
         yield
-    except UnknownJob as error:
+    except UnknownJobError as error:
         raise Problem(problems.NOT_FOUND, f"{error}; GET /v1/jobs lists them") from None
-    except NotNow as error:
+    except InvalidStateError as error:
         raise Problem(problems.WRONG_STATE, str(error)) from None
-    except JobChanged as error:
+    except JobMismatchError as error:
         faults = [Fault(field=line.partition(":")[0][:80], detail=line) for line in error.differences[:20]]
         raise Problem(problems.JOB_CHANGED, str(error)[:2000], "output", faults) from None
-    except NotAllowed as error:
+    except SourceNotAllowedError as error:
         detail = f"{error} is in none of the places that the server's setting {variable('jobs_sources')} names"
         raise Problem(problems.SOURCE_REFUSED, f"{detail}; its operator can add it", "source") from None
     except SourceError as error:
@@ -40,7 +41,7 @@ def told() -> Iterator[None]:
         raise Problem(problems.INVALID_RECIPE, str(error), "recipe") from None
     except BaseMismatchError as error:
         raise Problem(problems.OTHER_BASE, str(error), "recipe") from None
-    except StoreAway as error:
+    except StoreUnavailableError as error:
         logger.warning("%s", error)
         raise busy(problems.DATABASE_AWAY, "nothing is lost; ask again soon", 5) from None
     except StoreError as error:

@@ -38,10 +38,12 @@ async def models(request: Request, number: Number) -> Models:
     projects = request.app.state.serving.projects()
 
     def found() -> Models:
-        project = projects.store.project(number)
-        history = projects.registry.promotions(project)
-        answers = {promotion.task: promotion.model for promotion in history}
-        rows = [model_row(each, answers.get(each.task) == each.id) for each in projects.registry.models(project)]
+        project = projects.store.get_project(number)
+        history = projects.store.promotions.list_promotions(project)
+        answers = {promotion.task: promotion.model_id for promotion in history}
+        rows = [
+            model_row(each, answers.get(each.task) == each.id) for each in projects.store.models.list_models(project)
+        ]
         return Models(models=rows, promotions=list(map(promotion_row, history)))
 
     return await beside(found)
@@ -53,7 +55,7 @@ async def models(request: Request, number: Number) -> Models:
     openapi_extra=body(
         "CombineRequest",
         add={"combine": "add", "models": [1, 2], "weights": [0.5, 0.5]},
-        fuse={"combine": "fuse", "models": [1, 2, None], "weights": [1, 1, 0.5], "overlap": 0.55},
+        fuse={"combine": "fuse", "models": [1, 2, None], "weights": [1, 1, 0.5], "iou_threshold": 0.55},
         route={"combine": "route", "models": [1, 2], "routes": {"bird": 1, "cat": 2}, "default": None},
     ),
     responses={
@@ -69,7 +71,7 @@ async def combine(request: Request, number: Number) -> ModelRow:
     projects = serving.projects()
     serving.engine()
     asked = await project_bodies.read(request, CombineRequest, '{"combine": "add", "models": [1, 2]}')
-    model = await beside(lambda: projects.combine(projects.store.project(number), asked.root))
+    model = await beside(lambda: projects.models.create_ensemble(projects.store.get_project(number), asked.root))
     logger.info("project %d: model %d is made of others: %s", number, model.id, asked.root)
     return model_row(model, False)
 
@@ -92,9 +94,9 @@ async def begin(request: Request, response: Response, number: Number) -> Backtes
     asked = await project_bodies.read(request, BacktestRequest, '{"model": 1}')
 
     def begun() -> BacktestRow:
-        project = projects.store.project(number)
-        model = projects.registry.model(project, asked.model)
-        return backtest_row(projects.test(project, model, client_of(request), asked.probe))
+        project = projects.store.get_project(number)
+        model = projects.store.models.get_model(project, asked.model)
+        return backtest_row(projects.models.start_backtest(project, model, client_of(request), asked.probe))
 
     row = await beside(begun)
     response.headers["Location"] = f"/v1/projects/{number}/backtests/{row.id}"
@@ -107,7 +109,7 @@ async def backtests(request: Request, number: Number, after: After = None, limit
     projects = request.app.state.serving.projects()
 
     def page() -> Backtests:
-        found = projects.registry.backtests(projects.store.project(number), after or 0, limit + 1)
+        found = projects.store.backtests.list_backtests(projects.store.get_project(number), after or 0, limit + 1)
         rows = list(map(backtest_row, found[:limit]))
         return Backtests(backtests=rows, next=rows[-1].id if len(found) > limit else None)
 
@@ -118,7 +120,9 @@ async def backtests(request: Request, number: Number, after: After = None, limit
 async def backtest(request: Request, number: Number, entry: Entry) -> BacktestDetails:
     """A backtest, with each picture."""
     projects = request.app.state.serving.projects()
-    return await beside(lambda: backtest_details(projects.registry.backtest(projects.store.project(number), entry)))
+    return await beside(
+        lambda: backtest_details(projects.store.backtests.get_backtest(projects.store.get_project(number), entry))
+    )
 
 
 @router.post(
@@ -144,13 +148,13 @@ async def promote(request: Request, number: Number) -> PromotionRow:
         raise Problem(problems.INVALID_REQUEST, "say why, for the log", "reason")
 
     def promoted() -> "Promotion":
-        project = projects.store.project(number)
-        model = projects.registry.model(project, asked.model)
-        return projects.promote(project, model, client_of(request), forced=asked.forced, reason=asked.reason)
+        project = projects.store.get_project(number)
+        model = projects.store.models.get_model(project, asked.model)
+        return projects.models.promote(project, model, client_of(request), forced=asked.forced, reason=asked.reason)
 
     promotion = await beside(promoted, serving.storing)
-    how = f"forced: {promotion.reason}" if promotion.forced else f"by backtest {promotion.backtest}"
-    logger.info("project %d: model %s answers for %s, %s", number, promotion.model, promotion.task, how)
+    how = f"forced: {promotion.reason}" if promotion.forced else f"by backtest {promotion.backtest_id}"
+    logger.info("project %d: model %s answers for %s, %s", number, promotion.model_id, promotion.task, how)
     return promotion_row(promotion)
 
 
@@ -169,10 +173,10 @@ async def rollback(request: Request, number: Number) -> PromotionRow:
     asked = await project_bodies.read(request, RollbackRequest, '{"task": "<OD>"}')
 
     def back() -> "Promotion":
-        project = projects.store.project(number)
-        return projects.rollback(project, asked.task, client_of(request), asked.reason)
+        project = projects.store.get_project(number)
+        return projects.models.roll_back(project, asked.task, client_of(request), asked.reason)
 
     promotion = await beside(back, serving.storing)
-    who = "the base" if promotion.model is None else f"model {promotion.model}"
+    who = "the base" if promotion.model_id is None else f"model {promotion.model_id}"
     logger.info("project %d: %s answers for %s again", number, who, promotion.task)
     return promotion_row(promotion)

@@ -10,15 +10,17 @@ from labels.images import ImageError
 from server.api import job_problems, problems
 from server.api.problems import Fault, Problem
 from server.engine.adapters.errors import AdapterCapacityError, AdapterError
-from server.projects.annotation_validation import InvalidAnnotationsError
-from server.store.projects.ensembles import InvalidEnsembleError
-from server.store.projects.records import (
+from server.projects.errors import (
     BaseMismatchError,
     InitialModelError,
+    InvalidAnnotationsError,
+    InvalidEnsembleError,
+    NoTrainingDataError,
+)
+from server.store.projects.errors import (
     NameTakenError,
     NotFoundError,
     NothingPromotedError,
-    NoTrainingDataError,
     PromotionNotEarnedError,
 )
 
@@ -51,10 +53,10 @@ def told() -> Iterator[None]:
         except InvalidAnnotationsError as error:
             faults = [
                 Fault(field="annotations" if f.index is None else f"annotations.{f.index}", detail=f.reason[:500])
-                for f in error.faults[:_MOST]
+                for f in error.problems[:_MOST]
             ]
             detail = "; ".join(f"{fault.field}: {fault.detail}" for fault in faults[:3])
-            more = f"; and {len(error.faults) - 3} more" if len(error.faults) > 3 else ""
+            more = f"; and {len(error.problems) - 3} more" if len(error.problems) > 3 else ""
             raise Problem(problems.INVALID_LABELS, detail + more, faults[0].field, faults) from None
         except ImageError as error:
             raise Problem(problems.INVALID_PICTURE, str(error), "image") from None

@@ -194,44 +194,44 @@ class Backtests(BaseModel):
 
 def project_row(project: Project, served: str, pictures: int) -> ProjectRow:
     return ProjectRow(
-        id=project.id, name=project.name, base=project.base, served=project.base == served, tasks=list(project.tasks),
-        held_share=project.held_share, pictures=pictures, created=_moment(project.created),
+        id=project.id, name=project.name, base=project.base_sha256, served=project.base_sha256 == served, tasks=list(project.tasks),
+        held_share=project.holdout_share, pictures=pictures, created=_moment(project.created),
     )  # fmt: skip
 
 
 def correction_row(correction: Correction, held: bool) -> CorrectionRow:
-    said = correction.said
+    said = correction.content
     return CorrectionRow(
-        id=correction.id, picture=said.picture, kind=said.kind, version=correction.version, held=held, name=said.name,
+        id=correction.id, picture=said.image_sha256, kind=said.label_kind, version=correction.version, held=held, name=said.image_name,
         width=said.width, height=said.height, complete=said.complete, annotations=list(said.annotations),
         author=said.author, created=_moment(correction.created),
     )  # fmt: skip
 
 
 def next_picture(candidate: ReviewCandidate, held: bool) -> NextPicture:
-    shown = picture_row(candidate.position, candidate.picture)
-    return NextPicture(**dict(shown), doubt=candidate.doubt, held=held)
+    shown = picture_row(candidate.position, candidate.image)
+    return NextPicture(**dict(shown), doubt=candidate.uncertainty, held=held)
 
 
 def run_row(run: Run, progress: dict[str, Any] | None, models: list[int]) -> RunRow:
     return RunRow(
-        id=run.id, state=run.state, reason=run.reason, start=run.start, config=run.config, data=run.data,
-        taught=run.taught, held=run.held, progress=progress, metrics=run.metrics, models=models,
+        id=run.id, state=run.state, reason=run.reason, start=run.initial_model_id, config=run.config, data=run.dataset_hash,
+        taught=run.train_images, held=run.holdout_images, progress=progress, metrics=run.metrics, models=models,
         author=run.author, created=_moment(run.created), started=_maybe(run.started), ended=_maybe(run.ended),
     )  # fmt: skip
 
 
 def model_row(model: ModelVersion, answers: bool) -> ModelRow:
     return ModelRow(
-        id=model.id, run=model.run, start=model.start, combined=model.combined, task=model.task, sha256=model.sha256,
-        data=model.data, metrics=model.metrics, answers=answers, created=_moment(model.created),
+        id=model.id, run=model.run_id, start=model.initial_model_id, combined=model.ensemble, task=model.task, sha256=model.sha256,
+        data=model.dataset_hash, metrics=model.metrics, answers=answers, created=_moment(model.created),
     )  # fmt: skip
 
 
 def promotion_row(promotion: Promotion) -> PromotionRow:
     return PromotionRow(
-        id=promotion.id, task=promotion.task, model=promotion.model, backtest=promotion.backtest,
-        rollback=promotion.back, forced=promotion.forced, reason=promotion.reason, author=promotion.author,
+        id=promotion.id, task=promotion.task, model=promotion.model_id, backtest=promotion.backtest_id,
+        rollback=promotion.is_rollback, forced=promotion.forced, reason=promotion.reason, author=promotion.author,
         created=_moment(promotion.created),
     )  # fmt: skip
 
@@ -244,24 +244,24 @@ def backtest_details(test: Backtest) -> BacktestDetails:
     names = (*KINDS, "labels")
     tallies = [
         PictureTally(
-            picture=seen.picture,
+            picture=seen.image_sha256,
             champion=dict(zip(names, seen.champion, strict=True)),
             challenger=dict(zip(names, seen.challenger, strict=True)),
         )
-        for seen in test.tallies
+        for seen in test.image_counts
     ]
     return BacktestDetails(**_about(test), tallies=tallies)
 
 
 def _about(test: Backtest) -> dict[str, Any]:
-    figures = test.figures and FiguresRow(
-        champion=test.figures.champion, challenger=test.figures.challenger,
-        difference=test.figures.challenger - test.figures.champion, low=test.figures.low, high=test.figures.high,
-        better=test.figures.better, won=test.won,
+    figures = test.comparison and FiguresRow(
+        champion=test.comparison.champion, challenger=test.comparison.challenger,
+        difference=test.comparison.challenger - test.comparison.champion, low=test.comparison.low, high=test.comparison.high,
+        better=test.comparison.probability_better, won=test.won,
     )  # fmt: skip
     return {
-        "id": test.id, "state": test.state, "reason": test.reason, "challenger": test.challenger,
-        "champion": test.champion, "pictures": len(test.tallies), "data": test.data, "figures": figures,
+        "id": test.id, "state": test.state, "reason": test.reason, "challenger": test.challenger_id,
+        "champion": test.champion_id, "pictures": len(test.image_counts), "data": test.dataset_hash, "figures": figures,
         "forgetting": test.forgetting, "author": test.author, "created": _moment(test.created),
         "ended": _maybe(test.ended),
     }  # fmt: skip

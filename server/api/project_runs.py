@@ -58,7 +58,9 @@ async def tune(request: Request, response: Response, number: Number) -> RunRow:
         settings["replay_from"] = _readable(serving, named)
 
     def begun() -> RunRow:
-        return run_row(projects.tune(projects.store.project(number), settings, client_of(request), start), None, [])
+        return run_row(
+            projects.runs.start_run(projects.store.get_project(number), settings, client_of(request), start), None, []
+        )
 
     row = await beside(begun)
     response.headers["Location"] = f"/v1/projects/{number}/runs/{row.id}"
@@ -70,7 +72,7 @@ def _readable(serving: Serving, named: str) -> str:
     path = str(Path(named).absolute())
     if "\0" in named or addresses.is_url(named) or not serving.jobs().allowed(path):
         places = variable("jobs_sources")
-        detail = f"{addresses.shown(named)[:200]} is in none of the folders that the server's setting {places} names"
+        detail = f"{addresses.redact_address(named)[:200]} is in none of the folders that the server's setting {places} names"
         raise Problem(problems.SOURCE_REFUSED, f"{detail}; its operator can add it", "replay_from")
     return path
 
@@ -81,10 +83,10 @@ async def runs(request: Request, number: Number, after: After = None, limit: Lim
     projects = request.app.state.serving.projects()
 
     def page() -> Runs:
-        project = projects.store.project(number)
-        found = projects.registry.runs(project, after or 0, limit + 1)
-        made = projects.registry.made(found[:limit])
-        rows = [run_row(run, projects.tuner.progress(project, run), made[run.id]) for run in found[:limit]]
+        project = projects.store.get_project(number)
+        found = projects.store.runs.list_runs(project, after or 0, limit + 1)
+        made = projects.store.runs.list_model_ids(found[:limit])
+        rows = [run_row(run, projects.runs.read_progress(project, run), made[run.id]) for run in found[:limit]]
         return Runs(runs=rows, next=rows[-1].id if len(found) > limit else None)
 
     return await beside(page)
@@ -124,13 +126,13 @@ async def events(request: Request, number: Number, entry: Entry) -> EventSourceR
 @router.post("/v1/projects/{id}/runs/{n}/cancel", responses=documented(problems.NOT_FOUND, problems.WRONG_STATE))
 async def cancel(request: Request, number: Number, entry: Entry) -> RunRow:
     """Ends a fine-tune for good."""
-    return await _steered(request, number, entry, lambda projects, *which: projects.cancel(*which))
+    return await _steered(request, number, entry, lambda projects, *which: projects.runs.cancel_run(*which))
 
 
 @router.post("/v1/projects/{id}/runs/{n}/resume", responses=documented(problems.NOT_FOUND, problems.WRONG_STATE))
 async def resume(request: Request, number: Number, entry: Entry) -> RunRow:
     """Queues a fine-tune that failed; it goes on where it stopped."""
-    return await _steered(request, number, entry, lambda projects, *which: projects.resume(*which))
+    return await _steered(request, number, entry, lambda projects, *which: projects.runs.resume_run(*which))
 
 
 async def _steered(
@@ -142,14 +144,14 @@ async def _steered(
     serving.engine()
 
     def steered() -> RunRow:
-        project = projects.store.project(number)
-        change(projects, project, projects.registry.run(project, entry))
+        project = projects.store.get_project(number)
+        change(projects, project, projects.store.runs.get_run(project, entry))
         return _found(projects, number, entry)
 
     return await beside(steered)
 
 
 def _found(projects: "Projects", number: int, entry: int) -> RunRow:
-    project = projects.store.project(number)
-    run = projects.registry.run(project, entry)
-    return run_row(run, projects.tuner.progress(project, run), projects.registry.made([run])[run.id])
+    project = projects.store.get_project(number)
+    run = projects.store.runs.get_run(project, entry)
+    return run_row(run, projects.runs.read_progress(project, run), projects.store.runs.list_model_ids([run])[run.id])

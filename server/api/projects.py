@@ -81,7 +81,9 @@ async def create(request: Request, response: Response) -> ProjectRow:
     projects = serving.projects()
     engine = serving.engine()
     asked = await project_bodies.read(request, ProjectRequest, '{"name": "birds", "tasks": ["<OD>"]}')
-    project = await beside(lambda: projects.create(asked.name, tuple(dict.fromkeys(asked.tasks)), asked.held_share))
+    project = await beside(
+        lambda: projects.create_project(asked.name, tuple(dict.fromkeys(asked.tasks)), asked.held_share)
+    )
     response.headers["Location"] = f"/v1/projects/{project.id}"
     logger.info("the project %s is made", project.name)
     return project_row(project, engine.checkpoint.sha256, 0)
@@ -94,8 +96,10 @@ async def projects(request: Request, after: After = None, limit: Limit = 100) ->
     served = projects.engine.checkpoint.sha256
 
     def page() -> ProjectList:
-        found = projects.store.projects(after or 0, limit + 1)
-        rows = [project_row(project, served, projects.store.count(project)) for project in found[:limit]]
+        found = projects.store.list_projects(after or 0, limit + 1)
+        rows = [
+            project_row(project, served, projects.store.corrections.count_images(project)) for project in found[:limit]
+        ]
         return ProjectList(projects=rows, next=rows[-1].id if len(found) > limit else None)
 
     return await beside(page)
@@ -107,8 +111,8 @@ async def project(request: Request, number: Number) -> ProjectRow:
     projects = request.app.state.serving.projects()
 
     def row() -> ProjectRow:
-        project = projects.store.project(number)
-        return project_row(project, projects.engine.checkpoint.sha256, projects.store.count(project))
+        project = projects.store.get_project(number)
+        return project_row(project, projects.engine.checkpoint.sha256, projects.store.corrections.count_images(project))
 
     return await beside(row)
 
@@ -119,7 +123,7 @@ async def delete(request: Request, number: Number) -> None:
     serving: Serving = request.app.state.serving
     projects = serving.projects()
     serving.engine()
-    await beside(lambda: projects.delete(projects.store.project(number)))
+    await beside(lambda: projects.delete_project(projects.store.get_project(number)))
     logger.info("project %d is removed", number)
 
 
@@ -142,14 +146,14 @@ async def correct(request: Request, number: Number) -> CorrectionRow:
         asked, data = await project_bodies.correction(request)
 
         def keep() -> CorrectionRow:
-            from server.projects.project_dataset import is_held
+            from server.projects.project_dataset import is_holdout
 
-            project = projects.store.project(number)
-            kept = projects.correct(
-                project, data, asked.annotations, kind=asked.kind, complete=asked.complete, name=asked.name,
+            project = projects.store.get_project(number)
+            kept = projects.corrections.add_correction(
+                project, data, asked.annotations, kind=asked.kind, complete=asked.complete, image_name=asked.name,
                 author=asked.author or client_of(request), max_pixels=serving.settings.max_pixels,
             )  # fmt: skip
-            return correction_row(kept, is_held(kept.said.picture, project.held_share))
+            return correction_row(kept, is_holdout(kept.content.image_sha256, project.holdout_share))
 
         return await beside(keep, serving.decoding)
 
@@ -175,10 +179,10 @@ async def take(request: Request, number: Number) -> PictureCount:
         asked = await project_bodies.read(request, JobTaken, '{"job": 1}')
 
         def taken() -> int:
-            project, job = projects.store.project(number), queue.job(asked.job)
+            project, job = projects.store.get_project(number), queue.job(asked.job)
             with queue.source(job) as source:
-                pictures = queue.store.labelled(job, lambda position: source[position].read())
-                return projects.take(project, pictures, asked.author or client_of(request))
+                pictures = queue.store.iter_images(job, lambda position: source[position].read())
+                return projects.corrections.import_job(project, pictures, asked.author or client_of(request))
 
         return PictureCount(pictures=await beside(taken, serving.queueing))
 
@@ -198,12 +202,12 @@ async def doubtful(
     projects, queue = serving.projects(), serving.jobs()
 
     def found() -> NextPictures:
-        from server.projects.project_dataset import is_held
+        from server.projects.project_dataset import is_holdout
 
-        project, asked = projects.store.project(number), queue.job(job)
-        waiting = queue.store.progress(asked).open
-        chosen, left = projects.next(project, queue.store.placed(asked), count)
-        rows = [next_picture(each, is_held(each.picture.sha256, project.held_share)) for each in chosen]
+        project, asked = projects.store.get_project(number), queue.job(job)
+        waiting = queue.store.get_progress(asked).unfinished
+        chosen, left = projects.corrections.select_next(project, queue.store.iter_images_with_positions(asked), count)
+        rows = [next_picture(each, is_holdout(each.image.sha256, project.holdout_share)) for each in chosen]
         return NextPictures(pictures=rows, left=left, waiting=waiting)
 
     return await beside(found, serving.exporting)  # it reads a whole job's labels, as an export does
@@ -215,11 +219,13 @@ async def corrections(request: Request, number: Number, after: After = None, lim
     projects = request.app.state.serving.projects()
 
     def page() -> Corrections:
-        from server.projects.project_dataset import is_held
+        from server.projects.project_dataset import is_holdout
 
-        project = projects.store.project(number)
-        found = projects.store.corrections(project, after or 0, limit + 1)
-        rows = [correction_row(each, is_held(each.said.picture, project.held_share)) for each in found[:limit]]
+        project = projects.store.get_project(number)
+        found = projects.store.corrections.list_corrections(project, after or 0, limit + 1)
+        rows = [
+            correction_row(each, is_holdout(each.content.image_sha256, project.holdout_share)) for each in found[:limit]
+        ]
         return Corrections(corrections=rows, next=rows[-1].id if len(found) > limit else None)
 
     return await beside(page)

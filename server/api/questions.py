@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Message
 
 from prompts.annotations import Annotation
-from prompts.tasks import TaskError, resolve
+from prompts.tasks import PromptError, find_task
 from server.api.answering import answerer
 from server.api.metrics import Metrics
 from server.api.problems import FAILED, INVALID_PROMPT, OVERLOADED, SHUTTING_DOWN, TIMED_OUT, Problem, busy
 from server.api.schemas import Answer, Prompt, answer, wanted
 from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
-from server.engine.model.preprocessing import Picture
+from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request
 from server.serving import Serving
 
@@ -32,7 +32,7 @@ class Questions:
     def __init__(
         self,
         engine: "Engine",
-        image: Picture,
+        image: PreparedImage,
         prompts: Sequence[Prompt],
         metrics: Metrics,
         serving: Serving,
@@ -60,14 +60,14 @@ class Questions:
             self.cancel()
             raise busy(SHUTTING_DOWN, "it takes nothing new; ask again soon", 5) from error
 
-    def _submit(self, image: Picture, index: int) -> "Handle | Joint | Problem":
+    def _submit(self, image: PreparedImage, index: int) -> "Handle | EnsembleHandle | Problem":
         prompt = self.prompts[index]
         if prompt.text is not None and len(prompt.text) > self.max_text_length:
             self.metrics.prompt(prompt.task, "invalid")
             detail = f"text has {len(prompt.text):,} characters; at most {self.max_text_length:,} are read"
             return Problem(INVALID_PROMPT, detail, "text")
         try:
-            task = resolve(prompt.task)
+            task = find_task(prompt.task)
             with answerer(self.serving, prompt) as panel:
                 asked = Request(
                     image,
@@ -81,13 +81,13 @@ class Questions:
                     interactive=prompt.priority != "job",
                     timeout=self.timeout,
                 )
-                handle = panel.ask(self.engine.submit, asked)
+                handle = panel.submit(self.engine.submit, asked)
             self.prompts[index] = prompt.model_copy(update={"adapter": panel.name})  # the answer tells it
             return handle
         except Problem as problem:
             self.metrics.prompt(prompt.task, "invalid")
             return problem
-        except (TaskError, InvalidRequestError) as error:
+        except (PromptError, InvalidRequestError) as error:
             self.metrics.prompt(prompt.task, "invalid")
             return Problem(INVALID_PROMPT, str(error), error.field)
         except OverloadedError:

@@ -1,5 +1,8 @@
-"""What `florist tune` and `florist evaluate` read: datasets on a disk, and what a server keeps, `project:NAME` and
-`job:ID`, read beside it by its own settings (FLORIST_PROJECTS_FOLDER, FLORIST_JOBS_FOLDER, FLORIST_DATABASE_URL)."""
+"""Opens the datasets of `florist tune` and `florist evaluate`: files, and the projects and jobs of a server.
+
+`project:NAME` and `job:ID` are read with the server's settings (FLORIST_PROJECTS_FOLDER, FLORIST_JOBS_FOLDER,
+FLORIST_DATABASE_URL), while the server may be running. Nothing of the server's is changed.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,22 +16,22 @@ if TYPE_CHECKING:
     from labels.dataset import Dataset
     from labels.labeled_image import LabeledImage
     from server.projects.image_store import ImageStore
+    from server.projects.project_files import ProjectFiles
     from server.store import JobStore
     from server.store.projects.project_store import ProjectStore
 
-PROJECT, JOB = "project:", "job:"
+PROJECT_PREFIX, JOB_PREFIX = "project:", "job:"
 
 
-class Datasets:
-    """Called with a name, opens the dataset. Nothing that is a server's is changed; copies of a job's pictures, which
-    may lie anywhere, are there as long as this is."""
+class DatasetOpener:
+    """A callable that opens a dataset by its name. The images of a job are copied, and deleted with the opener."""
 
     def __init__(self) -> None:
         self._copies: list[tempfile.TemporaryDirectory[str]] = []
 
     def __call__(self, name: str) -> "Dataset":
-        """Raises DatasetError."""
-        if not name.startswith((PROJECT, JOB)):
+        """Opens a dataset. Raises DatasetError."""
+        if not name.startswith((PROJECT_PREFIX, JOB_PREFIX)):
             from labels.opening import open_dataset
 
             return open_dataset(name)
@@ -37,116 +40,131 @@ class Datasets:
 
         try:
             settings = settings_.load()
-            return _corrected(name, settings) if name.startswith(PROJECT) else self._labelled(name, settings)
+            if name.startswith(PROJECT_PREFIX):
+                return _open_project(name, settings)
+            return self._open_job(name, settings)
         except (settings_.SettingsError, StoreError) as error:
             raise DatasetError(f"{name}: {error}") from error
         except OSError as error:
             raise DatasetError(f"{name}: {error.filename}: {error.strerror or error}") from error
 
-    def _labelled(self, name: str, settings: settings_.Settings) -> "Dataset":
-        """The labels of a job, as they stand."""
+    def _open_job(self, name: str, settings: settings_.Settings) -> "Dataset":
+        """Returns the annotations of a job, without changes."""
         from labels.dataset import Dataset, DatasetError, UnusableEntry
         from labels.labeled_image import LabeledImage
         from server.jobs.sources import SourceError, addresses, open_source
-        from server.projects.annotation_validation import InvalidAnnotationsError
+        from server.projects.errors import InvalidAnnotationsError
         from server.projects.image_store import ImageStore
 
-        number = name.removeprefix(JOB)
+        number = name.removeprefix(JOB_PREFIX)
         if not (number.isascii() and number.isdigit() and len(number) < 16):
-            raise DatasetError(f"{name} names no job: write its number, such as {JOB}3")
+            raise DatasetError(f"{name} is not a job: write its number, such as {JOB_PREFIX}3")
         self._copies.append(tempfile.TemporaryDirectory(prefix="florist-job-"))
-        pictures = ImageStore(Path(self._copies[-1].name))
-        examples, unusable = list[LabeledImage](), list[UnusableEntry]()
-        with _reading(name, settings) as store:
-            job = store.get_job(int(number))
-            # What lies in the job's own folder was no picture of it: a server's, or where the command line wrote to.
-            besides = Path(job.spec.output)
-            if settings.jobs_folder is not None and not besides.is_absolute():
-                besides = settings.jobs_folder.absolute()
+        store = ImageStore(Path(self._copies[-1].name))
+        images, unusable = list[LabeledImage](), list[UnusableEntry]()
+        with _open_database(name, settings) as job_store:
+            job = job_store.get_job(int(number))
+            # Files in the job's own folder, such as drawings, are not images of its source.
+            output = Path(job.spec.output)
+            if settings.jobs_folder is not None and not output.is_absolute():
+                output = settings.jobs_folder.absolute()
             try:
-                source = open_source(job.spec.source, besides=besides)
+                source = open_source(job.spec.source, besides=output)
             except SourceError as error:
                 raise DatasetError(f"{name}: {error}") from error
             with source:
                 if source.fingerprint != job.spec.fingerprint:
                     raise DatasetError(
-                        f"{name}: {addresses.shown(job.spec.source)} does not hold the same pictures as when the job "
-                        "began; give them back, or label them anew"
+                        f"{name}: the images of {addresses.redact_address(job.spec.source)} have changed since the job "
+                        "started; restore them, or label them again"
                     )
-                for picture in store.iter_images(job, lambda position: source[position].read()):
+                for image in job_store.iter_images(job, lambda position: source[position].read()):
                     try:
-                        examples.append(_example(picture, f"{name}, {picture.name}", pictures))
+                        images.append(_copy_image(image, f"{name}, {image.name}", store))
                     except (InvalidAnnotationsError, OSError) as error:
-                        unusable.append(UnusableEntry(f"{name}, {picture.name}", str(error)))
-        if not examples:
-            raise DatasetError(f"{name} has labelled nothing that can be taught: {unusable[0] if unusable else 'yet'}")
-        return Dataset(tuple(examples), tuple(unusable))
+                        unusable.append(UnusableEntry(f"{name}, {image.name}", str(error)))
+        if not images:
+            reason = unusable[0] if unusable else "it has not labeled any image yet"
+            raise DatasetError(f"{name} has no annotations to train on: {reason}")
+        return Dataset(tuple(images), tuple(unusable))
 
 
-def _corrected(name: str, settings: settings_.Settings) -> "Dataset":
-    """What is corrected in a project; it holds out what its server holds out."""
+def _open_project(name: str, settings: settings_.Settings) -> "Dataset":
+    """Returns the current corrections of a project, with the same holdout as in the server."""
     from labels.dataset import Dataset, DatasetError
-    from server.projects import project_dataset
-    from server.projects.image_store import ImageStore
+    from server.projects.project_dataset import build_dataset
 
-    with projects_of(name, settings) as (kept, folder):
-        projects = {project.name: project for project in kept.projects()}
-        if (project := projects.get(name.removeprefix(PROJECT))) is None:
+    with open_projects(name, settings) as (store, files):
+        projects = {project.name: project for project in store.list_projects()}
+        if (project := projects.get(name.removeprefix(PROJECT_PREFIX))) is None:
             raise DatasetError(f"there is no {name}; there are: {', '.join(sorted(projects)) or 'none'}")
-        pictures = ImageStore(folder / project.folder / "pictures")
-        found = project_dataset.of(project, kept.newest(project), pictures)
-    if not (examples := (*found.train, *found.held)):
-        raise DatasetError(f"nothing is corrected in {name} yet")
-    return Dataset(examples, holdout=frozenset(example.name for example in found.held))
+        corrections = store.corrections.list_current(project)
+        dataset = build_dataset(project, corrections, files.get_image_store(project))
+    if not (images := (*dataset.train, *dataset.holdout)):
+        raise DatasetError(f"{name} has no corrections yet")
+    return Dataset(images, holdout=frozenset(image.name for image in dataset.holdout))
 
 
 @contextmanager
-def projects_of(what: str, settings: settings_.Settings) -> "Iterator[tuple[ProjectStore, Path]]":
-    """A server's projects and the folder of theirs, beside it; `what` is read from them. Raises DatasetError,
-    StoreError and OSError."""
+def open_projects(name: str, settings: settings_.Settings) -> "Iterator[tuple[ProjectStore, ProjectFiles]]":
+    """Opens the projects of a server for reading. `name`: what needs them, for messages.
+
+    Raises DatasetError, StoreError and OSError.
+    """
     from labels.dataset import DatasetError
+    from server.projects.project_files import ProjectFiles
     from server.store.projects.project_store import ProjectStore
 
     if (folder := settings.projects_folder) is None:
         raise DatasetError(
-            f"{what} is read from a server's folders: set {settings_.variable('projects_folder')} and "
-            f"{settings_.variable('jobs_folder')} (and {settings_.variable('database_url')}) as it has them"
+            f"{name} needs a server's folders: set {settings_.variable('projects_folder')} and "
+            f"{settings_.variable('jobs_folder')} (and {settings_.variable('database_url')}) to the server's values"
         )
-    with _reading(what, settings) as store:
-        yield ProjectStore(store, (folder / "home").read_text().strip()), folder.absolute()
+    with _open_database(name, settings) as job_store:
+        files = ProjectFiles(folder.absolute())
+        yield ProjectStore(job_store.database, files.read_storage_id()), files
 
 
 @contextmanager
-def _reading(name: str, settings: settings_.Settings) -> "Iterator[JobStore]":
-    """The database of a server's jobs, beside whoever writes it."""
+def _open_database(name: str, settings: settings_.Settings) -> "Iterator[JobStore]":
+    """Opens the database of a server for reading."""
     from labels.dataset import DatasetError
     from server.store import JobStore, file_url
 
     if settings.jobs_folder is None and settings.database_url is None:
         raise DatasetError(
-            f"{name} is read from a server's database: set {settings_.variable('jobs_folder')} or "
-            f"{settings_.variable('database_url')} as it has them"
+            f"{name} needs a server's database: set {settings_.variable('jobs_folder')} or "
+            f"{settings_.variable('database_url')} to the server's value"
         )
     folder = (settings.jobs_folder or Path()).absolute()
-    with JobStore(settings.database_url or file_url(folder / "florist.db"), read_only=True) as store:
-        yield store
+    with JobStore(settings.database_url or file_url(folder / "florist.db"), read_only=True) as job_store:
+        yield job_store
 
 
-def _example(picture: "LabeledImage", source: str, pictures: "ImageStore") -> "LabeledImage":
-    """A picture with what a job said of all of it: captions of regions are no captions of the picture. Raises OSError
-    and InvalidLabels."""
+def _copy_image(image: "LabeledImage", source: str, store: "ImageStore") -> "LabeledImage":
+    """Copies an image and returns it with the job's annotations of the whole image, not of regions.
+
+    Raises OSError and InvalidAnnotationsError.
+    """
     from labels.image_files import ImageFile
-    from labels.label_kind import LabelKind
+    from labels.label_kind import LabelKind, label_kind_of
     from labels.labeled_image import LabeledImage
-    from server.projects.annotation_validation import checked, kind_of
+    from server.projects.annotation_validation import validate_annotations
 
-    said = [label.annotation for label in picture.traces if label.parent is None]
-    if not said:
-        raise OSError("nothing was found on it")
-    size = picture.width, picture.height
-    kinds = list(dict.fromkeys(map(kind_of, said)))
-    notes = [note for kind in kinds for note in checked([n for n in said if kind_of(n) is kind], size, kind)[1]]
-    if (kept := pictures.keep(picture.read())) != picture.sha256:
-        raise OSError("its file is another than the job labelled")
-    opened = ImageFile(pictures.path(kept))
-    return LabeledImage(picture.name, source, *size, tuple(notes), opened, frozenset(kinds) - {LabelKind.CAPTIONS})
+    own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]
+    if not own:
+        raise OSError("it has no annotations")
+    kinds = list(dict.fromkeys(map(label_kind_of, own)))
+    annotations = [
+        annotation
+        for kind in kinds
+        for annotation in validate_annotations([each for each in own if label_kind_of(each) is kind], image.size, kind)[
+            1
+        ]
+    ]
+    if (sha256 := store.add_image(image.read())) != image.sha256:
+        raise OSError("its file has changed since the job labeled it")
+    file = ImageFile(store.get_path(sha256))
+    return LabeledImage(
+        image.name, source, *image.size, tuple(annotations), file, frozenset(kinds) - {LabelKind.CAPTIONS}
+    )

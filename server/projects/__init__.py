@@ -1,1 +1,1 @@
-"""Micro-models: what a team corrects, the adapters that learn from it, and which of them answers."""
+"""Projects: a team's corrections, the models that are fine-tuned on them, and which model answers."""

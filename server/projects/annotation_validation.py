@@ -7,6 +7,7 @@ from labels.reading.checks import LabelError, check_annotation
 from prompts.annotations import Annotation
 from server.projects.errors import AnnotationProblem, InvalidAnnotationsError
 
+
 def validate_annotations(
     annotations: Sequence[Annotation], size: tuple[int, int], kind: LabelKind | None = None
 ) -> tuple[LabelKind, tuple[Annotation, ...]]:
@@ -36,4 +37,3 @@ def validate_annotations(
     if problems:
         raise InvalidAnnotationsError(problems)
     return kind, tuple(validated)
-

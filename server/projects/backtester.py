@@ -121,9 +121,7 @@ class Backtester:
             return {}
         try:
             challenger = self._store.models.get_model(project, backtest.challenger_id)
-            evaluation = find_evaluation(
-                engine, self._store, project, challenger, max_images, self._scene_evaluation
-            )
+            evaluation = find_evaluation(engine, self._store, project, challenger, max_images, self._scene_evaluation)
             scenes = evaluation.about.get("scenes", 0)  # a dataset can change, the drawn scenes do not
             base = Ensemble.of_one(None)
             before = self._base_results.get(scenes) or evaluation.ask(self._wrap_engine(engine, base), None)
@@ -163,13 +161,13 @@ class _EnsembleEngine:
     def __init__(self, engine: Engine, ensemble: Ensemble, closing: threading.Event) -> None:
         self._engine, self._ensemble, self._closing = engine, ensemble, closing
         self.prepare = engine.prepare
-        self.max_waiting = max(2, engine.max_waiting // len(ensemble.members))
+        self.max_waiting = max(2, engine.config.max_waiting // len(ensemble.members))
 
     def submit(self, request: Request) -> Handle | EnsembleHandle:
         return self._ensemble.submit(self._submit_one, replace(request, client="backtests", interactive=False))
 
     def _submit_one(self, request: Request) -> Handle:
         try:
-            return self._engine.submit_when_room(request, self._closing)
+            return self._engine.submit_blocking(request, self._closing)
         except RequestCancelledError as error:
             raise EngineClosedError("the server is stopping") from error

@@ -1,94 +1,110 @@
-"""Who answers for a project's tasks: the promoted models, their adapters loaded into the engine."""
+"""The promoted models of all projects, with their adapters loaded into the engine."""
 
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from server.engine.adapters.registry import AdapterError
-from server.engine.engine import Engine
-from server.projects.ensembles import Ensemble, alone, unload
-from server.store.projects.records import BaseMismatchError, NotFoundError, Project
+from server.engine.adapters.errors import AdapterError
+from server.projects.ensembles import Ensemble, unload_adapter
+from server.projects.errors import BaseMismatchError
+from server.store.projects.errors import NotFoundError
+from server.store.projects.records import Project
+
+if TYPE_CHECKING:  # torch
+    from server.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 
 class ChampionRegistry:
-    """A change is seen by whoever asks next; requests under way end on the adapters that they began with. Safe to use
-    from any thread."""
+    """Knows which ensemble answers each task of each project. Safe to use from any thread.
 
-    def __init__(self, engine: Engine) -> None:
+    A change takes effect with the next request. Running requests finish with the adapters that they started with.
+
+    Attributes:
+        change_lock: Hold it while champions or projects change here and in the database.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self.change_lock = threading.RLock()
         self._engine = engine
         self._projects: dict[str, Project] = {}
-        self._named: dict[tuple[str, str], Ensemble] = {}  # project, task → who answers
+        self._champions: dict[tuple[str, str], Ensemble] = {}  # project name and task → ensemble
         self._lock = threading.Lock()
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Between asking who answers and submitting a prompt to it, no adapter is taken away. Not for long."""
+    def keep_adapters(self) -> Iterator[None]:
+        """Within this context no adapter is unloaded: find a champion and submit a prompt to it. Keep it short."""
         with self._lock:
             yield
 
-    def answering(self, project: str, task: str) -> Ensemble:
-        """Who answers, be it the base alone. Raises Missing, and OtherBase."""
+    def find_champion(self, project: str, task: str) -> Ensemble:
+        """Returns the ensemble that answers; without a promotion, the base model. Raises NotFoundError and
+        BaseMismatchError."""
         if (found := self._projects.get(project)) is None:
             raise NotFoundError(f"there is no project {project!r}; GET /v1/projects lists them")
-        self.check(found)
-        return self._named.get((project, task)) or alone(None)
+        self.check_base(found)
+        return self._champions.get((project, task)) or Ensemble.of_one(None)
 
-    def check(self, project: Project) -> None:
-        """Raises OtherBase."""
-        if project.base != (served := self._engine.checkpoint.sha256):
-            raise BaseMismatchError(project.name, project.base, served)
+    def check_base(self, project: Project) -> None:
+        """Raises BaseMismatchError."""
+        if project.base_sha256 != (served := self._engine.checkpoint.sha256):
+            raise BaseMismatchError(project.name, project.base_sha256, served)
 
-    def add(self, project: Project, champions: Mapping[str, Ensemble]) -> None:
-        """A project, and who answers by task. What cannot be loaded is logged, and the base answers instead."""
+    def add_project(self, project: Project, champions: Mapping[str, Ensemble]) -> None:
+        """Adds a project and its champions by task. If an adapter cannot be loaded, this is logged, and the base model
+        answers."""
         with self._lock:
             self._projects[project.name] = project
-        if project.base != self._engine.checkpoint.sha256:
-            logger.error("the project %s is not served: it stands on other weights", project.name)
+        if project.base_sha256 != self._engine.checkpoint.sha256:
+            logger.error("project %s is not served: it is based on other weights", project.name)
             return
-        for task, panel in champions.items():
+        for task, ensemble in champions.items():
             try:
-                with self.loaded(panel):
-                    self.put(project, task, panel)
+                with self.load_adapters(ensemble):
+                    self.set_champion(project, task, ensemble)
             except AdapterError as error:
-                logger.error("%s does not answer for %s: %s", panel.name, task, error)
+                logger.error("%s does not answer %s: %s", ensemble.name, task, error)
 
-    def remove(self, project: Project) -> None:
-        """With its adapters."""
+    def remove_project(self, project: Project) -> None:
+        """Removes a project and unloads its adapters."""
         with self._lock:
             self._projects.pop(project.name, None)
-            for key in [key for key in self._named if key[0] == project.name]:
-                self._unload(self._named.pop(key).members)
+            for key in [key for key in self._champions if key[0] == project.name]:
+                self._unload_unused(self._champions.pop(key).members)
 
     @contextmanager
-    def loaded(self, panel: Ensemble | None) -> Iterator[None]:
-        """With a panel's adapters in the engine, those too that were not there; where anything goes wrong within, none
-        of these stays. Raises AdapterError."""
+    def load_adapters(self, ensemble: Ensemble | None) -> Iterator[None]:
+        """Loads the adapters of an ensemble, if they are not loaded yet. They stay loaded unless the context raises.
+
+        Raises AdapterError.
+        """
         try:
-            for adapter in panel.adapters if panel else ():
-                # By its weights too: a database may give the number of a run that was deleted to another one.
-                if (adapter.name, adapter.sha256) not in {(each.name, each.sha256) for each in self._engine.adapters()}:
+            for adapter in ensemble.adapters if ensemble else ():
+                # Compare weights too: a database may give the id of a deleted run to another run.
+                loaded = {(each.name, each.sha256) for each in self._engine.adapters()}
+                if (adapter.name, adapter.sha256) not in loaded:
                     self._engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)
             yield
         except BaseException:
             with self._lock:
-                self._unload(panel.members if panel else ())
+                self._unload_unused(ensemble.members if ensemble else ())
             raise
 
-    def put(self, project: Project, task: str, panel: Ensemble | None) -> None:
-        """From now on `panel`, which is loaded, answers; None: the base alone."""
+    def set_champion(self, project: Project, task: str, ensemble: Ensemble | None) -> None:
+        """Makes a loaded ensemble answer from now on; None: the base model."""
         key = project.name, task
         with self._lock:
-            old = self._named.pop(key, None)
-            if panel is not None:
-                self._named[key] = panel
-            if old is not None:
-                self._unload(old.members)
+            previous = self._champions.pop(key, None)
+            if ensemble is not None:
+                self._champions[key] = ensemble
+            if previous is not None:
+                self._unload_unused(previous.members)
 
-    def _unload(self, members: Iterable[str | None]) -> None:
-        """Those adapters that no champion has any more."""
-        asked = {member for panel in self._named.values() for member in panel.members}
-        for member in {*members} - asked - {None}:
-            unload(self._engine, str(member))
+    def _unload_unused(self, members: Iterable[str | None]) -> None:
+        """Unloads those adapters that no champion uses."""
+        used = {member for ensemble in self._champions.values() for member in ensemble.members}
+        for member in {*members} - used - {None}:
+            unload_adapter(self._engine, str(member))

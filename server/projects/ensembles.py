@@ -1,23 +1,27 @@
-"""Who answers for a model: an adapter, or several, and the base where it is among them, whose answers become one."""
+"""The adapters that answer for a model: one, or several whose answers are merged."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from server.engine.adapters.registry import UnknownAdapter
-from server.engine.engine import Engine
-from server.engine.handle import Handle
-from server.engine.request import Request, Result
+from server.engine.adapters.errors import UnknownAdapterError
 from server.projects.ensemble_handle import EnsembleHandle
+from server.projects.project_files import ProjectFiles
 from server.store.projects.ensembles import AdapterSum, BoxFusion, LabelRouting
+from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import ModelVersion, Project
-from server.store.projects.registry import Registry
+
+if TYPE_CHECKING:  # torch
+    from server.engine.engine import Engine
+    from server.engine.handle import Handle
+    from server.engine.request import Request, Result
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAdapter:
-    """An adapter: its name in the engine, where it lies, and the SHA-256 of its weights."""
+    """An adapter on disk: its name in the engine, its folder, and the SHA-256 of its weights."""
 
     name: str
     folder: Path
@@ -26,17 +30,28 @@ class StoredAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """`name`: what answers tell; `members`: adapters by their names in the engine, None for the base alone; `adapters`:
-    those that a project has to load for it."""
+    """One model, or several, that answer a prompt together.
+
+    Attributes:
+        name: What answers report as `adapter`; None for the base model.
+        members: Names of adapters in the engine; None for the base model.
+        adapters: The members that have to be loaded first.
+        definition: How the answers are merged; None if there is one member.
+    """
 
     name: str | None
     members: tuple[str | None, ...]
     adapters: tuple[StoredAdapter, ...] = ()
-    combined: BoxFusion | LabelRouting | None = None
+    definition: BoxFusion | LabelRouting | None = None
 
-    def ask(self, submit: Callable[[Request], Handle], request: Request) -> Handle | EnsembleHandle:
-        """Submits a request to each member. Raises what `submit` does, and then none is asked."""
-        if self.combined is None:
+    @classmethod
+    def of_one(cls, adapter: str | None) -> "Ensemble":
+        """Returns one loaded adapter as an ensemble; None: the base model."""
+        return cls(adapter, (adapter,))
+
+    def submit(self, submit: "Callable[[Request], Handle]", request: "Request") -> "Handle | EnsembleHandle":
+        """Submits a request to each member by `submit`. Raises what that does. Then no member has a request."""
+        if self.definition is None:
             return submit(replace(request, adapter=self.members[0]))
         handles: list[Handle] = []
         try:
@@ -46,14 +61,14 @@ class Ensemble:
             for handle in handles:
                 handle.cancel()
             raise
-        return EnsembleHandle(handles, self._together)
+        return EnsembleHandle(handles, self._merge)
 
-    def apart(self) -> list["Panel"]:
-        """Each of its adapters as a panel of one."""
-        return [alone(adapter.name) for adapter in self.adapters]
+    def split(self) -> list["Ensemble"]:
+        """Returns each adapter as an ensemble of its own."""
+        return [Ensemble.of_one(adapter.name) for adapter in self.adapters]
 
-    def renamed(self, suffix: str) -> "Panel":
-        """The same members, loaded by names of their own."""
+    def with_suffix(self, suffix: str) -> "Ensemble":
+        """Returns the same members, with other names in the engine, so that they can be loaded a second time."""
         names = {adapter.name: f"{adapter.name}/{suffix}" for adapter in self.adapters}
         return replace(
             self,
@@ -61,11 +76,14 @@ class Ensemble:
             adapters=tuple(replace(adapter, name=names[adapter.name]) for adapter in self.adapters),
         )
 
-    def _together(self, results: Sequence[Result]) -> Result:
-        """One answer: of each its text, a line each, and its tokens; the time of the slowest."""
-        assert self.combined is not None
+    def _merge(self, results: "Sequence[Result]") -> "Result":
+        """Returns one result: merged annotations, the texts and tokens of all members, the time of the slowest."""
+        from server.engine.request import Result
+        from server.projects.answer_merging import merge_answers  # imports torch
+
+        assert self.definition is not None
         return Result(
-            annotations=list(self.combined.merged([result.annotations for result in results])),
+            annotations=list(merge_answers(self.definition, [result.annotations for result in results])),
             text="\n".join(result.text for result in results),
             tokens=[token for result in results for token in result.tokens],
             logprobs=[logprob for result in results for logprob in result.logprobs],
@@ -75,48 +93,48 @@ class Ensemble:
         )
 
 
-def alone(adapter: str | None) -> Ensemble:
-    """One adapter, or the base."""
-    return Ensemble(adapter, (adapter,))
+class EnsembleBuilder:
+    """Builds the ensembles of a store's models. A model with one adapter is an ensemble of one."""
+
+    def __init__(self, store: ProjectStore, files: ProjectFiles) -> None:
+        self._store, self._files = store, files
+
+    def build(self, project: Project, model: ModelVersion) -> Ensemble:
+        """Returns the ensemble that answers for a model. It is not loaded yet."""
+        if model.ensemble is None or isinstance(model.ensemble, AdapterSum):
+            adapter = self.get_adapter(project, model)
+            return Ensemble(adapter.name, (adapter.name,), (adapter,))
+        member_ids = model.ensemble.member_ids
+        adapters = {
+            member_id: self.get_adapter(project, self._store.models.get_model(project, member_id))
+            for member_id in member_ids
+            if member_id is not None
+        }
+        members = tuple(None if member_id is None else adapters[member_id].name for member_id in member_ids)
+        return Ensemble(f"projects/{project.name}/model-{model.id}", members, tuple(adapters.values()), model.ensemble)
+
+    def get_adapter(self, project: Project, model: ModelVersion) -> StoredAdapter:
+        """Returns a model's own adapter. Its name has slashes, so that /v1/adapters cannot replace or remove it."""
+        own = f"model-{model.id}" if model.run_id is None else f"run-{model.run_id}"
+        folder = self._files.get_adapter_folder(project, model)
+        return StoredAdapter(f"projects/{project.name}/{own}", folder, model.sha256)
 
 
 @contextmanager
-def loaded(engine: Engine, panels: Iterable[Ensemble]) -> Iterator[None]:
-    """With the adapters of panels in an engine, each once: several panels may have the same. Raises AdapterError, and
-    then none of them stays."""
-    members = {adapter.name: adapter for panel in panels for adapter in panel.adapters}
+def load_adapters(engine: "Engine", ensembles: Iterable[Ensemble]) -> Iterator[None]:
+    """Loads the adapters of ensembles into an engine for the duration of the context, each adapter once.
+
+    Raises AdapterError. Then none of them stays loaded.
+    """
+    adapters = {adapter.name: adapter for ensemble in ensembles for adapter in ensemble.adapters}
     with ExitStack() as stack:
-        for member in members.values():
-            engine.load_adapter(member.name, member.folder, member.sha256)
-            stack.callback(unload, engine, member.name)
+        for adapter in adapters.values():
+            engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)
+            stack.callback(unload_adapter, engine, adapter.name)
         yield
 
 
-def unload(engine: Engine, name: str) -> None:
-    """Takes an adapter out of an engine, if nobody has done so by hand."""
-    with suppress(UnknownAdapter):
+def unload_adapter(engine: "Engine", name: str) -> None:
+    """Removes an adapter from an engine, if it is still there."""
+    with suppress(UnknownAdapterError):
         engine.unload_adapter(name)
-
-
-class EnsembleBuilder:
-    """Of a registry's models. `folder`: where the projects' folders are."""
-
-    def __init__(self, registry: Registry, folder: Path) -> None:
-        self.registry, self.folder = registry, folder
-
-    def of(self, project: Project, model: ModelVersion) -> Ensemble:
-        """Who answers for a model."""
-        if model.combined is None or isinstance(model.combined, AdapterSum):
-            adapter = self.adapter(project, model)
-            return Ensemble(adapter.name, (adapter.name,), (adapter,))
-        numbers = model.combined.members
-        adapters = {n: self.adapter(project, self.registry.model(project, n)) for n in numbers if n is not None}
-        names = tuple(None if n is None else adapters[n].name for n in numbers)
-        return Ensemble(f"projects/{project.name}/model-{model.id}", names, tuple(adapters.values()), model.combined)
-
-    def adapter(self, project: Project, model: ModelVersion) -> StoredAdapter:
-        """The model's own, by a name that /v1/adapters does not take, to replace or remove it."""
-        own = f"model-{model.id}" if model.run is None else f"run-{model.run}"
-        return StoredAdapter(
-            f"projects/{project.name}/{own}", self.folder / project.folder / model.folder, model.sha256
-        )

@@ -1,9 +1,8 @@
-"""A fine-tune in a process of its own: `python -m server.projects.fine_tune_process RUN PICTURES NICENESS`, which a server starts.
+"""A fine-tune run in a process of its own, which a server starts (`server.projects.tuner`).
 
-It gives way to serving: it has a lower priority by NICENESS, and computes on half of the cores. It ends with the
-server, however that ends: its input is a pipe whose other end the server holds. At SIGTERM, and where the server is no
-more, it keeps what it did, for which it has GRACE seconds, and goes on from there, bit for bit, when it is started
-again.
+Serving comes first: the process has a lower priority and computes on half of the cores. It ends with the server,
+however that ends: its standard input is a pipe that the server holds open. On SIGTERM, and if the server is gone, it
+saves its state within GRACE_SECONDS. When it is started again, it continues exactly where it stopped.
 """
 
 import json
@@ -12,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,104 +19,117 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-if TYPE_CHECKING:
-    from server.projects.image_store import ImageStore
+from server.projects.project_files import RunFolder
 
-WANTED, OUTCOME, RUN = "wanted.json", "outcome.json", "run"
-ADAPTER = f"{RUN}/adapter"
-_PATIENCE = 60.0  # seconds
-GRACE = 10.0  # seconds from SIGTERM to SIGKILL
+if TYPE_CHECKING:  # torch
+    from finetune.tuning.config import TuneConfig
+    from finetune.tuning.replay import World
+
+OpenReplay = Callable[["TuneConfig"], "World | None"]
+"""Opens what a run of these settings replays; None if it replays nothing."""
+
+GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
+_LOCK_SECONDS = 60.0
 
 
-def threads() -> int:
-    """How many it computes on."""
+def count_threads() -> int:
+    """Returns the number of threads that a run computes with."""
     return max(1, (os.cpu_count() or 2) // 2)
 
 
-def main(folder: Path, pictures: Path, niceness: int) -> None:
-    """Does what the folder's WANTED says, in its RUN. The OUTCOME is there at the end, also of a failure that people
-    can mend."""
+def run_process(folder: RunFolder, niceness: int, open_replay: OpenReplay) -> None:
+    """Runs what the folder's request describes, and writes the outcome, also for an error that a person can fix.
+
+    `niceness` is added to the priority of the process.
+    """
     with suppress(OSError):
         os.nice(niceness)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=_end_with_parent, args=[stop], name="parent", daemon=True).start()
+    threading.Thread(target=_stop_with_server, args=[stop], name="server-watch", daemon=True).start()
     try:
-        # Of a server that was killed, the child may live for a moment yet.
-        with FileLock(folder / ".lock", timeout=_PATIENCE):
-            outcome = _tuned(folder, pictures, stop)
+        # The process of a server that was killed may still be running for a moment.
+        with FileLock(folder.lock, timeout=_LOCK_SECONDS):
+            outcome = _fine_tune(folder, stop, open_replay)
     except Exception as error:
-        if not _expected(error):
+        if not _is_for_people(error):
             raise
         outcome = {"error": str(error) or type(error).__name__}
     if outcome is None:
         sys.exit(128 + signal.SIGTERM)
-    part = folder / (OUTCOME + ".part")
+    part = folder.outcome.with_suffix(".part")
     part.write_text(json.dumps(outcome))
-    part.replace(folder / OUTCOME)
+    part.replace(folder.outcome)
 
 
-def _tuned(folder: Path, pictures: Path, stop: threading.Event) -> dict[str, Any] | None:
-    """The outcome of the fine-tune; with an `error` too where its loss came to no number, but something good is kept.
-    None where it was asked to stop."""
+def _fine_tune(folder: RunFolder, stop: threading.Event, open_replay: OpenReplay) -> dict[str, Any] | None:
+    """Returns the outcome of the run; None if it was stopped.
+
+    A run that diverged after a good checkpoint has an outcome with an `error`.
+    """
     import torch
 
     from finetune.calibration import calibrate
-    from finetune.evaluation.report import questions
-    from finetune.tuning import replay
+    from finetune.evaluation.report import make_evaluation_samples
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.loop import ASKED, Diverged, TuneError, tune
     from finetune.tuning.run_record import Source
     from server.engine.config import EngineConfig
     from server.engine.engine import Engine
     from server.projects import project_dataset
-    from server.projects.image_store import ImageStore
 
-    torch.set_num_threads(threads())
-    wanted = json.loads((folder / WANTED).read_text())
-    # Within the project's folder, which may have been moved since.
-    start = str(folder.parents[1] / wanted["start"]) if wanted.get("start") else ""
-    config = TuneConfig.model_validate({**wanted["config"], "start": start})
-    data = project_dataset.read(wanted, ImageStore(pictures))
-    world = replay.world(config)
-    taught, choosing = data.apart(config.tasks, known(folder, ImageStore(pictures)))
-    failed: dict[str, str] = {}
+    torch.set_num_threads(count_threads())
+    request = folder.read_request()
+    initial_adapter = request["initial_adapter"]
+    start = str(folder.project / initial_adapter) if initial_adapter else ""
+    config = TuneConfig.model_validate({**_get_tune_settings(request), "start": start})
+    dataset = project_dataset.from_json(request, folder.images)
+    replay = open_replay(config)
+    train, validation = dataset.split_validation(config.tasks, find_trained_images(folder))
+    failure: dict[str, str] = {}
     try:
-        found = tune(
-            config, taught, folder / RUN, held=choosing, labels=data.labels, replay=world.replay if world else None,
-            stop=stop.is_set, source=Source(wanted.get("dataset", ""), unusable=world.unusable if world else ()),
+        outcome = tune(
+            config, train, folder.training, held=validation, labels=dataset.classes,
+            replay=replay.replay if replay else None, stop=stop.is_set,
+            source=Source(request["dataset"], unusable=replay.unusable if replay else ()),
         )  # fmt: skip
     except Diverged as error:
-        said = f"{error.where} and tune again"
+        message = f"{error.where} and fine-tune again"
         if not error.kept.best_step:
-            raise TuneError(f"{said}. Before it nothing was kept that is better than its start") from error
-        found = error.kept
-        failed["error"] = f"{said}. What was good at step {found.best_step} is kept as a model"
-    if found.stopped == ASKED:
+            raise TuneError(f"{message}. No step before it was better than the initial model") from error
+        outcome = error.kept
+        failure["error"] = f"{message}. The best step before it, {outcome.best_step}, is saved as a model"
+    if outcome.stopped == ASKED:
         return None
-    if choosing:
+    if validation:
         with Engine.load(EngineConfig(config.base)) as engine:
-            calibrate(engine, "tuned", found.folder, questions(choosing, config.tasks, labels=data.labels))
-    return {**failed, **{k: str(v) if isinstance(v, Path) else v for k, v in asdict(found).items()}}
+            samples = make_evaluation_samples(validation, config.tasks, classes=dataset.classes)
+            calibrate(engine, "tuned", outcome.folder, samples)
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(outcome).items()}
+    return {**failure, **values}
 
 
-def known(folder: Path, pictures: "ImageStore") -> set[str]:
-    """The pictures, by SHA-256, that were taught to the model that the run in a folder starts from, or to one that this
-    model goes back to."""
+def find_trained_images(folder: RunFolder) -> set[str]:
+    """Returns the SHA-256 of all images that the initial model of a run, or one of its own initial models, was trained
+    on."""
     from server.projects import project_dataset
 
-    wanted = json.loads((folder / WANTED).read_text())
-    if not wanted.get("start"):
+    initial_adapter = folder.read_request()["initial_adapter"]
+    if not initial_adapter:
         return set()
-    before = (folder.parents[1] / wanted["start"]).parents[1]  # the run that made it
-    old = json.loads((before / WANTED).read_text())
-    older = known(before, pictures)
-    taught, _ = project_dataset.read(old, pictures).apart(old["config"]["tasks"], older)
-    return older | {example.name for example in taught}
+    previous = RunFolder((folder.project / initial_adapter).parents[1])  # the run that trained it
+    request, trained_before = previous.read_request(), find_trained_images(previous)
+    dataset = project_dataset.from_json(request, folder.images)
+    train, _ = dataset.split_validation(request["config"]["tasks"], trained_before)
+    return trained_before | {image.name for image in train}
 
 
-def _expected(error: Exception) -> bool:
-    """Whether the message is for people."""
+def _get_tune_settings(request: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request["config"].items() if name != "initial_model"}
+
+
+def _is_for_people(error: Exception) -> bool:
+    """Returns whether the message of an error says what to do."""
     from finetune.tuning.loop import TuneError
     from labels.dataset import DatasetError
     from server.engine.adapters.errors import AdapterError
@@ -125,14 +138,10 @@ def _expected(error: Exception) -> bool:
     return isinstance(error, DatasetError | TuneError | CheckpointError | AdapterError | OSError)
 
 
-def _end_with_parent(stop: threading.Event) -> None:
-    # Not by sys.stdin: a loader that is forked would wait for its lock for ever.
+def _stop_with_server(stop: threading.Event) -> None:
+    # Not through sys.stdin: a forked data loader would wait for its lock forever.
     while os.read(0, 1):
         pass
     stop.set()
-    time.sleep(GRACE)
+    time.sleep(GRACE_SECONDS)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,54 +1,60 @@
-"""What tells what a model has forgotten of the base's own world: drawn scenes of the seedling's, or pictures of the
-dataset that its run replayed."""
+"""Selects how the forgetting of a model is measured: on drawn scenes for the seedling, else on images of the dataset
+that the model's run replayed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from finetune.tuning.config import TuneConfig
-from server.engine.checkpoints.loading import SEEDLING
-from server.engine.engine import Engine
+from server.engine.checkpoints.sources import SEEDLING
+from server.projects.errors import ForgettingNotMeasurableError
+from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import ModelVersion, Project, Run
-from server.store.projects.registry import Registry
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch
     from finetune.forgetting import Probe
+    from server.engine.engine import Engine
+
+SceneEvaluation = Callable[[int], "Probe"]
+"""Number of scenes → the forgetting evaluation of the seedling."""
 
 
-class ForgettingNotMeasurableError(Exception):  # noqa: N818
-    """There is nothing to tell by; the message says why."""
+def find_evaluation(
+    engine: "Engine", store: ProjectStore, project: Project, model: ModelVersion, max_images: int,
+    scene_evaluation: SceneEvaluation | None,
+) -> "Probe":  # fmt: skip
+    """Returns the forgetting evaluation of a model, with at most `max_images` scenes or images.
 
-
-def probe_for(engine: Engine, registry: Registry, project: Project, model: ModelVersion, most: int) -> "Probe":
-    """For a model on the engine's base, by at most so many scenes or pictures. Raises NothingToProbe, and DatasetError
-    for a dataset that cannot be read any more."""
+    Raises ForgettingNotMeasurableError, and DatasetError if the replayed dataset cannot be read any more.
+    """
     try:
         from finetune import forgetting
         from finetune.tuning import replay
 
-        if engine.checkpoint.name == SEEDLING:
-            return forgetting.drawn(most)
-        for run in _runs(registry, project, model):
+        if engine.checkpoint.name == SEEDLING and scene_evaluation is not None:
+            return scene_evaluation(max_images)
+        for run in _find_runs(store, project, model):
             config = TuneConfig.model_validate({**run.config, "start": ""})
             if config.replays:
-                kept, labels = replay.kept_back(config)
-                if not kept:
+                images, classes = replay.kept_back(config)
+                if not images:
                     raise ForgettingNotMeasurableError(
-                        f"{config.replay_from} has too few pictures to keep any back from replaying"
+                        f"{config.replay_from} has too few images to hold any out from replay"
                     )
-                return forgetting.pictured(kept[:most], labels, config.replay_from)
-    except ModuleNotFoundError as error:  # it draws, and reads datasets: not every server can
+                return forgetting.pictured(images[:max_images], classes, config.replay_from)
+    except ModuleNotFoundError as error:  # a server can run without the packages for drawing and reading datasets
         raise ForgettingNotMeasurableError(
             f"the package {error.name} is missing: pip install 'florist[train]'"
         ) from None
     raise ForgettingNotMeasurableError(
-        "its run named no dataset of the base's own world (`replay_from`), and only the seedling's can be drawn"
+        "its run has no dataset of the base model's own domain (`replay_from`), and scenes can be drawn only for the "
+        "seedling"
     )
 
 
-def _runs(registry: Registry, project: Project, model: ModelVersion) -> Iterator[Run]:
-    """The model's, or those of all the models that it is made of."""
-    if model.run is not None:
-        yield registry.run(project, model.run)
-    for number in model.combined.models if model.combined else ():
-        if number is not None:
-            yield from _runs(registry, project, registry.model(project, number))
+def _find_runs(store: ProjectStore, project: Project, model: ModelVersion) -> Iterator[Run]:
+    """Yields the model's run, or the runs of all models that it is built from."""
+    if model.run_id is not None:
+        yield store.runs.get_run(project, model.run_id)
+    for model_id in model.ensemble.models if model.ensemble else ():
+        if model_id is not None:
+            yield from _find_runs(store, project, store.models.get_model(project, model_id))

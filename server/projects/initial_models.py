@@ -1,50 +1,62 @@
-"""From which of a project's models a fine-tune goes on."""
+"""The model that a fine-tune run starts from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from finetune.tuning.config import TuneConfig
-from server.store import NotNow
-from server.store.projects.records import InitialModelError, ModelVersion, Project
-from server.store.projects.registry import Registry
+from server.projects.errors import InitialModelError
+from server.store import InvalidStateError
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import ModelVersion, Project
 
 InitialModel = int | Literal["champion"]
-_SHAPE = ("rank", "alpha", "frozen_stages")  # what decides which matrices an adapter has, and their sizes
+_SHAPE_SETTINGS = ("rank", "alpha", "frozen_stages")  # they decide which matrices an adapter has, and their shapes
 
 
-def named(registry: Registry, project: Project, start: InitialModel, tasks: Sequence[str]) -> ModelVersion:
-    """The model of this id, or the `champion` of those of `tasks` that have one. Raises Missing, NotNow where no single
-    adapter is the champion, and CannotStart for a model without an adapter of a run."""
-    model = _champion(registry, project, tasks) if start == "champion" else registry.model(project, start)
-    if model.run is None:
-        raise InitialModelError(f"model {model.id} is combined of others; name one that a run made, by its id")
+def find_initial_model(
+    store: ProjectStore, project: Project, initial_model: InitialModel, tasks: Sequence[str]
+) -> ModelVersion:
+    """Returns the model with this id, or the champion of the tasks.
+
+    Raises NotFoundError, InvalidStateError if the champion is not one adapter, and InitialModelError for an ensemble.
+    """
+    if initial_model == "champion":
+        model = _find_champion(store, project, tasks)
+    else:
+        model = store.models.get_model(project, initial_model)
+    if model.run_id is None:
+        raise InitialModelError(f"model {model.id} is an ensemble; name the id of a model that a run has trained")
     return model
 
 
-def shape(registry: Registry, project: Project, model: ModelVersion, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make an adapter fit the model's: those of its run. Raises CannotStart where `settings` has
-    others."""
-    assert model.run is not None
-    # A setting that came later than the run had its default.
-    made = {**TuneConfig().model_dump(mode="json"), **registry.run(project, model.run).config}
-    own = {name: made[name] for name in _SHAPE}
-    if others := [name for name, value in own.items() if settings.get(name, value) != value]:
-        said = ", ".join(f"{name} {own[name]}" for name in others)
-        raise InitialModelError(
-            f"model {model.id} was made with {said}; leave {' and '.join(others)} out to take the same"
-        )
-    return own
+def get_shape_settings(
+    store: ProjectStore, project: Project, model: ModelVersion, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the settings that decide the shapes of an adapter, as the model's run had them.
+
+    Raises InitialModelError if `settings` has other values.
+    """
+    assert model.run_id is not None
+    # A setting that is newer than the run had its default value.
+    config = {**TuneConfig().model_dump(mode="json"), **store.runs.get_run(project, model.run_id).config}
+    shape = {name: config[name] for name in _SHAPE_SETTINGS}
+    if different := [name for name, value in shape.items() if settings.get(name, value) != value]:
+        values = ", ".join(f"{name} {shape[name]}" for name in different)
+        raise InitialModelError(f"model {model.id} was trained with {values}; leave {' and '.join(different)} out")
+    return shape
 
 
-def _champion(registry: Registry, project: Project, tasks: Sequence[str]) -> ModelVersion:
-    numbers = [registry.champion(project, task) for task in tasks]
-    models = [registry.model(project, number) for number in numbers if number is not None]
+def _find_champion(store: ProjectStore, project: Project, tasks: Sequence[str]) -> ModelVersion:
+    model_ids = [store.promotions.find_champion(project, task) for task in tasks]
+    models = [store.models.get_model(project, model_id) for model_id in model_ids if model_id is not None]
     if not models:
-        raise NotNow(
+        raise InvalidStateError(
             f"no model of {project.name} is promoted for {' or '.join(tasks)}: promote one first, name one by its id, "
-            "or leave `start` out to begin from the base"
+            "or leave `initial_model` out to start from the base model"
         )
-    if len({(model.run, model.sha256) for model in models}) > 1:
+    if len({(model.run_id, model.sha256) for model in models}) > 1:
         ids = ", ".join(str(model.id) for model in models)
-        raise NotNow(f"several adapters answer for {', '.join(tasks)}, those of the models {ids}: name one by its id")
+        raise InvalidStateError(
+            f"several adapters answer {', '.join(tasks)}, those of the models {ids}: name one by its id"
+        )
     return models[0]

@@ -1,65 +1,76 @@
-"""Projects' models at work in a job: the same from its beginning to its end."""
+"""Models of projects in jobs: a job uses the same models from its start to its end."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from server.engine.engine import Engine
-from server.jobs.pinned_models import Seat
-from server.jobs.recipes.recipe import Champion, Recipe
-from server.projects.ensembles import Ensemble, EnsembleBuilder, loaded
-from server.store.projects.records import BaseMismatchError, ModelVersion, NotFoundError, Project
-from server.store.projects.registry import Registry
+from server.jobs.pinned_models import PinnedModel
+from server.jobs.recipes.recipe import PinnedChampion, Recipe
+from server.projects.ensembles import Ensemble, EnsembleBuilder, load_adapters
+from server.projects.errors import BaseMismatchError
+from server.projects.project_files import ProjectFiles
+from server.store.projects.errors import NotFoundError
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import ModelVersion, Project
+
+if TYPE_CHECKING:  # torch
+    from server.engine.engine import Engine
 
 
 class PinnedProjectModels:
-    """Of a registry's projects. Methods raise what the registry does, Missing and OtherBase. `folder`: where the
-    projects' folders are."""
+    """Finds and loads the models that jobs use. Methods raise NotFoundError and BaseMismatchError."""
 
-    def __init__(self, registry: Registry, folder: Path) -> None:
-        self._registry, self._panels = registry, EnsembleBuilder(registry, folder)
+    def __init__(self, store: ProjectStore, files: ProjectFiles) -> None:
+        self._store, self._ensembles = store, EnsembleBuilder(store, files)
 
-    def champion(self, project: str, task: str, base: str, model: int | None = None) -> Champion | None:
-        """Who answers a task for a project: the model of that number, else the one that is promoted; None: nobody is.
-        `base`: the SHA-256 of the weights that are served."""
-        found = self._project(project, base)
-        if (number := model or self._registry.champion(found, task)) is None:
+    def find_champion(
+        self, project: str, task: str, base_sha256: str, model_id: int | None = None
+    ) -> PinnedChampion | None:
+        """Returns the model with this id, by default the promoted one; None if no model is promoted.
+
+        `base_sha256`: of the weights of the model that is served.
+        """
+        found = self._find_project(project, base_sha256)
+        if model_id is None and (model_id := self._store.promotions.find_champion(found, task)) is None:
             return None
-        return Champion(model=number, sha256=self._model(found, task, number).sha256)
+        return PinnedChampion(model=model_id, sha256=self._get_model(found, task, model_id).sha256)
 
     @contextmanager
-    def seated(self, engine: Engine, recipe: Recipe, job: int) -> Iterator[Mapping[str, Seat]]:
-        """The champions of a job's recipe by their names in it. They are loaded by names of their own, beside those
-        that answer prompts: no promotion, rollback or deletion takes them away. Raises AdapterError too."""
-        seats: dict[str, Seat] = {}
-        panels: list[Ensemble] = []
+    def load_champions(self, engine: "Engine", recipe: Recipe, job_id: int) -> Iterator[Mapping[str, PinnedModel]]:
+        """Loads the champions of a job's recipe, and returns them by their names in the recipe.
+
+        They have their own names in the engine, so that no promotion, rollback or deletion unloads them. Raises
+        AdapterError too.
+        """
+        pinned: dict[str, PinnedModel] = {}
+        ensembles: list[Ensemble] = []
         for name, tasks in recipe.champions.items():
-            project = self._project(name, engine.checkpoint.sha256)
+            project = self._find_project(name, engine.checkpoint.sha256)
             for task, champion in tasks.items():
                 if champion is None:
                     continue
-                model = self._model(project, task, champion.model)
+                model = self._get_model(project, task, champion.model)
                 if model.sha256 != champion.sha256:
                     raise NotFoundError(
-                        f"model {model.id} of {name} is another than when the job began; begin another job"
+                        f"model {model.id} of {name} has changed since the job started; start a new job"
                     )
-                panel = self._panels.of(project, model).renamed(f"job-{job}")
-                panels.append(panel)
-                seats[champion.name(name)] = Seat(champion.sha256, panel.ask)
-        with loaded(engine, panels):
-            yield seats
+                ensemble = self._ensembles.build(project, model).with_suffix(f"job-{job_id}")
+                ensembles.append(ensemble)
+                pinned[champion.name(name)] = PinnedModel(champion.sha256, ensemble.submit)
+        with load_adapters(engine, ensembles):
+            yield pinned
 
-    def _project(self, name: str, base: str) -> Project:
-        projects = self._registry.projects.projects()
+    def _find_project(self, name: str, base_sha256: str) -> Project:
+        projects = self._store.list_projects()
         if (project := next((each for each in projects if each.name == name), None)) is None:
-            there = ", ".join(sorted(each.name for each in projects)) or "none"
-            raise NotFoundError(f"there is no project {name!r}; there are: {there}")
-        if project.base != base:
-            raise BaseMismatchError(name, project.base, base)
+            names = ", ".join(sorted(each.name for each in projects)) or "none"
+            raise NotFoundError(f"there is no project {name!r}; there are: {names}")
+        if project.base_sha256 != base_sha256:
+            raise BaseMismatchError(name, project.base_sha256, base_sha256)
         return project
 
-    def _model(self, project: Project, task: str, number: int) -> ModelVersion:
-        model = self._registry.model(project, number)
+    def _get_model(self, project: Project, task: str, model_id: int) -> ModelVersion:
+        model = self._store.models.get_model(project, model_id)
         if model.task != task:
-            raise NotFoundError(f"model {number} of {project.name} answers {model.task}, not {task}")
+            raise NotFoundError(f"model {model_id} of {project.name} answers {model.task}, not {task}")
         return model

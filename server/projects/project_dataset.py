@@ -1,7 +1,7 @@
 """A project's corrections as a dataset: training images, and holdout images that are never used for training.
 
-The split depends only on the content of an image, so that it never changes, whatever is added later: an image belongs to
-the holdout if the first 32 bits of its SHA-256, as a number from 0 to 1, are below the project's holdout share.
+The split depends only on the content of an image, so that it never changes, whatever is added later: an image belongs
+to the holdout if the first 32 bits of its SHA-256, as a number from 0 to 1, are below the project's holdout share.
 (`labels.split` balances the labels, but splits again with each new image.)
 """
 
@@ -48,8 +48,8 @@ class ProjectDataset:
             )
         if missing := sorted(trainable - _find_trainable_tasks(self.holdout)):
             raise NoTrainingDataError(
-                f"of {count} corrected images, no holdout image (a share of {holdout_share:.0%}) has labels to evaluate "
-                f"{missing[0]}: correct more images"
+                f"of {count} corrected images, no holdout image (a share of {holdout_share:.0%}) has labels to "
+                f"evaluate {missing[0]}: correct more images"
             )
 
     def split_validation(
@@ -134,7 +134,7 @@ def _partition(
 
 
 def _find_trainable_tasks(images: Sequence[LabeledImage]) -> set[str]:
-    return {token for image in images for token in samples.teachable(image)}
+    return {token for image in images for token in samples.find_trainable_tasks(image)}
 
 
 def _image_to_json(image: LabeledImage) -> dict[str, Any]:

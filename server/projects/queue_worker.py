@@ -1,52 +1,56 @@
-"""A thread that does what is queued, one thing after the other, and goes on after whatever goes wrong."""
+"""A thread that works on a queue, one item after the other, and continues after any error."""
 
 import logging
 import threading
 from collections.abc import Callable
 
 from server.engine.errors import EngineClosedError
-from server.store import StoreAway
+from server.store import StoreUnavailableError
 
-_LOOK = 5.0  # seconds after which it looks again, though nobody woke it
-_WAIT = 5.0  # seconds before another try where the database cannot be used
-_JOIN = 15.0  # seconds that a stopping server waits for it
+_POLL_SECONDS = 5.0  # interval between two checks of the queue if nobody calls `wake`
+_RETRY_SECONDS = 5.0  # delay after an error
+_JOIN_SECONDS = 15.0  # how long `close` waits for the thread
 logger = logging.getLogger(__name__)
 
 
 class QueueWorker:
-    """Calls `work` until it says that there is nothing to do; then waits until it is woken. `closing` is set when the
-    server stops: `work` then returns soon, and what it had in hand is done after the next start."""
+    """Calls `work_once` until it returns False, then waits for the next item.
 
-    def __init__(self, name: str, work: Callable[[], bool]) -> None:
-        self._work, self._name = work, name
+    `closing` is set when the server stops: `work_once` must then return soon. An unfinished item stays in the queue.
+    """
+
+    def __init__(self, name: str, work_once: Callable[[], bool]) -> None:
+        self._work_once, self._name = work_once, name
         self._thread = threading.Thread(target=self._run, name=f"florist-{name}", daemon=True)
-        self._wake = threading.Event()
+        self._awake = threading.Event()
         self.closing = threading.Event()
 
     def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There may be something to do."""
-        self._wake.set()
+        """Tells the thread that the queue may have a new item."""
+        self._awake.set()
 
     def close(self) -> None:
+        """Stops the thread and waits for its end."""
         self.closing.set()
-        self._wake.set()
+        self._awake.set()
         if self._thread.ident is not None:
-            self._thread.join(_JOIN)
+            self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         while not self.closing.is_set():
-            self._wake.clear()
+            self._awake.clear()
             try:
-                if not self._work():
-                    self._wake.wait(_LOOK)
+                if not self._work_once():
+                    self._awake.wait(_POLL_SECONDS)
             except EngineClosedError:
                 return
-            except StoreAway as away:
-                logger.warning("%s; the %s wait for it", away, self._name)
-                self.closing.wait(_WAIT)
+            except StoreUnavailableError as error:
+                logger.warning("%s; the %s wait for it", error, self._name)
+                self.closing.wait(_RETRY_SECONDS)
             except Exception:
-                logger.exception("the %s cannot go on; trying again", self._name)
-                self.closing.wait(_WAIT)
+                logger.exception("the %s failed; retrying", self._name)
+                self.closing.wait(_RETRY_SECONDS)

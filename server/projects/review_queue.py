@@ -50,7 +50,9 @@ def select_candidates(
                 yield ReviewCandidate(position, image, doubt(get_relevant(image)))
 
     pool = heapq.nsmallest(
-        max(_MIN_POOL, 4 * count), find_uncorrected(), key=lambda candidate: (-candidate.uncertainty, candidate.position)
+        max(_MIN_POOL, 4 * count),
+        find_uncorrected(),
+        key=lambda candidate: (-candidate.uncertainty, candidate.position),
     )
     selected = select([get_relevant(candidate.image) for candidate in pool], count, known_labels)
     return [pool[index] for index in selected], len(seen) - len(set(corrected))

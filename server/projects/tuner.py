@@ -1,181 +1,171 @@
-"""Fine-tunes, one at a time, each in a process of its own that gives way to serving (`server.projects.fine_tune_process`)."""
+"""Executes fine-tune runs, one at a time, each in a process of its own (`server.projects.fine_tune_process`)."""
 
 import hashlib
 import json
 import logging
 import math
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from server.engine.adapters import lora
+from server.engine.adapters.lora import WEIGHT_FILES
 from server.engine.engine import Engine
-from server.projects import fine_tune_process
+from server.projects.errors import BaseMismatchError
+from server.projects.fine_tune_process import GRACE_SECONDS, count_threads
+from server.projects.project_files import ProjectFiles, RunFolder
 from server.projects.queue_worker import QueueWorker
-from server.store import StoreAway
-from server.store.projects.records import BaseMismatchError, Project, Run, RunState
-from server.store.projects.registry import Registry
+from server.store import StoreUnavailableError
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import OPEN_STATES, Project, Run, RunState
 
-LOG = "process.log"
-NICENESS = 19  # the lowest priority: it gets what serving leaves
-_LOOK = 0.2  # seconds between two looks at the process
-_TAIL = 300  # characters of what a process said before it died
+NICENESS = 19  # the lowest priority: the process gets the time that serving leaves
+_POLL_SECONDS = 0.2  # interval between two checks of the process
+_CANCEL_SECONDS = 30.0  # how long `stop_run` waits
+_OUTPUT_TAIL = 300  # characters of the output of a crashed process that its error shows
+_METRICS = ("before", "best", "best_step", "steps", "seconds", "stopped")
 logger = logging.getLogger(__name__)
 
 
 class Tuner:
-    """Works on the runs of a registry, in the order in which they came. `folder`: where the projects' folders are."""
+    """Works on the queued runs of a store, oldest first.
 
-    def __init__(self, registry: Registry, folder: Path) -> None:
-        self.registry, self.folder = registry, folder
-        self.worker = QueueWorker("runs", self._work)
+    `command` starts the process of a run. The run's folder and the niceness are appended to it.
+    """
+
+    def __init__(self, store: ProjectStore, files: ProjectFiles, command: Sequence[str]) -> None:
+        self._store, self._files, self._command = store, files, list(command)
+        self._worker = QueueWorker("runs", self._work_once)
         self._engine: Engine | None = None
-        self._current: int | None = None
-        self._drop = threading.Event()  # the run under way
-        self._dropped = threading.Condition()
+        self._current: int | None = None  # id of the run that is executed
+        self._stop_current = threading.Event()
+        self._current_changed = threading.Condition()
 
     def start(self, engine: Engine) -> None:
-        """Begins to work, with what another process left undone."""
+        """Starts to work, first on the run that was running when the server stopped."""
         self._engine = engine
-        self.worker.start()
+        self._worker.start()
+
+    def wake(self) -> None:
+        """Tells the worker that a run was queued."""
+        self._worker.wake()
 
     def close(self) -> None:
-        """Stops; the run under way is gone on with after the next start."""
-        self.worker.close()
+        """Stops. A running run continues after the next start."""
+        self._worker.close()
 
-    def drop(self, run: Run) -> None:
-        """Ends the process of a run that was cancelled, and returns when it is no more."""
-        with self._dropped:
+    def stop_run(self, run: Run) -> None:
+        """Ends the process of a cancelled run and waits for its end."""
+        with self._current_changed:
             if self._current == run.id:
-                self._drop.set()
-                self._dropped.wait_for(lambda: self._current != run.id, timeout=30)
+                self._stop_current.set()
+                self._current_changed.wait_for(lambda: self._current != run.id, timeout=_CANCEL_SECONDS)
 
-    def of(self, project: Project, run: Run) -> Path:
-        """The run's folder."""
-        return self.folder / project.folder / run.folder
-
-    def progress(self, project: Project, run: Run) -> dict[str, Any] | None:
-        """The newest line of the run's log: its step, its losses, the held-out metric; None before there is one."""
+    def read_progress(self, project: Project, run: Run) -> dict[str, Any] | None:
+        """Returns the newest line of a run's log: its step, losses and validation metric; None if there is none yet."""
         from finetune.tuning.run_record import read_log
 
         try:
-            lines = read_log(self.of(project, run) / fine_tune_process.RUN)
-        except (OSError, ValueError):  # it is being written, or gone
+            lines = read_log(self._files.get_run_folder(project, run).training)
+        except (OSError, ValueError):  # it is being written, or was deleted
             return None
-        return {key: _number(value) for key, value in lines[-1].items()} if lines else None
+        return {key: _to_json_number(value) for key, value in lines[-1].items()} if lines else None
 
-    # In the thread
+    # In the worker's thread
 
-    def _work(self) -> bool:
-        if (found := self.registry.next_run()) is None:
+    def _work_once(self) -> bool:
+        if (found := self._store.find_open_run()) is None:
             return False
         project, run = found
-        with self._dropped:
-            self._current, self._drop = run.id, threading.Event()
+        with self._current_changed:
+            self._current, self._stop_current = run.id, threading.Event()
         try:
-            self._run(project, run)
-        except StoreAway:
+            self._execute(project, run)
+        except StoreUnavailableError:
             raise
         except Exception as error:
             logger.exception("run %d of %s failed", run.id, project.name)
-            self._fail(run, f"the server failed: {error}")
+            self._fail(run, f"internal error: {error}")
         finally:
-            with self._dropped:
+            with self._current_changed:
                 self._current = None
-                self._dropped.notify_all()
+                self._current_changed.notify_all()
         return True
 
-    def _run(self, project: Project, run: Run) -> None:
+    def _execute(self, project: Project, run: Run) -> None:
         assert self._engine is not None
-        if project.base != (served := self._engine.checkpoint.sha256):
-            self._fail(run, str(BaseMismatchError(project.name, project.base, served)))
+        if project.base_sha256 != (served := self._engine.checkpoint.sha256):
+            self._fail(run, str(BaseMismatchError(project.name, project.base_sha256, served)))
             return
-        if not self.registry.turn_run(run, RunState.RUNNING, (RunState.QUEUED, RunState.RUNNING)):
-            return  # cancelled meanwhile
-        folder = self.of(project, run)
-        (folder / fine_tune_process.OUTCOME).unlink(missing_ok=True)
-        logger.info("run %d of %s: %d pictures taught, %d held out", run.id, project.name, run.taught, run.held)
-        code = self._watched(folder, folder.parents[1] / "pictures")
-        if code is None:
+        if not self._store.runs.change_state(run, RunState.RUNNING, OPEN_STATES):
+            return  # cancelled in the meantime
+        folder = self._files.get_run_folder(project, run)
+        folder.outcome.unlink(missing_ok=True)
+        logger.info(
+            "run %d of %s: %d training images, %d holdout images", run.id, project.name, run.train_images,
+            run.holdout_images,
+        )  # fmt: skip
+        if (code := self._run_process(folder)) is None:
             return
-        outcome = _outcome(folder, code)
+        outcome = _read_outcome(folder, code)
         if reason := outcome.get("error", ""):
             logger.error("run %d of %s failed: %s", run.id, project.name, reason)
         if "folder" not in outcome:
             self._fail(run, reason)
             return
-        metrics = {
-            key: _number(outcome[key]) for key in ("before", "best", "best_step", "steps", "seconds", "stopped")
-        }  # fmt: skip
-        with (folder / fine_tune_process.ADAPTER / lora.WEIGHTS[0]).open("rb") as weights:
+        metrics = {key: _to_json_number(outcome[key]) for key in _METRICS}
+        with (folder.adapter / WEIGHT_FILES[0]).open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
-        if self.registry.finish(project, run, metrics, sha256, run.config["tasks"], reason):
+        if self._store.runs.finish_run(project, run, metrics, sha256, run.config["tasks"], reason):
             logger.info("run %d of %s made models: %s", run.id, project.name, metrics)
-        # Twice the weights, for going on; only now, since where that could not be written the run is gone on with.
-        (folder / fine_tune_process.RUN / "state.pt").unlink(missing_ok=True)
+        # The state is twice as large as the weights. Before the result is stored, the run may still have to resume.
+        (folder.training / "state.pt").unlink(missing_ok=True)
 
-    def _watched(self, folder: Path, pictures: Path) -> int | None:
-        """The exit code of the run's process; None where it was ended."""
+    def _run_process(self, folder: RunFolder) -> int | None:
+        """Returns the exit code of the run's process; None if it was stopped."""
         assert self._engine is not None
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(fine_tune_process.threads()),
-            "TOKENIZERS_PARALLELISM": "false",
-        }
+        environment = {**os.environ, "OMP_NUM_THREADS": str(count_threads()), "TOKENIZERS_PARALLELISM": "false"}
         if self._engine.device.type == "cpu":
             environment["ACCELERATE_USE_CPU"] = "true"
-        with (folder / LOG).open("ab") as log:
+        with folder.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "server.projects.fine_tune_process", str(folder), str(pictures), str(NICENESS)],
-                # Its own session: the signals of a terminal are the server's, which ends it.
+                [*self._command, str(folder.path), str(NICENESS)],
+                # Its own session: a terminal's signals go to the server, which then stops the process.
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
         try:
-            while not (self.worker.closing.is_set() or self._drop.is_set()):
+            while not (self._worker.closing.is_set() or self._stop_current.is_set()):
                 with suppress(subprocess.TimeoutExpired):
-                    return process.wait(_LOOK)
-            if not self._drop.is_set():  # what it did is kept for the next start
+                    return process.wait(_POLL_SECONDS)
+            if not self._stop_current.is_set():  # let it save its state for the next start
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(fine_tune_process.GRACE)
+                    process.wait(GRACE_SECONDS)
             return None
         finally:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # its loader of pictures too
+                os.killpg(process.pid, signal.SIGKILL)  # with its data loader
             process.wait()
             if process.stdin:
                 process.stdin.close()
 
     def _fail(self, run: Run, reason: str) -> None:
-        self.registry.turn_run(run, RunState.FAILED, (RunState.QUEUED, RunState.RUNNING), reason)
+        self._store.runs.change_state(run, RunState.FAILED, OPEN_STATES, reason)
 
 
-def prepare(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Makes a run's folder. Raises OSError, and then nothing is left."""
-    folder.mkdir(parents=True)
-    try:
-        (folder / fine_tune_process.WANTED).write_text(json.dumps(wanted))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _outcome(folder: Path, code: int) -> dict[str, Any]:
+def _read_outcome(folder: RunFolder, code: int) -> dict[str, Any]:
+    """Returns the outcome of a process, or an error with the end of its output if it crashed."""
     with suppress(OSError, ValueError):
-        return dict(json.loads((folder / fine_tune_process.OUTCOME).read_text()))
-    said = (folder / LOG).read_text(errors="replace").strip()
-    died = f"by signal {-code}" if code < 0 else f"with code {code}"
-    memory = "; perhaps there was too little memory: teach fewer pictures a step" if code == -signal.SIGKILL else ""
-    return {"error": f"its process ended {died}{memory}. It said last: …{said[-_TAIL:]}"}
+        return dict(json.loads(folder.outcome.read_text()))
+    output = folder.log.read_text(errors="replace").strip()
+    ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    out_of_memory = "; it may be out of memory: use fewer images per step" if code == -signal.SIGKILL else ""
+    return {"error": f"the process crashed ({ended}){out_of_memory}. Its last output: …{output[-_OUTPUT_TAIL:]}"}
 
 
-def _number(value: Any) -> Any:
-    """JSON has no nan."""
+def _to_json_number(value: Any) -> Any:
+    """Replaces NaN and Inf, which JSON does not have, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite increments a primary key automatically only if its type is INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
-UNFINISHED_STATES = ("waiting", "leased")  # states of an image that is neither done nor failed
+UNFINISHED_STATES = ("waiting", "leased")  # of images: neither done nor failed
 
 
 class TableBase(DeclarativeBase):
@@ -167,10 +167,10 @@ class RunRow(TableBase):
 
 
 class ModelRow(TableBase):
-    """A model for one task: the adapter of a run, or a combination of other models.
+    """A model for one task: the adapter of a run, or an ensemble of other models.
 
-    `combination` is JSON, not null for a combination of models. `folder` is then the path of the combined adapter in
-    the project's folder, or empty. `sha256` is the hash of the weights.
+    `ensemble` is JSON, not null for an ensemble. `folder` is then the path of its own adapter in the project's folder,
+    or empty. `sha256` is the hash of the weights.
     """
 
     __tablename__ = "models"
@@ -181,7 +181,7 @@ class ModelRow(TableBase):
     task: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(String(64))
     folder: Mapped[str] = mapped_column(String(64), server_default="")
-    combination: Mapped[str] = mapped_column(Text, server_default="null")
+    ensemble: Mapped[str] = mapped_column(Text, server_default="null")
     created: Mapped[float]
 
 

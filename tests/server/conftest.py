@@ -10,12 +10,9 @@ import structlog
 import torch
 
 from server.app import create_app
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.settings import Settings
-from server.store import Store
-from server.store.projects.project_store import ProjectStore
-from server.store.projects.records import Project
-from server.store.projects.registry import Registry
 from tests.server.databases import Postgres, have_postgres
 from tests.server.helpers import Process, StuckEngine, connected
 
@@ -31,7 +28,7 @@ def model_name() -> str:
 @pytest.fixture(scope="session")
 def engine(model_name: str) -> Iterator[Engine]:
     torch.set_num_threads(1)
-    with Engine.load(model_name, device="cpu") as loaded:
+    with Engine.load(EngineConfig(model_name, device="cpu")) as loaded:
         yield loaded
 
 
@@ -84,20 +81,3 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[],
 def url(new_database: Callable[[], str]) -> str:
     """A database, new and empty."""
     return new_database()
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ProjectStore]:
-    with Store(url) as opened:
-        yield ProjectStore(opened, "here")
-
-
-@pytest.fixture
-def registry(store: ProjectStore) -> Registry:
-    return Registry(store)
-
-
-@pytest.fixture
-def birds(store: ProjectStore) -> Project:
-    """A project."""
-    return store.create(Project(0, "birds", "b" * 64, ("<OD>", "<CAPTION>"), 0.25, "folder", 0.0))

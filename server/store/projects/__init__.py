@@ -1,0 +1,1 @@
+"""Projects in the database: corrections, fine-tune runs, models, backtests and promotions."""

@@ -1,52 +1,51 @@
-"""The rules of promotions: what a model has to have won, and who answers again after a rollback."""
+"""The rules of promotions: when a model may be promoted, and which model a rollback returns to."""
 
 from collections.abc import Sequence
 
-from server.store.projects.records import (
-    ENOUGH,
-    Backtest,
-    ModelVersion,
-    NothingPromotedError,
-    Project,
-    Promotion,
-    PromotionNotEarnedError,
-)
+from server.store.projects.ensembles import model_name
+from server.store.projects.errors import NothingPromotedError, PromotionNotEarnedError
+from server.store.projects.records import MIN_HOLDOUT_IMAGES, Backtest, ModelVersion, Project, Promotion
+
+_OR_FORCE = "; or force it, with a reason"
 
 
-def check(model: ModelVersion, champion: int | None, test: Backtest | None) -> None:
-    """Whether it may answer in place of the champion (None: the base alone), by its newest backtest against that.
-    Raises NotEarned."""
-    against = "the base" if champion is None else f"model {champion}"
-    force = "; or force it, with a reason"
-    if test is None or test.figures is None:
+def check_promotion(model: ModelVersion, champion_id: int | None, backtest: Backtest | None) -> None:
+    """Checks whether a model may replace the champion. Raises PromotionNotEarnedError.
+
+    `backtest`: the newest one of the model against this champion.
+    """
+    champion = model_name(champion_id)
+    if backtest is None or backtest.comparison is None:
         raise PromotionNotEarnedError(
-            f"model {model.id} has no backtest against {against}, which answers for {model.task} now: begin one by "
-            f"POST …/backtests and wait for its end{force}"
+            f"model {model.id} has no backtest against {champion}, which answers {model.task} now: start one with "
+            f"POST …/backtests and wait for its end{_OR_FORCE}"
         )
-    figures = test.figures
-    if len(test.tallies) < ENOUGH:
+    images, result = len(backtest.image_counts), backtest.comparison
+    if images < MIN_HOLDOUT_IMAGES:
         raise PromotionNotEarnedError(
-            f"model {model.id} had its backtest {test.id} against {against} on {len(test.tallies)} held-out pictures, "
-            f"and fewer than {ENOUGH} tell nothing for sure: correct more pictures and test again{force}"
+            f"backtest {backtest.id} of model {model.id} against {champion} had {images} holdout images, and at least "
+            f"{MIN_HOLDOUT_IMAGES} are needed: correct more images and test again{_OR_FORCE}"
         )
-    if not test.won:
+    if not backtest.won:
         raise PromotionNotEarnedError(
-            f"model {model.id} did not win its backtest {test.id} against {against}: {figures.challenger:.1f} "
-            f"corrections per 100 labels against {figures.champion:.1f}, and the difference lies between "
-            f"{figures.low:+.1f} and {figures.high:+.1f} (95 %), not wholly below 0: correct more pictures, tune and "
-            f"test again{force}"
+            f"model {model.id} did not win backtest {backtest.id} against {champion}: {result.challenger:.1f} "
+            f"corrections per 100 labels against {result.champion:.1f}; the difference is between {result.low:+.1f} "
+            f"and {result.high:+.1f} (95 %), not entirely below 0: correct more images, fine-tune and test "
+            f"again{_OR_FORCE}"
         )
 
 
-def before(history: Sequence[Promotion], project: Project, task: str) -> int | None:
-    """Who answered before the champion, None: the base alone, by all promotions there were, the oldest first. Raises
-    NothingPromoted where nobody is promoted."""
+def find_previous(history: Sequence[Promotion], project: Project, task: str) -> int | None:
+    """Returns the id of the champion before the current one; None for the base model.
+
+    `history`: all promotions of the task, oldest first. Raises NothingPromotedError.
+    """
     stack: list[int | None] = [None]
-    for each in history:
-        if each.back:
+    for promotion in history:
+        if promotion.is_rollback:
             stack.pop()
         else:
-            stack.append(each.model)
+            stack.append(promotion.model_id)
     if len(stack) == 1:
-        raise NothingPromotedError(f"no model of {project.name} is promoted for {task}: the base alone answers")
+        raise NothingPromotedError(f"no model of {project.name} is promoted for {task}: the base model answers")
     return stack[-2]

@@ -12,13 +12,13 @@ from labels.label_kind import LabelKind
 from labels.verification import keep_readable
 from prompts.annotations import Box
 from seedling.scenes.drawing import draw_scene
-from server.cli.datasets import Datasets
+from server.cli.datasets import DatasetOpener
 from server.cli.main import app
 from server.projects import project_dataset
 from server.projects.projects import Projects
 from server.store import JobStore
 from server.store.projects.records import Project
-from tests.server.engine.tiny import save, tiny_model
+from tests.server.engine.tiny import save_checkpoint, create_tiny_model
 from tests.server.projects.scenes import scenes
 
 QUICK = "steps: 1\npictures: 2\nprompts: 1\nmetric: loss\nrank: 2\n"
@@ -49,7 +49,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Projects
 
 def test_a_project_is_read_beside_its_server_and_holds_out_what_that_does(server: Projects) -> None:
     project = server.store.projects.project_store()[0]
-    dataset = Datasets()("project:signs")
+    dataset = DatasetOpener()("project:signs")
     found = project_dataset.of(project, server.store.newest(project), server._pictures(project))
     assert dataset.training_images == found.train
     assert dataset.evaluation_images == found.held
@@ -59,19 +59,19 @@ def test_a_project_is_read_beside_its_server_and_holds_out_what_that_does(server
     first = checked.training_images[0]
     data = server._pictures(project).path(first.name).read_bytes()
     server.correct(project, data, [Box(label="mended", box=(1, 2, 30, 40))])  # the server goes on
-    again = next(example for example in Datasets()("project:signs").images if example.name == first.name)
+    again = next(example for example in DatasetOpener()("project:signs").images if example.name == first.name)
     assert [note.label for note in again.annotations] == ["mended"]
 
 
 @pytest.mark.slow
 def test_a_tune_teaches_a_project_and_its_held_out_pictures_judge(server: Projects, tmp_path: Path) -> None:
-    base = save(tmp_path / "base", tiny_model())
+    base = save_checkpoint(tmp_path / "base", create_tiny_model())
     (tmp_path / "tune.yaml").write_text(QUICK)
     ended = florist(
         "tune", "project:signs", "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--base", base
     )
     assert ended.exit_code == 0, ended.output
-    dataset = Datasets()("project:signs")
+    dataset = DatasetOpener()("project:signs")
     assert f"{len(dataset.training_images)} pictures taught, {len(dataset.holdout)} held out" in ended.stdout
     ended = florist("evaluate", base, "project:signs", "--adapter", tmp_path / "run" / "adapter", "--task", "<OD>")
     assert ended.exit_code == 0, ended.output
@@ -107,7 +107,7 @@ def test_a_database_of_another_version_is_left_alone(server: Projects) -> None:
     with server.store.job_store.database.begin_write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
     with pytest.raises(DatasetError, match="written by another version of florist"):
-        Datasets()("project:signs")
+        DatasetOpener()("project:signs")
 
 
 def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "things.yaml").write_text(f"name: things\nsteps:\n{steps}")
     assert florist("label", pictures, "--recipe", tmp_path / "things.yaml", "--out", out, "--draw").exit_code == 0
     monkeypatch.setenv("FLORIST_JOBS_FOLDER", str(out))
-    datasets = Datasets()
+    datasets = DatasetOpener()
     dataset = keep_readable(datasets("job:1"))
     assert {"0.png", "1.png", "2.png"} <= {example.name for example in dataset.images}
     for example in dataset.images:

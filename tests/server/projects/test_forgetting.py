@@ -18,7 +18,7 @@ from server.projects.projects import Projects
 from server.store.projects.ensembles import BoxFusion
 from server.store.projects.records import Backtest, ModelVersion, Project, RunState
 from tests.server.helpers import until
-from tests.server.projects.making import corrected, loaded, made, opened
+from tests.server.projects.project_setup import corrected, loaded, made, opened
 from tests.server.projects.scenes import scenes
 
 

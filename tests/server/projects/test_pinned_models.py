@@ -32,9 +32,9 @@ from server.settings import Settings
 from server.store import Job, JobMismatchError, JobState, JobStore, file_url
 from server.store.projects.ensembles import BoxFusion
 from server.store.projects.records import NotFoundError
-from tests.server.engine.tiny import picture
+from tests.server.engine.tiny import create_image
 from tests.server.helpers import PATIENCE, serving, until
-from tests.server.projects.making import corrected, loaded, made, opened, promote
+from tests.server.projects.project_setup import corrected, loaded, made, opened, promote
 
 SEEDS = (5, 10, 0, 8, 1, 11)  # of pictures, on some of which boxes are found
 OTHER = r".*(fc1|fc2|q_proj|k_proj|v_proj|out_proj)"  # modules of an adapter that answers otherwise
@@ -44,7 +44,7 @@ OTHER = r".*(fc1|fc2|q_proj|k_proj|v_proj|out_proj)"  # modules of an adapter th
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     for position, seed in enumerate(SEEDS):
-        picture(seed).save(folder / f"{position}.png")
+        create_image(seed).save(folder / f"{position}.png")
     return folder
 
 
@@ -83,7 +83,7 @@ def answered(projects: Projects, position: int) -> str:
     """What the champion of detection says of a picture, word for word."""
     engine = projects.engine
     panel = projects.champions.answering("emoji", "<OD>")
-    request = Request(engine.prepare(picture(SEEDS[position])), TASKS["<OD>"])
+    request = Request(engine.prepare(create_image(SEEDS[position])), TASKS["<OD>"])
     return panel.ask(engine.submit, request).wait(PATIENCE).text
 
 

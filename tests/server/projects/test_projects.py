@@ -12,13 +12,14 @@ from PIL import Image
 from sqlalchemy.exc import IntegrityError
 
 from prompts.tasks import TASKS
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.projects.projects import Projects
 from server.store.projects.records import BaseMismatchError, Project
-from tests.server.engine.tiny import save, save_adapter, tiny_model
+from tests.server.engine.tiny import create_tiny_model, save_adapter, save_checkpoint
 from tests.server.helpers import PATIENCE
-from tests.server.projects.making import QUICK, corrected, loaded, made, opened, promote
+from tests.server.projects.project_setup import QUICK, corrected, loaded, made, opened, promote
 
 
 def promoted(projects: Projects, project: Project, seed: int) -> None:
@@ -63,7 +64,7 @@ def test_what_cannot_be_written_down_changes_nobody_and_leaves_nothing_loaded(ti
         promoted(projects, project, 2)
         name = answering(projects)
         third = made(projects, project, 3)
-        with projects.store.store.writing() as connection:
+        with projects.store.job_store.database.begin_write() as connection:
             connection.exec_driver_sql(
                 "CREATE TRIGGER full BEFORE INSERT ON promotions BEGIN SELECT RAISE(ABORT, 'no more'); END"
             )
@@ -118,10 +119,13 @@ def test_no_request_is_dropped_while_who_answers_changes(tiny: Engine, tmp_path:
 
 
 def test_another_base_is_refused_with_both_hashes(tiny: Engine, tmp_path: Path) -> None:
-    other = save(tmp_path / "other", tiny_model(seed=5))
+    other = save_checkpoint(tmp_path / "other", create_tiny_model(seed=5))
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
-    with Engine.load(str(other), device="cpu") as engine, opened(tmp_path, engine, start=False) as projects:
+    with (
+        Engine.load(EngineConfig(str(other), device="cpu")) as engine,
+        opened(tmp_path, engine, start=False) as projects,
+    ):
         served = engine.checkpoint.sha256
         refusals: list[Callable[[], Any]] = [
             lambda: projects.tune(project, QUICK, "Ada"),

@@ -125,7 +125,7 @@ def _create_model_tables() -> None:
         sa.Column("task", sa.String(64), nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("folder", sa.String(64), nullable=False, server_default=""),
-        sa.Column("combination", sa.Text, nullable=False, server_default="null"),
+        sa.Column("ensemble", sa.Text, nullable=False, server_default="null"),
         sa.Column("created", sa.Double, nullable=False),
     )
     op.create_table(

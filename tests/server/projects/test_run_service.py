@@ -23,7 +23,7 @@ from server.store import InvalidStateError
 from server.store.projects.ensembles import AdapterSum
 from server.store.projects.records import InitialModelError, NotFoundError, NoTrainingDataError, Project, Run, RunState
 from tests.server.helpers import PATIENCE, ROOT, until
-from tests.server.projects.making import QUICK, corrected, made, opened, promote
+from tests.server.projects.project_setup import QUICK, corrected, made, opened, promote
 from tests.server.projects.scenes import scenes
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from server.engine.engine import Engine
 from server.projects import fine_tune_process
 from server.projects.projects import Projects
-from server.store import Store
+from server.store import JobStore
 from server.store.projects.records import ModelVersion, Project, RunState
 from tests.server.engine.tiny import save_adapter
 from tests.server.projects.scenes import scenes
@@ -20,7 +20,7 @@ QUICK = {"steps": 4, "evaluate": 2, "pictures": 2, "prompts": 1, "metric": "loss
 @contextmanager
 def opened(folder: Path, engine: Engine, *, start: bool = True) -> Iterator[Projects]:
     """The projects of a server, from its start to its end."""
-    with Store(f"sqlite:///{folder / 'florist.db'}") as store:
+    with JobStore(f"sqlite:///{folder / 'florist.db'}") as store:
         projects = Projects(folder / "projects", store)
         try:
             projects.load(engine)

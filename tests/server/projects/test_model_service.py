@@ -10,16 +10,16 @@ from PIL import Image
 from finetune.ensembling import fuse, route
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS
-from server.engine.adapters import lora
-from server.engine.adapters.registry import AdapterError
+from server.engine.adapters.errors import AdapterError
+from server.engine.adapters.lora import CONFIG_FILE, WEIGHT_FILES
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
 from server.projects.projects import Projects
 from server.store.projects.ensembles import AdapterSum, BoxFusion, InvalidEnsembleError, LabelRouting
 from server.store.projects.records import Backtest, NotFoundError, Project, RunState
-from tests.server.engine.tiny import picture, save_adapter
+from tests.server.engine.tiny import create_image, save_adapter
 from tests.server.helpers import PATIENCE, until
-from tests.server.projects.making import corrected, loaded, made, opened, promote
+from tests.server.projects.project_setup import corrected, loaded, made, opened, promote
 
 OD = TASKS["<OD>"]
 
@@ -52,7 +52,7 @@ def judged(projects: Projects, project: Project, number: int) -> Backtest:
 
 
 def test_adapters_added_up_are_one_adapter(tiny: Engine, tmp_path: Path) -> None:
-    image = picture(3)
+    image = create_image(3)
     with opened(tmp_path, tiny, start=False) as projects:
         project = corrected(projects)
         one, two = (made(projects, project, seed) for seed in (1, 2))
@@ -66,7 +66,7 @@ def test_adapters_added_up_are_one_adapter(tiny: Engine, tmp_path: Path) -> None
         assert (both.run, both.task, both.data, both.metrics) == (None, "<OD>", "", {})
         assert projects.registry.models(project) == [one, two, same, both]
         folder = projects.folder / project.folder / both.folder
-        assert {path.name for path in folder.iterdir()} == {lora.CONFIG, lora.WEIGHTS[0]}
+        assert {path.name for path in folder.iterdir()} == {CONFIG_FILE, WEIGHT_FILES[0]}
         promote(projects, project, both)
         assert {(adapter.sha256, adapter.rank) for adapter in tiny.adapters()} == {(both.sha256, 8)}
         projects.delete(project)
@@ -89,7 +89,7 @@ def test_members_answer_in_one_batch_and_the_picture_is_seen_once(tiny: Engine, 
         assert loaded(tiny) == {members[0], members[2]}
         found = 0
         for seed in range(4, 8):
-            image, before = picture(seed), tiny.stats()
+            image, before = create_image(seed), tiny.stats()
             result, after = asked(projects, image), tiny.stats()
             assert after.pictures - before.pictures == 1
             answers = [said(tiny, image, member) for member in members]
@@ -123,7 +123,7 @@ def test_adapters_go_when_the_last_that_needs_them_goes(tiny: Engine, tmp_path: 
         projects.rollback(project, "<OD>", "Ada")
         assert loaded(tiny) == {names[0]}
         # One of the members is gone from the disk: the other one is not left behind.
-        (projects.folder / project.folder / two.folder / lora.WEIGHTS[0]).unlink()
+        (projects.folder / project.folder / two.folder / WEIGHT_FILES[0]).unlink()
         with pytest.raises(AdapterError):
             promote(projects, project, fused)
         assert projects.champions.answering("emoji", "<OD>").name == names[0]
@@ -173,7 +173,7 @@ def test_what_cannot_be_combined_is_refused(tiny: Engine, tmp_path: Path) -> Non
         save_adapter(projects.folder / project.folder / two.folder, 2, target_modules=["fc1"], use_dora=True)
         with pytest.raises(InvalidEnsembleError, match=rf"^model {two.id} holds .* no LoRA weight"):
             projects.combine(project, AdapterSum(combine="add", models=(one.id, two.id)))
-        (projects.folder / project.folder / two.folder / lora.WEIGHTS[0]).unlink()
+        (projects.folder / project.folder / two.folder / WEIGHT_FILES[0]).unlink()
         with pytest.raises(InvalidEnsembleError, match=f"^model {two.id} is no adapter") as caught:
             projects.combine(project, AdapterSum(combine="add", models=(one.id, two.id)))
         assert str(tmp_path) not in str(caught.value)

@@ -1,0 +1,68 @@
+"""Adds corrections to a project, and selects the images to correct next."""
+
+from collections.abc import Iterable, Sequence
+
+from labels.images import MAX_PIXELS, decode_image
+from labels.label_kind import LabelKind, label_kind_of
+from labels.labeled_image import LabeledImage
+from prompts.annotations import Annotation
+from server.projects.annotation_validation import validate_annotations
+from server.projects.project_files import ProjectFiles
+from server.projects.review_queue import ReviewCandidate, select_candidates
+from server.store.projects.project_store import ProjectStore
+from server.store.projects.records import Correction, CorrectionContent, Project
+
+
+class CorrectionService:
+    """The corrections of all projects."""
+
+    def __init__(self, store: ProjectStore, files: ProjectFiles) -> None:
+        self._store, self._files = store, files
+
+    def add_correction(
+        self, project: Project, data: bytes, annotations: Sequence[Annotation], *, kind: LabelKind | None = None,
+        complete: bool = True, image_name: str = "", author: str = "", max_pixels: int = MAX_PIXELS,
+    ) -> Correction:  # fmt: skip
+        """Stores an image file and all its annotations of one kind (None: the kind that they have).
+
+        Raises ImageError, InvalidAnnotationsError, and OSError if the file cannot be written.
+        """
+        size = decode_image(data, max_bytes=len(data), max_pixels=max_pixels).size
+        kind, validated = validate_annotations(annotations, size, kind)
+        sha256 = self._files.get_image_store(project).add_image(data)
+        content = CorrectionContent(sha256, kind, *size, validated, complete, image_name, author)
+        return self._store.corrections.add_corrections(project, [content])[0]
+
+    def import_job(self, project: Project, images: Iterable[LabeledImage], author: str) -> int:
+        """Stores the annotations of a job as corrections, without changes. Returns the number of images.
+
+        Raises InvalidAnnotationsError, and OSError for an image that is missing or cannot be written.
+        """
+        count = 0
+        for image in images:
+            by_kind: dict[LabelKind, list[Annotation]] = {}
+            for trace in image.traced_annotations:
+                if trace.parent is None:  # an answer about a region is not a caption of the image
+                    by_kind.setdefault(label_kind_of(trace.annotation), []).append(trace.annotation)
+            validated = [validate_annotations(annotations, image.size, kind) for kind, annotations in by_kind.items()]
+            if validated:
+                sha256 = self._files.get_image_store(project).add_image(image.read())
+                contents = [
+                    CorrectionContent(sha256, kind, *image.size, annotations, True, image.name, author)
+                    for kind, annotations in validated
+                ]
+                self._store.corrections.add_corrections(project, contents)
+                count += 1
+        return count
+
+    def select_next(
+        self, project: Project, images: Iterable[tuple[int, LabeledImage]], count: int
+    ) -> tuple[list[ReviewCandidate], int]:
+        """Returns the images of a job to correct next, and the number of images without a correction.
+
+        `images`: with their positions in the job's source.
+        """
+        contents = [correction.content for correction in self._store.corrections.list_current(project)]
+        labels = [annotation.label for content in contents for annotation in content.annotations]
+        corrected = {content.image_sha256 for content in contents}
+        return select_candidates(images, corrected, labels, project.tasks, count)
