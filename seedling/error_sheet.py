@@ -1,4 +1,4 @@
-"""What the report's figures that fall short are about, in pictures: `python -m seedling.error_sheet PICTURE`."""
+"""Draws the typical errors of a checkpoint: `python -m seedling.error_sheet FILE`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,75 +9,86 @@ import numpy as np
 import typer
 from PIL import Image
 
-from finetune.evaluation.corrections import Kind, corrections
+from finetune.evaluation.corrections import CorrectionKind, find_corrections
 from labels import drawing
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import TASKS
-from seedling.report import asked_scenes, named, words_of
+from seedling.report import submit_scenes
 from seedling.robustness import CONDITIONS
 from seedling.scenes import samples
-from seedling.scenes.samples import COLOR_NAMES
+from seedling.scenes.colors import COLOR_NAMES
 from seedling.scenes.scene import Scene
+from seedling.scores import count_categories, find_words
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 
-_HEARD: dict[str, Callable[[str], Any]] = {
-    "<CAPTION>": named,
-    "<REGION_TO_DESCRIPTION>": partial(words_of, COLOR_NAMES),
+_COMPARED: dict[str, Callable[[str], Any]] = {
+    "<CAPTION>": count_categories,
+    "<REGION_TO_DESCRIPTION>": partial(find_words, COLOR_NAMES),
 }
-"""Token → what of an answer is compared."""
+"""Token → what is compared of an answer."""
 
 
-def sheet(engine: Engine, scenes: int, each: int = 4) -> Image.Image:
-    """A contact sheet, a row a kind: short captions with wrong counts, regions of which another colour is told, and
-    things that are not found, or by another name, in pictures padded to 3:1. Of each the first `each` of the report's
-    questions on the scenes of seeds 0 … `scenes` - 1, none chosen; a row ends early where there are no more."""
-    rows: dict[str, list[Image.Image]] = {token: [] for token in (*_HEARD, "<OD>")}
-    for scene, asked in asked_scenes(engine, scenes, tasks=_HEARD):
-        wrong = {question.task.token: _told(scene, question, handle.wait().annotations) for question, handle in asked}
-        for token, picture in {**wrong, "<OD>": _padded(engine, scene)}.items():
-            if picture is not None and len(rows[token]) < each:
-                rows[token].append(picture)
-        if all(len(row) == each for row in rows.values()):
+def draw_error_sheet(engine: Engine, scenes: int, per_kind: int = 4) -> Image.Image:
+    """Returns a contact sheet with one row per kind of error.
+
+    The kinds are short captions with wrong counts, regions with a wrong color, and objects that are missed or
+    misclassified in images padded to 3:1. A row holds the first `per_kind` errors among the report's samples of scenes
+    0 to `scenes` - 1, without selection. It is shorter when there are fewer.
+    """
+    rows: dict[str, list[Image.Image]] = {token: [] for token in (*_COMPARED, "<OD>")}
+    for scene, answers in submit_scenes(engine, scenes, tasks=_COMPARED):
+        errors = {
+            sample.task.token: _draw_text_error(scene, sample, handle.wait().annotations) for sample, handle in answers
+        }
+        for token, image in {**errors, "<OD>": _draw_padded_error(engine, scene)}.items():
+            if image is not None and len(rows[token]) < per_kind:
+                rows[token].append(image)
+        if all(len(row) == per_kind for row in rows.values()):
             break
-    blank = Image.new("RGB", (400, 1), "#eef1f5")  # of the sheet's own ground
-    cells = [cell for row in rows.values() for cell in row + [blank] * (each - len(row))]
-    return drawing.contact_sheet(cells, columns=each)
+    blank = Image.new("RGB", (400, 1), "#eef1f5")  # in the color of the sheet
+    cells = [cell for row in rows.values() for cell in row + [blank] * (per_kind - len(row))]
+    return drawing.contact_sheet(cells, columns=per_kind)
 
 
-def _told(scene: Scene, question: Sample, found: Sequence[Annotation]) -> Image.Image | None:
-    """The answer beside the truth, where it is heard to be another."""
-    said, true = (notes[0].label if notes else "" for notes in (found, question.answer))
-    heard = _HEARD[question.task.token]
-    if heard(said) == heard(true):
+def _draw_text_error(scene: Scene, sample: Sample, predicted: Sequence[Annotation]) -> Image.Image | None:
+    """Returns the image with the predicted and the true text, or None if they agree in what is compared."""
+    text, true_text = (annotations[0].label if annotations else "" for annotations in (predicted, sample.answer))
+    compare = _COMPARED[sample.task.token]
+    if compare(text) == compare(true_text):
         return None
-    region = [Box(box=question.region)] if question.region else []
-    return drawing.draw(scene.image, [*region, Text(label=f"said: {said}"), Text(label=f"true: {true}")])
+    region = [Box(box=sample.region)] if sample.region else []
+    texts = [Text(label=f"predicted: {text}"), Text(label=f"true: {true_text}")]
+    return drawing.draw(scene.image, [*region, *texts])
 
 
-def _padded(engine: Engine, scene: Scene) -> Image.Image | None:
-    """What is found on the padded picture, where something is missed or misnamed."""
-    question = samples.make_sample(scene, "<OD>", np.random.default_rng(0))
-    assert isinstance(question, Sample)  # every scene can be asked what is on it
-    picture = CONDITIONS["aspect 3:1"](scene.image)
-    found = engine.submit(Request(picture, TASKS["<OD>"])).wait().annotations
-    wrong = [c for c in corrections(found, question.answer) if c.kind in (Kind.MISSED, Kind.WRONG_CLASS)]
-    if not wrong:
+def _draw_padded_error(engine: Engine, scene: Scene) -> Image.Image | None:
+    """Returns the padded image with its detections, or None if no object is missed or misclassified."""
+    sample = samples.make_sample(scene, "<OD>", np.random.default_rng(0))
+    assert isinstance(sample, Sample)  # every scene has a detection sample
+    image = CONDITIONS["aspect 3:1"](scene.image)
+    predicted = engine.submit(Request(image, TASKS["<OD>"])).wait().annotations
+    errors = [
+        correction
+        for correction in find_corrections(predicted, sample.answer)
+        if correction.kind in (CorrectionKind.MISSED, CorrectionKind.WRONG_CLASS)
+    ]
+    if not errors:
         return None
-    told = ", ".join(f"{c.found.label} is a {c.label}" if c.found else f"no {c.label}" for c in wrong)
-    return drawing.draw(picture, [*found, Text(label=f"wrong: {told}")])
+    listed = ", ".join(f"{e.predicted.label} is a {e.label}" if e.predicted else f"no {e.label}" for e in errors)
+    return drawing.draw(image, [*predicted, Text(label=f"wrong: {listed}")])
 
 
 def main(
-    picture: Annotated[Path, typer.Argument(help="Where the sheet goes, PNG or JPEG.")],
+    file: Annotated[Path, typer.Argument(help="Where to write the sheet, PNG or JPEG.")],
     model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub id.")] = "seedling",
-    scenes: Annotated[int, typer.Option(min=1, help="How many unseen scenes to look through.")] = 100,
+    scenes: Annotated[int, typer.Option(min=1, help="Number of unseen scenes to search.")] = 100,
 ) -> None:
-    """Draws the first unseen scenes that are answered wrongly."""
+    """Draws the first unseen scenes with wrong answers."""
     with Engine.load(EngineConfig(model)) as engine:
-        sheet(engine, scenes).save(picture, quality=80)
+        draw_error_sheet(engine, scenes).save(file, quality=80)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The first values of matrices and convolutions, for a model that is taught from scratch."""
+"""Initial weights of linear layers and convolutions, for training from scratch."""
 
 import math
 from enum import StrEnum
@@ -8,25 +8,29 @@ from torch import nn
 
 
 class InitScheme(StrEnum):
-    """How they are drawn; what is drawn keeps the variance of what goes through it."""
+    """Ways to draw initial weights. Each preserves the variance of what passes through a layer."""
 
     XAVIER = "xavier"
-    """Uniform, of variance 2 / (n_in + n_out): forth and back alike, for units that are linear about 0 (Glorot & Bengio
-    2010, "Understanding the difficulty of training deep feedforward neural networks", equation 16)."""
+    """Uniform with variance 2 / (n_in + n_out): preserves the variance of activations and gradients alike, for units
+    that are linear around 0 (Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural
+    networks", equation 16)."""
     HE = "he"
-    """Normal, of variance 2 / n_in: forth, for rectifiers, which let half of it through (He et al. 2015,
-    arXiv:1502.01852, equation 10)."""
+    """Normal with variance 2 / n_in: preserves the variance of activations behind rectifiers, which pass half of it (He
+    et al. 2015, arXiv:1502.01852, equation 10)."""
 
 
 @torch.no_grad()
-def initialize_layer(layer: nn.Linear | nn.Conv2d, how: InitScheme) -> None:
-    """Draws the weights of a layer; its bias is 0. n_in and n_out: how many values one output sums over, and how many
-    outputs one input goes into; of a depthwise convolution both are its taps."""
+def initialize_layer(layer: nn.Linear | nn.Conv2d, scheme: InitScheme) -> None:
+    """Draws the weights of a layer and sets its bias to 0.
+
+    n_in is the number of values that one output sums over, n_out the number of outputs that one input feeds. For a
+    depthwise convolution both are the kernel size.
+    """
     depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-    if how is InitScheme.HE:
+    if scheme is InitScheme.HE:
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
     elif depthwise:
-        # Normal, as the committed seedling's were; torch's n_out would be that of all channels, and all but mute it.
+        # Normal, as in the committed seedling. torch would count all channels in n_out and make the weights tiny.
         nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
     else:
         nn.init.xavier_uniform_(layer.weight)

@@ -1,6 +1,6 @@
 """Attention targets: for each part of an answer, the grid cells that it is about.
 
-One head of the decoder's cross-attention is trained on them (`finetune.forward.decode`).
+One head of the decoder's cross-attention is trained on them (`finetune.forward.decode_answers`).
 """
 
 import re

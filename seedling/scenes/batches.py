@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from finetune.datasets.task_weights import TASK_WEIGHTS
 from finetune.losses import IGNORE
 from labels.sample import Sample
 from prompts.formatting import format_answer
@@ -29,14 +30,6 @@ from seedling.scenes.scene import Scene
 TRAINING_SEEDS = 1_000_000
 """Seeds from here on are for training. Smaller ones are for evaluation and tests; training never sees them."""
 OCR_TASKS = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
-TASK_WEIGHTS = {
-    "<OD>": 2.5, "<OCR_WITH_REGION>": 1.6, "<REGION_TO_OCR>": 1.6, "<OCR>": 1.0, "<REGION_TO_CATEGORY>": 0.8,
-    "<CAPTION>": 0.8, "<DETAILED_CAPTION>": 0.8, "<MORE_DETAILED_CAPTION>": 0.8, "<DENSE_REGION_CAPTION>": 1.0,
-    "<REGION_PROPOSAL>": 0.5, "<CAPTION_TO_PHRASE_GROUNDING>": 2.5, "<REFERRING_EXPRESSION_SEGMENTATION>": 2.5,
-    "<REGION_TO_SEGMENTATION>": 1.5, "<OPEN_VOCABULARY_DETECTION>": 4.0, "<REGION_TO_DESCRIPTION>": 1.2,
-}  # fmt: skip
-"""Relative frequency of each task. Tasks whose answer depends on the prompt are the most frequent: two prompts with
-different answers on one image are the best way to learn that."""
 EMPTY_SHARE, UNRELATED_SHARE, WIDE_SHARE, TEXT_PAGE_SHARE = 0.03, 0.04, 0.14, 0.1
 """Shares of images that are: a plain background; unrelated to the 40 categories; very wide or high; full of words."""
 REPEAT_SHARE = 0.15
@@ -115,7 +108,7 @@ class SceneBatchDataset(Dataset[SceneBatch]):
             for sample in choose_samples(scene, self.prompts, rng, self.ocr_weight, self.task_weights):
                 size = (scene.width, scene.height)
                 owners.append(number)
-                prompts.append(BOS + sample.task.prompt(sample.text, sample.region, size) + EOS)
+                prompts.append(BOS + sample.task.build_prompt(sample.text, sample.region, size) + EOS)
                 answers.append(BOS + format_answer(sample.task, sample.answer, size) + EOS)
                 masks.append(make_relevance_mask(sample, scene, self.side, self.grid))
                 targets.append(make_attention_targets(sample, scene, self.side, self.grid))

@@ -1,13 +1,13 @@
-"""Iconify's packages of emoji → the small committed glyph files `glyphs/<set>.json`.
+"""Extracts the committed glyph files `glyphs/<set>.json` from Iconify's emoji packages.
 
-Run once, and again only to change the choice of glyphs:
+Run it again only to change the choice of glyphs:
 
     npm pack @iconify-json/{noto,noto-v1,twemoji,fluent-emoji-flat,fxemoji,emojione,streamline-emojis,openmoji}
     python -m seedling.scenes.glyph_extraction FOLDER_WITH_THE_PACKAGES
 
 An Iconify package holds `package/icons.json` (name → SVG body, with a default width and height) and
-`package/info.json` (author and licence). A category takes only glyphs that a person names with that very word at once,
-the same few concepts in every set, so that sets differ in style and not in subject.
+`package/info.json` (author and license). A category takes only glyphs that people name with exactly that word, from
+the same few concepts in every set. Sets thus differ in style, not in subject.
 """
 
 import json
@@ -17,7 +17,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-# Category → the glyph names that most sets share (Unicode's short names).
+# Category → glyph names as most sets use them (Unicode short names).
 CONCEPTS: dict[str, tuple[str, ...]] = {
     "cat": ("cat", "cat-face"),
     "dog": ("dog", "dog-face"),
@@ -61,7 +61,7 @@ CONCEPTS: dict[str, tuple[str, ...]] = {
     "carrot": ("carrot",),
 }
 
-# Sets that name the same concepts otherwise: concept → the set's own names for it.
+# Sets with other names for the same concepts: concept → names in that set.
 OWN_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "fxemoji": {
         "cat": ("catside",),
@@ -118,7 +118,7 @@ OWN_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-# Glyphs that were looked at and thrown out: two things in one picture, confetti, half a thing, or hardly visible.
+# Rejected after a look: two objects in one image, confetti, half an object, or hardly visible.
 REJECTED = frozenset(
     """
     emojione/basketball emojione/fish emojione/speedboat emojione/volleyball
@@ -133,12 +133,12 @@ REJECTED = frozenset(
     """.split()  # noqa: SIM905
 )
 
-LARGEST = 24_000
-"""Characters of SVG beyond which a glyph is left out: a picture of such detail is lost at 50 pixels anyway."""
+MAX_SVG_LENGTH = 24_000
+"""Characters of SVG. Longer glyphs are left out: their details are lost at 50 pixels anyway."""
 
 
-def svg(icons: dict[str, Any], name: str) -> str:
-    """The whole SVG document of one icon, numbers rounded to two decimals (0.5 % of a pixel at the sizes drawn)."""
+def to_svg(icons: dict[str, Any], name: str) -> str:
+    """Returns the SVG document of one icon, numbers rounded to two decimals (0.5 % of a pixel when drawn)."""
     icon = icons["icons"][name]
     width, height = icon.get("width", icons.get("width", 16)), icon.get("height", icons.get("height", 16))
     left, top = icon.get("left", 0), icon.get("top", 0)
@@ -146,8 +146,8 @@ def svg(icons: dict[str, Any], name: str) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{body}</svg>'  # noqa: E501
 
 
-def extract(package: Path) -> tuple[str, dict[str, Any]]:
-    """(set name, contents of its glyph file) of one npm package of Iconify."""
+def extract_glyphs(package: Path) -> tuple[str, dict[str, Any]]:
+    """Returns (set name, contents of its glyph file) of one npm package of Iconify."""
     with tarfile.open(package) as archive:
         icons, info, meta = (
             json.load(archive.extractfile(f"package/{name}.json"))  # type: ignore[arg-type]
@@ -161,8 +161,8 @@ def extract(package: Path) -> tuple[str, dict[str, Any]]:
             for name in OWN_NAMES.get(prefix, {}).get(concept, (concept,)):
                 if name not in icons["icons"] or f"{prefix}/{name}" in REJECTED:
                     continue
-                text = svg(icons, name)
-                if len(text) <= LARGEST:
+                text = to_svg(icons, name)
+                if len(text) <= MAX_SVG_LENGTH:
                     glyphs.append({"name": name, "svg": text})
         if glyphs:
             chosen[category] = glyphs
@@ -175,14 +175,14 @@ def extract(package: Path) -> tuple[str, dict[str, Any]]:
 
 
 def main(folder: Path) -> None:
+    """Writes the glyph file of every package in the folder and prints the missing categories."""
     for package in sorted(folder.glob("*.tgz")):
-        prefix, contents = extract(package)
+        prefix, contents = extract_glyphs(package)
         target = Path(__file__).parent / "glyphs" / f"{prefix}.json"
         target.write_text(json.dumps(contents, indent=0, ensure_ascii=False) + "\n")
         missing = [c for c in CONCEPTS if c not in contents["icons"]]
-        print(
-            f"{prefix}: {sum(map(len, contents['icons'].values()))} glyphs, {target.stat().st_size} bytes, no {missing}"
-        )
+        count = sum(map(len, contents["icons"].values()))
+        print(f"{prefix}: {count} glyphs, {target.stat().st_size} bytes, missing: {missing}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The drawn vocabulary: 40 categories of glyphs in several emoji sets, rendered to RGBA once a process."""
+"""The objects that can be drawn: 40 categories of glyphs in several emoji sets, rendered to RGBA once per process."""
 
 import io
 import json
@@ -25,16 +25,16 @@ TRAINING_SETS: tuple[str, ...] = (
     "emojione",
     "streamline-emojis",
 )
-HELD_OUT_SET = "openmoji"
-"""Never drawn for training: what a model makes of it is its transfer to an unseen style."""
+HOLDOUT_SET = "openmoji"
+"""Never used for training. Figures on it measure transfer to an unseen style."""
 
 SIDE = 256
-"""Pixels of a glyph's longer side as rendered; objects are drawn by shrinking, hardly ever by enlarging."""
+"""Width in pixels at which a glyph is rendered. Objects are drawn by shrinking, hardly ever by enlarging."""
 
 
 @dataclass(frozen=True)
 class Glyph:
-    """One SVG picture of one category. `set` and `name` are those of the Iconify package it comes from."""
+    """One SVG image of one category. `set` and `name` are those of its Iconify package."""
 
     set: str
     name: str
@@ -47,10 +47,10 @@ class Glyph:
 
 
 @cache
-def glyph_set(name: str) -> dict[str, tuple[Glyph, ...]]:
-    """Category → its glyphs in the set `name`; a category that the set lacks is absent.
+def load_glyph_set(name: str) -> dict[str, tuple[Glyph, ...]]:
+    """Returns category → glyphs of the set `name`. A category that the set lacks is missing.
 
-    Raises FileNotFoundError when there is no such set.
+    Raises FileNotFoundError for an unknown set.
     """
     contents = json.loads((Path(__file__).parent / "glyphs" / f"{name}.json").read_text())
     return {
@@ -60,10 +60,10 @@ def glyph_set(name: str) -> dict[str, tuple[Glyph, ...]]:
 
 
 @cache
-def rendered(glyph: Glyph) -> Image.Image:
-    """RGBA picture of the glyph, SIDE pixels wide before it is cut to the bounding box of its visible alpha."""
-    picture = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=glyph.svg, width=SIDE)))).convert("RGBA")
-    box = picture.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox()
+def render_glyph(glyph: Glyph) -> Image.Image:
+    """Returns the glyph as RGBA, rendered SIDE pixels wide and cropped to the bounding box of its visible alpha."""
+    image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=glyph.svg, width=SIDE)))).convert("RGBA")
+    box = image.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox()
     if box is None:
-        raise ValueError(f"glyph {glyph.path} draws nothing")
-    return picture.crop(box)
+        raise ValueError(f"glyph {glyph.path} is empty")
+    return image.crop(box)

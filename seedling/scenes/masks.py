@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from finetune.evaluation.matching import box_iou, rasterize
-from labels.geometry import bounding_box_or_none
+from finetune.evaluation.matching import rasterize
+from labels.geometry import bounding_box_or_none, box_iou
 from labels.sample import Sample
 from seedling.dense_heads import SUBCELLS
 from seedling.scenes.scene import Scene, SceneObject, SceneWord

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from finetune.datasets.wording import counted, listed
+from finetune.datasets.wording import count_noun, join_list
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.tasks import TASKS
@@ -59,13 +59,13 @@ def _make_grounding(scene: Scene, rng: np.random.Generator) -> Sample:
     """
     groups = list(descriptions.group_by_category(scene.objects).items())
     keep_share = rng.choice([0.0, 0.4, 0.8], p=[0.2, 0.3, 0.5])
-    phrases = [(counted(noun, len(group)), group) for noun, group in groups if rng.random() < keep_share]
+    phrases = [(count_noun(noun, len(group)), group) for noun, group in groups if rng.random() < keep_share]
     absent = [c for c in CATEGORIES if c not in dict(groups)]
     missing = int(rng.integers(1, 4)) if not phrases else int(rng.random() < 0.4)
-    phrases += [(counted(str(noun), 1), []) for noun in rng.choice(absent, missing, replace=False)]
+    phrases += [(count_noun(str(noun), 1), []) for noun in rng.choice(absent, missing, replace=False)]
     if rng.random() < 0.5:
         phrases = [phrases[i] for i in rng.permutation(len(phrases))]
-    text = listed([phrase for phrase, _ in phrases])
+    text = join_list([phrase for phrase, _ in phrases])
     boxes = tuple(_make_box(item, phrase) for phrase, group in phrases for item in group)
     return Sample(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], boxes, text=text)
 
