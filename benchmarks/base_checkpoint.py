@@ -11,9 +11,10 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from prompts.tasks import ADDED_TOKENS, TASKS
+from prompts.special_tokens import ADDED_TOKENS
+from prompts.tasks import TASKS
 from prompts.vocabulary import unicode_to_bytes
-from server.engine.checkpoints.generation_config import PUBLISHED
+from server.engine.checkpoints.generation_config import PUBLISHED_SETTINGS
 
 SIDE = 768
 BART = 50_265  # tokens before Florence-2's own
@@ -58,7 +59,7 @@ def save(folder: Path, seed: int = 0) -> Path:
         table = model.model.language_model.shared.weight
         table[shape.text_config.eos_token_id] = 0  # a logit of zero never wins among thousands of random ones
         table[BART + len(ADDED_TOKENS) :] = 0
-    model.generation_config = GenerationConfig(**(PUBLISHED | IDS))
+    model.generation_config = GenerationConfig(**(PUBLISHED_SETTINGS | IDS))
     model.save_pretrained(folder)
     tokenizer().save(str(folder / "tokenizer.json"))
     pictures = {

@@ -25,9 +25,8 @@ from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
-from server.engine.decoding.constraint import Constrain
 from server.engine.engine import Engine
-from server.engine.request import Request, Result
+from server.engine.request import Constraint, Request, Result
 
 NAMING = ("<OD>", "<REGION_TO_CATEGORY>")  # whose labels are categories
 LISTED = (*CATEGORIES, "word")  # what the seedling was taught to name; a region may hold printed words
@@ -73,7 +72,7 @@ def answered(engine: Engine, requests: Sequence[Request]) -> Marks:
 def constrained(request: Request) -> Request:
     """The same with its form kept, and its labels from the list where it names things."""
     labels = LISTED if request.task.token in NAMING else None
-    return replace(request, constrain=Constrain(labels=labels))
+    return replace(request, constrain=Constraint(labels=labels))
 
 
 def detection(pairs: Sequence[tuple[Sample, Result]]) -> float:

@@ -16,7 +16,9 @@ from PIL import Image
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from prompts.tasks import TASKS
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request
@@ -41,9 +43,9 @@ def main(
     noise = np.random.default_rng(0)
     images = [Image.fromarray(noise.integers(0, 256, (64, 96, 3), dtype=np.uint8)) for _ in range(pictures)]
     tasks = [task for task in TASKS.values() if task.input_kind == "nothing"]
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
     seen: list[float] = []
-    with Engine(checkpoint, cache_bytes=CACHE) as engine:
+    with Engine(checkpoint, EngineConfig(feature_cache_bytes=CACHE)) as engine:
         under_way: deque[Handle] = deque()
         for i in range(count):
             request = Request(
@@ -53,7 +55,7 @@ def main(
                 num_beams=3 if i % 4 == 0 else 1,
             )
             under_way.append(engine.submit(request))
-            if len(under_way) == 2 * engine.max_batch:
+            if len(under_way) == 2 * engine.config.max_batch:
                 under_way.popleft().wait()
             if (i + 1) % (count // SAMPLES) == 0:
                 seen.append(resident())

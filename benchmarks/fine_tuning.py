@@ -60,16 +60,16 @@ def settings(steps: int, frozen: bool) -> TuneConfig:
 
 def plain(config: TuneConfig, lessons: Lessons, trainer: Trainer) -> None:
     """transformers.Trainer over PEFT's model."""
-    preprocessing, pad = trainer.base.files.preprocessing, trainer.base.pad
+    preprocessor, pad = trainer.base.files.preprocessor, trainer.base.pad
     image = trainer.model.config.image_token_id
-    tokens = count_image_tokens(trainer.base.files.shape, preprocessing)
+    tokens = count_image_tokens(trainer.base.files.config, preprocessor)
 
     def collate(lesson: Lesson) -> dict[str, Tensor]:
         """A row for each prompt, with its picture's pixels."""
         places = torch.full((len(lesson.prompts), tokens), image)
         ids = torch.cat([places, lesson.prompts], 1)
         return {
-            "pixel_values": preprocessing.normalise(list(lesson.pixels[lesson.owner].numpy())),
+            "pixel_values": preprocessor.normalize(list(lesson.pixels[lesson.owner].numpy())),
             "input_ids": ids,
             "attention_mask": (ids != pad).long(),
             "labels": lesson.labels,

@@ -16,7 +16,9 @@ from benchmarks.results import Row, show
 from benchmarks.workloads import every_task
 from finetune.evaluation.matching import box_iou
 from prompts.annotations import Box
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
 
@@ -25,8 +27,8 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def answers(dtype: torch.dtype, requests: list[Request]) -> list[Result]:
     """All of them, from an engine in this type."""
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING, dtype=dtype))
-    with Engine(checkpoint, max_waiting=len(requests)) as engine:
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING, dtype=dtype))
+    with Engine(checkpoint, EngineConfig(max_waiting=len(requests))) as engine:
         handles = [engine.submit(request) for request in requests]
         return [handle.wait() for handle in handles]
 

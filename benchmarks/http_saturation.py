@@ -36,11 +36,11 @@ from benchmarks.results import Row, show
 from benchmarks.transformers_baseline import Transformers
 from benchmarks.workloads import every_task, new_pictures, together
 from prompts.tasks import TASKS
-from server.engine.checkpoints import loading as checkpoints
-from server.engine.checkpoints.loading import Checkpoint
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.devices import choose_worker_count
 from server.engine.engine import Engine
 from server.engine.request import Request
-from server.engine.worker import workers_for
 
 ROOT = Path(__file__).parents[1]
 BOUNDARY = "florist-benchmark"
@@ -191,7 +191,7 @@ class Saturation:
     def served(self, work: Sequence[Asked], warm: Sequence[Asked]) -> dict[str, float]:
         """By the engine in this process, and by `florist serve`, with the workers that it takes by itself."""
         prompts = sum(len(one.questions) for one in work)
-        workers = workers_for(self.checkpoint.model)
+        workers = choose_worker_count(self.checkpoint.model)
         with Engine(self.checkpoint, replicas=[self.checkpoint] * (workers - 1)) as engine:
             bare(engine, warm, self.clients)
             took, _ = timed(lambda: bare(engine, work, self.clients))
@@ -206,7 +206,7 @@ class Saturation:
         if not find_spec("litserve"):
             return {}
         rates = {}
-        for workers in sorted({1, workers_for(self.checkpoint.model)}):
+        for workers in sorted({1, choose_worker_count(self.checkpoint.model)}):
             command = [sys.executable, "-m", "benchmarks.litserve_server", str(workers)]
             with process(lambda port, command=command: [*command, str(port)], "/health") as port:
                 took = self._clocked(work, warm, port, "/predict")
@@ -248,7 +248,7 @@ def main(
     """Prints prompts a second of all sides."""
     single, warm = asked(new_pictures(count)), asked(new_pictures(32, first=5000))
     whole, warm_whole = asked(every_task(pictures)), asked(every_task(4, first=5000))
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
     theirs = Transformers(checkpoint, torch.float32)
     apart(lambda: theirs.tune([one.decoded()[0].image for one in warm[:1]]))
     apart(lambda: theirs.one_at_a_time([question for one in warm[:8] for question in one.decoded()]))

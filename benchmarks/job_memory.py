@@ -35,7 +35,9 @@ from server.jobs.runner import run_job
 from server.jobs.sources.source import ImageListing, ImageSource
 from server.store import JobStore, file_url
 
-RECIPE = validate_recipe({"name": "cascade", "steps": [{"id": "objects", "task": "<OD>", "check": True, "filter": {"nms": 0.7}}]})
+RECIPE = validate_recipe(
+    {"name": "cascade", "steps": [{"id": "objects", "task": "<OD>", "check": True, "filter": {"nms": 0.7}}]}
+)
 SAMPLES = 20
 BOXES: list[Annotation] = [
     Box(label="cat", score=0.9, box=(1, 1, 9, 9)),
@@ -71,10 +73,10 @@ class Model:
     def prepare(self, image: Image.Image) -> Image.Image:
         return image
 
-    def submit_when_room(self, request: Request, stop: threading.Event) -> Handle:
+    def submit_blocking(self, request: Request, stop: threading.Event) -> Handle:
         handle = Handle(lambda handle: None)
         notes = BOXES if request.task.answer_kind is AnswerKind.BOXES else [Text(label="cat", score=0.8)]
-        handle._finish(Result(notes, "cat<loc_1><loc_2><loc_3><loc_4>" * 2, [0], [0.0], "stop"))
+        handle.set_result(Result(notes, "cat<loc_1><loc_2><loc_3><loc_4>" * 2, [0], [0.0], "stop"))
         return handle
 
 

@@ -17,13 +17,15 @@ from benchmarks.machine import apart, timed
 from benchmarks.poisson_arrivals import latencies, percentiles
 from benchmarks.results import Row, show
 from benchmarks.workloads import new_pictures, together
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.jobs import job_start
-from server.jobs.recipes.execution import annotate
-from server.jobs.runner import run
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store import Done, Failure, Store, file_url
+from server.store import CompletedImage, FailedImage, JobStore, file_url
 
 SHARE = 0.3  # of the engine's capacity
 
@@ -35,9 +37,9 @@ class Background:
         pictures = folder / "pictures"
         pictures.mkdir()
         drawn(pictures, scenes)
-        self.store = Store(file_url(folder / "florist.db"))
+        self.store = JobStore(file_url(folder / "florist.db"))
         self.source = open_source(str(pictures))
-        self.job = job_start.begin(self.store, engine, RECIPE, self.source, str(pictures), ".")
+        self.job = job_start.start_job(self.store, engine, RECIPE, self.source, str(pictures), ".")
         self.ended, self.total = 0, scenes
         self._warm, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=(engine,))
@@ -58,13 +60,13 @@ class Background:
             raise ValueError(f"the job of {self.total} scenes ended before the people; give it more scenes")
 
     def _run(self, engine: Engine) -> None:
-        def told(_: Done | Failure) -> None:
+        def told(_: CompletedImage | FailedImage) -> None:
             self.ended += 1
-            if self.ended == 2 * engine.max_batch:
+            if self.ended == 2 * engine.config.max_batch:
                 self._warm.set()
 
-        run(
-            self.store, self.job, engine, self.source, lambda size: annotate(RECIPE, size), sole=True, told=told,
+        run_job(
+            self.store, self.job, engine, self.source, lambda size: execute_recipe(RECIPE, size), sole=True, told=told,
             stop=self._over,
         )  # fmt: skip
 
@@ -75,8 +77,8 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
     """Prints p50 and p99 of prompts without and beside a job, and how fast the job is meanwhile."""
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
-    with tempfile.TemporaryDirectory() as name, Engine(checkpoint, cache_bytes=0) as engine:
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
+    with tempfile.TemporaryDirectory() as name, Engine(checkpoint, EngineConfig(feature_cache_bytes=0)) as engine:
         together(engine, new_pictures(32, first=9000))
         took, _ = timed(lambda: together(engine, new_pictures(100, first=10_000)))
         capacity = 100 / took

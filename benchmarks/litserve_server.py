@@ -14,7 +14,8 @@ from PIL import Image
 
 from benchmarks.transformers_baseline import Transformers
 from prompts.tasks import TASKS
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
 from server.engine.request import Request
 
 BATCH = 16
@@ -27,7 +28,7 @@ class Florence(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // WORKERS))
-        self.model = Transformers(checkpoints.load(checkpoints.SEEDLING), torch.float32)
+        self.model = Transformers(load_checkpoint(SEEDLING), torch.float32)
         self.model.tune([Image.new("RGB", (320, 240))])
 
     def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe takes an annotation for a schema

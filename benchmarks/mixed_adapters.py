@@ -21,8 +21,9 @@ from benchmarks.machine import apart, timed
 from benchmarks.results import Row, show
 from benchmarks.transformers_baseline import Transformers
 from benchmarks.workloads import new_pictures, together
-from server.engine.checkpoints import loading as checkpoints
-from server.engine.checkpoints.loading import Checkpoint
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -72,7 +73,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
     """Prints milliseconds a token of all sides."""
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
     plain = new_pictures(count)
     names = [f"project-{i}" for i in range(adapters)]
     mixed = [replace(request, adapter=names[i % adapters]) for i, request in enumerate(plain)]
@@ -84,7 +85,7 @@ def main(
         apart(lambda: in_turn(theirs, mixed[:8]))
         found = {"PEFT, one at a time, switching": timed(lambda: in_turn(theirs, mixed))}
         found["PEFT, sorted by adapter, batches of 16"] = timed(lambda: grouped(theirs, mixed, 16))
-        with Engine(checkpoint, max_waiting=count, cache_bytes=0) as engine:
+        with Engine(checkpoint, EngineConfig(max_waiting=count, feature_cache_bytes=0)) as engine:
             for name, folder in folders.items():
                 engine.load_adapter(name, folder)
             warm = new_pictures(16, first=9000)

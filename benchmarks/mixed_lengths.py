@@ -21,7 +21,8 @@ from benchmarks.results import Row, show
 from benchmarks.roofline import Floor
 from benchmarks.transformers_baseline import Transformers
 from benchmarks.workloads import forced, scenes, together
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 LENGTHS = (5, 15, 60, 300)
@@ -31,7 +32,7 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def compare(folder: Path, dtype: str, beams: int, count: int, alone: int, by_length: int) -> list[Row]:
     """Seconds a request of all sides, in one type and search."""
     kind = TYPES[dtype]
-    checkpoint = apart(lambda: checkpoints.load(str(folder), dtype=kind))
+    checkpoint = apart(lambda: load_checkpoint(str(folder), dtype=kind))
     images = [scene.image for scene in scenes(count)]
     requests = forced(images, [LENGTHS[i % len(LENGTHS)] for i in range(count)], beams)
     theirs = Transformers(checkpoint, kind)
@@ -49,7 +50,7 @@ def compare(folder: Path, dtype: str, beams: int, count: int, alone: int, by_len
     for name, side in sides.items():
         taken, answers[name] = timed(side)
         took[name] = taken / len(answers[name])
-    with Engine(checkpoint, max_batch=16) as engine:
+    with Engine(checkpoint, EngineConfig(max_batch=16)) as engine:
         together(engine, unseen)
         taken, answers["florist"] = timed(lambda: together(engine, requests))
         took["florist"] = taken / count

@@ -19,7 +19,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from benchmarks.results import Row, show
 from benchmarks.vision_encoder import SIDES, TYPES, network, seconds
-from server.engine.model.davit import VisionTower
+from server.engine.model.vision_encoder import VisionEncoder
 
 
 class Looks(nn.Module):
@@ -58,8 +58,8 @@ def measure(shape: str, dtype: str, rounds: int, threads: int) -> list[Row]:
     model.set_attn_implementation({"vision_config": "sdpa", "text_config": "eager"})
     pixels = torch.randn(1, 3, side, side)
     took, exported = openvino(model, pixels, dtype, threads)
-    tower = VisionTower(model.config)
-    tower.load({name: value.to(kind) for name, value in model.state_dict().items()})
+    tower = VisionEncoder(model.config)
+    tower.load_weights({name: value.to(kind) for name, value in model.state_dict().items()})
     sides: dict[str, Callable[[], Tensor]] = {"OpenVINO": exported, "florist": lambda: tower(pixels.to(kind))}
     exact = Looks(model)(pixels)
     off = {name: ((run().float() - exact).abs().max() / exact.abs().max()).item() for name, run in sides.items()}

@@ -19,7 +19,9 @@ import typer
 from benchmarks.machine import apart, timed
 from benchmarks.results import Row, show
 from benchmarks.workloads import new_pictures, together
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request
@@ -67,7 +69,7 @@ def beside_a_job(engine: Engine, requests: Sequence[Request], rate: float, capac
         under_way: list[Handle] = []
         turn = 0
         while not over.is_set():
-            while len(under_way) < 2 * engine.max_batch:
+            while len(under_way) < 2 * engine.config.max_batch:
                 under_way.append(engine.submit(replace(jobs[turn % len(jobs)], interactive=False, client="job")))
                 turn += 1
             under_way.pop(0).wait()
@@ -94,9 +96,9 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
 ) -> None:
     """Prints p50 and p99 at each rate."""
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
     rows: list[Row] = []
-    with Engine(checkpoint, max_waiting=4096, cache_bytes=0) as engine:
+    with Engine(checkpoint, EngineConfig(max_waiting=4096, feature_cache_bytes=0)) as engine:
         together(engine, new_pictures(32, first=9000))
         requests = new_pictures(count)
         took, _ = timed(lambda: together(engine, requests))

@@ -19,7 +19,8 @@ from benchmarks.results import Row, show
 from benchmarks.roofline import Floor
 from benchmarks.transformers_baseline import Transformers
 from benchmarks.workloads import LONGEST, one_picture, scenes, together
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -32,13 +33,13 @@ class Comparison:
 
     def __init__(self, model: str, dtype: str, limit: int, rounds: int) -> None:
         self.dtype, self.limit, self.rounds = dtype, limit, rounds
-        self.name = "seedling" if model == checkpoints.SEEDLING else "base"
+        self.name = "seedling" if model == SEEDLING else "base"
         kind = TYPES[dtype]
-        self.checkpoint = apart(lambda: checkpoints.load(model, dtype=kind))
+        self.checkpoint = apart(lambda: load_checkpoint(model, dtype=kind))
         self.theirs = Transformers(self.checkpoint, kind)
         self._fresh = iter(range(10_000))
         apart(lambda: self.theirs.tune([self.picture()]))
-        side = self.checkpoint.preprocessing.height
+        side = self.checkpoint.preprocessor.height
         tokens = self.checkpoint.image_tokens + 13
         self.floor = Floor.of(self.checkpoint.model.config, side, tokens, kind, measure(kind))
 
@@ -99,7 +100,7 @@ def main(
     """Prints milliseconds a prompt of all sides, their ratio, and the share of the floor that each reaches."""
     rows: list[Row] = []
     if "seedling" in model:
-        small = Comparison(checkpoints.SEEDLING, "float32", LONGEST, rounds=6)
+        small = Comparison(SEEDLING, "float32", LONGEST, rounds=6)
         rows += [row for count in prompts for row in small.rows(count)]
     if "base" in model:
         with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,17 +22,18 @@ import typer
 from benchmarks.cascade_job import drawn
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.jobs import cluster, job_start
-from server.jobs.recipes.execution import annotate
-from server.jobs.recipes.parsing import parse
-from server.jobs.runner import run
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.recipes.parsing import validate_recipe
+from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store import Done, Failure, Progress, Store
+from server.store import CompletedImage, FailedImage, JobProgress, JobStore
 
 ROOT = Path(__file__).parents[1]
-RECIPE = parse({"name": "detect", "steps": [{"id": "objects", "task": "<OD>"}]})
+RECIPE = validate_recipe({"name": "detect", "steps": [{"id": "objects", "task": "<OD>"}]})
 
 
 class Pace:
@@ -58,33 +60,33 @@ class Pace:
         return Row(work, side, self.rate(), "pictures/s", self.rate() / base, None, note)
 
 
-def here(store: Store, pictures: Path, engine: Engine) -> Pace:
+def here(store: JobStore, pictures: Path, engine: Engine) -> Pace:
     """Labels in this process."""
     pace, ended = Pace(1), 0
 
-    def told(_: Done | Failure) -> None:
+    def told(_: CompletedImage | FailedImage) -> None:
         nonlocal ended
         ended += 1
         pace.look(ended, 1)
 
     with open_source(str(pictures)) as source:
-        job = job_start.begin(store, engine, RECIPE, source, str(pictures), "here")
-        run(store, job, engine, source, partial(annotate, RECIPE), sole=True, told=told)
+        job = job_start.start_job(store, engine, RECIPE, source, str(pictures), "here")
+        run_job(store, job, engine, source, partial(execute_recipe, RECIPE), sole=True, told=told)
     return pace
 
 
-def spread(store: Store, database: str, pictures: Path, engine: Engine, engines: int) -> Pace:
+def spread(store: JobStore, database: str, pictures: Path, engine: Engine, engines: int) -> Pace:
     """Labels on Ray."""
     with open_source(str(pictures)) as source:
-        job = job_start.begin(store, engine, RECIPE, source, str(pictures), f"{engines} engines")
-    loading = cluster.Loading("seedling", "cpu", "float32", engine.max_batch, engine.max_waiting, 1024**3)
-    work = cluster.Work(database, job.id, str(pictures), pictures.parent / "out", loading)
+        job = job_start.start_job(store, engine, RECIPE, source, str(pictures), f"{engines} engines")
+    loading = cluster.Loading(replace(engine.config, device="cpu", dtype="float32"))
+    work = cluster.ClusterJob(database, job.id, str(pictures), pictures.parent / "out", loading)
     pace = Pace(engines)
 
-    def told(progress: Progress, at_work: int) -> None:
+    def told(progress: JobProgress, at_work: int) -> None:
         pace.look(progress.done + progress.failed, at_work)
 
-    cluster.run(store, job, work, cluster.Pool(engines, engines), told)
+    cluster.run_on_cluster(store, job, work, cluster.WorkerPool(engines, engines), told)
     return pace
 
 
@@ -102,17 +104,17 @@ def main(
     torch.set_num_threads(1)
     os.environ.pop("RAY_ADDRESS", None)
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray names it so; as the process without Ray
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
     postgres, paces = Postgres(), {}
     try:
         with tempfile.TemporaryDirectory() as folder, Engine(checkpoint) as engine:
             (pictures := Path(folder, "pictures")).mkdir()
             drawn(pictures, count)
             # A database each: what one side was told about a picture, another would not ask.
-            with Store(postgres.database()) as store:
+            with JobStore(postgres.database()) as store:
                 paces["without Ray, 1 engine"] = here(store, pictures, engine)
             for some in (1, engines):
-                with Store(url := postgres.database()) as store:
+                with JobStore(url := postgres.database()) as store:
                     paces[f"Ray, {some} engine{'s' * (some > 1)}"] = spread(store, url, pictures, engine, some)
     finally:
         postgres.close()

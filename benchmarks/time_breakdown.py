@@ -19,10 +19,12 @@ from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import LONGEST, forced, one_picture, scenes
 from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
 from server.engine.handle import Handle
 from server.engine.model.feature_cache import FeatureCache
 from server.engine.request import Request
-from server.engine.runner import Runner
+from server.engine.runner import ModelRunner
 from server.engine.sequence import Sequence as Work
 from server.engine.sequence import plan
 
@@ -32,16 +34,14 @@ KINDS = {
 }
 
 
-def answer(runner: Runner, requests: Sequence[Request]) -> int:
+def answer(runner: ModelRunner, requests: Sequence[Request]) -> int:
     """All of them together, as the engine's loop does; the number of decoder steps."""
-    works = [
-        Work(plan(request, runner.checkpoint), runner.checkpoint, Handle(lambda handle: None)) for request in requests
-    ]
+    works = [Work(request, runner.checkpoint) for request in requests]
     steps = 0
-    runner.enter(works)
+    runner.add(works)
     while works:
-        for work in [work for work in works if work.read()]:
-            runner.leave(work)
+        for work in [work for work in works if work.process_output()]:
+            runner.remove(work)
             works.remove(work)
         if works:
             runner.step()
@@ -61,12 +61,12 @@ def kernels() -> Iterator[dict[str, float]]:
         found[kind] += event.self_cpu_time_total / 1e6
 
 
-def parts(name: str, checkpoint: checkpoints.Checkpoint, batches: Sequence[Sequence[Request]]) -> list[Row]:
+def parts(name: str, checkpoint: Checkpoint, batches: Sequence[Sequence[Request]]) -> list[Row]:
     """Shares of the time of all batches, each on a runner that has not seen its pictures."""
 
     def run() -> list[Row]:
-        answer(Runner(checkpoint, 16, FeatureCache(0)), batches[0])  # warm
-        runner = Runner(checkpoint, 16, FeatureCache(0))
+        answer(ModelRunner(checkpoint, 16, FeatureCache(0)), batches[0])  # warm
+        runner = ModelRunner(checkpoint, 16, FeatureCache(0))
         with kernels() as found:
             steps = sum(answer(runner, requests) for requests in batches)
         spent = runner.seconds
@@ -87,7 +87,7 @@ def main(
     """Prints the shares of the parts and of the kinds of work."""
     rows: list[Row] = []
     if "seedling" in model:
-        checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+        checkpoint = apart(lambda: load_checkpoint(SEEDLING))
         pictures = [scene.image for scene in scenes(8, first=700)]
         rows += parts("seedling, fp32, 16 prompts a picture", checkpoint, [
             one_picture(image, 16, limit=LONGEST) for image in pictures
@@ -95,7 +95,7 @@ def main(
     if "base" in model:
         with tempfile.TemporaryDirectory() as folder:
             base_checkpoint.save(Path(folder))
-            checkpoint = apart(lambda: checkpoints.load(folder))
+            checkpoint = apart(lambda: load_checkpoint(folder))
         images = [scene.image for scene in scenes(4, first=800)]
         rows += parts("base, fp32, 4 pictures", checkpoint, [forced(images, (5, 15, 30, 60))])
     show("Where the time goes", rows, out)

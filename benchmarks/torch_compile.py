@@ -17,7 +17,8 @@ from benchmarks.machine import apart, timed
 from benchmarks.results import Row, show
 from benchmarks.transformers_baseline import PATIENCE, Transformers
 from benchmarks.workloads import new_pictures, together
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints.loading import load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.engine.request import Request
 
@@ -25,7 +26,7 @@ from server.engine.request import Request
 def compiled(requests: list[Request], unseen: list[Request], answer: Connection) -> None:
     """Sends seconds until the first answer, seconds of all, and the answers; or what went wrong."""
     try:
-        theirs = Transformers(checkpoints.load(checkpoints.SEEDLING), torch.float32)
+        theirs = Transformers(load_checkpoint(SEEDLING), torch.float32)
         theirs.tune([unseen[0].image])
         theirs.network.forward = torch.compile(theirs.network.forward, dynamic=True)  # prompts differ in length
         start = time.perf_counter()
@@ -54,7 +55,7 @@ def main(
         said = ours.recv()
     process.terminate()
     process.join()
-    checkpoint = apart(lambda: checkpoints.load(checkpoints.SEEDLING))
+    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
     plain = Transformers(checkpoint, torch.float32)
     apart(lambda: plain.tune([unseen[0].image]))
     apart(lambda: plain.one_at_a_time(unseen))

@@ -13,7 +13,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, Florence2ForCondit
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
-from prompts.tasks import BOS, EOS, IMAGE
+from prompts.special_tokens import BOS, EOS, IMAGE
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.request import Request
 
@@ -40,7 +40,7 @@ class Transformers:
             self.network = PeftModel.from_pretrained(network, adapters[first], adapter_name=first).eval()
             for name in others:
                 self.network.load_adapter(adapters[name], name)
-        p = checkpoint.preprocessing
+        p = checkpoint.preprocessor
         size = {"height": p.height, "width": p.width}
         self._pictures = CLIPImageProcessorPil(
             size=size, crop_size=size, do_center_crop=False, resample=p.resample, image_mean=p.mean, image_std=p.std

@@ -17,8 +17,8 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from benchmarks.matrix_products import products
 from benchmarks.results import Row, show
-from server.engine.checkpoints.loading import locate
-from server.engine.model.davit import VisionTower
+from server.engine.checkpoints.sources import locate_checkpoint
+from server.engine.model.vision_encoder import VisionEncoder
 
 SIDES = {"base": 768, "seedling": 256}
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -27,7 +27,7 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def network(shape: str, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
     """Random weights of the published base shape under a BART of no layers, or the seedling."""
     if shape == "seedling":
-        return Florence2ForConditionalGeneration.from_pretrained(locate("seedling"), dtype=dtype).eval()
+        return Florence2ForConditionalGeneration.from_pretrained(locate_checkpoint("seedling"), dtype=dtype).eval()
     words = {"model_type": "bart", "vocab_size": 8, "d_model": 768, "encoder_layers": 0, "decoder_layers": 0}
     config = Florence2Config(text_config=words, vision_config={"projection_dim": 768}, image_token_id=4)
     torch.manual_seed(0)
@@ -45,8 +45,8 @@ def measure(shape: str, dtype: str, pictures: int, rounds: int) -> list[Row]:
     """CPU milliseconds a picture."""
     kind = TYPES[dtype]
     model, side = network(shape, kind), SIDES[shape]
-    tower = VisionTower(model.config)
-    tower.load(model.state_dict())
+    tower = VisionEncoder(model.config)
+    tower.load_weights(model.state_dict())
     pixels = torch.randn(pictures, 3, side, side).to(kind)
 
     def transformers(attention: str) -> Tensor:

@@ -12,7 +12,7 @@ from seedling.scenes import samples
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.scene import Scene
 from server.engine.engine import Engine
-from server.engine.model.preprocessing import Picture
+from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request
 
 SEED = 50_000  # apart from the report's scenes and the demo's
@@ -74,11 +74,11 @@ def forced(images: Sequence[Image], lengths: Sequence[int], beams: int = 1) -> l
 def together(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
     """The tokens of the engine's answers, all submitted at once; a picture that several ask about is prepared once, as
     the server does."""
-    prepared: dict[int, Picture] = {}
+    prepared: dict[int, PreparedImage] = {}
     handles = []
     for request in requests:
         image = request.image
-        if not isinstance(image, Picture):
+        if not isinstance(image, PreparedImage):
             image = prepared.get(id(image)) or prepared.setdefault(id(image), engine.prepare(image))
         handles.append(engine.submit(replace(request, image=image)))
     return [handle.wait().tokens for handle in handles]

@@ -137,7 +137,7 @@ class Serving:
         CannotKeep when jobs cannot be kept."""
         self.draining = False
         if self._engine is not None:
-            AdapterStore(self._engine, self.settings.adapters_folder).load()
+            AdapterStore(self._engine, self.settings.adapters_folder).load_all()
             kept = _open(self.settings)
             kept.load(self._engine)
             self._begin(kept)
@@ -267,7 +267,7 @@ def load_engine(settings: Settings) -> "Engine":
 def _engine(settings: Settings) -> "Engine":
     engine = load_engine(settings)
     try:
-        AdapterStore(engine, settings.adapters_folder).load()
+        AdapterStore(engine, settings.adapters_folder).load_all()
     except OSError as error:
         engine.close(drain=False)
         raise CannotLoad(f"{variable('adapters_folder')} {error.filename}: {error.strerror}") from error

@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.engine.config import EngineConfig
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ENGINE = EngineConfig()  # the defaults of its options
 
 MAX_PROMPTS = 4096  # whatever the setting: so many are looked at before a request is refused
 
@@ -24,7 +27,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLORIST_", extra="ignore", frozen=True)
 
-    model: str = Field("seedling", min_length=1, description="Checkpoint: seedling, a folder, or a hub id.")
+    model: str = Field(_ENGINE.model, min_length=1, description="Checkpoint: seedling, a folder, or a hub id.")
     device: str = Field(
         "auto",
         min_length=1,
@@ -33,8 +36,10 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Precision of the weights.")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for every network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    max_batch: int = Field(16, ge=1, le=1024, description="Most prompts decoded together.")
-    max_waiting: int = Field(256, ge=1, description="Most prompts that may wait; beyond them the answer is 503.")
+    max_batch: int = Field(_ENGINE.max_batch, ge=1, le=1024, description="Most prompts decoded together.")
+    max_waiting: int = Field(
+        _ENGINE.max_waiting, ge=1, description="Most prompts that may wait; beyond them the answer is 503."
+    )
     max_prompts: int = Field(32, ge=1, le=MAX_PROMPTS, description="Most prompts in one request.")
     max_text_length: int = Field(8192, ge=1, description="Longest text of a prompt, in characters.")
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="Largest request body, and largest fetched picture.")
@@ -43,7 +48,9 @@ class Settings(BaseSettings):
         None,
         description="Folder of adapters: each subfolder, one of PEFT's, is served under its name. None: in memory.",
     )
-    max_adapter_bytes: int = Field(1024**3, ge=1024, description="Most bytes of adapters: all that are loaded, or one.")
+    max_adapter_bytes: int = Field(
+        _ENGINE.max_adapter_bytes, ge=1024, description="Most bytes of adapters: all that are loaded, or one."
+    )
     timeout: float = Field(120.0, gt=0, allow_inf_nan=False, description="Longest a request may take.")
     shutdown_timeout: float = Field(
         30.0, ge=0, allow_inf_nan=False, description="How long a stopping server lets running requests finish."
@@ -106,10 +113,12 @@ class Settings(BaseSettings):
     @classmethod
     def _places(cls, places: tuple[str, ...]) -> tuple[str, ...]:
         if places:
-            from server.jobs.sources.permissions import check  # it brings what reads buckets: not for every command
+            from server.jobs.sources.permissions import (
+                validate_location,  # it brings what reads buckets: not for every command
+            )
 
             for place in places:
-                check(place)
+                validate_location(place)
         return places
 
     @model_validator(mode="after")
@@ -125,6 +134,18 @@ class Settings(BaseSettings):
                 f"({option('projects_folder')}) set {variable('jobs_folder')} ({option('jobs_folder')})"
             )
         return self
+
+    @property
+    def engine_config(self) -> EngineConfig:
+        """The options of the engine."""
+        return EngineConfig(
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            max_batch=self.max_batch,
+            max_waiting=self.max_waiting,
+            max_adapter_bytes=self.max_adapter_bytes,
+        )
 
 
 def load(**given: Any) -> Settings:

@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from prompts.annotations import Annotation
 from server.api import examples
 from server.api.problems import ProblemDetails
-from server.engine.decoding.constraint import Constrain
-from server.engine.request import Result
+from server.engine.request import Constraint, Result
 from server.settings import MAX_PROMPTS
 
 Region = Annotated[
@@ -17,7 +16,7 @@ Region = Annotated[
 ]
 
 
-class Constraint(BaseModel):
+class AnswerConstraint(BaseModel):
     """What an answer may be. It can change what the model says: a mended form, or a label nearer to yours."""
 
     model_config = ConfigDict(extra="forbid")
@@ -25,9 +24,9 @@ class Constraint(BaseModel):
     grammar: bool = Field(True, description="Locations come in the number and order that the task's form needs.")
     labels: list[str] | None = Field(None, max_length=2000, description="Labels may only be these.")
 
-    def read(self) -> Constrain:
+    def read(self) -> Constraint:
         """As the engine takes it."""
-        return Constrain(self.grammar, None if self.labels is None else tuple(self.labels))
+        return Constraint(self.grammar, None if self.labels is None else tuple(self.labels))
 
 
 class Options(BaseModel):
@@ -44,7 +43,9 @@ class Options(BaseModel):
     num_beams: int | None = Field(
         None, ge=1, le=1000, description="Beams of the search; 1 is greedy. None: as the checkpoint says."
     )
-    constrain: Constraint | None = Field(None, description="What the answer may be. None: whatever the model says.")
+    constrain: AnswerConstraint | None = Field(
+        None, description="What the answer may be. None: whatever the model says."
+    )
     adapter: str | None = Field(
         None, max_length=100, description="Who answers: a name of GET /v1/adapters. None: the model alone."
     )

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -16,7 +17,7 @@ from server import settings as settings_
 from server.cli import evaluate as evaluate_
 from server.cli import label as label_
 from server.cli import recipe as recipe_
-from server.cli.datasets import Datasets
+from server.cli.datasets import DatasetOpener
 from server.cli.options import with_settings
 from server.cli.tune import tune
 
@@ -192,14 +193,14 @@ def evaluate(
         if suite is not None:
             evaluate_.suite(suite, dataset, load, _name(adapter), out)
         else:
-            evaluate_.evaluate(dataset, task, load, _name(adapter), out, Datasets())
+            evaluate_.evaluate(dataset, task, load, _name(adapter), out, DatasetOpener())
     except evaluate_.EvaluateError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted", 130)
 
 
-app.command(context_settings={"obj": Datasets()})(tune)
+app.command(context_settings={"obj": DatasetOpener()})(tune)
 
 
 @app.command()
@@ -274,20 +275,10 @@ def _engine(model: str | None, device: str | None, adapter: Path | None = None) 
     with errors.status(f"loading {chosen.model} …"):
         from server.engine.adapters.errors import AdapterError
         from server.engine.checkpoints.errors import CheckpointError
-        from server.engine.config import EngineConfig
         from server.engine.engine import Engine
 
         try:
-            engine = Engine.load(
-                EngineConfig(
-                    chosen.model,
-                    device=chosen.device,
-                    dtype=chosen.dtype,
-                    max_batch=chosen.max_batch,
-                    max_waiting=chosen.max_waiting,
-                    max_adapter_bytes=chosen.max_adapter_bytes,
-                )
-            )
+            engine = Engine.load(chosen.engine_config)
         except CheckpointError as error:
             _fail(str(error))
         if adapter:
@@ -305,13 +296,9 @@ def _loading(model: str | None, device: str | None, adapter: Path | None) -> "Lo
 
     chosen = _settings(model=model, device=device)
     local = Path(chosen.model)
+    config = chosen.engine_config
     return Loading(
-        model=str(local.absolute()) if local.is_dir() else chosen.model,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        max_batch=chosen.max_batch,
-        max_waiting=chosen.max_waiting,
-        adapter_bytes=chosen.max_adapter_bytes,
+        config=replace(config, model=str(local.absolute())) if local.is_dir() else config,
         adapters=((_name(adapter) or "", adapter.absolute()),) if adapter else (),
     )
 

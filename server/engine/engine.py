@@ -1,198 +1,173 @@
-"""The engine: `submit` a request, get a handle. Behind that one seam a queue, and a worker for each device."""
+"""The engine: submit a request, get a handle. Owns the queue and one worker per device."""
 
 import functools
 import threading
 import time
-from collections.abc import Sequence as Many
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-import torch
 from PIL.Image import Image
 
 from prompts.tasks import Task
-from server.engine.adapters.registry import Adapter, Adapters, UnknownAdapter
-from server.engine.checkpoints import loading as checkpoints
-from server.engine.checkpoints.loading import Checkpoint
-from server.engine.decoding.constraint import Automaton, Constrain, automaton
+from server.engine.adapters.errors import UnknownAdapterError
+from server.engine.adapters.registry import Adapter, AdapterRegistry
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.config import EngineConfig
+from server.engine.decoding.constraint import CompiledConstraint, compile_constraint
+from server.engine.devices import choose_worker_count, resolve_device, resolve_dtype, split_cores
 from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.model.feature_cache import CacheStats, FeatureCache
-from server.engine.model.preprocessing import Picture
-from server.engine.request import Request
+from server.engine.model.preprocessing import PreparedImage
+from server.engine.request import Constraint, Request
 from server.engine.scheduler import Scheduler
-from server.engine.sequence import Plan, Sequence, plan
-from server.engine.worker import Worker, shares_of_cores, workers_for
+from server.engine.sequence import Outcome, Sequence
+from server.engine.stats import EngineStats
+from server.engine.worker import Worker
 
-CACHE_BYTES = 256 << 20  # some 280 pictures of Florence-2-base in fp32
-ADAPTER_BYTES = 1 << 30  # some 300 adapters of Florence-2-base's attention in fp32, of rank 8
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Counters since the start, seconds of the workers' time by phase, and how many requests wait and run now.
-
-    `submitted` counts those accepted, `refused` those turned away as too many; `pictures` went through the vision
-    tower, fewer than requests where they share one; `rows` is the sum of the running requests over all `steps`;
-    `out_of_memory` counts the times that a batch was too much and was tried again smaller.
-    """
-
-    submitted: int = 0
-    refused: int = 0
-    finished: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    tokens: int = 0
-    steps: int = 0
-    rows: int = 0
-    pictures: int = 0
-    out_of_memory: int = 0
-    vision_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    waiting: int = 0
-    running: int = 0
-    cache: CacheStats = field(default_factory=CacheStats)
+MAX_COMPILED_CONSTRAINTS = 64  # least recently used are evicted
+POLL_SECONDS = 0.1  # longest pause of `submit_blocking` between two attempts
 
 
 class Engine:
-    """One model on one device or several. Safe to use from any thread."""
+    """One model on one or several devices. Safe to use from any thread."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, replicas: Many[Checkpoint] = (), max_batch: int = 16, max_waiting: int = 256,
-        cache_bytes: int = CACHE_BYTES, adapter_bytes: int = ADAPTER_BYTES, drafts: int = 0,
-    ) -> None:  # fmt: skip
-        """`replicas`: the same checkpoint on further devices, a worker each; one that stands there again gets a further
-        worker on cores of its own. `max_batch`: requests that a worker decodes together; `max_waiting`: requests that
-        may wait for a place; `cache_bytes`: of image features that a device keeps; `adapter_bytes`: of adapters loaded;
-        `drafts`: tokens a step may guess from a grounding prompt. Raises ValueError for more workers than cores."""
-        self.checkpoint, self.max_batch, self.max_waiting, self.drafts = checkpoint, max_batch, max_waiting, drafts
+        self, checkpoint: Checkpoint, config: EngineConfig = EngineConfig(), *, replicas: Iterable[Checkpoint] = ()
+    ) -> None:
+        """Runs a loaded checkpoint; `load` also loads it. Uses the limits of `config`, not its model, device and dtype.
+
+        `replicas`: the same checkpoint on further devices, one worker each. The same object again adds a worker on the
+        same device, with cores of its own. Raises ValueError for more workers than cores.
+        """
+        self.checkpoint, self.config = checkpoint, config
         self.device = checkpoint.model.device
-        everywhere = (checkpoint, *replicas)
-        self._caches = {id(own): FeatureCache(cache_bytes) for own in everywhere}
-        models = list({id(own): own.model for own in everywhere}.values())
-        self._adapters = Adapters(models, checkpoint.sha256, adapter_bytes)
+        checkpoints = [checkpoint, *replicas]
+        self._caches = {id(own): FeatureCache(config.feature_cache_bytes) for own in checkpoints}
+        models = list({id(own): own.model for own in checkpoints}.values())
+        self._adapters = AdapterRegistry(models, checkpoint.sha256, config.max_adapter_bytes)
         self._ready = threading.Condition()
-        self._scheduler: Scheduler[Sequence] = Scheduler(max_waiting, time.monotonic)
+        self._scheduler = Scheduler(config.max_waiting, time.monotonic)
         self._closing = False
-        self._stats = Stats()
-        self._seconds = 1.0  # a running mean of a request's time in the decoder
-        self._automaton = functools.lru_cache(64)(self._built)
-        on_cpu = [own for own in everywhere if own.model.device.type == "cpu"]
-        cores = iter(shares_of_cores(len(on_cpu)) if len(on_cpu) > 1 else [[]])
-        self._workers = [
+        self._stats = EngineStats()
+        self._mean_seconds = 1.0  # running mean of the time from admission to the end of a request
+        self._compile_constraint = functools.lru_cache(MAX_COMPILED_CONSTRAINTS)(self._build_constraint)
+        on_cpu = [own.model.device.type == "cpu" for own in checkpoints]
+        cores = iter(split_cores(sum(on_cpu)) if sum(on_cpu) > 1 else [[]])
+        self.workers = [
             Worker(
-                own, self._caches[id(own)], self._scheduler, self._ready, max_batch,
-                next(cores) if own.model.device.type == "cpu" else (),
+                own,
+                self._caches[id(own)],
+                self._scheduler,
+                self._ready,
+                config.max_batch,
+                next(cores) if is_cpu else [],
             )
-            for own in everywhere
-        ]  # fmt: skip
+            for own, is_cpu in zip(checkpoints, on_cpu, strict=True)
+        ]
 
     @classmethod
-    def load(
-        cls,
-        name: str = checkpoints.SEEDLING,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        max_batch: int = 16,
-        max_waiting: int = 256,
-        cache_bytes: int = CACHE_BYTES,
-        adapter_bytes: int = ADAPTER_BYTES,
-    ) -> Self:
-        """An engine on a checkpoint by name or path.
-
-        `device`: auto, cpu, cuda, cuda:1 …; several with commas between get a worker each (`cuda:0,cuda:1`; `cpu,cpu`
-        shares out the cores). auto: a GPU where there is one; on a CPU a small model gets a worker for each of a few
-        cores. `dtype`: auto, float32, bfloat16, float16. Raises CheckpointError.
-        """
-        places = [_place(part.strip()) for part in device.split(",")]
-        # On a thread that ends: OpenMP keeps helpers for every thread that has used it, and once there are more of them
-        # than cores they sleep between any two operations, which makes the worker's steps take twice as long.
+    def load(cls, config: EngineConfig = EngineConfig()) -> Self:
+        """Loads a checkpoint onto its devices and starts the workers. Raises CheckpointError."""
+        devices = [resolve_device(part.strip()) for part in config.device.split(",")]
+        # In a thread that ends: OpenMP keeps helper threads for every thread that used it. With more helpers than
+        # cores, they sleep between any two operations, and the steps of the workers take twice as long.
         with ThreadPoolExecutor(1, thread_name_prefix="florist-load") as thread:
             loaded = {
-                place: thread.submit(checkpoints.load, name, device=place, dtype=_kind(dtype, place)).result()
-                for place in dict.fromkeys(places)
+                device: thread.submit(
+                    load_checkpoint, config.model, device=device, dtype=resolve_dtype(config.dtype, device)
+                ).result()
+                for device in dict.fromkeys(devices)
             }
-        first, *replicas = [loaded[place] for place in places]
-        if device == "auto":
-            replicas = [first] * (workers_for(first.model) - 1)
+        first, *replicas = [loaded[device] for device in devices]
+        if config.device == "auto":
+            replicas = [first] * (choose_worker_count(first.model) - 1)
         try:
-            return cls(
-                first, replicas=replicas, max_batch=max_batch, max_waiting=max_waiting, cache_bytes=cache_bytes,
-                adapter_bytes=adapter_bytes,
-            )  # fmt: skip
+            return cls(first, config, replicas=replicas)
         except ValueError as error:
-            raise checkpoints.CheckpointError(str(error)) from error
+            raise CheckpointError(str(error)) from error
 
-    def prepare(self, image: Image) -> Picture:
-        """What the engine keeps of a picture, for requests that ask about it several times. Takes milliseconds."""
-        return self.checkpoint.preprocessing.prepare(image)
+    def prepare(self, image: Image) -> PreparedImage:
+        """Preprocesses an image once, for several requests. Takes milliseconds."""
+        return self.checkpoint.preprocessor.prepare(image)
 
     def submit(self, request: Request) -> Handle:
-        """Takes a request in. Raises InvalidRequestError, OverloadedError or EngineClosedError; what goes wrong later, the handle raises."""
-        planned = plan(request, self.checkpoint)
-        guide = self._guide(request)
-        adapter = self._adapter(request)
+        """Queues a request. Raises InvalidRequestError, OverloadedError or EngineClosedError; the handle raises errors
+        that occur later."""
+        constraint = self._find_constraint(request)
+        adapter = self._acquire_adapter(request)
         try:
-            return self._add(planned, guide, adapter)
+            sequence = Sequence(
+                request,
+                self.checkpoint,
+                adapter=adapter,
+                constraint=constraint,
+                on_cancel=self._cancel,
+                on_end=self._record_end,
+            )
+            self._enqueue(sequence)
         except BaseException:
             if adapter:
                 self._adapters.release(adapter.key)
             raise
+        return sequence.handle
 
-    def submit_when_room(self, request: Request, stop: threading.Event) -> Handle:
-        """As `submit`, but waits where too many wait already. Raises RequestCancelledError once `stop` is set."""
+    def submit_blocking(self, request: Request, stop: threading.Event) -> Handle:
+        """Same as `submit`, but waits while the queue is full. Raises RequestCancelledError once `stop` is set."""
         while not stop.is_set():
             try:
                 return self.submit(request)
             except OverloadedError as error:
-                stop.wait(min(error.retry_after, 0.1))
-        raise RequestCancelledError("nothing more is asked")
+                stop.wait(min(error.retry_after, POLL_SECONDS))
+        raise RequestCancelledError("stopped before the queue accepted the request")
 
     def load_adapter(self, name: str, folder: Path, sha256: str | None = None) -> Adapter:
-        """Loads a LoRA adapter from a folder of PEFT's, beside what runs; requests name it from then on. One that has
-        the name already is replaced, for new requests. `sha256`: what its weights' file must have. Takes as long as
-        reading the file does. Raises AdapterError."""
+        """Loads a LoRA adapter from a PEFT folder while requests run. New requests can then use it by name. Replaces an
+        adapter with the same name, for new requests.
+
+        `sha256`: expected hash of the weights file. Takes as long as reading the file. Raises AdapterError.
+        """
         return self._adapters.load(name, folder, sha256)
 
     def unload_adapter(self, name: str) -> None:
-        """New requests can name it no more; those under way end on it. Raises UnknownAdapter."""
+        """Unloads an adapter for new requests. Running requests keep it until they end. Raises UnknownAdapterError."""
         self._adapters.unload(name)
 
     def adapters(self) -> list[Adapter]:
-        """Those that requests can name."""
-        return self._adapters.loaded()
+        """Returns the adapters that requests can use."""
+        return self._adapters.list_loaded()
 
-    def stats(self) -> Stats:
-        """A snapshot."""
-        loops = [worker.loop for worker in self._workers]
-        runners = [worker.runner for worker in self._workers]
+    def stats(self) -> EngineStats:
+        """Returns the current counters."""
+        loops = [worker.loop for worker in self.workers]
+        runners = [worker.runner for worker in self.workers]
         with self._ready:
             return replace(
                 self._stats,
                 steps=sum(loop.steps for loop in loops),
                 rows=sum(loop.rows for loop in loops),
-                pictures=sum(runner.pictures for runner in runners),
+                images=sum(runner.images for runner in runners),
                 out_of_memory=sum(loop.out_of_memory for loop in loops),
                 vision_seconds=sum(runner.seconds.vision for runner in runners),
                 encode_seconds=sum(runner.seconds.encode for runner in runners),
                 decode_seconds=sum(runner.seconds.decode for runner in runners),
                 waiting=len(self._scheduler),
                 running=sum(len(loop.running) for loop in loops),
-                cache=CacheStats.total(cache.stats() for cache in self._caches.values()),
+                cache=CacheStats.total(cache.get_stats() for cache in self._caches.values()),
             )
 
     def close(self, *, drain: bool = True) -> None:
-        """Takes no more requests and returns when the workers have ended: after all answers, or without `drain` at
-        once, the rest failing with Closed."""
+        """Rejects new requests and waits until the workers have ended: after all answers, or without `drain` at once,
+        in which case the remaining requests fail with EngineClosedError."""
         with self._ready:
             self._closing = True
-            for worker in self._workers:
+            for worker in self.workers:
                 worker.close(drain=drain)
-        for worker in self._workers:
+        for worker in self.workers:
             worker.join()
 
     def __enter__(self) -> Self:
@@ -201,91 +176,59 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close(drain=False)
 
-    def _guide(self, request: Request) -> Automaton | None:
-        """The automaton that the request's constraint asks for, built once."""
+    def _find_constraint(self, request: Request) -> CompiledConstraint | None:
+        """Returns the compiled constraint of the request, cached. Raises InvalidRequestError."""
         if request.constrain is None:
             return None
         try:
-            return self._automaton(request.task, request.constrain)
+            return self._compile_constraint(request.task, request.constrain)
         except ValueError as error:
             raise InvalidRequestError(str(error), "constrain") from error
 
-    def _built(self, task: Task, constrain: Constrain) -> Automaton:
-        checkpoint = self.checkpoint
-        return automaton(task, constrain, checkpoint.tokenizer, checkpoint.vocabulary, len(checkpoint.unused))
+    def _build_constraint(self, task: Task, constraint: Constraint) -> CompiledConstraint:
+        own = self.checkpoint
+        return compile_constraint(task, constraint, own.tokenizer, own.vocabulary, len(own.unused_tokens))
 
-    def _adapter(self, request: Request) -> Adapter | None:
-        """The adapter that the request names, held for it."""
+    def _acquire_adapter(self, request: Request) -> Adapter | None:
+        """Returns the adapter of the request, which must be released. Raises InvalidRequestError."""
         if request.adapter is None:
             return None
         try:
             return self._adapters.acquire(request.adapter)
-        except UnknownAdapter as error:
+        except UnknownAdapterError as error:
             raise InvalidRequestError(str(error), "adapter") from error
 
-    def _add(self, planned: Plan, guide: Automaton | None, adapter: Adapter | None) -> Handle:
-        """Takes a checked request in. Raises OverloadedError or EngineClosedError."""
+    def _enqueue(self, sequence: Sequence) -> None:
+        """Adds a sequence to the queue. Raises OverloadedError or EngineClosedError."""
         with self._ready:
             if self._closing:
                 raise EngineClosedError("the engine is shutting down")
-            if self._scheduler.full(interactive=planned.request.interactive):
-                self._count(refused=1)
-                rounds = 1 + len(self._scheduler) / (self.max_batch * len(self._workers))
-                raise OverloadedError(len(self._scheduler), max(1.0, rounds * self._seconds))
-            scales = adapter.calibration if adapter else self.checkpoint.calibration
-            handle = Handle(self._cancel)
-            sequence = Sequence(
-                planned, self.checkpoint, handle, adapter=adapter.key if adapter else None,
-                tower=adapter.tower if adapter else None, automaton=guide, drafts=self.drafts, on_end=self._ended,
-                scale=scales.scale(planned.request.task) if scales else None,
-            )  # fmt: skip
-            handle._work = sequence
+            waiting = len(self._scheduler)
+            if self._scheduler.is_full(interactive=sequence.interactive):
+                self._increment(rejected=1)
+                rounds = 1 + waiting / (self.config.max_batch * len(self.workers))
+                raise OverloadedError(waiting, max(1.0, rounds * self._mean_seconds))
             self._scheduler.add(sequence)
-            self._count(submitted=1)
+            self._increment(submitted=1)
             self._ready.notify()
-        return handle
 
-    def _cancel(self, handle: Handle) -> None:
-        """A waiting request ends here and now; a running one at its worker's next turn."""
-        work = handle._work
-        if work is None:  # it has ended
-            return
+    def _cancel(self, sequence: Sequence) -> None:
+        """Ends a waiting sequence at once. A running one is ended by the next iteration of its worker's loop."""
         with self._ready:
-            waited = self._scheduler.remove(work)
-        if waited:
-            work.give_up()
+            was_waiting = self._scheduler.remove(sequence)
+        if was_waiting:
+            sequence.abort()
 
-    def _ended(self, sequence: Sequence, how: str) -> None:
-        if sequence.adapter:
-            self._adapters.release(sequence.adapter)
+    def _record_end(self, sequence: Sequence, outcome: Outcome) -> None:
+        if sequence.adapter_key:
+            self._adapters.release(sequence.adapter_key)
         with self._ready:
-            if how == "finished":
-                self._seconds += 0.1 * (time.monotonic() - sequence.started - self._seconds)
-                self._count(finished=1, tokens=len(sequence.search.settled))
+            if outcome == "finished":
+                self._mean_seconds += 0.1 * (time.monotonic() - sequence.started_at - self._mean_seconds)
+                self._increment(finished=1, tokens=len(sequence.search.settled))
             else:
-                self._count(**{how: 1})
+                self._increment(**{outcome: 1})
 
-    def _count(self, **more: int) -> None:
-        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
-
-
-def _place(device: str) -> torch.device:
-    """A device that can be used. Raises CheckpointError."""
-    try:
-        place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise checkpoints.CheckpointError(f"the device {device} cannot be used: {error}") from error
-    return place
-
-
-def _kind(dtype: str, place: torch.device) -> torch.dtype:
-    """The type of the weights on a device. Raises CheckpointError."""
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype == "auto":
-        # On a CPU only fp32 gives the reference's tokens.
-        half = torch.bfloat16 if place.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
-        return torch.float32 if place.type == "cpu" else half
-    if dtype not in kinds:
-        raise checkpoints.CheckpointError(f"dtype must be auto or one of {', '.join(kinds)}, not {dtype}")
-    return kinds[dtype]
+    def _increment(self, **counts: int) -> None:
+        """Adds to the counters. The caller holds `_ready`."""
+        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in counts.items()})

@@ -1,70 +1,70 @@
-"""What a caller holds of a request under way."""
+"""The caller's side of a submitted request."""
 
 import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prompts.annotations import Annotation
-from server.engine.decoding.search import Said
-from server.engine.errors import RequestCancelledError
 from server.engine.request import Result
 
 T = TypeVar("T")
 
 
 class Handle:
-    """One submitted request: wait for its result, follow it, or cancel it. Safe to use from any thread or event loop.
+    """A submitted request: wait for its result, stream it, or cancel it. Safe to use from any thread or event loop.
 
-    Whatever went wrong with the request is raised by `wait`, `result` and `stream` alike.
+    `wait`, `result`, `stream` and `stream_tokens` raise the error of a request that failed. The engine calls `publish`,
+    `set_result` and `set_exception`.
     """
 
-    def __init__(self, on_cancel: Callable[["Handle"], None]) -> None:
-        self._on_cancel = on_cancel
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
+        """`on_cancel` is called by `cancel` until the request has ended."""
+        self._on_cancel: Callable[[], None] | None = on_cancel
         self._future: Future[Result] = Future()
-        self._future.set_running_or_notify_cancel()  # from here on only `_finish` and `_fail` complete it
-        self._closed: list[Annotation] = []
+        self._future.set_running_or_notify_cancel()  # from now on only `set_result` and `set_exception` complete it
+        self._annotations: list[Annotation] = []
         self._tokens: list[int] = []
         self._lock = threading.Lock()
-        self._over = False
-        self._wakers: list[Callable[[], None]] = []
+        self._ended = False
+        self._listeners: list[Callable[[], None]] = []
         self.cancelled = False
-        self._work: Any = None  # the engine's own record of the request, until it ends
 
     def wait(self, timeout: float | None = None) -> Result:
-        """The result, for callers without an event loop. Raises TimeoutError after `timeout` seconds."""
+        """Blocks until the result is complete. Raises TimeoutError after `timeout` seconds."""
         return self._future.result(timeout)
 
     async def result(self) -> Result:
-        """The result. A caller that stops waiting does not cancel the request: `cancel` does."""
+        """Waits for the result. Cancelling the waiting task does not cancel the request; `cancel` does."""
         return await asyncio.shield(asyncio.wrap_future(self._future))
 
     def stream(self) -> AsyncGenerator[Annotation]:
-        """Each annotation the moment it closes, from the first one on however late this is called."""
-        return self._follow(self._closed)
+        """Yields each annotation as soon as it is complete, always starting from the first one."""
+        return self._follow(self._annotations)
 
-    def tokens(self) -> AsyncGenerator[int]:
-        """Each token id the moment it is settled: greedily at its step, with beams at the end."""
+    def stream_tokens(self) -> AsyncGenerator[int]:
+        """Yields each token id as soon as it is final: at its step for greedy search, at the end for beam search."""
         return self._follow(self._tokens)
 
-    async def _follow(self, growing: Sequence[T]) -> AsyncGenerator[T]:
+    async def _follow(self, items: Sequence[T]) -> AsyncGenerator[T]:
+        """Yields the items of a growing list until the request has ended."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop may have closed without ending its generators
+        def notify() -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop may be closed before its generators
                 loop.call_soon_threadsafe(changed.set)
 
         with self._lock:
-            self._wakers.append(wake)
+            self._listeners.append(notify)
         try:
             sent = 0
             while True:
                 changed.clear()
-                done = self._future.done()  # asked first: what closed before the end is then in the list
-                while sent < len(growing):
-                    yield growing[sent]
+                done = self._future.done()  # checked first: all items published before the end are then in the list
+                while sent < len(items):
+                    yield items[sent]
                     sent += 1
                 if done:
                     self._future.result()
@@ -72,51 +72,49 @@ class Handle:
                 await changed.wait()
         finally:
             with self._lock:
-                self._wakers.remove(wake)
+                self._listeners.remove(notify)
 
     def cancel(self) -> None:
-        """Gives the request up: it raises Cancelled and frees its place within a decode step. Too late is no error."""
+        """Cancels the request: it fails with RequestCancelledError and frees its KV cache slot within one decoder step.
+        Has no effect on a request that has ended."""
         self.cancelled = True
-        self._on_cancel(self)
+        if (on_cancel := self._on_cancel) is not None:
+            on_cancel()
 
     def done(self) -> bool:
-        """Whether the result, or what went wrong, is there."""
+        """Returns whether the request has ended, with a result or an error."""
         return self._future.done()
 
-    # What follows is the engine's.
+    def publish(self, annotations: Sequence[Annotation], tokens: Sequence[int] = ()) -> None:
+        """Streams what is new. `annotations`, `tokens`: all of them since the start of the answer."""
+        new_annotations, new_tokens = annotations[len(self._annotations) :], tokens[len(self._tokens) :]
+        self._annotations += new_annotations
+        self._tokens += new_tokens
+        if new_annotations or new_tokens:
+            self._notify_listeners()
 
-    def _stream(self, annotations: Sequence[Annotation], settled: Sequence[Said] = ()) -> None:
-        """Takes all annotations and settled tokens so far; passes on those that are new."""
-        closed, said = annotations[len(self._closed) :], settled[len(self._tokens) :]
-        self._closed += closed
-        self._tokens += [s.token for s in said]
-        if closed or said:
-            self._wake()
-
-    def _finish(self, result: Result) -> bool:
-        """True for the first ending alone: a request may be cancelled in the moment it finishes or fails."""
+    def set_result(self, result: Result) -> bool:
+        """Ends the request. Returns False when it had ended before: a request may be cancelled while it finishes."""
         if first := self._end():
             self._future.set_result(result)
-            self._wake()
+            self._notify_listeners()
         return first
 
-    def _fail(self, error: BaseException) -> bool:
+    def set_exception(self, error: BaseException) -> bool:
+        """Same as `set_result`, with an error."""
         if first := self._end():
             self._future.set_exception(error)
-            self._wake()
+            self._notify_listeners()
         return first
-
-    def _cancel(self) -> bool:
-        return self._fail(RequestCancelledError("the request was cancelled before it finished"))
 
     def _end(self) -> bool:
         with self._lock:
-            first, self._over = not self._over, True
-            self._work = None  # it knows this handle: a circle, whose picture would lie about until it is collected
+            first, self._ended = not self._ended, True
+            self._on_cancel = None  # it refers back to this handle: a reference cycle that would keep the image alive
             return first
 
-    def _wake(self) -> None:
+    def _notify_listeners(self) -> None:
         with self._lock:
-            wakers = list(self._wakers)
-        for wake in wakers:
-            wake()
+            listeners = list(self._listeners)
+        for notify in listeners:
+            notify()

@@ -1,221 +1,205 @@
-"""The one loop: who leaves, who enters, one step for all.
+"""The scheduling loop: remove sequences that ended, admit waiting ones, decode one token for all.
 
-A turn first lets go of what is done with, then takes in what waits, as far as slots and the budget for encoding go,
-so that a burst of new pictures does not stall the answers under way, and then decodes one token of every answer.
+Admission is limited by the KV cache slots and by a budget for encoding, so that a burst of new images does not stall
+the answers in progress.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Generic, Protocol, TypeVar
 
 from server.engine.errors import DeadlineExceededError, EngineClosedError
-from server.engine.scheduler import Scheduler, Waiting
+from server.engine.runner import ModelRunner
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Sequence
 
-LOOKING = 4  # a picture that the tower has not seen costs this many times what reading its places does
-JOBS_PART = 0.5  # of the slots that jobs may take while people are about
-AT_ONCE = 4  # new pictures that are taken in together when nothing else runs; beside others, one
+NEW_IMAGE_COST = 4  # cost of the vision encoder for an image, relative to that of the text encoder for its tokens
+JOB_BATCH_SHARE = 0.5  # largest share of the batch for jobs while interactive requests are expected
+IDLE_BUDGET = 4  # new images admitted in one iteration when nothing else runs; otherwise one
 logger = logging.getLogger(__name__)
 
 
-class Work(Waiting, Protocol):
-    """A request under way. `cost`: the encoder's places it takes; `picture`: the key of its picture's features."""
+class EngineLoop:
+    """Runs sequences in one thread. `lock` guards only the scheduler, which other threads fill.
 
-    cost: int
-    picture: bytes
-    solo: bool
-    started: float
-
-    @property
-    def cancelled(self) -> bool: ...
-    def read(self) -> bool:
-        """Takes in what the step said; whether the answer is whole."""
-
-    def finish(self) -> None: ...
-    def give_up(self) -> None: ...
-    def fail(self, error: BaseException) -> None: ...
-    def restart(self) -> None: ...
-
-
-W = TypeVar("W", bound=Work)
-C = TypeVar("C", bound=Work, contravariant=True)
-
-
-class Runs(Protocol[C]):
-    """The model at work. Whatever `enter` and `step` raise, nothing of it has happened that `leave` does not undo."""
-
-    def seen(self, work: C, /) -> bool: ...
-    def claim(self, work: C, /) -> bool: ...
-    def enter(self, works: Sequence[C], /) -> None: ...
-    def step(self) -> None: ...
-    def leave(self, work: C, /) -> None: ...
-
-
-class Loop(Generic[W]):
-    """Turns, one after the other, in one thread. `lock` guards the scheduler alone, which other threads fill."""
+    If `ModelRunner.add` or `step` raises, `ModelRunner.remove` must undo whatever it did.
+    """
 
     def __init__(
-        self, runner: Runs[W], scheduler: Scheduler[W], lock: AbstractContextManager[object], *, slots: int,
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        lock: AbstractContextManager[object],
+        *,
+        max_batch: int,
         clock: Callable[[], float],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.runner, self.scheduler, self.lock, self.clock = runner, scheduler, lock, clock
-        self.slots = self.room = slots  # `room` shrinks when memory runs out, and grows back with each answer
-        self.running: list[W] = []
-        self.abandon = False
+        self.max_batch = max_batch
+        self.capacity = max_batch  # shrinks when memory runs out, and grows by one with each answer
+        self.running: list[Sequence] = []
+        self.abort_all = False  # set to end all requests with EngineClosedError
         self.out_of_memory = self.steps = self.rows = 0
 
-    def turn(self) -> None:
-        """One round. Never raises for what a request or the model does."""
-        self._sweep()
+    def run_once(self) -> None:
+        """Runs one iteration. Never raises for an error of a request or of the model."""
+        self._remove_ended()
         self._admit()
         if self.running:
-            self._step()
+            self._decode()
 
-    def _sweep(self) -> None:
-        """Lets go of what is cancelled, too late, or abandoned."""
+    def _remove_ended(self) -> None:
+        """Removes sequences that were cancelled or exceeded their deadline, or all of them."""
         with self.lock:
-            late = self.scheduler.expired()
-            gone = self.scheduler.clear() if self.abandon else []
-        for work in late:
-            work.fail(DeadlineExceededError("its deadline passed before an answer was there"))
-        for work in gone:
-            work.fail(EngineClosedError("the engine was shut down"))
-        for work in list(self.running):
-            if self.abandon:
-                self._drop(work)
-                work.fail(EngineClosedError("the engine was shut down"))
-            elif work.cancelled:
-                self._drop(work)
-                work.give_up()
-            elif work.deadline is not None and work.deadline <= self.clock():
-                self._drop(work)
-                work.fail(DeadlineExceededError("its deadline passed before the answer was whole"))
+            expired = self.scheduler.remove_expired()
+            waiting = self.scheduler.remove_all() if self.abort_all else []
+        for sequence in expired:
+            sequence.fail(DeadlineExceededError("deadline exceeded while the request was waiting"))
+        for sequence in waiting:
+            sequence.fail(EngineClosedError("the engine was shut down"))
+        for sequence in list(self.running):
+            if self.abort_all:
+                self._remove(sequence)
+                sequence.fail(EngineClosedError("the engine was shut down"))
+            elif sequence.cancelled:
+                self._remove(sequence)
+                sequence.abort()
+            elif sequence.deadline is not None and sequence.deadline <= self.clock():
+                self._remove(sequence)
+                sequence.fail(DeadlineExceededError("deadline exceeded before the answer was complete"))
 
     def _admit(self) -> None:
-        chosen, now = self._chosen(), self.clock()
-        for work in chosen:
-            work.started = now
-        if chosen:
-            self._enter(chosen)
+        admitted, now = self._schedule(), self.clock()
+        for sequence in admitted:
+            sequence.started_at = now
+        if admitted:
+            self._add(admitted)
 
-    def _chosen(self) -> list[W]:
-        """Those that enter in this turn: at least one where there is room, more as far as the budget goes."""
-        chosen: list[W] = []
-        new, spent, budget = set[bytes](), 0, 0
-        while len(self.running) + len(chosen) < self.room and not any(w.solo for w in (*self.running, *chosen)):
+    def _schedule(self) -> list[Sequence]:
+        """Takes the sequences to admit: at least one if there is capacity, more within the budget for encoding."""
+        admitted: list[Sequence] = []
+        new_images, spent, budget = set[bytes](), 0, 0
+        while len(self.running) + len(admitted) < self.capacity:
+            if any(sequence.run_alone for sequence in (*self.running, *admitted)):
+                break
             with self.lock:
-                work = self.scheduler.next(jobs_too=self._jobs_too(chosen))
-            if work is None:
+                sequence = self.scheduler.schedule(include_jobs=self._may_admit_job(admitted))
+            if sequence is None:
                 break
-            if work.cancelled:
-                work.give_up()
+            if sequence.cancelled:
+                sequence.abort()
                 continue
-            cost = work.cost
-            if work.picture not in new and not self.runner.seen(work):
-                cost += LOOKING * work.cost
-            budget = budget or (1 + LOOKING) * work.cost * (1 if self.running else AT_ONCE)
-            alone = work.solo and (self.running or chosen)
-            if alone or (chosen and spent + cost > budget) or not self.runner.claim(work):
-                self._give_back([work])
+            cost = sequence.encoder_tokens
+            if sequence.image_key not in new_images and not self.runner.has_features(sequence):
+                cost += NEW_IMAGE_COST * sequence.encoder_tokens
+            # The first sequence sets the budget: its own cost as if its image were new.
+            budget = budget or (1 + NEW_IMAGE_COST) * sequence.encoder_tokens * (1 if self.running else IDLE_BUDGET)
+            must_wait = sequence.run_alone and (self.running or admitted)
+            over_budget = admitted and spent + cost > budget
+            if must_wait or over_budget or not self.runner.claim_image(sequence):
+                self._requeue([sequence])
                 break
-            new.add(work.picture)
+            new_images.add(sequence.image_key)
             spent += cost
-            chosen.append(work)
-        return chosen
+            admitted.append(sequence)
+        return admitted
 
-    def _jobs_too(self, chosen: Sequence[W]) -> bool:
-        """Whether jobs have not yet their part of the slots; that is all of them when nobody else is about."""
-        if not self.scheduler.people_about():
+    def _may_admit_job(self, admitted: list[Sequence]) -> bool:
+        """Returns whether jobs may use more of the batch: all of it, unless interactive requests are expected."""
+        if not self.scheduler.expects_interactive():
             return True
-        jobs = sum(not work.interactive for works in (self.running, chosen) for work in works)
-        return jobs < max(1, int(self.room * JOBS_PART))
+        jobs = sum(not sequence.interactive for sequences in (self.running, admitted) for sequence in sequences)
+        return jobs < max(1, int(self.capacity * JOB_BATCH_SHARE))
 
-    def _enter(self, works: list[W]) -> None:
-        """Takes them in; what fails together is tried apart, so that none sinks the others."""
+    def _add(self, sequences: list[Sequence]) -> None:
+        """Adds sequences to the batch. If they fail together, retries them in smaller groups, so that one that always
+        fails does not fail the others."""
         try:
-            self.runner.enter(works)
+            self.runner.add(sequences)
         except Exception as error:
-            short = is_out_of_memory(error)
-            self.out_of_memory += short
-            for work in works:
-                self.runner.leave(work)
-                work.restart()
-            if len(works) > 1:
-                logger.warning("%d requests failed together (%r); trying them apart", len(works), error)
-                half = len(works) // 2 if short else 1
-                for i in range(0, len(works), half):
-                    self._enter(works[i : i + half])
-            elif short and self.running:
-                self._shrink()
-                self._give_back(works)
+            memory = is_out_of_memory(error)
+            self.out_of_memory += memory
+            for sequence in sequences:
+                self.runner.remove(sequence)
+                sequence.restart()
+            if len(sequences) > 1:
+                logger.warning("%d requests failed together (%r); retrying in smaller groups", len(sequences), error)
+                size = len(sequences) // 2 if memory else 1
+                for i in range(0, len(sequences), size):
+                    self._add(sequences[i : i + size])
+            elif memory and self.running:
+                self._reduce_capacity()
+                self._requeue(sequences)
             else:
-                works[0].fail(error)
+                sequences[0].fail(error)
             return
-        self.running += works
-        # The forced first tokens are there already, and some answers are whole with them.
-        for work in works:
-            self._read(work)
+        self.running += sequences
+        # The forced first tokens are generated already, and may complete an answer.
+        for sequence in sequences:
+            self._process_output(sequence)
 
-    def _step(self) -> None:
+    def _decode(self) -> None:
         try:
             self.runner.step()
         except Exception as error:
-            self._recover(error)
+            self._preempt(error)
             return
         self.steps += 1
         self.rows += len(self.running)
-        for work in list(self.running):
-            self._read(work)
+        for sequence in list(self.running):
+            self._process_output(sequence)
 
-    def _read(self, work: W) -> None:
+    def _process_output(self, sequence: Sequence) -> None:
         try:
-            if not work.read():
+            if not sequence.process_output():
                 return
-            self._drop(work)
-            work.finish()
+            self._remove(sequence)
+            sequence.finish()
         except Exception as error:
-            if work in self.running:
-                self._drop(work)
-            work.fail(error)
-        self.room = min(self.slots, self.room + 1)
+            if sequence in self.running:
+                self._remove(sequence)
+            sequence.fail(error)
+        self.capacity = min(self.max_batch, self.capacity + 1)
 
-    def _recover(self, error: Exception) -> None:
-        """A step failed. Out of memory: the newer half waits. Otherwise nobody knows whose fault it was: each alone."""
-        short = is_out_of_memory(error)
-        self.out_of_memory += short
+    def _preempt(self, error: Exception) -> None:
+        """Requeues sequences after a failed step: the newer half when out of memory, otherwise all, to run alone, since
+        any of them may have caused the error. A single sequence fails."""
+        memory = is_out_of_memory(error)
+        self.out_of_memory += memory
         if len(self.running) == 1:
-            (work,) = self.running
-            self._drop(work)
-            work.fail(error)
+            (sequence,) = self.running
+            self._remove(sequence)
+            sequence.fail(error)
             return
-        logger.warning("a step of %d requests failed (%r); trying again with fewer", len(self.running), error)
-        back = self.running[(len(self.running) + 1) // 2 :] if short else list(self.running)
-        if short:
-            self._shrink()
-        for work in back:
-            self._drop(work)
-            work.restart()
-            work.solo = work.solo or not short
-        self._give_back(back)
+        logger.warning("a step of %d requests failed (%r); retrying with fewer", len(self.running), error)
+        preempted = self.running[(len(self.running) + 1) // 2 :] if memory else list(self.running)
+        if memory:
+            self._reduce_capacity()
+        for sequence in preempted:
+            self._remove(sequence)
+            sequence.restart()
+            sequence.run_alone = sequence.run_alone or not memory
+        self._requeue(preempted)
 
-    def _give_back(self, works: list[W]) -> None:
-        """They wait again. Not those cancelled since they were taken: who cancelled has looked for them in vain."""
+    def _requeue(self, sequences: list[Sequence]) -> None:
+        """Puts sequences back into the queue, except cancelled ones: `Engine` did not find those in the queue when they
+        were cancelled, so they end here."""
         with self.lock:
-            self.scheduler.give_back([work for work in works if not work.cancelled])
-        for work in works:
-            if work.cancelled:
-                work.give_up()
+            self.scheduler.requeue([sequence for sequence in sequences if not sequence.cancelled])
+        for sequence in sequences:
+            if sequence.cancelled:
+                sequence.abort()
 
-    def _shrink(self) -> None:
-        self.room = max(1, len(self.running) // 2)
+    def _reduce_capacity(self) -> None:
+        self.capacity = max(1, len(self.running) // 2)
 
-    def _drop(self, work: W) -> None:
-        self.running.remove(work)
-        self.runner.leave(work)
+    def _remove(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.runner.remove(sequence)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: on a GPU torch has a class for it, on a CPU only words."""
+    """Returns whether memory ran out. torch has an exception class for this on a GPU, but only a message on a CPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from prompts.annotations import Annotation
-from prompts.parsing import Dropped
+from prompts.parsing import DroppedPart
 from prompts.tasks import Task
 
 if TYPE_CHECKING:
-    from server.engine.decoding.constraint import Constrain
-    from server.engine.model.preprocessing import Picture
+    from server.engine.model.preprocessing import PreparedImage
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """Restricts an answer.
+
+    `grammar`: locations come in the number and order that the answer format of the task requires.
+    `labels`: the only labels that may occur; None allows any.
+    """
+
+    grammar: bool = True
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +39,14 @@ class Request:
     `timeout`: seconds from `submit` until the request fails.
     """
 
-    image: "Image | Picture"
+    image: "Image | PreparedImage"
     task: Task
     text: str | None = None
     region: Sequence[float] | None = None
     max_new_tokens: int | None = None
     num_beams: int | None = None
     adapter: str | None = None
-    constrain: "Constrain | None" = None
+    constrain: Constraint | None = None
     client: str = ""
     interactive: bool = True
     timeout: float | None = None
@@ -72,5 +83,5 @@ class Result:
     tokens: list[int]
     logprobs: list[float]
     finish: str
-    dropped: list[Dropped] = field(default_factory=list)
+    dropped: list[DroppedPart] = field(default_factory=list)
     timing: Timing = Timing()

@@ -1,116 +1,116 @@
-"""The model at work on sequences: pictures to features, prompts to states, states to slots, a token a step."""
+"""The model on one device: images to features, prompts to encoder states, then one token per step."""
 
 import time
-from collections.abc import Sequence as Many
 
 import torch
 from torch import Tensor
 
-from server.engine.checkpoint import Checkpoint
-from server.engine.decoding.decoder import Decoder, Member, shares_of
-from server.engine.decoding.token_selection import Chooser
-from server.engine.features import FeatureCache
-from server.engine.linear import Share
+from server.engine.checkpoints.loading import Checkpoint
+from server.engine.decoding.decoder import BatchDecoder, group_rows_by_adapter
+from server.engine.decoding.token_selection import TokenSelector
+from server.engine.model.feature_cache import FeatureCache
+from server.engine.model.linear import AdapterRows
 from server.engine.sequence import Sequence
 
-PICTURES = 4  # to the vision tower at once: DaViT's first stage holds a fat activation a picture
+MAX_VISION_BATCH = 4  # images; the first stage of DaViT needs much memory per image
 
 
-class Seconds:
-    """What the worker's time went to."""
+class PhaseSeconds:
+    """Time spent in each phase, in seconds."""
 
     def __init__(self) -> None:
         self.vision = self.encode = self.decode = 0.0
 
 
-class Runner:
-    """One model on one device, for one thread."""
+class ModelRunner:
+    """Runs one model on one device, from one thread."""
 
-    def __init__(self, checkpoint: Checkpoint, slots: int, cache: FeatureCache) -> None:
-        """`cache`: of this device; others on it may share it."""
+    def __init__(self, checkpoint: Checkpoint, max_batch: int, cache: FeatureCache) -> None:
+        """`cache`: the feature cache of the device, which other runners on the device may share."""
         self.checkpoint, self.model, self.cache = checkpoint, checkpoint.model, cache
-        chooser = Chooser(checkpoint.unused, checkpoint.locations, checkpoint.generation.no_repeat_ngram_size)
-        self.decoder = Decoder(self.model, chooser, slots)
-        self.seconds = Seconds()
-        self.pictures = 0
-        self._members: dict[Sequence, Member] = {}
+        selector = TokenSelector(
+            checkpoint.unused_tokens, checkpoint.location_ids, checkpoint.generation.no_repeat_ngram_size
+        )
+        self.decoder = BatchDecoder(self.model, selector, max_batch)
+        self.seconds = PhaseSeconds()
+        self.images = 0  # encoded so far
 
-    def seen(self, sequence: Sequence) -> bool:
-        """Whether the tower need not look at its picture."""
-        return sequence.picture in self.cache
+    def has_features(self, sequence: Sequence) -> bool:
+        """Returns whether the features of the image are cached."""
+        return sequence.image_key in self.cache
 
-    def claim(self, sequence: Sequence) -> bool:
-        """Whether to take it in now; not while another runner is looking at its picture."""
-        return self.cache.claim(sequence.picture, self)
+    def claim_image(self, sequence: Sequence) -> bool:
+        """Returns False while another runner encodes the image: the sequence should wait for its features."""
+        return self.cache.claim(sequence.image_key, self)
 
     @torch.inference_mode()
-    def enter(self, sequences: Many[Sequence]) -> None:
-        """Takes sequences into the decoder."""
-        began = time.monotonic()
+    def add(self, sequences: list[Sequence]) -> None:
+        """Encodes images and prompts and adds the sequences to the decoder. If this raises, `remove` undoes it."""
+        start = time.monotonic()
         try:
-            features = self._features(sequences)
+            features = self._get_features(sequences)
         finally:
             for sequence in sequences:
-                self.cache.release(sequence.picture, self)
-        looked = self._now()
-        prompts, adapters = [s.plan.prompt for s in sequences], [s.adapter for s in sequences]
-        states, lengths = self.model.read(features, prompts, shares_of(adapters, self.model.device))
-        self.seconds.encode += self._now() - looked
-        self.seconds.vision += looked - began
-        kinds: dict[tuple[int, int], list[int]] = {}
+                self.cache.release(sequence.image_key, self)
+        vision_end = self._synchronize()
+        prompts = [sequence.prompt for sequence in sequences]
+        adapters = group_rows_by_adapter([sequence.adapter_key for sequence in sequences], self.model.device)
+        states, lengths = self.model.encode_prompts(features, prompts, adapters)
+        encode_end = self._synchronize()
+        self.seconds.vision += vision_end - start
+        self.seconds.encode += encode_end - vision_end
+        by_beams: dict[int, list[int]] = {}
         for i, sequence in enumerate(sequences):
-            self._members[sequence] = sequence.member
-            kinds.setdefault(sequence.member.kind, []).append(i)
-        encoded = time.monotonic()
-        for places in kinds.values():
-            own = states if len(places) == len(sequences) else states[torch.tensor(places, device=states.device)]
-            self.decoder.enter([sequences[i].member for i in places], own, [lengths[i] for i in places])
-        now = self._now()
-        self.seconds.decode += now - encoded
+            by_beams.setdefault(sequence.num_beams, []).append(i)
+        for indices in by_beams.values():
+            whole = len(indices) == len(sequences)
+            own = states if whole else states[torch.tensor(indices, device=states.device)]
+            self.decoder.add([sequences[i] for i in indices], own, [lengths[i] for i in indices])
+        self.seconds.decode += self._synchronize() - encode_end
         for sequence in sequences:
-            sequence.encoded = encoded
+            sequence.encoded_at = encode_end
 
     def step(self) -> None:
-        """One more token for all, or some where they are drafted."""
-        began = time.monotonic()
+        """Generates one more token for every sequence."""
+        start = time.monotonic()
         self.decoder.step()
-        self.seconds.decode += self._now() - began
+        self.seconds.decode += self._synchronize() - start
 
-    def leave(self, sequence: Sequence) -> None:
-        """Frees what the sequence holds; one that holds nothing is no error."""
-        if member := self._members.pop(sequence, None):
-            self.decoder.leave(member)
+    def remove(self, sequence: Sequence) -> None:
+        """Frees the KV cache slot of a sequence, if it has one."""
+        self.decoder.remove(sequence)
 
-    def _features(self, sequences: Many[Sequence]) -> Tensor:
-        """[sequences, image tokens, d]; each picture is looked at once, whoever asks about it."""
-        found: dict[bytes, Tensor | None] = {}
-        new: dict[str | None, list[Sequence]] = {}  # by the adapter that changes the tower
+    def _get_features(self, sequences: list[Sequence]) -> Tensor:
+        """Returns image features [sequences, image tokens, d]. Encodes each new image once."""
+        features: dict[bytes, Tensor | None] = {}
+        new: dict[str | None, list[Sequence]] = {}  # by the adapter of the vision encoder
         for sequence in sequences:
-            key = sequence.picture
-            if key in found:
+            key = sequence.image_key
+            if key in features:
                 self.cache.count_hit()
                 continue
-            kept = self.cache.get(key)
-            if kept is None:
-                new.setdefault(sequence.tower, []).append(sequence)
-            found[key] = kept
-        for tower, own in new.items():
-            shares = [Share(tower, None)] if tower else []
-            for i in range(0, len(own), PICTURES):
-                part = own[i : i + PICTURES]
-                pixels = self.checkpoint.preprocessing.normalise(
-                    [s.plan.picture.pixels for s in part], self.model.device
-                )
-                looked = self.model.look(pixels, shares)
-                self.pictures += len(part)
-                for sequence, features in zip(part, looked, strict=True):
-                    own_features = features.clone()  # a view would hold the whole batch
-                    found[sequence.picture] = own_features
-                    self.cache.put(sequence.picture, own_features)
-        return torch.stack([features for s in sequences if (features := found[s.picture]) is not None])
+            cached = self.cache.get(key)
+            if cached is None:
+                new.setdefault(sequence.vision_adapter_key, []).append(sequence)
+            features[key] = cached
+        for adapter, own in new.items():
+            for i in range(0, len(own), MAX_VISION_BATCH):
+                batch = own[i : i + MAX_VISION_BATCH]
+                for sequence, encoded in zip(batch, self._encode_images(batch, adapter), strict=True):
+                    features[sequence.image_key] = encoded
+                    self.cache.put(sequence.image_key, encoded)
+        return torch.stack([found for s in sequences if (found := features[s.image_key]) is not None])
 
-    def _now(self) -> float:
-        """The time, when the device has done what it was asked."""
+    def _encode_images(self, sequences: list[Sequence], adapter: str | None) -> list[Tensor]:
+        """Returns the image features of each sequence, [image tokens, d]. `adapter`: of the vision encoder."""
+        images = [sequence.image.pixels for sequence in sequences]
+        pixels = self.checkpoint.preprocessor.normalize(images, self.model.device)
+        encoded = self.model.encode_images(pixels, [AdapterRows(adapter, None)] if adapter else [])
+        self.images += len(sequences)
+        return [features.clone() for features in encoded]  # a view would keep the whole batch in memory
+
+    def _synchronize(self) -> float:
+        """Waits until the device is idle and returns the time."""
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         return time.monotonic()

@@ -1,128 +1,121 @@
-"""Who is next: people before jobs, clients in turn, nobody for ever last.
+"""Decides which waiting sequence runs next: interactive ones before jobs, clients in turn, and no starvation.
 
-Interactive requests go first, but after so many of them a job that waits has its turn, and no flood starves it. While
-people are about, jobs keep to their part of the slots, so that whoever comes finds one free. Among
-interactive requests, and among jobs, clients take turns (round robin), each with its oldest. A client that comes anew
-comes last, so that a stream of strangers does not push back those who wait.
+Interactive sequences go first. After MAX_INTERACTIVE_BEFORE_JOB of them, a waiting sequence of a job gets a turn.
+Clients take turns (round robin) among interactive sequences and among jobs, each with its oldest sequence. A new client
+goes to the end, so that a stream of new clients does not delay those that wait.
 """
 
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
 
-JOB_AFTER = 16  # interactive requests that may go before a job that waits
-JOBS_SHARE = 0.75  # of the waiting room; the rest is kept for people
-ABOUT = 5.0  # seconds that people are taken to be about after one of them asked
+from server.engine.sequence import Sequence
 
+MAX_INTERACTIVE_BEFORE_JOB = 16
+JOB_QUEUE_SHARE = 0.75  # of the queue's capacity; the rest is reserved for interactive sequences
+INTERACTIVE_WINDOW = 5.0  # seconds after an interactive request in which another one is expected
 
-class Waiting(Protocol):
-    """What waits. `deadline`: on the scheduler's clock, None for ever."""
-
-    client: str
-    interactive: bool
-    deadline: float | None
-
-    def __hash__(self) -> int: ...
+Queue = OrderedDict[str, OrderedDict[Sequence, None]]
 
 
-T = TypeVar("T", bound=Waiting)
-
-
-class Scheduler(Generic[T]):
-    """Not thread safe: its owner holds a lock. `clock` gives seconds."""
+class Scheduler:
+    """The queue of waiting sequences. Not thread-safe: callers hold a lock."""
 
     def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
+        """`capacity`: the largest number of waiting sequences. `clock` returns seconds, as do the deadlines."""
         self.capacity, self.clock = capacity, clock
-        # Clients in the order of their turns, each with what it waits for, in the order of arrival.
-        self._people: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
-        self._jobs: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
-        self._passed = 0  # interactive requests that went before the jobs that wait
-        self._returned: OrderedDict[T, None] = OrderedDict()
-        self._soonest = math.inf  # no deadline of what waits is earlier
+        # Clients in the order of their turns, each with its sequences in the order of arrival.
+        self._interactive: Queue = OrderedDict()
+        self._jobs: Queue = OrderedDict()
+        self._requeued: OrderedDict[Sequence, None] = OrderedDict()
+        self._interactive_since_job = 0  # interactive sequences taken while a job waits
+        self._earliest_deadline = math.inf  # at most the earliest deadline of the waiting sequences
         self._size = 0
-        self._asked = -math.inf  # when somebody last did
+        self._last_interactive = -math.inf  # when the last interactive sequence was added
 
     def __len__(self) -> int:
         return self._size
 
-    def full(self, *, interactive: bool) -> bool:
-        """Whether one more would be too many."""
-        return self._size >= (self.capacity if interactive else max(1, int(self.capacity * JOBS_SHARE)))
+    def is_full(self, *, interactive: bool) -> bool:
+        """Returns whether the queue has no capacity for another sequence of this kind."""
+        return self._size >= (self.capacity if interactive else max(1, int(self.capacity * JOB_QUEUE_SHARE)))
 
-    def people_about(self) -> bool:
-        """Whether somebody asked lately, and may again."""
-        return self.clock() - self._asked < ABOUT
+    def expects_interactive(self) -> bool:
+        """Returns whether an interactive request arrived recently, so that more are likely."""
+        return self.clock() - self._last_interactive < INTERACTIVE_WINDOW
 
-    def add(self, item: T) -> None:
-        """To the end of what its client waits for."""
-        if item.interactive:
-            self._asked = self.clock()
-        self._queue(item).setdefault(item.client, OrderedDict())[item] = None
-        self._keep(item)
+    def add(self, sequence: Sequence) -> None:
+        """Adds a sequence behind those of the same client."""
+        if sequence.interactive:
+            self._last_interactive = self.clock()
+        self._queue_of(sequence).setdefault(sequence.client, OrderedDict())[sequence] = None
+        self._count(sequence)
 
-    def give_back(self, items: Sequence[T]) -> None:
-        """Those that were taken and could not run are first of all, in their order."""
-        for item in reversed(items):
-            self._returned[item] = None
-            self._returned.move_to_end(item, last=False)
-            self._keep(item)
+    def requeue(self, sequences: list[Sequence]) -> None:
+        """Puts sequences that were taken back to the front, in their order."""
+        for sequence in reversed(sequences):
+            self._requeued[sequence] = None
+            self._requeued.move_to_end(sequence, last=False)
+            self._count(sequence)
 
-    def _keep(self, item: T) -> None:
+    def _count(self, sequence: Sequence) -> None:
         self._size += 1
-        if item.deadline is not None:
-            self._soonest = min(self._soonest, item.deadline)
+        if sequence.deadline is not None:
+            self._earliest_deadline = min(self._earliest_deadline, sequence.deadline)
 
-    def next(self, *, jobs_too: bool = True) -> T | None:
-        """Takes the next one out, of those that were not given back a job only if `jobs_too`; None when none waits."""
-        if not (self._returned or self._people or (self._jobs and jobs_too)):
+    def schedule(self, *, include_jobs: bool = True) -> Sequence | None:
+        """Takes the next sequence, or returns None. Without `include_jobs`, takes sequences of jobs only if they were
+        requeued."""
+        if not (self._requeued or self._interactive or (self._jobs and include_jobs)):
             return None
         self._size -= 1
-        if self._returned:
-            return self._returned.popitem(last=False)[0]
-        jobs = jobs_too and bool(self._jobs) and (not self._people or self._passed >= JOB_AFTER)
-        self._passed = 0 if jobs or not self._jobs else self._passed + 1
-        queue = self._jobs if jobs else self._people
-        client, items = queue.popitem(last=False)
-        item, _ = items.popitem(last=False)
-        if items:
-            queue[client] = items
-        return item
+        if self._requeued:
+            return self._requeued.popitem(last=False)[0]
+        job_turn = not self._interactive or self._interactive_since_job >= MAX_INTERACTIVE_BEFORE_JOB
+        take_job = include_jobs and bool(self._jobs) and job_turn
+        self._interactive_since_job = 0 if take_job or not self._jobs else self._interactive_since_job + 1
+        queue = self._jobs if take_job else self._interactive
+        client, sequences = queue.popitem(last=False)
+        sequence, _ = sequences.popitem(last=False)
+        if sequences:
+            queue[client] = sequences
+        return sequence
 
-    def remove(self, item: T) -> bool:
-        """Takes this one out; False when it does not wait."""
-        queue = self._queue(item)
-        if item in self._returned:
-            del self._returned[item]
-        elif item in (items := queue.get(item.client, OrderedDict())):
-            del items[item]
-            if not items:
-                del queue[item.client]
+    def remove(self, sequence: Sequence) -> bool:
+        """Removes a sequence. Returns False when it is not waiting."""
+        queue = self._queue_of(sequence)
+        if sequence in self._requeued:
+            del self._requeued[sequence]
+        elif sequence in (sequences := queue.get(sequence.client, OrderedDict())):
+            del sequences[sequence]
+            if not sequences:
+                del queue[sequence.client]
         else:
             return False
         self._size -= 1
         return True
 
-    def expired(self) -> list[T]:
-        """Takes out those whose deadline has passed."""
-        if (now := self.clock()) < self._soonest:
+    def remove_expired(self) -> list[Sequence]:
+        """Removes and returns the sequences whose deadline has passed."""
+        if (now := self.clock()) < self._earliest_deadline:
             return []
-        found = [item for item in self._waiting() if item.deadline is not None and item.deadline <= now]
-        for item in found:
-            self.remove(item)
-        self._soonest = min((d for item in self._waiting() if (d := item.deadline) is not None), default=math.inf)
-        return found
+        expired = [s for s in self._waiting() if s.deadline is not None and s.deadline <= now]
+        for sequence in expired:
+            self.remove(sequence)
+        deadlines: Iterable[float] = (s.deadline for s in self._waiting() if s.deadline is not None)
+        self._earliest_deadline = min(deadlines, default=math.inf)
+        return expired
 
-    def clear(self) -> list[T]:
-        """Takes out everything."""
-        found: list[T] = []
-        while (item := self.next()) is not None:
-            found.append(item)
-        return found
+    def remove_all(self) -> list[Sequence]:
+        """Removes and returns all sequences."""
+        removed: list[Sequence] = []
+        while (sequence := self.schedule()) is not None:
+            removed.append(sequence)
+        return removed
 
-    def _queue(self, item: T) -> OrderedDict[str, OrderedDict[T, None]]:
-        return self._people if item.interactive else self._jobs
+    def _queue_of(self, sequence: Sequence) -> Queue:
+        return self._interactive if sequence.interactive else self._jobs
 
-    def _waiting(self) -> Iterator[T]:
-        return itertools.chain(self._returned, *self._people.values(), *self._jobs.values())
+    def _waiting(self) -> Iterator[Sequence]:
+        return itertools.chain(self._requeued, *self._interactive.values(), *self._jobs.values())

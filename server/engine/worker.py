@@ -1,95 +1,77 @@
-"""A device at work: a runner, the loop that turns it, and their thread, on the queue that all devices share."""
+"""One thread per worker: runs the loop of one model on one device, on the queue that all workers share."""
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Sequence as Many
 
 import torch
 
-from server.engine.checkpoint import Checkpoint
-from server.engine.features import FeatureCache
-from server.engine.loop import Loop
-from server.engine.model import Florence2
-from server.engine.runner import Runner
+from server.engine.checkpoints.loading import Checkpoint
+from server.engine.loop import EngineLoop
+from server.engine.model.feature_cache import FeatureCache
+from server.engine.runner import ModelRunner
 from server.engine.scheduler import Scheduler
-from server.engine.sequence import Sequence
 
-SMALL = 50_000_000  # parameters: the seedling has 7 million, Florence-2 base 230
-MOST = 4  # workers of a small model; they share Python's lock
-IDLE = 0.002  # seconds until a worker looks again for a picture that another one is looking at
+RETRY_SECONDS = 0.002  # pause before a worker retries sequences whose image another worker is encoding
 logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Turns its loop as long as there is something to do."""
+    """Runs an `EngineLoop` in a thread while there are sequences."""
 
     def __init__(
-        self, checkpoint: Checkpoint, cache: FeatureCache, scheduler: Scheduler[Sequence], ready: threading.Condition,
-        slots: int, cores: Many[int] = (),
-    ) -> None:  # fmt: skip
-        """`ready` guards the scheduler and is notified of what comes; `cores`: the only ones to run on, where several
-        workers share a CPU."""
-        self.runner = Runner(checkpoint, slots, cache)
-        self.loop = Loop(self.runner, scheduler, ready, slots=slots, clock=time.monotonic)
+        self,
+        checkpoint: Checkpoint,
+        cache: FeatureCache,
+        scheduler: Scheduler,
+        ready: threading.Condition,
+        max_batch: int,
+        cores: list[int],
+    ) -> None:
+        """`ready` guards the scheduler and is notified of new sequences. `cores`: the cores to run on when several
+        workers share a CPU, otherwise empty."""
+        self.runner = ModelRunner(checkpoint, max_batch, cache)
+        self.loop = EngineLoop(self.runner, scheduler, ready, max_batch=max_batch, clock=time.monotonic)
         self._scheduler, self._ready, self._cores = scheduler, ready, cores
         self._closing = False
-        placed, threads = threading.Event(), torch.get_num_threads()
+        pinned, threads = threading.Event(), torch.get_num_threads()
         name = f"florist-{self.runner.model.device}"
-        self._thread = threading.Thread(target=self._work, args=[placed], name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, args=[pinned], name=name, daemon=True)
         self._thread.start()
         if cores:
-            placed.wait()
-            torch.set_num_threads(threads)  # the number is also what threads that begin later take
+            pinned.wait()
+            torch.set_num_threads(threads)  # the worker changed the default of threads that start later
 
     def close(self, *, drain: bool) -> None:
-        """Ends after all answers, or without `drain` at once. The caller holds `ready`."""
+        """Ends the thread after all answers, or without `drain` at once. The caller holds `ready`."""
         self._closing = True
-        self.loop.abandon = self.loop.abandon or not drain
+        self.loop.abort_all = self.loop.abort_all or not drain
         self._ready.notify_all()
 
     def join(self) -> None:
-        """Returns when the thread has ended."""
+        """Waits until the thread has ended."""
         self._thread.join()
 
-    def _work(self, placed: threading.Event) -> None:
+    def _run(self, pinned: threading.Event) -> None:
         try:
             if self._cores:
-                # For this thread and the helpers that OpenMP starts for it.
+                # For this thread and the helper threads that OpenMP starts for it.
                 os.sched_setaffinity(0, self._cores)
-                torch.get_num_threads()  # else the first operation would undo what comes next
+                torch.get_num_threads()  # otherwise the first operation would undo the next call
                 torch.set_num_threads(len(self._cores))
         finally:
-            placed.set()  # else whoever makes a worker would wait for ever
+            pinned.set()  # otherwise __init__ would wait forever
         while True:
             with self._ready:
                 self._ready.wait_for(lambda: len(self._scheduler) or self.loop.running or self._closing)
                 if self._closing and not len(self._scheduler) and not self.loop.running:
                     return
             try:
-                self.loop.turn()
-            except BaseException:  # the worker outlives whatever happens to it
-                logger.exception("a turn failed")
+                self.loop.run_once()
+            except BaseException:  # no error may end the thread
+                logger.exception("an iteration of the engine loop failed")
             if not self.loop.running:
                 with self._ready:
-                    if len(self._scheduler):  # not for this one, or not yet
-                        self._ready.wait(IDLE)
-
-
-def workers_for(model: Florence2) -> int:
-    """How many workers a model gets where nobody says: one, but on a CPU several for a small one.
-
-    A second core hardly speeds up the small matrix products of one request's step; beside them it takes another's.
-    """
-    if model.device.type != "cpu" or sum(p.numel() for p in model.parameters()) > SMALL:
-        return 1
-    return min(MOST, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 1
-
-
-def shares_of_cores(count: int) -> list[list[int]]:
-    """The cores of this process in `count` neighbouring parts. Raises ValueError when there are fewer."""
-    cores = sorted(os.sched_getaffinity(0))
-    if count > len(cores):
-        raise ValueError(f"{count} engines on a CPU with {len(cores)} cores; name cpu at most that often")
-    return [cores[i * len(cores) // count : (i + 1) * len(cores) // count] for i in range(count)]
+                    if len(self._scheduler):  # sequences that another worker should run, or that must wait
+                        self._ready.wait(RETRY_SECONDS)

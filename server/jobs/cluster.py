@@ -34,7 +34,7 @@ from server.jobs.recipes.execution import execute_recipe
 from server.jobs.runner import LEASE, JobFailedError, compute_model_hash
 from server.jobs.runner import run_job as work_on
 from server.jobs.sources import ImageSource, SourceError, addresses, open_source
-from server.jobs.sources.source import ImageErrorKind, ImageListing, SourceImageError
+from server.jobs.sources.source import ImageListing, SourceImageError, SourceImageFault
 from server.store import Job, JobProgress, JobState, JobStore, StoreError, StoreUnavailableError
 
 _TURNS = 4  # for each actor there may be: Ray Data makes the pool larger while turns wait
@@ -43,7 +43,7 @@ _LOOK = 1.0  # seconds between two looks at the store
 _PATIENCE = 60.0  # seconds that an actor tries to reach the database when it begins
 _LAST = 10.0  # seconds in which the actors notice that the job has ended
 _OPEN = JobState.QUEUED, JobState.RUNNING
-_ELSEWHERE = ImageErrorKind.MISSING, ImageErrorKind.DENIED  # what may be this node's fault alone
+_ELSEWHERE = SourceImageFault.MISSING, SourceImageFault.DENIED  # what may be this node's fault alone
 logger = logging.getLogger(__name__)
 
 
@@ -55,17 +55,12 @@ class ClusterError(Exception):
 class Loading:
     """How each actor gets its engine: what `Engine.load` takes, and the folders of adapters by their names."""
 
-    model: str
-    device: str
-    dtype: str
-    max_batch: int
-    max_waiting: int
-    adapter_bytes: int
+    config: EngineConfig
     adapters: tuple[tuple[str, Path], ...] = ()
 
     def engine(self) -> Engine:
         """Raises CheckpointError and AdapterError."""
-        engine = Engine.load(EngineConfig(self.model, device=self.device, dtype=self.dtype, max_batch=self.max_batch, max_waiting=self.max_waiting, max_adapter_bytes=self.adapter_bytes))  # fmt: skip
+        engine = Engine.load(self.config)
         try:
             for name, folder in self.adapters:
                 engine.load_adapter(name, folder)
@@ -117,9 +112,11 @@ def run_on_cluster(
     ray = _connected()
     try:
         room = ray.cluster_resources()
-        gpu = work.loading.device.startswith("cuda") or (work.loading.device == "auto" and room.get("GPU", 0) > 0)
+        device = work.loading.config.device
+        gpu = device.startswith("cuda") or (device == "auto" and room.get("GPU", 0) > 0)
         # Ray shows an actor its own GPU alone.
-        work = replace(work, loading=replace(work.loading, device="cuda" if gpu else "cpu"))
+        config = replace(work.loading.config, device="cuda" if gpu else "cpu")
+        work = replace(work, loading=replace(work.loading, config=config))
         turns = _Turns(work, pool.fitted(room, gpu), gpu)
         turns.start()
         while turns.is_alive() and job.state in _OPEN:
@@ -249,11 +246,11 @@ class ClusterWorker:
             self.recipe = job_start.get_job_recipe(self.job)
             if compute_model_hash(self.engine, self.recipe.adapters) != self.job.spec.model:
                 raise ClusterError(
-                    f"{work.loading.model} or an adapter has other weights on {node} than where the job began"
+                    f"{work.loading.config.model} or an adapter has other weights on {node} than where the job began"
                 )
             if self.source.fingerprint != self.job.spec.fingerprint:
                 raise ClusterError(
-                    f"{addresses.shown(work.pictures)} does not hold the same pictures on {node} as where the job began"
+                    f"{addresses.redact_address(work.pictures)} does not hold the same pictures on {node} as where the job began"
                 )
             stack.pop_all()  # the actor's end closes them
 
@@ -306,5 +303,5 @@ class _Reached(ImageSource):
         try:
             return self._source[position].read()
         except SourceImageError as error:
-            fault = ImageErrorKind.UNREACHABLE if error.fault in _ELSEWHERE else error.fault
+            fault = SourceImageFault.UNREACHABLE if error.fault in _ELSEWHERE else error.fault
             raise SourceImageError(f"{error} (on {self._node})", fault) from error

@@ -22,7 +22,7 @@ from PIL import Image
 from prompts.annotations import Annotation
 from server.engine.errors import EngineClosedError, OverloadedError
 from server.engine.handle import Handle
-from server.engine.model.preprocessing import Picture
+from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request, Result
 
 ROOT = Path(__file__).parents[2]
@@ -38,11 +38,11 @@ class StuckEngine:
         self.checkpoint = SimpleNamespace(name="stuck")
         self.max_batch, self.max_waiting = 1, room
 
-    def prepare(self, image: Image.Image) -> Picture:
-        return Picture(image.size, np.zeros((1, 1, 3), np.uint8), b"")
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        return PreparedImage(image.size, np.zeros((1, 1, 3), np.uint8), b"")
 
     def submit(self, request: Request) -> Handle:
-        request.task.prompt(request.text, request.region, request.image.size)
+        request.task.build_prompt(request.text, request.region, request.image.size)
         waiting = sum(not handle.done() for handle in self.handles)
         if waiting >= self.room:
             raise OverloadedError(waiting, 7.2)

@@ -1,4 +1,4 @@
-"""The adapters of a model: put into its layers and taken out of them while requests run."""
+"""The loaded adapters of a model: added to its layers and removed from them while requests run."""
 
 import itertools
 import threading
@@ -13,14 +13,17 @@ from server.engine.calibration import Calibration, CalibrationError, read_calibr
 from server.engine.model.florence2 import Florence2
 from server.engine.model.linear import LoraDelta, LoraLinear
 
-_TOWER = ("model.vision_tower.", "model.multi_modal_projector.")
+_VISION_PREFIXES = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One that is in the layers. `key`: its name there, which no other load ever has; `sha256`: of the weights' file;
-    `modules`: how many it adapts; `rank`: the largest; `vision`: whether it changes what the model sees;
-    `calibration`: of its scores, where it has one."""
+    """A loaded adapter.
+
+    `key`: identifies its deltas in the layers; unique for every load. `sha256`: of the weight file. `bytes`: its memory
+    on each device. `modules`: the number of adapted modules. `rank`: the largest rank. `adapts_vision`: whether it
+    changes image features. `calibration`: of its scores, if it has one.
+    """
 
     name: str
     key: str
@@ -28,131 +31,131 @@ class Adapter:
     bytes: int
     modules: int
     rank: int
-    vision: bool
+    adapts_vision: bool
     calibration: Calibration | None = None
 
     @property
-    def tower(self) -> str | None:
-        """`key`, where image features depend on it."""
-        return self.key if self.vision else None
+    def vision_key(self) -> str | None:
+        """`key` if image features depend on the adapter, otherwise None."""
+        return self.key if self.adapts_vision else None
 
 
 class AdapterRegistry:
-    """Loads, lends and unloads. Safe to use from any thread, while another runs the model.
+    """Loads and unloads adapters, and counts the requests that use them. Thread safe, also while the model runs.
 
-    A request holds its adapter from `acquire` to `release`: one that is unloaded or replaced meanwhile can be asked for
-    no more, but stays in the layers until nobody holds it.
+    A request uses its adapter from `acquire` to `release`. When an adapter is unloaded or replaced, new requests cannot
+    acquire it, but it stays in the layers until its last request releases it.
     """
 
-    def __init__(self, models: Sequence[Florence2], base: str, capacity: int) -> None:
-        """`models`: the same one on each device; `base`: the hash of its weights; `capacity`: bytes that all adapters
-        may take in the layers of each."""
-        self.models, self.base, self.capacity = models, base, capacity
-        self._places, self._dtype = [model.adaptable() for model in models], models[0].dtype
-        self._named: dict[str, Adapter] = {}
-        self._kept: dict[str, Adapter] = {}  # all that are in the layers, by key
-        self._holders = Counter[str]()
+    def __init__(self, models: Sequence[Florence2], base_sha256: str, capacity: int) -> None:
+        """`models`: one copy of the model per device. `base_sha256`: the hash of its weights. `capacity`: memory for
+        all adapters in each copy, in bytes."""
+        self.models, self.base_sha256, self.capacity = models, base_sha256, capacity
+        self._targets, self._dtype = [model.get_lora_targets() for model in models], models[0].dtype
+        self._by_name: dict[str, Adapter] = {}
+        self._by_key: dict[str, Adapter] = {}  # all adapters in the layers
+        self._users = Counter[str]()  # requests by key
         self._numbers = itertools.count(1)
-        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._lock, self._load_lock = threading.Lock(), threading.Lock()
 
     def load(self, name: str, folder: Path, sha256: str | None = None) -> Adapter:
-        """Puts the adapter of a folder into the layers, where it replaces one of the same name.
+        """Loads the adapter in a folder, and replaces one with the same name.
 
-        `sha256`: of its weights' file, where that is known. Raises AdapterError, and then changes nothing.
+        `sha256`: the expected hash of its weight file. Raises AdapterError, and then changes nothing.
         """
-        with self._loading:  # one at a time: so memory holds one more than there is room for at most
-            pairs, found = read_lora(folder, self._places[0], self.base, self.capacity)
-            if sha256 is not None and sha256.lower() != found:
-                raise AdapterError(f"its weights have the SHA-256 {found}, not {sha256}; copy the folder again")
+        with self._load_lock:  # one at a time, so that at most one adapter exceeds the capacity temporarily
+            pairs, file_sha256 = read_lora(folder, self._targets[0], self.base_sha256, self.capacity)
+            if sha256 is not None and sha256.lower() != file_sha256:
+                raise AdapterError(f"its weights have the SHA-256 {file_sha256}, not {sha256}; copy the folder again")
             try:
-                calibration = read_calibration(folder, found)
+                calibration = read_calibration(folder, file_sha256)
             except CalibrationError as error:
                 raise AdapterError(str(error)) from error
             size = sum(pair.a.numel() + pair.b.numel() for pair in pairs.values()) * self._dtype.itemsize
-            self._check_room(name, size)
-            layers = self._layers(pairs)  # on every device, before any of them has it
+            self._check_capacity(name, size)
+            deltas = self._build_deltas(pairs)  # for every device, before the first layer changes
             adapter = Adapter(
                 name=name,
                 key=f"{name}#{next(self._numbers)}",
-                sha256=found,
+                sha256=file_sha256,
                 bytes=size,
                 modules=len(pairs),
                 rank=max(len(pair.a) for pair in pairs.values()),
-                vision=any(path.startswith(_TOWER) for path in pairs),
+                adapts_vision=any(path.startswith(_VISION_PREFIXES) for path in pairs),
                 calibration=calibration,
             )
-            for linear, own in layers.items():
-                linear.adapters[adapter.key] = own
+            for layer, own in deltas.items():
+                layer.deltas[adapter.key] = own
             with self._lock:
-                old = self._named.get(name)
-                self._named[name] = self._kept[adapter.key] = adapter
+                old = self._by_name.get(name)
+                self._by_name[name] = self._by_key[adapter.key] = adapter
                 if old:
-                    self._clear(old)
+                    self._remove_if_unused(old)
         return adapter
 
     def unload(self, name: str) -> None:
-        """Lends it no more. Raises UnknownAdapter."""
+        """Unloads an adapter for new requests. Raises UnknownAdapterError."""
         with self._lock:
-            adapter = self._find(name)
-            del self._named[name]
-            self._clear(adapter)
+            adapter = self._get(name)
+            del self._by_name[name]
+            self._remove_if_unused(adapter)
 
-    def loaded(self) -> list[Adapter]:
-        """Those that can be asked for, by name."""
+    def list_loaded(self) -> list[Adapter]:
+        """Returns the adapters that requests can acquire, sorted by name."""
         with self._lock:
-            return [self._named[name] for name in sorted(self._named)]
+            return [self._by_name[name] for name in sorted(self._by_name)]
 
     def acquire(self, name: str) -> Adapter:
-        """The adapter of that name, for one request. Raises UnknownAdapter."""
+        """Returns the adapter with this name for one request. Raises UnknownAdapterError."""
         with self._lock:
-            adapter = self._find(name)
-            self._holders[adapter.key] += 1
+            adapter = self._get(name)
+            self._users[adapter.key] += 1
             return adapter
 
     def release(self, key: str) -> None:
-        """Ends what `acquire` began."""
+        """Ends the use of an acquired adapter."""
         with self._lock:
-            self._holders[key] -= 1
-            self._clear(self._kept[key])
+            self._users[key] -= 1
+            self._remove_if_unused(self._by_key[key])
 
-    def _find(self, name: str) -> Adapter:
-        if name not in self._named:
+    def _get(self, name: str) -> Adapter:
+        if name not in self._by_name:
             raise UnknownAdapterError(
-                f"no adapter {name!r} is loaded; there are: {', '.join(sorted(self._named)) or 'none'}"
+                f"no adapter {name!r} is loaded; loaded adapters: {', '.join(sorted(self._by_name)) or 'none'}"
             )
-        return self._named[name]
+        return self._by_name[name]
 
-    def _clear(self, adapter: Adapter) -> None:
-        """Takes it out of the layers, unless a request holds it or may still ask for it."""
-        if self._holders[adapter.key] or self._named.get(adapter.name) is adapter:
+    def _remove_if_unused(self, adapter: Adapter) -> None:
+        """Removes an adapter from the layers, unless requests use it or can still acquire it."""
+        if self._users[adapter.key] or self._by_name.get(adapter.name) is adapter:
             return
-        for places in self._places:
-            for linear, _ in places.values():
-                linear.adapters.pop(adapter.key, None)
-        del self._kept[adapter.key], self._holders[adapter.key]
+        for targets in self._targets:
+            for layer, _ in targets.values():
+                layer.deltas.pop(adapter.key, None)
+        del self._by_key[adapter.key], self._users[adapter.key]
 
-    def _check_room(self, name: str, size: int) -> None:
+    def _check_capacity(self, name: str, size: int) -> None:
         with self._lock:
-            old = self._named.get(name)
-            leaving = old.bytes if old and not self._holders[old.key] else 0
-            room = self.capacity - sum(adapter.bytes for adapter in self._kept.values()) + leaving
-        if size > room:
+            old = self._by_name.get(name)
+            freed = old.bytes if old and not self._users[old.key] else 0
+            available = self.capacity - sum(adapter.bytes for adapter in self._by_key.values()) + freed
+        if size > available:
             raise AdapterCapacityError(
-                f"it takes {size:,} bytes, and {max(0, room):,} of {self.capacity:,} are left; unload another, or set "
-                "--max-adapter-bytes higher"
+                f"it needs {size:,} bytes, and {max(0, available):,} of {self.capacity:,} are free; unload another "
+                "adapter, or increase --max-adapter-bytes"
             )
 
-    def _layers(self, pairs: Mapping[str, LoraPair]) -> dict[LoraLinear, list[LoraDelta]]:
-        """The pairs on each model's device and in its type, by the layer that computes their module."""
-        layers: dict[LoraLinear, list[LoraDelta]] = {}
-        for model, places in zip(self.models, self._places, strict=True):
+    def _build_deltas(self, pairs: Mapping[str, LoraPair]) -> dict[LoraLinear, list[LoraDelta]]:
+        """Copies the pairs to the device and dtype of each model. Returns them by layer."""
+        deltas: dict[LoraLinear, list[LoraDelta]] = {}
+        for model, targets in zip(self.models, self._targets, strict=True):
             for path, (a, b, scale) in pairs.items():
-                linear, first = places[path]
+                layer, first_output = targets[path]
                 try:
                     a, b = (half.detach().to(model.device, self._dtype).contiguous() for half in (a, b))
                 except RuntimeError as error:
                     raise AdapterError(f"it does not fit into the memory of {model.device}: {error}") from error
                 if not all(half.isfinite().all() for half in (a, b)):
                     raise AdapterError(f"{path} has weights that are not finite in {self._dtype}; train it again")
-                layers.setdefault(linear, []).append(LoraDelta(first, a, b, scale))
-        return layers
+                deltas.setdefault(layer, []).append(LoraDelta(first_output, a, b, scale))
+        return deltas

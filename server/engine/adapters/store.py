@@ -1,4 +1,4 @@
-"""The adapters that a server keeps: loaded into its engine, and in a folder from which a restart has them again."""
+"""The adapters that a server keeps: loaded into its engine, and saved in a folder so that they survive a restart."""
 
 import logging
 import os
@@ -14,33 +14,33 @@ from server.engine.adapters.errors import AdapterError
 from server.engine.adapters.registry import Adapter
 from server.engine.engine import Engine
 
-NAME_PATTERN = re.compile(
-    r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?"
-)  # a folder's; what begins with a dot is ours
+NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+"""Names are folder names. Names that begin with a dot are reserved for temporary folders."""
 NAME_RULE = "a name has up to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
-_OLD = ".old-"  # before the name of one that is being replaced
-_PART = ".part-"  # what is being written or removed
+
+_OLD_PREFIX = ".old-"  # of an adapter that is being replaced
+_TEMPORARY_PREFIX = ".part-"  # of a folder that is being written or removed
 logger = logging.getLogger(__name__)
 
 
 class AdapterStore:
-    """Puts adapters into an engine and takes them out. Not thread safe: its owner calls one thing at a time.
+    """Loads adapters into an engine and saves them. Not thread safe.
 
-    `folder`: where each is kept in a subfolder of its name, as PEFT saves it; None: in the engine's memory alone.
+    `folder`: has one subfolder per adapter, in PEFT's format. None: adapters are only loaded, and not saved.
     """
 
     def __init__(self, engine: Engine, folder: Path | None) -> None:
         self.engine, self.folder = engine, folder
 
-    def load(self) -> None:
-        """Loads what the folder holds, and makes one where there is none. What is broken is logged and passed over.
+    def load_all(self) -> None:
+        """Loads all saved adapters. Logs and skips broken ones. Creates the folder if it does not exist.
 
         Raises OSError when the folder itself cannot be used.
         """
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        _tidy(self.folder)
+        _recover(self.folder)
         for path in sorted(self.folder.iterdir()):
             if path.name.startswith(".") or not path.is_dir():
                 continue
@@ -49,72 +49,75 @@ class AdapterStore:
                     raise AdapterError(f"{NAME_RULE}; rename it")
                 adapter = self.engine.load_adapter(path.name, path)
             except AdapterError as error:
-                logger.error("the adapter %s is not served: %s", path, error)
-            except Exception:  # whatever a file does to its reader, the others are served
-                logger.exception("the adapter %s is not served", path)
+                logger.error("cannot load the adapter %s: %s", path, error)
+            except Exception:  # a broken file must not keep the other adapters from being loaded
+                logger.exception("cannot load the adapter %s", path)
             else:
-                logger.info("the adapter %s is loaded: %s bytes", path, f"{adapter.bytes:,}")
+                logger.info("loaded the adapter %s: %s bytes", path, f"{adapter.bytes:,}")
 
-    def put(self, name: str, files: Mapping[str, BinaryIO], sha256: str | None = None) -> tuple[Adapter, bool]:
-        """Loads and keeps an adapter; whether its name is new. `files`: by their names in PEFT's folder; `sha256`: what
-        its weights must have. Raises AdapterError or OSError, and then all is as it was."""
-        new = not self._loaded(name)
-        with _written(files, self.folder) as made:
-            adapter = self.engine.load_adapter(name, made, sha256)
+    def save(self, name: str, files: Mapping[str, BinaryIO], sha256: str | None = None) -> tuple[Adapter, bool]:
+        """Loads and saves an adapter. Returns it, and whether its name is new.
+
+        `files`: by their names in PEFT's format. `sha256`: the expected hash of its weights. Raises AdapterError or
+        OSError, and then changes nothing.
+        """
+        is_new = not self._is_loaded(name)
+        with _write_temporary_folder(files, self.folder) as temporary:
+            adapter = self.engine.load_adapter(name, temporary, sha256)
             if self.folder is not None:
                 try:
-                    _keep(made, self.folder / name)
+                    _replace_folder(temporary, self.folder / name)
                 except OSError:
-                    self._revert(name, self.folder / name, new)
+                    self._restore(name, self.folder / name, is_new)
                     raise
-        return adapter, new
+        return adapter, is_new
 
     def delete(self, name: str) -> None:
-        """Unloads an adapter, and removes it from the folder. Raises UnknownAdapter or OSError."""
-        if self.folder is not None and self._loaded(name) and (kept := self.folder / name).exists():
-            gone = Path(tempfile.mkdtemp(prefix=_PART, dir=self.folder))
+        """Unloads an adapter and deletes its files. Raises UnknownAdapterError or OSError."""
+        if self.folder is not None and self._is_loaded(name) and (saved := self.folder / name).exists():
+            trash = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=self.folder))
             try:
-                kept.rename(gone / name)
+                saved.rename(trash / name)
             finally:
-                _remove(gone)
+                _remove(trash)
         self.engine.unload_adapter(name)
 
-    def _loaded(self, name: str) -> bool:
+    def _is_loaded(self, name: str) -> bool:
         return any(adapter.name == name for adapter in self.engine.adapters())
 
-    def _revert(self, name: str, kept: Path, new: bool) -> None:
-        """Takes an adapter that could not be kept out of the engine again."""
-        if new:
+    def _restore(self, name: str, saved: Path, is_new: bool) -> None:
+        """Restores the engine when an adapter was loaded, but cannot be saved."""
+        if is_new:
             self.engine.unload_adapter(name)
         else:
             with suppress(AdapterError):
-                self.engine.load_adapter(name, kept)
+                self.engine.load_adapter(name, saved)
 
 
 @contextmanager
-def _written(files: Mapping[str, BinaryIO], beside: Path | None) -> Iterator[Path]:
-    """A folder of these files, which is removed at the end unless it was renamed."""
-    made = Path(tempfile.mkdtemp(prefix=_PART, dir=beside))
+def _write_temporary_folder(files: Mapping[str, BinaryIO], parent: Path | None) -> Iterator[Path]:
+    """Yields a folder with these files. Removes it at the end, unless it was renamed."""
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=parent))
     try:
         for file, source in files.items():
-            with (made / file).open("wb") as target:
+            with (folder / file).open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
-                os.fsync(target.fileno())  # or a rename might outlive what it names
-        yield made
+                os.fsync(target.fileno())  # or a crash could keep the rename and lose the content
+        yield folder
     finally:
-        _remove(made)
+        _remove(folder)
 
 
-def _keep(made: Path, target: Path) -> None:
-    """Renames a folder to where it stays: in two steps where it replaces one, and `_tidy` mends what ends between."""
-    old = target.with_name(_OLD + target.name)
+def _replace_folder(source: Path, target: Path) -> None:
+    """Renames `source` to `target`, and replaces it in two steps. `_recover` repairs a crash between them."""
+    old = target.with_name(_OLD_PREFIX + target.name)
     _remove(old)
     replaces = target.exists()
     if replaces:
         target.rename(old)
     try:
-        made.rename(target)
+        source.rename(target)
     except OSError:
         if replaces:
             old.rename(target)
@@ -122,17 +125,17 @@ def _keep(made: Path, target: Path) -> None:
     _remove(old)
 
 
-def _tidy(folder: Path) -> None:
-    """Ends what was cut short: parts go, and one that was to be replaced comes back where its successor is missing."""
+def _recover(folder: Path) -> None:
+    """Removes temporary folders after a crash, and restores an adapter whose replacement is missing."""
     for path in list(folder.iterdir()):
-        if path.name.startswith(_OLD) and not (name := folder / path.name.removeprefix(_OLD)).exists():
-            path.rename(name)
-        elif path.name.startswith((_OLD, _PART)):
+        if path.name.startswith(_OLD_PREFIX) and not (target := folder / path.name.removeprefix(_OLD_PREFIX)).exists():
+            path.rename(target)
+        elif path.name.startswith((_OLD_PREFIX, _TEMPORARY_PREFIX)):
             _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """A folder with all in it, or the link to one; what is not there is no error."""
+    """Removes a folder with its content, or a link to one. Does nothing when it does not exist."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:

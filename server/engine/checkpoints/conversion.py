@@ -1,6 +1,6 @@
-"""Microsoft's remote-code layout ↔ transformers' native layout: weights and config, both directions.
+"""Conversion between Microsoft's remote-code layout and transformers' native layout: weights and config, both ways.
 
-Source: the checkpoints microsoft/Florence-2-* against transformers' `Florence2ForConditionalGeneration`.
+Source: the checkpoints microsoft/Florence-2-* and transformers' `Florence2ForConditionalGeneration`.
 """
 
 import re
@@ -13,8 +13,9 @@ from transformers import BartConfig, Florence2VisionConfig
 
 from server.engine.checkpoints.generation_config import GenerationConfig
 
-# (Microsoft, native), each a pattern and what it becomes; the first that fits a key is applied, whole keys aside.
-_BLOCKS = (
+# Keys inside DaViT blocks: Microsoft's pattern → native replacement, native pattern → Microsoft's replacement.
+# The first pattern that matches is applied.
+_BLOCK_KEYS = (
     (r"\.(conv[12])\.fn\.dw\.", r".\1.", r"\.(conv[12])\.", r".\1.fn.dw."),
     (r"\.(window|channel)_attn\.norm\.", r".norm1.", None, None),
     (r"\.(window|channel)_attn\.fn\.", r".\1_attn.", r"\.(window|channel)_attn\.", r".\1_attn.fn."),
@@ -22,9 +23,9 @@ _BLOCKS = (
     (r"\.ffn\.fn\.net\.", ".ffn.", r"\.ffn\.", ".ffn.fn.net."),
 )
 _PROJECTOR = "model.multi_modal_projector."
-_BIAS = "language_model.final_logits_bias"
+_LOGITS_BIAS = "language_model.final_logits_bias"
 EMBEDDING_KEY = "model.language_model.shared.weight"
-# Names of the one embedding table; a file may hold any of them.
+# All keys of the one token embedding. A file may contain any of them.
 TIED_EMBEDDING_KEYS = (
     EMBEDDING_KEY,
     "model.language_model.encoder.embed_tokens.weight",
@@ -34,16 +35,16 @@ TIED_EMBEDDING_KEYS = (
 
 
 def is_microsoft_layout(keys: Mapping[str, Any]) -> bool:
-    """Whether these weights are in Microsoft's layout."""
+    """Returns whether weights have Microsoft's layout."""
     return any(key.startswith(("language_model.", "vision_tower.")) for key in keys)
 
 
 def to_native_key(key: str) -> str:
-    """A name in Microsoft's layout → the native one; one that is unknown comes back as it is."""
+    """Converts a key of Microsoft's layout. Returns an unknown key unchanged."""
     if key.startswith("vision_tower.convs."):
         return "model." + key.replace(".proj.", ".conv.")
     if key.startswith("vision_tower."):
-        for pattern, native, _, _ in _BLOCKS:
+        for pattern, native, _, _ in _BLOCK_KEYS:
             if re.search(pattern, key):
                 return "model." + re.sub(pattern, native, key)
         return "model." + key
@@ -59,14 +60,14 @@ def to_native_key(key: str) -> str:
 
 
 def to_microsoft_key(key: str) -> str:
-    """The inverse of `native_key`."""
+    """The inverse of `to_native_key`."""
     if key.startswith("model.vision_tower.convs."):
         return key.removeprefix("model.").replace(".conv.", ".proj.")
     if key.startswith("model.vision_tower."):
         key = key.removeprefix("model.")
         if ".norm1." in key:
             return key.replace(".norm1.", ".window_attn.norm." if ".spatial_block." in key else ".channel_attn.norm.")
-        for _, _, pattern, microsoft in _BLOCKS:
+        for _, _, pattern, microsoft in _BLOCK_KEYS:
             if pattern and microsoft and re.search(pattern, key):
                 return re.sub(pattern, microsoft, key)
         return key
@@ -82,14 +83,18 @@ def to_microsoft_key(key: str) -> str:
 
 
 def to_native_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
-    """Microsoft's weights → native ones. The embedding grows to `vocab_size` rows: Microsoft's has none for `<image>`.
+    """Converts weights of Microsoft's layout. Pads the embedding to `vocab_size` rows, because it lacks `<image>`.
 
-    Raises ValueError when final_logits_bias is not zero: the native model has no place for it.
+    Raises ValueError when final_logits_bias is not zero, because the native model has no such bias.
     """
-    if (bias := state.get(_BIAS)) is not None and bool((bias != 0).any()):
-        raise ValueError(f"{_BIAS} is not zero, and the native model has no such bias: florist cannot load it exactly")
+    if (bias := state.get(_LOGITS_BIAS)) is not None and bool((bias != 0).any()):
+        raise ValueError(
+            f"{_LOGITS_BIAS} is not zero, but the native model has no such bias: florist cannot load it exactly"
+        )
     native = {
-        to_native_key(k): v.T.contiguous() if k == "image_projection" else v for k, v in state.items() if k != _BIAS
+        to_native_key(k): v.T.contiguous() if k == "image_projection" else v
+        for k, v in state.items()
+        if k != _LOGITS_BIAS
     }
     for key in TIED_EMBEDDING_KEYS:
         if key in native and native[key].dim() == 2 and (missing := vocab_size - native[key].shape[0]) > 0:
@@ -99,7 +104,7 @@ def to_native_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, T
 
 
 def to_microsoft_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
-    """The inverse of `to_native`, its embedding cut to `vocab_size` rows, with the zero final_logits_bias."""
+    """The inverse of `to_native_state`. Cuts the embedding to `vocab_size` rows and adds a zero final_logits_bias."""
     microsoft = {
         to_microsoft_key(k): v.T.contiguous() if k == _PROJECTOR + "image_projection.weight" else v
         for k, v in state.items()
@@ -107,38 +112,38 @@ def to_microsoft_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str
     for key in map(to_microsoft_key, TIED_EMBEDDING_KEYS):
         if key in microsoft:
             microsoft[key] = microsoft[key][:vocab_size].clone()
-    microsoft[_BIAS] = torch.zeros(1, vocab_size)
+    microsoft[_LOGITS_BIAS] = torch.zeros(1, vocab_size)
     return microsoft
 
 
 def is_microsoft_config(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is in Microsoft's form."""
+    """Returns whether a config.json has Microsoft's layout."""
     vision = config.get("vision_config") or {}
     return "dim_embed" in vision or vision.get("model_type") == "davit"
 
 
 def to_native_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
-    """Microsoft's config.json → the native one, for an embedding of `vocab_size` rows.
+    """Converts a config.json of Microsoft's layout, for an embedding of `vocab_size` rows.
 
-    Raises ValueError for what the native model does not do, KeyError for a config that lacks a part.
+    Raises ValueError for unsupported settings and KeyError for missing ones.
     """
-    theirs, text = dict(config["vision_config"]), dict(config["text_config"])
-    sources = theirs.get("image_feature_source", ["spatial_avg_pool", "temporal_avg_pool"])
-    if list(sources) != ["spatial_avg_pool", "temporal_avg_pool"]:
-        raise ValueError(f"image_feature_source is {sources}; only spatial_avg_pool, temporal_avg_pool can be loaded")
-    if odd := [k for k in ("normalize_before", "add_final_layer_norm", "scale_embedding") if text.get(k)]:
-        raise ValueError(f"text_config sets {', '.join(odd)}, which no Florence-2 does and the native model cannot")
-    vision = {k: v for k, v in theirs.items() if k in _fields(Florence2VisionConfig)}
+    source_vision, text = dict(config["vision_config"]), dict(config["text_config"])
+    pooling = source_vision.get("image_feature_source", ["spatial_avg_pool", "temporal_avg_pool"])
+    if list(pooling) != ["spatial_avg_pool", "temporal_avg_pool"]:
+        raise ValueError(f"image_feature_source is {pooling}; only spatial_avg_pool, temporal_avg_pool is supported")
+    if unsupported := [k for k in ("normalize_before", "add_final_layer_norm", "scale_embedding") if text.get(k)]:
+        raise ValueError(f"text_config sets {', '.join(unsupported)}, which the native model does not support")
+    vision = {k: v for k, v in source_vision.items() if k in _get_own_fields(Florence2VisionConfig)}
     vision |= {
         "model_type": "florence_vision",
-        "embed_dim": theirs["dim_embed"],
-        "max_temporal_embeddings": theirs["visual_temporal_embedding"]["max_temporal_embeddings"],
-        "max_position_embeddings": theirs["image_pos_embed"]["max_pos_embeddings"],
+        "embed_dim": source_vision["dim_embed"],
+        "max_temporal_embeddings": source_vision["visual_temporal_embedding"]["max_temporal_embeddings"],
+        "max_position_embeddings": source_vision["image_pos_embed"]["max_pos_embeddings"],
     }
-    words = {k: v for k, v in text.items() if k in _fields(BartConfig)}
+    bart = {k: v for k, v in text.items() if k in _get_own_fields(BartConfig)}
     return {
         "model_type": "florence2",
-        "text_config": words | {"model_type": "bart", "vocab_size": vocab_size},
+        "text_config": bart | {"model_type": "bart", "vocab_size": vocab_size},
         "vision_config": vision,
         "is_encoder_decoder": True,
         "tie_word_embeddings": True,
@@ -146,8 +151,8 @@ def to_native_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, An
 
 
 def to_microsoft_config(config: Mapping[str, Any], generation: GenerationConfig, vocab_size: int) -> dict[str, Any]:
-    """The inverse of `native_config`: Microsoft keeps the generation settings in its text_config."""
-    vision = {k: v for k, v in config["vision_config"].items() if k in _fields(Florence2VisionConfig)}
+    """The inverse of `to_native_config`. Microsoft keeps the generation settings in text_config."""
+    vision = {k: v for k, v in config["vision_config"].items() if k in _get_own_fields(Florence2VisionConfig)}
     vision |= {
         "model_type": "davit",
         "dim_embed": vision.pop("embed_dim"),
@@ -159,7 +164,7 @@ def to_microsoft_config(config: Mapping[str, Any], generation: GenerationConfig,
         "image_feature_source": ["spatial_avg_pool", "temporal_avg_pool"],
     }
     settings = {name: getattr(generation, name) for name in GenerationConfig.__slots__}
-    text = {k: v for k, v in config["text_config"].items() if k in _fields(BartConfig)}
+    text = {k: v for k, v in config["text_config"].items() if k in _get_own_fields(BartConfig)}
     return {
         "model_type": "florence2",
         "architectures": ["Florence2ForConditionalGeneration"],
@@ -171,6 +176,6 @@ def to_microsoft_config(config: Mapping[str, Any], generation: GenerationConfig,
     } | {k: config[k] for k in ("bos_token_id", "pad_token_id", "eos_token_id", "image_token_id") if k in config}
 
 
-def _fields(config: type) -> set[str]:
-    """The settings that a transformers config class itself declares, without those of every model."""
+def _get_own_fields(config: type) -> set[str]:
+    """Returns the settings that a config class declares itself, without the inherited ones."""
     return set(config.__annotations__)

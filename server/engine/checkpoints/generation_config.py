@@ -1,4 +1,4 @@
-"""How a checkpoint wants its answers searched for: the part of its generation config that florist follows."""
+"""Generation settings of a checkpoint: the part of generation_config.json that florist supports."""
 
 import logging
 from collections.abc import Mapping
@@ -7,18 +7,19 @@ from typing import Any, Literal, Self
 
 logger = logging.getLogger(__name__)
 
-# Settings that say nothing about which tokens come out, and values that switch a setting off.
-_SILENT = {
+# Settings without effect on the generated tokens, and values that disable a setting.
+_WITHOUT_EFFECT = {
     *("bos_token_id", "pad_token_id", "transformers_version", "_from_model_config", "use_cache", "max_length"),
     *("cache_implementation", "return_dict_in_generate", "output_scores", "output_attentions", "output_hidden_states"),
-    *("temperature", "top_k", "top_p", "num_return_sequences"),  # these matter to sampling only
+    *("temperature", "top_k", "top_p", "num_return_sequences"),  # used for sampling only
 }
-_OFF: tuple[Any, ...] = (None, 0, False, 1, 1.0, [], {}, "")
+_DISABLED: tuple[Any, ...] = (None, 0, False, 1, 1.0, [], {}, "")
+_DEFAULT_NEW_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """Names, defaults and meaning are those of `transformers.GenerationConfig`."""
+    """Names, defaults and meanings are those of `transformers.GenerationConfig`."""
 
     num_beams: int = 1
     max_new_tokens: int | None = None
@@ -31,29 +32,29 @@ class GenerationConfig:
     eos_token_id: int = 2
 
     @classmethod
-    def read(cls, *sources: Mapping[str, Any]) -> Self:
-        """Takes each setting from the first source that has it. Raises ValueError for what florist cannot follow."""
-        known = [f.name for f in fields(cls)]
-        found: dict[str, Any] = {}
+    def merge(cls, *sources: Mapping[str, Any]) -> Self:
+        """Takes each setting from the first source that has it. Raises ValueError for unsupported values."""
+        names = [f.name for f in fields(cls)]
+        values: dict[str, Any] = {}
         for source in reversed(sources):
-            found |= {name: source[name] for name in known if source.get(name) is not None}
+            values |= {name: source[name] for name in names if source.get(name) is not None}
         for name in ("eos_token_id", "forced_eos_token_id"):
-            match found.get(name):
+            match values.get(name):
                 case [one]:
-                    found[name] = one
+                    values[name] = one
                 case [_, *_]:
-                    raise ValueError(f"{name} lists several tokens; only one can end an answer here")
-        config = cls(**found)
+                    raise ValueError(f"{name} lists several tokens; florist supports one")
+        config = cls(**values)
         if config.num_beams < 1 or config.early_stopping not in (True, False, "never"):
-            raise ValueError(f"num_beams {config.num_beams} or early_stopping {config.early_stopping!r} means nothing")
+            raise ValueError(f"num_beams {config.num_beams} or early_stopping {config.early_stopping!r} is invalid")
         return config
 
-    def within(self, limit: int) -> Self:
-        """The same with a `max_new_tokens` that is set and at most `limit`, the decoder's number of positions."""
-        return replace(self, max_new_tokens=min(self.max_new_tokens or 1024, limit))
+    def limit_new_tokens(self, limit: int) -> Self:
+        """Returns a copy whose `max_new_tokens` is set and at most `limit`, the number of decoder positions."""
+        return replace(self, max_new_tokens=min(self.max_new_tokens or _DEFAULT_NEW_TOKENS, limit))
 
 
-# What florence-community publishes with Florence-2; for a folder that says nothing itself.
+# Published by florence-community with Florence-2. Used for checkpoints without a generation_config.json.
 PUBLISHED_SETTINGS: dict[str, Any] = {
     "num_beams": 3,
     "no_repeat_ngram_size": 3,
@@ -65,10 +66,12 @@ PUBLISHED_SETTINGS: dict[str, Any] = {
 
 
 def warn_about_ignored_settings(settings: Mapping[str, Any], origin: str) -> None:
-    """Logs the settings of a generation_config.json that would change the answer elsewhere and do not here."""
-    known = {f.name for f in fields(GenerationConfig)} | _SILENT
-    ignored = {k: v for k, v in settings.items() if k not in known and not any(v is off or v == off for off in _OFF)}
+    """Logs the settings that would change answers in transformers, but are not supported by florist."""
+    known = {f.name for f in fields(GenerationConfig)} | _WITHOUT_EFFECT
+    ignored = {
+        k: v for k, v in settings.items() if k not in known and not any(v is off or v == off for off in _DISABLED)
+    }
     if settings.get("do_sample"):
         ignored["do_sample"] = True
     if ignored:
-        logger.warning("%s asks for %s, which florist does not do", origin, ignored)
+        logger.warning("%s sets %s, which florist does not support", origin, ignored)

@@ -1,4 +1,4 @@
-"""A folder's weight files → tensors by name, and a name for exactly these weights."""
+"""Weight files: the tensors in a folder, and a hash that identifies them."""
 
 import hashlib
 import json
@@ -12,43 +12,51 @@ from torch import Tensor
 
 from server.engine.checkpoints.errors import CheckpointError
 
-# The files that hold weights, best first; an index names the shards.
-_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# In order of preference. An index lists the shards.
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint folder. Raises CheckpointError when there are none, or a shard is missing."""
-    found = next((folder / name for name in _FILES if (folder / name).exists()), None)
-    if found is None:
-        raise CheckpointError(f"{folder} holds no weights: it needs one of {', '.join(_FILES)}")
-    if found.suffix != ".json":
-        return [found]
+    """Returns the weight files of a checkpoint. Raises CheckpointError when there are none, or a shard is missing."""
+    path = next((folder / name for name in _WEIGHT_FILES if (folder / name).exists()), None)
+    if path is None:
+        raise CheckpointError(f"{folder} contains no weights: it needs one of {', '.join(_WEIGHT_FILES)}")
+    if path.suffix != ".json":
+        return [path]
     try:
-        # Names only: an index may not lead out of its folder.
-        shards = sorted({Path(shard).name for shard in json.loads(found.read_text())["weight_map"].values()})
+        # Only the file name, so that an index cannot point outside its folder.
+        shards = sorted({Path(shard).name for shard in json.loads(path.read_text())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{found} is no index of shards ({error}); fetch it again") from error
+        raise CheckpointError(f"{path} is not an index of shards ({error}); download it again") from error
     if missing := [shard for shard in shards if not (folder / shard).exists()]:
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {found.name} names; fetch them again")
+        raise CheckpointError(f"{folder} lacks {', '.join(missing)}, listed in {path.name}; download them again")
     return [folder / shard for shard in shards]
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors, on the CPU and in the type they were saved in. Never runs code that a file holds."""
+    """Returns all tensors by key, on the CPU and in the dtype of the files. Never runs code from a file.
+
+    Raises CheckpointError when a file is missing or broken.
+    """
     state: dict[str, Tensor] = {}
     for path in find_weight_files(folder):
         try:
             part = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read, it may be cut short ({error}); fetch it again") from error
+            raise CheckpointError(f"{path} cannot be read, it may be truncated ({error}); download it again") from error
         if not isinstance(part, dict) or not all(isinstance(value, Tensor) for value in part.values()):
-            raise CheckpointError(f"{path} holds something other than weights by name")
+            raise CheckpointError(f"{path} must contain only weights by key")
         state |= part
     return state
 
 
 def hash_weights(folder: Path) -> str:
-    """The hash of the weight files' bytes, in hexadecimal: the same for the same weights wherever they lie."""
+    """Returns the SHA-256 of the weight files in hexadecimal. It does not depend on the folder's name."""
     total = hashlib.sha256()
     for path in find_weight_files(folder):
         with path.open("rb") as file:

@@ -1,8 +1,9 @@
-"""Decoder steps as CUDA graphs: on a GPU the launches of a step's many small kernels take longer than the kernels.
+"""Decoder steps as CUDA graphs. On a GPU, launching the many small kernels of a step takes longer than running them.
 
-A graph is bound to shapes and addresses, so a step is filled up to a bucket: of slots (1, 2, 4 …), of places looked at,
-and of encoder tokens. What is filled up is hidden by the masks or thrown away. One graph is captured for each bucket
-when it is first met. Without a GPU the same filled-up step runs as it is, which is how its answers are tested.
+A graph is bound to shapes and addresses. Each step is therefore padded to a bucket: a number of slots (1, 2, 4, …),
+of self-attention positions, and of encoder states. Masks hide the padding, or its output is discarded. A graph is
+captured when its bucket is first used. Without a GPU the padded step runs without a graph, which lets tests on a CPU
+check its output.
 """
 
 from collections.abc import Sequence
@@ -11,98 +12,109 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from server.engine.decoding.kv_cache import Span
-from server.engine.model import Florence2
+from server.engine.decoding.kv_cache import CacheView
+from server.engine.model.florence2 import Florence2
 
-PLACES = 64  # the smallest bucket of places and of encoder tokens, and what the latter grow by
-
-
-def bucket(size: int, least: int, most: int) -> int:
-    """The smallest power of two times `least` that holds `size`, or `most`."""
-    while least < size:
-        least *= 2
-    return min(least, most)
+MIN_POSITIONS = 64  # the smallest bucket of positions, and the step size of the buckets of encoder states
 
 
-class Step:
-    """One bucket: inputs at fixed addresses, the work on them, its output at a fixed address."""
+def round_up_to_bucket(size: int, smallest: int, largest: int) -> int:
+    """Returns the smallest of `smallest`, 2 · `smallest`, 4 · `smallest`, … that is at least `size`, capped at
+    `largest`."""
+    while smallest < size:
+        smallest *= 2
+    return min(smallest, largest)
 
-    def __init__(self, model: Florence2, span: Span, count: int, places: int, sources: int) -> None:
-        """`span`: any of the slots whose steps these are; `count`, `places`, `sources`: the bucket's sizes."""
-        slots, like = span.slots, span.slots.k[0]
-        self.tokens = torch.zeros(count * span.queries, dtype=torch.long, device=like.device)
-        self.mask = like.new_zeros(count, 1, span.queries, places * slots.width)
-        self.source_mask = like.new_zeros(count, 1, 1, sources)
-        indices = self.tokens.view(count, span.queries)
-        self.span = Span(
-            slots, 0, count, span.queries, torch.arange(count, device=like.device)[:, None], indices.clone(),
-            indices.clone(), places * slots.width, self.mask, sources, self.source_mask,
-        )  # fmt: skip
+
+class PaddedStep:
+    """One bucket: inputs at fixed addresses, the decoder step on them, and its output at a fixed address."""
+
+    def __init__(self, model: Florence2, view: CacheView, count: int, positions: int, cross_length: int) -> None:
+        """`view`: any view of the KV cache with the same number of queries. `count`, `positions`, `cross_length`: sizes
+        of the bucket."""
+        cache, like, queries = view.cache, view.cache.k[0], view.queries
+        self.tokens = torch.zeros(count * queries, dtype=torch.long, device=like.device)
+        self.self_mask = like.new_zeros(count, 1, queries, positions * cache.width)
+        self.cross_mask = like.new_zeros(count, 1, 1, cross_length)
+        index = self.tokens.view(count, queries)
+        self.view = CacheView(
+            cache=cache,
+            first=0,
+            count=count,
+            queries=queries,
+            slot_index=torch.arange(count, device=like.device)[:, None],
+            positions=index.clone(),
+            columns=index.clone(),
+            key_count=positions * cache.width,
+            self_mask=self.self_mask,
+            cross_length=cross_length,
+            cross_mask=self.cross_mask,
+        )
         self._model = model
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def fill(self, span: Span, tokens: Sequence[int]) -> None:
-        """Takes the inputs of a step that fits."""
-        own, n = self.span, span.count
-        self.tokens[: span.rows] = torch.tensor(tokens, device=self.tokens.device)
-        own.places[:n], own.columns[:n] = span.places, span.columns
-        # Slots past those in use are nobody's: what is written there is overwritten by whoever enters next.
-        own.places[n:], own.columns[n:] = 0, 0
-        for kept, mask, seen in (
-            (self.mask, span.mask, span.reach),
-            (self.source_mask, span.source_mask, span.sources),
+    def copy_inputs(self, view: CacheView, tokens: Sequence[int]) -> None:
+        """Copies the inputs of a step into the padded inputs. The step must fit into the bucket."""
+        padded, n = self.view, view.count
+        self.tokens[: view.rows] = torch.tensor(tokens, device=self.tokens.device)
+        padded.positions[:n], padded.columns[:n] = view.positions, view.columns
+        # Slots past those in use are free: the next request that gets one overwrites what is written there.
+        padded.positions[n:], padded.columns[n:] = 0, 0
+        for target, mask, length in (
+            (self.self_mask, view.self_mask, view.key_count),
+            (self.cross_mask, view.cross_mask, view.cross_length),
         ):
-            kept[:n, ..., :seen] = 0 if mask is None else mask
-            kept[:n, ..., seen:] = -torch.inf
-            kept[n:] = 0
+            target[:n, ..., :length] = 0 if mask is None else mask
+            target[:n, ..., length:] = -torch.inf
+            target[n:] = 0
 
     def run(self) -> Tensor:
-        """The logits of all rows, those that were filled up too."""
-        return self._model.say(self.tokens, self.span.places.flatten(), [self.span])
+        """Returns the logits of all rows, including padding."""
+        return self._model.decode(self.tokens, self.view.positions.flatten(), [self.view])
 
     def capture(self, pool: Any) -> None:
-        """Records the work as a graph, with inputs that are in: what is written meanwhile is what the step writes."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # libraries set themselves up at first use, which no graph may hold
+        """Captures the step as a graph. The inputs must be set: capturing writes to the KV cache as the step does."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # warm up: libraries initialize at first use, which a graph cannot capture
             for _ in range(2):
                 self.run()
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=pool):
-            self._said = self.run()
+            self._output = self.run()
 
     def replay(self) -> Tensor:
-        """As `run`; the result holds until any graph of the pool is replayed."""
+        """Same as `run`. The result is valid until any graph of the memory pool is replayed."""
         assert self._graph is not None
         self._graph.replay()
-        return self._said
+        return self._output
 
 
-class Graphs:
-    """Steps by bucket, captured when they are first met."""
+class CudaGraphs:
+    """Padded decoder steps by bucket, captured at first use."""
 
     def __init__(self, model: Florence2) -> None:
         self._model = model
-        self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
-        self._steps: dict[tuple[int, ...], Step] = {}
+        self._memory_pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
+        self.steps: dict[tuple[int, ...], PaddedStep] = {}  # by cache, queries, slots, positions, encoder states
 
-    def say(self, span: Span, tokens: Sequence[int]) -> Tensor:
-        """The newest tokens [span.rows] of all slots in use → logits [span.rows, V] in fp32."""
-        slots = span.slots
+    def decode(self, view: CacheView, tokens: Sequence[int]) -> Tensor:
+        """The newest tokens [view.rows] of all slots in use → logits [view.rows, V] in fp32."""
+        cache = view.cache
         sizes = (
-            bucket(span.count, 1, slots.count),
-            bucket(span.reach // slots.width, PLACES, slots.positions),
-            min(-(-span.sources // PLACES) * PLACES, slots.source_k[0].shape[2]),
+            round_up_to_bucket(view.count, 1, cache.count),
+            round_up_to_bucket(view.key_count // cache.width, MIN_POSITIONS, cache.max_positions),
+            min(-(-view.cross_length // MIN_POSITIONS) * MIN_POSITIONS, cache.cross_k[0].shape[2]),
         )
-        key = (id(slots), span.queries, *sizes)
-        step = self._steps.get(key) or Step(self._model, span, *sizes)
-        step.fill(span, tokens)
-        if self._pool is None:
-            said = step.run()
+        key = (id(cache), view.queries, *sizes)
+        step = self.steps.get(key) or PaddedStep(self._model, view, *sizes)
+        step.copy_inputs(view, tokens)
+        if self._memory_pool is None:
+            logits = step.run()
         else:
-            if key not in self._steps:
-                step.capture(self._pool)
-            said = step.replay()
-        self._steps[key] = step
-        return said[: span.rows].clone()
+            if key not in self.steps:
+                step.capture(self._memory_pool)
+            logits = step.replay()
+        self.steps[key] = step
+        return logits[: view.rows].clone()

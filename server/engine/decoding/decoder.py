@@ -1,206 +1,161 @@
-"""Continuous decoding: requests enter and leave at any step, each in a slot of its own.
+"""Continuous batching: sequences enter and leave the batch at any step.
 
-Requests of one kind (how many beams, whether they draft) share a pool of slots; a step takes all pools through the
-decoder at once, since its matrix products do not care whose rows they multiply.
+Sequences with the same number of beams share a pool with one KV cache. A step sends the sequences of all pools through
+the decoder at once, since its matrix products work on rows, whatever pool they belong to.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from server.engine.decoding.constraint import Automaton, State
-from server.engine.decoding.cuda_graphs import Graphs
-from server.engine.decoding.kv_cache import Slots, Span
-from server.engine.decoding.search import Search
-from server.engine.decoding.token_selection import NONE, Chooser
-from server.engine.drafts import draft
-from server.engine.linear import Share
-from server.engine.model import Florence2
-
-Kind = tuple[int, int]
-"""Beams, and tokens drafted a step."""
+from server.engine.decoding.cuda_graphs import CudaGraphs
+from server.engine.decoding.kv_cache import CacheView, KVCache
+from server.engine.decoding.token_selection import PADDING, TokenSelector
+from server.engine.model.florence2 import Florence2
+from server.engine.model.linear import AdapterRows
+from server.engine.sequence import Sequence
 
 
-@dataclass(eq=False)
-class Member:
-    """A request in the decoder. `drafts`: how many tokens of its prompt a step may guess (greedy only)."""
+class SequencePool:
+    """The running sequences of one number of beams. `sequences[i]` uses slot i of the KV cache."""
 
-    search: Search
-    prompt: Sequence[int]
-    adapter: str | None = None
-    automaton: Automaton | None = None
-    drafts: int = 0
+    def __init__(self, model: Florence2, width: int, capacity: int, ngram_size: int) -> None:
+        """`capacity`: number of slots. `ngram_size`: 0 without an n-gram ban."""
+        self.width = width
+        self.cache: KVCache = model.create_kv_cache(width, capacity)
+        self.sequences: list[Sequence] = []
+        # Tokens of each beam, the start token first, for the n-gram ban. Empty without one.
+        shape = (capacity, width, self.cache.max_positions + 1) if ngram_size else (0, 0, 0)
+        self.generated = torch.full(shape, PADDING, device=model.device)
 
-    def __post_init__(self) -> None:
-        self.states: list[State] = [self.automaton.start] * self.search.width if self.automaton else []
-        self.said: list[int] = []  # of the first beam; what drafts are looked up by
+    def remove(self, sequence: Sequence) -> None:
+        slot = self.sequences.index(sequence)
+        moved = self.cache.free(slot)
+        if len(self.generated):
+            self.generated[slot] = self.generated[moved]
+        last = self.sequences.pop()
+        if last is not sequence:
+            self.sequences[slot] = last
 
-    @property
-    def kind(self) -> Kind:
-        return self.search.width, self.drafts
-
-    def advance(self, parents: Sequence[int]) -> None:
-        """Follows a step that the search has taken."""
-        self.said.append(self.search.tokens[0])
-        if self.automaton:
-            steps = zip(parents, self.search.tokens, strict=True)
-            self.states = [self.automaton.next(self.states[parent], token) for parent, token in steps]
-
-
-class Pool:
-    """The members of one kind and their slots, in the same order."""
-
-    def __init__(self, model: Florence2, kind: Kind, count: int, ngram: int) -> None:
-        self.width, self.drafts = kind
-        self.slots: Slots = model.slots(self.width, count, spare=self.drafts)
-        self.members: list[Member] = []
-        # What each beam has said, the start token first, for the n-gram ban.
-        shape = (count, self.width, self.slots.positions + 1) if ngram else (0, 0, 0)
-        self.said = torch.full(shape, NONE, device=model.device)
-
-    def leave(self, member: Member) -> None:
-        slot = self.members.index(member)
-        moved = self.slots.leave(slot)
-        if len(self.said):
-            self.said[slot] = self.said[moved]
-        last = self.members.pop()
-        if last is not member:
-            self.members[slot] = last
+    def select_tokens(self, selector: TokenSelector, slots: list[int], logits: Tensor) -> None:
+        """Advances the sequences in `slots` by one token. `logits` [slots · width, V] in fp32."""
+        sequences = [self.sequences[i] for i in slots]
+        searches = [sequence.search for sequence in sequences]
+        lengths = [search.length + 1 for search in searches]
+        index = torch.tensor(slots, device=logits.device)
+        has_ban = len(self.generated) > 0
+        generated = self.generated[index, :, : max(lengths)].flatten(0, 1) if has_ban else self.generated
+        candidates = selector.select(searches, logits, generated, lengths, _stack_allowed_tokens(sequences, logits))
+        parents = [sequence.advance(own) for sequence, own in zip(sequences, candidates, strict=True)]
+        if any(own != list(range(self.width)) for own in parents):
+            order = torch.tensor(parents, device=logits.device)
+            self.cache.reorder_beams(index, order)
+            if has_ban:
+                past = self.generated[index]
+                self.generated[index] = past.gather(1, order[:, :, None].expand(-1, -1, past.shape[2]))
+        if has_ban:
+            tokens = torch.tensor([search.last_tokens for search in searches], device=logits.device)
+            self.generated[index, :, torch.tensor(lengths, device=logits.device)] = tokens
 
 
-class Decoder:
-    """Takes members in with their encoder states, and all of them a token further at each step."""
+class BatchDecoder:
+    """Decodes all running sequences, one token each per step."""
 
-    def __init__(self, model: Florence2, chooser: Chooser, capacity: int) -> None:
-        """`capacity`: slots a pool has, and so the most members at once."""
-        self.model, self.chooser, self.capacity = model, chooser, capacity
-        self.graphs = Graphs(model) if model.device.type == "cuda" else None
-        self._pools: dict[Kind, Pool] = {}
+    def __init__(self, model: Florence2, selector: TokenSelector, capacity: int) -> None:
+        """`capacity`: the largest number of sequences at once, and the number of slots of each pool."""
+        self.model, self.selector, self.capacity = model, selector, capacity
+        self.graphs = CudaGraphs(model) if model.device.type == "cuda" else None
+        self._pools: dict[int, SequencePool] = {}  # by number of beams
         self.steps = 0
 
     def __len__(self) -> int:
-        return sum(len(pool.members) for pool in self._pools.values())
+        return sum(len(pool.sequences) for pool in self._pools.values())
 
     @torch.inference_mode()
-    def enter(self, members: Sequence[Member], states: Tensor, lengths: Sequence[int]) -> None:
-        """Takes in members of one kind: `states` [members, tokens, d], the first `lengths` of which count.
+    def add(self, sequences: list[Sequence], states: Tensor, lengths: list[int]) -> None:
+        """Adds sequences with the same number of beams and runs their prefill.
 
-        Prefill: the start token and the one that is forced after it go through the decoder together.
+        `states` [sequences, tokens, d]: encoder states, of which the first `lengths` of each sequence are valid. The
+        prefill sends the start token and the forced first token through the decoder together. If this raises, `remove`
+        undoes it.
         """
-        kind = members[0].kind
-        if kind not in self._pools:
-            self._pools[kind] = Pool(self.model, kind, self.capacity, self.chooser.ngram)
-        pool = self._pools[kind]
-        first = pool.slots.enter(lengths)
-        pool.members += members  # from here on `leave` undoes it, whatever fails below
-        config = members[0].search.config
+        width = sequences[0].num_beams
+        if width not in self._pools:
+            self._pools[width] = SequencePool(self.model, width, self.capacity, self.selector.ngram_size)
+        pool = self._pools[width]
+        first = pool.cache.allocate(lengths)
+        pool.sequences += sequences  # before anything below can fail, so that `remove` finds them
+        config = sequences[0].search.config
         prefix = [config.decoder_start_token_id]
         if config.forced_bos_token_id is not None:
             prefix.append(config.forced_bos_token_id)
-        span = pool.slots.span(first, [list(range(len(prefix)))] * len(members))
-        shares = shares_of((m.adapter for m in members), states.device)
-        self.model.text.decoder.read(states, span, shares)
-        logits = self._say([(span, prefix * len(members))], [m.adapter for m in members for _ in prefix], states.device)
-        if len(pool.said):
-            pool.said[first : pool.slots.used] = NONE
-            pool.said[first : pool.slots.used, :, 0] = prefix[0]
-        for column in logits.view(len(members), len(prefix), -1).unbind(1):
-            # What is not done yet: a request for a single token ends with the first column.
-            places = [first + i for i, m in enumerate(members) if not m.search.done]
-            if places:
-                own = column[torch.tensor(places, device=column.device) - first]
-                self._take(pool, places, own.repeat_interleave(pool.width, 0))
+        view = pool.cache.view_prefill(first, len(prefix))
+        adapters = [sequence.adapter_key for sequence in sequences]
+        self.model.write_cross_attention(states, view, group_rows_by_adapter(adapters, states.device))
+        logits = self._decode([(view, prefix * len(sequences))], [key for key in adapters for _ in prefix])
+        if len(pool.generated):
+            pool.generated[first : pool.cache.used] = PADDING
+            pool.generated[first : pool.cache.used, :, 0] = prefix[0]
+        for column in logits.view(len(sequences), len(prefix), -1).unbind(1):
+            # A request for a single token is done after the first column.
+            slots = [first + i for i, sequence in enumerate(sequences) if not sequence.search.done]
+            if slots:
+                own = column[torch.tensor(slots, device=column.device) - first]
+                pool.select_tokens(self.selector, slots, own.repeat_interleave(width, 0))
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Each member says one token, or as many as its draft guessed and one more."""
-        pools = [pool for pool in self._pools.values() if pool.members]
-        parts: list[tuple[Span, list[int]]] = []
+        """Generates the next token of every sequence."""
+        pools = [pool for pool in self._pools.values() if pool.sequences]
+        parts: list[tuple[CacheView, list[int]]] = []
         adapters: list[str | None] = []
-        drafted: list[list[list[int]]] = []
         for pool in pools:
-            guesses = [draft(m.prompt, m.said, pool.drafts) if pool.drafts else [] for m in pool.members]
-            drafted.append(guesses)
-            positions, tokens = [], list[int]()
-            for member, guess in zip(pool.members, guesses, strict=True):
-                at, filler = member.search.length, [member.search.tokens[0]] * (pool.drafts - len(guess))
-                positions.append([at] * pool.width if not pool.drafts else list(range(at, at + pool.drafts + 1)))
-                tokens += [*member.search.tokens, *guess, *filler]
-                adapters += [member.adapter] * len(positions[-1])
-            parts.append((pool.slots.span(0, positions), tokens))
+            view = pool.cache.view_step([sequence.search.length for sequence in pool.sequences])
+            parts.append((view, [token for sequence in pool.sequences for token in sequence.search.last_tokens]))
+            adapters += [sequence.adapter_key for sequence in pool.sequences for _ in range(pool.width)]
         if self.graphs and not any(adapters):
-            logits = torch.cat([self.graphs.say(span, tokens) for span, tokens in parts])
+            logits = torch.cat([self.graphs.decode(view, tokens) for view, tokens in parts])
         else:
-            logits = self._say(parts, adapters, self.model.device)
+            logits = self._decode(parts, adapters)
         self.steps += 1
-        for pool, guesses, own in zip(pools, drafted, logits.split([span.rows for span, _ in parts]), strict=True):
-            if not pool.drafts:
-                self._take(pool, list(range(len(pool.members))), own)
-                continue
-            columns = own.view(len(pool.members), pool.drafts + 1, -1)
-            going = list(range(len(pool.members)))
-            for i in range(pool.drafts + 1):
-                self._take(pool, going, columns[torch.tensor(going, device=own.device), i])
-                going = [g for g in going if guesses[g][i : i + 1] == pool.members[g].search.tokens]
-                going = [g for g in going if not pool.members[g].search.done]
-                if not going:
-                    break
+        for pool, own in zip(pools, logits.split([view.rows for view, _ in parts]), strict=True):
+            pool.select_tokens(self.selector, list(range(len(pool.sequences))), own)
 
     @torch.inference_mode()
-    def leave(self, member: Member) -> None:
-        """Frees the member's slot; to be called for those that are done too. One that has none is no error."""
-        if (pool := self._pools.get(member.kind)) and member in pool.members:
-            pool.leave(member)
+    def remove(self, sequence: Sequence) -> None:
+        """Frees the slot of a sequence, if it has one. Sequences that are done must be removed too."""
+        if (pool := self._pools.get(sequence.num_beams)) and sequence in pool.sequences:
+            pool.remove(sequence)
 
-    def _say(
-        self, parts: Sequence[tuple[Span, list[int]]], adapters: Sequence[str | None], device: torch.device
-    ) -> Tensor:
-        """One pass of the decoder → logits [rows, V] in fp32."""
-        tokens = torch.tensor([t for _, own in parts for t in own], device=device)
-        positions = torch.cat([span.places.flatten() for span, _ in parts])
-        return self.model.say(tokens, positions, [span for span, _ in parts], shares_of(adapters, device))
-
-    def _take(self, pool: Pool, places: Sequence[int], logits: Tensor) -> None:
-        """The members at `places` take a step; `logits` [places · width, V]."""
-        members = [pool.members[i] for i in places]
-        searches = [m.search for m in members]
-        lengths = [s.length + 1 for s in searches]
-        index = torch.tensor(places, device=logits.device)
-        said = pool.said[index, :, : max(lengths)].flatten(0, 1) if len(pool.said) else pool.said
-        found = self.chooser.candidates(searches, logits, said, lengths, _allowed(members, logits))
-        parents = [search.advance(own) for search, own in zip(searches, found, strict=True)]
-        for member, own in zip(members, parents, strict=True):
-            member.advance(own)
-        if any(own != list(range(pool.width)) for own in parents):
-            order = torch.tensor(parents, device=logits.device)
-            pool.slots.reorder(index, order)
-            if len(pool.said):
-                pool.said[index] = pool.said[index].gather(1, order[:, :, None].expand(-1, -1, pool.said.shape[2]))
-        if len(pool.said):
-            tokens = torch.tensor([s.tokens for s in searches], device=logits.device)
-            pool.said[index, :, torch.tensor(lengths, device=logits.device)] = tokens
+    def _decode(self, parts: list[tuple[CacheView, list[int]]], adapters: list[str | None]) -> Tensor:
+        """Runs the decoder once → logits [rows, V] in fp32. `parts`: views and their newest tokens, one per row.
+        `adapters`: one key per row."""
+        device = self.model.device
+        tokens = torch.tensor([token for _, own in parts for token in own], device=device)
+        positions = torch.cat([view.positions.flatten() for view, _ in parts])
+        views = [view for view, _ in parts]
+        return self.model.decode(tokens, positions, views, group_rows_by_adapter(adapters, device))
 
 
-def shares_of(adapters: Iterable[str | None], device: torch.device) -> list[Share]:
-    """Which rows each adapter answers for."""
+def group_rows_by_adapter(adapters: Iterable[str | None], device: torch.device) -> list[AdapterRows]:
+    """Returns the rows of each adapter. `adapters`: the key of each row, None for rows without an adapter."""
     rows: dict[str, list[int]] = {}
     for row, adapter in enumerate(adapters):
         if adapter is not None:
             rows.setdefault(adapter, []).append(row)
-    return [Share(adapter, torch.tensor(own, device=device)) for adapter, own in rows.items()]
+    return [AdapterRows(adapter, torch.tensor(own, device=device)) for adapter, own in rows.items()]
 
 
-def _allowed(members: Sequence[Member], logits: Tensor) -> Tensor | None:
-    """[rows, V], true where the row's constraint lets a token come; None when no member is constrained."""
-    if not any(m.automaton for m in members):
+def _stack_allowed_tokens(sequences: list[Sequence], logits: Tensor) -> Tensor | None:
+    """Returns [rows, V]: the tokens that the constraint of each row allows. None when no sequence has a constraint."""
+    if not any(sequence.constraint for sequence in sequences):
         return None
-    every = torch.ones(logits.shape[1], dtype=torch.bool)
+    unconstrained = torch.ones(logits.shape[1], dtype=torch.bool)
     rows: list[Tensor] = []
-    for member in members:
-        if member.automaton:
-            rows += [member.automaton.allowed(state) for state in member.states]
+    for sequence in sequences:
+        if sequence.constraint:
+            rows += [sequence.constraint.get_allowed_tokens(state) for state in sequence.constraint_states]
         else:
-            rows += [every] * member.search.width
+            rows += [unconstrained] * sequence.num_beams
     return torch.stack(rows).to(logits.device)

@@ -1,8 +1,9 @@
-"""Key-value slots: what running requests remember, each in a place of its own.
+"""Static KV cache: each running request has one slot.
 
-A request holds one slot from its prefill to its end: the keys and values of its encoder states, which its beams share,
-and those of every token that its beams have said. Beams are not copied when they are reordered: `ancestors` says which
-beam said the token at each position of a beam's past, and a mask made from it hides the others.
+A request keeps its slot from prefill to its last token. The slot holds the keys and values of the encoder states, which
+all beams of the request share, and those of every token that the beams generated. Reordering beams copies nothing:
+`beam_ancestry` records which beam generated the token at each position of a beam's past, and an attention mask built
+from it hides the tokens of all other beams.
 """
 
 from collections.abc import Sequence
@@ -14,150 +15,168 @@ from transformers import BartConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Neighbouring slots that go through the decoder together, `queries` rows each.
+class CacheView:
+    """`count` adjacent slots that go through the decoder together, with `queries` rows each.
 
-    `index` [count, 1]: 0, 1 …; `places` and `columns` [count, queries]: each row's position, and where its keys and
-    values are written. `reach`: how many columns are looked at.
-    `mask` [count, 1, queries, reach] and `source_mask` [count, 1, 1, sources] are added to the scores; None hides
-    nothing.
+    `slot_index` [count, 1]: 0, 1, …, count - 1.
+    `positions`, `columns` [count, queries]: position of each row, and the column where its keys and values are written.
+    `key_count`: number of columns to attend to.
+    `cross_length`: number of encoder states to attend to.
+    `self_mask` [count, 1, queries, key_count], `cross_mask` [count, 1, 1, cross_length]: added to the attention scores;
+    None hides nothing.
     """
 
-    slots: "Slots"
+    cache: "KVCache"
     first: int
     count: int
     queries: int
-    index: Tensor
-    places: Tensor
+    slot_index: Tensor
+    positions: Tensor
     columns: Tensor
-    reach: int
-    mask: Tensor | None
-    sources: int
-    source_mask: Tensor | None
+    key_count: int
+    self_mask: Tensor | None
+    cross_length: int
+    cross_mask: Tensor | None
 
     @property
     def rows(self) -> int:
         return self.count * self.queries
 
-    def remember(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes the newest tokens' keys and values [count, queries, heads, d]; returns all to look at,
-        [count, heads, reach, d] each."""
-        keys, values = (kept[layer][self.first : self.first + self.count] for kept in (self.slots.k, self.slots.v))
-        keys[self.index, :, self.columns] = k.to(keys.dtype)
-        values[self.index, :, self.columns] = v.to(values.dtype)
-        return keys[:, :, : self.reach], values[:, :, : self.reach]
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes keys and values of the newest tokens, [count, queries, heads, d] each.
 
-    def learn(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Keeps the encoder's keys and values [count, heads, tokens, d]."""
-        for kept, new in ((self.slots.source_k, k), (self.slots.source_v, v)):
-            kept[layer][self.first : self.first + self.count, :, : new.shape[2]] = new
+        Returns the keys and values to attend to, [count, heads, key_count, d] each.
+        """
+        own = slice(self.first, self.first + self.count)
+        keys, values = self.cache.k[layer][own], self.cache.v[layer][own]
+        keys[self.slot_index, :, self.columns] = k.to(keys.dtype)
+        values[self.slot_index, :, self.columns] = v.to(values.dtype)
+        return keys[:, :, : self.key_count], values[:, :, : self.key_count]
 
-    def source(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The encoder's keys and values, [count, heads, sources, d] each."""
+    def write_cross(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Writes keys and values of the encoder states, [count, heads, tokens, d] each."""
+        own = slice(self.first, self.first + self.count)
+        self.cache.cross_k[layer][own, :, : k.shape[2]] = k
+        self.cache.cross_v[layer][own, :, : v.shape[2]] = v
+
+    def read_cross(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Returns keys and values of the encoder states, [count, heads, cross_length, d] each."""
         own = slice(self.first, self.first + self.count)
         return (
-            self.slots.source_k[layer][own, :, : self.sources],
-            self.slots.source_v[layer][own, :, : self.sources],
+            self.cache.cross_k[layer][own, :, : self.cross_length],
+            self.cache.cross_v[layer][own, :, : self.cross_length],
         )
 
 
-class Slots:
-    """`count` slots for requests of `width` beams; those in use are always the first ones, in the order of `lengths`.
+class KVCache:
+    """`count` slots for requests of `width` beams. The slots in use are always the first ones.
 
-    Memory is asked for at once: `count` times `size` bytes, a slot known beforehand. On a CPU pages that are never
-    written cost nothing.
+    All memory is allocated at once. On a CPU, pages that are never written take no memory.
     """
 
-    def __init__(
-        self, config: BartConfig, width: int, count: int, *, spare: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        """`spare`: positions past the model's last, for guesses that go too far."""
-        self.width, self.count, self.positions = width, count, config.max_position_embeddings + spare
+    def __init__(self, config: BartConfig, width: int, count: int, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.width, self.count, self.max_positions = width, count, config.max_position_embeddings
         heads = config.decoder_attention_heads
-        shape = (count, heads, self.positions * width, config.d_model // heads)
-        source = (count, heads, config.max_position_embeddings, config.d_model // heads)
+        shape = (count, heads, self.max_positions * width, config.d_model // heads)
+        cross_shape = (count, heads, self.max_positions, config.d_model // heads)
         layers = range(config.decoder_layers)
         self.k, self.v = ([torch.zeros(shape, device=device, dtype=dtype) for _ in layers] for _ in range(2))
-        self.source_k, self.source_v = (
-            [torch.zeros(source, device=device, dtype=dtype) for _ in layers] for _ in range(2)
+        self.cross_k, self.cross_v = (
+            [torch.zeros(cross_shape, device=device, dtype=dtype) for _ in layers] for _ in range(2)
         )
-        # The beam that said the token at each position of each beam's past; -1 where nothing is said yet.
-        self.ancestors = torch.full((count, width, self.positions), -1, device=device, dtype=torch.int8)
-        self.sources: list[int] = []  # encoder tokens of each slot in use
+        # Per slot, beam and position: the beam that generated the token there. -1: no token yet.
+        self.beam_ancestry = torch.full((count, width, self.max_positions), -1, device=device, dtype=torch.int8)
+        self.cross_lengths: list[int] = []  # number of encoder states of each slot in use
 
     @property
     def used(self) -> int:
-        return len(self.sources)
+        """Number of slots in use."""
+        return len(self.cross_lengths)
 
-    def enter(self, sources: Sequence[int]) -> int:
-        """Takes slots for requests with this many encoder tokens; returns the first. There must be room."""
+    def allocate(self, cross_lengths: Sequence[int]) -> int:
+        """Allocates a slot for each number of encoder states and returns the first. The caller checks the capacity."""
         first = self.used
-        self.sources += sources
-        self.ancestors[first : self.used] = -1
+        self.cross_lengths += cross_lengths
+        self.beam_ancestry[first : self.used] = -1
         return first
 
-    def leave(self, slot: int) -> int:
-        """Frees a slot; the last one moves into its place, so that those in use stay neighbours. Returns the last."""
+    def free(self, slot: int) -> int:
+        """Frees a slot. Moves the last slot into its place and returns the index that the last slot had."""
         last = self.used - 1
         if slot != last:
+            length = int((self.beam_ancestry[last] >= 0).any(0).sum()) * self.width
+            cross_length = self.cross_lengths[last]
             for layer in range(len(self.k)):
-                said = int((self.ancestors[last] >= 0).any(0).sum()) * self.width
-                for kept in (self.k, self.v):
-                    kept[layer][slot, :, :said] = kept[layer][last, :, :said]
-                seen = self.sources[last]
-                for kept in (self.source_k, self.source_v):
-                    kept[layer][slot, :, :seen] = kept[layer][last, :, :seen]
-            self.ancestors[slot] = self.ancestors[last]
-            self.sources[slot] = self.sources[last]
-        self.sources.pop()
+                for cached in (self.k, self.v):
+                    cached[layer][slot, :, :length] = cached[layer][last, :, :length]
+                for cached in (self.cross_k, self.cross_v):
+                    cached[layer][slot, :, :cross_length] = cached[layer][last, :, :cross_length]
+            self.beam_ancestry[slot] = self.beam_ancestry[last]
+            self.cross_lengths[slot] = cross_length
+        self.cross_lengths.pop()
         return last
 
-    def reorder(self, slots: Tensor, parents: Tensor) -> None:
-        """Beam b of each of the `slots` [n] goes on from the past of beam `parents` [n, width]."""
-        own = self.ancestors[slots]
-        self.ancestors[slots] = own.gather(1, parents[:, :, None].expand_as(own))
+    def reorder_beams(self, slots: Tensor, parents: Tensor) -> None:
+        """Beam b of `slots[i]` continues the past of beam `parents[i, b]`. `slots` [n], `parents` [n, width]."""
+        own = self.beam_ancestry[slots]
+        self.beam_ancestry[slots] = own.gather(1, parents[:, :, None].expand_as(own))
 
-    def span(self, first: int, positions: Sequence[Sequence[int]]) -> Span:
-        """The slots from `first` on, with the positions of each one's newest tokens: one for each beam, all at the same
-        position, or in a slot of one beam several in a row (the first beam's, when the beams are still alike)."""
-        count, queries = len(positions), len(positions[0])
+    def view_prefill(self, first: int, length: int) -> CacheView:
+        """Returns a view of the slots from `first` on for their first `length` tokens, which all beams share."""
+        count = self.used - first
+        positions = torch.arange(length, device=self.beam_ancestry.device).expand(count, -1)
+        self.beam_ancestry[first : self.used, :, :length] = 0
+        beams = torch.zeros(length, dtype=torch.long, device=positions.device)
+        return self._view(first, positions, beams, length)
+
+    def view_step(self, positions: Sequence[int]) -> CacheView:
+        """Returns a view of all slots in use for the next token of every beam. `positions`: one per slot."""
+        beams = torch.arange(self.width, device=self.beam_ancestry.device)
+        index = torch.tensor(positions, device=beams.device)
+        slots = torch.arange(len(positions), device=beams.device)
+        self.beam_ancestry[slots[:, None], beams, index[:, None]] = beams.to(self.beam_ancestry.dtype)
+        return self._view(0, index[:, None].expand(-1, self.width), beams, max(positions) + 1)
+
+    def _view(self, first: int, positions: Tensor, beams: Tensor, length: int) -> CacheView:
+        """`positions` [count, queries]; `beams` [queries]: beam of each query; `length`: the largest position + 1."""
+        count, queries = positions.shape
         like = self.k[0]
-        device = like.device
-        together = self.width > 1 and not (queries == self.width and len(set(positions[0])) == 1)
-        beams = [0] * queries if together or self.width == 1 else list(range(self.width))
-        places, speaking = torch.tensor(positions, device=device), torch.tensor(beams, device=device)
-        columns = places * self.width + speaking
-        own = self.ancestors[first : first + count]
-        far = max(map(max, positions)) + 1
-        slots = torch.arange(count, device=device)[:, None]
-        if together:
-            # Before the beams part, all of them go on from what the first one is told.
-            own[slots[:, :, None], torch.arange(self.width, device=device)[None, :, None], places[:, None]] = 0
-        else:
-            own[slots, speaking[None], places] = speaking.to(own.dtype)
-        mask = self._mask(own[:, speaking, :far], places, like)
-        sources = self.sources[first : first + count]
-        longest = max(sources)
-        hidden = None
-        if min(sources) != longest:
-            ends = torch.tensor(sources, device=device)[:, None]
-            hidden = _additive(torch.arange(longest, device=device) < ends, like)[:, None, None]
-        return Span(self, first, count, queries, slots, places, columns, far * self.width, mask, longest, hidden)
+        ancestry = self.beam_ancestry[first : first + count, beams, :length]
+        cross_lengths = self.cross_lengths[first : first + count]
+        cross_length, cross_mask = max(cross_lengths), None
+        if min(cross_lengths) != cross_length:
+            ends = torch.tensor(cross_lengths, device=like.device)[:, None]
+            visible = torch.arange(cross_length, device=like.device) < ends
+            cross_mask = _to_additive_mask(visible, like)[:, None, None]
+        return CacheView(
+            cache=self,
+            first=first,
+            count=count,
+            queries=queries,
+            slot_index=torch.arange(count, device=like.device)[:, None],
+            positions=positions,
+            columns=positions * self.width + beams,
+            key_count=length * self.width,
+            self_mask=self._self_mask(ancestry, positions, like),
+            cross_length=cross_length,
+            cross_mask=cross_mask,
+        )
 
-    def _mask(self, ancestors: Tensor, places: Tensor, like: Tensor) -> Tensor | None:
-        """`ancestors` [count, queries, far], the rows' own `places` [count, queries] → [count, 1, queries, reach]."""
-        far = ancestors.shape[2]
+    def _self_mask(self, ancestry: Tensor, positions: Tensor, like: Tensor) -> Tensor | None:
+        """`ancestry` [count, queries, length], `positions` [count, queries] → [count, 1, queries, length · width]."""
+        length = ancestry.shape[2]
+        past = torch.arange(length, device=positions.device)
         if self.width == 1:
-            if places.shape[1] == 1 and bool((places == far - 1).all()):
+            if positions.shape[1] == 1 and bool((positions == length - 1).all()):
                 return None
-            shown = torch.arange(far, device=places.device) <= places[:, :, None]
+            visible = past <= positions[:, :, None]
         else:
-            beams = torch.arange(self.width, device=places.device)
-            shown = (ancestors[..., None] == beams).flatten(2)
-            shown &= torch.arange(far, device=places.device).repeat_interleave(self.width) <= places[:, :, None]
-        return _additive(shown, like)[:, None]
+            beams = torch.arange(self.width, device=positions.device)
+            visible = (ancestry[..., None] == beams).flatten(2)
+            visible &= past.repeat_interleave(self.width) <= positions[:, :, None]
+        return _to_additive_mask(visible, like)[:, None]
 
 
-def _additive(shown: Tensor, like: Tensor) -> Tensor:
-    """True → 0, False → -inf, in the type of the scores it is added to."""
-    return like.new_zeros(shown.shape).masked_fill_(~shown, -torch.inf)
+def _to_additive_mask(visible: Tensor, like: Tensor) -> Tensor:
+    """Returns 0 where `visible` is true and -inf elsewhere, with the dtype of `like`."""
+    return like.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)

@@ -1,4 +1,4 @@
-"""What the vision tower made of pictures, kept: a picture that is asked about again is not looked at again."""
+"""The cache of image features: several prompts about one image need one pass of the vision encoder."""
 
 import threading
 from collections import OrderedDict
@@ -11,81 +11,84 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """`hits` and `misses` since the start, `bytes` and `pictures` held now."""
+    """`hits` and `misses` since the start; `bytes` and `images` in the cache now."""
 
     hits: int = 0
     misses: int = 0
     bytes: int = 0
-    pictures: int = 0
+    images: int = 0
 
     @classmethod
-    def total(cls, several: Iterable[Self]) -> Self:
-        """Of several caches together."""
-        return cls(*map(sum, zip(*map(astuple, several), strict=True)))
+    def total(cls, stats: Iterable[Self]) -> Self:
+        """Returns the sum over several caches."""
+        return cls(*map(sum, zip(*map(astuple, stats), strict=True)))
 
 
 class FeatureCache:
-    """Picture → image features [image tokens, d], at most `capacity` bytes of them; the least recently used leave.
+    """Image key → image features [image tokens, d]. Evicts the least recently used above `capacity` bytes. Thread safe.
 
-    A key must tell apart all that the features depend on: the squashed pixels and the tower's weights.
+    A key must identify everything that the features depend on: the resized pixels and the weights of the vision encoder.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._features: OrderedDict[bytes, Tensor] = OrderedDict()  # least recently used first
         self._claims: dict[bytes, object] = {}
         self._hits = self._misses = self._bytes = 0
         self._lock = threading.Lock()
 
     def get(self, key: bytes) -> Tensor | None:
-        """The features, if they are still here."""
+        """Returns the features, or None. Counts a hit or a miss."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is None:
+            features = self._features.get(key)
+            if features is None:
                 self._misses += 1
             else:
                 self._hits += 1
-                self._kept.move_to_end(key)
-            return found
+                self._features.move_to_end(key)
+            return features
 
     def __contains__(self, key: bytes) -> bool:
         with self._lock:
-            return key in self._kept
+            return key in self._features
 
     def claim(self, key: bytes, owner: object) -> bool:
-        """Whether `owner` may go on with this picture: it is kept, or nobody else is looking at it, and then nobody
-        else will until `release`."""
+        """Returns whether `owner` may process this image now.
+
+        True when the features are cached, or when nobody else is encoding the image. In the second case others get
+        False until `release`.
+        """
         with self._lock:
-            return key in self._kept or self._claims.setdefault(key, owner) is owner
+            return key in self._features or self._claims.setdefault(key, owner) is owner
 
     def release(self, key: bytes, owner: object) -> None:
-        """Ends a claim; one that another has, or nobody, is no error."""
+        """Ends a claim. Does nothing when `owner` has no claim on the image."""
         with self._lock:
             if self._claims.get(key) is owner:
                 del self._claims[key]
 
     def count_hit(self) -> None:
-        """Two that arrived together share one look: the second one's is a hit too."""
+        """Counts a hit without a lookup, for prompts of one batch that share an image."""
         with self._lock:
             self._hits += 1
 
     def put(self, key: bytes, features: Tensor) -> None:
-        """Keeps `features`, which must not be a view of something larger."""
+        """Stores features. They must not be a view of a larger tensor."""
         with self._lock:
-            if key in self._kept or features.nbytes > self.capacity:
+            if key in self._features or features.nbytes > self.capacity:
                 return
-            self._kept[key] = features
+            self._features[key] = features
             self._bytes += features.nbytes
             while self._bytes > self.capacity:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+                self._bytes -= self._features.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
-        """Forgets everything, but not how often it helped."""
+        """Removes all features. Keeps the numbers of hits and misses."""
         with self._lock:
-            self._kept.clear()
+            self._features.clear()
             self._bytes = 0
 
-    def stats(self) -> CacheStats:
-        """A snapshot."""
+    def get_stats(self) -> CacheStats:
+        """Returns the current statistics."""
         with self._lock:
-            return CacheStats(self._hits, self._misses, self._bytes, len(self._kept))
+            return CacheStats(self._hits, self._misses, self._bytes, len(self._features))

@@ -1,4 +1,4 @@
-"""Florence-2 (arXiv:2311.06242): DaViT looks, BART reads and answers. Our modules, on transformers' native weights."""
+"""Florence-2 (arXiv:2311.06242): a DaViT vision encoder and a BART language model, on transformers' native weights."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,44 +9,48 @@ from transformers import Florence2Config
 
 from server.engine.decoding.kv_cache import CacheView, KVCache
 from server.engine.model.bart import Bart
-from server.engine.model.linear import BatchAdapters, LoraLinear
+from server.engine.model.linear import BatchAdapters, LoraLinear, LoraTarget
 from server.engine.model.vision_encoder import VisionEncoder
 
 
 class Florence2(nn.Module):
-    """The whole model, for inference alone."""
+    """The whole model, for inference only.
+
+    An image becomes features (`encode_images`), features and a prompt become encoder states (`encode_prompts`), and the
+    decoder generates the answer from the states in a KV cache (`write_cross_attention`, then `decode` for every token).
+    """
 
     def __init__(self, config: Florence2Config) -> None:
-        """Shapes alone; `load` brings the weights."""
+        """Allocates no memory for weights; `load_weights` provides them."""
         super().__init__()
         self.config = config
         with torch.device("meta"):
-            self.tower, self.text = VisionEncoder(config), Bart(config.text_config)
+            self.vision_encoder, self.language_model = VisionEncoder(config), Bart(config.text_config)
 
-    def shapes(self) -> dict[str, torch.Size]:
-        """What a checkpoint of this config holds: native keys, one for the table of words, → the shapes."""
-        return self.tower.shapes() | self.text.shapes()
+    def get_weight_shapes(self) -> dict[str, torch.Size]:
+        """Returns the native keys and shapes of a checkpoint's weights. The token embedding has one key."""
+        return self.vision_encoder.get_weight_shapes() | self.language_model.get_weight_shapes()
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Takes native weights, all of one device and floating type."""
-        self.tower.load(state)
-        self.text.load(state)
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Loads native weights, all of one device and floating-point type."""
+        self.vision_encoder.load_weights(state)
+        self.language_model.load_weights(state)
         for module in self.modules():
             if isinstance(module, LoraLinear):
-                module.arrange()
+                module.pack()
         self.eval()
 
     @property
     def device(self) -> torch.device:
-        return self.text.table.device
+        return self.language_model.token_embedding.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.text.table.dtype
+        return self.language_model.token_embedding.dtype
 
-    def adaptable(self) -> dict[str, tuple[LoraLinear, int]]:
-        """Native module path → the layer that computes it, and its first output row there."""
-        return self.tower.adaptable() | self.text.adaptable()
+    def get_lora_targets(self) -> dict[str, LoraTarget]:
+        """Returns the modules that LoRA can adapt, by native path."""
+        return self.vision_encoder.get_lora_targets() | self.language_model.get_lora_targets()
 
     def create_kv_cache(self, width: int, count: int) -> KVCache:
         """Returns an empty KV cache of `count` slots for requests of `width` beams."""
@@ -54,20 +58,30 @@ class Florence2(nn.Module):
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
         return KVCache(self.config.text_config, width, count, device=self.device, dtype=dtype)
 
-    def look(self, pixels: Tensor, shares: BatchAdapters = ()) -> Tensor:
-        """Pixel values [n, 3, height, width] → projected image features [n, image tokens, d]."""
-        return self.tower(pixels.to(self.dtype).contiguous(memory_format=torch.channels_last), shares)
+    def encode_images(self, pixels: Tensor, adapters: BatchAdapters = ()) -> Tensor:
+        """Normalized pixels [n, 3, height, width] → image features [n, image tokens, d]."""
+        return self.vision_encoder(pixels.to(self.dtype).contiguous(memory_format=torch.channels_last), adapters)
 
-    def read(
-        self, features: Tensor, prompts: Sequence[Sequence[int]], shares: BatchAdapters = ()
+    def encode_prompts(
+        self, features: Tensor, prompts: Sequence[Sequence[int]], adapters: BatchAdapters = ()
     ) -> tuple[Tensor, list[int]]:
-        """Image features [n, image tokens, d] and prompts as ids, `<s>` … `</s>` → states [n, tokens, d] and how many
-        places of each row count. Prompts are padded on the right, since BART's positions are absolute."""
-        ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(features.device)
-        embedded = torch.cat([features, self.text.table[ids]], 1)
-        lengths = [features.shape[1] + len(p) for p in prompts]
-        return self.text.encoder(embedded, lengths, shares), lengths
+        """Image features [n, image tokens, d] and prompt ids (`<s>` … `</s>`) → encoder states [n, tokens, d].
 
-    def say(self, tokens: Tensor, positions: Tensor, views: Sequence[CacheView], shares: BatchAdapters = ()) -> Tensor:
-        """The newest tokens [rows] of the views, at their positions [rows] → logits [rows, V] in fp32."""
-        return self.text.logits(self.text.decoder(self.text.table[tokens], positions, views, shares))
+        Also returns the number of valid tokens of each row. Prompts are padded on the right, because BART's positions
+        are absolute.
+        """
+        ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(features.device)
+        embedded = torch.cat([features, self.language_model.token_embedding[ids]], 1)
+        lengths = [features.shape[1] + len(p) for p in prompts]
+        return self.language_model.encoder(embedded, lengths, adapters), lengths
+
+    def write_cross_attention(self, states: Tensor, view: CacheView, adapters: BatchAdapters = ()) -> None:
+        """Writes the cross-attention keys and values of encoder states [n, tokens, d] into the cache."""
+        self.language_model.decoder.write_cross_attention(states, view, adapters)
+
+    def decode(
+        self, tokens: Tensor, positions: Tensor, views: Sequence[CacheView], adapters: BatchAdapters = ()
+    ) -> Tensor:
+        """The newest tokens [rows] of all views, in order, at their positions [rows] → logits [rows, V] in fp32."""
+        embedded = self.language_model.token_embedding[tokens]
+        return self.language_model.compute_logits(self.language_model.decoder(embedded, positions, views, adapters))

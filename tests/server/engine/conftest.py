@@ -1,4 +1,4 @@
-"""The checkpoints that the engine is tested with."""
+"""The checkpoints of the engine's tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,16 +7,15 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from server.engine import checkpoint as checkpoints
-from server.engine.checkpoint import Checkpoint
-from tests.server.engine.tiny import MIXED, base_model, save, tiny_model
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from tests.server.engine.tiny import MIXED_LENGTHS_SEED, create_base_model, create_tiny_model, save_checkpoint
 
 logging.disable_progress_bar()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """The machine is shared, and tiny models lose time on threads."""
+    """Tiny models run slower with several threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -25,19 +24,25 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("checkpoints") / "tiny", tiny_model())
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", create_tiny_model())
 
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> Checkpoint:
-    return checkpoints.load(str(tiny_folder))
+    return load_checkpoint(str(tiny_folder))
 
 
-@pytest.fixture(scope="session", params=[MIXED, 2, 16, 0, "base", "seedling"])
+@pytest.fixture(scope="session", params=[MIXED_LENGTHS_SEED, 2, 16, 0, "base", "seedling"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """Checkpoints whose answers are held against transformers': random ones by seed, one as wide
-    as Florence-2-base, and the seedling itself."""
+    """Checkpoints whose answers are compared with transformers': random ones by seed, one with the widths of
+    Florence-2-base, and the seedling."""
     if request.param == "seedling":
-        return checkpoints.load("seedling")
+        return load_checkpoint("seedling")
     folder = tmp_path_factory.mktemp("checkpoints") / str(request.param)
-    return checkpoints.load(str(save(folder, base_model() if request.param == "base" else tiny_model(request.param))))
+    return load_checkpoint(
+        str(
+            save_checkpoint(
+                folder, create_base_model() if request.param == "base" else create_tiny_model(request.param)
+            )
+        )
+    )

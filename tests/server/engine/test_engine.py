@@ -15,8 +15,10 @@ from PIL import Image
 
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS
-from server.engine.checkpoints.loading import Checkpoint, CheckpointError
-from server.engine.decoding.token_selection import Chooser
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.checkpoints.loading import Checkpoint
+from server.engine.config import EngineConfig
+from server.engine.decoding.token_selection import TokenSelector
 from server.engine.engine import Engine
 from server.engine.errors import (
     DeadlineExceededError,
@@ -27,18 +29,18 @@ from server.engine.errors import (
 )
 from server.engine.handle import Handle
 from server.engine.model.florence2 import Florence2
-from server.engine.model.preprocessing import Picture
+from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request
-from server.engine.runner import Runner
+from server.engine.runner import ModelRunner
 from tests.server.engine import reference
-from tests.server.engine.tiny import picture
+from tests.server.engine.tiny import create_image
 
 WAIT = 30.0
 
 
 @pytest.fixture
 def engine(tiny: Checkpoint) -> Iterator[Engine]:
-    with Engine(tiny, max_batch=4, max_waiting=8) as made:
+    with Engine(tiny, EngineConfig(max_batch=4, max_waiting=8)) as made:
         yield made
 
 
@@ -47,15 +49,15 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open, self.steps = threading.Event(), threading.Event(), 0
-        step = Runner.step
+        step = ModelRunner.step
 
-        def gated(runner: Runner) -> None:
+        def gated(runner: ModelRunner) -> None:
             self.reached.set()
             assert self.open.wait(WAIT)
             self.steps += 1
             step(runner)
 
-        monkeypatch.setattr(Runner, "step", gated)
+        monkeypatch.setattr(ModelRunner, "step", gated)
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def ask(token: str = "<OD>", seed: int = 0, *, beams: int = 1, limit: int = 12) -> Request:
-    return reference.request(token, picture(seed), beams=beams, limit=limit)
+    return reference.create_request(token, create_image(seed), beams=beams, limit=limit)
 
 
 def test_answers_equal_transformers(engine: Engine, tiny: Checkpoint) -> None:
@@ -73,18 +75,18 @@ def test_answers_equal_transformers(engine: Engine, tiny: Checkpoint) -> None:
     for request, handle in zip(requests, handles, strict=True):
         result = handle.wait(WAIT)
         assert result.tokens == reference.generate(tiny, request)
-        assert result.logprobs == pytest.approx(reference.teacher_forced(tiny, request, result.tokens), abs=1e-4)
+        assert result.logprobs == pytest.approx(reference.compute_logprobs(tiny, request, result.tokens), abs=1e-4)
         assert result.finish == ("stop" if len(result.tokens) < 12 else "length")
         assert result.timing.total_ms > 0
 
 
 def test_the_checkpoints_own_settings_are_the_default(engine: Engine, tiny: Checkpoint) -> None:
-    request = Request(picture(), TASKS["<CAPTION>"])
+    request = Request(create_image(), TASKS["<CAPTION>"])
     assert engine.submit(request).wait(WAIT).tokens == reference.generate(tiny, request, num_beams=3, max_new_tokens=96)
 
 
 def test_many_threads(tiny: Checkpoint) -> None:
-    engine = Engine(tiny, max_batch=4, max_waiting=100)
+    engine = Engine(tiny, EngineConfig(max_batch=4, max_waiting=100))
     requests = [ask(list(TASKS)[i % 6], i % 3, beams=1 + i % 2, limit=5 + i % 7) for i in range(48)]
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda r: engine.submit(r).wait(WAIT), requests))
@@ -93,7 +95,7 @@ def test_many_threads(tiny: Checkpoint) -> None:
     assert (stats.submitted, stats.finished, stats.waiting) == (48, 48, 0)
     assert stats.tokens == sum(len(r.tokens) for r in results)
     assert stats.steps < stats.tokens  # several answers a step
-    assert (stats.pictures, stats.cache.misses, stats.cache.hits) == (3, 3, 45)
+    assert (stats.images, stats.cache.misses, stats.cache.hits) == (3, 3, 45)
     assert min(stats.vision_seconds, stats.encode_seconds, stats.decode_seconds) > 0
     engine.close()
 
@@ -101,15 +103,17 @@ def test_many_threads(tiny: Checkpoint) -> None:
 def test_one_picture_is_seen_once(engine: Engine, gate: Gate) -> None:
     first = engine.submit(ask("<OCR>", 9))
     gate.reached.wait(WAIT)
-    image = picture(1)
-    handles = [engine.submit(reference.request(t, image, beams=1, limit=5)) for t in ("<OD>", "<OCR>", "<CAPTION>")]
+    image = create_image(1)
+    handles = [
+        engine.submit(reference.create_request(t, image, beams=1, limit=5)) for t in ("<OD>", "<OCR>", "<CAPTION>")
+    ]
     handles.append(
-        engine.submit(reference.request("<OD>", picture(1), beams=1, limit=5))
+        engine.submit(reference.create_request("<OD>", create_image(1), beams=1, limit=5))
     )  # an equal one, its own object
     gate.open.set()
     for handle in (first, *handles):
         handle.wait(WAIT)
-    assert engine.stats().pictures == 2
+    assert engine.stats().images == 2
     assert engine.stats().cache.hits == 3
 
 
@@ -129,7 +133,7 @@ def test_one_picture_is_seen_once(engine: Engine, gate: Gate) -> None:
     ids=lambda change: "-".join(change) if isinstance(change, dict) else str(change),
 )
 def test_what_the_model_cannot_take(engine: Engine, change: dict[str, Any], field: str) -> None:
-    fields: dict[str, Any] = {"image": picture(), "task": TASKS["<OD>"]}
+    fields: dict[str, Any] = {"image": create_image(), "task": TASKS["<OD>"]}
     with pytest.raises(InvalidRequestError) as raised:
         engine.submit(Request(**(fields | change)))
     assert raised.value.field == field
@@ -151,7 +155,7 @@ async def test_annotations_stream_before_the_end(engine: Engine, monkeypatch: py
 @pytest.mark.parametrize("beams", [1, 3])
 async def test_tokens_stream_too(engine: Engine, beams: int) -> None:
     handle = engine.submit(ask("<OD>", beams=beams, limit=20))
-    assert [token async for token in handle.tokens()] == (await handle.result()).tokens
+    assert [token async for token in handle.stream_tokens()] == (await handle.result()).tokens
 
 
 async def test_beams_stream_at_their_end(engine: Engine) -> None:
@@ -167,10 +171,10 @@ def fake_answer(
 ) -> list[int]:
     """Makes the decoder offer the tokens of `text`, one a step; before step `hold_after` it waits for HOLD."""
     HOLD.clear()
-    ids = [*engine.checkpoint.tokenizer.prompt(text)]
-    candidates = Chooser.candidates
+    ids = [*engine.checkpoint.tokenizer.encode_prompt(text)]
+    candidates = TokenSelector.select
 
-    def offered(chooser: Chooser, searches: Any, logits: torch.Tensor, *rest: Any) -> Any:
+    def offered(chooser: TokenSelector, searches: Any, logits: torch.Tensor, *rest: Any) -> Any:
         logits[:] = -50.0
         for row, search in enumerate(searches):
             if search.length == hold_after:
@@ -178,7 +182,7 @@ def fake_answer(
             logits[row, ids[search.length]] = 0.0
         return candidates(chooser, searches, logits, *rest)
 
-    monkeypatch.setattr(Chooser, "candidates", offered)
+    monkeypatch.setattr(TokenSelector, "select", offered)
     return ids
 
 
@@ -240,7 +244,7 @@ def test_overload(engine: Engine, gate: Gate) -> None:
         engine.submit(ask())
     assert raised.value.waiting == 8
     assert raised.value.retry_after >= 1
-    assert (engine.stats().waiting, engine.stats().running, engine.stats().refused) == (8, 1, 1)
+    assert (engine.stats().waiting, engine.stats().running, engine.stats().rejected) == (8, 1, 1)
     gate.open.set()
     for handle in handles:
         handle.wait(WAIT)
@@ -252,10 +256,10 @@ def test_what_can_wait_waits_for_room(engine: Engine, gate: Gate) -> None:
     handles += [engine.submit(ask(limit=4)) for _ in range(8)]
     given_up, ends = threading.Event(), time.monotonic() + WAIT
     with ThreadPoolExecutor(2) as pool:
-        patient = pool.submit(engine.submit_when_room, ask(limit=4), threading.Event())
-        stopped = pool.submit(engine.submit_when_room, ask(limit=4), given_up)
+        patient = pool.submit(engine.submit_blocking, ask(limit=4), threading.Event())
+        stopped = pool.submit(engine.submit_blocking, ask(limit=4), given_up)
         try:
-            while engine.stats().refused < 2:
+            while engine.stats().rejected < 2:
                 assert time.monotonic() < ends
                 time.sleep(0.01)
             given_up.set()
@@ -301,11 +305,11 @@ def test_what_takes_too_long_is_given_up(engine: Engine, gate: Gate) -> None:
 
 def test_a_prepared_picture_is_the_same_question(engine: Engine) -> None:
     request = ask()
-    assert not isinstance(request.image, Picture)
+    assert not isinstance(request.image, PreparedImage)
     prepared = replace(request, image=engine.prepare(request.image))
     one, two = engine.submit(request).wait(WAIT), engine.submit(prepared).wait(WAIT)
     assert (one.tokens, one.annotations) == (two.tokens, two.annotations)
-    assert engine.stats().pictures == 1
+    assert engine.stats().images == 1
 
 
 class Poison(Image.Image):
@@ -326,7 +330,7 @@ def test_a_poisonous_picture_fails_alone(engine: Engine) -> None:
 
 def test_what_fails_together_is_tried_apart(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when together they are too much for the memory, or one is more than the device can bear."""
-    read = Florence2.read
+    read = Florence2.encode_prompts
 
     def choking(model: Florence2, features: torch.Tensor, prompts: Any, shares: Any = ()) -> Any:
         if len(prompts) > 1 or len(prompts[0]) > 60:
@@ -336,9 +340,9 @@ def test_what_fails_together_is_tried_apart(engine: Engine, monkeypatch: pytest.
     gate = Gate(monkeypatch)
     first = engine.submit(ask(limit=4))
     gate.reached.wait(WAIT)
-    monkeypatch.setattr(Florence2, "read", choking)
+    monkeypatch.setattr(Florence2, "encode_prompts", choking)
     handles = [engine.submit(ask(seed=i % 2, limit=6)) for i in range(4)]
-    long = Request(picture(), TASKS["<OPEN_VOCABULARY_DETECTION>"], "y" * 60, num_beams=1)
+    long = Request(create_image(), TASKS["<OPEN_VOCABULARY_DETECTION>"], "y" * 60, num_beams=1)
     choked = engine.submit(long)
     gate.open.set()
     assert first.wait(WAIT)
@@ -355,15 +359,15 @@ async def test_a_second_try_does_not_stream_twice(
 ) -> None:
     fake_answer(monkeypatch, "cat<loc_1><loc_2><loc_3><loc_4>dog<loc_5><loc_6><loc_7><loc_8>", engine)
     fails = {10}
-    step = Runner.step
+    step = ModelRunner.step
 
-    def failing(runner: Runner) -> None:
+    def failing(runner: ModelRunner) -> None:
         if runner.decoder.steps in fails:
             fails.clear()
             raise error
         step(runner)
 
-    monkeypatch.setattr(Runner, "step", failing)
+    monkeypatch.setattr(ModelRunner, "step", failing)
     handles = [engine.submit(ask(seed=i, limit=40)) for i in range(3)]
     for handle in handles:
         assert [note.label for note in await collect(handle)] == ["cat", "dog"]
@@ -372,8 +376,8 @@ async def test_a_second_try_does_not_stream_twice(
 
 
 def test_not_a_number_fails_the_request(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    say = Florence2.say
-    monkeypatch.setattr(Florence2, "say", lambda *call: say(*call) * float("nan"))
+    say = Florence2.decode
+    monkeypatch.setattr(Florence2, "decode", lambda *call: say(*call) * float("nan"))
     for beams in (1, 3):
         with pytest.raises(FloatingPointError, match="not a number"):
             engine.submit(ask(beams=beams)).wait(WAIT)
@@ -382,7 +386,7 @@ def test_not_a_number_fails_the_request(engine: Engine, monkeypatch: pytest.Monk
 
 
 def test_close_drains(tiny: Checkpoint) -> None:
-    engine = Engine(tiny, max_batch=2)
+    engine = Engine(tiny, EngineConfig(max_batch=2))
     handles = [engine.submit(ask(seed=i, limit=10)) for i in range(7)]
     engine.close()
     assert all(handle.wait(0).tokens for handle in handles)
@@ -392,12 +396,12 @@ def test_close_drains(tiny: Checkpoint) -> None:
 
 
 def test_close_without_draining_is_quick(tiny: Checkpoint, gate: Gate) -> None:
-    engine = Engine(tiny, max_batch=2)
+    engine = Engine(tiny, EngineConfig(max_batch=2))
     handles = [engine.submit(ask(limit=90)) for _ in range(6)]
     gate.reached.wait(WAIT)
     closing = threading.Thread(target=engine.close, kwargs={"drain": False})
     closing.start()
-    while not engine._workers[0].loop.abandon:
+    while not engine.workers[0].loop.abort_all:
         time.sleep(0.001)
     gate.open.set()
     closing.join(WAIT)
@@ -408,9 +412,9 @@ def test_close_without_draining_is_quick(tiny: Checkpoint, gate: Gate) -> None:
 
 
 def test_load(tiny_folder: Path) -> None:
-    with Engine.load(str(tiny_folder), device="cpu") as engine:
+    with Engine.load(EngineConfig(str(tiny_folder), device="cpu")) as engine:
         assert engine.checkpoint.model.dtype == torch.float32
         assert engine.submit(ask()).wait(WAIT).tokens
     for options in ({"device": "abacus"}, {"device": "cpu", "dtype": "float7"}):
         with pytest.raises(CheckpointError):
-            Engine.load(str(tiny_folder), **options)
+            Engine.load(EngineConfig(str(tiny_folder), **options))

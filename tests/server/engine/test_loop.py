@@ -1,449 +1,328 @@
-"""The loop under a clock of its own, with a runner that only keeps count and fails as it is told."""
+"""The scheduling loop on a simulated clock, see `simulation`."""
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.errors import DeadlineExceededError, EngineClosedError
-from server.engine.loop import AT_ONCE, LOOKING, Loop
-from server.engine.scheduler import ABOUT, JOB_AFTER, Scheduler
+from server.engine.loop import IDLE_BUDGET, NEW_IMAGE_COST
+from server.engine.scheduler import INTERACTIVE_WINDOW, MAX_INTERACTIVE_BEFORE_JOB
+from tests.server.engine.simulation import ENCODER_TOKENS, OUT_OF_MEMORY, FakeSequence, Simulation
 
-OUT_OF_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory")
-PLACES = 100  # of the encoder, for a prompt
-
-
-@dataclass(eq=False)
-class Ask:
-    """A request as the loop sees it: it says `length` tokens and ends. `poison`: where it fails, always."""
-
-    client: str = ""
-    interactive: bool = True
-    length: int = 3
-    picture: bytes = b""
-    cost: int = PLACES
-    deadline: float | None = None
-    poison: str = ""
-    solo: bool = False
-    started: float = 0.0
-    cancelled: bool = False
-    said: int = 0
-    ended: list[str | BaseException] = field(default_factory=list)
-
-    def read(self) -> bool:
-        if self.poison == "read":
-            raise ValueError("what it said makes no sense")
-        return self.said >= self.length
-
-    def finish(self) -> None:
-        assert self.said >= self.length
-        self.ended.append("finished")
-
-    def give_up(self) -> None:
-        assert self.cancelled
-        self.ended.append("cancelled")
-
-    def fail(self, error: BaseException) -> None:
-        self.ended.append(error)
-
-    def restart(self) -> None:
-        self.said = 0
-
-
-class Runner:
-    """`memory`: how many it can hold before memory runs out; `faults`: calls that fail whatever they do."""
-
-    def __init__(self, slots: int, memory: int = 1000, faults: Sequence[int] = ()) -> None:
-        self.slots, self.memory, self.faults = slots, memory, set(faults)
-        self.inside: list[Ask] = []
-        self.looked_at = set[bytes]()
-        self.elsewhere = set[bytes]()  # pictures that another runner is looking at
-        self.entered: list[list[Ask]] = []
-        self.calls = 0
-        self.during: Callable[[], None] = lambda: None  # what another thread does meanwhile
-
-    def seen(self, ask: Ask) -> bool:
-        return ask.picture in self.looked_at
-
-    def claim(self, ask: Ask) -> bool:
-        return ask.picture not in self.elsewhere
-
-    def enter(self, asks: Sequence[Ask]) -> None:
-        assert not set(asks) & set(self.inside)
-        self.inside += asks
-        assert len(self.inside) <= self.slots
-        self._work("enter", asks)
-        self.looked_at |= {ask.picture for ask in asks}
-        self.entered.append(list(asks))
-
-    def step(self) -> None:
-        self._work("step", self.inside)
-        for ask in self.inside:
-            ask.said += 1
-
-    def leave(self, ask: Ask) -> None:
-        if ask in self.inside:
-            self.inside.remove(ask)
-
-    def _work(self, what: str, asks: Sequence[Ask]) -> None:
-        self.during()
-        self.calls += 1
-        if self.calls in self.faults:
-            raise RuntimeError("a fault that passes")
-        if any(ask.poison == what for ask in asks):
-            raise RuntimeError("a fault that stays")
-        if len(self.inside) > self.memory:
-            raise OUT_OF_MEMORY
-
-
-class World:
-    """A loop and all that is around it. A turn takes a second."""
-
-    def __init__(self, slots: int, **runner: int | Sequence[int]) -> None:
-        self.now, self.asked = 0.0, list[Ask]()
-        self.runner = Runner(slots, **runner)  # type: ignore[arg-type]
-        self.scheduler: Scheduler[Ask] = Scheduler(1000, lambda: self.now)
-        self.lock = threading.RLock()
-        self.loop = Loop(self.runner, self.scheduler, self.lock, slots=slots, clock=lambda: self.now)
-
-    def ask(self, *asks: Ask) -> None:
-        for ask in asks:
-            self.scheduler.add(ask)
-            self.asked.append(ask)
-
-    def cancel(self, ask: Ask) -> None:
-        """As the engine does it, from any thread."""
-        ask.cancelled = True
-        with self.lock:
-            waited = self.scheduler.remove(ask)
-        if waited:
-            ask.give_up()
-
-    def turn(self) -> None:
-        """One turn, and what holds after each."""
-        gone = [ask for ask in self.asked if ask.cancelled]
-        late = [ask for ask in self.asked if ask.deadline is not None and ask.deadline <= self.now]
-        self.loop.turn()
-        for ask in gone + late:
-            assert ask.ended
-        assert set(self.runner.inside) == set(self.loop.running)
-        assert not any(ask.ended for ask in self.runner.inside)
-        assert len(self.loop.running) + len(self.scheduler) == sum(not ask.ended for ask in self.asked)
-        assert 1 <= self.loop.room <= self.loop.slots
-        self.now += 1
-
-    def run(self, most: int) -> int:
-        """Turns until everything has ended, which takes at most so many."""
-        for turn in range(most):
-            if all(ask.ended for ask in self.asked):
-                return turn
-            self.turn()
-        raise AssertionError(f"{sum(not ask.ended for ask in self.asked)} still wait after {most} turns")
-
-
-asks = st.builds(
-    Ask,
+sequences = st.builds(
+    FakeSequence,
     client=st.sampled_from("abc"),
     interactive=st.booleans(),
     length=st.integers(0, 6),
-    picture=st.sampled_from([b"1", b"2", b"3", b"4"]),
-    cost=st.sampled_from([PLACES, 3 * PLACES]),
+    image_key=st.sampled_from([b"1", b"2", b"3", b"4"]),
+    encoder_tokens=st.sampled_from([ENCODER_TOKENS, 3 * ENCODER_TOKENS]),
     deadline=st.none() | st.none() | st.integers(0, 40),
-    poison=st.sampled_from(["", "", "", "", "", "enter", "step", "read"]),
+    fails_in=st.sampled_from(["", "", "", "", "", "add", "step", "process_output"]),
 )
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
-    slots=st.integers(1, 6),
+    max_batch=st.integers(1, 6),
     memory=st.integers(1, 8),
-    faults=st.lists(st.integers(1, 60), max_size=3, unique=True),
-    arrivals=st.lists(st.tuples(asks, st.integers(0, 12), st.none() | st.integers(0, 20)), max_size=24),
-    inside=st.lists(st.integers(1, 40), max_size=4, unique=True),
+    failing_calls=st.lists(st.integers(1, 60), max_size=3, unique=True),
+    arrivals=st.lists(st.tuples(sequences, st.integers(0, 12), st.none() | st.integers(0, 20)), max_size=24),
+    cancelled_in=st.lists(st.integers(1, 40), max_size=4, unique=True),
     doomed=st.none() | st.none() | st.none() | st.integers(1, 30),
 )
 def test_every_request_ends_exactly_once(
-    slots: int, memory: int, faults: list[int], arrivals: list[tuple[Ask, int, int | None]], inside: list[int],
+    max_batch: int,
+    memory: int,
+    failing_calls: list[int],
+    arrivals: list[tuple[FakeSequence, int, int | None]],
+    cancelled_in: list[int],
     doomed: int | None,
-) -> None:  # fmt: skip
-    """Whatever arrives, is cancelled between turns or within one, is late, fails once or always.
+) -> None:
+    """Sequences arrive, are cancelled between iterations or during one, exceed their deadline, and fail once or always.
 
-    `arrivals`: request, turn, turn of its cancellation; `inside`: calls of the model during which one of those in it is
-    cancelled; `doomed`: the call from which on everything fails.
+    `arrivals`: sequence, iteration, and iteration in which it is cancelled. `cancelled_in`: calls of the model during
+    which a running sequence is cancelled. `doomed`: all calls from this one on fail.
     """
-    arrivals = [(replace(ask, ended=[]), at, until) for ask, at, until in arrivals]  # hypothesis may draw one again
-    world = World(slots, memory=memory, faults=faults if doomed is None else [*faults, *range(doomed, 5000)])
+    # Hypothesis may draw the same object twice.
+    arrivals = [(replace(sequence, outcomes=[]), at, until) for sequence, at, until in arrivals]
+    if doomed is not None:
+        failing_calls = [*failing_calls, *range(doomed, 5000)]
+    simulation = Simulation(max_batch, memory=memory, failing_calls=failing_calls)
 
     def during() -> None:
-        if world.runner.calls + 1 in inside:
-            world.cancel(world.runner.inside[-1])
+        if simulation.runner.calls + 1 in cancelled_in:
+            simulation.cancel(simulation.runner.running[-1])
 
-    world.runner.during = during
-    for turn in range(21):
-        world.ask(*(ask for ask, at, _ in arrivals if at == turn))
-        for ask, at, until in arrivals:
-            if until == turn and at <= turn:
-                world.cancel(ask)
-        world.turn()
-    # Every one alone, twice over, and what memory and faults threw back.
-    world.run(21 + 4 * sum(ask.length + 2 for ask, *_ in arrivals))
-    for ask, *_ in arrivals:
-        (how,) = ask.ended
-        if isinstance(how, DeadlineExceededError):
-            assert ask.deadline is not None
-        elif isinstance(how, BaseException):
-            assert how is not OUT_OF_MEMORY  # never seen by a client
-            assert ask.poison or faults or doomed is not None
+    simulation.runner.during_call = during
+    for iteration in range(21):
+        simulation.submit(*(sequence for sequence, at, _ in arrivals if at == iteration))
+        for sequence, at, until in arrivals:
+            if until == iteration and at <= iteration:
+                simulation.cancel(sequence)
+        simulation.run_once()
+    # Enough to run each sequence alone, twice, plus retries after out of memory and failures.
+    simulation.run(21 + 4 * sum(sequence.length + 2 for sequence, *_ in arrivals))
+    for sequence, *_ in arrivals:
+        (outcome,) = sequence.outcomes
+        if isinstance(outcome, DeadlineExceededError):
+            assert sequence.deadline is not None
+        elif isinstance(outcome, BaseException):
+            assert outcome is not OUT_OF_MEMORY  # out of memory is never reported to the client
+            assert sequence.fails_in or failing_calls
         else:
-            assert how == "finished" or ask.cancelled  # cancelled in its last step, it may have finished
-            assert ask.poison in ("", "step") or how == "cancelled"
-    assert not world.runner.inside
-    assert len(world.scheduler) == 0
+            assert outcome == "finished" or sequence.cancelled  # cancelled in its last step, it may finish
+            assert sequence.fails_in in ("", "step") or outcome == "cancelled"
+    assert not simulation.runner.running
+    assert len(simulation.scheduler) == 0
 
 
-def test_a_poisonous_request_fails_alone() -> None:
-    for where in ("enter", "step", "read"):
-        world = World(4)
-        bad = Ask(poison=where)
-        world.ask(Ask(), Ask(length=9), bad, *(Ask() for _ in range(4)))
-        world.run(60)
-        assert isinstance(bad.ended[0], RuntimeError | ValueError)
-        assert all(ask.ended == ["finished"] for ask in world.asked if ask is not bad)
+def test_failing_request_does_not_fail_others() -> None:
+    for call in ("add", "step", "process_output"):
+        simulation = Simulation(4)
+        bad = FakeSequence(fails_in=call)
+        simulation.submit(FakeSequence(), FakeSequence(length=9), bad, *(FakeSequence() for _ in range(4)))
+        simulation.run(60)
+        assert isinstance(bad.outcomes[0], RuntimeError | ValueError)
+        assert all(sequence.outcomes == ["finished"] for sequence in simulation.sequences if sequence is not bad)
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
-def test_a_fault_that_passes_fails_none_of_several(call: int) -> None:
-    world = World(4, faults=[call])
-    world.ask(*(Ask() for _ in range(4)))
-    world.run(40)
-    assert all(ask.ended == ["finished"] for ask in world.asked)
+def test_temporary_fault_fails_no_request_of_a_batch(call: int) -> None:
+    simulation = Simulation(4, failing_calls=[call])
+    simulation.submit(*(FakeSequence() for _ in range(4)))
+    simulation.run(40)
+    assert all(sequence.outcomes == ["finished"] for sequence in simulation.sequences)
 
 
-def test_out_of_memory_shrinks_the_batch_and_it_grows_back() -> None:
-    world = World(8, memory=3)
-    world.ask(*(Ask(length=4) for _ in range(20)))
-    world.turn()
-    assert 0 < len(world.loop.running) <= 3
-    assert world.loop.room < 8
-    assert world.loop.out_of_memory > 0
+def test_out_of_memory_reduces_the_capacity_temporarily() -> None:
+    simulation = Simulation(8, memory=3)
+    simulation.submit(*(FakeSequence(length=4) for _ in range(20)))
+    simulation.run_once()
+    assert 0 < len(simulation.loop.running) <= 3
+    assert simulation.loop.capacity < 8
+    assert simulation.loop.out_of_memory > 0
     for _ in range(10):
-        world.turn()
-        assert len(world.loop.running) <= 3
-    world.runner.memory = 100  # whoever had it gave it back
-    world.run(40)
-    assert world.loop.room == 8
-    assert all(ask.ended == ["finished"] for ask in world.asked)
-    before = world.loop.out_of_memory
-    world.ask(*(Ask() for _ in range(8)))
-    world.turn()
-    assert len(world.loop.running) == 8
-    assert world.loop.out_of_memory == before
+        simulation.run_once()
+        assert len(simulation.loop.running) <= 3
+    simulation.runner.memory = 100  # memory is available again
+    simulation.run(40)
+    assert simulation.loop.capacity == 8
+    assert all(sequence.outcomes == ["finished"] for sequence in simulation.sequences)
+    before = simulation.loop.out_of_memory
+    simulation.submit(*(FakeSequence() for _ in range(8)))
+    simulation.run_once()
+    assert len(simulation.loop.running) == 8
+    assert simulation.loop.out_of_memory == before
 
 
-def test_the_oldest_goes_on_when_memory_runs_out() -> None:
-    """So that something always gets done, however short memory is."""
-    world = World(4)
-    world.ask(*(Ask(length=9) for _ in range(4)))
+def test_oldest_sequence_keeps_running_when_memory_runs_out() -> None:
+    """So that there is progress however little memory there is."""
+    simulation = Simulation(4)
+    simulation.submit(*(FakeSequence(length=9) for _ in range(4)))
     for _ in range(5):
-        world.turn()
-    world.runner.memory = 1
-    world.run(60)
-    ends = [world.asked.index(ask) for batch in world.runner.entered for ask in batch]
-    assert all(ask.ended == ["finished"] for ask in world.asked)
-    assert Counter(ends)[0] == 1  # never started again
+        simulation.run_once()
+    simulation.runner.memory = 1
+    simulation.run(60)
+    started = [simulation.sequences.index(sequence) for batch in simulation.runner.batches for sequence in batch]
+    assert all(sequence.outcomes == ["finished"] for sequence in simulation.sequences)
+    assert Counter(started)[0] == 1  # never restarted
 
 
-def test_more_than_memory_holds_alone_is_told() -> None:
-    world = World(2, memory=0)
-    world.ask(Ask(), Ask())
-    world.run(10)
-    assert all(ask.ended == [OUT_OF_MEMORY] for ask in world.asked)
+def test_request_that_does_not_fit_alone_fails_with_out_of_memory() -> None:
+    simulation = Simulation(2, memory=0)
+    simulation.submit(FakeSequence(), FakeSequence())
+    simulation.run(10)
+    assert all(sequence.outcomes == [OUT_OF_MEMORY] for sequence in simulation.sequences)
 
 
-def test_new_pictures_do_not_stall_what_runs() -> None:
-    """A burst of them comes in one at a time beside an answer under way, and that one goes on at every turn."""
-    world = World(16)
-    running = Ask(length=100, picture=b"old")
-    world.ask(running)
-    world.turn()
-    world.ask(*(Ask(picture=b"%d" % i, length=20) for i in range(12)))
-    for turn in range(12):
-        before = len(world.runner.looked_at)
-        world.turn()
-        assert len(world.runner.looked_at) == before + 1
-        assert running.said == turn + 2
+def test_new_images_do_not_stall_running_sequences() -> None:
+    """In a burst, one new image is admitted per iteration, and the running sequence advances in each."""
+    simulation = Simulation(16)
+    running = FakeSequence(length=100, image_key=b"old")
+    simulation.submit(running)
+    simulation.run_once()
+    simulation.submit(*(FakeSequence(image_key=b"%d" % i, length=20) for i in range(12)))
+    for iteration in range(12):
+        before = len(simulation.runner.encoded_images)
+        simulation.run_once()
+        assert len(simulation.runner.encoded_images) == before + 1
+        assert running.generated == iteration + 2
 
 
-def test_at_an_idle_engine_pictures_are_taken_in_together() -> None:
-    world = World(16)
-    world.ask(*(Ask(picture=b"%d" % i) for i in range(12)))
-    world.turn()
-    assert [len(batch) for batch in world.runner.entered] == [AT_ONCE]
+def test_idle_engine_admits_several_images_at_once() -> None:
+    simulation = Simulation(16)
+    simulation.submit(*(FakeSequence(image_key=b"%d" % i) for i in range(12)))
+    simulation.run_once()
+    assert [len(batch) for batch in simulation.runner.batches] == [IDLE_BUDGET]
 
 
-def test_prompts_on_pictures_seen_are_cheap() -> None:
-    world = World(16)
-    world.ask(Ask(length=100, picture=b"old"))
-    world.turn()
-    world.ask(*(Ask(picture=b"old", length=20) for _ in range(12)))
-    world.turn()
-    assert len(world.runner.entered[-1]) == 1 + LOOKING
-    # Several on one new picture look at it once.
-    world = World(16)
-    world.ask(Ask(length=100))
-    world.turn()
-    world.ask(Ask(picture=b"new", cost=PLACES), *(Ask(picture=b"new", cost=10) for _ in range(3)))
-    world.turn()
-    assert world.runner.looked_at == {b"", b"new"}
-    assert len(world.loop.running) == 2  # the budget is spent by the picture
-    world.turn()
-    assert len(world.loop.running) == 5
+def test_prompts_on_cached_images_are_cheap() -> None:
+    simulation = Simulation(16)
+    simulation.submit(FakeSequence(length=100, image_key=b"old"))
+    simulation.run_once()
+    simulation.submit(*(FakeSequence(image_key=b"old", length=20) for _ in range(12)))
+    simulation.run_once()
+    assert len(simulation.runner.batches[-1]) == 1 + NEW_IMAGE_COST
+    # Several sequences with one new image encode it once.
+    simulation = Simulation(16)
+    simulation.submit(FakeSequence(length=100))
+    simulation.run_once()
+    simulation.submit(
+        FakeSequence(image_key=b"new"), *(FakeSequence(image_key=b"new", encoder_tokens=10) for _ in range(3))
+    )
+    simulation.run_once()
+    assert simulation.runner.encoded_images == {b"", b"new"}
+    assert len(simulation.loop.running) == 2  # the image used up the budget
+    simulation.run_once()
+    assert len(simulation.loop.running) == 5
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([50, 100, 400])), min_size=1, max_size=30))
-def test_no_turn_reads_more_than_its_budget(burst: list[tuple[int, int]]) -> None:
-    """Beside answers under way: one prompt on a new picture, or as many as cost no more."""
-    world = World(32)
-    world.ask(Ask(length=1000, picture=b"old", cost=50))
-    world.turn()
-    world.ask(*(Ask(picture=b"%d" % i, cost=cost, length=50) for i, cost in burst))
-    while len(world.scheduler):
-        seen, before = set(world.runner.looked_at), len(world.runner.entered)
-        world.turn()
-        (batch,) = world.runner.entered[before:]
-        cost = sum(ask.cost for ask in batch)
-        cost += LOOKING * sum(
-            next(ask.cost for ask in batch if ask.picture == new) for new in {a.picture for a in batch} - seen
-        )
-        assert cost <= (1 + LOOKING) * batch[0].cost
+def test_no_iteration_exceeds_the_encoding_budget(burst: list[tuple[int, int]]) -> None:
+    """While others run: one prompt with a new image, or as many as cost the same."""
+    simulation = Simulation(32)
+    simulation.submit(FakeSequence(length=1000, image_key=b"old", encoder_tokens=50))
+    simulation.run_once()
+    simulation.submit(*(FakeSequence(image_key=b"%d" % i, encoder_tokens=cost, length=50) for i, cost in burst))
+    while len(simulation.scheduler):
+        seen, before = set(simulation.runner.encoded_images), len(simulation.runner.batches)
+        simulation.run_once()
+        (batch,) = simulation.runner.batches[before:]
+        cost = sum(sequence.encoder_tokens for sequence in batch)
+        new = {sequence.image_key for sequence in batch} - seen
+        cost += NEW_IMAGE_COST * sum(next(s.encoder_tokens for s in batch if s.image_key == key) for key in new)
+        assert cost <= (1 + NEW_IMAGE_COST) * batch[0].encoder_tokens
 
 
-def test_cancelling_frees_the_slot_within_a_turn() -> None:
-    world = World(1)
-    running, waiting = Ask(length=1000), Ask(length=1)
-    world.ask(running, waiting)
-    world.turn()
-    world.cancel(running)
-    world.turn()
-    assert running.ended == ["cancelled"]
-    assert waiting.ended == ["finished"]
+def test_cancelling_frees_the_slot_within_one_iteration() -> None:
+    simulation = Simulation(1)
+    running, waiting = FakeSequence(length=1000), FakeSequence(length=1)
+    simulation.submit(running, waiting)
+    simulation.run_once()
+    simulation.cancel(running)
+    simulation.run_once()
+    assert running.outcomes == ["cancelled"]
+    assert waiting.outcomes == ["finished"]
 
 
-def test_a_waiting_one_is_cancelled_at_once() -> None:
-    world = World(1)
-    world.ask(Ask(length=1000), waiting := Ask())
-    world.turn()
-    world.cancel(waiting)
-    assert waiting.ended == ["cancelled"]
+def test_waiting_sequence_is_cancelled_at_once() -> None:
+    simulation = Simulation(1)
+    simulation.submit(FakeSequence(length=1000), waiting := FakeSequence())
+    simulation.run_once()
+    simulation.cancel(waiting)
+    assert waiting.outcomes == ["cancelled"]
 
 
 @pytest.mark.parametrize("error", ["memory", "fault"])
-def test_one_cancelled_while_its_step_fails_does_not_wait_again(error: str) -> None:
-    world = World(2, faults=[3] if error == "fault" else [])
-    world.ask(Ask(length=50), last := Ask(length=50))
-    world.turn()
+def test_sequence_cancelled_while_its_step_fails_is_not_requeued(error: str) -> None:
+    simulation = Simulation(2, failing_calls=[3] if error == "fault" else [])
+    simulation.submit(FakeSequence(length=50), last := FakeSequence(length=50))
+    simulation.run_once()
 
     def during() -> None:
-        world.runner.memory = 1 if error == "memory" else 1000
-        world.cancel(last)
+        simulation.runner.memory = 1 if error == "memory" else 1000
+        simulation.cancel(last)
 
-    world.runner.during = during
-    world.loop.turn()
-    assert last.ended == ["cancelled"]
+    simulation.runner.during_call = during
+    simulation.loop.run_once()
+    assert last.outcomes == ["cancelled"]
 
 
-def test_deadlines_hold_waiting_and_running() -> None:
-    world = World(1)
-    running, waiting, after = Ask(length=50, deadline=5), Ask(deadline=3), Ask(length=1)
-    world.ask(running, waiting, after)
-    ends: dict[Ask, int] = {}
-    for turn in range(8):
-        world.turn()
-        ends |= {ask: turn for ask in world.asked if ask.ended and ask not in ends}
+def test_deadlines_of_waiting_and_running_sequences() -> None:
+    simulation = Simulation(1)
+    running, waiting, after = FakeSequence(length=50, deadline=5), FakeSequence(deadline=3), FakeSequence(length=1)
+    simulation.submit(running, waiting, after)
+    ends: dict[FakeSequence, int] = {}
+    for iteration in range(8):
+        simulation.run_once()
+        ends |= {sequence: iteration for sequence in simulation.sequences if sequence.outcomes and sequence not in ends}
     assert ends == {waiting: 3, running: 5, after: 5}
-    assert [type(ask.ended[0]) for ask in (running, waiting)] == [DeadlineExceededError] * 2
+    assert [type(sequence.outcomes[0]) for sequence in (running, waiting)] == [DeadlineExceededError] * 2
 
 
-def test_a_job_is_served_beside_a_flood() -> None:
-    """Two more interactive requests than a turn can end, each from a stranger; the job ends all the same."""
-    world = World(2)
-    job = Ask("jobs", interactive=False, length=2)
-    world.ask(*(Ask(f"first {i}", length=2) for i in range(4)), job)
-    for turn in range(3 * JOB_AFTER):
-        world.ask(*(Ask(f"{turn} {i}", length=2) for i in range(2)))
-        world.turn()
-        if job.ended:
+def test_job_is_served_during_a_flood_of_interactive_requests() -> None:
+    """Each iteration brings more interactive requests than it can finish, each from a new client."""
+    simulation = Simulation(2)
+    job = FakeSequence("jobs", interactive=False, length=2)
+    simulation.submit(*(FakeSequence(f"first {i}", length=2) for i in range(4)), job)
+    for iteration in range(3 * MAX_INTERACTIVE_BEFORE_JOB):
+        simulation.submit(*(FakeSequence(f"{iteration} {i}", length=2) for i in range(2)))
+        simulation.run_once()
+        if job.outcomes:
             break
-    assert job.ended == ["finished"]
-    assert len(world.scheduler) > 0
+    assert job.outcomes == ["finished"]
+    assert len(simulation.scheduler) > 0
 
 
-def test_clients_have_equal_shares_of_the_slots() -> None:
-    world = World(4)
-    world.ask(*(Ask("greedy", length=3) for _ in range(200)), *(Ask("modest", length=3) for _ in range(30)))
+def test_clients_get_equal_shares_of_the_batch() -> None:
+    simulation = Simulation(4)
+    simulation.submit(
+        *(FakeSequence("greedy", length=3) for _ in range(200)),
+        *(FakeSequence("moderate", length=3) for _ in range(30)),
+    )
     for _ in range(40):
-        world.turn()
-    done = Counter(ask.client for ask in world.asked if ask.ended)
-    assert done["modest"] > 15
-    assert abs(done["greedy"] - done["modest"]) <= 2
+        simulation.run_once()
+    done = Counter(sequence.client for sequence in simulation.sequences if sequence.outcomes)
+    assert done["moderate"] > 15
+    assert abs(done["greedy"] - done["moderate"]) <= 2
 
 
 def test_interactive_requests_go_before_jobs() -> None:
-    world = World(2)
-    world.ask(*(Ask("jobs", interactive=False, length=4) for _ in range(30)))
+    simulation = Simulation(2)
+    simulation.submit(*(FakeSequence("jobs", interactive=False, length=4) for _ in range(30)))
     for _ in range(6):
-        world.turn()
-    asked = Ask("person", length=1)
-    world.ask(asked)
-    world.run(400)
-    order = [ask for batch in world.runner.entered for ask in batch]
-    ahead = [ask for ask in order[: order.index(asked)] if ask.client == "jobs"]
-    assert len(ahead) <= 6  # those that ran, and one more at most
+        simulation.run_once()
+    interactive = FakeSequence("person", length=1)
+    simulation.submit(interactive)
+    simulation.run(400)
+    order = [sequence for batch in simulation.runner.batches for sequence in batch]
+    ahead = [sequence for sequence in order[: order.index(interactive)] if sequence.client == "jobs"]
+    assert len(ahead) <= 6  # those that ran already, and at most one more
 
 
-def test_while_people_are_about_jobs_leave_slots_free() -> None:
-    world = World(4)
-    world.ask(*(Ask(interactive=False, length=3 + i % 4, picture=b"seen") for i in range(60)))
+def test_jobs_leave_slots_free_while_interactive_requests_are_expected() -> None:
+    simulation = Simulation(4)
+    simulation.submit(*(FakeSequence(interactive=False, length=3 + i % 4, image_key=b"seen") for i in range(60)))
 
-    def jobs() -> int:
-        world.turn()
-        return sum(not ask.interactive for ask in world.loop.running)
+    def count_running_jobs() -> int:
+        simulation.run_once()
+        return sum(not sequence.interactive for sequence in simulation.loop.running)
 
-    assert max(jobs() for _ in range(8)) == 4  # nobody else is there
+    assert max(count_running_jobs() for _ in range(8)) == 4  # no interactive requests
     counts = []
-    for turn in range(24):
-        if turn % 3 == 0:
-            world.ask(Ask(length=1, picture=b"seen"))
-        counts.append(jobs())
-        if turn > 6:
-            assert all(ask.ended for ask in world.asked if ask.interactive)  # within the turn: a slot was free
+    for iteration in range(24):
+        if iteration % 3 == 0:
+            simulation.submit(FakeSequence(length=1, image_key=b"seen"))
+        counts.append(count_running_jobs())
+        if iteration > 6:
+            # Each ended in the iteration in which it arrived, since a slot was free.
+            assert all(sequence.outcomes for sequence in simulation.sequences if sequence.interactive)
     assert max(counts[6:]) == 2
-    assert max(jobs() for _ in range(int(ABOUT) + 8)) == 4
-    world.run(200)
+    assert max(count_running_jobs() for _ in range(int(INTERACTIVE_WINDOW) + 8)) == 4
+    simulation.run(200)
 
 
-def test_shutting_down_ends_all() -> None:
-    world = World(2)
-    world.ask(*(Ask(length=50) for _ in range(6)))
-    world.turn()
-    world.loop.abandon = True
-    world.turn()
-    assert [type(ask.ended[0]) for ask in world.asked] == [EngineClosedError] * 6
+def test_shutdown_ends_all_sequences() -> None:
+    simulation = Simulation(2)
+    simulation.submit(*(FakeSequence(length=50) for _ in range(6)))
+    simulation.run_once()
+    simulation.loop.abort_all = True
+    simulation.run_once()
+    assert [type(sequence.outcomes[0]) for sequence in simulation.sequences] == [EngineClosedError] * 6
 
 
-def test_a_picture_that_another_runner_looks_at_is_waited_for() -> None:
-    world = World(4)
-    ask, other = Ask(picture=b"1", length=2), Ask(picture=b"2", length=2)
-    world.runner.elsewhere.add(b"1")
-    world.ask(ask, other)
+def test_sequence_waits_while_another_runner_encodes_its_image() -> None:
+    simulation = Simulation(4)
+    sequence, other = FakeSequence(image_key=b"1", length=2), FakeSequence(image_key=b"2", length=2)
+    simulation.runner.claimed_elsewhere.add(b"1")
+    simulation.submit(sequence, other)
     for _ in range(3):
-        world.turn()
-    assert ask not in world.loop.running
-    world.runner.elsewhere.clear()
-    assert world.run(10) < 10
-    assert (ask.ended, other.ended) == (["finished"], ["finished"])
+        simulation.run_once()
+    assert sequence not in simulation.loop.running
+    simulation.runner.claimed_elsewhere.clear()
+    assert simulation.run(10) < 10
+    assert (sequence.outcomes, other.outcomes) == (["finished"], ["finished"])

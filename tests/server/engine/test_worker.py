@@ -1,4 +1,4 @@
-"""Several workers behind one queue: who looks at a picture, on which cores, with which adapters."""
+"""Several workers on one queue: shared images, cores and adapters."""
 
 import os
 import threading
@@ -10,83 +10,85 @@ import pytest
 import torch
 
 from prompts.tasks import TASKS
-from server.engine import checkpoint as checkpoints
-from server.engine.checkpoint import Checkpoint, CheckpointError
+from server.engine.checkpoints.errors import CheckpointError
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.config import EngineConfig
+from server.engine.devices import split_cores
 from server.engine.engine import Engine
-from server.engine.model import Florence2
-from server.engine.runner import Runner
-from server.engine.worker import shares_of_cores
+from server.engine.model.florence2 import Florence2
+from server.engine.runner import ModelRunner
 from tests.server.engine import reference
-from tests.server.engine.test_adapters import TEXT, save
-from tests.server.engine.tiny import picture
+from tests.server.engine.tiny import create_image, save_adapter
 
 WAIT = 60.0
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers on a CPU need two cores")
 
 
-def test_two_workers_say_what_transformers_says(tiny: Checkpoint) -> None:
-    with Engine(tiny, replicas=[tiny], max_batch=3, max_waiting=64) as engine:
-        asked = [
-            reference.request(token, picture(i % 4), beams=1 + 2 * (i % 2), limit=6 + i)
+def test_two_workers_generate_the_tokens_of_transformers(tiny: Checkpoint) -> None:
+    with Engine(tiny, EngineConfig(max_batch=3, max_waiting=64), replicas=[tiny]) as engine:
+        requests = [
+            reference.create_request(token, create_image(i % 4), beams=1 + 2 * (i % 2), limit=6 + i)
             for i, token in enumerate([*TASKS, *TASKS])
         ]
-        handles = [engine.submit(request) for request in asked]
-        for request, handle in zip(asked, handles, strict=True):
+        handles = [engine.submit(request) for request in requests]
+        for request, handle in zip(requests, handles, strict=True):
             assert handle.wait(WAIT).tokens == reference.generate(tiny, request)
-        assert all(worker.loop.rows > 0 for worker in engine._workers)
+        assert all(worker.loop.rows > 0 for worker in engine.workers)
         stats = engine.stats()
-        assert (stats.finished, stats.running, stats.waiting) == (len(asked), 0, 0)
+        assert (stats.finished, stats.running, stats.waiting) == (len(requests), 0, 0)
 
 
-def test_a_picture_is_looked_at_once_whoever_answers(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    look, looking, meanwhile = Florence2.look, threading.Event(), threading.Event()
+def test_image_is_encoded_once_for_all_workers(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode_images, encoding, release = Florence2.encode_images, threading.Event(), threading.Event()
 
     def slow(*call: object) -> torch.Tensor:
-        looking.set()
-        assert meanwhile.wait(WAIT)
-        return look(*call)  # type: ignore[arg-type]
+        encoding.set()
+        assert release.wait(WAIT)
+        return encode_images(*call)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Florence2, "look", slow)
-    with Engine(tiny, replicas=[tiny], max_batch=1, max_waiting=16) as engine:
-        handles = [engine.submit(reference.request("<OD>", picture(), beams=1, limit=4 + i)) for i in range(4)]
-        assert looking.wait(WAIT)
-        assert not meanwhile.wait(0.05)  # time enough for the other worker to look too
-        meanwhile.set()
+    monkeypatch.setattr(Florence2, "encode_images", slow)
+    with Engine(tiny, EngineConfig(max_batch=1, max_waiting=16), replicas=[tiny]) as engine:
+        handles = [
+            engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=4 + i)) for i in range(4)
+        ]
+        assert encoding.wait(WAIT)
+        assert not release.wait(0.05)  # enough time for the other worker to encode it too
+        release.set()
         assert all(handle.wait(WAIT).tokens for handle in handles)
         stats = engine.stats()
-        assert (stats.pictures, stats.cache.hits, stats.cache.misses) == (1, 3, 1)
+        assert (stats.images, stats.cache.hits, stats.cache.misses) == (1, 3, 1)
 
 
-def test_a_look_that_fails_is_open_to_others(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    look, fails = Florence2.look, [True]
+def test_failed_image_is_encoded_again_for_the_next_request(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode_images, fails = Florence2.encode_images, [True]
 
     def failing(*call: object) -> torch.Tensor:
         if fails:
             fails.clear()
             raise RuntimeError("once")
-        return look(*call)  # type: ignore[arg-type]
+        return encode_images(*call)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Florence2, "look", failing)
-    with Engine(tiny, replicas=[tiny], max_batch=1, max_waiting=16) as engine:
-        first = engine.submit(reference.request("<OD>", picture(), beams=1, limit=4))
+    monkeypatch.setattr(Florence2, "encode_images", failing)
+    with Engine(tiny, EngineConfig(max_batch=1, max_waiting=16), replicas=[tiny]) as engine:
+        first = engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=4))
         with pytest.raises(RuntimeError, match="once"):
             first.wait(WAIT)
-        assert engine.submit(reference.request("<OD>", picture(), beams=1, limit=4)).wait(WAIT).tokens
+        assert engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=4)).wait(WAIT).tokens
 
 
-def test_each_worker_on_a_cpu_has_cores_of_its_own(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, step, here = dict[str, tuple[set[int], int]](), Runner.step, os.sched_getaffinity(0)
+def test_each_worker_on_a_cpu_has_its_own_cores(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, step, here = dict[str, tuple[set[int], int]](), ModelRunner.step, os.sched_getaffinity(0)
     both = threading.Barrier(2)
 
-    def noting(runner: Runner) -> None:
+    def noting(runner: ModelRunner) -> None:
         if (name := str(threading.get_ident())) not in own:
             own[name] = os.sched_getaffinity(0), torch.get_num_threads()
             both.wait(WAIT)
         step(runner)
 
-    monkeypatch.setattr(Runner, "step", noting)
-    with Engine(tiny, replicas=[tiny], max_batch=1, max_waiting=16) as engine:
-        handles = [engine.submit(reference.request("<OD>", picture(i), beams=1, limit=9)) for i in range(2)]
+    monkeypatch.setattr(ModelRunner, "step", noting)
+    with Engine(tiny, EngineConfig(max_batch=1, max_waiting=16), replicas=[tiny]) as engine:
+        handles = [engine.submit(reference.create_request("<OD>", create_image(i), beams=1, limit=9)) for i in range(2)]
         assert all(handle.wait(WAIT).tokens for handle in handles)
     (first, one), (second, two) = own.values()
     assert not first & second
@@ -94,13 +96,13 @@ def test_each_worker_on_a_cpu_has_cores_of_its_own(tiny: Checkpoint, monkeypatch
     assert (one, two) == (len(first), len(second))
 
 
-def test_what_workers_take_of_the_cores_nobody_else_loses(tiny: Checkpoint) -> None:
-    """A fine-tune in a process that had an engine ran on one core."""
+def test_threads_outside_the_workers_keep_all_cores(tiny: Checkpoint) -> None:
+    """Otherwise a fine-tune in a process that had an engine would run on one core."""
     before, later = torch.get_num_threads(), list[int]()
     torch.set_num_threads(3)
     try:
-        with Engine(tiny, replicas=[tiny], max_batch=1, max_waiting=16) as engine:
-            assert engine.submit(reference.request("<OD>", picture(), beams=1, limit=9)).wait(WAIT).tokens
+        with Engine(tiny, EngineConfig(max_batch=1, max_waiting=16), replicas=[tiny]) as engine:
+            assert engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=9)).wait(WAIT).tokens
             assert torch.get_num_threads() == 3
             thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
             thread.start()
@@ -111,58 +113,60 @@ def test_what_workers_take_of_the_cores_nobody_else_loses(tiny: Checkpoint) -> N
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="auto takes the GPU")
-def test_a_small_model_gets_a_worker_a_core_and_a_large_one_all_cores(
+def test_small_model_gets_one_worker_per_core_and_a_large_one_all_cores(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores = os.sched_getaffinity(0)
     for device, count in (("auto", min(4, len(cores))), ("cpu", 1)):
-        with Engine.load(str(tiny_folder), device=device) as engine:
-            assert len(engine._workers) == count
-            assert engine.submit(reference.request("<OD>", picture(), beams=1, limit=9)).wait(WAIT).tokens
-    monkeypatch.setattr("server.engine.worker.SMALL", 1000)
-    with Engine.load(str(tiny_folder)) as engine:
-        assert len(engine._workers) == 1
+        with Engine.load(EngineConfig(str(tiny_folder), device=device)) as engine:
+            assert len(engine.workers) == count
+            assert engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=9)).wait(WAIT).tokens
+    monkeypatch.setattr("server.engine.devices.SMALL_MODEL_PARAMETERS", 1000)
+    with Engine.load(EngineConfig(str(tiny_folder))) as engine:
+        assert len(engine.workers) == 1
     monkeypatch.undo()
     os.sched_setaffinity(0, {min(cores)})
     try:
-        with Engine.load(str(tiny_folder)) as engine:
-            assert len(engine._workers) == 1
+        with Engine.load(EngineConfig(str(tiny_folder))) as engine:
+            assert len(engine.workers) == 1
     finally:
         os.sched_setaffinity(0, cores)
 
 
 def test_adapters_are_on_every_device(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
-    """A second checkpoint of the same files stands for one on another device: weights and layers of its own."""
-    folder = save(tmp_path / "a", target_modules=TEXT)
-    with Engine(tiny, replicas=[checkpoints.load(str(tiny_folder))], max_batch=1, max_waiting=64) as engine:
+    """A second checkpoint loaded from the same files stands for one on another device: it has its own layers."""
+    folder = save_adapter(tmp_path / "a", target_modules=r"model\.language_model\..*(q_proj|v_proj|fc1|fc2)")
+    with Engine(
+        tiny, EngineConfig(max_batch=1, max_waiting=64), replicas=[load_checkpoint(str(tiny_folder))]
+    ) as engine:
         engine.load_adapter("a", folder)
-        asked = [reference.request("<OD>", picture(i), beams=1, limit=8) for i in range(12)]
+        requests = [reference.create_request("<OD>", create_image(i), beams=1, limit=8) for i in range(12)]
 
-        handles = [engine.submit(replace(request, adapter="a")) for request in asked]
-        for request, handle in zip(asked, handles, strict=True):
+        handles = [engine.submit(replace(request, adapter="a")) for request in requests]
+        for request, handle in zip(requests, handles, strict=True):
             assert handle.wait(WAIT).tokens == reference.generate(tiny, request, adapter=folder)
-        assert all(worker.loop.rows > 0 for worker in engine._workers)
+        assert all(worker.loop.rows > 0 for worker in engine.workers)
         engine.unload_adapter("a")
-        # The last answer is there a moment before its adapter is let go.
-        models, end = [worker.runner.model for worker in engine._workers], time.monotonic() + WAIT
-        while any(linear.adapters for model in models for linear, _ in model.adaptable().values()):
+        # The last answer is complete a moment before its adapter is released.
+        models, end = [worker.runner.model for worker in engine.workers], time.monotonic() + WAIT
+        while any(linear.deltas for model in models for linear, _ in model.get_lora_targets().values()):
             assert time.monotonic() < end
             time.sleep(0.01)
 
 
-def test_devices_by_name(tiny_folder: Path) -> None:
-    with Engine.load(str(tiny_folder), device="cpu, cpu") as engine:
-        first, second = (worker.runner for worker in engine._workers)
+def test_list_of_devices(tiny_folder: Path) -> None:
+    with Engine.load(EngineConfig(str(tiny_folder), device="cpu, cpu")) as engine:
+        first, second = (worker.runner for worker in engine.workers)
         assert first.model is second.model
-        assert engine.submit(reference.request("<OD>", picture(), beams=1, limit=4)).wait(WAIT).tokens
+        assert engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=4)).wait(WAIT).tokens
     for wrong in ("cpu,abacus", "cpu,", ",".join(["cpu"] * 1000)):
         with pytest.raises(CheckpointError, match=r"cannot be used|cores"):
-            Engine.load(str(tiny_folder), device=wrong)
+            Engine.load(EngineConfig(str(tiny_folder), device=wrong))
 
 
-def test_shares_of_cores() -> None:
+def test_split_cores_into_adjacent_groups() -> None:
     here = sorted(os.sched_getaffinity(0))
-    assert shares_of_cores(1) == [here]
-    parts = shares_of_cores(2)
+    assert split_cores(1) == [here]
+    parts = split_cores(2)
     assert [core for part in parts for core in part] == here
     assert abs(len(parts[0]) - len(parts[1])) <= 1

@@ -1,4 +1,4 @@
-"""Checkpoints small enough to test with: random weights, spread so wide that answers differ from prompt to prompt."""
+"""Small checkpoints with random weights, whose variance is so large that each prompt gets a different answer."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from prompts.tasks import ADDED_TOKENS
-from prompts.vocabulary import byte_alphabet
+from prompts.special_tokens import ADDED_TOKENS
+from prompts.vocabulary import unicode_to_bytes
 
-MIXED = 13  # a seed whose answers end at all lengths
-BASE = 1  # such a seed for the words of `base_model`
-SIDE = 64  # pixels; a grid of 2 × 2
+MIXED_LENGTHS_SEED = 13  # a seed whose answers have many different lengths
+BASE_SEED = 1  # such a seed for the token embedding of `create_base_model`
+IMAGE_SIDE = 64  # pixels; a grid of 2 × 2
 PUBLISHED = {
     "num_beams": 3,
     "no_repeat_ngram_size": 3,
@@ -31,10 +31,10 @@ PUBLISHED = {
 }
 
 
-def tiny_tokenizer(added: tuple[str, ...] = ADDED_TOKENS) -> Tokenizer:
-    """Control tokens, the 256 bytes and a few merges, then `added`: the order of BART's, at small size."""
+def create_tokenizer(added: tuple[str, ...] = ADDED_TOKENS) -> Tokenizer:
+    """Returns a tokenizer of control tokens, the 256 bytes and a few merges, then `added`: ordered as BART's."""
     control = ["<s>", "<pad>", "</s>", "<unk>"]
-    letters = sorted(byte_alphabet(), key=byte_alphabet().__getitem__)
+    letters = sorted(unicode_to_bytes(), key=unicode_to_bytes().__getitem__)
     merges = [("t", "h"), ("th", "e"), ("Ġ", "a"), ("i", "n"), ("o", "b")]
     ids = {token: i for i, token in enumerate([*control, *letters, *map("".join, merges)])}
     built = Tokenizer(models.BPE(ids, merges, unk_token="<unk>"))
@@ -44,8 +44,9 @@ def tiny_tokenizer(added: tuple[str, ...] = ADDED_TOKENS) -> Tokenizer:
     return built
 
 
-def tiny_config(vocab_size: int, image_token: int) -> Florence2Config:
-    """A DaViT of four stages and a BART of 2 + 2 layers; more ids than tokens, as in padded checkpoints."""
+def create_config(vocab_size: int, image_token: int) -> Florence2Config:
+    """Returns the config of a DaViT of four stages and a BART of 2 + 2 layers. `vocab_size` may exceed the number of
+    tokens, as in padded checkpoints."""
     return Florence2Config(
         text_config={
             "model_type": "bart",
@@ -81,11 +82,11 @@ def tiny_config(vocab_size: int, image_token: int) -> Florence2Config:
     )
 
 
-def base_model() -> Florence2ForConditionalGeneration:
-    """Florence-2-base in every width, with two layers on each side of BART, a DaViT of one block a stage, and the tiny
-    tokenizer's words."""
-    tokenizer = tiny_tokenizer()
-    config = tiny_config(tokenizer.get_vocab_size(), tokenizer.token_to_id("<image>"))
+def create_base_model() -> Florence2ForConditionalGeneration:
+    """Returns a model with the widths of Florence-2-base, a BART of 2 + 2 layers, a DaViT with one block per stage, and
+    the vocabulary of the tiny tokenizer."""
+    tokenizer = create_tokenizer()
+    config = create_config(tokenizer.get_vocab_size(), tokenizer.token_to_id("<image>"))
     text, vision = config.text_config, config.vision_config
     text.d_model, text.encoder_ffn_dim, text.decoder_ffn_dim = 768, 3072, 3072
     text.encoder_attention_heads = text.decoder_attention_heads = 12
@@ -98,17 +99,19 @@ def base_model() -> Florence2ForConditionalGeneration:
         for name, value in model.named_parameters():
             if "norm" not in name and value.dim() > 1:
                 value.normal_(std=1.4 / value[0].numel() ** 0.5 if value is not table else 0.5)
-        torch.manual_seed(BASE)
+        torch.manual_seed(BASE_SEED)
         table.copy_(torch.randn(table.shape) * 0.1)
         table[2] *= 2
     model.generation_config = GenerationConfig(**PUBLISHED)
     return model
 
 
-def tiny_model(seed: int = MIXED, vocab_size: int | None = None) -> Florence2ForConditionalGeneration:
-    tokenizer = tiny_tokenizer()
+def create_tiny_model(
+    seed: int = MIXED_LENGTHS_SEED, vocab_size: int | None = None
+) -> Florence2ForConditionalGeneration:
+    tokenizer = create_tokenizer()
     known = tokenizer.get_vocab_size()
-    config = tiny_config(vocab_size or -(-known // 64) * 64, tokenizer.token_to_id("<image>"))
+    config = create_config(vocab_size or -(-known // 64) * 64, tokenizer.token_to_id("<image>"))
     torch.manual_seed(seed)
     model = Florence2ForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
     with torch.no_grad():
@@ -117,14 +120,14 @@ def tiny_model(seed: int = MIXED, vocab_size: int | None = None) -> Florence2For
                 value.normal_(std=0.25 if "shared" not in name else 0.5)
             elif name.endswith("bias"):
                 value.normal_(std=0.1)
-        # A longer row of </s> is said more often: with some seeds answers end at all lengths, with others never.
+        # With a larger embedding, </s> is generated more often: answers end at many lengths with some seeds, never with others.
         model.model.language_model.shared.weight[2] *= 2
     model.generation_config = GenerationConfig(**PUBLISHED)
     return model
 
 
-def preprocessor_config(side: int = SIDE) -> dict[str, Any]:
-    """The hub's preprocessor_config.json, at another size."""
+def create_preprocessor_config(side: int = IMAGE_SIDE) -> dict[str, Any]:
+    """Returns the preprocessor_config.json of the hub with another image size."""
     return {
         "do_resize": True,
         "do_rescale": True,
@@ -137,17 +140,17 @@ def preprocessor_config(side: int = SIDE) -> dict[str, Any]:
     }
 
 
-def save(folder: Path, model: Florence2ForConditionalGeneration, tokenizer: Tokenizer | None = None) -> Path:
-    """A checkpoint folder in native layout."""
+def save_checkpoint(folder: Path, model: Florence2ForConditionalGeneration, tokenizer: Tokenizer | None = None) -> Path:
+    """Saves a checkpoint folder in the native layout and returns it."""
     model.save_pretrained(folder)
-    (tokenizer or tiny_tokenizer()).save(str(folder / "tokenizer.json"))
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor_config()))
+    (tokenizer or create_tokenizer()).save(str(folder / "tokenizer.json"))
+    (folder / "preprocessor_config.json").write_text(json.dumps(create_preprocessor_config()))
     return folder
 
 
 def save_adapter(folder: Path, seed: int = 1, std: float = 0.05, **config: Any) -> Path:
-    """A LoRA adapter of `tiny_model()`, trained by chance, as PEFT saves it."""
-    base = tiny_model()  # which sets the seed too
+    """Saves a LoRA adapter of `create_tiny_model()` with random weights in PEFT's format and returns its folder."""
+    base = create_tiny_model()  # also sets the seed
     torch.manual_seed(seed)
     network = get_peft_model(base, LoraConfig(**({"r": 4, "lora_alpha": 8} | config)))
     with torch.no_grad():
@@ -158,7 +161,7 @@ def save_adapter(folder: Path, seed: int = 1, std: float = 0.05, **config: Any) 
     return folder
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (80, 60)) -> Image.Image:
-    """Coarse coloured noise."""
-    colours = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+def create_image(seed: int = 0, size: tuple[int, int] = (80, 60)) -> Image.Image:
+    """Returns an image of coarse colored noise."""
+    colors = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(colors).resize(size, Image.Resampling.BICUBIC)

@@ -12,18 +12,19 @@ from typing import Any
 import pytest
 
 from seedling.scenes.drawing import draw_scene
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.jobs import job_start
-from server.jobs.cluster import Loading, WorkerPool, ClusterJob, ClusterWorker, run_on_cluster
+from server.jobs.cluster import ClusterJob, ClusterWorker, Loading, WorkerPool, run_on_cluster
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.sources import open_source
-from server.store import Job, JobState, JobProgress, JobStore
+from server.store import Job, JobProgress, JobState, JobStore
 from tests.server.databases import Postgres
 from tests.server.helpers import ROOT, until
 
 SCENES = 60
 PATIENCE = 400.0  # seconds; a cluster's processes are many for a small machine
-LOADING = Loading("seedling", "cpu", "float32", 16, 256, 1024**3)
+LOADING = Loading(EngineConfig("seedling", "cpu", "float32"))
 RECIPE = """
 name: cascade
 review_below: 0.5
@@ -91,7 +92,9 @@ def test_an_actor_that_cannot_work_says_what_is_wrong_and_where(
         elif fault == "other pictures":
             (few / "1.png").unlink()
         elif fault == "no model":
-            work = replace(work, loading=replace(LOADING, model=str(tmp_path / "nowhere")))
+            work = replace(
+                work, loading=replace(LOADING, config=replace(LOADING.config, model=str(tmp_path / "nowhere")))
+            )
         elif fault == "no adapter":
             work = replace(work, loading=replace(LOADING, adapters=(("project", tmp_path / "nowhere"),)))
         else:

@@ -20,6 +20,7 @@ from server.engine.adapters.errors import AdapterError, UnknownAdapterError
 from server.engine.adapters.registry import AdapterRegistry
 from server.engine.checkpoints.conversion import to_microsoft_key
 from server.engine.checkpoints.loading import Checkpoint
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.errors import (
     DeadlineExceededError,
@@ -30,9 +31,9 @@ from server.engine.errors import (
 )
 from server.engine.model.linear import LoraLinear
 from server.engine.request import Request
-from server.engine.runner import Runner
+from server.engine.runner import ModelRunner
 from tests.server.engine import reference
-from tests.server.engine.tiny import picture, tiny_model
+from tests.server.engine.tiny import create_image, create_tiny_model
 
 WAIT = 60.0
 TEXT = r"model\.language_model\..*(q_proj|v_proj|fc1|fc2)"
@@ -48,7 +49,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def save(folder: Path, seed: int = 1, std: float = 0.05, **config: Any) -> Path:
     """An adapter of the tiny model, trained by chance, as PEFT saves it."""
     torch.manual_seed(seed)
-    network = get_peft_model(tiny_model(), LoraConfig(**({"r": 4, "lora_alpha": 8} | config)))
+    network = get_peft_model(create_tiny_model(), LoraConfig(**({"r": 4, "lora_alpha": 8} | config)))
     with torch.no_grad():
         for name, value in network.named_parameters():
             if "lora_B" in name:
@@ -65,7 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def engine(tiny: Checkpoint) -> Iterator[Engine]:
-    with Engine(tiny, max_batch=32, max_waiting=64) as made:
+    with Engine(tiny, EngineConfig(max_batch=32, max_waiting=64)) as made:
         yield made
     assert not left(tiny, besides={a.key for a in made.adapters()})
     for adapter in made.adapters():
@@ -76,11 +77,11 @@ def engine(tiny: Checkpoint) -> Iterator[Engine]:
 def left(checkpoint: Checkpoint, besides: set[str] | frozenset[str] = frozenset()) -> set[str]:
     """The adapters in the layers."""
     layers = [module for module in checkpoint.model.modules() if isinstance(module, LoraLinear)]
-    return {key for layer in layers for key in layer.adapters} - besides
+    return {key for layer in layers for key in layer.deltas} - besides
 
 
 def ask(adapter: str | None, token: str = "<OD>", seed: int = 0, *, beams: int = 1, limit: int = 20) -> Request:
-    return replace(reference.request(token, picture(seed), beams=beams, limit=limit), adapter=adapter)
+    return replace(reference.create_request(token, create_image(seed), beams=beams, limit=limit), adapter=adapter)
 
 
 class Gate:
@@ -88,14 +89,14 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open = threading.Event(), threading.Event()
-        step = Runner.step
+        step = ModelRunner.step
 
-        def gated(runner: Runner) -> None:
+        def gated(runner: ModelRunner) -> None:
             self.reached.set()
             assert self.open.wait(WAIT)
             step(runner)
 
-        monkeypatch.setattr(Runner, "step", gated)
+        monkeypatch.setattr(ModelRunner, "step", gated)
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_one_batch_of_all_is_each_alone(engine: Engine, tiny: Checkpoint, folder
     for request, handle in zip(asked, handles, strict=True):
         result, folder = handle.wait(WAIT), folders.get(request.adapter or "")
         assert result.tokens == reference.generate(tiny, request, adapter=folder), (request.adapter, request.num_beams)
-        forced = reference.teacher_forced(tiny, request, result.tokens, folder)
+        forced = reference.compute_logprobs(tiny, request, result.tokens, folder)
         assert result.logprobs == pytest.approx(forced, abs=1e-4)
         if folder and result.tokens != reference.generate(tiny, request):
             differ.add(request.adapter)
@@ -139,10 +140,10 @@ def test_features_are_kept_by_tower(engine: Engine, folders: dict[str, Path]) ->
     }
     for name in (None, *folders) * 2:
         engine.submit(ask(name, limit=3)).wait(WAIT)
-    assert (engine.stats().pictures, engine.stats().cache.hits) == (3, 5)  # base and text share theirs
+    assert (engine.stats().images, engine.stats().cache.hits) == (3, 5)  # base and text share theirs
     engine.load_adapter("all", folders["text"])
     engine.submit(ask("all", limit=3)).wait(WAIT)
-    assert engine.stats().pictures == 3
+    assert engine.stats().images == 3
 
 
 def test_what_is_told_of_an_adapter(engine: Engine, folders: dict[str, Path]) -> None:
@@ -232,7 +233,7 @@ def test_however_it_ends_an_adapter_is_let_go(
     tiny: Checkpoint, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    engine = Engine(tiny, max_batch=2, max_waiting=4)
+    engine = Engine(tiny, EngineConfig(max_batch=2, max_waiting=4))
     engine.load_adapter("text", folders["text"])
     late = engine.submit(replace(ask("text"), timeout=0.01))
     assert gate.reached.wait(WAIT)
@@ -247,7 +248,7 @@ def test_however_it_ends_an_adapter_is_let_go(
     engine.unload_adapter("text")
     closing = threading.Thread(target=engine.close, kwargs={"drain": False})
     closing.start()
-    while not engine._workers[0].loop.abandon:
+    while not engine.workers[0].loop.abort_all:
         threading.Event().wait(0.001)
     gate.open.set()
     closing.join(WAIT)

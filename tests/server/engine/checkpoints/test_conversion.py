@@ -29,9 +29,9 @@ from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import locate_checkpoint
 from server.engine.model.florence2 import Florence2
 from tests.server.engine import reference
-from tests.server.engine.tiny import picture, save, tiny_model, tiny_tokenizer
+from tests.server.engine.tiny import create_image, create_tiny_model, create_tokenizer, save_checkpoint
 
-IMAGE = tiny_tokenizer().token_to_id("<image>")  # Microsoft's embedding ends before it
+IMAGE = create_tokenizer().token_to_id("<image>")  # Microsoft's embedding ends before it
 
 # Names as they stand in microsoft/Florence-2-base, and what the native model calls them.
 BLOCKS = {
@@ -66,7 +66,7 @@ def test_names_both_ways(microsoft: str, native: str) -> None:
 
 def microsoft_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The tiny model as Microsoft would have saved it."""
-    return to_microsoft_state(reference.network(checkpoint).state_dict(), IMAGE)
+    return to_microsoft_state(reference.load_network(checkpoint).state_dict(), IMAGE)
 
 
 def microsoft_config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -82,12 +82,12 @@ def write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], tiny_f
         save_file({k: v.clone() for k, v in state.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(tiny_folder / "preprocessor_config.json", folder)
-    tiny_tokenizer(added=()).save(str(folder / "tokenizer.json"))
+    create_tokenizer(added=()).save(str(folder / "tokenizer.json"))
     return folder
 
 
 def test_there_and_back_is_the_same(tiny: Checkpoint) -> None:
-    native = reference.network(tiny).state_dict()
+    native = reference.load_network(tiny).state_dict()
     back = to_native_state(microsoft_state(tiny), native[EMBEDDING_KEY].shape[0])
     assert back.keys() == native.keys()
     for key, value in native.items():
@@ -110,21 +110,21 @@ def test_a_microsoft_folder_says_what_the_native_one_says(
     loaded = load_checkpoint(str(folder))
     assert loaded.tokenizer.ids == tiny.tokenizer.ids
     assert loaded.generation == tiny.generation  # from its text_config
-    asked = reference.request("<OD>", picture(), limit=12)
-    for name, value in reference.values(tiny).items():
+    asked = reference.create_request("<OD>", create_image(), limit=12)
+    for name, value in reference.get_weights(tiny).items():
         rows = slice(IMAGE) if name == "text.table" else slice(None)
-        assert torch.equal(value[rows], reference.values(loaded)[name][rows]), name
-    assert reference.answer(loaded, asked).tokens == reference.generate(tiny, asked)
+        assert torch.equal(value[rows], reference.get_weights(loaded)[name][rows]), name
+    assert reference.run_request(loaded, asked).tokens == reference.generate(tiny, asked)
 
 
 def test_shards(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sharded"
     shutil.copytree(tiny_folder, folder)
-    reference.network(tiny).save_pretrained(folder, max_shard_size="100KB")
+    reference.load_network(tiny).save_pretrained(folder, max_shard_size="100KB")
     (folder / "model.safetensors").unlink()
     assert len(list(folder.glob("*.safetensors"))) > 1
-    loaded = reference.values(load_checkpoint(str(folder)))
-    assert all(torch.equal(value, loaded[name]) for name, value in reference.values(tiny).items())
+    loaded = reference.get_weights(load_checkpoint(str(folder)))
+    assert all(torch.equal(value, loaded[name]) for name, value in reference.get_weights(tiny).items())
     next(folder.glob("*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="lacks model-0000"):
         load_checkpoint(str(folder))
@@ -155,7 +155,7 @@ def test_what_a_checkpoint_must_hold_is_what_transformers_holds(changed: dict[st
         once = {
             key: value.shape for key, value in theirs.items() if key not in set(TIED_EMBEDDING_KEYS) - {EMBEDDING_KEY}
         }
-        assert Florence2(shape).shapes() == once
+        assert Florence2(shape).get_weight_shapes() == once
 
 
 def test_a_bias_on_the_logits_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
@@ -257,16 +257,16 @@ def test_native_weights_beside_a_microsoft_config_load(tiny: Checkpoint, tiny_fo
     folder = write(tmp_path / "mixed", microsoft_state(tiny), microsoft_config(tiny), tiny_folder, pickled=True)
     (folder / "pytorch_model.bin").unlink()
     shutil.copy(tiny_folder / "model.safetensors", folder)
-    loaded = reference.values(load_checkpoint(str(folder)))
-    assert all(torch.equal(value, loaded[name]) for name, value in reference.values(tiny).items())
-    assert load_file(folder / "model.safetensors").keys() < reference.network(tiny).state_dict().keys()
+    loaded = reference.get_weights(load_checkpoint(str(folder)))
+    assert all(torch.equal(value, loaded[name]) for name, value in reference.get_weights(tiny).items())
+    assert load_file(folder / "model.safetensors").keys() < reference.load_network(tiny).state_dict().keys()
 
 
 def test_save_pretrained_reloads(tiny: Checkpoint, tmp_path: Path) -> None:
     """What fine-tuning saves is a checkpoint again."""
-    tuned = tiny_model(5)
-    loaded = load_checkpoint(str(save(tmp_path / "tuned", tuned)))
-    again = reference.network(loaded).state_dict()
+    tuned = create_tiny_model(5)
+    loaded = load_checkpoint(str(save_checkpoint(tmp_path / "tuned", tuned)))
+    again = reference.load_network(loaded).state_dict()
     assert all(torch.equal(again[key], value) for key, value in tuned.state_dict().items())
-    asked = reference.request("<OD>", picture(), limit=12)
-    assert reference.answer(loaded, asked).tokens == reference.generate(loaded, asked)
+    asked = reference.create_request("<OD>", create_image(), limit=12)
+    assert reference.run_request(loaded, asked).tokens == reference.generate(loaded, asked)

@@ -12,22 +12,22 @@ from server.engine.checkpoints.generation_config import (
 
 
 def test_the_first_source_wins() -> None:
-    config = GenerationConfig.read(
+    config = GenerationConfig.merge(
         {"num_beams": 4, "length_penalty": None}, {"num_beams": 2, "length_penalty": 0.5}, PUBLISHED_SETTINGS
     )
     assert (config.num_beams, config.length_penalty, config.no_repeat_ngram_size) == (4, 0.5, 3)
 
 
 def test_without_sources_the_defaults_are_transformers() -> None:
-    config = GenerationConfig.read()
+    config = GenerationConfig.merge()
     assert (config.num_beams, config.no_repeat_ngram_size, config.early_stopping) == (1, 0, False)
     assert config.forced_bos_token_id is None
 
 
 def test_the_limit() -> None:
-    assert GenerationConfig().within(4096).max_new_tokens == 1024
-    assert GenerationConfig().within(512).max_new_tokens == 512
-    assert GenerationConfig(max_new_tokens=256).within(512).max_new_tokens == 256
+    assert GenerationConfig().limit_new_tokens(4096).max_new_tokens == 1024
+    assert GenerationConfig().limit_new_tokens(512).max_new_tokens == 512
+    assert GenerationConfig(max_new_tokens=256).limit_new_tokens(512).max_new_tokens == 256
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_the_limit() -> None:
 )
 def test_what_means_nothing(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        GenerationConfig.read(settings)
+        GenerationConfig.merge(settings)
 
 
 def test_one_listed_end_is_one_end() -> None:
-    assert GenerationConfig.read({"eos_token_id": [2]}).eos_token_id == 2
+    assert GenerationConfig.merge({"eos_token_id": [2]}).eos_token_id == 2
 
 
 def test_quiet_about_what_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:

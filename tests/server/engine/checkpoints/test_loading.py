@@ -12,7 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from server.engine.checkpoints import loading as checkpoints
 from server.engine.checkpoints.errors import CheckpointError
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
-from tests.server.engine.tiny import SIDE, preprocessor_config, tiny_model, tiny_tokenizer
+from tests.server.engine.tiny import IMAGE_SIDE, create_preprocessor_config, create_tiny_model, create_tokenizer
 
 
 @pytest.fixture
@@ -30,8 +30,10 @@ def test_what_a_checkpoint_knows(tiny: Checkpoint) -> None:
     assert (tiny.max_prompt_tokens, tiny.max_new_tokens) == (96 - 5, 96)
     assert tiny.generation.max_new_tokens == 96  # none saved: as much as the decoder holds
     assert tiny.generation.num_beams == 3
-    assert tiny.preprocessing.width == SIDE
-    assert tiny.unused.tolist() == [i >= len(tiny.tokenizer) for i in range(tiny.model.config.text_config.vocab_size)]
+    assert tiny.preprocessor.width == IMAGE_SIDE
+    assert tiny.unused_tokens.tolist() == [
+        i >= len(tiny.tokenizer) for i in range(tiny.model.config.text_config.vocab_size)
+    ]
     assert tiny.vocabulary[tiny.tokenizer.ids["<loc_7>"]].location == 7
     assert tiny.vocabulary[tiny.tokenizer.ids["the"]].text_bytes == b"the"
     assert not tiny.model.training
@@ -46,7 +48,7 @@ def test_prompts_begin_and_end(tiny: Checkpoint) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_half_precision_files_load_as_asked(folder: Path, dtype: torch.dtype) -> None:
-    tiny_model().half().save_pretrained(folder)
+    create_tiny_model().half().save_pretrained(folder)
     loaded = load_checkpoint(str(folder), dtype=dtype)
     assert {p.dtype for p in loaded.model.parameters()} == {dtype}
     assert loaded.model.dtype == dtype
@@ -54,7 +56,7 @@ def test_half_precision_files_load_as_asked(folder: Path, dtype: torch.dtype) ->
 
 def test_the_hash_follows_the_weights(tiny: Checkpoint, folder: Path) -> None:
     assert load_checkpoint(str(folder)).sha256 == tiny.sha256
-    other = tiny_model()
+    other = create_tiny_model()
     with torch.no_grad():
         other.lm_head.weight[0, 0] += 1
     other.save_pretrained(folder)
@@ -63,8 +65,8 @@ def test_the_hash_follows_the_weights(tiny: Checkpoint, folder: Path) -> None:
 
 def test_newer_processor_files(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
-    (folder / "processor_config.json").write_text(json.dumps({"image_processor": preprocessor_config(32)}))
-    assert load_checkpoint(str(folder)).preprocessing.width == 32
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": create_preprocessor_config(32)}))
+    assert load_checkpoint(str(folder)).preprocessor.width == 32
 
 
 def test_without_generation_config_the_published_one_holds(folder: Path) -> None:
@@ -98,7 +100,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be read"),
     "another tokenizer": (
-        lambda f: tiny_tokenizer(added=("<extra>",)).save(str(f / "tokenizer.json")),
+        lambda f: create_tokenizer(added=("<extra>",)).save(str(f / "tokenizer.json")),
         "does not belong to its model",
     ),
     "no preprocessing": (lambda f: (f / "preprocessor_config.json").unlink(), "lacks preprocessor_config.json"),

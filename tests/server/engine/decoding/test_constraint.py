@@ -16,15 +16,16 @@ from prompts.tasks import TASKS, AnswerKind, find_task
 from prompts.vocabulary import UNUSED_TOKEN, find_special_token
 from seedling.scenes import samples
 from seedling.scenes.drawing import draw_scene
-from server.engine.checkpoints import loading
+from server.engine.checkpoints.sources import SEEDLING_FOLDER
 from server.engine.checkpoints.tokenizer import Tokenizer
-from server.engine.decoding.constraint import Constrain, automaton
-from tests.server.engine.tiny import tiny_tokenizer
+from server.engine.decoding.constraint import compile_constraint
+from server.engine.request import Constraint
+from tests.server.engine.tiny import create_tokenizer
 
 SIZE = (1000, 1000)
 SPARE = 5  # ids past the tokenizer's, as in padded checkpoints
 LABELS = ("cat", "cat fish", "the tin", "at", "犬", "Übergröße", "don't", "line\nbreak", "x < y", "dog")
-SEEDLING = loading.SEEDLING_FOLDER
+SEEDLING = SEEDLING_FOLDER
 LABELLED = [
     t
     for t in TASKS.values()
@@ -45,18 +46,18 @@ steady = settings(derandomize=True, deadline=None, max_examples=30)
 
 @cache
 def tokenizer(kind):
-    return Tokenizer(tiny_tokenizer()) if kind == "tiny" else Tokenizer.load(SEEDLING)
+    return Tokenizer(create_tokenizer()) if kind == "tiny" else Tokenizer.from_folder(SEEDLING)
 
 
 @cache
 def vocabulary(kind):
-    return tokenizer(kind).vocabulary()
+    return tokenizer(kind).build_vocabulary()
 
 
 @cache
-def made(kind, task, constrain=Constrain()):
+def made(kind, task, constrain=Constraint()):
     own = tokenizer(kind)
-    return automaton(task, constrain, own, vocabulary(kind), len(own) + SPARE)
+    return compile_constraint(task, constrain, own, vocabulary(kind), len(own) + SPARE)
 
 
 def ids_of(kind, text):
@@ -71,16 +72,16 @@ def refused(machine, ids, state=None):
     """The first of `ids` that may not come, by its index; None when all may."""
     state = machine.start if state is None else state
     for i, token in enumerate(ids):
-        if not machine.allowed(state)[token]:
+        if not machine.get_allowed_tokens(state)[token]:
             return i
-        state = machine.next(state, token)
+        state = machine.advance(state, token)
     return None
 
 
-def accepts(kind, task, text, constrain=Constrain()):
+def accepts(kind, task, text, constrain=Constraint()):
     """Whether `text` is a whole answer. All but its `</s>` being fine is not the same as a fault in the middle."""
     own = tokenizer(kind)
-    return refused(made(kind, task, constrain), [own.bos, *ids_of(kind, text), own.eos]) is None
+    return refused(made(kind, task, constrain), [own.bos_id, *ids_of(kind, text), own.eos_id]) is None
 
 
 kinds = pytest.mark.parametrize("kind", ["tiny", "seedling"])
@@ -94,8 +95,8 @@ def walk(kind, machine, rng, steps):
     own = tokenizer(kind)
     letters, places, others = classes(kind)
     state, said = machine.start, []
-    while not said or said[-1] != own.eos:
-        mask = machine.allowed(state)
+    while not said or said[-1] != own.eos_id:
+        mask = machine.get_allowed_tokens(state)
         assert mask.dtype == torch.bool
         assert mask.shape == (len(own) + SPARE,)
         assert mask.any()
@@ -103,20 +104,22 @@ def walk(kind, machine, rng, steps):
         if steps > 0:
             # By class first: chosen from all alike, nearly all would be locations. Ends are rare: they cut the walk.
             may = [mask & c for c in (letters, places, others) if (mask & c).any()]
-            token = own.eos
-            if may and (not mask[own.eos] or rng.random() < 0.9):
+            token = own.eos_id
+            if may and (not mask[own.eos_id] or rng.random() < 0.9):
                 token = rng.choice(rng.choice(may).nonzero().flatten().tolist())
         else:
             close = own.ids["</poly>"]
             located = mask & places
             token = rng.choice((located if located.any() else mask).nonzero().flatten().tolist())
-            token = own.eos if mask[own.eos] else close if mask[close] else token
+            token = own.eos_id if mask[own.eos_id] else close if mask[close] else token
         assert len(said) < 1000, "no way out"
         said.append(token)
-        state = machine.next(state, token)
+        state = machine.advance(state, token)
         steps -= 1
-    assert machine.allowed(state).nonzero().flatten().tolist() == [own.eos]  # and so it stays, for a beam that ended
-    assert machine.next(state, own.eos) == state
+    assert machine.get_allowed_tokens(state).nonzero().flatten().tolist() == [
+        own.eos_id
+    ]  # and so it stays, for a beam that ended
+    assert machine.advance(state, own.eos_id) == state
     return said
 
 
@@ -126,7 +129,7 @@ def classes(kind):
     tokens = [*vocabulary(kind), *[UNUSED_TOKEN] * SPARE]
     others = torch.tensor([t.structure is not None or t.control == "<s>" for t in tokens])
     return (
-        torch.tensor([bool(t.letters) for t in tokens]),
+        torch.tensor([bool(t.text_bytes) for t in tokens]),
         torch.tensor([t.location is not None for t in tokens]),
         others,
     )
@@ -140,7 +143,7 @@ def read(kind, task, ids):
 
 def in_order(kind, ids):
     """Whether each box was said top left first, not turned upright by the reader."""
-    first = tokenizer(kind).locations
+    first = tokenizer(kind).first_location_id
     bins = [i - first for i in ids if first <= i < first + 1000]
     boxes = [bins[i : i + 4] for i in range(0, len(bins), 4)]
     return all(len(b) == 4 and b[0] <= b[2] and b[1] <= b[3] for b in boxes)
@@ -154,7 +157,7 @@ def in_order(kind, ids):
 )
 def test_any_walk_is_read_with_nothing_dropped(kind, task, labels):
     rng = random.Random(f"{kind} {task.token} {labels}")
-    machine, seen = made(kind, task, Constrain(labels=labels)), set()
+    machine, seen = made(kind, task, Constraint(labels=labels)), set()
     for _ in range(8):
         ids = walk(kind, machine, rng, rng.choice((2, 10, 40)))
         notes, dropped = read(kind, task, ids)
@@ -183,7 +186,7 @@ def test_any_walk_is_read_with_nothing_dropped(kind, task, labels):
 @kinds
 @pytest.mark.parametrize("task", LABELLED, ids=lambda t: t.token)
 def test_labels_alone_leave_locations_free(kind, task):
-    rng, machine, faults = random.Random(task.token), made(kind, task, Constrain(grammar=False, labels=LABELS)), 0
+    rng, machine, faults = random.Random(task.token), made(kind, task, Constraint(grammar=False, labels=LABELS)), 0
     for _ in range(8):
         ids = walk(kind, machine, rng, 40)
         notes, dropped = read(kind, task, ids)
@@ -207,22 +210,22 @@ def test_answers_on_scenes_are_accepted(kind, token):
         asked += 1
         text = format_answer(task, question.answer, (scene.width, scene.height))
         own = tokenizer(kind)
-        ids = [*ids_of(kind, text), own.eos]
+        ids = [*ids_of(kind, text), own.eos_id]
         machines = [made(kind, task)]
         labels = tuple(dict.fromkeys(n.label for n in question.answer))
         if task in NAMED and labels:
-            machines.append(made(kind, task, Constrain(labels=labels)))
-            machines.append(made(kind, task, Constrain(grammar=False, labels=labels)))
+            machines.append(made(kind, task, Constraint(labels=labels)))
+            machines.append(made(kind, task, Constraint(grammar=False, labels=labels)))
         for machine in machines:
             for starts in (1, 3):  # large says three
-                assert refused(machine, [own.bos] * starts + ids) is None, text
-            assert refused(machine, [own.bos] * 4) == 3
+                assert refused(machine, [own.bos_id] * starts + ids) is None, text
+            assert refused(machine, [own.bos_id] * 4) == 3
     assert asked > 3
 
 
 @cache
 def scenes():
-    return [draw_scene(seed, objects=(seed % 3, 3), words=(0, 2), size=(200, 160), hard=0) for seed in range(8)]
+    return [draw_scene(seed, objects=(seed % 3, 3), words=(0, 2), size=(200, 160), degraded_share=0) for seed in range(8)]
 
 
 words = st.text(min_size=1, max_size=8).filter(
@@ -259,7 +262,7 @@ def test_answers_with_any_labels_are_accepted(kind, task, data):
     text = format_answer(task, notes, SIZE)
     assert accepts(kind, task, text)
     if not nameless:
-        assert accepts(kind, task, text, Constrain(labels=("zebra", *few)))
+        assert accepts(kind, task, text, Constraint(labels=("zebra", *few)))
 
 
 # By hand
@@ -315,7 +318,7 @@ def test_the_form(kind, task, good, bad):
 
 @kinds
 def test_labels_are_spelt_to_their_end_and_no_further(kind):
-    constrain = Constrain(labels=("cat", "cat fish", "tin", "a", "the"))
+    constrain = Constraint(labels=("cat", "cat fish", "tin", "a", "the"))
     good = ["", f"cat{BOX}", f"cat fish{BOX}", f" cat{BOX} tin{BOX}a{BOX}", f" a{BOX}", f" the{BOX}{OTHER}"]
     bad = ["cat", f"ca{BOX}", f"cats{BOX}", f"cat f{BOX}", f"dog{BOX}", f"at{BOX}", f"  cat{BOX}", f"cat {BOX}", BOX]
     assert [t for t in good if not accepts(kind, OD, t, constrain)] == []
@@ -325,24 +328,26 @@ def test_labels_are_spelt_to_their_end_and_no_further(kind):
 
 
 def test_the_first_token_of_a_labelled_answer():
-    own, machine = tokenizer("seedling"), made("seedling", OD, Constrain(labels=("cat", "dog")))
-    state = machine.next(machine.start, own.bos)
-    may = {own.backend.id_to_token(i) for i in machine.allowed(state).nonzero().flatten().tolist()}
+    own, machine = tokenizer("seedling"), made("seedling", OD, Constraint(labels=("cat", "dog")))
+    state = machine.advance(machine.start, own.bos_id)
+    may = {own.backend.id_to_token(i) for i in machine.get_allowed_tokens(state).nonzero().flatten().tolist()}
     assert may == {"cat", "Ġcat", "dog", "Ġdog", "<s>", "</s>"}
-    after = machine.next(state, own.ids["cat"])
-    assert machine.allowed(after).nonzero().flatten().tolist() == list(range(own.locations, own.locations + 1000))
+    after = machine.advance(state, own.ids["cat"])
+    assert machine.get_allowed_tokens(after).nonzero().flatten().tolist() == list(
+        range(own.first_location_id, own.locations + 1000)
+    )
 
 
 @pytest.mark.parametrize("prefix_space", [False, True])
 def test_a_tokenizer_that_puts_a_space_before_words(prefix_space):
     """Then labels come with it, however they are written; no label without one is ever taught."""
-    backend = tiny_tokenizer()
+    backend = create_tokenizer()
     backend.pre_tokenizer.add_prefix_space = prefix_space
     own = Tokenizer(backend)
-    machine = automaton(OD, Constrain(labels=("a", "犬")), own, own.vocabulary(), len(own))
+    machine = compile_constraint(OD, Constraint(labels=("a", "犬")), own, own.build_vocabulary(), len(own))
     ids = backend.encode(f"a{BOX}犬{BOX}a{BOX}", add_special_tokens=False).ids
     assert ids[0] == own.ids["Ġa" if prefix_space else "a"]
-    assert refused(machine, [own.bos, *ids, own.eos]) is None
+    assert refused(machine, [own.bos_id, *ids, own.eos_id]) is None
 
 
 phrases = st.one_of(
@@ -368,7 +373,7 @@ def test_half_a_letter_is_a_label_since_the_reader_takes_it_for_one():
     half = ids_of("tiny", "犬")[:2]
     ids = [*half, *ids_of("tiny", BOX)]
     assert read("tiny", OD, ids) == read("tiny", OD, ids_of("tiny", f"\ufffd{BOX}"))
-    assert refused(made("tiny", OD), [*ids, own.eos]) is None
+    assert refused(made("tiny", OD), [*ids, own.eos_id]) is None
 
 
 # Masks
@@ -377,37 +382,40 @@ def test_half_a_letter_is_a_label_since_the_reader_takes_it_for_one():
 @kinds
 def test_masks_are_kept(kind):
     own = tokenizer(kind)
-    for task, constrain in ((OD, Constrain()), (OD, Constrain(labels=LABELS))):
+    for task, constrain in ((OD, Constraint()), (OD, Constraint(labels=LABELS))):
         # Two automata's worth of states, each reached twice on ways of their own.
         machine = made(kind, task, constrain)
         walks = [machine.start, machine.start]
-        ids = [own.bos, *ids_of(kind, f"cat{BOX}{OTHER}dog{locs(1, 2, 3, 4)}")]
+        ids = [own.bos_id, *ids_of(kind, f"cat{BOX}{OTHER}dog{locs(1, 2, 3, 4)}")]
         for token in ids:
-            masks = [machine.allowed(s) for s in walks]
+            masks = [machine.get_allowed_tokens(s) for s in walks]
             assert masks[0] is masks[1]
-            walks = [machine.next(s, token) for s in walks]
+            walks = [machine.advance(s, token) for s in walks]
         assert walks[0] == walks[1]
         assert hash(walks[0]) == hash(walks[1])
     # Another place, the same situation: in a label, and at the same lower bound.
     free = made(kind, OD)
     one, two = (follow(free, ids_of(kind, t)) for t in ("cat", f"cat{BOX}dogs"))
-    assert free.allowed(one) is free.allowed(two)
+    assert free.get_allowed_tokens(one) is free.allowed(two)
     one, two = (follow(free, ids_of(kind, f"cat{locs(*b)}")) for b in ((7, 1), (3, 7, 9)))
-    assert free.allowed(one) is free.allowed(two)
+    assert free.get_allowed_tokens(one) is free.allowed(two)
 
 
 def follow(machine, ids):
     state = machine.start
     for token in ids:
-        state = machine.next(state, token)
+        state = machine.advance(state, token)
     return state
 
 
 def test_masks_take_bounded_memory():
     machine = made("tiny", OD)
     for least in range(1000):
-        assert int(machine.allowed(follow(machine, ids_of("tiny", f"cat{locs(least, 0)}"))).sum()) == 1000 - least
-    info = machine._mask.cache_info()
+        assert (
+            int(machine.get_allowed_tokens(follow(machine, ids_of("tiny", f"cat{locs(least, 0)}"))).sum())
+            == 1000 - least
+        )
+    info = machine.get_mask.cache_info()
     assert info.maxsize is not None
     assert info.currsize <= info.maxsize < 1000
 
@@ -424,16 +432,16 @@ def test_states_of_different_places_differ():
 @pytest.mark.parametrize("text", ["cat", f"cat{locs(1)}", "<poly>", ""])
 def test_a_forced_end_ends_it_anywhere(kind, text):
     own, machine = tokenizer(kind), made(kind, ANY)
-    state = machine.next(follow(machine, ids_of(kind, text)), own.eos)
-    assert machine.allowed(state).nonzero().flatten().tolist() == [own.eos]
+    state = machine.advance(follow(machine, ids_of(kind, text)), own.eos_id)
+    assert machine.get_allowed_tokens(state).nonzero().flatten().tolist() == [own.eos_id]
 
 
 def test_no_token_raises():
-    machine = made("tiny", ANY, Constrain(labels=("cat",)))
+    machine = made("tiny", ANY, Constraint(labels=("cat",)))
     states = [machine.start, *(follow(machine, ids_of("tiny", t)) for t in ("ca", "cat", f"cat{locs(1)}", "cat<poly>"))]
     for state in states:
-        for token in [-1, *range(len(machine.allowed(state)) + 2)]:
-            assert machine.allowed(machine.next(state, token)).any()
+        for token in [-1, *range(len(machine.get_allowed_tokens(state)) + 2)]:
+            assert machine.get_allowed_tokens(machine.advance(state, token)).any()
 
 
 # What cannot be asked
@@ -442,24 +450,24 @@ def test_no_token_raises():
 @pytest.mark.parametrize(
     ("task", "constrain", "reason"),
     [
-        (OD, Constrain(grammar=False), "leave constrain out"),
-        (OD, Constrain(labels=()), "name at least one"),
-        (PROPOSAL, Constrain(labels=("cat",)), "no labels"),
-        (POLYGON, Constrain(labels=("cat",)), "no labels"),
-        (POLYGON, Constrain(labels=()), "no labels"),
-        (TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], Constrain(grammar=False, labels=("cat",)), "no labels"),
-        (CAPTION, Constrain(labels=("cat",)), "free text"),
-        (TASKS["<OCR>"], Constrain(labels=("cat",)), "free text"),
-        (TASKS["<REGION_TO_DESCRIPTION>"], Constrain(labels=("cat",)), "free text"),
-        (OD, Constrain(labels=("cat", "")), "blank"),
-        (OD, Constrain(labels=(" \n",)), "blank"),
-        (OD, Constrain(labels=(" cat",)), "white space"),
-        (OD, Constrain(labels=("cat\u3000",)), "white space"),
-        (OD, Constrain(labels=("cat<loc_5>",)), "<loc_5>"),
-        (CATEGORY, Constrain(labels=("a</s>",)), "</s>"),
-        (OD, Constrain(labels=("a<poly>",)), "<poly>"),
-        (OD, Constrain(labels=("a\ud800",)), "surrogate"),
-        (GROUNDING, Constrain(labels=("a cat", "the image")), "filler"),
+        (OD, Constraint(grammar=False), "leave constrain out"),
+        (OD, Constraint(labels=()), "name at least one"),
+        (PROPOSAL, Constraint(labels=("cat",)), "no labels"),
+        (POLYGON, Constraint(labels=("cat",)), "no labels"),
+        (POLYGON, Constraint(labels=()), "no labels"),
+        (TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], Constraint(grammar=False, labels=("cat",)), "no labels"),
+        (CAPTION, Constraint(labels=("cat",)), "free text"),
+        (TASKS["<OCR>"], Constraint(labels=("cat",)), "free text"),
+        (TASKS["<REGION_TO_DESCRIPTION>"], Constraint(labels=("cat",)), "free text"),
+        (OD, Constraint(labels=("cat", "")), "blank"),
+        (OD, Constraint(labels=(" \n",)), "blank"),
+        (OD, Constraint(labels=(" cat",)), "white space"),
+        (OD, Constraint(labels=("cat\u3000",)), "white space"),
+        (OD, Constraint(labels=("cat<loc_5>",)), "<loc_5>"),
+        (CATEGORY, Constraint(labels=("a</s>",)), "</s>"),
+        (OD, Constraint(labels=("a<poly>",)), "<poly>"),
+        (OD, Constraint(labels=("a\ud800",)), "surrogate"),
+        (GROUNDING, Constraint(labels=("a cat", "the image")), "filler"),
     ],
 )
 def test_what_makes_no_sense_is_refused(task, constrain, reason):
@@ -470,25 +478,25 @@ def test_what_makes_no_sense_is_refused(task, constrain, reason):
 def test_a_label_that_the_tokenizer_changes_is_refused():
     from tokenizers import normalizers
 
-    backend = tiny_tokenizer()
+    backend = create_tokenizer()
     backend.normalizer = normalizers.Lowercase()
     own = Tokenizer(backend)
     with pytest.raises(ValueError, match="'Cat' unchanged"):
-        automaton(OD, Constrain(labels=("Cat",)), own, own.vocabulary(), len(own))
-    assert automaton(OD, Constrain(labels=("cat",)), own, own.vocabulary(), len(own))
+        compile_constraint(OD, Constraint(labels=("Cat",)), own, own.build_vocabulary(), len(own))
+    assert compile_constraint(OD, Constraint(labels=("cat",)), own, own.build_vocabulary(), len(own))
 
 
 def test_a_filler_is_a_label_where_it_is_not_a_phrase():
-    assert accepts("tiny", OD, f"it{BOX}", Constrain(labels=("it",)))
+    assert accepts("tiny", OD, f"it{BOX}", Constraint(labels=("it",)))
     assert accepts("tiny", OD, f"it{BOX}")
 
 
 def test_bounds_hold_for_every_pair():
     """The least x2 is x1, the least y2 is y1: each its own, not the other's."""
     machine = made("tiny", OD)
-    first = tokenizer("tiny").locations
+    first = tokenizer("tiny").first_location_id
     for bins, least in (((700, 20), 700), ((700, 20, 800), 20), ((700,), 0), ((), 0)):
-        mask = machine.allowed(follow(machine, ids_of("tiny", f"cat{locs(*bins)}")))
+        mask = machine.get_allowed_tokens(follow(machine, ids_of("tiny", f"cat{locs(*bins)}")))
         places = [i - first for i in mask.nonzero().flatten().tolist() if i >= first]
         assert places[0] == least
         assert all(b - a == 1 for a, b in pairwise(places))

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from server.engine.model.vision_encoder import VisionEncoder
 from torch import Tensor, nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from server.engine.checkpoints.sources import SEEDLING_FOLDER
 from server.engine.model.davit import TILE_TOKENS
 from server.engine.model.linear import AdapterRows, LoraDelta
-from tests.server.engine.tiny import tiny_config, tiny_model
+from server.engine.model.vision_encoder import VisionEncoder
+from tests.server.engine.tiny import create_config, create_tiny_model
 
 SEEDLING = SEEDLING_FOLDER
 
@@ -18,7 +18,7 @@ def tower(model: Florence2ForConditionalGeneration) -> VisionEncoder:
     """Ours, on the weights of theirs."""
     with torch.device("meta"):
         ours = VisionEncoder(model.config)
-    ours.load(model.state_dict())
+    ours.load_weights(model.state_dict())
     return ours
 
 
@@ -71,7 +71,7 @@ def base() -> Florence2ForConditionalGeneration:
 @pytest.mark.parametrize("seed", [0, 13])
 def test_tiny_features_equal_transformers(seed: int, size: tuple[int, int]) -> None:
     """Also grids that no window divides, grids smaller than one, and pictures of several tiles."""
-    model, pixels = tiny_model(seed), pictures(3, *size)
+    model, pixels = create_tiny_model(seed), pictures(3, *size)
     assert distance(ours(model, pixels), theirs(model, pixels)) < 1e-5
 
 
@@ -88,7 +88,7 @@ def test_seedling_features_equal_transformers() -> None:
 
 
 def test_channels_last_pixels_are_the_same_pictures() -> None:
-    model, pixels = tiny_model(), pictures(2, 64, 64)
+    model, pixels = create_tiny_model(), pictures(2, 64, 64)
     laid_out = pixels.contiguous(memory_format=torch.channels_last)
     assert distance(ours(model, laid_out), ours(model, pixels)) < 1e-6
 
@@ -108,7 +108,7 @@ def test_16_bit_features_are_as_near_to_fp32_as_transformers(
 
 
 def test_loading_leaves_the_weights_given_as_they_were() -> None:
-    model = tiny_model()
+    model = create_tiny_model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     loaded = tower(model)
     with torch.inference_mode():
@@ -116,32 +116,32 @@ def test_loading_leaves_the_weights_given_as_they_were() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(p.is_meta or p.requires_grad for p in loaded.parameters())
     given = {value.data_ptr() for value in model.state_dict().values()}
-    assert all(layer.weight.data_ptr() in given for layer, _ in loaded.adaptable().values())
+    assert all(layer.weight.data_ptr() in given for layer, _ in loaded.get_lora_targets().values())
 
 
 def test_a_missing_weight_is_named() -> None:
-    model = tiny_model()
+    model = create_tiny_model()
     state = model.state_dict()
     del state["model.vision_tower.blocks.2.0.channel_block.norm2.bias"]
     with pytest.raises(KeyError, match=r"blocks\.2\.0\.channel_block\.norm2\.bias"):
-        VisionEncoder(model.config).load(state)
+        VisionEncoder(model.config).load_weights(state)
 
 
 def test_another_activation_is_refused() -> None:
-    config = tiny_config(64, 4)
+    config = create_config(64, 4)
     config.vision_config.activation_function = "relu"
     with pytest.raises(ValueError, match="relu"):
         VisionEncoder(config)
 
 
 def test_every_linear_layer_is_adaptable_under_its_native_path() -> None:
-    model = tiny_model()
+    model = create_tiny_model()
     native = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(("model.vision_tower.", "model.multi_modal_projector."))
     }
-    adaptable = tower(model).adaptable()
+    adaptable = tower(model).get_lora_targets()
     assert adaptable.keys() == native.keys()
     for name, (layer, first) in adaptable.items():
         assert first == 0
@@ -150,17 +150,17 @@ def test_every_linear_layer_is_adaptable_under_its_native_path() -> None:
 
 def test_an_adapter_equals_its_weights_merged() -> None:
     """On every layer; another adapter's are left out."""
-    model, pixels = tiny_model(), pictures(2, 64, 80)
+    model, pixels = create_tiny_model(), pictures(2, 64, 80)
     loaded = tower(model)
     torch.manual_seed(7)
     modules = dict(model.named_modules())
     with torch.inference_mode():
         plain = loaded(pixels)
-        for name, (layer, first) in loaded.adaptable().items():
+        for name, (layer, first) in loaded.get_lora_targets().items():
             rank, (outputs, inputs) = 4, layer.weight.shape
             a, b = torch.randn(rank, inputs) / inputs**0.5, torch.randn(outputs, rank) * 0.1
-            layer.adapters["mine"] = [LoraDelta(first, a, b, 0.5)]
-            layer.adapters["yours"] = [LoraDelta(first, a, -b, 2.0)]
+            layer.deltas["mine"] = [LoraDelta(first, a, b, 0.5)]
+            layer.deltas["yours"] = [LoraDelta(first, a, -b, 2.0)]
             # Ours read the same tensor: what is merged must be another.
             modules[name].weight = nn.Parameter(modules[name].weight + 0.5 * b @ a)
         got = loaded(pixels, [AdapterRows("mine", None)])
@@ -171,6 +171,6 @@ def test_an_adapter_equals_its_weights_merged() -> None:
 
 
 def test_one_adapter_a_batch() -> None:
-    loaded = tower(tiny_model())
+    loaded = tower(create_tiny_model())
     with pytest.raises(ValueError, match="share one adapter"):
         loaded(pictures(2, 64, 64), [AdapterRows("mine", torch.tensor([0]))])

@@ -31,8 +31,8 @@ def test_any_use_stays_within_its_bytes() -> None:
                 while sum(kept.values()) > 400:
                     kept.popitem(last=False)
         assert all((b"%d" % i in cache) == (b"%d" % i in kept) for i in range(20))
-        stats = cache.stats()
-        assert (stats.hits, stats.misses, stats.bytes, stats.pictures) == (
+        stats = cache.get_stats()
+        assert (stats.hits, stats.misses, stats.bytes, stats.images) == (
             hits, misses, sum(kept.values()), len(kept),
         )  # fmt: skip
     assert hits > 100
@@ -42,7 +42,7 @@ def test_without_room_nothing_is_kept() -> None:
     cache = FeatureCache(0)
     cache.put(b"a", features(1))
     assert cache.get(b"a") is None
-    assert cache.stats().bytes == 0
+    assert cache.get_stats().bytes == 0
 
 
 def test_clear_forgets() -> None:
@@ -51,4 +51,4 @@ def test_clear_forgets() -> None:
     assert cache.get(b"a") is not None
     cache.clear()
     assert b"a" not in cache
-    assert (cache.stats().bytes, cache.stats().pictures, cache.stats().hits) == (0, 0, 1)
+    assert (cache.get_stats().bytes, cache.get_stats().images, cache.get_stats().hits) == (0, 0, 1)

@@ -10,9 +10,9 @@ from PIL import Image
 from transformers import Florence2Config
 
 from server.engine.checkpoints.loading import Checkpoint
-from server.engine.model.preprocessing import Preprocessing, count_image_tokens
+from server.engine.model.preprocessing import ImagePreprocessor, count_image_tokens
 from tests.server.engine import reference
-from tests.server.engine.tiny import picture, preprocessor_config
+from tests.server.engine.tiny import create_image, create_preprocessor_config
 
 # microsoft/Florence-2-large's preprocessor_config.json, what matters of it.
 PUBLISHED: dict[str, Any] = {
@@ -33,19 +33,19 @@ PUBLISHED: dict[str, Any] = {
 @pytest.mark.parametrize("size", [(640, 480), (1, 1), (768, 768), (3, 900), (1600, 31)])
 def test_pixel_values_equal_transformers(tiny: Checkpoint, size: tuple[int, int]) -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
-    preprocessing = Preprocessing.read(PUBLISHED)
-    got = preprocessing.normalise([preprocessing.squash(image)])
-    expected = reference.pixel_values(replace(tiny, preprocessing=preprocessing), image)
+    preprocessor = ImagePreprocessor.from_config(PUBLISHED)
+    got = preprocessor.normalize([preprocessor.resize(image)])
+    expected = reference.compute_pixel_values(replace(tiny, preprocessor=preprocessor), image)
     assert got.shape == (1, 3, 768, 768)
     assert got.dtype == torch.float32
     assert torch.equal(got, expected)
 
 
 def test_a_picture_of_another_mode_is_turned_into_rgb() -> None:
-    preprocessing = Preprocessing.read(preprocessor_config(8))
+    preprocessor = ImagePreprocessor.from_config(create_preprocessor_config(8))
     grey = Image.new("L", (5, 4), 77)
-    assert (preprocessing.squash(grey) == 77).all()
-    assert preprocessing.squash(grey).shape == (8, 8, 3)
+    assert (preprocessor.resize(grey) == 77).all()
+    assert preprocessor.resize(grey).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -63,23 +63,23 @@ def test_a_picture_of_another_mode_is_turned_into_rgb() -> None:
 )
 def test_what_florence_does_not_do_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Preprocessing.read(PUBLISHED | change)
+        ImagePreprocessor.from_config(PUBLISHED | change)
 
 
 def test_keys_tell_pictures_apart() -> None:
-    preprocessing = Preprocessing.read(preprocessor_config())
-    one, same, other = (preprocessing.prepare(picture(i)) for i in (1, 1, 2))
+    preprocessor = ImagePreprocessor.from_config(create_preprocessor_config())
+    one, same, other = (preprocessor.prepare(create_image(i)) for i in (1, 1, 2))
     assert one.key == same.key != other.key
-    assert one.size == picture(1).size
+    assert one.size == create_image(1).size
 
 
 @pytest.mark.parametrize("side", [64, 96, 50])
 def test_image_tokens_are_what_the_tower_gives(tiny: Checkpoint, side: int) -> None:
-    preprocessing = Preprocessing.read(preprocessor_config(side))
+    preprocessor = ImagePreprocessor.from_config(create_preprocessor_config(side))
     with torch.inference_mode():
-        features = tiny.model.look(preprocessing.normalise([preprocessing.squash(picture())]))
-    assert features.shape == (1, count_image_tokens(tiny.model.config, preprocessing), 32)
+        features = tiny.model.encode_images(preprocessor.normalize([preprocessor.resize(create_image())]))
+    assert features.shape == (1, count_image_tokens(tiny.model.config, preprocessor), 32)
 
 
 def test_published_sizes_make_577_tokens() -> None:
-    assert count_image_tokens(Florence2Config(), Preprocessing.read(PUBLISHED)) == 577
+    assert count_image_tokens(Florence2Config(), ImagePreprocessor.from_config(PUBLISHED)) == 577
