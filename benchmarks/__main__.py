@@ -37,7 +37,6 @@ PLAN = {
     "arrivals": "arrivals",
     "adapters": "adapters",
     "constraint": "constraint",
-    "drafts": "drafts",
     "precision": "precision",
     "breakdown": "breakdown --model seedling",
     "memory": "memory",

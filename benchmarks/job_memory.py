@@ -26,6 +26,7 @@ from benchmarks.results import Row, show
 from labels.formats import FORMATS
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import AnswerKind
+from server.engine.config import EngineConfig
 from server.engine.handle import Handle
 from server.engine.request import Request, Result
 from server.jobs import job_start
@@ -64,7 +65,7 @@ class Thin(ImageSource):
 class Model:
     """Answers in no time, as the engine would."""
 
-    max_batch, max_waiting = 16, 256
+    config = EngineConfig()
     checkpoint = SimpleNamespace(sha256="ab" * 32, name="fake")
 
     def adapters(self) -> list[Any]:
@@ -74,7 +75,7 @@ class Model:
         return image
 
     def submit_blocking(self, request: Request, stop: threading.Event) -> Handle:
-        handle = Handle(lambda handle: None)
+        handle = Handle(lambda: None)
         notes = BOXES if request.task.answer_kind is AnswerKind.BOXES else [Text(label="cat", score=0.8)]
         handle.set_result(Result(notes, "cat<loc_1><loc_2><loc_3><loc_4>" * 2, [0], [0.0], "stop"))
         return handle

@@ -18,15 +18,12 @@ from benchmarks import base_checkpoint
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import LONGEST, forced, one_picture, scenes
-from server.engine.checkpoints import loading as checkpoints
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
-from server.engine.handle import Handle
 from server.engine.model.feature_cache import FeatureCache
 from server.engine.request import Request
 from server.engine.runner import ModelRunner
 from server.engine.sequence import Sequence as Work
-from server.engine.sequence import plan
 
 KINDS = {
     "matrix products": ("linear", "mm", "conv", "addmm", "bmm", "baddbmm"),

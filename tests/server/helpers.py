@@ -20,7 +20,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from prompts.annotations import Annotation
-from server.engine.errors import EngineClosedError, OverloadedError
+from server.engine.config import EngineConfig
+from server.engine.errors import EngineClosedError, OverloadedError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request, Result
@@ -36,7 +37,7 @@ class StuckEngine:
         self.room = room
         self.handles: list[Handle] = []
         self.checkpoint = SimpleNamespace(name="stuck")
-        self.max_batch, self.max_waiting = 1, room
+        self.config = EngineConfig(max_batch=1, max_waiting=room)
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         return PreparedImage(image.size, np.zeros((1, 1, 3), np.uint8), b"")
@@ -46,7 +47,7 @@ class StuckEngine:
         waiting = sum(not handle.done() for handle in self.handles)
         if waiting >= self.room:
             raise OverloadedError(waiting, 7.2)
-        handle = Handle(lambda handle: handle._cancel() and None)
+        handle = Handle(lambda: handle.set_exception(RequestCancelledError("cancelled")) and None)
         self.handles.append(handle)
         return handle
 
@@ -55,11 +56,11 @@ class StuckEngine:
 
     def close(self, *, drain: bool = True) -> None:
         for handle in self.handles:
-            handle._fail(EngineClosedError("shut down"))
+            handle.set_exception(EngineClosedError("shut down"))
 
     def finish(self, index: int, annotations: list[Annotation]) -> None:
-        self.handles[index]._stream(annotations)
-        self.handles[index]._finish(Result(annotations, "said", [2], [0.0], "stop"))
+        self.handles[index].publish(annotations)
+        self.handles[index].set_result(Result(annotations, "said", [2], [0.0], "stop"))
 
 
 @contextmanager

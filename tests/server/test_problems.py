@@ -345,7 +345,7 @@ async def test_a_prompt_on_which_the_model_fails(stuck: StuckEngine) -> None:
         asked = asyncio.create_task(client.post("/v1/prompt", json=ASK))
         while not stuck.handles:
             await asyncio.sleep(0.01)
-        stuck.handles[0]._fail(RuntimeError("secret of the machine"))
+        stuck.handles[0].set_exception(RuntimeError("secret of the machine"))
         assert "secret" not in problem(await asked, 500, "failed").detail
 
 

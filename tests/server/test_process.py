@@ -49,7 +49,7 @@ def test_an_annotation_is_streamed_before_the_answer_is_whole(stuck: StuckEngine
     ):
         lines = answer.iter_lines()
         until(lambda: stuck.handles)
-        stuck.handles[0]._stream([box])
+        stuck.handles[0].publish([box])
         assert next(lines) == "event: annotation"
         assert json.loads(next(lines).removeprefix("data: "))["box"] == [1, 2, 3, 4]
         assert not stuck.handles[0].done()
