@@ -8,6 +8,9 @@ import torch
 from transformers.utils import logging
 
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.config import EngineConfig
+from server.engine.engine import Engine
+from tests.server.engine.engines import Gate
 from tests.server.engine.tiny import MIXED_LENGTHS_SEED, create_base_model, create_tiny_model, save_checkpoint
 
 logging.disable_progress_bar()
@@ -46,3 +49,14 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             )
         )
     )
+
+
+@pytest.fixture
+def engine(tiny: Checkpoint) -> Iterator[Engine]:
+    with Engine(tiny, EngineConfig(max_batch=4, max_waiting=8)) as engine:
+        yield engine
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(monkeypatch)

@@ -31,7 +31,7 @@ def _network(folder: Path, adapter: Path | None) -> Florence2ForConditionalGener
 
 
 def load_network(checkpoint: Checkpoint, adapter: Path | None = None) -> Florence2ForConditionalGeneration | PeftModel:
-    """Returns transformers' model of the same files, which must be in the native layout, with PEFT's adapter if given."""
+    """Returns transformers' model of the same files, with PEFT's adapter if given. Needs the native layout."""
     return _network(checkpoint.folder, adapter)
 
 

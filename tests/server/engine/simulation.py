@@ -1,4 +1,4 @@
-"""Runs an `EngineLoop` on a simulated clock, with a runner that only counts and raises the errors that tests ask for."""
+"""Runs an `EngineLoop` on a simulated clock, with a runner that counts calls and raises errors on demand."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -120,7 +120,7 @@ def create_tiny_model(
                 value.normal_(std=0.25 if "shared" not in name else 0.5)
             elif name.endswith("bias"):
                 value.normal_(std=0.1)
-        # With a larger embedding, </s> is generated more often: answers end at many lengths with some seeds, never with others.
+        # A larger embedding makes </s> more likely: with some seeds answers end at many lengths, with others never.
         model.model.language_model.shared.weight[2] *= 2
     model.generation_config = GenerationConfig(**PUBLISHED)
     return model

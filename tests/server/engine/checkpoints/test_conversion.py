@@ -1,4 +1,4 @@
-"""Microsoft's layout ↔ the native one, both directions, at tiny size."""
+"""Conversion between Microsoft's layout and the native layout, both ways, on tiny models."""
 
 import json
 import shutil
@@ -13,7 +13,6 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from prompts.special_tokens import ADDED_TOKENS
 from server.engine.checkpoints import conversion
-from server.engine.checkpoints import loading as checkpoints
 from server.engine.checkpoints.conversion import (
     EMBEDDING_KEY,
     TIED_EMBEDDING_KEYS,
@@ -25,6 +24,7 @@ from server.engine.checkpoints.conversion import (
     to_native_state,
 )
 from server.engine.checkpoints.errors import CheckpointError
+from server.engine.checkpoints.generation_config import GenerationConfig
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import locate_checkpoint
 from server.engine.model.florence2 import Florence2
@@ -33,7 +33,7 @@ from tests.server.engine.tiny import create_image, create_tiny_model, create_tok
 
 IMAGE = create_tokenizer().token_to_id("<image>")  # Microsoft's embedding ends before it
 
-# Names as they stand in microsoft/Florence-2-base, and what the native model calls them.
+# Keys of microsoft/Florence-2-base and their native names.
 BLOCKS = {
     "2.8.spatial_block.conv1.fn.dw.weight": "2.8.spatial_block.conv1.weight",
     "0.0.spatial_block.window_attn.norm.weight": "0.0.spatial_block.norm1.weight",
@@ -59,22 +59,24 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("microsoft", "native"), NAMES.items(), ids=NAMES)
-def test_names_both_ways(microsoft: str, native: str) -> None:
+def test_keys_are_converted_both_ways(microsoft: str, native: str) -> None:
     assert to_native_key(microsoft) == native
     assert to_microsoft_key(native) == microsoft
 
 
-def microsoft_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The tiny model as Microsoft would have saved it."""
+def get_microsoft_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Returns the weights of the tiny model in Microsoft's layout."""
     return to_microsoft_state(reference.load_network(checkpoint).state_dict(), IMAGE)
 
 
-def microsoft_config(checkpoint: Checkpoint) -> dict[str, Any]:
+def get_microsoft_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return to_microsoft_config(checkpoint.model.config.to_dict(), checkpoint.generation, IMAGE)
 
 
-def write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], tiny_folder: Path, *, pickled: bool) -> Path:
-    """A folder in Microsoft's layout: BART's tokenizer alone, no generation_config.json."""
+def write_folder(
+    folder: Path, state: dict[str, Tensor], config: dict[str, Any], tiny_folder: Path, *, pickled: bool
+) -> Path:
+    """Writes a folder in Microsoft's layout: with BART's tokenizer, without generation_config.json."""
     folder.mkdir()
     if pickled:
         torch.save(state, folder / "pytorch_model.bin")
@@ -86,9 +88,9 @@ def write(folder: Path, state: dict[str, Tensor], config: dict[str, Any], tiny_f
     return folder
 
 
-def test_there_and_back_is_the_same(tiny: Checkpoint) -> None:
+def test_a_round_trip_keeps_the_weights(tiny: Checkpoint) -> None:
     native = reference.load_network(tiny).state_dict()
-    back = to_native_state(microsoft_state(tiny), native[EMBEDDING_KEY].shape[0])
+    back = to_native_state(get_microsoft_state(tiny), native[EMBEDDING_KEY].shape[0])
     assert back.keys() == native.keys()
     for key, value in native.items():
         if key in TIED_EMBEDDING_KEYS:  # the rows that Microsoft's embedding lacks come back as zeros
@@ -100,24 +102,24 @@ def test_there_and_back_is_the_same(tiny: Checkpoint) -> None:
 
 @pytest.mark.parametrize("pickled", [True, False])
 @pytest.mark.parametrize("head", [True, False])
-def test_a_microsoft_folder_says_what_the_native_one_says(
+def test_a_microsoft_folder_gives_the_same_answers(
     tiny: Checkpoint, tiny_folder: Path, tmp_path: Path, pickled: bool, head: bool
 ) -> None:
-    state = microsoft_state(tiny)
+    state = get_microsoft_state(tiny)
     if not head:  # newer files lack it
         del state["language_model.lm_head.weight"]
-    folder = write(tmp_path / "microsoft", state, microsoft_config(tiny), tiny_folder, pickled=pickled)
+    folder = write_folder(tmp_path / "microsoft", state, get_microsoft_config(tiny), tiny_folder, pickled=pickled)
     loaded = load_checkpoint(str(folder))
     assert loaded.tokenizer.ids == tiny.tokenizer.ids
     assert loaded.generation == tiny.generation  # from its text_config
-    asked = reference.create_request("<OD>", create_image(), limit=12)
+    request = reference.create_request("<OD>", create_image(), limit=12)
     for name, value in reference.get_weights(tiny).items():
-        rows = slice(IMAGE) if name == "text.table" else slice(None)
+        rows = slice(IMAGE) if name == "language_model.token_embedding" else slice(None)
         assert torch.equal(value[rows], reference.get_weights(loaded)[name][rows]), name
-    assert reference.run_request(loaded, asked).tokens == reference.generate(tiny, asked)
+    assert reference.run_request(loaded, request).tokens == reference.generate(tiny, request)
 
 
-def test_shards(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+def test_sharded_weights_are_loaded(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sharded"
     shutil.copytree(tiny_folder, folder)
     reference.load_network(tiny).save_pretrained(folder, max_shard_size="100KB")
@@ -130,52 +132,54 @@ def test_shards(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
         load_checkpoint(str(folder))
 
 
-def test_what_is_missing_left_over_or_misshapen_is_listed(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
-    state = microsoft_state(tiny)
+def test_missing_unexpected_and_misshapen_weights_are_listed(
+    tiny: Checkpoint, tiny_folder: Path, tmp_path: Path
+) -> None:
+    state = get_microsoft_state(tiny)
     del state["image_projection"]
     state["vision_tower.head.weight"] = torch.zeros(2)
     state["image_proj_norm.bias"] = torch.zeros(7)
-    folder = write(tmp_path / "broken", state, microsoft_config(tiny), tiny_folder, pickled=False)
+    folder = write_folder(tmp_path / "broken", state, get_microsoft_config(tiny), tiny_folder, pickled=False)
     with pytest.raises(CheckpointError) as raised:
         load_checkpoint(str(folder))
-    said = str(raised.value)
-    assert "1 missing: model.multi_modal_projector.image_projection.weight" in said
-    assert "1 left over: model.vision_tower.head.weight" in said
-    assert "image_proj_norm.bias [7] instead of [32]" in said
+    message = str(raised.value)
+    assert "1 missing: model.multi_modal_projector.image_projection.weight" in message
+    assert "1 unexpected: model.vision_tower.head.weight" in message
+    assert "image_proj_norm.bias [7] instead of [32]" in message
 
 
 @pytest.mark.parametrize("changed", [{}, {"vision_config": {"qkv_bias": False, "max_temporal_embeddings": 7}}], ids=str)
-def test_what_a_checkpoint_must_hold_is_what_transformers_holds(changed: dict[str, Any]) -> None:
+def test_the_weight_shapes_are_those_of_transformers(changed: dict[str, Any]) -> None:
     seedling = json.loads((locate_checkpoint("seedling") / "config.json").read_text())
     for config in (seedling, Florence2Config().to_dict()):
         config["vision_config"] |= changed.get("vision_config", {})
-        shape = Florence2Config.from_dict(config)
+        native_config = Florence2Config.from_dict(config)
         with torch.device("meta"):
-            theirs = Florence2ForConditionalGeneration._from_config(shape).state_dict()
+            expected = Florence2ForConditionalGeneration._from_config(native_config).state_dict()
         once = {
-            key: value.shape for key, value in theirs.items() if key not in set(TIED_EMBEDDING_KEYS) - {EMBEDDING_KEY}
+            key: value.shape for key, value in expected.items() if key not in set(TIED_EMBEDDING_KEYS) - {EMBEDDING_KEY}
         }
-        assert Florence2(shape).get_weight_shapes() == once
+        assert Florence2(native_config).get_weight_shapes() == once
 
 
-def test_a_bias_on_the_logits_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
-    state = microsoft_state(tiny)
+def test_a_logits_bias_is_rejected(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    state = get_microsoft_state(tiny)
     state["language_model.final_logits_bias"][0, 3] = 0.5
-    folder = write(tmp_path / "biased", state, microsoft_config(tiny), tiny_folder, pickled=True)
+    folder = write_folder(tmp_path / "biased", state, get_microsoft_config(tiny), tiny_folder, pickled=True)
     with pytest.raises(CheckpointError, match="final_logits_bias is not zero"):
         load_checkpoint(str(folder))
 
 
-def test_an_untied_head_is_refused(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
-    state = microsoft_state(tiny)
+def test_an_untied_lm_head_is_rejected(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    state = get_microsoft_state(tiny)
     state["language_model.lm_head.weight"][5] += 1
-    folder = write(tmp_path / "untied", state, microsoft_config(tiny), tiny_folder, pickled=True)
+    folder = write_folder(tmp_path / "untied", state, get_microsoft_config(tiny), tiny_folder, pickled=True)
     with pytest.raises(CheckpointError, match="lm_head differ"):
         load_checkpoint(str(folder))
 
 
-def test_the_published_config() -> None:
-    """The values of microsoft/Florence-2-large's config.json that shape the model."""
+def test_the_published_config_is_converted() -> None:
+    """The values of microsoft/Florence-2-large's config.json that define the model."""
     config = {
         "model_type": "florence2",
         "pad_token_id": 1,
@@ -228,20 +232,20 @@ def test_the_published_config() -> None:
     }
     assert conversion.is_microsoft_config(config)
     native = to_native_config(config, 51328)
-    shape = Florence2Config.from_dict(native | {"image_token_id": 51289})
+    native_config = Florence2Config.from_dict(native | {"image_token_id": 51289})
     with torch.device("meta"):
-        model = Florence2ForConditionalGeneration._from_config(shape)
-    grown = 2 * (4096 - 1024) * 1024  # 770.2 M is the size before its positions grew
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(770.2e6 + grown, abs=0.1e6)
+        model = Florence2ForConditionalGeneration._from_config(native_config)
+    added_positions = 2 * (4096 - 1024) * 1024  # 770.2 M is the size with 1024 positions
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(770.2e6 + added_positions, abs=0.1e6)
     assert native["vision_config"]["embed_dim"] == [256, 512, 1024, 2048]
     assert "num_beams" not in native["text_config"]
-    back = to_microsoft_config(shape.to_dict(), checkpoints.GenerationConfig(num_beams=3), 51289)
+    back = to_microsoft_config(native_config.to_dict(), GenerationConfig(num_beams=3), 51289)
     for key, value in config["vision_config"].items():  # type: ignore[attr-defined]
         assert key == "enable_checkpoint" or back["vision_config"][key] == value
 
 
-def test_other_image_features_are_refused(tiny: Checkpoint) -> None:
-    config = microsoft_config(tiny)
+def test_other_image_features_are_rejected(tiny: Checkpoint) -> None:
+    config = get_microsoft_config(tiny)
     config["vision_config"]["image_feature_source"] = ["last_frame"]
     with pytest.raises(ValueError, match="image_feature_source"):
         to_native_config(config, 64)
@@ -252,9 +256,11 @@ def test_added_tokens_keep_their_order(tiny: Checkpoint) -> None:
     assert [tiny.tokenizer.ids[t] for t in ADDED_TOKENS] == list(range(first, first + len(ADDED_TOKENS)))
 
 
-def test_native_weights_beside_a_microsoft_config_load(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
-    """Each is told by its own form: tools convert one and forget the other."""
-    folder = write(tmp_path / "mixed", microsoft_state(tiny), microsoft_config(tiny), tiny_folder, pickled=True)
+def test_native_weights_with_a_microsoft_config_are_loaded(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
+    """The layouts of config and weights are detected separately, because some tools convert only one of them."""
+    folder = write_folder(
+        tmp_path / "mixed", get_microsoft_state(tiny), get_microsoft_config(tiny), tiny_folder, pickled=True
+    )
     (folder / "pytorch_model.bin").unlink()
     shutil.copy(tiny_folder / "model.safetensors", folder)
     loaded = reference.get_weights(load_checkpoint(str(folder)))
@@ -262,11 +268,11 @@ def test_native_weights_beside_a_microsoft_config_load(tiny: Checkpoint, tiny_fo
     assert load_file(folder / "model.safetensors").keys() < reference.load_network(tiny).state_dict().keys()
 
 
-def test_save_pretrained_reloads(tiny: Checkpoint, tmp_path: Path) -> None:
-    """What fine-tuning saves is a checkpoint again."""
+def test_a_fine_tuned_checkpoint_is_loaded(tiny: Checkpoint, tmp_path: Path) -> None:
+    """Fine-tuning saves a checkpoint with save_pretrained."""
     tuned = create_tiny_model(5)
     loaded = load_checkpoint(str(save_checkpoint(tmp_path / "tuned", tuned)))
-    again = reference.load_network(loaded).state_dict()
-    assert all(torch.equal(again[key], value) for key, value in tuned.state_dict().items())
-    asked = reference.create_request("<OD>", create_image(), limit=12)
-    assert reference.run_request(loaded, asked).tokens == reference.generate(loaded, asked)
+    reloaded = reference.load_network(loaded).state_dict()
+    assert all(torch.equal(reloaded[key], value) for key, value in tuned.state_dict().items())
+    request = reference.create_request("<OD>", create_image(), limit=12)
+    assert reference.run_request(loaded, request).tokens == reference.generate(loaded, request)

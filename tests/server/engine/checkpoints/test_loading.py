@@ -1,4 +1,4 @@
-"""Loading by name and path, and what is said of a checkpoint that cannot be loaded."""
+"""Loading checkpoints by name and path, and the errors for those that cannot be loaded."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-from server.engine.checkpoints import loading as checkpoints
+from server.engine.checkpoints import sources
 from server.engine.checkpoints.errors import CheckpointError
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from tests.server.engine.tiny import IMAGE_SIDE, create_preprocessor_config, create_tiny_model, create_tokenizer
@@ -17,7 +17,7 @@ from tests.server.engine.tiny import IMAGE_SIDE, create_preprocessor_config, cre
 
 @pytest.fixture
 def folder(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that the test may change."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
 
 
@@ -25,10 +25,10 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_what_a_checkpoint_knows(tiny: Checkpoint) -> None:
+def test_a_checkpoint_has_its_limits_and_settings(tiny: Checkpoint) -> None:
     assert tiny.image_tokens == 2 * 2 + 1
     assert (tiny.max_prompt_tokens, tiny.max_new_tokens) == (96 - 5, 96)
-    assert tiny.generation.max_new_tokens == 96  # none saved: as much as the decoder holds
+    assert tiny.generation.max_new_tokens == 96  # not saved: the number of positions
     assert tiny.generation.num_beams == 3
     assert tiny.preprocessor.width == IMAGE_SIDE
     assert tiny.unused_tokens.tolist() == [
@@ -39,7 +39,7 @@ def test_what_a_checkpoint_knows(tiny: Checkpoint) -> None:
     assert not tiny.model.training
 
 
-def test_prompts_begin_and_end(tiny: Checkpoint) -> None:
+def test_prompts_have_control_tokens_at_both_ends(tiny: Checkpoint) -> None:
     ids = tiny.tokenizer.encode_prompt("the <loc_3>é")
     assert ids[0] == 0
     assert ids[-1] == 2
@@ -47,14 +47,14 @@ def test_prompts_begin_and_end(tiny: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_half_precision_files_load_as_asked(folder: Path, dtype: torch.dtype) -> None:
+def test_half_precision_files_load_in_any_dtype(folder: Path, dtype: torch.dtype) -> None:
     create_tiny_model().half().save_pretrained(folder)
     loaded = load_checkpoint(str(folder), dtype=dtype)
     assert {p.dtype for p in loaded.model.parameters()} == {dtype}
     assert loaded.model.dtype == dtype
 
 
-def test_the_hash_follows_the_weights(tiny: Checkpoint, folder: Path) -> None:
+def test_the_hash_depends_on_the_weights(tiny: Checkpoint, folder: Path) -> None:
     assert load_checkpoint(str(folder)).sha256 == tiny.sha256
     other = create_tiny_model()
     with torch.no_grad():
@@ -63,19 +63,19 @@ def test_the_hash_follows_the_weights(tiny: Checkpoint, folder: Path) -> None:
     assert load_checkpoint(str(folder)).sha256 != tiny.sha256
 
 
-def test_newer_processor_files(folder: Path) -> None:
+def test_processor_config_json_is_accepted(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": create_preprocessor_config(32)}))
     assert load_checkpoint(str(folder)).preprocessor.width == 32
 
 
-def test_without_generation_config_the_published_one_holds(folder: Path) -> None:
+def test_the_default_generation_config_is_the_published_one(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
     config = load_checkpoint(str(folder)).generation
     assert (config.num_beams, config.no_repeat_ngram_size, config.forced_bos_token_id) == (3, 3, 0)
 
 
-def test_settings_that_are_not_followed_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unsupported_settings_are_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit(folder / "generation_config.json", repetition_penalty=1.2, do_sample=True)
     load_checkpoint(str(folder))
     assert "repetition_penalty" in caplog.text
@@ -86,7 +86,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "lacks config.json"),
     "broken config": (lambda f: truncate(f / "config.json"), "is not JSON"),
     "config of another kind": (lambda f: (f / "config.json").write_text("[]"), "not a JSON object"),
@@ -95,13 +95,13 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f / "config.json", text_config={"d_model": "x"}),
         "d_model",
     ),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
-    "cut weights": (lambda f: truncate(f / "model.safetensors"), "may be cut short"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "contains no weights"),
+    "truncated weights": (lambda f: truncate(f / "model.safetensors"), "may be truncated"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be read"),
     "another tokenizer": (
         lambda f: create_tokenizer(added=("<extra>",)).save(str(f / "tokenizer.json")),
-        "does not belong to its model",
+        "does not match its model",
     ),
     "no preprocessing": (lambda f: (f / "preprocessor_config.json").unlink(), "lacks preprocessor_config.json"),
     "a crop": (lambda f: edit(f / "preprocessor_config.json", do_center_crop=True), "do_center_crop"),
@@ -110,59 +110,61 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f / "preprocessor_config.json", size={"height": 768, "width": 768}),
         "makes a grid of 24×24",
     ),
-    "beams that mean nothing": (lambda f: edit(f / "generation_config.json", num_beams=0), "num_beams 0"),
-    "an adapter": (lambda f: (f / "config.json").rename(f / "adapter_config.json"), "holds an adapter"),
+    "an invalid number of beams": (lambda f: edit(f / "generation_config.json", num_beams=0), "num_beams 0"),
+    "an adapter": (lambda f: (f / "config.json").rename(f / "adapter_config.json"), "contains an adapter"),
 }
 
 
-@pytest.mark.parametrize(("spoil", "said"), SPOILS.values(), ids=SPOILS)
-def test_refusals_say_what_is_wrong(folder: Path, spoil: Callable[[Path], object], said: str) -> None:
-    spoil(folder)
-    with pytest.raises(CheckpointError, match=said):
+@pytest.mark.parametrize(("damage", "reason"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_checkpoint_is_rejected_with_its_reason(
+    folder: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=reason):
         load_checkpoint(str(folder))
 
 
 def test_a_bin_file_runs_no_code(folder: Path) -> None:
-    class Evil:
+    class Malicious:
         def __reduce__(self) -> tuple[object, ...]:
-            return (Path.touch, (folder / "owned",))
+            return (Path.touch, (folder / "created",))
 
     (folder / "model.safetensors").unlink()
-    torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
+    torch.save({"weight": Malicious()}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError):
         load_checkpoint(str(folder))
-    assert not (folder / "owned").exists()
+    assert not (folder / "created").exists()
 
 
-def test_names_that_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="there is no folder"):
         load_checkpoint(str(tmp_path / "nowhere"))
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is a file"):
         load_checkpoint(str(tmp_path / "file"))
 
-    def raising(error: Exception) -> Callable[..., str]:
-        def fetch(*_: object, **__: object) -> str:
+    def raise_error(error: Exception) -> Callable[..., str]:
+        def download(*_: object, **__: object) -> str:
             raise error
 
-        return fetch
+        return download
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", raising(LocalEntryNotFoundError("offline")))
+    monkeypatch.setattr(sources, "snapshot_download", raise_error(LocalEntryNotFoundError("offline")))
     with pytest.raises(CheckpointError, match="hub cannot be reached"):
         load_checkpoint("microsoft/Florence-2-base")
-    gone = RepositoryNotFoundError.__new__(RepositoryNotFoundError)
-    monkeypatch.setattr(checkpoints, "snapshot_download", raising(gone))
+    missing = RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+    monkeypatch.setattr(sources, "snapshot_download", raise_error(missing))
     with pytest.raises(CheckpointError, match="check the name"):
         load_checkpoint("microsoft/Florence-3")
 
 
-def test_a_hub_id_is_fetched(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_a_hub_id_is_downloaded(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
 
-    def fetch(name: str, **patterns: list[str]) -> str:
-        asked.append((name, patterns["allow_patterns"]))
+    def download(name: str, **patterns: list[str]) -> str:
+        calls.append((name, patterns["allow_patterns"]))
         return str(tiny_folder)
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", fetch)
+    monkeypatch.setattr(sources, "snapshot_download", download)
     assert load_checkpoint("florence-community/Florence-2-base").name == "florence-community/Florence-2-base"
-    assert asked == [("florence-community/Florence-2-base", ["*.json", "*.safetensors"])]
+    assert calls == [("florence-community/Florence-2-base", ["*.json", "*.safetensors"])]

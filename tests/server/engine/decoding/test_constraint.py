@@ -225,7 +225,9 @@ def test_answers_on_scenes_are_accepted(kind, token):
 
 @cache
 def scenes():
-    return [draw_scene(seed, objects=(seed % 3, 3), words=(0, 2), size=(200, 160), degraded_share=0) for seed in range(8)]
+    return [
+        draw_scene(seed, objects=(seed % 3, 3), words=(0, 2), size=(200, 160), degraded_share=0) for seed in range(8)
+    ]
 
 
 words = st.text(min_size=1, max_size=8).filter(

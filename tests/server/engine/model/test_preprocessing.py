@@ -1,4 +1,4 @@
-"""Preprocessing against transformers' own, and the vision pass."""
+"""Preprocessing: pixels equal those of transformers."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from server.engine.model.preprocessing import ImagePreprocessor, count_image_tok
 from tests.server.engine import reference
 from tests.server.engine.tiny import create_image, create_preprocessor_config
 
-# microsoft/Florence-2-large's preprocessor_config.json, what matters of it.
+# The relevant part of microsoft/Florence-2-large's preprocessor_config.json.
 PUBLISHED: dict[str, Any] = {
     "do_convert_rgb": None,
     "do_normalize": True,
@@ -41,11 +41,11 @@ def test_pixel_values_equal_transformers(tiny: Checkpoint, size: tuple[int, int]
     assert torch.equal(got, expected)
 
 
-def test_a_picture_of_another_mode_is_turned_into_rgb() -> None:
+def test_an_image_of_another_mode_is_converted_to_rgb() -> None:
     preprocessor = ImagePreprocessor.from_config(create_preprocessor_config(8))
-    grey = Image.new("L", (5, 4), 77)
-    assert (preprocessor.resize(grey) == 77).all()
-    assert preprocessor.resize(grey).shape == (8, 8, 3)
+    gray = Image.new("L", (5, 4), 77)
+    assert (preprocessor.resize(gray) == 77).all()
+    assert preprocessor.resize(gray).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_a_picture_of_another_mode_is_turned_into_rgb() -> None:
     ],
     ids=str,
 )
-def test_what_florence_does_not_do_is_refused(change: dict[str, Any]) -> None:
+def test_unsupported_steps_are_rejected(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         ImagePreprocessor.from_config(PUBLISHED | change)
 
 
-def test_keys_tell_pictures_apart() -> None:
+def test_different_images_have_different_keys() -> None:
     preprocessor = ImagePreprocessor.from_config(create_preprocessor_config())
     one, same, other = (preprocessor.prepare(create_image(i)) for i in (1, 1, 2))
     assert one.key == same.key != other.key
@@ -74,12 +74,12 @@ def test_keys_tell_pictures_apart() -> None:
 
 
 @pytest.mark.parametrize("side", [64, 96, 50])
-def test_image_tokens_are_what_the_tower_gives(tiny: Checkpoint, side: int) -> None:
+def test_the_number_of_image_tokens_is_that_of_the_vision_encoder(tiny: Checkpoint, side: int) -> None:
     preprocessor = ImagePreprocessor.from_config(create_preprocessor_config(side))
     with torch.inference_mode():
         features = tiny.model.encode_images(preprocessor.normalize([preprocessor.resize(create_image())]))
     assert features.shape == (1, count_image_tokens(tiny.model.config, preprocessor), 32)
 
 
-def test_published_sizes_make_577_tokens() -> None:
+def test_the_published_config_gives_577_image_tokens() -> None:
     assert count_image_tokens(Florence2Config(), ImagePreprocessor.from_config(PUBLISHED)) == 577
