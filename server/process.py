@@ -1,4 +1,4 @@
-"""The server as a process: its socket, its signals, its exit code."""
+"""The server process: its socket, its signals and its exit code."""
 
 import logging
 import socket
@@ -7,61 +7,59 @@ from types import FrameType
 
 import uvicorn
 
-from server import logs
 from server.app import create_app
-from server.settings import Settings, option
+from server.lifecycle import Lifecycle
+from server.logs import configure_logging
+from server.settings import Settings, get_option_name
 
-_LAST_WORDS = 3  # seconds for answers to reach their clients once all work has ended
+_SEND_TIMEOUT = 3  # seconds to send the last responses after all requests have ended
 logger = logging.getLogger(__name__)
 
 
-class CannotListen(OSError):  # noqa: N818
-    """The address cannot be listened on."""
+class ListenError(OSError):
+    """The server cannot listen on the address."""
 
 
-class Server(uvicorn.Server):
-    """A first SIGTERM or SIGINT drains: what runs is finished, what comes is refused with 503. A second one ends it."""
+class ServerProcess(uvicorn.Server):
+    """Drains on the first SIGTERM or SIGINT: running requests finish, new ones get 503. Exits on the second one."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
         super().__init__(config)
-        self.serving = config.app.state.serving  # type: ignore[union-attr]
-        self.serving.on_failure = self._fail
+        self.lifecycle = lifecycle
+        self.lifecycle.on_failure = self._stop_after_failure
         self.failed = False
         self._deadline = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own closes the socket at once, so that who comes now is cut off instead of told why.
-        if self.serving.draining:
+        # Does not call uvicorn's method: it closes the socket at once, so that new clients get no answer.
+        if self.lifecycle.draining:
             self.should_exit = self.force_exit = True
-        self._deadline = time.monotonic() + self.serving.settings.shutdown_timeout
-        self.serving.draining = True
+        self._deadline = time.monotonic() + self.lifecycle.settings.shutdown_timeout
+        self.lifecycle.draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        if self.serving.draining and not self.should_exit:
-            if not self.serving.running:
+        if self.lifecycle.draining and not self.should_exit:
+            if not self.lifecycle.running:
                 self.should_exit = True
             elif time.monotonic() > self._deadline:
-                logger.warning("%d requests are given up: shutdown_timeout is over", self.serving.running)
-                await self.serving.abandon()
+                logger.warning("shutdown_timeout is over: cancelling %d running requests", self.lifecycle.running)
+                await self.lifecycle.abort()
                 self.should_exit = True
         return await super().on_tick(counter)
 
-    def _fail(self, _: str) -> None:
+    def _stop_after_failure(self, _: str) -> None:
         self.failed = self.should_exit = True
 
 
-def serve(settings: Settings) -> int:
-    """Serves until told to stop; returns the exit code. Raises CannotListen."""
+def run_server(settings: Settings) -> int:
+    """Serves until the process is told to stop, and returns its exit code. Raises ListenError."""
     listener = _listen(settings.host, settings.port)
-    logs.configure(settings.log_format, settings.log_level)
+    configure_logging(settings.log_format, settings.log_level)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_LAST_WORDS,
+        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=_SEND_TIMEOUT
     )
-    server = Server(config)
+    server = ServerProcess(config, app.state.lifecycle)
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     server.run(sockets=[listener])
@@ -74,6 +72,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, UnicodeError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CannotListen(
-            f"cannot listen on {host} port {port}: {reason}; choose another with {option('host')} and {option('port')}"
-        ) from error
+        options = f"{get_option_name('host')} and {get_option_name('port')}"
+        raise ListenError(f"cannot listen on {host} port {port}: {reason}; choose another with {options}") from error

@@ -1,10 +1,12 @@
-"""The server on Ray Serve: `serve run server.ray_serve:app replicas=2 most_replicas=8 gpus=1`.
+"""The server on Ray Serve: `serve run server.ray_serve:app replicas=2 max_replicas=8 gpus=1`.
 
-Each replica is the whole server with an engine of its own, on whichever machine Ray finds for it. Its settings are the
-FLORIST_ variables where the application is built (the shell of `serve run`; the `env_vars` of a `runtime_env` that
-`serve deploy` is given), and go with it to every machine; on which address it listens, how many requests it takes, and
-when it stops are Ray Serve's to say. What one replica alone would know is left to others: jobs to `florist label
---engine ray`, and adapters, which a replica loads from the settings' folder as it begins, cannot be changed by request.
+Each replica is a complete server with its own engine, on a machine that Ray chooses. The settings are the FLORIST_ variables
+of the process that builds the application: the shell of `serve run`, or `env_vars` in the `runtime_env` of `serve deploy`.
+They are sent to every machine. Ray Serve, not the settings, decides where a replica listens, how many requests it takes and
+when it stops.
+
+State that only one replica would have is not supported: label with `florist label --engine ray` instead of jobs, and change
+adapters in the folder of the settings, which every replica loads when it starts.
 """
 
 from fastapi import FastAPI
@@ -13,50 +15,50 @@ from ray import serve
 from ray.serve import Application
 from starlette.routing import Route
 
-from server import settings as settings_
-from server.api.problems import METHOD_NOT_ALLOWED, Problem
+from server.api.problems import METHOD_NOT_ALLOWED, ProblemError
 from server.app import create_app
-from server.serving import load_engine
-from server.settings import Settings, variable
+from server.lifecycle import load_engine
+from server.settings import Settings, SettingsError, get_variable_name, load_settings
 
 
-class Scale(BaseModel):
-    """How large the deployment is: replicas, more of them under load where `most_replicas` says so, and what each takes
-    of its machine."""
+class DeploymentSize(BaseModel):
+    """The size of the deployment: the number of replicas, and the resources of each.
+
+    With `max_replicas`, Ray Serve adds replicas under load.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     replicas: int = Field(1, ge=1)
-    most_replicas: int | None = Field(None, ge=1)
+    max_replicas: int | None = Field(None, ge=1)
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Scale":
-        if self.most_replicas is not None and self.most_replicas < self.replicas:
-            raise ValueError(f"most_replicas ({self.most_replicas}) is less than replicas ({self.replicas})")
+    def _check_order(self) -> "DeploymentSize":
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas ({self.max_replicas}) is less than replicas ({self.replicas})")
         return self
 
 
-def app(args: Scale) -> Application:
-    """The application, which Ray Serve's commands take by this name. Raises SettingsError."""
-    settings = settings_.load()
+def app(args: DeploymentSize) -> Application:
+    """Returns the application. The commands of Ray Serve call it by this name. Raises SettingsError."""
+    settings = load_settings()
     if settings.jobs_folder is not None:
-        raise settings_.SettingsError(
-            f"{variable('jobs_folder')}: on Ray Serve no replica runs jobs; unset it, and label by `florist label "
-            f"--engine ray` or by a `florist serve` of its own"
+        raise SettingsError(
+            f"{get_variable_name('jobs_folder')}: replicas on Ray Serve run no jobs; unset it, and label with `florist "
+            f"label --engine ray` or with a separate `florist serve`"
         )
-
-    if settings.device == "auto":  # a replica takes what Ray gives it, and not a worker for each core of the machine
+    if settings.device == "auto":  # one worker on what Ray assigns, not one worker per core of the machine
         settings = settings.model_copy(update={"device": "cuda" if args.gpus else "cpu"})
 
     def build() -> FastAPI:
-        return replica(settings)
+        return create_replica(settings)
 
-    # A request more than an engine decodes at a time is worth another replica; up to the setting's number may wait.
+    # Ray Serve adds replicas when a replica has more requests than its engine decodes together.
     scaling = {
         "min_replicas": args.replicas,
-        "max_replicas": args.most_replicas or args.replicas,
+        "max_replicas": args.max_replicas or args.replicas,
         "target_ongoing_requests": settings.max_batch,
     }
     deployment = serve.deployment(
@@ -70,18 +72,20 @@ def app(args: Scale) -> Application:
     return deployment.bind()
 
 
-def replica(settings: Settings) -> FastAPI:
-    """The server of one replica; it has its model before it is ready, for Ray sends requests from then on. Raises
-    CannotLoad."""
-    application = create_app(settings, load_engine(settings))
-    refusal = Route("/v1/adapters/{name}", _refuse, methods=["PUT", "DELETE"])
-    application.router.routes.insert(0, refusal)
-    return application
+def create_replica(settings: Settings) -> FastAPI:
+    """Returns the app of one replica. Loads the model first, because Ray sends requests as soon as the app exists.
+
+    Raises StartupError.
+    """
+    replica = create_app(settings, load_engine(settings))
+    refusal = Route("/v1/adapters/{name}", _refuse_change, methods=["PUT", "DELETE"])
+    replica.router.routes.insert(0, refusal)
+    return replica
 
 
-async def _refuse(_: object) -> None:
-    raise Problem(
+async def _refuse_change(_: object) -> None:
+    raise ProblemError(
         METHOD_NOT_ALLOWED,
-        f"a request reaches one replica of several: change the folder that {variable('adapters_folder')} names, and "
-        f"deploy again",
+        f"a request reaches only one replica: change the folder that {get_variable_name('adapters_folder')} names, and "
+        "deploy again",
     )

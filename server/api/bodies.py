@@ -1,137 +1,175 @@
-"""A request's body, JSON or multipart form, as a PromptRequest and the picture's bytes."""
+"""Reads the bodies of requests: JSON objects and multipart forms.
 
-from typing import Any
+Routes read their body through the dependencies in this module instead of declaring it to FastAPI. FastAPI parses a declared
+body before it solves any dependency of the route, so it cannot
+
+- check the API key, and whether the model is loaded, before it reads a body of many megabytes;
+- give up on a body that does not arrive within `request_timeout`;
+- accept either JSON or a multipart form on one route (POST /v1/prompt, and corrections);
+- reject JSON with NaN, Infinity, lone surrogates or endless nesting, repeated form fields, and overlong form fields;
+- answer 415 for another content type, and 400 for a body that is malformed.
+
+The OpenAPI document describes these bodies through `openapi_extra`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
 
 import pydantic_core
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from server.api.problems import BAD_BODY, INVALID_REQUEST, UNSUPPORTED_TYPE, Problem, invalid
-from server.api.schemas import PromptRequest
+from server.api.deps import RequestStackDep, SettingsDep
+from server.api.problems import (
+    BAD_BODY,
+    BODY_TIMEOUT,
+    INVALID_REQUEST,
+    UNSUPPORTED_TYPE,
+    ProblemError,
+    create_validation_problem,
+)
 
 FORM = "multipart/form-data"
-_FIELDS = 32  # more than there are, so that a wrong one is named rather than counted
+JSON = "application/json"
+_MAX_FIELDS = 32  # more than any route has, so that the error names an unknown field
+M = TypeVar("M", bound=BaseModel)
 
 
-async def read(request: Request, most: int) -> tuple[PromptRequest, bytes | None]:
-    """The request, and the file of a form where it came with one. `most`: bytes of a form's field.
+class JsonBody(Generic[M]):
+    """A dependency that returns the body, a JSON object, as a `model`.
 
-    Raises Problem.
+    `example` is a JSON object that error messages show.
     """
-    content_type = type_of(request)
-    file: bytes | None = None
-    if content_type == FORM:
-        fields, file = await _form(request, most)
-    elif content_type in ("application/json", "") or content_type.endswith("+json"):
-        fields = _json(await _all(request))
-    else:
-        raise unsupported(content_type, "application/json", FORM)
-    try:
-        asked = PromptRequest.model_validate(fields)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False)) from None
-    given = [source for source in (asked.image, file, asked.image_url) if source]
-    if len(given) != 1:
-        detail = "send `image` or `image_url`, not both" if given else "send the picture as `image`"
-        raise Problem(INVALID_REQUEST, detail, "image")
-    return asked, file
+
+    def __init__(self, model: type[M], example: str) -> None:
+        self.model, self.example = model, example
+
+    async def __call__(self, request: Request, settings: SettingsDep, _: RequestStackDep) -> M:
+        async with limit_body_time(settings.request_timeout):
+            fields = await read_json(request, self.example)
+        return validate_body(self.model, fields)
 
 
-async def json_object(request: Request, example: str) -> dict[str, Any]:
-    """A body that is one JSON object; `example`: what one looks like. Raises Problem."""
-    content_type = type_of(request)
-    if content_type not in ("application/json", "") and not content_type.endswith("+json"):
-        raise unsupported(content_type, "application/json")
-    return _json(await _all(request), example)
+def document_json_body(model: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the `openapi_extra` of a route with a JSON body. `examples`: name → an example object of OpenAPI."""
+    content = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    if examples:
+        content["examples"] = dict(examples)
+    return {"requestBody": {"required": True, "content": {JSON: content}}}
 
 
-def type_of(request: Request) -> str:
-    """The body's media type, without parameters."""
+def get_content_type(request: Request) -> str:
+    """Returns the media type of the body, without parameters."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
-def unsupported(content_type: str, *wanted: str) -> Problem:
-    """A body of another type than those that are read."""
-    detail = f"send {' or '.join(wanted)}, not {content_type[:80]!r}"
-    return Problem(UNSUPPORTED_TYPE, detail, headers={"Accept": ", ".join(wanted)})
+def is_json(content_type: str) -> bool:
+    """Whether a body of this media type is read as JSON. A body without a type is."""
+    return content_type in (JSON, "") or content_type.endswith("+json")
 
 
-async def _all(request: Request) -> bytes:
+def create_type_problem(content_type: str, *accepted: str) -> ProblemError:
+    """Returns the problem of a body with another media type than the accepted ones."""
+    detail = f"send {' or '.join(accepted)}, not {content_type[:80]!r}"
+    return ProblemError(UNSUPPORTED_TYPE, detail, headers={"Accept": ", ".join(accepted)})
+
+
+def validate_body(model: type[M], fields: Mapping[str, Any]) -> M:
+    """Returns the fields as a model. Raises ProblemError."""
     try:
-        return await request.body()
+        return model.model_validate(fields)
+    except ValidationError as error:
+        skip = 1 if issubclass(model, RootModel) else 0  # skips the name of the union's member
+        raise create_validation_problem(error.errors(include_url=False, include_context=False), skip=skip) from None
+
+
+@asynccontextmanager
+async def limit_body_time(seconds: float) -> AsyncIterator[None]:
+    """Raises ProblemError if the body is not read within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        detail = f"the body did not arrive within {seconds:g} s; send a smaller one or use a faster connection"
+        raise ProblemError(BODY_TIMEOUT, detail, headers={"Connection": "close"}) from None
+
+
+async def read_json(request: Request, example: str) -> dict[str, Any]:
+    """Returns a body that is one JSON object. Raises ProblemError."""
+    if not is_json(content_type := get_content_type(request)):
+        raise create_type_problem(content_type, JSON)
+    try:
+        body = await request.body()
     except ClientDisconnect:
-        raise _cut_short() from None
-
-
-def _json(body: bytes, example: str = '{"image": …, "task": "<OD>"}') -> dict[str, Any]:
+        raise _create_disconnect_problem() from None
     try:
-        # Refuses what is no JSON though some parsers read it: NaN, Infinity, lone surrogates, endless nesting.
-        read = pydantic_core.from_json(body, allow_inf_nan=False)
+        # Stricter than the standard library: see the docstring of this module.
+        value = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Problem(BAD_BODY, f"the body is not JSON: {error}; send an object in UTF-8") from None
-    if not isinstance(read, dict):
-        raise Problem(BAD_BODY, f"the body must be a JSON object, such as {example}")
-    return read
+        raise ProblemError(BAD_BODY, f"the body is not JSON: {error}; send an object in UTF-8") from None
+    if not isinstance(value, dict):
+        raise ProblemError(BAD_BODY, f"the body must be a JSON object, such as {example}")
+    return value
 
 
-async def form(request: Request, files: int, most: int) -> FormData:
-    """A multipart form with at most so many files; `most`: bytes of a field that is no file. Its files lie on the disk
-    until it is closed. Raises Problem."""
+async def read_form(request: Request, max_files: int, max_field_bytes: int) -> FormData:
+    """Returns a multipart form. Its files are on disk until it is closed.
+
+    `max_field_bytes` is the limit of a field that is not a file. Raises ProblemError.
+    """
     try:
-        return await request.form(max_files=files, max_fields=_FIELDS, max_part_size=most)
+        return await request.form(max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=max_field_bytes)
     except ClientDisconnect:
-        raise _cut_short() from None
+        raise _create_disconnect_problem() from None
     except HTTPException as error:
-        raise Problem(BAD_BODY, f"the form cannot be read: {error.detail}") from None
-    except (ValueError, KeyError, LookupError) as error:  # the parser's own, on a boundary or charset gone wrong
-        raise Problem(BAD_BODY, f"the form cannot be read: {error}") from None
+        raise ProblemError(BAD_BODY, f"the form cannot be parsed: {error.detail}") from None
+    except (ValueError, LookupError) as error:  # from the parser, for a malformed boundary or charset
+        raise ProblemError(BAD_BODY, f"the form cannot be parsed: {error}") from None
 
 
-async def _form(request: Request, most: int) -> tuple[dict[str, Any], bytes | None]:
-    read = await form(request, 1, most)
-    try:
-        return await _fields(read)
-    finally:
-        await read.close()
+async def read_image_form(
+    form: FormData, parsers: Mapping[str, Callable[[str], Any]], keep_empty: Collection[str] = ()
+) -> tuple[dict[str, Any], bytes | None]:
+    """Returns the fields of a form, and the bytes of its file `image` if it has one.
 
-
-async def _fields(form: FormData) -> tuple[dict[str, Any], bytes | None]:
+    `parsers` convert the text of single fields. Empty fields are left out, as browsers send them too, except for those in
+    `keep_empty`. Raises ProblemError.
+    """
     fields: dict[str, Any] = {}
     file: bytes | None = None
     for name, value in form.multi_items():
         if name in fields or (name == "image" and file is not None):
-            raise Problem(INVALID_REQUEST, f"{name[:80]} is there twice; send it once", name[:80])
+            raise ProblemError(INVALID_REQUEST, f"the field {name[:80]} is repeated; send it once", name[:80])
         if isinstance(value, UploadFile):
             if name != "image":
-                raise Problem(INVALID_REQUEST, f"only `image` is a file; {name[:80]} is a field", name[:80])
+                detail = f"only `image` can be a file; send {name[:80]} as a field"
+                raise ProblemError(INVALID_REQUEST, detail, name[:80])
             file = await value.read()
             if not file:
-                raise Problem(INVALID_REQUEST, "the picture's file is empty", "image")
-        elif name == "region":
-            fields[name] = _numbers(value)
-        elif name in ("prompts", "constrain") and value:
-            fields[name] = _field(name, value)
-        elif value != "" or name == "task":
-            # A form sends its empty fields too.
+                raise ProblemError(INVALID_REQUEST, "the image file is empty", "image")
+        elif value and name in parsers:
+            fields[name] = parsers[name](value)
+        elif value or name in keep_empty:
             fields[name] = value
     return fields, file
 
 
-def _numbers(value: str) -> Any:
-    """`1,2,3,4` or `[1, 2, 3, 4]`."""
-    return [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",")] if value else None
+def parse_json_field(name: str, expected: str) -> Callable[[str], Any]:
+    """Returns a parser for a form field that contains JSON. `expected`: what the JSON must be, for error messages."""
+
+    def parse(value: str) -> Any:
+        try:
+            return pydantic_core.from_json(value, allow_inf_nan=False)
+        except ValueError as error:
+            raise ProblemError(INVALID_REQUEST, f"{name} is not JSON: {error}; send {expected}", name) from None
+
+    return parse
 
 
-def _field(name: str, value: str) -> Any:
-    try:
-        return pydantic_core.from_json(value, allow_inf_nan=False)
-    except ValueError as error:
-        what = "a list of objects" if name == "prompts" else "an object"
-        raise Problem(INVALID_REQUEST, f"{name} is not JSON: {error}; send {what}", name) from None
-
-
-def _cut_short() -> Problem:
-    return Problem(BAD_BODY, "the body ended before its declared length")
+def _create_disconnect_problem() -> ProblemError:
+    return ProblemError(BAD_BODY, "the body ended before its declared length")

@@ -1,27 +1,57 @@
-"""Around every request: an id, a line in the log, the limit of its body, a last resort for what nobody caught."""
+"""Middleware: request IDs, the request log, CORS, and the limit of the body's size."""
 
 import re
 import time
-import uuid
 from collections.abc import Callable
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from asgi_correlation_id import CorrelationIdMiddleware
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api import context
-from server.api.problems import FAILED, TOO_LARGE, Problem
+from server.api.adapters.upload import get_upload_limit
+from server.api.error_handlers import INTERNAL_DETAIL
+from server.api.jobs.schemas import get_job_request_limit
+from server.api.metrics.metrics import Metrics
+from server.api.problems import INTERNAL_ERROR, TOO_LARGE, ProblemError
+from server.settings import Settings
 
-HEADER = "X-Request-ID"
-# What may stand in a log line and a header without harm.
-_CLEAN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds
+REQUEST_ID_HEADER = "X-Request-ID"
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # safe in a log line and in a header
+_POLLED_PATHS = ("/healthz", "/readyz", "/metrics")
 logger = structlog.get_logger("florist.http")
 
 
-class RequestContext:
-    """Gives each request an id (the caller's X-Request-ID where it is clean), logs it, and turns a stray exception into
-    a problem. `observe` is told method, route, status and seconds."""
+def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Adds all middleware. The last one added is the outermost: every response has a request ID and is logged."""
+
+    def get_limit(scope: Scope) -> int:
+        return get_upload_limit(scope, settings) or get_job_request_limit(scope) or settings.max_body_bytes
+
+    app.add_middleware(BodyLimitMiddleware, get_limit=get_limit)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", "X-API-Key", REQUEST_ID_HEADER),
+            expose_headers=(REQUEST_ID_HEADER, "Retry-After"),
+        )
+    app.add_middleware(RequestLogMiddleware, observe=metrics.observe_request)
+    app.add_middleware(
+        CorrelationIdMiddleware,
+        header_name=REQUEST_ID_HEADER,
+        validator=lambda request_id: _SAFE_ID.fullmatch(request_id) is not None,
+    )
+
+
+class RequestLogMiddleware:
+    """Logs each request and answers an unexpected exception as a problem.
+
+    `observe` is called with method, route, status and seconds.
+    """
 
     def __init__(self, app: ASGIApp, observe: Callable[[str, str, int, float], None]) -> None:
         self.app, self.observe = app, observe
@@ -30,71 +60,69 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        identity = given if _CLEAN.fullmatch(given) else uuid.uuid4().hex
-        token = context.current.set(identity)
-        status, began = 0, time.perf_counter()
+        status, started = 0, time.perf_counter()
 
-        async def told(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = identity
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=identity):
-            try:
-                await self.app(scope, receive, told)
-            except Exception:
-                logger.exception("unexpected", path=scope["path"])
-                if not status:
-                    problem = Problem(FAILED, "the fault is the server's; tell its operator the request_id")
-                    await problem.response()(scope, receive, told)
-            finally:
-                seconds = time.perf_counter() - began
-                route = getattr(scope.get("route"), "path", "unknown")
-                self.observe(scope["method"], route, status, seconds)
-                log = logger.debug if scope["path"] in _QUIET and status < 400 else logger.info
-                # The query is left out: people put secrets into queries.
-                log(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    ms=round(1e3 * seconds, 1),
-                    client=(scope.get("client") or ("unknown",))[0],
-                )
-                context.current.reset(token)
+        try:
+            await self.app(scope, receive, send_and_record)
+        except Exception:
+            logger.exception("unexpected error", path=scope["path"])
+            if not status:
+                problem = ProblemError(INTERNAL_ERROR, INTERNAL_DETAIL)
+                await problem.to_response()(scope, receive, send_and_record)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        self.observe(scope["method"], route, status, seconds)
+        log = logger.debug if scope["path"] in _POLLED_PATHS and status < 400 else logger.info
+        # Without the query string: it may contain secrets.
+        log(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            ms=round(1e3 * seconds, 1),
+            client=(scope.get("client") or ("unknown",))[0],
+        )
 
 
-class BodyLimit:
-    """Refuses a body over `most` bytes of its request's scope: by its declared length before reading, and while reading
-    where none is."""
+class BodyLimitMiddleware:
+    """Refuses a body with more bytes than `get_limit` returns for the request's scope.
 
-    def __init__(self, app: ASGIApp, most: Callable[[Scope], int]) -> None:
-        self.app, self.most = app, most
+    A declared length is checked before the body is read. A body without one is refused while it is read.
+    """
+
+    def __init__(self, app: ASGIApp, get_limit: Callable[[Scope], int]) -> None:
+        self.app, self.get_limit = app, get_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = self.most(scope)
+        limit = self.get_limit(scope)
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > most:
-            await _refusal(most).response()(scope, receive, send)
+        if declared.isdecimal() and int(declared[:20]) > limit:
+            await _create_size_problem(limit).to_response()(scope, receive, send)
             return
-        read = 0
+        received = 0
 
-        async def counted() -> Message:
-            nonlocal read
+        async def receive_and_count() -> Message:
+            nonlocal received
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > most:
-                raise _refusal(most)
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise _create_size_problem(limit)
             return message
 
-        await self.app(scope, counted, send)
+        await self.app(scope, receive_and_count, send)
 
 
-def _refusal(most: int) -> Problem:
-    return Problem(TOO_LARGE, f"at most {most:,} bytes are read; send a smaller file")
+def _create_size_problem(limit: int) -> ProblemError:
+    return ProblemError(TOO_LARGE, f"the limit is {limit:,} bytes; send a smaller file")

@@ -1,6 +1,6 @@
-"""`make demo`: draws scenes that the model never saw, serves it, asks it over HTTP, labels the folder: then look at it.
+"""`make demo`: draws scenes, serves the seedling, sends prompts over HTTP, and labels a folder.
 
-Nothing here reaches into the server: it is started as a user starts it and asked as a client asks it.
+The demo uses the server like any user: it starts the `florist` command and sends HTTP requests.
 """
 
 import json
@@ -25,112 +25,114 @@ from rich.table import Table
 from labels import drawing
 from prompts.annotations import Annotation
 
-SEEDS = range(1, 13)  # chosen before looking; training draws from a million on
-ANNOTATIONS = TypeAdapter(list[Annotation])
+_SEEDS = range(1, 13)  # not seen in training, whose seeds start at one million
+_PROMPTS = [{"task": "<OD>"}, {"task": "<OCR_WITH_REGION>"}, {"task": "<CAPTION>"}]
+_FLORIST = [sys.executable, "-m", "server.cli.main"]
+_ANNOTATIONS = TypeAdapter(list[Annotation])
 console = Console()
 
 
 def draw_scenes(folder: Path) -> list[Path]:
-    """A dozen scenes as PNG files."""
-    from seedling.scenes.drawing import draw_scene
+    """Draws a dozen scenes as PNG files and returns their paths."""
+    from seedling.scenes.draw import draw_scene
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for seed in SEEDS:
+    for seed in _SEEDS:
         path = folder / f"scene-{seed:02}.png"
         draw_scene(seed, words=(0, 2)).image.save(path)
         paths.append(path)
     return paths
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def find_free_port() -> int:
+    """Returns a port that is not in use."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def wait_ready(url: str, server: subprocess.Popen[bytes], patience: float = 120.0) -> None:
-    """Returns when the server answers that it is ready; exits when it died or takes longer than `patience` seconds."""
-    until = time.monotonic() + patience
-    while time.monotonic() < until:
+def wait_until_ready(url: str, server: subprocess.Popen[bytes], timeout: float = 120.0) -> None:
+    """Waits until the server accepts prompts. Exits if it ends, or is not ready within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise SystemExit(f"the server ended with exit code {server.returncode} before it was ready")
+            raise SystemExit(f"the server exited with code {server.returncode} before it was ready")
         try:
             if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise SystemExit(f"the server was not ready within {patience:.0f} s")
+    raise SystemExit(f"the server was not ready within {timeout:.0f} s")
 
 
-def ask(url: str, path: Path) -> list[dict[str, Any]]:
-    """Three questions on one picture in one call."""
-    prompts = [{"task": "<OD>"}, {"task": "<OCR_WITH_REGION>"}, {"task": "<CAPTION>"}]
-    form = {"prompts": json.dumps(prompts)}
-    answer = httpx.post(f"{url}/v1/prompt", data=form, files={"image": path.read_bytes()}, timeout=120)
-    answer.raise_for_status()
-    return list(answer.json()["results"])
+def send_prompts(url: str, image: Path) -> list[dict[str, Any]]:
+    """Sends three prompts about one image in one request, and returns the answers."""
+    form = {"prompts": json.dumps(_PROMPTS)}
+    response = httpx.post(f"{url}/v1/prompt", data=form, files={"image": image.read_bytes()}, timeout=120)
+    response.raise_for_status()
+    return list(response.json()["results"])
 
 
-def sheet(answers: dict[Path, list[dict[str, Any]]], out: Path) -> None:
-    """The pictures with their boxes, words and captions drawn, side by side."""
+def save_contact_sheet(answers: dict[Path, list[dict[str, Any]]], path: Path) -> None:
+    """Saves all images with their annotations drawn, side by side."""
     drawn = []
-    for path, results in answers.items():
-        labels = [label for result in results for label in ANNOTATIONS.validate_python(result["annotations"])]
-        drawn.append(drawing.draw(Image.open(path).convert("RGB"), labels))
-    drawing.contact_sheet(drawn, columns=4).save(out)
+    for image, results in answers.items():
+        annotations = [
+            annotation for result in results for annotation in _ANNOTATIONS.validate_python(result["annotations"])
+        ]
+        drawn.append(drawing.draw_annotations(Image.open(image).convert("RGB"), annotations))
+    drawing.draw_contact_sheet(drawn, columns=4).save(path)
 
 
-def main(out: Annotated[Path, typer.Option(help="Folder for what the demo leaves.")] = Path("demo")) -> None:
-    """Runs the whole of it and says where to look."""
-    pictures = draw_scenes(out / "pictures")
-    console.print(f"drew {len(pictures)} unseen scenes into {out / 'pictures'}")
-    port = free_port()
+def print_answers(answers: dict[Path, list[dict[str, Any]]], seconds: float) -> None:
+    """Prints a table with one line per image."""
+    table = Table(title=f"{len(_PROMPTS) * len(answers)} prompts over HTTP in {seconds:.1f} s")
+    for column in ("image", "caption", "objects", "words"):
+        table.add_column(column)
+    for path, (objects, words, caption) in answers.items():
+        counts = Counter(annotation["label"] for annotation in objects["annotations"])
+        table.add_row(
+            path.name,
+            caption["text"],
+            ", ".join(f"{count} × {label}" if count > 1 else label for label, count in counts.items()),
+            ", ".join(annotation["label"] for annotation in words["annotations"]),
+        )
+    console.print(table)
+
+
+def main(out: Annotated[Path, typer.Option(help="The folder for the output of the demo.")] = Path("demo")) -> None:
+    """Runs the demo and prints which files to open."""
+    images = draw_scenes(out / "images")
+    console.print(f"Drew {len(images)} scenes into {out / 'images'}. The model has not seen them in training.")
+    port = find_free_port()
     url = f"http://127.0.0.1:{port}"
-    log = (out / "server.log").open("wb")
-    command = [sys.executable, "-m", "server.cli.main", "serve", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"FLORIST_HOST": "127.0.0.1"})
+    with (out / "server.log").open("wb") as log:
+        environment = os.environ | {"FLORIST_HOST": "127.0.0.1"}
+        server = subprocess.Popen([*_FLORIST, "serve", "--port", str(port)], stdout=log, stderr=log, env=environment)
     try:
-        wait_ready(url, server)
-        console.print(f"florist serves the seedling at {url}")
-        start = time.perf_counter()
-        answers = {path: ask(url, path) for path in pictures}
-        seconds = time.perf_counter() - start
-        report(answers, seconds)
-        sheet(answers, out / "sheet.png")
+        wait_until_ready(url, server)
+        console.print(f"florist serves the seedling at {url}.")
+        started = time.perf_counter()
+        answers = {image: send_prompts(url, image) for image in images}
+        print_answers(answers, time.perf_counter() - started)
+        save_contact_sheet(answers, out / "sheet.png")
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
     labels = out / "labels"
-    shutil.rmtree(labels, ignore_errors=True)  # of another day's model, whose job this would go on with
-    asked = ["--task", "<OD>", "--out", str(labels), "--draw"]
-    subprocess.run([sys.executable, "-m", "server.cli.main", "label", str(out / "pictures"), *asked], check=True)
-    console.print("\nLook at:")
+    shutil.rmtree(labels, ignore_errors=True)  # a job of an earlier demo would be continued
+    options = ["--task", "<OD>", "--out", str(labels), "--draw"]
+    subprocess.run([*_FLORIST, "label", str(out / "images"), *options], check=True)
+    console.print("\nOpen these files:")
     for path, what in (
-        (out / "sheet.png", "contact sheet"),
-        (labels / "coco", "the labels as COCO"),
-        (labels / "drawn", "each picture with its labels"),
-        (labels / "summary.html", "all of it on a page"),
+        (out / "sheet.png", "all images with the answers, on one sheet"),
+        (labels / "coco", "the dataset in COCO format"),
+        (labels / "drawn", "each image with its annotations"),
+        (labels / "summary.html", "a summary page"),
     ):
         console.print(f"  {path}  ({what})")
-
-
-def report(answers: dict[Path, list[dict[str, Any]]], seconds: float) -> None:
-    """A line a picture."""
-    table = Table(title=f"{3 * len(answers)} prompts over HTTP in {seconds:.1f} s")
-    for column in ("picture", "caption", "objects", "words"):
-        table.add_column(column)
-    for path, (objects, words, caption) in answers.items():
-        found = Counter(label["label"] for label in objects["annotations"])
-        table.add_row(
-            path.name,
-            caption["text"],
-            ", ".join(f"{n} × {label}" if n > 1 else label for label, n in found.items()),
-            ", ".join(label["label"] for label in words["annotations"]),
-        )
-    console.print(table)
 
 
 if __name__ == "__main__":

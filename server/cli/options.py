@@ -1,52 +1,27 @@
-"""The options of `florist serve`, made from the settings, so that the two cannot drift apart."""
+"""Options that several commands share."""
 
-import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, get_args
+from pathlib import Path
+from typing import Annotated
 
 import typer
-from pydantic.fields import FieldInfo
 
-from server.settings import Settings, option, variable
+from prompts.tasks import InputKind, PromptError, Task, find_task
+from server.cli.console import fail
 
-
-def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives `command(**settings)` one option a field of Settings; None where neither option nor variable is given."""
-
-    def wrapper(**given: Any) -> Any:
-        return command(**given)
-
-    wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
-    kinds = {name: _kind(name, field) for name, field in Settings.model_fields.items()}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in kinds.items()]
-    )
-    wrapper.__annotations__ = dict(kinds)
-    return wrapper
+ModelOption = Annotated[
+    str | None, typer.Option(envvar="FLORIST_MODEL", help="The checkpoint: seedling, a folder, or a hub ID.")
+]
+DeviceOption = Annotated[str | None, typer.Option(envvar="FLORIST_DEVICE", help="auto, cpu, cuda, cuda:1, …")]
+AdapterOption = Annotated[Path | None, typer.Option(help="The folder of a LoRA adapter, as PEFT saves it.")]
+TextOption = Annotated[str | None, typer.Option(help="The text input, for tasks that take text.")]
 
 
-def _kind(name: str, field: FieldInfo) -> Any:
-    flag = field.annotation is bool
-    # Values stay text until Settings checks them: one place, one wording for what is wrong with them.
-    decls = (f"{option(name)}/--no-{option(name)[2:]}",) if flag else (option(name),)
-    info = typer.Option(
-        *decls,
-        envvar=variable(name),
-        help=field.description,
-        show_default=_shown(field.default),
-        metavar=None if flag else _metavar(field),
-    )
-    return Annotated[bool | None if flag else str | None, info]
-
-
-def _shown(default: Any) -> str | bool:
-    if default in ((), None):
-        return False
-    return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)
-
-
-def _metavar(field: FieldInfo) -> str:
-    if choices := [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]:
-        return "|".join(choices)
-    return {int: "INTEGER", float: "SECONDS"}.get(field.annotation, "TEXT")  # type: ignore[arg-type]
+def find_task_or_exit(token: str, text: str | None, region: str | None = None) -> Task:
+    """Returns a task. Exits if it does not exist or the text does not fit, before a model is loaded."""
+    try:
+        task = find_task(token)
+        if task.input_kind is not InputKind.REGION and region is None:
+            task.build_prompt(text)
+    except PromptError as error:
+        fail(str(error).replace("GET /v1/tasks (or `florist tasks`) lists", "`florist tasks` lists"))
+    return task

@@ -1,4 +1,4 @@
-"""A model to serve (the seedling), and both databases that jobs and projects are kept in."""
+"""Fixtures of the server: an engine with the seedling, server processes, and databases of both kinds."""
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,9 +14,9 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.settings import Settings
 from tests.server.databases import Postgres, have_postgres
-from tests.server.helpers import Process, StuckEngine, connected
+from tests.server.helpers import FloristProcess, StuckEngine, connect
 
-# As the server's own: structlog's default shows the local variables of a trace, which takes seconds.
+# structlog's default tracebacks contain local variables, which takes seconds.
 structlog.configure([structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 
 
@@ -39,21 +39,21 @@ def stuck() -> StuckEngine:
 
 @pytest.fixture
 async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(create_app(Settings(), engine)) as connection:
+    async with connect(create_app(Settings(), engine)) as connection:
         yield connection
 
 
 @pytest.fixture
-def start(model_name: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts server processes, which end with the test."""
-    started: list[Process] = []
+def start(model_name: str, tmp_path: Path) -> Iterator[Callable[..., FloristProcess]]:
+    """Returns a function that starts a server process. The processes end with the test."""
+    started: list[FloristProcess] = []
 
-    def begin(*options: str, model: str = model_name, **environment: str) -> Process:
+    def start_process(*options: str, model: str = model_name, **environment: str) -> FloristProcess:
         log = tmp_path / f"server-{len(started)}.log"
-        started.append(Process(log, "--model", model, "--device", "cpu", *options, **environment))
+        started.append(FloristProcess(log, "--model", model, "--device", "cpu", *options, **environment))
         return started[-1]
 
-    yield begin
+    yield start_process
     for process in started:
         process.kill()
 
@@ -61,7 +61,7 @@ def start(model_name: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     if not have_postgres():
-        pytest.skip("PostgreSQL's initdb and postgres are not here")
+        pytest.skip("PostgreSQL is not installed: there is no initdb or postgres")
     server = Postgres()
     yield server
     server.close()
@@ -69,7 +69,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Gives databases, new and empty."""
+    """Returns a function that creates an empty database and returns its URL."""
     if request.param == "postgresql":
         database: Callable[[], str] = request.getfixturevalue("postgres").database
         return database
@@ -79,5 +79,5 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[],
 
 @pytest.fixture
 def url(new_database: Callable[[], str]) -> str:
-    """A database, new and empty."""
+    """The URL of an empty database."""
     return new_database()

@@ -1,4 +1,4 @@
-"""Servers to test against: an engine that waits to be told, an app behind a socket, and the real process."""
+"""Servers to test: an engine that the test controls, an app behind a socket, and the real process."""
 
 import os
 import signal
@@ -27,11 +27,11 @@ from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request, Result
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 180.0  # seconds; the machine may be busy
+TIMEOUT = 180.0  # seconds; the machine may be busy
 
 
 class StuckEngine:
-    """An engine whose requests wait until a test ends them; it takes `room` of them."""
+    """An engine whose requests wait until a test ends them. It accepts `room` requests at a time."""
 
     def __init__(self, room: int = 100) -> None:
         self.room = room
@@ -64,29 +64,30 @@ class StuckEngine:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The app behind a real socket, in a thread of this process; its URL."""
-    port = free_port()
+def serve_app(app: FastAPI) -> Iterator[str]:
+    """Serves the app on a real socket, in a thread of this process. Yields its URL."""
+    port = find_free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until(lambda: server.started)
+        wait_until(lambda: server.started)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
 
 
-def connected(app: FastAPI, **options: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://florist", timeout=PATIENCE, **options)
+def connect(app: FastAPI, **options: Any) -> httpx.AsyncClient:
+    """Returns a client that calls the app without a socket."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://florist", timeout=TIMEOUT, **options)
 
 
-class Process:
+class FloristProcess:
     """`florist serve` as a user runs it."""
 
     def __init__(self, log: Path, *options: str, **environment: str) -> None:
-        self.port, self.log = free_port(), log
+        self.port, self.log = find_free_port(), log
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "server.cli.main", "serve", "--port", str(self.port), *options]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("FLORIST_")}
@@ -96,10 +97,11 @@ class Process:
             )
 
     def wait_ready(self) -> None:
-        until(lambda: self.running.poll() is not None or self.status("/readyz") == 200)
+        wait_until(lambda: self.running.poll() is not None or self.get_status("/readyz") == 200)
         assert self.running.poll() is None, self.log.read_text()
 
-    def status(self, path: str) -> int:
+    def get_status(self, path: str) -> int:
+        """Returns the status of a response; 0 if the server does not answer."""
         try:
             return httpx.get(self.url + path, timeout=5).status_code
         except httpx.TransportError:
@@ -109,7 +111,8 @@ class Process:
         self.running.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        return self.running.wait(PATIENCE)
+        """Returns the exit code."""
+        return self.running.wait(TIMEOUT)
 
     def kill(self) -> None:
         if self.running.poll() is None:
@@ -117,15 +120,16 @@ class Process:
             self.running.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def find_free_port() -> int:
+    """Returns a port that is not in use."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def until(true: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    """Waits until something holds."""
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, "it did not happen in time"
+def wait_until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> None:
+    """Waits until the condition is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)

@@ -1,0 +1,240 @@
+"""Routes of what a job produces: results, failures, datasets, the summary page, and the image files."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import anyio
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import HTMLResponse
+from pydantic import AfterValidator
+
+from labels.formats import FORMATS
+from server.api.auth import KeyRequired
+from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, RequestStackDep
+from server.api.jobs.access import run_in_thread
+from server.api.jobs.exports import JSON_LINES, ZIP, create_download, write_dataset
+from server.api.jobs.schemas import (
+    ImagePosition,
+    JobFailuresResponse,
+    JobResultsResponse,
+    create_failure_response,
+    create_image_response,
+)
+from server.api.parameters import AfterQuery, JobId, LimitQuery
+from server.api.problems import (
+    INSUFFICIENT_STORAGE,
+    INVALID_RECIPE,
+    INVALID_REQUEST,
+    INVALID_SOURCE,
+    JOBS_DISABLED,
+    NOT_FOUND,
+    NOT_READY,
+    SOURCE_NOT_ALLOWED,
+    STORE_PROBLEMS,
+    UNAUTHORIZED,
+    ProblemError,
+    document_problems,
+)
+from server.jobs.sources import SourceImageError, SourceError, addresses
+
+if TYPE_CHECKING:
+    from server.jobs.queue import JobQueue
+    from server.store.jobs.records import Job
+
+# The page includes all that it shows and runs no scripts. It contains names of files that strangers may have chosen.
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"}
+# An image file may be anything: browsers must not guess its type.
+_IMAGE_TYPE = "application/octet-stream"
+_IMAGE_HEADERS = {"X-Content-Type-Options": "nosniff"}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_COMMON = (UNAUTHORIZED, JOBS_DISABLED, INVALID_REQUEST, *NOT_READY, *STORE_PROBLEMS)
+router = APIRouter(tags=["jobs"], dependencies=[KeyRequired], responses=document_problems(*_COMMON))
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def _check_format(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(f"there is no such format; there are {', '.join(FORMATS)}")
+    return name
+
+
+FormatQuery = Annotated[
+    str,
+    AfterValidator(_check_format),
+    Query(
+        description="; ".join(f"`{name}`: {format.title}" for name, format in FORMATS.items()),
+        json_schema_extra={"enum": list(FORMATS)},
+    ),
+]
+
+
+@router.get("/v1/jobs/{id}/results", summary="List the results of a job", responses=document_problems(NOT_FOUND))
+async def list_results(
+    queue: JobQueueDep, job_id: JobId, after: AfterQuery = None, limit: LimitQuery = 100
+) -> JobResultsResponse:
+    """Returns the labeled images in the order of the source, in pages. While the job runs, a page can grow."""
+
+    def read_page() -> JobResultsResponse:
+        images = queue.store.iter_images_with_positions(queue.job(job_id), after=-1 if after is None else after)
+        page = [create_image_response(position, image) for position, image in islice(images, limit + 1)]
+        has_more = len(page) > limit
+        return JobResultsResponse(images=page[:limit], next=page[limit - 1].position if has_more else None)
+
+    return await run_in_thread(read_page)
+
+
+@router.get("/v1/jobs/{id}/failures", summary="List the failures of a job", responses=document_problems(NOT_FOUND))
+async def list_failures(
+    queue: JobQueueDep, job_id: JobId, after: AfterQuery = None, limit: LimitQuery = 100
+) -> JobFailuresResponse:
+    """Returns the images that could not be labeled, each with the reason, in pages."""
+
+    def read_page() -> JobFailuresResponse:
+        failures = queue.store.iter_failures(queue.job(job_id), -1 if after is None else after)
+        page = [create_failure_response(failure) for failure in islice(failures, limit + 1)]
+        has_more = len(page) > limit
+        return JobFailuresResponse(failures=page[:limit], next=page[limit - 1].position if has_more else None)
+
+    return await run_in_thread(read_page)
+
+
+@router.get(
+    "/v1/jobs/{id}/export",
+    summary="Download the dataset of a job",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A folder as a ZIP archive, or JSON lines.",
+            "content": {media_type: _BINARY for media_type in (ZIP, JSON_LINES)},
+        },
+        **document_problems(NOT_FOUND, INVALID_REQUEST, INVALID_SOURCE),
+    },
+)
+async def export_job(
+    lifecycle: LifecycleDep,
+    queue: JobQueueDep,
+    _engine: EngineDep,
+    stack: RequestStackDep,
+    job_id: JobId,
+    format: FormatQuery = "coco",
+    images: Annotated[bool, Query(description="Whether to include copies of the images.")] = False,
+) -> Response:
+    """Returns all results so far as a dataset for other tools. It is written completely before it is sent."""
+
+    def write() -> Path:
+        job = queue.job(job_id)
+        folder = stack.enter_context(queue.export_folder())
+        with ExitStack() as source_stack:
+            read = _open_reader(queue, job, source_stack) if images else lambda _: b""
+            labeled = queue.store.iter_images(job, read)
+            return write_dataset(format, labeled, folder, job.spec.output, copy_images=images)
+
+    try:
+        dataset = await _write_in_thread(write, job_id, lifecycle.export_limiter)
+    except ValueError as error:
+        raise ProblemError(INVALID_REQUEST, str(error), "images") from None
+    return create_download(dataset)
+
+
+@router.get(
+    "/v1/jobs/{id}/summary",
+    summary="View the summary of a job",
+    response_class=HTMLResponse,
+    responses={
+        200: {"description": "One HTML page that needs no other files."},
+        **document_problems(NOT_FOUND, INVALID_RECIPE),
+    },
+)
+async def view_summary(
+    lifecycle: LifecycleDep, queue: JobQueueDep, engine: EngineDep, _stack: RequestStackDep, job_id: JobId
+) -> Response:
+    """Returns a page about all results so far: sample images with their annotations, counts, scores, uncertain annotations
+    first, and failures."""
+
+    def write() -> bytes:
+        from server.jobs.job_start import get_job_recipe, get_model_name
+        from server.jobs.summary import About, write
+
+        job = queue.job(job_id)
+        recipe = get_job_recipe(job)
+        info = About(
+            title=job.spec.output,
+            recipe=recipe,
+            source=addresses.redact_address(job.spec.source),
+            model=get_model_name(job, engine, recipe),
+            progress=queue.store.get_progress(job),
+            failures=queue.store.iter_failures(job),
+        )
+        with queue.export_folder() as folder, ExitStack() as source_stack:
+            page = folder / "summary.html"
+            write(page, queue.store.iter_images(job, _open_reader_or_fail(queue, job, source_stack)), info)
+            return page.read_bytes()
+
+    return HTMLResponse(await _write_in_thread(write, job_id, lifecycle.export_limiter), headers=_PAGE_HEADERS)
+
+
+@router.get(
+    "/v1/jobs/{id}/images/{position}",
+    summary="Download an image of a job",
+    response_class=Response,
+    responses={
+        200: {"description": "The file, unchanged.", "content": {_IMAGE_TYPE: _BINARY}},
+        **document_problems(NOT_FOUND, SOURCE_NOT_ALLOWED, INVALID_SOURCE),
+    },
+)
+async def get_image(
+    lifecycle: LifecycleDep,
+    queue: JobQueueDep,
+    _engine: EngineDep,
+    _stack: RequestStackDep,
+    job_id: JobId,
+    position: ImagePosition,
+) -> Response:
+    """Returns an image file, for clients that cannot read the source. The server lists the source for each request."""
+
+    def read() -> bytes:
+        with queue.source(queue.job(job_id)) as source:
+            if position >= len(source):
+                raise ProblemError(NOT_FOUND, f"job {job_id} has {len(source)} images; the first is at 0")
+            try:
+                return source[position].read()
+            except SourceImageError as error:
+                detail = f"{source.names[position]} cannot be read: {error}"
+                raise ProblemError(INVALID_SOURCE, detail, "position") from None
+
+    data = await run_in_thread(read, lifecycle.source_limiter)
+    return Response(data, media_type=_IMAGE_TYPE, headers=_IMAGE_HEADERS)
+
+
+async def _write_in_thread(write: Callable[[], T], job_id: int, limiter: anyio.CapacityLimiter) -> T:
+    """Returns what `write` returns. Raises ProblemError, also if the disk is full."""
+    try:
+        return await run_in_thread(write, limiter)
+    except OSError as error:
+        logger.error("cannot export job %d", job_id, exc_info=error)
+        detail = f"the export cannot be written: {error.strerror or error}; ask the operator to free disk space"
+        raise ProblemError(INSUFFICIENT_STORAGE, detail) from None
+
+
+def _open_reader(queue: "JobQueue", job: "Job", stack: ExitStack) -> Callable[[int], bytes]:
+    """Returns a function that reads an image file by its position, until the stack closes. Raises SourceError."""
+    source = stack.enter_context(queue.source(job))
+    return lambda position: source[position].read()
+
+
+def _open_reader_or_fail(queue: "JobQueue", job: "Job", stack: ExitStack) -> Callable[[int], bytes]:
+    """As `_open_reader`. If the source cannot be opened, the function raises OSError with the reason."""
+    try:
+        return _open_reader(queue, job, stack)
+    except SourceError as error:
+        reason = str(error)
+
+    def fail(position: int) -> bytes:
+        raise OSError(reason)
+
+    return fail

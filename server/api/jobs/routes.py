@@ -1,0 +1,178 @@
+"""Routes of jobs: start, watch and control them."""
+
+import logging
+import re
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from sse_starlette import EventSourceResponse
+
+from server.api.auth import KeyRequired
+from server.api.bodies import JsonBody, document_json_body
+from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, RequestStackDep
+from server.api.jobs.access import describe_job, run_in_thread
+from server.api.jobs.examples import create_job_examples
+from server.api.jobs.schemas import JobListResponse, JobRequest, JobResponse
+from server.api.parameters import AfterQuery, JobId, LimitQuery
+from server.api.problems import (
+    BASE_MISMATCH,
+    BODY_PROBLEMS,
+    INVALID_RECIPE,
+    INVALID_REQUEST,
+    INVALID_SOURCE,
+    INVALID_STATE,
+    JOBS_DISABLED,
+    NOT_FOUND,
+    NOT_READY,
+    OUTPUT_TAKEN,
+    SOURCE_NOT_ALLOWED,
+    STORE_PROBLEMS,
+    UNAUTHORIZED,
+    document_problems,
+)
+from server.api.progress_events import document_progress_events, generate_progress_events
+from server.jobs.recipes import parsing
+from server.jobs.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from server.jobs.queue import JobQueue
+    from server.store.jobs.records import Job
+
+_RECIPE_NAME = re.compile(r"[\w.-]{1,64}")
+_COMMON = (UNAUTHORIZED, JOBS_DISABLED, INVALID_REQUEST, *NOT_READY, *STORE_PROBLEMS)
+router = APIRouter(tags=["jobs"], dependencies=[KeyRequired], responses=document_problems(*_COMMON))
+logger = logging.getLogger(__name__)
+
+
+@router.post(
+    "/v1/jobs",
+    summary="Start a job",
+    status_code=201,
+    openapi_extra=document_json_body(JobRequest, create_job_examples()),
+    responses={
+        200: {"description": "A job with the same request and output exists. It is returned.", "model": JobResponse},
+        201: {"description": "The job waits in the queue."},
+        **document_problems(
+            *BODY_PROBLEMS,
+            JOBS_DISABLED,
+            SOURCE_NOT_ALLOWED,
+            OUTPUT_TAKEN,
+            BASE_MISMATCH,
+            INVALID_RECIPE,
+            INVALID_SOURCE,
+        ),
+    },
+)
+async def start_job(
+    response: Response,
+    lifecycle: LifecycleDep,
+    queue: JobQueueDep,
+    _engine: EngineDep,
+    body: Annotated[JobRequest, Depends(JsonBody(JobRequest, '{"source": "/data/images", "recipe": "detect"}'))],
+) -> JobResponse:
+    """Starts to label images by a recipe.
+
+    Jobs run one at a time, in order of arrival. They yield to interactive prompts, and continue after a restart.
+    """
+    output = body.output or f"job-{secrets.token_hex(6)}"
+    job, is_new = await run_in_thread(
+        lambda: queue.add(body.source, _read_recipe(body.recipe), output), lifecycle.source_limiter
+    )
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if is_new:
+        logger.info("queued job %d", job.id)
+    return await run_in_thread(lambda: describe_job(queue, job))
+
+
+@router.get("/v1/jobs", summary="List the jobs")
+async def list_jobs(queue: JobQueueDep, after: AfterQuery = None, limit: LimitQuery = 100) -> JobListResponse:
+    """Returns all jobs, oldest first, in pages."""
+
+    def read_page() -> JobListResponse:
+        jobs = queue.jobs(after or 0, limit + 1)
+        page = [describe_job(queue, job) for job in jobs[:limit]]
+        return JobListResponse(jobs=page, next=page[-1].id if len(jobs) > limit else None)
+
+    return await run_in_thread(read_page)
+
+
+@router.get("/v1/jobs/{id}", summary="Get a job", responses=document_problems(NOT_FOUND))
+async def get_job(queue: JobQueueDep, job_id: JobId) -> JobResponse:
+    """Returns a job: its state, progress, rate, remaining time and failures."""
+    return await run_in_thread(lambda: describe_job(queue, queue.job(job_id)))
+
+
+@router.get(
+    "/v1/jobs/{id}/events",
+    summary="Watch a job",
+    response_class=EventSourceResponse,
+    responses={200: document_progress_events("job"), **document_problems(NOT_FOUND)},
+)
+async def watch_job(
+    lifecycle: LifecycleDep, queue: JobQueueDep, _stack: RequestStackDep, job_id: JobId
+) -> EventSourceResponse:
+    """Streams the progress of a job as server-sent events until it is done, failed or cancelled."""
+
+    async def poll() -> JobResponse:
+        return await run_in_thread(lambda: describe_job(queue, queue.job(job_id)))
+
+    return EventSourceResponse(generate_progress_events(await poll(), poll, lambda: lifecycle.draining))
+
+
+@router.post("/v1/jobs/{id}/pause", summary="Pause a job", responses=document_problems(NOT_FOUND, INVALID_STATE))
+async def pause_job(queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
+    """Stops a job as soon as the images that are being labeled are done."""
+    return await _change_job(queue, job_id, queue.store.pause)
+
+
+@router.post("/v1/jobs/{id}/resume", summary="Resume a job", responses=document_problems(NOT_FOUND, INVALID_STATE))
+async def resume_job(queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
+    """Queues a paused or failed job again. It continues where it stopped."""
+    return await _change_job(queue, job_id, queue.resume)
+
+
+@router.post("/v1/jobs/{id}/cancel", summary="Cancel a job", responses=document_problems(NOT_FOUND, INVALID_STATE))
+async def cancel_job(queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
+    """Ends a job permanently. Its results stay."""
+    return await _change_job(queue, job_id, queue.store.cancel)
+
+
+@router.post(
+    "/v1/jobs/{id}/retry", summary="Retry failed images", responses=document_problems(NOT_FOUND, INVALID_STATE)
+)
+async def retry_job(
+    queue: JobQueueDep,
+    _: EngineDep,
+    job_id: JobId,
+    kind: Annotated[str | None, Query(max_length=32, description="Only failures of this kind.")] = None,
+) -> JobResponse:
+    """Labels the failed images again. A job that is done is queued again."""
+    return await _change_job(queue, job_id, lambda job: queue.retry(job, kind))
+
+
+def _read_recipe(recipe: str | dict[str, Any]) -> Recipe:
+    """Returns the recipe of a request: an object, the name of a ready recipe, or YAML. Reads no other files.
+
+    Raises RecipeError.
+    """
+    if isinstance(recipe, dict):
+        return parsing.validate_recipe(recipe)
+    if not _RECIPE_NAME.fullmatch(recipe):
+        return parsing.parse_recipe(recipe)
+    if recipe in (ready := parsing.list_builtin_recipes()):
+        return parsing.load_recipe(recipe)
+    message = f"there is no ready recipe {recipe!r}; there are {', '.join(ready)}. Or send a recipe in YAML"
+    raise parsing.RecipeError("recipe", [parsing.RecipeProblem(message)])
+
+
+async def _change_job(queue: "JobQueue", job_id: int, change: "Callable[[Job], object]") -> JobResponse:
+    """Changes a job and returns it."""
+
+    def change_and_read() -> JobResponse:
+        change(queue.job(job_id))
+        return describe_job(queue, queue.job(job_id))
+
+    return await run_in_thread(change_and_read)

@@ -1,0 +1,196 @@
+"""Schemas and parameters of the jobs resource."""
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from starlette.types import Scope
+
+from labels.labeled_image import LabeledImage, TracedAnnotation
+from prompts.annotations import Annotation
+from server.api.jobs.examples import JOB_EXAMPLE
+from server.api.parameters import MAX_ID
+from server.api.timestamps import to_datetime
+from server.jobs.sources import addresses
+from server.store.jobs.records import JobState
+
+if TYPE_CHECKING:
+    from server.store.jobs.records import FailedImage, Job, JobProgress
+
+_MAX_BODY_BYTES = 1 << 20  # most of it for the recipe
+_OUTPUT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+ImagePosition = Annotated[int, Path(ge=0, le=MAX_ID, description="The position of the image in the source, from 0.")]
+
+
+class JobRequest(BaseModel):
+    """Images to label, and how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="Where the server finds the images: a folder, a pattern such as /data/**/*.jpg, an archive, a list, a "
+        "COCO file or a URL. The setting FLORIST_JOBS_SOURCES must allow it.",
+    )
+    recipe: str | dict[str, Any] = Field(
+        description="How to label each image: the name of a ready recipe, a recipe in YAML, or a recipe as an object."
+    )
+    output: str | None = Field(
+        None,
+        pattern=_OUTPUT,
+        description="The name of the output. The same request with the same output returns the same job. null: a new one.",
+    )
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _check_recipe_type(cls, recipe: Any) -> Any:
+        if not isinstance(recipe, str | dict):
+            raise ValueError("send the name of a ready recipe, a recipe in YAML, or a recipe as an object")
+        return recipe
+
+
+class JobImageCounts(BaseModel):
+    """The number of images in each state. `running` ones are being labeled."""
+
+    total: int
+    waiting: int
+    running: int
+    done: int
+    failed: int
+
+
+class JobResponse(BaseModel):
+    """A job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
+
+    id: int
+    output: str = Field(description="The name of the output.")
+    state: JobState = Field(description="Paused and failed jobs can be resumed.")
+    reason: str = Field(description="Why the job failed as a whole; empty if it did not.")
+    source: str = Field(description="Where the images are; URLs without their query.")
+    recipe: dict[str, Any] = Field(
+        description="The recipe without default values. For steps that name projects it includes `champions`: the models "
+        "that were promoted when the job started, and answer until it ends."
+    )
+    model: str = Field(description="SHA-256 of all weights that answer: of the model, of adapters and of champions.")
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    images: JobImageCounts
+    failures: dict[str, int] = Field(description="The number of failed images by kind of failure.")
+    rate: float | None = Field(description="Images per second in the last half minute, if this server runs the job.")
+    seconds_left: float | None = Field(description="The time left at this rate.")
+
+
+class JobListResponse(BaseModel):
+    """A page of jobs."""
+
+    jobs: list[JobResponse]
+    next: int | None = Field(description="`after` of the next page; null on the last page.")
+
+
+class TracedAnnotationResponse(BaseModel):
+    """An annotation, and where it came from."""
+
+    annotation: Annotation
+    step: str = Field(description="The step of the recipe.")
+    prompt: str = Field(description="The prompt that the model read.")
+    raw: str = Field(description="The whole answer, with location tokens.")
+    model: str = Field(description="SHA-256 of the weights of the model.")
+    adapter: str | None = Field(
+        description="SHA-256 of the weights of the adapter or ensemble; null: the model alone answered."
+    )
+    review: str = Field(description="Why a person should review it; empty if nobody needs to.")
+    parent: int | None = Field(
+        description="The index, among the annotations of the image, of the annotation that it describes."
+    )
+
+
+class LabeledImageResponse(BaseModel):
+    """A labeled image. Coordinates are pixels of `width` × `height`, with EXIF orientation applied."""
+
+    position: int = Field(description="The position in the source.")
+    name: str = Field(description="The path in the source.")
+    sha256: str = Field(description="Of the image file.")
+    width: int
+    height: int
+    annotations: list[TracedAnnotationResponse]
+
+
+class JobResultsResponse(BaseModel):
+    """A page of labeled images."""
+
+    images: list[LabeledImageResponse]
+    next: int | None = Field(description="`after` of the next page; null if there are no more images so far.")
+
+
+class FailedImageResponse(BaseModel):
+    """An image that could not be labeled."""
+
+    position: int = Field(description="The position in the source.")
+    name: str
+    kind: str = Field(description="The kind of failure.")
+    reason: str
+
+
+class JobFailuresResponse(BaseModel):
+    """A page of failed images."""
+
+    failures: list[FailedImageResponse]
+    next: int | None = Field(description="`after` of the next page; null if there are no more failures so far.")
+
+
+def get_job_request_limit(scope: Scope) -> int | None:
+    """Returns the maximum size in bytes of a request's body; None for other resources."""
+    return _MAX_BODY_BYTES if scope["method"] == "POST" and scope["path"].startswith("/v1/jobs") else None
+
+
+def create_job_response(job: "Job", progress: "JobProgress", rate: float | None) -> JobResponse:
+    """Returns the response for a job. `rate`: images per second, if known."""
+    return JobResponse(
+        id=job.id,
+        output=job.spec.output,
+        state=job.state,
+        reason=job.reason,
+        source=addresses.redact_address(job.spec.source),
+        recipe=json.loads(job.spec.recipe),
+        model=job.spec.model,
+        created=to_datetime(job.created),
+        started=to_datetime(job.started),
+        ended=to_datetime(job.ended),
+        images=JobImageCounts(
+            total=progress.total,
+            waiting=progress.waiting,
+            running=progress.leased,
+            done=progress.done,
+            failed=progress.failed,
+        ),
+        failures=progress.failures_by_kind,
+        rate=None if rate is None else round(rate, 2),
+        seconds_left=round(progress.unfinished / rate, 1) if rate else None,
+    )
+
+
+def create_image_response(position: int, image: LabeledImage) -> LabeledImageResponse:
+    """Returns the response for a labeled image."""
+    return LabeledImageResponse(
+        position=position,
+        name=image.name,
+        sha256=image.sha256,
+        width=image.width,
+        height=image.height,
+        annotations=[_create_annotation_response(traced) for traced in image.traced_annotations],
+    )
+
+
+def create_failure_response(failure: "FailedImage") -> FailedImageResponse:
+    """Returns the response for a failed image."""
+    return FailedImageResponse(position=failure.position, name=failure.name, kind=failure.kind, reason=failure.reason)
+
+
+def _create_annotation_response(traced: TracedAnnotation) -> TracedAnnotationResponse:
+    return TracedAnnotationResponse(**{name: getattr(traced, name) for name in TracedAnnotationResponse.model_fields})

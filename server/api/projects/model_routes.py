@@ -1,0 +1,158 @@
+"""Routes of a project's models: list, combine, promote and roll back."""
+
+import logging
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from server.api.auth import KeyRequired
+from server.api.bodies import JsonBody, document_json_body
+from server.api.deps import ClientIdDep, EngineDep, LifecycleDep, ProjectsDep
+from server.api.parameters import ProjectId
+from server.api.problems import (
+    BASE_MISMATCH,
+    BODY_PROBLEMS,
+    INSUFFICIENT_STORAGE,
+    INVALID_ADAPTER,
+    INVALID_REQUEST,
+    INVALID_STATE,
+    NOT_FOUND,
+    PROMOTION_NOT_EARNED,
+    ProblemError,
+    document_problems,
+)
+from server.api.projects.access import PROJECT_RESPONSES, run_in_thread
+from server.api.projects.model_schemas import (
+    EnsembleRequest,
+    ProjectModelListResponse,
+    ProjectModelResponse,
+    PromoteRequest,
+    PromotionResponse,
+    RollbackRequest,
+    create_model_response,
+    create_promotion_response,
+)
+from server.store.projects.records import Promotion
+
+router = APIRouter(tags=["project models"], dependencies=[KeyRequired], responses=PROJECT_RESPONSES)
+logger = logging.getLogger(__name__)
+
+
+@router.get("/v1/projects/{id}/models", summary="List the models of a project", responses=document_problems(NOT_FOUND))
+async def list_project_models(projects: ProjectsDep, project_id: ProjectId) -> ProjectModelListResponse:
+    """Returns all models of a project, which of them are champions, and the history of promotions."""
+
+    def read() -> ProjectModelListResponse:
+        project = projects.store.get_project(project_id)
+        promotions = projects.store.promotions.list_promotions(project)
+        champions = {promotion.task: promotion.model_id for promotion in promotions}
+        models = [
+            create_model_response(model, is_champion=champions.get(model.task) == model.id)
+            for model in projects.store.models.list_models(project)
+        ]
+        return ProjectModelListResponse(models=models, promotions=list(map(create_promotion_response, promotions)))
+
+    return await run_in_thread(read)
+
+
+@router.post(
+    "/v1/projects/{id}/models",
+    summary="Combine models",
+    status_code=201,
+    openapi_extra=document_json_body(
+        EnsembleRequest,
+        {
+            "add": {"value": {"combine": "add", "models": [1, 2], "weights": [0.5, 0.5]}},
+            "fuse": {
+                "value": {"combine": "fuse", "models": [1, 2, None], "weights": [1, 1, 0.5], "iou_threshold": 0.55}
+            },
+            "route": {
+                "value": {"combine": "route", "models": [1, 2], "routes": {"bird": 1, "cat": 2}, "default": None}
+            },
+        },
+    ),
+    responses={
+        201: {"description": "The model is stored."},
+        **document_problems(*BODY_PROBLEMS, NOT_FOUND, INSUFFICIENT_STORAGE),
+    },
+)
+async def combine_models(
+    projects: ProjectsDep,
+    _: EngineDep,
+    project_id: ProjectId,
+    body: Annotated[EnsembleRequest, Depends(JsonBody(EnsembleRequest, '{"combine": "add", "models": [1, 2]}'))],
+) -> ProjectModelResponse:
+    """Creates a model from other models of the project.
+
+    `add` sums their adapters. With `fuse` all models answer, and their boxes are fused. With `route` all models answer, and
+    each label is taken from the model that is best at it. The result is backtested, promoted and used like any other model.
+    A streamed answer of several models has all its annotations at the end.
+    """
+    model = await run_in_thread(
+        lambda: projects.models.create_ensemble(projects.store.get_project(project_id), body.root)
+    )
+    logger.info("project %d: created model %d from other models: %s", project_id, model.id, body.root)
+    return create_model_response(model, is_champion=False)
+
+
+@router.post(
+    "/v1/projects/{id}/promote",
+    summary="Promote a model",
+    openapi_extra=document_json_body(
+        PromoteRequest,
+        {"earned": {"value": {"model": 1}}, "forced": {"value": {"model": 1, "forced": True, "reason": "a demo"}}},
+    ),
+    responses=document_problems(
+        *BODY_PROBLEMS, NOT_FOUND, BASE_MISMATCH, PROMOTION_NOT_EARNED, INVALID_STATE, INVALID_ADAPTER
+    ),
+)
+async def promote_model(
+    lifecycle: LifecycleDep,
+    projects: ProjectsDep,
+    _: EngineDep,
+    client_id: ClientIdDep,
+    project_id: ProjectId,
+    body: Annotated[PromoteRequest, Depends(JsonBody(PromoteRequest, '{"model": 1}'))],
+) -> PromotionResponse:
+    """Makes a model the champion of its task, if it has won its newest backtest against the current champion.
+
+    New prompts are answered by it. Running prompts finish with the model they started with.
+    """
+    if body.forced and not body.reason.strip():
+        raise ProblemError(INVALID_REQUEST, "a forced promotion needs a reason, which is logged", "reason")
+
+    def promote() -> Promotion:
+        project = projects.store.get_project(project_id)
+        model = projects.store.models.get_model(project, body.model)
+        return projects.models.promote(project, model, client_id, forced=body.forced, reason=body.reason)
+
+    promotion = await run_in_thread(promote, lifecycle.adapter_limiter)
+    how = f"forced: {promotion.reason}" if promotion.forced else f"by backtest {promotion.backtest_id}"
+    logger.info("project %d: promoted model %s for %s, %s", project_id, promotion.model_id, promotion.task, how)
+    return create_promotion_response(promotion)
+
+
+@router.post(
+    "/v1/projects/{id}/rollback",
+    summary="Roll back a promotion",
+    openapi_extra=document_json_body(RollbackRequest, {"objects": {"value": {"task": "<OD>"}}}),
+    responses=document_problems(*BODY_PROBLEMS, NOT_FOUND, BASE_MISMATCH, INVALID_STATE, INVALID_ADAPTER),
+)
+async def roll_back_promotion(
+    lifecycle: LifecycleDep,
+    projects: ProjectsDep,
+    _: EngineDep,
+    client_id: ClientIdDep,
+    project_id: ProjectId,
+    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, '{"task": "<OD>"}'))],
+) -> PromotionResponse:
+    """Makes the previous champion of a task, or the base model, the champion again."""
+
+    def roll_back() -> Promotion:
+        project = projects.store.get_project(project_id)
+        return projects.models.roll_back(project, body.task, client_id, body.reason)
+
+    promotion = await run_in_thread(roll_back, lifecycle.adapter_limiter)
+    champion = "the base model" if promotion.model_id is None else f"model {promotion.model_id}"
+    logger.info("project %d: rolled back %s to %s", project_id, promotion.task, champion)
+    return create_promotion_response(promotion)

@@ -1,0 +1,112 @@
+"""Schemas of fine-tune runs."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+)
+
+from finetune.tuning.config import TuneConfig
+from server.api.parameters import MAX_ID
+from server.api.projects.schemas import EntryId
+from server.api.timestamps import to_datetime
+from server.store.projects.records import RunState
+
+if TYPE_CHECKING:
+    from server.store.projects.records import Run
+
+RunId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the run.")]
+# The project decides these: the base is the model of the server, and runs train adapters. Clients cannot name folders.
+_FIXED_SETTINGS = ("base", "method", "start")
+
+
+def _check_initial_model(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("give the ID of a model of this project, or champion") from None
+
+
+_SETTINGS: dict[str, Any] = {
+    name: (field.annotation, field) for name, field in TuneConfig.model_fields.items() if name not in _FIXED_SETTINGS
+}
+RunRequest: type[BaseModel] = create_model(
+    "RunRequest",
+    __doc__="The settings of a fine-tune run. Settings that are left out have the defaults below. No tasks: those of the "
+    "project.",
+    __config__=ConfigDict(extra="forbid", json_schema_extra={"examples": [{"steps": 200, "frozen_stages": 4}]}),
+    **_SETTINGS,
+    initial_model=(
+        Annotated[EntryId | Literal["champion"] | None, WrapValidator(_check_initial_model)],
+        Field(
+            None,
+            description="The model to start from: the ID of a model of this project, or `champion`; null: the base model. "
+            "rank, alpha and frozen_stages are then those of that model.",
+        ),
+    ),
+)
+
+
+class RunResponse(BaseModel):
+    """A fine-tune run."""
+
+    id: int
+    state: RunState = Field(
+        description="A failed run can be cancelled. It can be resumed if it has created no models; models always stay."
+    )
+    reason: str = Field(description="Why the run failed; empty after it is resumed or cancelled.")
+    initial_model: int | None = Field(description="The model that it started from; null: the base model.")
+    config: dict[str, Any] = Field(description="All settings.")
+    dataset_hash: str = Field(description="The hash of all images and their annotations.")
+    train_images: int = Field(description="The number of training images.")
+    holdout_images: int = Field(description="The number of holdout images.")
+    progress: dict[str, Any] | None = Field(
+        description="The newest entry of its log: the step, the losses, and the validation metric."
+    )
+    metrics: dict[str, Any] = Field(
+        description="The validation metric `before` training and of the `best` step (`best_step`); null if there are too "
+        "few images for validation."
+    )
+    models: list[int] = Field(
+        description="The models that it created, one for each task. If the loss became NaN or Inf, the best until then."
+    )
+    author: str
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+
+
+class RunListResponse(BaseModel):
+    """A page of runs."""
+
+    runs: list[RunResponse]
+    next: int | None = Field(description="`after` of the next page; null on the last page.")
+
+
+def create_run_response(run: "Run", progress: dict[str, Any] | None, models: list[int]) -> RunResponse:
+    """Returns the response for a run. `models`: the IDs of those that it created."""
+    return RunResponse(
+        id=run.id,
+        state=run.state,
+        reason=run.reason,
+        initial_model=run.initial_model_id,
+        config=run.config,
+        dataset_hash=run.dataset_hash,
+        train_images=run.train_images,
+        holdout_images=run.holdout_images,
+        progress=progress,
+        metrics=run.metrics,
+        models=models,
+        author=run.author,
+        created=to_datetime(run.created),
+        started=to_datetime(run.started),
+        ended=to_datetime(run.ended),
+    )

@@ -1,0 +1,185 @@
+"""The prompts of one request: submitted together, answered one by one."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Message
+
+from prompts.annotations import Annotation
+from prompts.tasks import PromptError, find_task
+from server.api.metrics.metrics import Metrics
+from server.api.problems import (
+    INTERNAL_ERROR,
+    INVALID_PROMPT,
+    OVERLOADED,
+    SHUTTING_DOWN,
+    TIMED_OUT,
+    ProblemError,
+    create_retry_problem,
+)
+from server.api.prompt.model_selection import select_model
+from server.api.prompt.schemas import Prompt, PromptResponse, create_prompt_response, has_min_score
+from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
+from server.engine.request import Constraint, Request
+from server.lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
+    from server.engine.handle import Handle
+    from server.engine.model.preprocessing import PreparedImage
+    from server.projects.ensemble_handle import EnsembleHandle
+
+logger = logging.getLogger(__name__)
+
+
+class PromptBatch:
+    """Submits the prompts of a request. Each entry is a handle, or the problem of a prompt that was not accepted."""
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        image: "PreparedImage",
+        engine: "Engine",
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        client_id: str,
+    ) -> None:
+        """Submits all prompts. `client_id`: the engine shares its time fairly between clients.
+
+        The timeout of the settings starts now. Raises ProblemError, and cancels all prompts, if the queue is full.
+        """
+        self._prompts, self._image, self._engine = list(prompts), image, engine
+        self._lifecycle, self._metrics, self._client_id = lifecycle, metrics, client_id
+        self._timeout = lifecycle.settings.request_timeout
+        self._deadline = asyncio.get_running_loop().time() + self._timeout
+        self._entries: list[Handle | EnsembleHandle | ProblemError] = []
+        try:
+            for index in range(len(self._prompts)):
+                self._entries.append(self._submit(index))
+        except OverloadedError as error:
+            self.cancel()
+            detail = f"{error.waiting} prompts are already waiting; retry in {error.retry_after:.0f} s"
+            raise create_retry_problem(OVERLOADED, detail, error.retry_after) from error
+        except EngineClosedError as error:
+            self.cancel()
+            raise create_retry_problem(SHUTTING_DOWN, "the server takes no new prompts; retry soon", 5) from error
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def raise_first_problem(self) -> None:
+        """Raises the problem of the first prompt, if it has one."""
+        if isinstance(self._entries[0], ProblemError):
+            raise self._entries[0]
+
+    async def wait_for_all(
+        self, receive: Callable[[], Awaitable[Message]]
+    ) -> list[PromptResponse | ProblemError] | None:
+        """Returns the answers to all prompts, or None if the client disconnects first. `receive`: of the ASGI request."""
+        answers = asyncio.ensure_future(asyncio.gather(*map(self.wait_for, range(len(self)))))
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
+        try:
+            futures: set[asyncio.Future[Any]] = {answers, disconnect}
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+            return list(answers.result()) if answers.done() else None
+        finally:
+            self.cancel()
+            answers.cancel()
+            disconnect.cancel()
+            await asyncio.gather(answers, disconnect, return_exceptions=True)
+
+    async def wait_for(self, index: int) -> PromptResponse | ProblemError:
+        """Returns the answer to one prompt, or its problem. Raises only if it is cancelled itself."""
+        entry, prompt = self._entries[index], self._prompts[index]
+        if isinstance(entry, ProblemError):
+            return entry
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                result = await entry.result()
+        except asyncio.CancelledError:
+            self._metrics.observe_prompt(prompt.task, "cancelled")
+            raise
+        except Exception as error:
+            entry.cancel()
+            outcome, problem = self._create_problem(error)
+            self._metrics.observe_prompt(prompt.task, outcome)
+            return problem
+        self._metrics.observe_prompt(prompt.task, "answered", result)
+        return create_prompt_response(self._engine.checkpoint.name, prompt, self._image.size, result)
+
+    async def stream_annotations(self, index: int) -> AsyncIterator[Annotation]:
+        """Yields the annotations of one prompt as soon as they are complete. Stops on an error: `wait_for` returns it."""
+        entry = self._entries[index]
+        if isinstance(entry, ProblemError):
+            return
+        try:
+            async for annotation in entry.stream():
+                if has_min_score(self._prompts[index], annotation):
+                    yield annotation
+        except Exception:
+            return
+
+    def cancel(self) -> None:
+        """Cancels all prompts that are not done."""
+        for entry in self._entries:
+            if not isinstance(entry, ProblemError) and not entry.done():
+                entry.cancel()
+
+    def _submit(self, index: int) -> "Handle | EnsembleHandle | ProblemError":
+        prompt = self._prompts[index]
+        max_length = self._lifecycle.settings.max_text_length
+        if prompt.text is not None and len(prompt.text) > max_length:
+            self._metrics.observe_prompt(prompt.task, "invalid")
+            detail = f"text has {len(prompt.text):,} characters; the limit is {max_length:,}"
+            return ProblemError(INVALID_PROMPT, detail, "text")
+        try:
+            with select_model(self._lifecycle, prompt) as ensemble:
+                handle = ensemble.submit(self._engine.submit, self._create_request(prompt))
+            self._prompts[index] = prompt.model_copy(update={"adapter": ensemble.name})  # for the response
+            return handle
+        except ProblemError as problem:
+            self._metrics.observe_prompt(prompt.task, "invalid")
+            return problem
+        except (PromptError, InvalidRequestError) as error:
+            self._metrics.observe_prompt(prompt.task, "invalid")
+            return ProblemError(INVALID_PROMPT, str(error), error.field)
+        except OverloadedError:
+            self._metrics.observe_prompt(prompt.task, "overloaded")
+            raise
+
+    def _create_request(self, prompt: Prompt) -> Request:
+        constraint = None
+        if (options := prompt.constrain) is not None:
+            constraint = Constraint(options.grammar, None if options.labels is None else tuple(options.labels))
+        return Request(
+            self._image,
+            find_task(prompt.task),
+            prompt.text,
+            prompt.region,
+            prompt.max_new_tokens,
+            prompt.num_beams,
+            constrain=constraint,
+            client=self._client_id,
+            interactive=prompt.priority != "job",
+            timeout=self._timeout,
+        )
+
+    def _create_problem(self, error: Exception) -> tuple[str, ProblemError]:
+        """Returns the outcome of a failed prompt for the metrics, and its problem."""
+        match error:
+            case TimeoutError():
+                detail = f"no answer within {self._timeout:g} s; send fewer prompts or a lower max_new_tokens"
+                return "timed_out", ProblemError(TIMED_OUT, detail)
+            case EngineClosedError() | RequestCancelledError():
+                detail = "the server stopped before the answer was complete; retry soon"
+                return "cancelled", create_retry_problem(SHUTTING_DOWN, detail, 5)
+        logger.error("a prompt failed", exc_info=error)
+        detail = "the model failed on this prompt; give the request_id to the operator of the server"
+        return "failed", ProblemError(INTERNAL_ERROR, detail)
+
+
+async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

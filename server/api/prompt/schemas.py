@@ -1,0 +1,176 @@
+"""Schemas of POST /v1/prompt."""
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from prompts.annotations import Annotation
+from server.api.problems import ProblemDetails
+from server.api.prompt.examples import RESPONSE_EXAMPLE
+from server.settings import MAX_PROMPTS
+
+if TYPE_CHECKING:
+    from server.engine.request import Result
+
+Region = Annotated[
+    tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat],
+    Field(description="x1, y1, x2, y2 in pixels: the top left and bottom right corners."),
+]
+_TASK = "A task token such as `<OD>`; GET /v1/tasks lists them."
+_TEXT = "The text input, for tasks that take text."
+_REGION = "The region input, for tasks that take a region."
+
+
+class ConstraintOptions(BaseModel):
+    """Limits what the model may answer. This can change an answer: to a valid form, or to one of your labels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grammar: bool = Field(True, description="Locations come in the number and order that the task requires.")
+    labels: list[str] | None = Field(None, max_length=2000, description="The only labels that the answer may contain.")
+
+
+class PromptOptions(BaseModel):
+    """How to generate an answer, and which of its annotations to return."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_score: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Leaves out annotations with a lower score."
+    )
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=1_000_000, description="The longest answer, in tokens. null: the default of the checkpoint."
+    )
+    num_beams: int | None = Field(
+        None, ge=1, le=1000, description="Beams of the search; 1 is greedy. null: the default of the checkpoint."
+    )
+    constrain: ConstraintOptions | None = Field(None, description="Limits the answer. null: no limits.")
+    adapter: str | None = Field(
+        None, max_length=100, description="The adapter that answers: a name of GET /v1/adapters. null: the model alone."
+    )
+    project: str | None = Field(
+        None,
+        max_length=100,
+        description="Instead of `adapter`: a project of GET /v1/projects. Its champion for the task answers, or the model "
+        "alone if there is none.",
+    )
+    priority: Literal["interactive", "job"] | None = Field(
+        None, description="`job` yields to interactive prompts, without starving. null: `interactive`."
+    )
+
+
+class Prompt(PromptOptions):
+    """One prompt."""
+
+    task: str = Field(max_length=100, description=_TASK)
+    text: str | None = Field(None, description=_TEXT)
+    region: Region | None = Field(None, description=_REGION)
+
+
+class PromptRequest(PromptOptions):
+    """One image, and one prompt (`task` …) or several (`prompts`).
+
+    Options beside `prompts` are defaults for the prompts that do not set them.
+    """
+
+    image: str | None = Field(None, description="The image: base64, or a data URL.")
+    image_url: str | None = Field(
+        None, max_length=4096, description="The URL of the image, instead of `image`. The server must allow it."
+    )
+    task: str | None = Field(None, max_length=100, description=_TASK)
+    text: str | None = Field(None, description=_TEXT)
+    region: Region | None = Field(None, description=_REGION)
+    prompts: list[Prompt] | None = Field(
+        None, min_length=1, max_length=MAX_PROMPTS, description="Several prompts about the image."
+    )
+
+    @model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        if (self.task is None) == (self.prompts is None):
+            raise ValueError("send either `task`, for one prompt, or `prompts`, a list of them")
+        if self.prompts is not None and (self.text is not None or self.region is not None):
+            raise ValueError("`text` and `region` belong in the entries of `prompts`")
+        return self
+
+    def list_prompts(self) -> list[Prompt]:
+        """Returns each prompt with all its options."""
+        shared = {name: getattr(self, name) for name in PromptOptions.model_fields}
+        if self.prompts is None:
+            return [Prompt(task=self.task or "", text=self.text, region=self.region, **shared)]
+        complete = []
+        for prompt in self.prompts:
+            defaults = {name: value for name, value in shared.items() if getattr(prompt, name) is None}
+            if prompt.adapter or prompt.project:  # `adapter` and `project` exclude each other
+                defaults.update(adapter=prompt.adapter, project=prompt.project)
+            complete.append(prompt.model_copy(update=defaults))
+        return complete
+
+
+class PromptTiming(BaseModel):
+    """Milliseconds in the queue, in the vision encoder and text encoder, in the decoder, and in total."""
+
+    queue: float
+    encode: float
+    decode: float
+    total: float
+
+
+class DroppedPart(BaseModel):
+    """A malformed part of the answer that produced no annotation, and why."""
+
+    what: str
+    reason: str
+
+
+class PromptResponse(BaseModel):
+    """The answer to one prompt. Coordinates are pixels of the image, `width` × `height`, with EXIF orientation applied."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [RESPONSE_EXAMPLE]})
+
+    model: str
+    adapter: str | None = Field(
+        None, description="The adapter or the ensemble of a project that answered. null: the model alone."
+    )
+    task: str
+    width: int
+    height: int
+    annotations: list[Annotation]
+    text: str = Field(
+        description="The whole answer of the model, with location tokens. Of an ensemble, one line for each model."
+    )
+    finish: str = Field(description="stop: the model ended its answer; length: the answer reached max_new_tokens.")
+    dropped: list[DroppedPart] = Field(description="Malformed parts of the answer.")
+    timing: PromptTiming
+
+
+class PromptBatchResponse(BaseModel):
+    """One entry for each prompt, in order. A prompt that failed has problem details."""
+
+    results: list[PromptResponse | ProblemDetails]
+
+
+def create_prompt_response(model: str, prompt: Prompt, size: tuple[int, int], result: "Result") -> PromptResponse:
+    """Returns the response to a prompt. `size`: width and height of the image."""
+    timing = result.timing
+    return PromptResponse(
+        model=model,
+        adapter=prompt.adapter,
+        task=prompt.task,
+        width=size[0],
+        height=size[1],
+        annotations=[annotation for annotation in result.annotations if has_min_score(prompt, annotation)],
+        text=result.text,
+        finish=result.finish,
+        dropped=[DroppedPart(what=part.what, reason=part.reason) for part in result.dropped],
+        timing=PromptTiming(
+            queue=round(timing.queue_ms, 3),
+            encode=round(timing.encode_ms, 3),
+            decode=round(timing.decode_ms, 3),
+            total=round(timing.total_ms, 3),
+        ),
+    )
+
+
+def has_min_score(prompt: Prompt, annotation: Annotation) -> bool:
+    """Returns whether an annotation reaches the prompt's `min_score`. One without a score always does."""
+    return prompt.min_score is None or annotation.score is None or annotation.score >= prompt.min_score

@@ -1,0 +1,44 @@
+"""Loads the engine of a command, with an adapter from a folder. Exits with a message if it cannot be loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server.cli.console import error_console, fail
+from server.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
+
+
+def load_settings_or_exit(**values: Any) -> Settings:
+    """Returns settings. Exits if they are invalid."""
+    try:
+        return load_settings(**values)
+    except SettingsError as error:
+        fail(str(error))
+
+
+def get_adapter_name(adapter: Path | None) -> str | None:
+    """Returns the name in the engine of an adapter: the name of its folder."""
+    return adapter.resolve().name if adapter else None
+
+
+def load_engine(model: str | None, device: str | None, adapter: Path | None = None) -> "Engine":
+    """Returns an engine with the model, and with the adapter if there is one. Exits if it cannot be loaded."""
+    settings = load_settings_or_exit(model=model, device=device)
+    with error_console.status(f"loading {settings.model} …"):
+        from server.engine.adapters.errors import AdapterError
+        from server.engine.checkpoints.errors import CheckpointError
+        from server.engine.engine import Engine
+
+        try:
+            engine = Engine.load(settings.engine_config)
+        except CheckpointError as error:
+            fail(str(error))
+        if adapter:
+            try:
+                engine.load_adapter(get_adapter_name(adapter) or "", adapter)
+            except AdapterError as error:
+                engine.close(drain=False)
+                fail(f"the adapter {adapter} cannot be used: {error}")
+        return engine

@@ -1,0 +1,109 @@
+"""`florist prompt`: asks the model about one image."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from prompts.annotations import Annotation
+from prompts.tasks import PromptError
+from server.cli.console import console, error_console, fail
+from server.cli.engine import get_adapter_name, load_engine, load_settings_or_exit
+from server.cli.options import AdapterOption, DeviceOption, ModelOption, TextOption, find_task_or_exit
+
+
+def prompt(
+    image: Annotated[Path, typer.Argument(help="The image file.")],
+    task: Annotated[str, typer.Argument(help="A task token such as '<OD>'; `florist tasks` lists them.")],
+    text: TextOption = None,
+    region: Annotated[str | None, typer.Option(help="x1,y1,x2,y2 in pixels, for tasks that take a region.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Save the image with its annotations drawn to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    adapter: AdapterOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Sends one prompt about one image."""
+    chosen, corners = find_task_or_exit(task, text, region), _parse_region(region)
+    from labels.images import ImageError, decode_image
+    from server.engine.errors import InvalidRequestError
+    from server.engine.request import Request
+
+    try:
+        data = image.read_bytes()
+        pixels = decode_image(data, max_bytes=len(data), max_pixels=load_settings_or_exit().max_pixels)
+        chosen.build_prompt(text, corners, pixels.size)
+    except OSError as error:
+        fail(f"{image}: {error.strerror or error}")
+    except ImageError as error:
+        fail(f"{image}: {error}")
+    except PromptError as error:
+        fail(str(error))
+    adapter_name = get_adapter_name(adapter)
+    with load_engine(model, device, adapter) as engine:
+        try:
+            result = engine.submit(Request(pixels, chosen, text, corners, adapter=adapter_name)).wait()
+        except InvalidRequestError as error:
+            fail(str(error))
+        except Exception as error:
+            fail(f"the model failed on this prompt: {error}", 1)
+    if as_json:
+        answer = {
+            "model": engine.checkpoint.name,
+            "adapter": adapter_name,
+            "task": task,
+            "width": pixels.width,
+            "height": pixels.height,
+            "annotations": [annotation.model_dump() for annotation in result.annotations],
+            "text": result.text,
+        }
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
+    elif not result.annotations:
+        error_console.print("the answer has no annotations")
+    else:
+        _print_annotations(result.annotations)
+    if draw is not None:
+        from labels.drawing import draw_annotations
+
+        try:
+            draw_annotations(pixels, result.annotations).save(draw)
+        except (OSError, ValueError) as error:
+            fail(f"{draw}: {getattr(error, 'strerror', None) or error}")
+
+
+def _parse_region(region: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in region.split(",")) if region is not None else None
+    except ValueError:
+        fail(f"--region is x1,y1,x2,y2 in pixels, such as 10,20,200,180; got {region!r}")
+
+
+def _print_annotations(annotations: Sequence[Annotation]) -> None:
+    if all(annotation.kind == "text" for annotation in annotations):
+        for annotation in annotations:
+            print(annotation.label)
+        return
+    table = Table("kind", "label", "score", "coordinates in pixels")
+    for annotation in annotations:
+        score = "" if annotation.score is None else f"{annotation.score:.2f}"
+        table.add_row(annotation.kind, escape(annotation.label), score, _format_coordinates(annotation))
+    console.print(table)
+
+
+def _format_coordinates(annotation: Annotation) -> str:
+    match annotation.kind:
+        case "box":
+            return _format_numbers(annotation.box)
+        case "quad":
+            return _format_numbers(annotation.quad)
+        case "polygon":
+            return " | ".join(map(_format_numbers, annotation.polygons))
+    return ""
+
+
+def _format_numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.1f}" for value in values)

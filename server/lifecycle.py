@@ -1,0 +1,324 @@
+"""The life of a server: it loads the model, opens jobs and projects, serves, drains and stops."""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from server.settings import Settings, get_variable_name
+
+if TYPE_CHECKING:
+    from finetune.forgetting import Probe
+    from server.engine.adapters.store import AdapterStore
+    from server.engine.engine import Engine
+    from server.jobs.queue import JobQueue
+    from server.projects.projects import Projects
+
+TUNE_COMMAND = (sys.executable, "-m", "server.cli.tune_process")
+"""Runs a fine-tune run in its own process."""
+logger = logging.getLogger(__name__)
+
+
+class StartupError(Exception):
+    """The model cannot be loaded. The message tells the operator why."""
+
+
+class ServiceStartupError(StartupError):
+    """Jobs or projects cannot be opened. The message tells the operator why."""
+
+
+class UnavailableError(Exception):
+    """The server cannot take a request now. Retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelLoadingError(UnavailableError):
+    """The model, the jobs or the projects are still being loaded."""
+
+
+class ModelFailedError(UnavailableError):
+    """The model could not be loaded."""
+
+
+class ShuttingDownError(UnavailableError):
+    """The server is shutting down and takes no new requests."""
+
+
+class JobsDisabledError(Exception):
+    """The server runs no jobs, because no folder is set for them."""
+
+
+class ProjectsDisabledError(Exception):
+    """The server has no projects, because no folder is set for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The optional services of a server. None: the settings do not enable it."""
+
+    jobs: "JobQueue | None" = None
+    projects: "Projects | None" = None
+
+    def load(self, engine: "Engine") -> None:
+        """Loads the adapters of the projects into the engine."""
+        if self.projects is not None:
+            self.projects.load(engine)
+
+    def start(self, engine: "Engine") -> None:
+        """Starts the worker threads. They resume interrupted jobs and runs."""
+        if self.jobs is not None:
+            self.jobs.start(engine, self.projects.pinned_models if self.projects else None)
+        if self.projects is not None:
+            self.projects.start()
+
+    def close(self) -> None:
+        """Stops the worker threads and closes the database."""
+        if self.projects is not None:
+            self.projects.close()  # before the jobs: it uses their database
+        if self.jobs is not None:
+            self.jobs.close()
+
+
+class Lifecycle:
+    """Loads the engine in a background thread, provides it to requests, and counts the running requests.
+
+    Attributes:
+        settings: The settings of the server.
+        failure: Why the model could not be loaded; None if it was, or is still being loaded.
+        draining: Whether the server is shutting down.
+        running: Number of requests in progress.
+        on_failure: Called with the reason when the model cannot be loaded.
+        decode_limiter: Limits how many images are decoded at a time. Decoding one keeps a core busy and takes up to
+            hundreds of megabytes.
+        adapter_limiter: Limits changes of adapters to one at a time.
+        source_limiter: Limits jobs that list their source to one at a time.
+        export_limiter: Limits exports of datasets to one at a time.
+    """
+
+    def __init__(self, settings: Settings, engine: "Engine | None" = None) -> None:
+        self.settings = settings
+        self.failure: str | None = None
+        self.draining = False
+        self.running = 0
+        self.on_failure: Callable[[str], None] = lambda reason: None
+        self.decode_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self.adapter_limiter = anyio.CapacityLimiter(1)
+        self.source_limiter = anyio.CapacityLimiter(1)
+        self.export_limiter = anyio.CapacityLimiter(1)
+        self._engine = engine
+        self._owns_engine = engine is None
+        self._loading: asyncio.Task[None] | None = None
+        self._services = Services()
+
+    @property
+    def engine(self) -> "Engine | None":
+        """The loaded engine, also while the server shuts down."""
+        return self._engine
+
+    def require_engine(self) -> "Engine":
+        """Returns the engine for a new request.
+
+        Raises ModelLoadingError, ModelFailedError or ShuttingDownError.
+        """
+        if self.draining:
+            raise ShuttingDownError("the server finishes running requests and takes no new ones; retry later", 5)
+        if self.failure:
+            raise ModelFailedError("the server's log contains the reason", 60)
+        if self._engine is None:
+            raise ModelLoadingError("the model is still loading; GET /readyz returns 200 when it is ready", 2)
+        return self._engine
+
+    def require_adapters(self) -> "AdapterStore":
+        """Returns the store of adapters. Change it under `adapter_limiter`. Raises as `require_engine` does."""
+        engine = self.require_engine()
+        from server.engine.adapters.store import AdapterStore
+
+        return AdapterStore(engine, self.settings.adapters_folder)
+
+    def require_jobs(self) -> "JobQueue":
+        """Returns the job queue. Reading from it works while the server shuts down.
+
+        Raises JobsDisabledError, and as `require_engine` does until the queue is open.
+        """
+        if self.settings.jobs_folder is None:
+            raise JobsDisabledError(f"to enable jobs, the operator sets {get_variable_name('jobs_folder')}")
+        if self._services.jobs is None:
+            self.require_engine()
+            raise ModelLoadingError("the jobs are still being opened; retry soon", 2)
+        return self._services.jobs
+
+    def require_projects(self) -> "Projects":
+        """Returns the projects. Raises ProjectsDisabledError, otherwise as `require_jobs` does."""
+        if self.settings.projects_folder is None:
+            raise ProjectsDisabledError(f"to enable projects, the operator sets {get_variable_name('projects_folder')}")
+        if self._services.projects is None:
+            self.require_engine()
+            raise ModelLoadingError("the projects are still being opened; retry soon", 2)
+        return self._services.projects
+
+    @contextmanager
+    def track_request(self) -> Iterator[None]:
+        """Counts a request as running. A server that shuts down waits for running requests."""
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    def start(self) -> None:
+        """Starts to load the model, or starts the services at once if an engine was passed in.
+
+        Raises OSError if the adapters' folder cannot be used, and ServiceStartupError.
+        """
+        self.draining = False
+        if self._engine is None:
+            self._loading = asyncio.create_task(self._load())
+            return
+        _load_adapters(self._engine, self.settings)
+        services = open_services(self.settings)
+        services.load(self._engine)
+        self._start_services(services)
+
+    async def _load(self) -> None:
+        future: Future[tuple[Engine, Services]] = Future()
+        # A daemon thread, unlike those of asyncio: a server that is stopped does not wait for a download.
+        threading.Thread(target=_load_in_thread, args=(self.settings, future), name="florist-load", daemon=True).start()
+        try:
+            engine, services = await asyncio.wrap_future(future)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._engine = engine
+            logger.info("loaded the model %s on %s", self.settings.model, engine.device)
+            self._start_services(services)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = str(error) or type(error).__name__
+        subject = f"cannot load the model {self.settings.model}"
+        if isinstance(error, ServiceStartupError):
+            subject = "cannot open the jobs and projects"
+        traceback = None if isinstance(error, StartupError) else error
+        logger.error("%s: %s", subject, self.failure, exc_info=traceback)
+        self.on_failure(self.failure)
+
+    def _start_services(self, services: Services) -> None:
+        self._services = services
+        if self._engine is not None:
+            services.start(self._engine)
+
+    async def abort(self) -> None:
+        """Cancels the prompts that are still running. Their requests fail as the server is shutting down."""
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close, drain=False)
+
+    async def stop(self) -> None:
+        """Closes the services, and the engine unless it was passed in."""
+        self.draining = True
+        if self._loading is not None:
+            self._loading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loading
+        await asyncio.to_thread(self._services.close)
+        self._services = Services()
+        if self._owns_engine:
+            await self.abort()
+
+
+def load_engine(settings: Settings) -> "Engine":
+    """Returns an engine with the model of the settings, without adapters. Raises StartupError."""
+    # Imports torch, which takes seconds. The server already answers /healthz.
+    from server.engine.checkpoints.errors import CheckpointError
+    from server.engine.engine import Engine
+
+    try:
+        return Engine.load(settings.engine_config)
+    except CheckpointError as error:
+        raise StartupError(str(error)) from error
+
+
+def open_services(settings: Settings) -> Services:
+    """Opens jobs and projects, as far as the settings enable them. Raises ServiceStartupError."""
+    if (jobs := _open_jobs(settings)) is None or settings.projects_folder is None:
+        return Services(jobs)
+    try:
+        from server.projects.projects import Projects
+
+        projects = Projects(
+            settings.projects_folder,
+            jobs.store.database,
+            tune_command=TUNE_COMMAND,
+            scene_evaluation=_create_scene_evaluation,
+        )
+        return Services(jobs, projects)
+    except ImportError as error:
+        jobs.close()
+        message = f"projects need the packages for training: pip install 'florist[train]' ({error})"
+        raise ServiceStartupError(message) from error
+    except OSError as error:
+        jobs.close()
+        raise ServiceStartupError(f"{get_variable_name('projects_folder')}: {error}") from error
+
+
+def _create_scene_evaluation(scenes: int) -> "Probe":
+    """Returns the forgetting evaluation of the seedling, on drawn scenes."""
+    from finetune.forgetting import drawn  # needs the packages for drawing
+
+    return drawn(scenes)
+
+
+def _load_in_thread(settings: Settings, future: "Future[tuple[Engine, Services]]") -> None:
+    services = Services()
+    result, error = None, None
+    try:
+        services = open_services(settings)  # before the model: errors here show up within a second
+        engine = load_engine(settings)
+        try:
+            _load_adapters(engine, settings)
+        except OSError as os_error:
+            engine.close(drain=False)
+            setting = get_variable_name("adapters_folder")
+            raise StartupError(f"{setting} {os_error.filename}: {os_error.strerror}") from os_error
+        services.load(engine)
+        result = engine, services
+    except BaseException as raised:
+        error = raised
+        services.close()
+    try:
+        if result is None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+    except InvalidStateError:  # cancelled: the server stopped while it was loading
+        services.close()
+
+
+def _load_adapters(engine: "Engine", settings: Settings) -> None:
+    from server.engine.adapters.store import AdapterStore
+
+    AdapterStore(engine, settings.adapters_folder).load_all()
+
+
+def _open_jobs(settings: Settings) -> "JobQueue | None":
+    if settings.jobs_folder is None:
+        return None
+    from server.jobs.output_folder import OutputError
+    from server.jobs.queue import JobQueue
+    from server.store.database import StoreError
+
+    try:
+        return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources)
+    except OutputError as error:
+        raise ServiceStartupError(f"{get_variable_name('jobs_folder')}: {error}") from error
+    except StoreError as error:
+        raise ServiceStartupError(f"{get_variable_name('database_url')}: {error}") from error
