@@ -96,7 +96,7 @@ def read_calibration(folder: Path, sha256: str) -> Calibration | None:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise CalibrationError(
-                f"its {CALIBRATION_FILE} has more than {_MAX_FILE_BYTES:,} bytes; calibrate it again, or remove the file"
+                f"its {CALIBRATION_FILE} has more than {_MAX_FILE_BYTES:,} bytes; calibrate it again, or remove it"
             )
         calibration = Calibration.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

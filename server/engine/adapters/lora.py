@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from server.engine.adapters.errors import AdapterError
+from server.engine.adapters.names import CONFIG_FILE, WEIGHT_FILES
 from server.engine.checkpoints.conversion import to_native_key
 from server.engine.model.linear import LoraTarget
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-"""In order of preference."""
 BASE_HASH_KEY = "florist_base_sha256"
 """The key that florist adds to the config: the SHA-256 of the weights that the adapter was trained on."""
 
@@ -165,8 +163,8 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     supported = _SUPPORTED_SETTINGS | {BASE_HASH_KEY} | ({"bias"} if config.get("bias") == "none" else set())
     if unsupported := sorted(name for name, value in config.items() if value and name not in supported):
         raise AdapterError(
-            f"it sets {', '.join(unsupported)}, but only plain LoRA on linear layers is supported; train it without, or "
-            "merge it into its base and serve that"
+            f"it sets {', '.join(unsupported)}, but only plain LoRA on linear layers is supported; train it without, "
+            "or merge it into its base and serve that"
         )
     if (init := config.get("init_lora_weights")) not in _SUPPORTED_INITIALIZATIONS:
         raise AdapterError(f"its init_lora_weights {init!r} changed its base too; let PEFT convert it to plain LoRA")

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,12 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from server.engine.adapters.errors import AdapterError
+from server.engine.adapters.names import NAME_PATTERN, NAME_RULE
 from server.engine.adapters.registry import Adapter
 from server.engine.engine import Engine
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
-"""Names are folder names. Names that begin with a dot are reserved for temporary folders."""
-NAME_RULE = "a name has up to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
 
 _OLD_PREFIX = ".old-"  # of an adapter that is being replaced
 _TEMPORARY_PREFIX = ".part-"  # of a folder that is being written or removed

@@ -104,7 +104,7 @@ def read_checkpoint(name: str = SEEDLING) -> CheckpointFiles:
             config = conversion.to_native_config(config, rows) | {"image_token_id": tokenizer.image_id}
         else:
             warn_about_ignored_settings(settings, f"{name}'s generation_config.json")
-            # The text_config of a model may contain leftover generation settings. Use only those that every answer needs.
+            # A text_config may contain leftover generation settings. Use only those that every answer needs.
             text = config["text_config"]
             required = {k: text.get(k) for k in ("decoder_start_token_id", "eos_token_id")}
             sources = [settings or PUBLISHED_SETTINGS, required]
@@ -116,8 +116,8 @@ def read_checkpoint(name: str = SEEDLING) -> CheckpointFiles:
     if native.image_token_id != tokenizer.image_id or len(tokenizer) > native.text_config.vocab_size:
         raise CheckpointError(
             f"{name}'s tokenizer does not match its model: it has {len(tokenizer)} tokens and <image> is "
-            f"{tokenizer.image_id}, the model has {native.text_config.vocab_size} and {native.image_token_id}; copy the "
-            "right tokenizer.json"
+            f"{tokenizer.image_id}, the model has {native.text_config.vocab_size} and {native.image_token_id}; copy "
+            "the right tokenizer.json"
         )
     with _convert_errors(name):
         _merge_tied_embeddings(name, state)
@@ -187,7 +187,7 @@ def _merge_tied_embeddings(name: str, state: dict[str, Tensor]) -> None:
     if tables:
         if any(not torch.equal(tables[0], table) for table in tables[1:]):
             raise CheckpointError(
-                f"{name}'s embedding and lm_head differ, but Florence-2 ties them. Merge its adapter again, without lm_head"
+                f"{name}'s embedding and lm_head differ, but Florence-2 ties them; merge its adapter without lm_head"
             )
         state[conversion.EMBEDDING_KEY] = tables[0]
 

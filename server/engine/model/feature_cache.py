@@ -27,7 +27,8 @@ class CacheStats:
 class FeatureCache:
     """Image key → image features [image tokens, d]. Evicts the least recently used above `capacity` bytes. Thread safe.
 
-    A key must identify everything that the features depend on: the resized pixels and the weights of the vision encoder.
+    A key must identify everything that the features depend on: the resized pixels and the weights of the
+    vision encoder.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -67,7 +67,8 @@ class PackedMatrix:
 class LoraLinear(nn.Module):
     """x Wᵀ + b. Each adapter adds scale · (x Aᵀ) Bᵀ to its own rows, in PEFT's order of operations.
 
-    Layers that read the same input are merged into one (q, k and v). A LoRA pair of one of them covers only its outputs.
+    Layers that read the same input are merged into one (q, k and v). A LoRA pair covers only the outputs of
+    its own layer.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:

@@ -27,7 +27,7 @@ class PreparedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImagePreprocessor:
-    """Resizes to width × height without keeping the aspect ratio, scales and normalizes, as in preprocessor_config.json.
+    """Resizes, scales and normalizes images as in preprocessor_config.json. Does not keep the aspect ratio.
 
     `mean`, `std`: of the red, green and blue channels, scaled to 0 … 1.
     """

@@ -85,7 +85,7 @@ def test_seedling_features_equal_transformers() -> None:
     assert compute_distance(encode_with_florist(model, pixels), encode_with_transformers(model, pixels)) < 1e-5
 
 
-def test_channels_last_pixels_are_the_same_create_pixels() -> None:
+def test_channels_last_pixels_give_the_same_features() -> None:
     model, pixels = create_tiny_model(), create_pixels(2, 64, 64)
     channels_last = pixels.contiguous(memory_format=torch.channels_last)
     assert compute_distance(encode_with_florist(model, channels_last), encode_with_florist(model, pixels)) < 1e-6
