@@ -1,116 +1,115 @@
-"""Pictures of the base's own world, mixed among a project's so that the model does not forget it."""
+"""Replay: images of the base's own domain are mixed into a project's, so that the model does not forget it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from finetune.datasets import samples
+from finetune.datasets.samples import find_trainable_tasks, make_samples
 from finetune.tuning.config import TuneConfig
 from labels.dataset import Dataset, UnusableEntry
 from labels.labeled_image import LabeledImage
 from labels.opening import open_dataset
 from labels.sample import Sample
-from labels.split import split
+from labels.split import split_images
 from labels.verification import find_readable, keep_readable
-from seedling.scenes.batches import NO_WORDS_SHARE, TRAINING_SEEDS, choose_samples
-from seedling.scenes.drawing import Scene, draw_scene
-from seedling.stages import STAGES
 
-Shown = tuple[Image.Image, list[Sample]]
-Replay = Callable[[int, int], Shown]
-"""A number and how many questions → a picture and its questions; the same for the same number."""
+POOL_SIZE = 512  # different images that are replayed; with cached features this many are cached
+HOLDOUT_SIZE = 40  # images of a dataset that are never replayed, to measure forgetting
+_MIN_FOR_HOLDOUT = 5  # a dataset of this size or smaller is replayed completely
+REPLAY_SEED = 900_000_000
 
-POOL = 512  # different pictures; where features are kept, so many are
-PROBED = 40  # pictures of a dataset that are kept back, to tell what is forgotten
-_FEW = 5  # so many are all replayed
-_SEED = 900 * TRAINING_SEEDS
-_DRAWN = 1_000_000 * TRAINING_SEEDS  # scenes among training's, beyond those of the seedling's stages
+ReplayedImage = tuple[Image.Image, list[Sample]]
+
+
+class ReplaySource(Protocol):
+    """Images of the base's own domain with their samples."""
+
+    def load(self, number: int, max_samples: int) -> ReplayedImage:
+        """Returns image `number` % POOL_SIZE with at most `max_samples` samples; the same for the same number."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """The base's own. `probe`: pictures of a dataset that are never replayed, to tell by what is forgotten; none of
-    the seedling's, which has a probe of its own (`finetune.forgetting`). `labels`: of the whole dataset; `unusable`: what of
-    it is."""
+class ReplayData:
+    """What a run replays, and the images by which its forgetting is measured.
 
-    replay: Replay
-    probe: tuple[LabeledImage, ...] = ()
-    labels: tuple[str, ...] = ()
+    `holdout`: images of the dataset that are never replayed; none for a source that is not a dataset, which has a
+    forgetting evaluation of its own. `classes`: of the complete dataset; `unusable`: entries of it.
+    """
+
+    source: ReplaySource
+    holdout: tuple[LabeledImage, ...] = ()
+    classes: tuple[str, ...] = ()
     unusable: tuple[UnusableEntry, ...] = ()
 
 
-def world(config: TuneConfig, opens: Callable[[str], Dataset] = open_dataset) -> World | None:
-    """What a run of these settings replays; None where nothing is asked for, or at hand. `opens` gives a dataset by its
-    name; what it holds out is not replayed. Raises DatasetError."""
-    if not config.replays:
+class DatasetReplay:
+    """Replays a dataset that the base was trained on, or a similar one."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._images, self._classes = dataset.images, dataset.classes
+
+    def load(self, number: int, max_samples: int) -> ReplayedImage:
+        """Returns an image and some of its samples."""
+        rng = np.random.default_rng((REPLAY_SEED, number))
+        image = self._images[number % POOL_SIZE % len(self._images)]  # one image for each index in the pool
+        tasks = sorted(find_trainable_tasks(image))
+        shuffled = [tasks[i] for i in rng.permutation(len(tasks))]
+        samples = make_samples(image, shuffled, classes=self._classes, rng=rng)
+        return image.open(), choose_samples(samples, max_samples, rng)
+
+
+def load_replay(
+    config: TuneConfig, own_source: ReplaySource | None, opener: Callable[[str], Dataset] = open_dataset
+) -> ReplayData | None:
+    """Returns what a run with these settings replays; None if replay is off or there is nothing to replay.
+
+    `own_source`: what the base replays without a dataset, if anything; `opener` opens a dataset by its name. The
+    holdout of a dataset is not replayed. Raises DatasetError.
+    """
+    if not config.replay_share:
         return None
-    if not config.replay_from:
-        return World(scenes)
-    whole = opens(config.replay_from)
-    taught, back = _parted(whole)
-    pool, (probe, broken) = keep_readable(replace(whole, images=taught)), find_readable(back)
-    return World(of(pool), probe, whole.classes, (*pool.unusable, *broken))
+    if not config.replay_dataset:
+        return ReplayData(own_source) if own_source else None
+    dataset = opener(config.replay_dataset)
+    replayed, holdout = _split_holdout(dataset)
+    pool, (readable, broken) = keep_readable(replace(dataset, images=replayed)), find_readable(holdout)
+    return ReplayData(DatasetReplay(pool), readable, dataset.classes, (*pool.unusable, *broken))
 
 
-def kept_back(config: TuneConfig) -> tuple[tuple[LabeledImage, ...], tuple[str, ...]]:
-    """The same as `world` has, `probe` and `labels`, without a look at the pictures to be replayed, which are ten times
-    as many. Raises DatasetError."""
-    if not (config.replays and config.replay_from):
+def load_replay_holdout(config: TuneConfig) -> tuple[tuple[LabeledImage, ...], tuple[str, ...]]:
+    """Returns `holdout` and `classes` of `load_replay` without reading the images to be replayed.
+
+    Those are ten times as many. Raises DatasetError.
+    """
+    if not (config.replay_share and config.replay_dataset):
         return (), ()
-    whole = open_dataset(config.replay_from)
-    _, back = _parted(whole)
-    return find_readable(back)[0], whole.classes
+    dataset = open_dataset(config.replay_dataset)
+    _, holdout = _split_holdout(dataset)
+    return find_readable(holdout)[0], dataset.classes
 
 
-def _parted(whole: Dataset) -> tuple[tuple[LabeledImage, ...], tuple[LabeledImage, ...]]:
-    """What is replayed, and what is kept back."""
-    pool = _spread(whole.training_images, POOL + PROBED)
-    if whole.holdout:
-        return pool, _spread(whole.evaluation_images, PROBED)
-    if len(pool) <= _FEW:
+def choose_samples(samples: list[Sample], count: int, rng: np.random.Generator) -> list[Sample]:
+    """Returns up to `count` random samples in their order: an image can have many samples of one task."""
+    if len(samples) <= count:
+        return samples
+    return [samples[i] for i in sorted(rng.permutation(len(samples))[:count])]
+
+
+def _split_holdout(dataset: Dataset) -> tuple[tuple[LabeledImage, ...], tuple[LabeledImage, ...]]:
+    """Returns the images to replay, and those that are never replayed."""
+    pool = _spread(dataset.training_images, POOL_SIZE + HOLDOUT_SIZE)
+    if dataset.holdout:
+        return pool, _spread(dataset.evaluation_images, HOLDOUT_SIZE)
+    if len(pool) <= _MIN_FOR_HOLDOUT:
         return pool, ()
-    return split(pool, min(0.2, PROBED / len(pool)), seed=_SEED)
+    return split_images(pool, min(0.2, HOLDOUT_SIZE / len(pool)), seed=REPLAY_SEED)
 
 
-def _spread(examples: Sequence[LabeledImage], most: int) -> tuple[LabeledImage, ...]:
-    """At most so many, from all over: files are often in the order of their classes."""
-    count = min(most, len(examples))
-    return tuple(examples[i * len(examples) // count] for i in range(count))
-
-
-def scenes(number: int, prompts: int) -> Shown:
-    """The seedling's own data: drawn scenes of the usual shapes, all 15 tasks, asked as often as its last stage did."""
-    last, rng = STAGES[-1], np.random.default_rng((_SEED, number))
-    scene = _scene(_DRAWN + number % POOL).reordered(rng)
-    return scene.image, choose_samples(scene, prompts, rng, last.reading, last.task_weights)
-
-
-@lru_cache(POOL)
-def _scene(seed: int) -> Scene:
-    """Drawn once a process, which is half of what a lesson costs."""
-    words = (0, 0) if np.random.default_rng((seed, 1)).random() < NO_WORDS_SHARE else STAGES[-1].words
-    return draw_scene(seed, objects=STAGES[-1].objects, words=words)
-
-
-def of(dataset: Dataset) -> Replay:
-    """A dataset that a base was taught on, or one like it."""
-
-    def replay(number: int, prompts: int) -> Shown:
-        rng = np.random.default_rng((_SEED, number))
-        example = dataset.images[number % POOL % len(dataset.images)]  # one picture for each place in the pool
-        tokens = sorted(samples.teachable(example))
-        asked = [tokens[i] for i in rng.permutation(len(tokens))]
-        found = samples.questions(example, asked, labels=dataset.classes, rng=rng)
-        return example.open(), some(found, prompts, rng)
-
-    return replay
-
-
-def some(questions: list[Sample], most: int, rng: np.random.Generator) -> list[Sample]:
-    """`most` of the questions, by chance: a task may come with many of its own, of which each has its turn."""
-    if len(questions) <= most:
-        return questions
-    return [questions[i] for i in sorted(rng.permutation(len(questions))[:most])]
+def _spread(images: Sequence[LabeledImage], count: int) -> tuple[LabeledImage, ...]:
+    """Returns up to `count` images at equal distances: files are often sorted by class."""
+    count = min(count, len(images))
+    return tuple(images[i * len(images) // count] for i in range(count))

@@ -92,9 +92,9 @@ def draw_scene(
                 glyph = _pick_glyph(rng, sets, placed, repeat_share)
     image = canvas
     if rng.random() < degraded_share:
-        image = _degrade(rng, canvas)
+        image = degrade(rng, canvas)
         background = _find_uncovered_color(image, [item.box for item in placed] + word_boxes) or background
-    scene_objects = sorted((_to_scene_object(item, image) for item in placed), key=lambda item: item.box)
+    scene_objects = sorted((to_scene_object(item, image) for item in placed), key=lambda item: item.box)
     scene_words = sorted(drawn_words, key=lambda word: (word.box[1], word.box[0]))
     return Scene(image, tuple(scene_objects), tuple(scene_words), background)
 
@@ -143,7 +143,7 @@ def _stands_out(image: Image.Image, canvas: Image.Image, left: int, top: int) ->
     return bool((differs & solid).sum() >= 0.45 * solid.sum())
 
 
-def _cover(placed: Sequence[PlacedObject], image: Image.Image, left: int, top: int) -> list[np.ndarray] | None:
+def cover_objects(placed: Sequence[PlacedObject], image: Image.Image, left: int, top: int) -> list[np.ndarray] | None:
     """Returns the visible alpha of each placed object below a new image, or None when too little of one is left."""
     mask = np.asarray(image.getchannel("A"))
     remaining = []
@@ -210,7 +210,7 @@ def _try_to_place(
         columns, rows = np.arange(left, left + w), np.arange(top, top + h)
         alpha[(rows < 0) | (rows >= canvas.height)] = 0
         alpha[:, (columns < 0) | (columns >= canvas.width)] = 0
-        remaining = _cover(placed, image, left, top)
+        remaining = cover_objects(placed, image, left, top)
         if remaining is None or (alpha > 127).sum() < max(MIN_VISIBLE_SHARE * full_area, 12):
             continue
         for item, rest in zip(placed, remaining, strict=True):
@@ -221,7 +221,7 @@ def _try_to_place(
     return False
 
 
-def _to_scene_object(item: PlacedObject, image: Image.Image) -> SceneObject:
+def to_scene_object(item: PlacedObject, image: Image.Image) -> SceneObject:
     """Returns the ground truth of a placed object, with its colors in the finished image."""
     visible = item.alpha > 127
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
@@ -265,7 +265,7 @@ def _draw_words(rng: np.random.Generator, canvas: Image.Image, count: int) -> tu
     return words, boxes
 
 
-def _degrade(rng: np.random.Generator, image: Image.Image) -> Image.Image:
+def degrade(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Adds one or two mild defects of real images: grain, blur, JPEG artifacts, low resolution, low contrast."""
     for defect in rng.choice(5, size=int(rng.integers(1, 3)), replace=False):
         if defect == 0:

@@ -32,7 +32,7 @@ def test_a_model_that_attends_by_it_is_the_same_model() -> None:
     """Padding of prompts and the decoder's order are heeded: transformers has a mask for each kind of attention."""
     said = []
     for name in (attention.QUICK, "eager"):
-        model = architecture.build(0, picture=96)[0].eval()
+        model = architecture.build_model(0, image_side=96)[0].eval()
         model.set_attn_implementation(name)
         image = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
         prompt = torch.tensor([[0, 9, 8, 7, 2], [0, 9, 2, 1, 1]])

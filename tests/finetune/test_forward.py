@@ -12,7 +12,7 @@ def test_lengths_are_rounded_up() -> None:
 
 
 def test_padding_changes_no_state_of_a_token() -> None:
-    model = architecture.build(0, picture=96)[0].eval()
+    model = architecture.build_model(0, image_side=96)[0].eval()
     image = torch.randn(2, 36, model.config.text_config.d_model, generator=torch.Generator().manual_seed(0))
     prompts, owner = torch.tensor([[0, 9, 8, 2], [0, 9, 2, 1], [0, 7, 7, 2]]), torch.tensor([0, 0, 1])
     labels = torch.tensor([[0, 5, 6, 7, 2], [0, 6, 2, IGNORE, IGNORE], [0, 5, 2, IGNORE, IGNORE]])

@@ -1,9 +1,11 @@
+"""Drawn scenes as labeled images."""
+
 import numpy as np
 import pytest
 
-from finetune.datasets.samples import questions, teachable
+from finetune.datasets.samples import find_trainable_tasks, make_samples
 from labels.label_kind import LabelKind
-from labels.split import content_of
+from labels.split import hash_content
 from prompts.annotations import Box, Polygon
 from prompts.tasks import TASKS
 from seedling.scenes.labeled_images import to_labeled_image
@@ -11,13 +13,13 @@ from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Scene
 
 
-def test_a_scene_is_known_wholly(scenes: list[Scene]) -> None:
+def test_a_scene_is_labeled_completely(scenes: list[Scene]) -> None:
     for scene in scenes:
-        example = to_labeled_image(scene, "a")
-        assert example.complete == {LabelKind.OBJECTS, LabelKind.WORDS}
-        assert example.size == example.open().size
-        assert [note.label for note in example.annotations] == [
-            *(thing.category for thing in scene.objects),
+        labeled = to_labeled_image(scene, "a")
+        assert labeled.complete == {LabelKind.OBJECTS, LabelKind.WORDS}
+        assert labeled.size == labeled.open().size
+        assert [annotation.label for annotation in labeled.annotations] == [
+            *(item.category for item in scene.objects),
             *(word.text for word in scene.words),
         ]
 
@@ -29,15 +31,17 @@ def test_a_scene_is_known_wholly(scenes: list[Scene]) -> None:
         *("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>"),
     ],
 )
-def test_an_example_teaches_what_its_scene_does(scenes: list[Scene], token: str) -> None:
-    """The words are the seedling's own, and the order of its training."""
+def test_a_labeled_image_has_the_samples_of_its_scene(scenes: list[Scene], token: str) -> None:
+    """With the seedling's own words, in the order of its training."""
     for scene in scenes:
         rng = np.random.default_rng(0)
-        assert questions(to_labeled_image(scene, "a"), [token], labels=(), rng=rng) == [make_sample(scene, token, rng)]
+        samples = make_samples(to_labeled_image(scene, "a"), [token], classes=(), rng=rng)
+        assert samples == [make_sample(scene, token, rng)]
 
 
-def test_every_task_is_taught(scenes: list[Scene]) -> None:
-    assert set[str]().union(*(teachable(to_labeled_image(scene, "a", polygons=True)) for scene in scenes)) == set(TASKS)
+def test_every_task_can_be_trained(scenes: list[Scene]) -> None:
+    tasks = (find_trainable_tasks(to_labeled_image(scene, "a", polygons=True)) for scene in scenes)
+    assert set[str]().union(*tasks) == set(TASKS)
 
 
 def test_objects_are_boxes_or_polygons(scenes: list[Scene]) -> None:
@@ -47,5 +51,5 @@ def test_objects_are_boxes_or_polygons(scenes: list[Scene]) -> None:
     assert polygons.annotations[0] == Polygon(label=scene.objects[0].category, polygons=scene.objects[0].polygons)
 
 
-def test_scenes_are_told_apart(scenes: list[Scene]) -> None:
-    assert len({content_of(to_labeled_image(scene, "same")) for scene in scenes}) == len(scenes)
+def test_scenes_have_different_content_hashes(scenes: list[Scene]) -> None:
+    assert len({hash_content(to_labeled_image(scene, "same")) for scene in scenes}) == len(scenes)

@@ -1,4 +1,4 @@
-"""What a question is about, on the picture's own raster."""
+"""Masks of what a sample is about."""
 
 import numpy as np
 import pytest
@@ -7,30 +7,30 @@ from PIL import Image
 from prompts.tasks import TASKS
 from seedling.scenes.colors import pure_color_shares
 from seedling.scenes.drawing import draw_scene
-from seedling.scenes.masks import asked_for, subjects, within
+from seedling.scenes.masks import find_subjects, make_image_mask, make_relevance_mask
 from seedling.scenes.samples import make_sample
-from seedling.scenes.scene import Object, Scene, Word
+from seedling.scenes.scene import Scene, SceneObject, SceneWord
 
 SIDE, GRID = 192, 12
-LEFT = Object("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], pure_color_shares("red"))
-RIGHT = Object("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], pure_color_shares("blue"))
-WORD = Word("ABC", (40, 140, 100, 140, 100, 160, 40, 160), (40, 140, 100, 160))
+LEFT = SceneObject("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], pure_color_shares("red"))
+RIGHT = SceneObject("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], pure_color_shares("blue"))
+WORD = SceneWord("ABC", (40, 140, 100, 140, 100, 160, 40, 160), (40, 140, 100, 160))
 SCENE = Scene(Image.new("RGB", (384, 192)), (LEFT, RIGHT), (WORD,), "red")
 
 
-def asked(token: str, text: str | None = None, seed: int = 0) -> tuple[list[Object | Word], np.ndarray]:
-    """The subjects and the raster of the first such question that is about `text`."""
+def find_mask(token: str, text: str | None = None, seed: int = 0) -> tuple[list[SceneObject | SceneWord], np.ndarray]:
+    """Returns the subjects and the mask of the first sample with this `text`."""
     for number in range(200):
-        question = make_sample(SCENE, token, np.random.default_rng((seed, number)))
-        assert question
-        if text is None or question.text == text:
-            return subjects(question, SCENE), asked_for(question, SCENE, SIDE, GRID)
+        sample = make_sample(SCENE, token, np.random.default_rng((seed, number)))
+        assert sample
+        if text is None or sample.text == text:
+            return find_subjects(sample, SCENE), make_relevance_mask(sample, SCENE, SIDE, GRID)
     raise AssertionError(text)
 
 
-def raster(places: np.ndarray) -> np.ndarray:
+def to_raster(mask: np.ndarray) -> np.ndarray:
     """[cells, 16] → [48, 48]."""
-    return places.reshape(GRID, GRID, 4, 4).transpose(0, 2, 1, 3).reshape(GRID * 4, GRID * 4)
+    return mask.reshape(GRID, GRID, 4, 4).transpose(0, 2, 1, 3).reshape(GRID * 4, GRID * 4)
 
 
 @pytest.mark.parametrize(
@@ -48,43 +48,45 @@ def raster(places: np.ndarray) -> np.ndarray:
         ("<REFERRING_EXPRESSION_SEGMENTATION>", "the cat", [LEFT]),
     ],
 )
-def test_a_question_is_about_what_its_answer_names(token: str, text: str | None, wanted: list[Object | Word]) -> None:
-    assert asked(token, text)[0] == wanted
+def test_the_subjects_are_what_the_answer_names(
+    token: str, text: str | None, wanted: list[SceneObject | SceneWord]
+) -> None:
+    assert find_mask(token, text)[0] == wanted
 
 
-def test_the_raster_lies_around_the_pixels_that_cells_look_at() -> None:
-    """Squashed to 192 pixels the cat covers x 20-44, y 40-72; place (i, j) of the raster looks at pixel 4 i - 6."""
-    looked_at = np.arange(48) * 4 - 6
-    inside = np.outer((looked_at >= 40) & (looked_at <= 72), (looked_at >= 20) & (looked_at <= 44))
-    np.testing.assert_array_equal(raster(asked("<OPEN_VOCABULARY_DETECTION>", "cat")[1]), inside)
-    assert not asked("<OPEN_VOCABULARY_DETECTION>", "red dog")[1].any()
+def test_subcells_lie_around_the_centers_of_cells() -> None:
+    """Resized to 192 pixels, the cat covers x 20-44, y 40-72; subcell i is centered at pixel 4 i - 6."""
+    centers = np.arange(48) * 4 - 6
+    inside = np.outer((centers >= 40) & (centers <= 72), (centers >= 20) & (centers <= 44))
+    np.testing.assert_array_equal(to_raster(find_mask("<OPEN_VOCABULARY_DETECTION>", "cat")[1]), inside)
+    assert not find_mask("<OPEN_VOCABULARY_DETECTION>", "red dog")[1].any()
 
 
-def test_the_raster_begins_half_a_cell_beyond_the_picture() -> None:
+def test_the_mask_starts_half_a_cell_outside_the_image() -> None:
     wanted = np.ones((48, 48), bool)
     wanted[:2] = wanted[:, :2] = False
-    np.testing.assert_array_equal(raster(within(SIDE, GRID)), wanted)
+    np.testing.assert_array_equal(to_raster(make_image_mask(SIDE, GRID)), wanted)
 
 
-def test_outlines_are_told_and_not_boxes() -> None:
-    places = raster(asked("<REFERRING_EXPRESSION_SEGMENTATION>", "the dog")[1])
-    rows = places.sum(1)[places.any(1)]
+def test_the_mask_follows_the_outline_not_the_box() -> None:
+    mask = to_raster(find_mask("<REFERRING_EXPRESSION_SEGMENTATION>", "the dog")[1])
+    rows = mask.sum(1)[mask.any(1)]
     assert rows[0] >= 5  # 24 pixels of the triangle's base
     assert rows[-1] <= 2
     assert list(rows) == sorted(rows, reverse=True)
 
 
-def test_drawn_questions_are_about_things_that_overlap_their_answers() -> None:
-    told = 0
+def test_samples_of_drawn_scenes_have_one_subject_per_answer() -> None:
+    checked = 0
     for seed in range(30):
         scene = draw_scene(seed, objects=(0, 4), words=(0, 2))
         rng = np.random.default_rng(seed)
         for token in TASKS:
-            if question := make_sample(scene, token, rng):
-                places = asked_for(question, scene, SIDE, GRID)
-                assert places.shape == (GRID**2, 16)
-                assert bool(places.any()) == bool(subjects(question, scene)), (seed, token)
-                if question.answer and question.task.answer_kind.name != "TEXT":
-                    assert len(subjects(question, scene)) == len(question.answer)
-                    told += 1
-    assert told > 100
+            if sample := make_sample(scene, token, rng):
+                mask = make_relevance_mask(sample, scene, SIDE, GRID)
+                assert mask.shape == (GRID**2, 16)
+                assert bool(mask.any()) == bool(find_subjects(sample, scene)), (seed, token)
+                if sample.answer and sample.task.answer_kind.name != "TEXT":
+                    assert len(find_subjects(sample, scene)) == len(sample.answer)
+                    checked += 1
+    assert checked > 100
