@@ -62,10 +62,10 @@ def asked(scenes: int) -> list[tuple[Sample, Request]]:
 
 def answered(engine: Engine, requests: Sequence[Request]) -> Marks:
     """All at once."""
-    before = engine.stats()
+    before = engine.get_stats()
     handles = [engine.submit(request) for request in requests]
     results = [handle.wait() for handle in handles]
-    after = engine.stats()
+    after = engine.get_stats()
     return Marks(results, after.decode_seconds - before.decode_seconds, after.steps - before.steps)
 
 

@@ -68,7 +68,7 @@ class Model:
     config = EngineConfig()
     checkpoint = SimpleNamespace(sha256="ab" * 32, name="fake")
 
-    def adapters(self) -> list[Any]:
+    def list_adapters(self) -> list[Any]:
         return []
 
     def prepare(self, image: Image.Image) -> Image.Image:
@@ -102,11 +102,11 @@ def measure(count: int) -> None:
     with tempfile.TemporaryDirectory() as name, JobStore(file_url(Path(name) / "florist.db")) as store:
         source, watch, start = Thin(count), Watch(max(1, count // SAMPLES)), time.perf_counter()
         begun = job_start.start_job(store, model, RECIPE, source, "thin", ".")
-        ended = run_job(store, begun, model, source, lambda size: execute_recipe(RECIPE, size), sole=True, told=watch)
+        ended = run_job(store, begun, model, source, lambda size: execute_recipe(RECIPE, size), exclusive=True, on_image=watch)
         took, seen = time.perf_counter() - start, watch.seen or []
         assert store.get_progress(ended).done == count
-        report = FORMATS["coco"].write(store.iter_images(ended), Path(name, "coco"), pictures_too=False)
-        assert report.pictures == count
+        report = FORMATS["coco"].write(store.iter_images(ended), Path(name, "coco"), copy_images=False)
+        assert report.images == count
         gc.collect()
         print(seen[len(seen) // 10 - 1], seen[-1], max(seen), resident(), took)
 

@@ -189,7 +189,7 @@ def evaluate_samples(
             by_task.setdefault(prediction.sample.task, []).append(prediction)
         on_image()
     tasks = sorted(by_task, key=lambda task: task_order(task.token))
-    hashes = {loaded.name: loaded.sha256 for loaded in engine.adapters()}
+    hashes = {loaded.name: loaded.sha256 for loaded in engine.list_adapters()}
     return EvaluationReport(
         model=engine.checkpoint.name,
         sha256=engine.checkpoint.sha256,

@@ -137,11 +137,11 @@ class Engine:
         """Unloads an adapter for new requests. Running requests keep it until they end. Raises UnknownAdapterError."""
         self._adapters.unload(name)
 
-    def adapters(self) -> list[Adapter]:
+    def list_adapters(self) -> list[Adapter]:
         """Returns the adapters that requests can use."""
         return self._adapters.list_loaded()
 
-    def stats(self) -> EngineStats:
+    def get_stats(self) -> EngineStats:
         """Returns the current counters."""
         loops = [worker.loop for worker in self.workers]
         runners = [worker.runner for worker in self.workers]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from labels.images import FORMATS, decode_image
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation
-from server.engine.engine import Engine
 from server.engine.errors import RequestCancelledError
 from server.engine.request import Request, Result
 from server.jobs.image_crops import ImageCrops
@@ -20,6 +20,9 @@ from server.jobs.model_prompts import ModelPrompt, RecipeExecution
 from server.jobs.pinned_models import PendingResult, PinnedModel
 from server.jobs.pixel_budget import PixelBudget
 from server.store import ImageAnnotations
+
+if TYPE_CHECKING:  # torch
+    from server.engine.engine import Engine
 
 ExecuteRecipe = Callable[[tuple[int, int]], RecipeExecution]
 """Starts a recipe on an image of a size (width, height)."""
@@ -39,7 +42,7 @@ class ImageAnnotator:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: "Engine",
         execute: ExecuteRecipe,
         pinned_models: Mapping[str, PinnedModel],
         client: str,
@@ -50,7 +53,7 @@ class ImageAnnotator:
         self.engine, self.execute, self.pinned_models, self.client = engine, execute, pinned_models, client
         self.stop = stop
         self._budget = PixelBudget(_MAX_PIXELS)
-        self._hashes = {adapter.name: adapter.sha256 for adapter in engine.adapters()}
+        self._hashes = {adapter.name: adapter.sha256 for adapter in engine.list_adapters()}
         self._hashes |= {name: model.sha256 for name, model in pinned_models.items()}
         self._lock = threading.Lock()
         self._pending: set[PendingResult] = set()
@@ -99,7 +102,7 @@ class ImageAnnotator:
         request = Request(
             crops.prepare(prompt), prompt.task, prompt.text, prompt.region, client=self.client, interactive=False
         )
-        submit = partial(self.engine.submit_when_room, stop=self.stop)
+        submit = partial(self.engine.submit_blocking, stop=self.stop)
         model = self.pinned_models.get(prompt.adapter or "")
         handle = model.submit(submit, request) if model else submit(replace(request, adapter=prompt.adapter))
         with self._lock:

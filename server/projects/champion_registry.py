@@ -84,7 +84,7 @@ class ChampionRegistry:
         try:
             for adapter in ensemble.adapters if ensemble else ():
                 # Compare weights too: a database may give the id of a deleted run to another run.
-                loaded = {(each.name, each.sha256) for each in self._engine.adapters()}
+                loaded = {(each.name, each.sha256) for each in self._engine.list_adapters()}
                 if (adapter.name, adapter.sha256) not in loaded:
                     self._engine.load_adapter(adapter.name, adapter.folder, adapter.sha256)
             yield

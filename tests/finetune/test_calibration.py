@@ -65,7 +65,7 @@ def test_isotonic_pools_by_hand() -> None:
     scores = [(0.1, False), (0.2, True), (0.3, False), (0.6, True), (0.6, False), (0.9, True)]
     curve = isotonic(scores)
     assert curve.scores == pytest.approx((0.1, (0.2 + 0.3 + 0.6 + 0.6) / 4, 0.9))
-    assert curve.shares == pytest.approx((1 / 8, 0.5, 7 / 8))
+    assert curve.calibrated_scores == pytest.approx((1 / 8, 0.5, 7 / 8))
 
 
 def slow_isotonic(values: list[bool]) -> list[float]:
@@ -79,7 +79,7 @@ def test_isotonic_is_the_least_squares_curve() -> None:
     scores = sorted(sure(60, 1.5, seed=3))
     curve = isotonic(scores)
     wanted = sorted({round(min(max(v, 1 / 62), 61 / 62), 9) for v in slow_isotonic([ok for _, ok in scores])})
-    assert [round(v, 9) for v in curve.shares] == wanted
+    assert [round(v, 9) for v in curve.calibrated_scores] == wanted
 
 
 def test_few_answers_or_all_alike_are_left_as_they_are() -> None:
@@ -145,7 +145,7 @@ def test_the_server_puts_the_adapters_scores_on_the_scale(
     engine: Engine, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     found = calibrate(engine, "mine", folder, asked(range(12)))
-    (loaded,) = [adapter for adapter in engine.adapters() if adapter.name == "mine"]
+    (loaded,) = [adapter for adapter in engine.list_adapters() if adapter.name == "mine"]
     assert loaded.calibration is not None
     assert read_calibration(folder, loaded.sha256) == loaded.calibration
     assert loaded.calibration.tasks == {"<OD>": found["<OD>"].scale}

@@ -51,7 +51,7 @@ class StuckEngine:
         self.handles.append(handle)
         return handle
 
-    def stats(self) -> None:
+    def get_stats(self) -> None:
         return None
 
     def close(self, *, drain: bool = True) -> None:

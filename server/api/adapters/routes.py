@@ -62,8 +62,8 @@ async def get_adapter(name: AdapterName, lifecycle: LifecycleDep) -> AdapterResp
 async def put_adapter(
     response: Response, name: AdapterName, lifecycle: LifecycleDep, store: AdapterStoreDep, upload: AdapterUploadDep
 ) -> AdapterResponse:
-    """Loads a LoRA adapter as PEFT saves it, or replaces the adapter with this name. If the server has a folder for adapters,
-    the adapter is stored there.
+    """Loads a LoRA adapter as PEFT saves it, or replaces the adapter with this name. If the server has a folder for
+    adapters, the adapter is stored there.
 
     `curl -X PUT …/v1/adapters/project-7 -F config=@adapter_config.json -F weights=@adapter_model.safetensors`
     """
@@ -97,5 +97,5 @@ def _list_loaded(lifecycle: Lifecycle) -> list[AdapterResponse]:
     engine = lifecycle.engine or lifecycle.require_engine()  # also lists them while the server shuts down
     return [
         create_adapter_response(adapter, engine.checkpoint.sha256, ready=not lifecycle.draining)
-        for adapter in engine.adapters()
+        for adapter in engine.list_adapters()
     ]

@@ -71,7 +71,7 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         engine = self._lifecycle.engine
-        stats = engine.stats() if engine else None
+        stats = engine.get_stats() if engine else None
         yield GaugeMetricFamily("florist_model_loaded", "Whether the model is loaded.", float(stats is not None))
         if engine is None or stats is None:
             return
@@ -92,7 +92,7 @@ class _EngineCollector(Collector):
         yield GaugeMetricFamily("florist_feature_cache_bytes", "Bytes of cached image features.", cache["bytes"])
         yield GaugeMetricFamily("florist_feature_cache_images", "Images with cached features.", cache["images"])
         # Without prompts by adapter: adapters come and go, and each name would stay a time series.
-        adapters = engine.adapters()
+        adapters = engine.list_adapters()
         yield GaugeMetricFamily("florist_adapters", "Loaded adapters.", len(adapters))
         size = sum(adapter.bytes for adapter in adapters)
         yield GaugeMetricFamily("florist_adapter_bytes", "Bytes of the loaded adapters.", size)

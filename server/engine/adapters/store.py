@@ -79,7 +79,7 @@ class AdapterStore:
         self.engine.unload_adapter(name)
 
     def _is_loaded(self, name: str) -> bool:
-        return any(adapter.name == name for adapter in self.engine.adapters())
+        return any(adapter.name == name for adapter in self.engine.list_adapters())
 
     def _restore(self, name: str, saved: Path, is_new: bool) -> None:
         """Restores the engine when an adapter was loaded, but cannot be saved."""

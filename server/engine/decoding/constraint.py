@@ -25,7 +25,8 @@ State = Hashable
 _CACHED_MASKS = 256  # least recently used are evicted; 13 MB at 51,328 ids
 _MAX_BOS = 3  # Florence-2-large generates `<s>` three times before its answer, and the n-gram ban forbids a fourth
 _WITHOUT_LABELS = "<REGION_PROPOSAL>"
-# Tasks whose text is one label. Other texts are prose or whole pages; a custom task of a fine-tuned model may be either.
+# Tasks with one label as their text. Other texts are prose or whole pages; custom tasks of a fine-tuned model may be
+# either.
 _TEXT_IS_LABEL = ("<REGION_TO_CATEGORY>", "<REGION_TO_OCR>")
 
 

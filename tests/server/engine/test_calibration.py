@@ -115,7 +115,7 @@ def test_an_annotation_without_a_score_stays_unchanged() -> None:
 def engine(tiny: Checkpoint) -> Iterator[Engine]:
     with Engine(tiny, EngineConfig(max_batch=4)) as made:
         yield made
-        for adapter in made.adapters():  # other tests use the same model
+        for adapter in made.list_adapters():  # other tests use the same model
             made.unload_adapter(adapter.name)
 
 
@@ -189,4 +189,4 @@ def test_a_calibration_of_other_weights_is_not_served(engine: Engine, tmp_path: 
     (folder / CALIBRATION_FILE).write_text(json.dumps({"sha256": "0" * 64, "tasks": {}}))
     with pytest.raises(AdapterError, match="calibrate it again, or remove the file"):
         engine.load_adapter("a", folder)
-    assert engine.adapters() == []
+    assert engine.list_adapters() == []

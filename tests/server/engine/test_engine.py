@@ -53,7 +53,7 @@ def test_many_threads(tiny: Checkpoint) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda r: engine.submit(r).wait(WAIT), requests))
     assert all(r.tokens == reference.generate(tiny, q) for q, r in zip(requests[:12], results[:12], strict=True))
-    stats = engine.stats()
+    stats = engine.get_stats()
     assert (stats.submitted, stats.finished, stats.waiting) == (48, 48, 0)
     assert stats.tokens == sum(len(r.tokens) for r in results)
     assert stats.steps < stats.tokens  # several sequences per step
@@ -74,8 +74,8 @@ def test_shared_image_is_encoded_once(engine: Engine, gate: Gate) -> None:
     gate.open.set()
     for handle in (first, *handles):
         handle.wait(WAIT)
-    assert engine.stats().images == 2
-    assert engine.stats().cache.hits == 3
+    assert engine.get_stats().images == 2
+    assert engine.get_stats().cache.hits == 3
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_invalid_requests_are_rejected(engine: Engine, change: dict[str, Any], f
     with pytest.raises(InvalidRequestError) as raised:
         engine.submit(Request(**(fields | change)))
     assert raised.value.field == field
-    assert engine.stats().submitted == 0
+    assert engine.get_stats().submitted == 0
 
 
 def test_full_queue_rejects_requests(engine: Engine, gate: Gate) -> None:
@@ -109,7 +109,7 @@ def test_full_queue_rejects_requests(engine: Engine, gate: Gate) -> None:
         engine.submit(create_request())
     assert raised.value.waiting == 8
     assert raised.value.retry_after >= 1
-    assert (engine.stats().waiting, engine.stats().running, engine.stats().rejected) == (8, 1, 1)
+    assert (engine.get_stats().waiting, engine.get_stats().running, engine.get_stats().rejected) == (8, 1, 1)
     gate.open.set()
     for handle in handles:
         handle.wait(WAIT)
@@ -124,7 +124,7 @@ def test_submit_blocking_waits_for_the_queue(engine: Engine, gate: Gate) -> None
         waiting = pool.submit(engine.submit_blocking, create_request(limit=4), threading.Event())
         stopped = pool.submit(engine.submit_blocking, create_request(limit=4), stop)
         try:
-            while engine.stats().rejected < 2:
+            while engine.get_stats().rejected < 2:
                 assert time.monotonic() < ends
                 time.sleep(0.01)
             stop.set()
@@ -151,7 +151,7 @@ def test_short_answer_does_not_wait_for_a_long_one(engine: Engine, gate: Gate, m
         handle.wait(WAIT)
     assert len(long.wait().tokens) > 6
     assert order[-1] is long
-    assert engine.stats().rows > engine.stats().steps
+    assert engine.get_stats().rows > engine.get_stats().steps
 
 
 def test_deadlines_fail_requests(engine: Engine, gate: Gate) -> None:
@@ -165,7 +165,7 @@ def test_deadlines_fail_requests(engine: Engine, gate: Gate) -> None:
         with pytest.raises(DeadlineExceededError):
             handle.wait(WAIT)
     assert later.wait(WAIT).tokens
-    assert (engine.stats().failed, engine.stats().finished) == (6, 1)
+    assert (engine.get_stats().failed, engine.get_stats().finished) == (6, 1)
 
 
 def test_prepared_image_gets_the_same_answer(engine: Engine) -> None:
@@ -174,7 +174,7 @@ def test_prepared_image_gets_the_same_answer(engine: Engine) -> None:
     prepared = replace(request, image=engine.prepare(request.image))
     one, two = engine.submit(request).wait(WAIT), engine.submit(prepared).wait(WAIT)
     assert (one.tokens, one.annotations) == (two.tokens, two.annotations)
-    assert engine.stats().images == 1
+    assert engine.get_stats().images == 1
 
 
 def test_close_finishes_all_answers(tiny: Checkpoint) -> None:

@@ -52,8 +52,8 @@ def test_requests_that_fail_together_are_retried_separately(engine: Engine, monk
     assert all(handle.wait(WAIT).tokens for handle in handles)
     with pytest.raises(torch.OutOfMemoryError):
         failing.wait(WAIT)
-    assert engine.stats().failed == 1
-    assert engine.stats().out_of_memory >= 2
+    assert engine.get_stats().failed == 1
+    assert engine.get_stats().out_of_memory >= 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError("once"), torch.OutOfMemoryError("once")], ids=["fault", "memory"])
@@ -75,7 +75,7 @@ async def test_retry_does_not_stream_annotations_twice(
     for handle in handles:
         assert [annotation.label for annotation in await collect_annotations(handle)] == ["cat", "dog"]
     assert not fails
-    assert engine.stats().out_of_memory == isinstance(error, torch.OutOfMemoryError)
+    assert engine.get_stats().out_of_memory == isinstance(error, torch.OutOfMemoryError)
 
 
 def test_nan_logits_fail_the_request(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,7 @@ def test_adapters_beams_and_constraints_in_one_batch(tiny: Checkpoint, tmp_path:
         for name, folder in folders.items():
             engine.load_adapter(name, folder)
         results = [handle.wait(60) for handle in [engine.submit(request) for request in requests]]
-        assert engine.stats().rows > 5 * engine.stats().steps
+        assert engine.get_stats().rows > 5 * engine.get_stats().steps
         for name in folders:
             engine.unload_adapter(name)
     for request, result in zip(requests, results, strict=True):

@@ -53,7 +53,7 @@ def test_cancelling_frees_the_slot(engine: Engine, gate: Gate) -> None:
     assert gate.steps <= 1 + 3
     waiting.cancel()  # too late, which is no error
     assert waiting.wait(0).tokens
-    stats = engine.stats()
+    stats = engine.get_stats()
     assert (stats.cancelled, stats.finished, stats.failed) == (3, 1, 0)
 
 

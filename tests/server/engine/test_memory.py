@@ -69,7 +69,7 @@ def test_memory_does_not_grow(tiny: Checkpoint) -> None:
         for batch in range(3):
             run_requests(engine, 100, seed=1000 + 100 * batch)
         more, larger, requests = count_objects()
-        stats = engine.stats()
+        stats = engine.get_stats()
         assert stats.finished + stats.failed + stats.cancelled == 400
         assert min(stats.failed, stats.cancelled) > 0
         assert stats.images > 300

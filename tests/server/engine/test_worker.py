@@ -34,7 +34,7 @@ def test_two_workers_generate_the_tokens_of_transformers(tiny: Checkpoint) -> No
         for request, handle in zip(requests, handles, strict=True):
             assert handle.wait(WAIT).tokens == reference.generate(tiny, request)
         assert all(worker.loop.rows > 0 for worker in engine.workers)
-        stats = engine.stats()
+        stats = engine.get_stats()
         assert (stats.finished, stats.running, stats.waiting) == (len(requests), 0, 0)
 
 
@@ -55,7 +55,7 @@ def test_image_is_encoded_once_for_all_workers(tiny: Checkpoint, monkeypatch: py
         assert not release.wait(0.05)  # enough time for the other worker to encode it too
         release.set()
         assert all(handle.wait(WAIT).tokens for handle in handles)
-        stats = engine.stats()
+        stats = engine.get_stats()
         assert (stats.images, stats.cache.hits, stats.cache.misses) == (1, 3, 1)
 
 

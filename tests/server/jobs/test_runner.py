@@ -77,7 +77,7 @@ def label(
     with open_source(str(folder)) as source:
         wanted = JobSpec("out", "{}", "a" * 64, str(folder), source.fingerprint, compute_model_hash(engine))
         job = store.get_or_create_job(wanted, source.names)
-        return run_job(store, job, engine, source, annotate, sole=True, told=told)
+        return run_job(store, job, engine, source, annotate, exclusive=True, on_image=told)
 
 
 def test_a_picture_that_is_there_several_times_is_asked_about_once(
@@ -85,16 +85,16 @@ def test_a_picture_that_is_there_several_times_is_asked_about_once(
 ) -> None:
     for copy in range(4):
         (folder / f"copy {copy}.png").write_bytes((folder / "1.png").read_bytes())
-    before, heard = engine.stats().submitted, []
+    before, heard = engine.get_stats().submitted, []
     job = label(store, engine, folder, told=heard.append)
     assert job.state is JobState.DONE
-    assert engine.stats().submitted - before == 3
+    assert engine.get_stats().submitted - before == 3
     labelled = {picture.name: picture.traces for picture in store.iter_images(job)}
     assert len(labelled) == len(heard) == 7
     assert all(labelled[f"copy {copy}.png"] == labelled["1.png"] != labelled["0.png"] for copy in range(4))
     assert {each.model for labels in labelled.values() for each in labels} == {engine.checkpoint.sha256}
     assert label(store, engine, folder).state is JobState.DONE
-    assert engine.stats().submitted - before == 3
+    assert engine.get_stats().submitted - before == 3
 
 
 def test_parts_and_mirror_images_are_what_the_engine_sees(store: JobStore, engine: Engine, folder: Path) -> None:
@@ -255,7 +255,7 @@ def test_more_questions_than_the_engine_has_room_for(store: JobStore, engine: En
 
     with Engine(engine.checkpoint, EngineConfig(max_batch=2, max_waiting=4)) as small:
         job = label(store, small, folder, annotate)
-        assert small.stats().refused > 0
+        assert small.get_stats().rejected > 0
     assert store.get_progress(job) == JobProgress(done=3)
     assert answers == [12] * 3
 

@@ -1,27 +1,36 @@
-"""Projects to test with: a server's, with corrected pictures and models by chance."""
+"""Projects to test with: opened as a server does, with corrected images and random models."""
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from server.engine.engine import Engine
-from server.projects import fine_tune_process
+from server.projects.forgetting import SceneEvaluation
 from server.projects.projects import Projects
 from server.store import JobStore
 from server.store.projects.records import ModelVersion, Project, RunState
 from tests.server.engine.tiny import save_adapter
-from tests.server.projects.scenes import scenes
+from tests.server.projects.scenes import draw_scenes
 
-QUICK = {"steps": 4, "evaluate": 2, "pictures": 2, "prompts": 1, "metric": "loss", "replay": 0, "rank": 2, "augment": 0}
+QUICK = {
+    "steps": 4, "evaluate_every": 2, "batch_size": 2, "prompts_per_image": 1, "metric": "loss", "replay_share": 0,
+    "lora_rank": 2, "augmentation": 0,
+}  # fmt: skip
+TUNE_COMMAND = (sys.executable, "-m", "server.cli.tune_process")
 
 
 @contextmanager
-def opened(folder: Path, engine: Engine, *, start: bool = True) -> Iterator[Projects]:
-    """The projects of a server, from its start to its end."""
-    with JobStore(f"sqlite:///{folder / 'florist.db'}") as store:
-        projects = Projects(folder / "projects", store)
+def open_projects(
+    folder: Path, engine: Engine, *, start: bool = True, scene_evaluation: SceneEvaluation | None = None
+) -> Iterator[Projects]:
+    """The projects of a server, from its start to its end. `start`: whether queued work is done."""
+    with JobStore(f"sqlite:///{folder / 'florist.db'}") as job_store:
+        projects = Projects(
+            folder / "projects", job_store.database, tune_command=TUNE_COMMAND, scene_evaluation=scene_evaluation
+        )
         try:
             projects.load(engine)
             if start:
@@ -31,30 +40,31 @@ def opened(folder: Path, engine: Engine, *, start: bool = True) -> Iterator[Proj
             projects.close()
 
 
-def corrected(projects: Projects, name: str = "emoji", count: int = 6) -> Project:
-    project = projects.create(name, ("<OD>",), 0.5)
-    for scene in scenes(count):
-        projects.correct(project, scene.data, scene.boxes)
+def create_project(projects: Projects, name: str = "emoji", images: int = 6) -> Project:
+    """Creates a project with corrected images."""
+    project = projects.create_project(name, ("<OD>",), 0.5)
+    for scene in draw_scenes(images):
+        projects.corrections.add_correction(project, scene.data, scene.boxes)
     return project
 
 
-def made(
+def add_random_model(
     projects: Projects, project: Project, seed: int, task: str = "<OD>", modules: str = ".*fc1", std: float = 0.05,
     **settings: Any,
 ) -> ModelVersion:  # fmt: skip
-    """A model by chance, of a run that nobody works on."""
-    run = projects.tune(project, {**QUICK, **settings}, "Ada")
-    folder = projects.tuner.of(project, run) / fine_tune_process.ADAPTER
+    """Adds a model with random weights, of a run that is not executed."""
+    run = projects.runs.start_run(project, {**QUICK, **settings}, "Ada")
+    folder = projects.files.get_run_folder(project, run).adapter
     save_adapter(folder, seed, std, target_modules=modules)
     sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    projects.registry.turn_run(run, RunState.RUNNING, (RunState.QUEUED,))
-    projects.registry.finish(project, run, {}, sha256, [task])
-    return projects.registry.models(project)[-1]
+    projects.store.runs.change_state(run, RunState.RUNNING, (RunState.QUEUED,))
+    projects.store.runs.finish_run(project, run, {}, sha256, [task])
+    return projects.store.models.list_models(project)[-1]
 
 
-def promote(projects: Projects, project: Project, model: ModelVersion) -> None:
-    projects.promote(project, model, "Ada", forced=True, reason="a test")
+def force_promotion(projects: Projects, project: Project, model: ModelVersion) -> None:
+    projects.models.promote(project, model, "Ada", forced=True, reason="a test")
 
 
-def loaded(engine: Engine) -> set[str]:
-    return {adapter.name for adapter in engine.adapters()}
+def list_adapters(engine: Engine) -> set[str]:
+    return {adapter.name for adapter in engine.list_adapters()}

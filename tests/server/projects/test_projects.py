@@ -1,4 +1,4 @@
-"""Projects on a tiny model: who answers, and what is asked meanwhile."""
+"""Projects on a tiny model: which model answers, and what happens to requests meanwhile."""
 
 import threading
 import time
@@ -15,125 +15,137 @@ from prompts.tasks import TASKS
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
+from server.projects.errors import BaseMismatchError
 from server.projects.projects import Projects
-from server.store.projects.records import BaseMismatchError, Project
+from server.store.projects.records import Project
 from tests.server.engine.tiny import create_tiny_model, save_adapter, save_checkpoint
-from tests.server.helpers import PATIENCE
-from tests.server.projects.project_setup import QUICK, corrected, loaded, made, opened, promote
+from tests.server.helpers import TIMEOUT
+from tests.server.projects.project_setup import (
+    QUICK,
+    add_random_model,
+    create_project,
+    force_promotion,
+    list_adapters,
+    open_projects,
+)
 
 
-def promoted(projects: Projects, project: Project, seed: int) -> None:
-    """A model by chance answers."""
-    promote(projects, project, made(projects, project, seed))
+def promote_random_model(projects: Projects, project: Project, seed: int) -> None:
+    force_promotion(projects, project, add_random_model(projects, project, seed))
 
 
-def answering(projects: Projects, task: str = "<OD>") -> str | None:
-    return projects.champions.answering("emoji", task).name
+def find_champion(projects: Projects, task: str = "<OD>") -> str | None:
+    return projects.champions.find_champion("emoji", task).name
 
 
-def test_champions_answer_again_after_a_restart_and_requests_end_as_they_began(tiny: Engine, tmp_path: Path) -> None:
-    with opened(tmp_path, tiny, start=False) as projects:
-        project = corrected(projects)
-        promoted(projects, project, 1)
-        name = answering(projects)
-        assert name == f"projects/emoji/run-{projects.registry.models(project)[0].run}"
-        promoted(projects, project, 2)
-        second = answering(projects)
+def test_champions_answer_after_a_restart_and_running_requests_keep_their_adapter(
+    engine: Engine, tmp_path: Path
+) -> None:
+    with open_projects(tmp_path, engine, start=False) as projects:
+        project = create_project(projects)
+        promote_random_model(projects, project, 1)
+        first = find_champion(projects)
+        assert first == f"projects/emoji/run-{projects.store.models.list_models(project)[0].run_id}"
+        promote_random_model(projects, project, 2)
+        second = find_champion(projects)
         assert second is not None
-        assert second != name
-        assert loaded(tiny) == {second}
-    tiny.unload_adapter(second)
-    with opened(tmp_path, tiny, start=False) as projects:
-        assert answering(projects) == second
-        assert answering(projects, "<CAPTION>") is None
-        ask = Request(Image.new("RGB", (64, 48)), TASKS["<OD>"], adapter=second, max_new_tokens=20)
-        under_way = [tiny.submit(ask) for _ in range(20)]
-        projects.rollback(project, "<OD>", "Ada")
-        assert answering(projects) == name
-        projects.rollback(project, "<OD>", "Ada")
-        assert tiny.adapters() == []
-        assert len({tuple(handle.wait(PATIENCE).tokens) for handle in under_way}) == 1
-        projects.delete(project)
+        assert second != first
+        assert list_adapters(engine) == {second}
+    engine.unload_adapter(second)
+    with open_projects(tmp_path, engine, start=False) as projects:
+        assert find_champion(projects) == second
+        assert find_champion(projects, "<CAPTION>") is None
+        request = Request(Image.new("RGB", (64, 48)), TASKS["<OD>"], adapter=second, max_new_tokens=20)
+        running = [engine.submit(request) for _ in range(20)]
+        projects.models.roll_back(project, "<OD>", "Ada")
+        assert find_champion(projects) == first
+        projects.models.roll_back(project, "<OD>", "Ada")
+        assert engine.list_adapters() == []
+        assert len({tuple(handle.wait(TIMEOUT).tokens) for handle in running}) == 1
+        projects.delete_project(project)
         assert not (tmp_path / "projects" / project.folder).exists()
 
 
-def test_what_cannot_be_written_down_changes_nobody_and_leaves_nothing_loaded(tiny: Engine, tmp_path: Path) -> None:
-    with opened(tmp_path, tiny, start=False) as projects:
-        project = corrected(projects)
-        promoted(projects, project, 1)
-        promoted(projects, project, 2)
-        name = answering(projects)
-        third = made(projects, project, 3)
-        with projects.store.job_store.database.begin_write() as connection:
+def test_a_promotion_that_cannot_be_stored_changes_no_champion_and_leaves_no_adapter_loaded(
+    engine: Engine, tmp_path: Path
+) -> None:
+    with open_projects(tmp_path, engine, start=False) as projects:
+        project = create_project(projects)
+        promote_random_model(projects, project, 1)
+        promote_random_model(projects, project, 2)
+        champion = find_champion(projects)
+        third = add_random_model(projects, project, 3)
+        with projects.store.database.begin_write() as connection:
             connection.exec_driver_sql(
                 "CREATE TRIGGER full BEFORE INSERT ON promotions BEGIN SELECT RAISE(ABORT, 'no more'); END"
             )
         with pytest.raises(IntegrityError):
-            projects.rollback(project, "<OD>", "Ada")
-        assert (answering(projects), loaded(tiny)) == (name, {name})
+            projects.models.roll_back(project, "<OD>", "Ada")
+        assert (find_champion(projects), list_adapters(engine)) == (champion, {champion})
         with pytest.raises(IntegrityError):
-            promote(projects, project, third)
-        assert (answering(projects), loaded(tiny)) == (name, {name})
-        projects.delete(project)
+            force_promotion(projects, project, third)
+        assert (find_champion(projects), list_adapters(engine)) == (champion, {champion})
+        projects.delete_project(project)
 
 
-def test_an_adapter_of_the_same_name_and_other_weights_does_not_answer(tiny: Engine, tmp_path: Path) -> None:
-    with opened(tmp_path, tiny, start=False) as projects:
-        project = corrected(projects)
-        model = made(projects, project, 1)
-        # SQLite gives the numbers of what was deleted to what comes.
-        tiny.load_adapter(f"projects/emoji/run-{model.run}", save_adapter(tmp_path / "old", 2, target_modules=["fc1"]))
-        promote(projects, project, model)
-        assert [adapter.sha256 for adapter in tiny.adapters()] == [model.sha256]
-        projects.delete(project)
+def test_an_adapter_with_the_same_name_and_other_weights_is_replaced(engine: Engine, tmp_path: Path) -> None:
+    with open_projects(tmp_path, engine, start=False) as projects:
+        project = create_project(projects)
+        model = add_random_model(projects, project, 1)
+        # SQLite gives the ids of deleted rows to new ones.
+        other = save_adapter(tmp_path / "old", 2, target_modules=["fc1"])
+        engine.load_adapter(f"projects/emoji/run-{model.run_id}", other)
+        force_promotion(projects, project, model)
+        assert [adapter.sha256 for adapter in engine.list_adapters()] == [model.sha256]
+        projects.delete_project(project)
 
 
-def test_no_request_is_dropped_while_who_answers_changes(tiny: Engine, tmp_path: Path) -> None:
+def test_no_request_is_dropped_while_the_champion_changes(engine: Engine, tmp_path: Path) -> None:
     stop = threading.Event()
-    image = tiny.prepare(Image.new("RGB", (64, 48)))
+    image = engine.prepare(Image.new("RGB", (64, 48)))
 
-    def ask() -> set[str | None]:
+    def submit_requests() -> set[str | None]:
         adapters: set[str | None] = set()
         while not stop.is_set():
-            with projects.champions.asking():
-                panel = projects.champions.answering("emoji", "<OD>")
-                handle = panel.ask(tiny.submit, Request(image, TASKS["<OD>"], max_new_tokens=5))
-            handle.wait(PATIENCE)
-            adapters.add(panel.name)
+            with projects.champions.keep_adapters():
+                ensemble = projects.champions.find_champion("emoji", "<OD>")
+                handle = ensemble.submit(engine.submit, Request(image, TASKS["<OD>"], max_new_tokens=5))
+            handle.wait(TIMEOUT)
+            adapters.add(ensemble.name)
         return adapters
 
-    with opened(tmp_path, tiny, start=False) as projects, ThreadPoolExecutor(4) as threads:
-        project = corrected(projects)
-        promoted(projects, project, 1)
-        model = projects.registry.models(project)[0]
-        asked = [threads.submit(ask) for _ in range(4)]
+    with open_projects(tmp_path, engine, start=False) as projects, ThreadPoolExecutor(4) as threads:
+        project = create_project(projects)
+        promote_random_model(projects, project, 1)
+        model = projects.store.models.list_models(project)[0]
+        clients = [threads.submit(submit_requests) for _ in range(4)]
         try:
             for _ in range(20):
-                projects.rollback(project, "<OD>", "Ada")
-                time.sleep(0.05)  # so that some are asked while the base answers
-                promote(projects, project, model)
+                projects.models.roll_back(project, "<OD>", "Ada")
+                time.sleep(0.05)  # so that the base model answers some requests
+                force_promotion(projects, project, model)
         finally:
             stop.set()
-        assert set.union(*(each.result(PATIENCE) for each in asked)) == {None, f"projects/emoji/run-{model.run}"}
-        projects.delete(project)
+        adapters = set.union(*(client.result(TIMEOUT) for client in clients))
+        assert adapters == {None, f"projects/emoji/run-{model.run_id}"}
+        projects.delete_project(project)
 
 
-def test_another_base_is_refused_with_both_hashes(tiny: Engine, tmp_path: Path) -> None:
-    other = save_checkpoint(tmp_path / "other", create_tiny_model(seed=5))
-    with opened(tmp_path, tiny, start=False) as projects:
-        project = corrected(projects)
+def test_other_base_weights_are_refused_with_both_hashes(engine: Engine, tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "other", create_tiny_model(seed=5))
+    with open_projects(tmp_path, engine, start=False) as projects:
+        project = create_project(projects)
     with (
-        Engine.load(EngineConfig(str(other), device="cpu")) as engine,
-        opened(tmp_path, engine, start=False) as projects,
+        Engine.load(EngineConfig(str(checkpoint), device="cpu")) as other,
+        open_projects(tmp_path, other, start=False) as projects,
     ):
-        served = engine.checkpoint.sha256
-        refusals: list[Callable[[], Any]] = [
-            lambda: projects.tune(project, QUICK, "Ada"),
-            lambda: projects.rollback(project, "<OD>", "Ada"),
-            lambda: projects.champions.answering("emoji", "<OD>"),
+        calls: list[Callable[[], Any]] = [
+            lambda: projects.runs.start_run(project, QUICK, "Ada"),
+            lambda: projects.models.roll_back(project, "<OD>", "Ada"),
+            lambda: projects.champions.find_champion("emoji", "<OD>"),
         ]
-        for refused in refusals:
-            with pytest.raises(BaseMismatchError) as error:
-                refused()
-            assert project.base in str(error.value)
-            assert served in str(error.value)
+        for call in calls:
+            with pytest.raises(BaseMismatchError) as caught:
+                call()
+            assert project.base_sha256 in str(caught.value)
+            assert other.checkpoint.sha256 in str(caught.value)

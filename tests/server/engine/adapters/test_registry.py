@@ -36,8 +36,8 @@ from tests.server.engine.tiny import create_image
 def engine(tiny: Checkpoint) -> Iterator[Engine]:
     with Engine(tiny, EngineConfig(max_batch=32, max_waiting=64)) as engine:
         yield engine
-    assert find_adapter_keys(tiny) == {adapter.key for adapter in engine.adapters()}
-    for adapter in engine.adapters():
+    assert find_adapter_keys(tiny) == {adapter.key for adapter in engine.list_adapters()}
+    for adapter in engine.list_adapters():
         engine.unload_adapter(adapter.name)
     assert not find_adapter_keys(tiny)
 
@@ -94,7 +94,7 @@ def test_a_mixed_batch_gives_the_same_answers_as_each_adapter_alone(
         if folder and result.tokens != reference.generate(tiny, request):
             changed.add(request.adapter)
     assert changed == set(folders)  # every adapter changes an answer
-    assert engine.stats().rows > 3 * engine.stats().steps
+    assert engine.get_stats().rows > 3 * engine.get_stats().steps
 
 
 def test_features_are_cached_per_vision_adapter(engine: Engine, folders: dict[str, Path]) -> None:
@@ -106,10 +106,10 @@ def test_features_are_cached_per_vision_adapter(engine: Engine, folders: dict[st
     }
     for name in (None, *folders) * 2:
         engine.submit(create_request(name, limit=3)).wait(TIMEOUT)
-    assert (engine.stats().images, engine.stats().cache.hits) == (3, 5)  # base and text share features
+    assert (engine.get_stats().images, engine.get_stats().cache.hits) == (3, 5)  # base and text share features
     engine.load_adapter("all", folders["text"])
     engine.submit(create_request("all", limit=3)).wait(TIMEOUT)
-    assert engine.stats().images == 3
+    assert engine.get_stats().images == 3
 
 
 def test_a_loaded_adapter_is_described(engine: Engine, folders: dict[str, Path]) -> None:
@@ -122,7 +122,7 @@ def test_a_loaded_adapter_is_described(engine: Engine, folders: dict[str, Path])
     with pytest.raises(AdapterError, match="SHA-256"):
         engine.load_adapter("a", folders["text"], adapter.sha256)
     engine.load_adapter("a", folders["all"], adapter.sha256.upper())
-    assert [loaded.name for loaded in engine.adapters()] == ["a", "b"]
+    assert [loaded.name for loaded in engine.list_adapters()] == ["a", "b"]
 
 
 def test_pickled_weights_and_the_names_of_microsoft_are_accepted(
@@ -160,7 +160,7 @@ def test_unloading_does_not_affect_running_requests(
     assert gate.reached.wait(TIMEOUT)
     waiting = engine.submit(create_request("all", seed=1))
     engine.unload_adapter("all")
-    assert engine.adapters() == []
+    assert engine.list_adapters() == []
     with pytest.raises(InvalidRequestError, match="loaded adapters: none") as error:
         engine.submit(create_request("all"))
     assert error.value.field == "adapter"
@@ -191,7 +191,7 @@ def test_replacing_does_not_affect_running_requests(
     assert gate.reached.wait(TIMEOUT)
     engine.load_adapter("project", folders["stabilized"])
     new = engine.submit(create_request("project"))
-    assert len(engine.adapters()) == 1
+    assert len(engine.list_adapters()) == 1
     assert len(find_adapter_keys(tiny)) == 2
     gate.open.set()
     for handle, name in ((old, "all"), (new, "stabilized")):
