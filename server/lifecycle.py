@@ -16,7 +16,7 @@ import anyio
 from server.settings import Settings, get_variable_name
 
 if TYPE_CHECKING:
-    from finetune.forgetting import Probe
+    from finetune.forgetting import ForgettingEvaluation
     from server.engine.adapters.store import AdapterStore
     from server.engine.engine import Engine
     from server.jobs.queue import JobQueue
@@ -270,11 +270,11 @@ def open_services(settings: Settings) -> Services:
         raise ServiceStartupError(f"{get_variable_name('projects_folder')}: {error}") from error
 
 
-def _create_scene_evaluation(scenes: int) -> "Probe":
+def _create_scene_evaluation(scenes: int) -> "ForgettingEvaluation":
     """Returns the forgetting evaluation of the seedling, on drawn scenes."""
-    from finetune.forgetting import drawn  # needs the packages for drawing
+    from seedling.forgetting import SceneForgetting  # needs the packages for drawing
 
-    return drawn(scenes)
+    return SceneForgetting(scenes)
 
 
 def _load_in_thread(settings: Settings, future: "Future[tuple[Engine, Services]]") -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server import settings as settings_
+from server.settings import Settings, SettingsError, get_variable_name, load_settings
 
 if TYPE_CHECKING:
     from labels.dataset import Dataset
@@ -39,22 +39,23 @@ class DatasetOpener:
         from server.store import StoreError
 
         try:
-            settings = settings_.load()
+            settings = load_settings()
             if name.startswith(PROJECT_PREFIX):
                 return _open_project(name, settings)
             return self._open_job(name, settings)
-        except (settings_.SettingsError, StoreError) as error:
+        except (SettingsError, StoreError) as error:
             raise DatasetError(f"{name}: {error}") from error
         except OSError as error:
             raise DatasetError(f"{name}: {error.filename}: {error.strerror or error}") from error
 
-    def _open_job(self, name: str, settings: settings_.Settings) -> "Dataset":
+    def _open_job(self, name: str, settings: Settings) -> "Dataset":
         """Returns the annotations of a job, without changes."""
         from labels.dataset import Dataset, DatasetError, UnusableEntry
         from labels.labeled_image import LabeledImage
-        from server.jobs.sources import SourceError, addresses, open_source
+        from server.jobs.sources import SourceError, open_source
         from server.projects.errors import InvalidAnnotationsError
         from server.projects.image_store import ImageStore
+        from server.store.text import redact_address
 
         number = name.removeprefix(JOB_PREFIX)
         if not (number.isascii() and number.isdigit() and len(number) < 16):
@@ -69,13 +70,13 @@ class DatasetOpener:
             if settings.jobs_folder is not None and not output.is_absolute():
                 output = settings.jobs_folder.absolute()
             try:
-                source = open_source(job.spec.source, besides=output)
+                source = open_source(job.spec.source, exclude=output)
             except SourceError as error:
                 raise DatasetError(f"{name}: {error}") from error
             with source:
                 if source.fingerprint != job.spec.fingerprint:
                     raise DatasetError(
-                        f"{name}: the images of {addresses.redact_address(job.spec.source)} have changed since the job "
+                        f"{name}: the images of {redact_address(job.spec.source)} have changed since the job "
                         "started; restore them, or label them again"
                     )
                 for image in job_store.iter_images(job, lambda position: source[position].read()):
@@ -89,7 +90,7 @@ class DatasetOpener:
         return Dataset(tuple(images), tuple(unusable))
 
 
-def _open_project(name: str, settings: settings_.Settings) -> "Dataset":
+def _open_project(name: str, settings: Settings) -> "Dataset":
     """Returns the current corrections of a project, with the same holdout as in the server."""
     from labels.dataset import Dataset, DatasetError
     from server.projects.project_dataset import build_dataset
@@ -106,7 +107,7 @@ def _open_project(name: str, settings: settings_.Settings) -> "Dataset":
 
 
 @contextmanager
-def open_projects(name: str, settings: settings_.Settings) -> "Iterator[tuple[ProjectStore, ProjectFiles]]":
+def open_projects(name: str, settings: Settings) -> "Iterator[tuple[ProjectStore, ProjectFiles]]":
     """Opens the projects of a server for reading. `name`: what needs them, for messages.
 
     Raises DatasetError, StoreError and OSError.
@@ -117,8 +118,8 @@ def open_projects(name: str, settings: settings_.Settings) -> "Iterator[tuple[Pr
 
     if (folder := settings.projects_folder) is None:
         raise DatasetError(
-            f"{name} needs a server's folders: set {settings_.variable('projects_folder')} and "
-            f"{settings_.variable('jobs_folder')} (and {settings_.variable('database_url')}) to the server's values"
+            f"{name} needs a server's folders: set {get_variable_name('projects_folder')} and "
+            f"{get_variable_name('jobs_folder')} (and {get_variable_name('database_url')}) to the server's values"
         )
     with _open_database(name, settings) as job_store:
         files = ProjectFiles(folder.absolute())
@@ -126,15 +127,15 @@ def open_projects(name: str, settings: settings_.Settings) -> "Iterator[tuple[Pr
 
 
 @contextmanager
-def _open_database(name: str, settings: settings_.Settings) -> "Iterator[JobStore]":
+def _open_database(name: str, settings: Settings) -> "Iterator[JobStore]":
     """Opens the database of a server for reading."""
     from labels.dataset import DatasetError
     from server.store import JobStore, file_url
 
     if settings.jobs_folder is None and settings.database_url is None:
         raise DatasetError(
-            f"{name} needs a server's database: set {settings_.variable('jobs_folder')} or "
-            f"{settings_.variable('database_url')} to the server's value"
+            f"{name} needs a server's database: set {get_variable_name('jobs_folder')} or "
+            f"{get_variable_name('database_url')} to the server's value"
         )
     folder = (settings.jobs_folder or Path()).absolute()
     with JobStore(settings.database_url or file_url(folder / "florist.db"), read_only=True) as job_store:

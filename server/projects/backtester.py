@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import Any, cast
 
 from finetune.evaluation import bootstrap
-from finetune.tuning.run_record import fingerprint
-from finetune.tuning.validation import Judge
+from finetune.tuning.run_record import hash_images
+from finetune.tuning.validation import ValidationSet
 from labels.dataset import DatasetError
 from server.engine.adapters.errors import AdapterError
 from server.engine.engine import Engine
@@ -85,13 +85,13 @@ class Backtester:
         task = self._store.models.get_model(project, backtest.challenger_id).task
         corrections = self._store.corrections.list_current(project)
         dataset = build_dataset(project, corrections, self._files.get_image_store(project))
-        judge = Judge(dataset.holdout, dataset.classes, [task])
-        if not any(judge.questions):
+        holdout = ValidationSet(dataset.holdout, dataset.classes, [task])
+        if not any(holdout.samples):
             raise BacktestNotPossibleError(f"no holdout image has labels to evaluate {task}")
         with self._load_ensemble(engine, project, backtest.champion_id) as ensemble:
-            champion = judge.tallies(self._wrap_engine(engine, ensemble))
+            champion = holdout.count_corrections(self._wrap_engine(engine, ensemble))
         with self._load_ensemble(engine, project, backtest.challenger_id) as ensemble:
-            challenger = judge.tallies(self._wrap_engine(engine, ensemble))
+            challenger = holdout.count_corrections(self._wrap_engine(engine, ensemble))
             try:
                 result = bootstrap.compare_corrections(champion, challenger)
             except ValueError as error:
@@ -103,7 +103,7 @@ class Backtester:
             for image, a, b in zip(dataset.holdout, champion, challenger, strict=True)
         ]
         self._store.backtests.end_backtest(
-            backtest, RunState.DONE, dataset_hash=fingerprint(dataset.holdout), image_counts=counts,
+            backtest, RunState.DONE, dataset_hash=hash_images(dataset.holdout), image_counts=counts,
             comparison=comparison, forgetting=forgetting,
         )  # fmt: skip
         logger.info("backtest %d of %s: %s", backtest.id, project.name, comparison)
@@ -122,16 +122,16 @@ class Backtester:
         try:
             challenger = self._store.models.get_model(project, backtest.challenger_id)
             evaluation = find_evaluation(engine, self._store, project, challenger, max_images, self._scene_evaluation)
-            scenes = evaluation.about.get("scenes", 0)  # a dataset can change, the drawn scenes do not
+            scenes = evaluation.description.get("scenes", 0)  # a dataset can change, the drawn scenes do not
             base = Ensemble.of_one(None)
-            before = self._base_results.get(scenes) or evaluation.ask(self._wrap_engine(engine, base), None)
+            before = self._base_results.get(scenes) or evaluation.evaluate(self._wrap_engine(engine, base))
             if scenes:
                 self._base_results[scenes] = before
             lost = [
-                evaluation.lost(before, evaluation.ask(self._wrap_engine(engine, member), None))
+                evaluation.compute_loss(before, evaluation.evaluate(self._wrap_engine(engine, member)))
                 for member in ensemble.split()
             ]
-            return {**evaluation.about, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
+            return {**evaluation.description, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
         except (EngineClosedError, StoreUnavailableError):
             raise
         except (ForgettingNotMeasurableError, DatasetError) as error:
@@ -161,7 +161,7 @@ class _EnsembleEngine:
     def __init__(self, engine: Engine, ensemble: Ensemble, closing: threading.Event) -> None:
         self._engine, self._ensemble, self._closing = engine, ensemble, closing
         self.prepare = engine.prepare
-        self.max_waiting = max(2, engine.config.max_waiting // len(ensemble.members))
+        self.config = replace(engine.config, max_waiting=max(2, engine.config.max_waiting // len(ensemble.members)))
 
     def submit(self, request: Request) -> Handle | EnsembleHandle:
         return self._ensemble.submit(self._submit_one, replace(request, client="backtests", interactive=False))

@@ -53,7 +53,7 @@ def write_adapter_sum(definition: AdapterSum, folders: Mapping[int, Path], out: 
     try:
         # torch keeps memory per thread, which is freed when the thread ends: see `Engine.load`.
         with ThreadPoolExecutor(1, thread_name_prefix="florist-ensemble") as executor:
-            executor.submit(ensembling.add, list(folders.values()), definition.effective_weights, out).result()
+            executor.submit(ensembling.add_adapters, list(folders.values()), definition.effective_weights, out).result()
         with (out / WEIGHT_FILES[0]).open("rb") as weights:
             return hashlib.file_digest(weights, "sha256").hexdigest()
     except BaseException as error:

@@ -22,11 +22,10 @@ from filelock import FileLock
 from server.projects.project_files import RunFolder
 
 if TYPE_CHECKING:  # torch
-    from finetune.tuning.config import TuneConfig
-    from finetune.tuning.replay import World
+    from finetune.tuning.replay import ReplaySource
 
-OpenReplay = Callable[["TuneConfig"], "World | None"]
-"""Opens what a run of these settings replays; None if it replays nothing."""
+FindReplay = Callable[[str], "ReplaySource | None"]
+"""Base model → what it replays if the settings name no dataset; None: nothing."""
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 _LOCK_SECONDS = 60.0
@@ -37,7 +36,7 @@ def count_threads() -> int:
     return max(1, (os.cpu_count() or 2) // 2)
 
 
-def run_process(folder: RunFolder, niceness: int, open_replay: OpenReplay) -> None:
+def run_process(folder: RunFolder, niceness: int, find_replay: FindReplay) -> None:
     """Runs what the folder's request describes, and writes the outcome, also for an error that a person can fix.
 
     `niceness` is added to the priority of the process.
@@ -50,7 +49,7 @@ def run_process(folder: RunFolder, niceness: int, open_replay: OpenReplay) -> No
     try:
         # The process of a server that was killed may still be running for a moment.
         with FileLock(folder.lock, timeout=_LOCK_SECONDS):
-            outcome = _fine_tune(folder, stop, open_replay)
+            outcome = _fine_tune(folder, stop, find_replay)
     except Exception as error:
         if not _is_for_people(error):
             raise
@@ -62,18 +61,20 @@ def run_process(folder: RunFolder, niceness: int, open_replay: OpenReplay) -> No
     part.replace(folder.outcome)
 
 
-def _fine_tune(folder: RunFolder, stop: threading.Event, open_replay: OpenReplay) -> dict[str, Any] | None:
+def _fine_tune(folder: RunFolder, stop: threading.Event, find_replay: FindReplay) -> dict[str, Any] | None:
     """Returns the outcome of the run; None if it was stopped.
 
     A run that diverged after a good checkpoint has an outcome with an `error`.
     """
     import torch
 
-    from finetune.calibration import calibrate
+    from finetune.calibration import calibrate_adapter
     from finetune.evaluation.report import make_evaluation_samples
     from finetune.tuning.config import TuneConfig
-    from finetune.tuning.loop import ASKED, Diverged, TuneError, tune
-    from finetune.tuning.run_record import Source
+    from finetune.tuning.loop import STOP_REQUESTED, tune
+    from finetune.tuning.replay import load_replay
+    from finetune.tuning.result import DivergenceError, TuneError
+    from finetune.tuning.run_record import RunSource, TuneData
     from server.engine.config import EngineConfig
     from server.engine.engine import Engine
     from server.projects import project_dataset
@@ -81,31 +82,29 @@ def _fine_tune(folder: RunFolder, stop: threading.Event, open_replay: OpenReplay
     torch.set_num_threads(count_threads())
     request = folder.read_request()
     initial_adapter = request["initial_adapter"]
-    start = str(folder.project / initial_adapter) if initial_adapter else ""
-    config = TuneConfig.model_validate({**_get_tune_settings(request), "start": start})
+    start_adapter = str(folder.project / initial_adapter) if initial_adapter else ""
+    config = TuneConfig.model_validate({**request["config"], "start_adapter": start_adapter})
     dataset = project_dataset.from_json(request, folder.images)
-    replay = open_replay(config)
+    replay = load_replay(config, find_replay(config.base))
     train, validation = dataset.split_validation(config.tasks, find_trained_images(folder))
+    source = RunSource(request["dataset"], unusable=replay.unusable if replay else ())
+    data = TuneData(train, validation, dataset.classes, replay.source if replay else None, source)
     failure: dict[str, str] = {}
     try:
-        outcome = tune(
-            config, train, folder.training, held=validation, labels=dataset.classes,
-            replay=replay.replay if replay else None, stop=stop.is_set,
-            source=Source(request["dataset"], unusable=replay.unusable if replay else ()),
-        )  # fmt: skip
-    except Diverged as error:
-        message = f"{error.where} and fine-tune again"
-        if not error.kept.best_step:
+        result = tune(config, data, folder.training, should_stop=stop.is_set)
+    except DivergenceError as error:
+        message = f"{error.cause} and fine-tune again"
+        if not error.result.best_step:
             raise TuneError(f"{message}. No step before it was better than the initial model") from error
-        outcome = error.kept
-        failure["error"] = f"{message}. The best step before it, {outcome.best_step}, is saved as a model"
-    if outcome.stopped == ASKED:
+        result = error.result
+        failure["error"] = f"{message}. The best step before it, {result.best_step}, is saved as a model"
+    if result.stopped == STOP_REQUESTED:
         return None
     if validation:
         with Engine.load(EngineConfig(config.base)) as engine:
             samples = make_evaluation_samples(validation, config.tasks, classes=dataset.classes)
-            calibrate(engine, "tuned", outcome.folder, samples)
-    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(outcome).items()}
+            calibrate_adapter(engine, "tuned", result.folder, samples)
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()}
     return {**failure, **values}
 
 
@@ -124,13 +123,9 @@ def find_trained_images(folder: RunFolder) -> set[str]:
     return trained_before | {image.name for image in train}
 
 
-def _get_tune_settings(request: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in request["config"].items() if name != "initial_model"}
-
-
 def _is_for_people(error: Exception) -> bool:
     """Returns whether the message of an error says what to do."""
-    from finetune.tuning.loop import TuneError
+    from finetune.tuning.result import TuneError
     from labels.dataset import DatasetError
     from server.engine.adapters.errors import AdapterError
     from server.engine.checkpoints.errors import CheckpointError

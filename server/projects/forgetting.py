@@ -11,43 +11,43 @@ from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import ModelVersion, Project, Run
 
 if TYPE_CHECKING:  # torch
-    from finetune.forgetting import Probe
+    from finetune.forgetting import ForgettingEvaluation
     from server.engine.engine import Engine
 
-SceneEvaluation = Callable[[int], "Probe"]
+SceneEvaluation = Callable[[int], "ForgettingEvaluation"]
 """Number of scenes → the forgetting evaluation of the seedling."""
 
 
 def find_evaluation(
     engine: "Engine", store: ProjectStore, project: Project, model: ModelVersion, max_images: int,
     scene_evaluation: SceneEvaluation | None,
-) -> "Probe":  # fmt: skip
+) -> "ForgettingEvaluation":  # fmt: skip
     """Returns the forgetting evaluation of a model, with at most `max_images` scenes or images.
 
     Raises ForgettingNotMeasurableError, and DatasetError if the replayed dataset cannot be read any more.
     """
     try:
-        from finetune import forgetting
-        from finetune.tuning import replay
+        from finetune.forgetting import DatasetForgetting
+        from finetune.tuning.replay import load_replay_holdout
 
         if engine.checkpoint.name == SEEDLING and scene_evaluation is not None:
             return scene_evaluation(max_images)
         for run in _find_runs(store, project, model):
-            config = TuneConfig.model_validate({**run.config, "start": ""})
-            if config.replays:
-                images, classes = replay.kept_back(config)
+            config = TuneConfig.model_validate(run.config)
+            if config.can_replay:
+                images, classes = load_replay_holdout(config)
                 if not images:
                     raise ForgettingNotMeasurableError(
-                        f"{config.replay_from} has too few images to hold any out from replay"
+                        f"{config.replay_dataset} has too few images to hold any out from replay"
                     )
-                return forgetting.pictured(images[:max_images], classes, config.replay_from)
+                return DatasetForgetting(images[:max_images], classes, config.replay_dataset)
     except ModuleNotFoundError as error:  # a server can run without the packages for drawing and reading datasets
         raise ForgettingNotMeasurableError(
             f"the package {error.name} is missing: pip install 'florist[train]'"
         ) from None
     raise ForgettingNotMeasurableError(
-        "its run has no dataset of the base model's own domain (`replay_from`), and scenes can be drawn only for the "
-        "seedling"
+        "its run has no dataset of the base model's own domain (`replay_dataset`), and only the seedling is measured "
+        "on drawn scenes"
     )
 
 

@@ -10,7 +10,11 @@ from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import ModelVersion, Project
 
 InitialModel = int | Literal["champion"]
-_SHAPE_SETTINGS = ("rank", "alpha", "frozen_stages")  # they decide which matrices an adapter has, and their shapes
+_SHAPE_SETTINGS = (
+    "lora_rank",
+    "lora_alpha",
+    "frozen_stages",
+)  # they decide which matrices an adapter has, and their shapes
 
 
 def find_initial_model(

@@ -56,7 +56,7 @@ class PinnedProjectModels:
                     )
                 ensemble = self._ensembles.build(project, model).with_suffix(f"job-{job_id}")
                 ensembles.append(ensemble)
-                pinned[champion.name(name)] = PinnedModel(champion.sha256, ensemble.submit)
+                pinned[champion.get_name(name)] = PinnedModel(champion.sha256, ensemble.submit)
         with load_adapters(engine, ensembles):
             yield pinned
 

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from finetune.active_learning import doubt, select
+from finetune.active_learning import estimate_uncertainty, select_next
 from labels.label_kind import LabelKind, label_kind_of
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
@@ -47,14 +47,14 @@ def select_candidates(
         for position, image in images:
             if image.sha256 not in seen:
                 seen.add(image.sha256)
-                yield ReviewCandidate(position, image, doubt(get_relevant(image)))
+                yield ReviewCandidate(position, image, estimate_uncertainty(get_relevant(image)))
 
     pool = heapq.nsmallest(
         max(_MIN_POOL, 4 * count),
         find_uncorrected(),
         key=lambda candidate: (-candidate.uncertainty, candidate.position),
     )
-    selected = select([get_relevant(candidate.image) for candidate in pool], count, known_labels)
+    selected = select_next([get_relevant(candidate.image) for candidate in pool], count, known_labels)
     return [pool[index] for index in selected], len(seen) - len(set(corrected))
 
 

@@ -3,8 +3,8 @@
 import secrets
 from typing import Any
 
-from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, TuneConfig
-from finetune.tuning.run_record import fingerprint
+from finetune.tuning.config import NO_REPLAY_MESSAGE, Anchor, TuneConfig
+from finetune.tuning.run_record import hash_images
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.projects import project_dataset
@@ -41,18 +41,17 @@ class RunService:
         self._champions.check_base(project)
         base = SEEDLING if self._engine.checkpoint.name == SEEDLING else str(self._engine.checkpoint.folder)
         config = TuneConfig.model_validate({"tasks": project.tasks, **settings, "base": base})
-        if config.anchor is Anchor.KL and not config.replays:
-            raise NoTrainingDataError(NOTHING_TO_REPLAY)
+        if config.anchor is Anchor.KL and not config.can_replay:
+            raise NoTrainingDataError(NO_REPLAY_MESSAGE)
         corrections = self._store.corrections.list_current(project)
         dataset = project_dataset.build_dataset(project, corrections, self._files.get_image_store(project))
         dataset.check_tasks(config.tasks, project.holdout_share)
         config = config.model_copy(update={"tasks": tuple(dataset.select_trainable(config.tasks))})
-        stored = config.model_dump(mode="json", exclude={"start"}) | {"initial_model": None}
-        initial_adapter = ""
+        stored = config.model_dump(mode="json")
+        model, initial_adapter = None, ""
         if initial_model is not None:
             model = find_initial_model(self._store, project, initial_model, config.tasks)
             stored |= get_shape_settings(self._store, project, model, settings)
-            stored["initial_model"] = model.id
             initial_adapter = model.folder
         folder = f"runs/{secrets.token_hex(8)}"
         request = {
@@ -61,8 +60,8 @@ class RunService:
         }  # fmt: skip
         RunFolder(self._files.get_project_folder(project) / folder).create(request)
         run = self._store.runs.add_run(
-            project, stored, folder, fingerprint((*dataset.train, *dataset.holdout)), len(dataset.train),
-            len(dataset.holdout), author,
+            project, stored, folder, hash_images((*dataset.train, *dataset.holdout)), len(dataset.train),
+            len(dataset.holdout), author, model.id if model else None,
         )  # fmt: skip
         self._tuner.wake()
         return run

@@ -66,7 +66,7 @@ class Tuner:
 
     def read_progress(self, project: Project, run: Run) -> dict[str, Any] | None:
         """Returns the newest line of a run's log: its step, losses and validation metric; None if there is none yet."""
-        from finetune.tuning.run_record import read_log
+        from finetune.tuning.training_log import read_log
 
         try:
             lines = read_log(self._files.get_run_folder(project, run).training)

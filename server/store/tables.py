@@ -146,12 +146,15 @@ class RunRow(TableBase):
 
     `config` and `metrics` are JSON. `dataset_hash` is the hash of the training and holdout images, `train_images` and
     `holdout_images` are their numbers. `folder` is the path of the run's files in the project's folder.
+    `initial_model_id` is the model that the run starts from (NULL: the base model); it is not a foreign key, since
+    models refer to runs.
     """
 
     __tablename__ = "runs"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     project_id: Mapped[int] = _project_id()
+    initial_model_id: Mapped[int | None] = mapped_column(_Id)
     config: Mapped[str] = mapped_column(Text)
     folder: Mapped[str] = mapped_column(String(64))
     dataset_hash: Mapped[str] = mapped_column(String(64))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RunId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the run.")]
 # The project decides these: the base is the model of the server, and runs train adapters. Clients cannot name folders.
-_FIXED_SETTINGS = ("base", "method", "start")
+_FIXED_SETTINGS = ("base", "method", "start_adapter")
 
 
 def _check_initial_model(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -40,16 +40,16 @@ _SETTINGS: dict[str, Any] = {
 }
 RunRequest: type[BaseModel] = create_model(
     "RunRequest",
-    __doc__="The settings of a fine-tune run. Settings that are left out have the defaults below. No tasks: those of the "
-    "project.",
+    __doc__="The settings of a fine-tune run. Settings that are left out have the defaults below. No tasks: those of "
+    "the project.",
     __config__=ConfigDict(extra="forbid", json_schema_extra={"examples": [{"steps": 200, "frozen_stages": 4}]}),
     **_SETTINGS,
     initial_model=(
         Annotated[EntryId | Literal["champion"] | None, WrapValidator(_check_initial_model)],
         Field(
             None,
-            description="The model to start from: the ID of a model of this project, or `champion`; null: the base model. "
-            "rank, alpha and frozen_stages are then those of that model.",
+            description="The model to start from: the ID of a model of this project, or `champion`; null: the base "
+            "model. rank, alpha and frozen_stages are then those of that model.",
         ),
     ),
 )
@@ -72,8 +72,8 @@ class RunResponse(BaseModel):
         description="The newest entry of its log: the step, the losses, and the validation metric."
     )
     metrics: dict[str, Any] = Field(
-        description="The validation metric `before` training and of the `best` step (`best_step`); null if there are too "
-        "few images for validation."
+        description="The validation metric `before` training and of the `best` step (`best_step`); null if there are "
+        "too few images for validation."
     )
     models: list[int] = Field(
         description="The models that it created, one for each task. If the loss became NaN or Inf, the best until then."

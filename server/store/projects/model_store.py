@@ -44,7 +44,7 @@ class ModelStore:
         return self.get_model(project, model_id)
 
     def _select(self, project: Project, where: sa.ColumnElement[bool]) -> list[ModelVersion]:
-        of_run = RunRow.folder.label("run_folder"), RunRow.config, RunRow.dataset_hash, RunRow.metrics
+        of_run = RunRow.folder.label("run_folder"), RunRow.initial_model_id, RunRow.dataset_hash, RunRow.metrics
         joined = sa.select(ModelRow.__table__, *of_run).outerjoin(RunRow, RunRow.id == ModelRow.run_id)
         statement = joined.where(ModelRow.project_id == project.id, where).order_by(ModelRow.id)
         with self._database.begin_read() as connection:
@@ -55,5 +55,5 @@ def _to_model(row: sa.Row[Any]) -> ModelVersion:
     folder = row.folder if row.run_id is None else f"{row.run_folder}/{RUN_ADAPTER}"
     return ModelVersion(
         row.id, row.run_id, row.task, row.sha256, folder, row.dataset_hash or "", json.loads(row.metrics or "{}"),
-        row.created, _ENSEMBLE.validate_json(row.ensemble), json.loads(row.config or "{}").get("initial_model"),
+        row.created, _ENSEMBLE.validate_json(row.ensemble), row.initial_model_id,
     )  # fmt: skip

@@ -84,8 +84,8 @@ class Run:
     """A fine-tune run.
 
     Attributes:
-        config: Fields of TuneConfig without `start`, and `initial_model`: the id of the model that the run starts from,
-            None for the base model.
+        initial_model_id: The model that the run starts from; None for the base model.
+        config: The settings, fields of TuneConfig.
         folder: Path of its files, relative to the project's folder.
         dataset_hash: Hash of the training and holdout images and their annotations.
         train_images: Number of training images.
@@ -95,6 +95,7 @@ class Run:
     """
 
     id: int
+    initial_model_id: int | None
     config: dict[str, Any]
     folder: str
     dataset_hash: str
@@ -107,11 +108,6 @@ class Run:
     created: float
     started: float | None
     ended: float | None
-
-    @property
-    def initial_model_id(self) -> int | None:
-        """The model that the run starts from; None for the base model."""
-        return self.config.get("initial_model")
 
 
 @dataclass(frozen=True, slots=True)

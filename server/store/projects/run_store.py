@@ -23,13 +23,13 @@ class RunStore:
 
     def add_run(
         self, project: Project, config: dict[str, Any], folder: str, dataset_hash: str, train_images: int,
-        holdout_images: int, author: str,
+        holdout_images: int, author: str, initial_model_id: int | None = None,
     ) -> Run:  # fmt: skip
         """Stores a queued run."""
         run_id = insert_row(
-            self._database, RunRow, project, config=json.dumps(config), folder=folder, dataset_hash=dataset_hash,
-            train_images=train_images, holdout_images=holdout_images, state=RunState.QUEUED, reason="", metrics="{}",
-            author=clean_text(author),
+            self._database, RunRow, project, initial_model_id=initial_model_id, config=json.dumps(config),
+            folder=folder, dataset_hash=dataset_hash, train_images=train_images, holdout_images=holdout_images,
+            state=RunState.QUEUED, reason="", metrics="{}", author=clean_text(author),
         )  # fmt: skip
         return self.get_run(project, run_id)
 
@@ -114,6 +114,7 @@ class RunStore:
 
 def _to_run(row: sa.Row[Any]) -> Run:
     return Run(
-        row.id, json.loads(row.config), row.folder, row.dataset_hash, row.train_images, row.holdout_images,
-        RunState(row.state), row.reason, json.loads(row.metrics), row.author, row.created, row.started, row.ended,
+        row.id, row.initial_model_id, json.loads(row.config), row.folder, row.dataset_hash, row.train_images,
+        row.holdout_images, RunState(row.state), row.reason, json.loads(row.metrics), row.author, row.created,
+        row.started, row.ended,
     )  # fmt: skip

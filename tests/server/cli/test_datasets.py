@@ -1,4 +1,4 @@
-"""What a server keeps, as a dataset of `florist tune` and `florist evaluate`."""
+"""The projects and jobs of a server as datasets of `florist tune` and `florist evaluate`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,79 +14,81 @@ from prompts.annotations import Box
 from seedling.scenes.drawing import draw_scene
 from server.cli.datasets import DatasetOpener
 from server.cli.main import app
-from server.projects import project_dataset
+from server.projects.project_dataset import build_dataset
 from server.projects.projects import Projects
 from server.store import JobStore
 from server.store.projects.records import Project
-from tests.server.engine.tiny import save_checkpoint, create_tiny_model
-from tests.server.projects.scenes import scenes
+from tests.server.engine.tiny import create_tiny_model, save_checkpoint
+from tests.server.projects.scenes import draw_scenes
 
-QUICK = "steps: 1\npictures: 2\nprompts: 1\nmetric: loss\nrank: 2\n"
+QUICK = "steps: 1\nbatch_size: 2\nprompts_per_image: 1\nmetric: loss\nlora_rank: 2\n"
 
 
-def florist(*arguments: object, **environment: str) -> Result:
-    said = {"COLUMNS": "200", "FLORIST_DEVICE": "cpu", "ACCELERATE_USE_CPU": "true", **environment}
-    ended = CliRunner().invoke(app, [*map(str, arguments)], env=said)
-    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
-    return ended
+def run_florist(*arguments: object, **environment: str) -> Result:
+    variables = {"COLUMNS": "200", "FLORIST_DEVICE": "cpu", "ACCELERATE_USE_CPU": "true", **environment}
+    result = CliRunner().invoke(app, [*map(str, arguments)], env=variables)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Projects]:
-    """Its folders and database, in use; one project, with six corrected pictures."""
+    """The folders and database of a running server, with one project that has six corrected images."""
     (tmp_path / "jobs").mkdir()
     monkeypatch.setenv("FLORIST_JOBS_FOLDER", str(tmp_path / "jobs"))
     monkeypatch.setenv("FLORIST_PROJECTS_FOLDER", str(tmp_path / "projects"))
     monkeypatch.delenv("FLORIST_DATABASE_URL", raising=False)
-    with JobStore(f"sqlite:///{tmp_path / 'jobs' / 'florist.db'}") as store:
-        projects = Projects(tmp_path / "projects", store)
-        project = projects.store.create(Project(0, "signs", "b" * 64, ("<OD>",), 0.5, "project-1", 0.0))
-        for scene in scenes(6):
-            projects.correct(project, scene.data, scene.boxes, name="a scene")
+    with JobStore(f"sqlite:///{tmp_path / 'jobs' / 'florist.db'}") as job_store:
+        projects = Projects(tmp_path / "projects", job_store.database)
+        project = projects.store.create_project(Project(0, "signs", "b" * 64, ("<OD>",), 0.5, "project-1", 0.0))
+        for scene in draw_scenes(6):
+            projects.corrections.add_correction(project, scene.data, scene.boxes, image_name="a scene")
         yield projects
         projects.close()
 
 
-def test_a_project_is_read_beside_its_server_and_holds_out_what_that_does(server: Projects) -> None:
-    project = server.store.projects.project_store()[0]
+def test_a_project_is_read_while_its_server_runs_and_has_the_same_holdout(server: Projects) -> None:
+    project = server.store.list_projects()[0]
+    images = server.files.get_image_store(project)
     dataset = DatasetOpener()("project:signs")
-    found = project_dataset.of(project, server.store.newest(project), server._pictures(project))
-    assert dataset.training_images == found.train
-    assert dataset.evaluation_images == found.held
+    expected = build_dataset(project, server.store.corrections.list_current(project), images)
+    assert dataset.training_images == expected.train
+    assert dataset.evaluation_images == expected.holdout
     assert len(dataset.images) == 6
-    checked = keep_readable(dataset)
-    assert checked.holdout == dataset.holdout
-    first = checked.training_images[0]
-    data = server._pictures(project).path(first.name).read_bytes()
-    server.correct(project, data, [Box(label="mended", box=(1, 2, 30, 40))])  # the server goes on
-    again = next(example for example in DatasetOpener()("project:signs").images if example.name == first.name)
-    assert [note.label for note in again.annotations] == ["mended"]
+    readable = keep_readable(dataset)
+    assert readable.holdout == dataset.holdout
+    first = readable.training_images[0]
+    data = images.get_path(first.name).read_bytes()
+    # The server adds a correction.
+    server.corrections.add_correction(project, data, [Box(label="corrected", box=(1, 2, 30, 40))])
+    again = next(image for image in DatasetOpener()("project:signs").images if image.name == first.name)
+    assert [annotation.label for annotation in again.annotations] == ["corrected"]
 
 
 @pytest.mark.slow
-def test_a_tune_teaches_a_project_and_its_held_out_pictures_judge(server: Projects, tmp_path: Path) -> None:
+def test_a_project_is_trained_on_and_its_holdout_is_evaluated(server: Projects, tmp_path: Path) -> None:
     base = save_checkpoint(tmp_path / "base", create_tiny_model())
-    (tmp_path / "tune.yaml").write_text(QUICK)
-    ended = florist(
-        "tune", "project:signs", "--out", tmp_path / "run", "--config", tmp_path / "tune.yaml", "--base", base
-    )
-    assert ended.exit_code == 0, ended.output
+    config = tmp_path / "tune.yaml"
+    config.write_text(QUICK)
+    result = run_florist("tune", "project:signs", "--out", tmp_path / "run", "--config", config, "--base", base)
+    assert result.exit_code == 0, result.output
     dataset = DatasetOpener()("project:signs")
-    assert f"{len(dataset.training_images)} pictures taught, {len(dataset.holdout)} held out" in ended.stdout
-    ended = florist("evaluate", base, "project:signs", "--adapter", tmp_path / "run" / "adapter", "--task", "<OD>")
-    assert ended.exit_code == 0, ended.output
-    assert f"by the {len(dataset.holdout)} of 6 pictures that are held out" in ended.stderr
+    assert f"{len(dataset.training_images)} pictures taught, {len(dataset.holdout)} held out" in result.stdout
+    adapter = tmp_path / "run" / "adapter"
+    result = run_florist("evaluate", base, "project:signs", "--adapter", adapter, "--task", "<OD>")
+    assert result.exit_code == 0, result.output
+    assert f"by the {len(dataset.holdout)} of 6 pictures that are held out" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "environment", "said"),
+    ("name", "environment", "message"),
     [
         ("project:birds", {}, "there is no project:birds; there are: signs"),
         ("project:signs", {"FLORIST_PROJECTS_FOLDER": ""}, "set FLORIST_PROJECTS_FOLDER and FLORIST_JOBS_FOLDER"),
         ("project:signs", {"FLORIST_JOBS_FOLDER": "/nowhere"}, "/nowhere/florist.db cannot be read"),
-        ("project:signs", {"FLORIST_PROJECTS_FOLDER": "/nowhere"}, "/nowhere/home: No such file or directory"),
+        ("project:signs", {"FLORIST_PROJECTS_FOLDER": "/nowhere"}, "/nowhere/storage_id: No such file or directory"),
         ("job:1", {}, "there is no job 1"),
-        ("job:one", {}, "job:one names no job: write its number, such as job:3"),
+        ("job:one", {}, "job:one is not a job: write its number, such as job:3"),
         (
             "job:1",
             {"FLORIST_JOBS_FOLDER": "", "FLORIST_PROJECTS_FOLDER": ""},
@@ -94,40 +96,40 @@ def test_a_tune_teaches_a_project_and_its_held_out_pictures_judge(server: Projec
         ),
     ],
 )
-def test_what_is_not_there_is_told(
-    server: Projects, tmp_path: Path, name: str, environment: dict[str, str], said: str
+def test_a_dataset_that_does_not_exist_is_refused_with_its_reason(
+    server: Projects, tmp_path: Path, name: str, environment: dict[str, str], message: str
 ) -> None:
     for command in (("tune", name, "--out", tmp_path / "run"), ("evaluate", "seedling", name)):
-        ended = florist(*command, **environment)
-        assert ended.exit_code == 2
-        assert said in ended.stderr
+        result = run_florist(*command, **environment)
+        assert result.exit_code == 2
+        assert message in result.stderr
 
 
-def test_a_database_of_another_version_is_left_alone(server: Projects) -> None:
-    with server.store.job_store.database.begin_write() as connection:
+def test_a_database_of_another_version_is_not_changed(server: Projects) -> None:
+    with server.store.database.begin_write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
     with pytest.raises(DatasetError, match="written by another version of florist"):
         DatasetOpener()("project:signs")
 
 
-def test_a_jobs_labels_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = tmp_path / "pictures"
-    out = pictures / "out"  # its own drawings are none of the job's pictures
-    pictures.mkdir()
+def test_the_annotations_of_a_job_are_read_without_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "images"
+    out = folder / "out"  # the job's own drawings are not images of its source
+    folder.mkdir()
     for seed in range(3):
-        draw_scene(9000 + seed, objects=(1, 2)).image.save(pictures / f"{seed}.png")
-    Image.new("RGB", (40, 40)).save(pictures / "nothing.png")
-    steps = "  - {id: objects, task: <OD>}\n  - {id: names, task: <REGION_TO_CATEGORY>, each: objects}\n"
+        draw_scene(9000 + seed, objects=(1, 2)).image.save(folder / f"{seed}.png")
+    Image.new("RGB", (40, 40)).save(folder / "nothing.png")
+    steps = "  - {id: objects, task: <OD>}\n  - {id: names, task: <REGION_TO_CATEGORY>, for_each: objects}\n"
     (tmp_path / "things.yaml").write_text(f"name: things\nsteps:\n{steps}")
-    assert florist("label", pictures, "--recipe", tmp_path / "things.yaml", "--out", out, "--draw").exit_code == 0
+    assert run_florist("label", folder, "--recipe", tmp_path / "things.yaml", "--out", out, "--draw").exit_code == 0
     monkeypatch.setenv("FLORIST_JOBS_FOLDER", str(out))
-    datasets = DatasetOpener()
-    dataset = keep_readable(datasets("job:1"))
-    assert {"0.png", "1.png", "2.png"} <= {example.name for example in dataset.images}
-    for example in dataset.images:
-        assert {note.kind for note in example.annotations} == {"box"}  # what a region is called is no caption
-        assert example.complete == {LabelKind.OBJECTS}
-        assert example.open().size == example.size
-    draw_scene(1).image.save(pictures / "0.png")
-    with pytest.raises(DatasetError, match="does not hold the same pictures as when the job began"):
-        datasets("job:1")
+    open_dataset = DatasetOpener()
+    dataset = keep_readable(open_dataset("job:1"))
+    assert {"0.png", "1.png", "2.png"} <= {image.name for image in dataset.images}
+    for image in dataset.images:
+        assert {annotation.kind for annotation in image.annotations} == {"box"}  # answers about regions are no captions
+        assert image.complete == {LabelKind.OBJECTS}
+        assert image.open().size == image.size
+    draw_scene(1).image.save(folder / "0.png")
+    with pytest.raises(DatasetError, match="have changed since the job started"):
+        open_dataset("job:1")

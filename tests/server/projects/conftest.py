@@ -1,4 +1,4 @@
-"""A store of projects in either database."""
+"""A tiny model with random weights."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from tests.server.engine.tiny import create_tiny_model, save_checkpoint
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint of random weights."""
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a checkpoint."""
     return str(save_checkpoint(tmp_path_factory.mktemp("base"), create_tiny_model()))
 
 
 @pytest.fixture(scope="module")
-def tiny(base: str) -> Iterator[Engine]:
+def engine(checkpoint: str) -> Iterator[Engine]:
     torch.set_num_threads(1)
-    with Engine.load(EngineConfig(base, device="cpu")) as loaded:
+    with Engine.load(EngineConfig(checkpoint, device="cpu")) as loaded:
         yield loaded

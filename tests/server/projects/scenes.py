@@ -1,4 +1,4 @@
-"""Corrected pictures: scenes of the emoji set that the seedling was not taught, with their drawn truth."""
+"""Corrected images: drawn scenes with a glyph set that the seedling was not trained on, and their true boxes."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from seedling.scenes.glyphs import HOLDOUT_SET
 
 
 @dataclass(frozen=True)
-class Scene:
+class CorrectedScene:
     """A PNG and its true boxes."""
 
     data: bytes
@@ -20,17 +20,17 @@ class Scene:
 
     @property
     def body(self) -> dict[str, Any]:
-        """As a correction is posted."""
+        """The body of a request that posts the correction."""
         return {
             "image": base64.b64encode(self.data).decode(),
             "annotations": [box.model_dump(exclude={"score"}) for box in self.boxes],
         }
 
 
-def scenes(count: int, seed: int = 0) -> Iterator[Scene]:
-    """The same for the same seed."""
+def draw_scenes(count: int, seed: int = 0) -> Iterator[CorrectedScene]:
+    """Yields the same scenes for the same seed."""
     for number in range(count):
         drawn = draw_scene(40_000 + seed + number, sets=(HOLDOUT_SET,), objects=(1, 2), words=(0, 0), size=(120, 100))
         saved = io.BytesIO()
         drawn.image.save(saved, "PNG")
-        yield Scene(saved.getvalue(), tuple(Box(label=thing.category, box=thing.box) for thing in drawn.objects))
+        yield CorrectedScene(saved.getvalue(), tuple(Box(label=each.category, box=each.box) for each in drawn.objects))

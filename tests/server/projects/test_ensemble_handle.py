@@ -1,4 +1,4 @@
-"""One prompt that several answer: held as if one did."""
+"""One prompt that several models answer: its handle works as that of one model."""
 
 import asyncio
 import threading
@@ -16,47 +16,48 @@ from server.engine.request import Request, Result
 from server.projects.ensemble_handle import EnsembleHandle
 from server.projects.ensembles import Ensemble
 from server.store.projects.ensembles import BoxFusion
-from tests.server.helpers import PATIENCE, StuckEngine
+from tests.server.helpers import TIMEOUT, StuckEngine
 
 
 def box(x: float, score: float = 0.8) -> Box:
     return Box(label="bird", box=(x, 0.0, x + 10.0, 10.0), score=score)
 
 
-def asked(engine: StuckEngine, *, members: int = 3) -> EnsembleHandle:
+def submit(engine: StuckEngine, *, members: int = 3) -> EnsembleHandle:
     fusion = BoxFusion(combine="fuse", models=tuple(range(1, members + 1)))
-    panel = Ensemble("all", tuple(f"run-{i}" for i in range(members)), (), fusion)
-    held = panel.ask(engine.submit, Request(engine.prepare(Image.new("RGB", (64, 48))), TASKS["<OD>"]))
-    assert isinstance(held, EnsembleHandle)
-    return held
+    ensemble = Ensemble("all", tuple(f"run-{i}" for i in range(members)), (), fusion)
+    request = Request(engine.prepare(Image.new("RGB", (64, 48))), TASKS["<OD>"])
+    handle = ensemble.submit(engine.submit, request)
+    assert isinstance(handle, EnsembleHandle)
+    return handle
 
 
-async def test_nothing_is_streamed_before_the_last_has_answered() -> None:
-    engine, seen = StuckEngine(), list[Box]()
-    held = asked(engine)
+async def test_nothing_is_streamed_before_the_last_member_has_answered() -> None:
+    engine, streamed = StuckEngine(), list[Box]()
+    handle = submit(engine)
 
     async def follow() -> None:
-        async for annotation in held.stream():
+        async for annotation in handle.stream():
             assert isinstance(annotation, Box)
-            seen.append(annotation)
+            streamed.append(annotation)
 
     following = asyncio.create_task(follow())
     for index in (2, 0, 1):
-        assert not held.done()
+        assert not handle.done()
         await asyncio.sleep(0.02)
-        assert seen == []
+        assert streamed == []
         engine.finish(index, [box(0), box(30 + 10 * index)] if index else [box(0)])
     await following
-    assert held.done()
-    result = await held.result()
-    assert seen == result.annotations
-    assert [(note.box[0], round(note.score or 0, 2)) for note in seen] == [(0, 0.8), (40, 0.27), (50, 0.27)]
+    assert handle.done()
+    result = await handle.result()
+    assert streamed == result.annotations
+    assert [(each.box[0], round(each.score or 0, 2)) for each in streamed] == [(0, 0.8), (40, 0.27), (50, 0.27)]
     assert (result.text, result.tokens, result.finish) == ("said\nsaid\nsaid", [2, 2, 2], "stop")
-    assert held.wait(0) is result
+    assert handle.wait(0) is result
 
 
-def test_answers_are_combined_once_however_many_wait() -> None:
-    handles = [Handle(lambda handle: None) for _ in range(2)]
+def test_answers_are_merged_once_for_all_waiting_threads() -> None:
+    handles = [Handle(lambda: None) for _ in range(2)]
     calls: list[int] = []
 
     def combine(results: Sequence[Result]) -> Result:
@@ -64,35 +65,35 @@ def test_answers_are_combined_once_however_many_wait() -> None:
         time.sleep(0.02)
         return results[0]
 
-    held = EnsembleHandle(handles, combine)
-    waiting = [threading.Thread(target=held.wait, args=(PATIENCE,)) for _ in range(4)]
-    for thread in waiting:
+    handle = EnsembleHandle(handles, combine)
+    threads = [threading.Thread(target=handle.wait, args=(TIMEOUT,)) for _ in range(4)]
+    for thread in threads:
         thread.start()
     with pytest.raises(TimeoutError):
-        held.wait(0.01)
-    for handle in handles:
-        handle._finish(Result([], "", [2], [0.0], "length"))
-    for thread in waiting:
-        thread.join(PATIENCE)
+        handle.wait(0.01)
+    for member in handles:
+        member.set_result(Result([], "", [2], [0.0], "length"))
+    for thread in threads:
+        thread.join(TIMEOUT)
     assert calls == [2]
 
 
-async def test_what_goes_wrong_with_one_is_told_at_once_and_the_rest_can_be_given_up() -> None:
+async def test_an_error_of_one_member_is_raised_at_once_and_the_others_can_be_cancelled() -> None:
     engine = StuckEngine()
-    held = asked(engine)
-    engine.handles[1]._fail(RuntimeError("the model failed"))
+    handle = submit(engine)
+    engine.handles[1].set_exception(RuntimeError("the model failed"))
     with pytest.raises(RuntimeError, match="the model failed"):
-        await held.result()
-    assert not held.done()
-    held.cancel()
-    assert held.done()
+        await handle.result()
+    assert not handle.done()
+    handle.cancel()
+    assert handle.done()
     with pytest.raises(RequestCancelledError):
         engine.handles[2].wait(0)
 
 
-def test_of_too_many_none_is_asked() -> None:
+def test_if_the_queue_has_no_room_for_all_members_none_is_submitted() -> None:
     engine = StuckEngine(room=2)
     with pytest.raises(OverloadedError):
-        asked(engine)
+        submit(engine)
     assert [handle.cancelled for handle in engine.handles] == [True, True]
-    assert isinstance(asked(engine, members=2), EnsembleHandle)
+    assert isinstance(submit(engine, members=2), EnsembleHandle)

@@ -1,67 +1,66 @@
-"""What to correct next: what is doubted most, once, and nothing that was corrected."""
+"""What to correct next: the most uncertain images, each once, without those that are corrected."""
 
 from collections.abc import Sequence
 
 import pytest
 
-from finetune.active_learning import NOTHING_FOUND
+from finetune.active_learning import EMPTY_UNCERTAINTY
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Annotation, Box, Quad, Text
-from server.projects.review_queue import candidates
+from server.projects.review_queue import select_candidates
 
 
 def box(score: float, label: str = "bird") -> Box:
     return Box(label=label, box=(1.0, 2.0, 30.0, 40.0), score=score)
 
 
-def picture(sha256: str, *annotations: Annotation) -> LabeledImage:
-    return LabeledImage.from_traces(
-        f"{sha256}.png", 64, 48, tuple(TracedAnnotation(note, "objects") for note in annotations), sha256=sha256
-    )
+def image(sha256: str, *annotations: Annotation) -> LabeledImage:
+    traces = [TracedAnnotation(annotation, "objects") for annotation in annotations]
+    return LabeledImage.from_traces(f"{sha256}.png", 64, 48, traces, sha256=sha256)
 
 
-def chosen(
-    pictures: Sequence[LabeledImage], corrected: str = "", count: int = 10, tasks: Sequence[str] = ("<OD>",),
-    known: Sequence[str] = (),
+def select(
+    images: Sequence[LabeledImage], corrected: str = "", count: int = 10, tasks: Sequence[str] = ("<OD>",),
+    known_labels: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    found, left = candidates(enumerate(pictures), set(corrected), known, tasks, count)
-    assert left == len({each.sha256 for each in pictures} - set(corrected))
-    assert all(pictures[each.position].sha256 == each.picture.sha256 for each in found)
-    return "".join(each.picture.sha256 for each in found)
+    """Returns the hashes, of one letter each, of the selected images."""
+    candidates, left = select_candidates(enumerate(images), set(corrected), known_labels, tasks, count)
+    assert left == len({each.sha256 for each in images} - set(corrected))
+    assert all(images[candidate.position].sha256 == candidate.image.sha256 for candidate in candidates)
+    return "".join(candidate.image.sha256 for candidate in candidates)
 
 
-def test_the_most_doubtful_come_first_and_of_equals_the_first() -> None:
+def test_the_most_uncertain_come_first_and_the_first_of_equals() -> None:
     other = box(0.8, "cow")
-    pictures = [picture("a", box(0.9)), picture("b", box(0.4), other), picture("c", box(0.9)), picture("d")]
-    assert chosen(pictures) == "bdac"
-    assert chosen(pictures, count=2) == "bd"
-    (first, second), _ = candidates(enumerate(pictures), (), (), ["<OD>"], 2)
-    assert first.doubt == pytest.approx(0.8)
-    assert second.doubt == NOTHING_FOUND
+    images = [image("a", box(0.9)), image("b", box(0.4), other), image("c", box(0.9)), image("d")]
+    assert select(images) == "bdac"
+    assert select(images, count=2) == "bd"
+    (first, second), _ = select_candidates(enumerate(images), (), (), ["<OD>"], 2)
+    assert first.uncertainty == pytest.approx(0.8)
+    assert second.uncertainty == EMPTY_UNCERTAINTY
 
 
-def test_names_that_were_corrected_or_chosen_are_worth_less() -> None:
-    pictures = [picture("a", box(0.2)), picture("b", box(0.3)), picture("c", box(0.5, "cow"))]
-    assert chosen(pictures) == "acb"
-    assert chosen(pictures, known=["bird", "bird"]) == "cab"
-    assert chosen(pictures, count=1, known=["bird"]) == "c"
+def test_labels_that_were_corrected_or_selected_count_less() -> None:
+    images = [image("a", box(0.2)), image("b", box(0.3)), image("c", box(0.5, "cow"))]
+    assert select(images) == "acb"
+    assert select(images, known_labels=["bird", "bird"]) == "cab"
+    assert select(images, count=1, known_labels=["bird"]) == "c"
 
 
-def test_what_is_corrected_is_left_out_and_a_picture_counts_once() -> None:
-    pictures = [picture("a", box(0.2)), picture("b", box(0.3)), picture("a", box(0.1)), picture("c", box(0.4))]
-    assert chosen(pictures) == "abc"
-    assert chosen(pictures, corrected="bz") == "ac"
-    assert chosen(pictures, corrected="abc") == ""
+def test_corrected_images_are_left_out_and_an_image_counts_once() -> None:
+    images = [image("a", box(0.2)), image("b", box(0.3)), image("a", box(0.1)), image("c", box(0.4))]
+    assert select(images) == "abc"
+    assert select(images, corrected="bz") == "ac"
+    assert select(images, corrected="abc") == ""
 
 
-def test_only_labels_that_the_project_learns_from_raise_doubt() -> None:
+def test_only_annotations_that_the_project_trains_on_count() -> None:
     caption, word = Text(label="A bird.", score=0.1), Quad(label="bird", quad=(1, 1, 9, 1, 9, 9, 1, 9), score=0.2)
-    pictures = [picture("a", box(0.9), caption, word), picture("b", box(0.7)), picture("c", box(0.95), word, word)]
-    assert chosen(pictures) == "bac"
-    assert chosen(pictures, tasks=["<OCR_WITH_REGION>"]) == "cba"
-    assert chosen(pictures, tasks=["<OCR>"]) == "cba"
-    assert chosen(pictures, tasks=["<CAPTION>"]) == "abc"
-    about_a_region = LabeledImage.from_traces(
-        "d", 64, 48, (TracedAnnotation(box(0.99), "objects"), TracedAnnotation(caption, "words", parent=0)), sha256="d"
-    )
-    assert chosen([*pictures, about_a_region], tasks=["<CAPTION>"]) == "abcd"
+    images = [image("a", box(0.9), caption, word), image("b", box(0.7)), image("c", box(0.95), word, word)]
+    assert select(images) == "bac"
+    assert select(images, tasks=["<OCR_WITH_REGION>"]) == "cba"
+    assert select(images, tasks=["<OCR>"]) == "cba"
+    assert select(images, tasks=["<CAPTION>"]) == "abc"
+    traces = [TracedAnnotation(box(0.99), "objects"), TracedAnnotation(caption, "words", parent=0)]
+    about_a_region = LabeledImage.from_traces("d", 64, 48, traces, sha256="d")
+    assert select([*images, about_a_region], tasks=["<CAPTION>"]) == "abcd"

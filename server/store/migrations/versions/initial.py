@@ -106,6 +106,7 @@ def _create_model_tables() -> None:
         "runs",
         sa.Column("id", _ID, primary_key=True),
         _reference("projects", "project_id", index=True),
+        sa.Column("initial_model_id", _ID),
         *_texts("config"),
         sa.Column("folder", sa.String(64), nullable=False),
         sa.Column("dataset_hash", sa.String(64), nullable=False),

@@ -60,8 +60,7 @@ def test_a_run_that_diverged_keeps_its_best_step_as_models(store: ProjectStore, 
 
 def test_a_model_has_the_initial_model_of_its_run(store: ProjectStore, project: Project) -> None:
     first = add_model(store, project)
-    config = {"tasks": ["<OD>"], "initial_model": first.id}
-    run = store.runs.add_run(project, config, "runs/y", "d" * 64, 6, 2, "Ada")
+    run = store.runs.add_run(project, {"tasks": ["<OD>"]}, "runs/y", "d" * 64, 6, 2, "Ada", first.id)
     store.runs.change_state(run, RunState.RUNNING, (RunState.QUEUED,))
     store.runs.finish_run(project, run, {}, "6" * 64, ["<OD>"])
     assert [model.initial_model_id for model in store.models.list_models(project)] == [None, first.id]
