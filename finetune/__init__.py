@@ -1,7 +1,7 @@
-"""Teaching models: datasets, training, evaluation, calibration."""
+"""Adapting a model to a project: fine-tuning, evaluation, calibration and active learning."""
 
 import os
 
-# oneDNN makes a kernel for each shape that is multiplied, and keeps 1024 unless told otherwise before the first one.
-# Ten steps of a fine-tune take more, and to make them anew is a third of such a step.
+# oneDNN builds a kernel for each shape and caches 1024 of them by default. Ten steps of a fine-tune need more, and to
+# build them again takes a third of such a step. It reads the variable before its first operation.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")

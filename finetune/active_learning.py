@@ -1,4 +1,4 @@
-"""Which pictures a person should correct next."""
+"""Active learning: which images a person should correct next."""
 
 import heapq
 from collections import Counter
@@ -6,53 +6,53 @@ from collections.abc import Iterable, Sequence
 
 from prompts.annotations import Annotation
 
-NOTHING_FOUND = 0.5  # doubt at a picture on which the model sees nothing: it may be empty, or all may be missed
-_NAMELESS = ""  # as what an empty answer counts
+EMPTY_UNCERTAINTY = 0.5  # of an image without predictions: it may be empty, or every object may be missed
+_EMPTY_CLASS = ""  # the class under which an image without predictions counts
 
 
-def doubt(answer: Sequence[Annotation]) -> float:
-    """How many of an answer's labels are expected to be wrong, by their scores: Σ (1 - score).
+def estimate_uncertainty(predicted: Sequence[Annotation]) -> float:
+    """Returns the expected number of wrong annotations by their scores: Σ (1 - score).
 
-    Uncertainty sampling (Lewis & Gale 1994) for answers of several parts; where scores are calibrated it is the number
-    of corrections that a person would make to what was found. What was missed has no score and is not counted.
+    Uncertainty sampling (Lewis & Gale 1994) for predictions with several parts. With calibrated scores it is the number
+    of predictions that a person would correct. Missed objects have no score and are not counted.
     """
-    return sum(each for _, each in _parts(answer))
+    return sum(uncertainty for _, uncertainty in _list_uncertainties(predicted))
 
 
-def select(answers: Sequence[Sequence[Annotation]], count: int, known: Iterable[str] = ()) -> list[int]:
-    """The places of `count` answers that together tell most, the best first; of equals the first.
+def select_next(predictions: Sequence[Sequence[Annotation]], count: int, labeled: Iterable[str] = ()) -> list[int]:
+    """Returns the indices of up to `count` predictions to correct, the most useful first; among equals the first.
 
-    Doubt alone asks for the same confusion again and again. So a label's doubt is shared out among all of its name:
-    each answer is worth Σ (1 - score) / (1 + n), n being how many labels of that name are there already: among `known`
-    (the names of what is corrected), in the answers chosen before it, or before it in its own. Chosen greedily;
-    worth only falls, so that few are reckoned anew at each step (the accelerated greedy algorithm, Minoux 1978).
+    Uncertainty alone would select the same error again and again. An annotation therefore counts for
+    (1 - score) / (1 + n), with n the number of annotations of its class in `labeled` (the classes of what is corrected
+    already), in the images selected before, and before it in its own image. The selection is greedy. Values only
+    decrease, so that few must be computed again at each step (accelerated greedy algorithm, Minoux 1978).
     """
-    names, parts = Counter(known), [_parts(answer) for answer in answers]
+    counts, uncertainties = Counter(labeled), [_list_uncertainties(predicted) for predicted in predictions]
 
-    def worth(place: int) -> float:
+    def compute_value(index: int) -> float:
         own: Counter[str] = Counter()
         total = 0.0
-        for name, each in parts[place]:
-            total += each / (1 + names[name] + own[name])
-            own[name] += 1
+        for label, uncertainty in uncertainties[index]:
+            total += uncertainty / (1 + counts[label] + own[label])
+            own[label] += 1
         return total
 
-    heap = [(-worth(place), place) for place in range(len(parts))]
+    heap = [(-compute_value(index), index) for index in range(len(uncertainties))]
     heapq.heapify(heap)
-    chosen: list[int] = []
-    while heap and len(chosen) < count:
-        before, place = heapq.heappop(heap)
-        now = -worth(place)
-        if now > before:
-            heapq.heappush(heap, (now, place))
+    selected: list[int] = []
+    while heap and len(selected) < count:
+        old, index = heapq.heappop(heap)
+        new = -compute_value(index)
+        if new > old:
+            heapq.heappush(heap, (new, index))
             continue
-        chosen.append(place)
-        names.update(name for name, _ in parts[place])
-    return chosen
+        selected.append(index)
+        counts.update(label for label, _ in uncertainties[index])
+    return selected
 
 
-def _parts(answer: Sequence[Annotation]) -> list[tuple[str, float]]:
-    """The name and the doubt of each label; nothing found is one of its own."""
-    if not answer:
-        return [(_NAMELESS, NOTHING_FOUND)]
-    return [(note.label, 1 - (note.score if note.score is not None else 0.5)) for note in answer]
+def _list_uncertainties(predicted: Sequence[Annotation]) -> list[tuple[str, float]]:
+    """Returns the class and the uncertainty of each annotation; no annotations count as one."""
+    if not predicted:
+        return [(_EMPTY_CLASS, EMPTY_UNCERTAINTY)]
+    return [(a.label, 1 - (a.score if a.score is not None else 0.5)) for a in predicted]

@@ -1,6 +1,6 @@
-"""Micro-models together: LoRA arithmetic, weighted box fusion, and each label by the model that knows it best.
+"""Combination of micro-models: LoRA arithmetic, weighted box fusion, and routing of classes to models.
 
-What comes of each is backtested as any single adapter is: answers against held-out labels, picture by picture.
+Each result is evaluated in a backtest, as a single adapter is.
 """
 
 import json
@@ -14,117 +14,133 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from finetune.evaluation.matching import box_iou
+from labels.geometry import box_iou
 from prompts.annotations import Annotation, Box
-from server.engine.adapters import lora
+from server.engine.adapters.lora import BASE_HASH_KEY, CONFIG_FILE, WEIGHT_FILES
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 class CombineError(ValueError):
-    """Adapters that cannot be combined; the message says why."""
+    """The adapters or predictions cannot be combined. The message says why."""
 
 
-def add(folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
-    """Writes the adapter whose change of every matrix is Σ wᵢ · ΔWᵢ (task arithmetic: Ilharco et al. 2023,
-    arXiv:2212.04089), exactly: the halves are stacked, so its rank is the sum of theirs.
+def add_adapters(folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
+    """Writes an adapter that changes every matrix by Σ wᵢ · ΔWᵢ, exactly.
 
-    `folders`: PEFT's, of one base, each of one rank and alpha throughout; a negative weight unlearns. Raises
-    CombineError.
+    Task arithmetic (Ilharco et al. 2023, arXiv:2212.04089). The low-rank factors are stacked, so that the rank is the
+    sum of the ranks. A negative weight unlearns. `folders`: PEFT adapters of the same base, each with one rank and
+    alpha for all modules. Raises CombineError.
     """
     if not folders or len(folders) != len(weights):
         raise CombineError(f"{len(folders)} adapters need as many weights, not {len(weights)}")
-    read = [_read(folder) for folder in folders]
-    settings, states = [own for own, _ in read], [state for _, state in read]
-    bases = {str(s.get(lora.BASE)) for s in settings}
+    adapters = [_load_adapter(folder) for folder in folders]
+    configs, states = [config for config, _ in adapters], [state for _, state in adapters]
+    bases = {str(config.get(BASE_HASH_KEY)) for config in configs}
     if len(bases) > 1:
         raise CombineError(f"the adapters have different bases: {' and '.join(sorted(bases))}")
-    for folder, (own, state) in zip(folders, read, strict=True):
-        if own.get("rank_pattern") or own.get("alpha_pattern"):
-            raise CombineError(f"{folder} has ranks or alphas by pattern; combine adapters of one rank throughout")
-        if odd := sorted(name for name in state if not name.endswith((_A, _B))):
-            raise CombineError(f"{folder} holds {odd[0]}, which is no LoRA weight; combine adapters of plain LoRA")
+    for folder, (config, state) in zip(folders, adapters, strict=True):
+        if config.get("rank_pattern") or config.get("alpha_pattern"):
+            raise CombineError(f"{folder} has ranks or alphas by pattern; combine adapters with one rank")
+        if unknown := sorted(name for name in state if not name.endswith((_A, _B))):
+            raise CombineError(
+                f"{folder} contains {unknown[0]}, which is not a LoRA weight; combine plain LoRA adapters"
+            )
     modules = sorted({name.removesuffix(_A) for state in states for name in state if name.endswith(_A)})
-    rank = sum(int(own["r"]) for own in settings)
+    rank = sum(int(config["r"]) for config in configs)
     stacked: dict[str, torch.Tensor] = {}
     for module in modules:
-        halves = [(state.get(module + _A), state.get(module + _B)) for state in states]
-        shapes = {(a.shape[1], b.shape[0]) for a, b in halves if a is not None and b is not None}
+        factors = [(state.get(module + _A), state.get(module + _B)) for state in states]
+        shapes = {(a.shape[1], b.shape[0]) for a, b in factors if a is not None and b is not None}
         if len(shapes) != 1:
-            raise CombineError(f"{module} has other sizes in the one than in the other: they are of different bases")
+            raise CombineError(f"{module} has different sizes in the adapters: they have different bases")
         inputs, outputs = shapes.pop()
-        first, second = [], []
-        for (a, b), own, weight in zip(halves, settings, weights, strict=True):
-            missing = a is None or b is None  # what an adapter leaves alone it changes by nothing
-            own_rank = int(own["r"])
-            scale = own["lora_alpha"] / (own_rank**0.5 if own.get("use_rslora") else own_rank)
-            first.append(torch.zeros(own_rank, inputs) if missing or a is None else a.float())
-            second.append(torch.zeros(outputs, own_rank) if missing or b is None else b.float() * weight * scale)
-        stacked[module + _A], stacked[module + _B] = torch.cat(first), torch.cat(second, 1)
+        stacked_a, stacked_b = [], []
+        for (a, b), config, weight in zip(factors, configs, weights, strict=True):
+            own_rank = int(config["r"])
+            scale = config["lora_alpha"] / (own_rank**0.5 if config.get("use_rslora") else own_rank)
+            if a is None or b is None:  # this adapter does not change the module
+                stacked_a.append(torch.zeros(own_rank, inputs))
+                stacked_b.append(torch.zeros(outputs, own_rank))
+            else:
+                stacked_a.append(a.float())
+                stacked_b.append(b.float() * weight * scale)
+        stacked[module + _A], stacked[module + _B] = torch.cat(stacked_a), torch.cat(stacked_b, 1)
     names = sorted({module.removeprefix("base_model.model.") for module in modules})
-    made = settings[0] | {"r": rank, "lora_alpha": rank, "use_rslora": False, "target_modules": names}
+    combined = configs[0] | {"r": rank, "lora_alpha": rank, "use_rslora": False, "target_modules": names}
     out.mkdir(parents=True, exist_ok=True)
-    (out / lora.CONFIG).write_text(json.dumps(made, indent=2))
-    save_file({name: value.contiguous() for name, value in stacked.items()}, out / lora.WEIGHTS[0])
+    (out / CONFIG_FILE).write_text(json.dumps(combined, indent=2))
+    save_file({name: value.contiguous() for name, value in stacked.items()}, out / WEIGHT_FILES[0])
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """An adapter's settings and weights."""
+def _load_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Returns an adapter's configuration and weights."""
     try:
-        own, state = json.loads((folder / lora.CONFIG).read_text()), load_file(folder / lora.WEIGHTS[0])
-        if int(own["r"]) < 1 or not float(own["lora_alpha"]):
+        config, state = json.loads((folder / CONFIG_FILE).read_text()), load_file(folder / WEIGHT_FILES[0])
+        if int(config["r"]) < 1 or not float(config["lora_alpha"]):
             raise ValueError("its rank and alpha must be above 0")
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise CombineError(f"{folder} is no adapter that PEFT has saved as safetensors: {error}") from error
-    return own, state
+        raise CombineError(f"{folder} is not an adapter that PEFT has saved as safetensors: {error}") from error
+    return config, state
 
 
-def fuse(answers: Sequence[Sequence[Annotation]], weights: Sequence[float] = (), overlap: float = 0.55) -> list[Box]:
-    """Weighted box fusion (Solovyev et al. 2021, arXiv:1910.13302, section 3): boxes of one label that overlap become
-    their mean, weighted by score; what few of the models say loses score.
+def fuse_boxes(
+    predictions: Sequence[Sequence[Annotation]], weights: Sequence[float] = (), min_iou: float = 0.55
+) -> list[Box]:
+    """Fuses the boxes of several models on one image.
 
-    `answers`: of each model on the same picture, boxes with scores (one without counts as 0.5); `weights`: how far
-    each is trusted by the others, above 0, 1 where none are given; `overlap`: the IoU from which two are of one thing.
-    Raises CombineError.
+    Weighted box fusion (Solovyev et al. 2021, arXiv:1910.13302, section 3): boxes of one class with an IoU of `min_iou`
+    or more become their mean, weighted by score; the score is lower if fewer models agree. A box without a score counts
+    as 0.5. `weights`: one for each model, above 0; none: all are 1. Raises CombineError.
     """
-    trust = list(weights) or [1.0] * len(answers)
-    if len(trust) != len(answers):
-        raise CombineError(f"{len(answers)} answers need as many weights, not {len(trust)}")
-    if not all(0 < weight < math.inf for weight in trust):
-        raise CombineError(f"a weight is above 0, not {min(trust)}; leave out a model that is not trusted")
+    model_weights = list(weights) or [1.0] * len(predictions)
+    if len(model_weights) != len(predictions):
+        raise CombineError(f"{len(predictions)} models need as many weights, not {len(model_weights)}")
+    if not all(0 < weight < math.inf for weight in model_weights):
+        raise CombineError(f"a weight must be above 0, not {min(model_weights)}; to ignore a model, leave it out")
     boxes = [
-        (note, (note.score if note.score is not None else 0.5) * weight)
-        for answer, weight in zip(answers, trust, strict=True)
-        for note in answer
-        if isinstance(note, Box)
+        (annotation, (annotation.score if annotation.score is not None else 0.5) * weight)
+        for predicted, weight in zip(predictions, model_weights, strict=True)
+        for annotation in predicted
+        if isinstance(annotation, Box)
     ]
     boxes.sort(key=lambda pair: -pair[1])
     clusters: list[list[tuple[Box, float]]] = []
     fused: list[Box] = []
     for box, score in boxes:
-        alike = [box_iou(box.box, f.box) if f.label == box.label else 0.0 for f in fused]
-        best = int(np.argmax(alike)) if alike else -1
-        if best >= 0 and alike[best] >= overlap:
+        ious = [box_iou(box.box, other.box) if other.label == box.label else 0.0 for other in fused]
+        best = int(np.argmax(ious)) if ious else -1
+        if best >= 0 and ious[best] >= min_iou:
             clusters[best].append((box, score))
-            fused[best] = _mean(clusters[best], trust)
+            fused[best] = _average_boxes(clusters[best], model_weights)
         else:
             clusters.append([(box, score)])
-            fused.append(_mean(clusters[-1], trust))
+            fused.append(_average_boxes(clusters[-1], model_weights))
     return sorted(fused, key=lambda box: -(box.score or 0.0))
 
 
-def _mean(cluster: Sequence[tuple[Box, float]], trust: Sequence[float]) -> Box:
-    """One box of a cluster: corners weighted by score; the mean score, by how many models agree (eq. 1, 2, 5)."""
+def _average_boxes(cluster: Sequence[tuple[Box, float]], model_weights: Sequence[float]) -> Box:
+    """Returns the box of a cluster: corners weighted by score, and the score of equations 1, 2 and 5."""
     scores = np.array([score for _, score in cluster])
     corners = (np.array([box.box for box, _ in cluster]) * scores[:, None]).sum(0) / scores.sum()
-    score = scores.mean() * min(len(cluster), len(trust)) / sum(trust)
+    score = scores.mean() * min(len(cluster), len(model_weights)) / sum(model_weights)
     x1, y1, x2, y2 = corners.tolist()
     return Box(label=cluster[0][0].label, box=(x1, y1, x2, y2), score=float(np.clip(score, 1e-6, 1 - 1e-6)))
 
 
-def route(answers: Mapping[str, Sequence[Annotation]], routes: Mapping[str, str], default: str) -> list[Annotation]:
-    """Each label as the model says that is best at it. `answers`: by model; `routes`: label → model; labels without a
-    route come from `default`. Raises CombineError for a model that did not answer."""
-    if unknown := {*routes.values(), default} - answers.keys():
-        raise CombineError(f"{', '.join(sorted(unknown))} did not answer; there are {', '.join(sorted(answers))}")
-    return [note for model, answer in answers.items() for note in answer if routes.get(note.label, default) == model]
+def route_classes(
+    predictions: Mapping[str, Sequence[Annotation]], routes: Mapping[str, str], default: str
+) -> list[Annotation]:
+    """Returns the annotations of each class from the model that is responsible for it.
+
+    `predictions`: by model; `routes`: class → model; other classes come from `default`. Raises CombineError if a model
+    has no predictions.
+    """
+    if unknown := {*routes.values(), default} - predictions.keys():
+        raise CombineError(f"{', '.join(sorted(unknown))} did not answer; there are {', '.join(sorted(predictions))}")
+    return [
+        annotation
+        for model, predicted in predictions.items()
+        for annotation in predicted
+        if routes.get(annotation.label, default) == model
+    ]

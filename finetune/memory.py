@@ -1,25 +1,30 @@
-"""Memory that was freed stays at hand. A step's large tensors would else be given back to the system and asked for
-anew, and the page faults cost more than what is reckoned in them: a tuning step takes 1.4 times as long."""
+"""Reuse of freed memory by glibc's malloc.
+
+By default malloc returns the large tensors of a step to the system and requests them again. The page faults then cost
+more than the computations on them: a fine-tuning step takes 1.4 times as long.
+"""
 
 import ctypes
 
-EVERY = 50  # steps between two times of giving back: what is given back must be asked for anew
-# malloc.h of glibc
+RELEASE_EVERY = 50  # steps; released memory must be requested again
+# Parameters of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_LARGEST = 2**31 - 1  # mallopt takes an int
+_MAX_INT = 2**31 - 1
 _C = ctypes.CDLL(None)
 
 
-def keep() -> None:
-    """For this whole process, to its end: it sets how malloc works. Where the C library is not glibc, nothing."""
+def retain_freed_memory() -> None:
+    """Makes malloc keep freed memory, in this process until it ends. Without glibc nothing happens."""
     if hasattr(_C, "mallopt"):
         _C.mallopt(_M_MMAP_MAX, 0)
-        _C.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+        _C.mallopt(_M_TRIM_THRESHOLD, _MAX_INT)
         _C.mallopt(_M_TOP_PAD, 64 << 20)
 
 
-def give_back() -> None:
-    """All that is free now, once: what is freed later is kept again. To be called now and then, for tensors of ever
-    other sizes leave gaps that fit no other, and a long run would fill the machine with them."""
+def release_freed_memory() -> None:
+    """Returns the memory that is free now to the system, once.
+
+    Call it from time to time: tensors of changing sizes leave gaps, which would fill the memory in a long run.
+    """
     if hasattr(_C, "malloc_trim"):
         _C.malloc_trim(0)

@@ -1,1 +1,1 @@
-"""How good a model's answers are: figures by task, and what a person would still have to correct."""
+"""Evaluation of a model's answers: metrics for each task, and the corrections that a person would have to make."""

@@ -1,62 +1,64 @@
-"""Captions against several references: CIDEr, BLEU and ROUGE-L, by COCO's own code (pycocoevalcap).
+"""CIDEr, BLEU and ROUGE-L of captions, computed by the code of COCO (pycocoevalcap).
 
-It needs the extra `captions`. METEOR and SPICE want Java and models from elsewhere, and are left out. The same goes
-for Stanford's tokenizer: NLTK's Treebank one stands in, its punctuation taken out by the same list, so that a figure
-can differ in the third digit from one that a paper reports.
+This needs the extra `captions`. METEOR and SPICE are left out: they need Java and downloads. Stanford's tokenizer
+needs Java too; NLTK's Treebank tokenizer replaces it, with the same list of punctuation removed. Values can therefore
+differ from published ones in the third digit.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-Pairs = Sequence[tuple[str, Sequence[str]]]
-"""Of each picture, what was said, and what people said."""
+CaptionPairs = Sequence[tuple[str, Sequence[str]]]
+"""For each image, the predicted caption and the captions of people."""
+
+MISSING = "CIDEr, BLEU and ROUGE-L are left out: they need the extra `captions`, pip install 'florist[captions]'"
 
 
-NEEDED = "CIDEr, BLEU and ROUGE-L are left out: they need the extra `captions`, pip install 'florist[captions]'"
-
-
-class NoScores(ImportError):  # noqa: N818
+class CaptionScorersMissingError(ImportError):
     """The libraries that score captions are not installed."""
 
 
-def installed() -> bool:
-    """Whether captions can be scored."""
+def can_score_captions() -> bool:
+    """Returns whether the libraries that score captions are installed."""
     try:
-        _scorers()
-    except NoScores:
+        _load_scorers()
+    except CaptionScorersMissingError:
         return False
     return True
 
 
-def scores(pairs: Pairs) -> dict[str, float]:
-    """`CIDEr` (10 times a similarity; a document frequency over these very pictures, so one alone scores 0), `BLEU-1`
-    … `BLEU-4` and `ROUGE-L` (0 to 1). Empty of no pairs. Raises NoScores."""
+def score_captions(pairs: CaptionPairs) -> dict[str, float]:
+    """Returns `CIDEr`, `BLEU-1` … `BLEU-4` and `ROUGE-L`; an empty result if there are no pairs.
+
+    CIDEr is ten times a similarity. Its document frequencies come from these images, so that a single image scores 0.
+    The other values are 0 to 1. Raises CaptionScorersMissingError.
+    """
     if not pairs:
         return {}
-    bleu, cider, rouge = _scorers()
-    said = {i: [_tokens(text)] for i, (text, _) in enumerate(pairs)}
-    true = {i: [_tokens(text) for text in texts] for i, (_, texts) in enumerate(pairs)}
-    figures = {"CIDEr": float(cider.compute_score(true, said)[0])}
-    values, _ = bleu.compute_score(true, said, verbose=0)
-    figures |= {f"BLEU-{n}": float(value) for n, value in enumerate(values, 1)}
-    figures["ROUGE-L"] = float(rouge.compute_score(true, said)[0])
-    return figures
+    bleu, cider, rouge = _load_scorers()
+    predicted = {i: [_tokenize(text)] for i, (text, _) in enumerate(pairs)}
+    references = {i: [_tokenize(text) for text in texts] for i, (_, texts) in enumerate(pairs)}
+    metrics = {"CIDEr": float(cider.compute_score(references, predicted)[0])}
+    values, _ = bleu.compute_score(references, predicted, verbose=0)
+    metrics |= {f"BLEU-{n}": float(value) for n, value in enumerate(values, 1)}
+    metrics["ROUGE-L"] = float(rouge.compute_score(references, predicted)[0])
+    return metrics
 
 
-def _scorers() -> tuple[Any, Any, Any]:
+def _load_scorers() -> tuple[Any, Any, Any]:
     try:
         from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
-        raise NoScores(NEEDED) from error
+        raise CaptionScorersMissingError(MISSING) from error
     return Bleu(4), Cider(), Rouge()
 
 
-def _tokens(text: str) -> str:
+def _tokenize(text: str) -> str:
     from nltk.tokenize import TreebankWordTokenizer
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
-    left_out = {*PUNCTUATIONS, *"()[]{}"}  # which Stanford's spells -LRB- and so on
+    removed = {*PUNCTUATIONS, *"()[]{}"}  # Stanford's tokenizer writes brackets as -LRB- …
     words = TreebankWordTokenizer().tokenize(text.lower().replace("\n", " "))
-    return " ".join(word for word in words if word not in left_out)
+    return " ".join(word for word in words if word not in removed)

@@ -8,9 +8,9 @@ Each annotation that must be added, relabeled, moved or deleted is one correctio
     misread             correct place, or a text, with wrong words: it must be retyped
     false positive      the answer shows nothing true, or an object that another answer shows: it must be deleted
 
-An answer with a wrong label and a wrong place is not matched: to delete it and add the correct one is as much work as to
-relabel and move it. Answers and truth are paired so that the number of corrections is minimal, and among such pairings
-the one with the largest overlap is taken (Hungarian method). Neither scores nor the order of answers matter.
+An answer with a wrong label and a wrong place is not matched: to delete it and add the correct one is as much work as
+to relabel and move it. Answers and truth are paired so that the number of corrections is minimal, and among such
+pairings the one with the largest overlap is taken (Hungarian method). Neither scores nor the order of answers matter.
 
 The counts add up over images, so that a bootstrap can resample images (`finetune.evaluation.bootstrap`).
 """

@@ -8,7 +8,7 @@ from typing import Any
 from faster_coco_eval import COCO, COCOeval_faster
 
 from finetune.evaluation.matching import MatchCounts, annotation_iou, normalize_class
-from labels.geometry import area, bounding_box_or_none
+from labels.geometry import area, bounding_box_or_none, box_area
 from prompts.annotations import Annotation, Polygon
 
 AnnotationPairs = Sequence[tuple[Sequence[Annotation], Sequence[Annotation]]]
@@ -105,8 +105,7 @@ def _make_row(annotation: Annotation, image: int, ids: Mapping[str, int]) -> dic
     if box is None or (category := ids.get(normalize_class(annotation.label))) is None:
         return None
     x1, y1, x2, y2 = box
-    is_polygon = isinstance(annotation, Polygon)
-    pixels = sum(map(area, annotation.polygons)) if is_polygon else (x2 - x1) * (y2 - y1)
+    pixels = sum(area(ring) for ring in annotation.polygons) if isinstance(annotation, Polygon) else box_area(box)
     return {"image_id": image, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": pixels}
 
 

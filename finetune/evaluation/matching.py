@@ -7,19 +7,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labels.geometry import bounding_box_or_none, translate
+from labels.geometry import bounding_box_or_none, box_iou, translate
 from prompts.annotations import Annotation, Box, Polygon, Quad
 
 T = TypeVar("T")
-
-
-def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes x1, y1, x2, y2; 0 if both are empty."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / union if union > 0 else 0.0
 
 
 def polygon_iou(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], size: tuple[int, int]) -> float:

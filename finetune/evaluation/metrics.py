@@ -1,133 +1,146 @@
-"""The figures of a task's answers: those that its field reports."""
+"""The metrics of a task's predictions that its field reports."""
 
 import math
 from collections.abc import Callable, Sequence
 
-from finetune.evaluation import captions, detection, grounding, segmentation, text_errors, vqa
-from finetune.evaluation.corrections import NAMELESS, READING, Kind, corrections, judged
-from finetune.evaluation.matching import named
-from finetune.evaluation.predictions import Answered
+from finetune.evaluation import captions, detection, grounding, segmentation, text_errors
+from finetune.evaluation.corrections import (
+    READING_TASKS,
+    UNLABELED_TASKS,
+    CorrectionKind,
+    find_corrections,
+    mark_correct,
+)
+from finetune.evaluation.matching import normalize_class
+from finetune.evaluation.predictions import Prediction
 from finetune.evaluation.reliability import Scores, auroc, ece
+from finetune.evaluation.vqa import vqa_accuracy
 from prompts.annotations import Annotation
-from prompts.tasks import TASKS, Gives, Task
+from prompts.tasks import TASKS, AnswerKind, Task
 
-CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<REGION_TO_DESCRIPTION>")
-
-
-def figures(task: Task, answers: Sequence[Answered]) -> dict[str, float]:
-    """Each figure by its name, those that cannot be told left out; shares and rates from 0 to 1."""
-    scored = scores(task, answers)
-    found = _measure(task)(answers) | {"score AUROC": auroc(scored), "score ECE": ece(scored)}
-    return {name: value for name, value in found.items() if not math.isnan(value)}
+DESCRIPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<REGION_TO_DESCRIPTION>")
 
 
-def scores(task: Task, answers: Sequence[Answered]) -> Scores:
-    """Each answer's score, and whether it stays as it is."""
+def compute_metrics(task: Task, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Returns metrics by name. Shares and rates are 0 to 1; undefined metrics are left out."""
+    scores = collect_scores(task, predictions)
+    metrics = _select_metrics(task)(predictions) | {"score AUROC": auroc(scores), "score ECE": ece(scores)}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def collect_scores(task: Task, predictions: Sequence[Prediction]) -> Scores:
+    """Returns the score of each predicted annotation, and whether the annotation is correct."""
     return [
-        (note.score, right)
-        for one in answers
-        for note, right in judged(one.found, one.question.answer, task)
-        if note.score is not None
+        (annotation.score, correct)
+        for p in predictions
+        for annotation, correct in mark_correct(p.predicted, p.truth, task)
+        if annotation.score is not None
     ]
 
 
-def _measure(task: Task) -> Callable[[Sequence[Answered]], dict[str, float]]:
-    if task.token in NAMELESS:
-        return _proposals
-    if task.token in READING:
-        return _read
-    if task.token in CAPTIONS:
-        return _captions
+def task_order(token: str) -> tuple[int, str]:
+    """A sort key: tasks in the order of the task table, others after them."""
+    tokens = list(TASKS)
+    return (tokens.index(token) if token in tokens else len(tokens), token)
+
+
+def _select_metrics(task: Task) -> Callable[[Sequence[Prediction]], dict[str, float]]:
+    if task.token in UNLABELED_TASKS:
+        return _measure_proposals
+    if task.token in READING_TASKS:
+        return _measure_reading
+    if task.token in DESCRIPTION_TASKS:
+        return _measure_captions
     if task.token == "<REGION_TO_CATEGORY>":
-        return _categories
+        return _measure_categories
     by_answer = {
-        Gives.BOXES: _objects, Gives.PHRASES: _phrases, Gives.ANY: _phrases, Gives.QUADS: _words,
-        Gives.POLYGONS: _outlines, Gives.TEXT: _replies,
+        AnswerKind.BOXES: _measure_objects, AnswerKind.PHRASES: _measure_phrases,
+        AnswerKind.BOXES_OR_POLYGONS: _measure_phrases, AnswerKind.QUADS: _measure_words,
+        AnswerKind.POLYGONS: _measure_outlines, AnswerKind.TEXT: _measure_vqa,
     }  # fmt: skip
-    return by_answer[task.gives]
+    return by_answer[task.answer_kind]
 
 
-def _pairs(answers: Sequence[Answered]) -> list[tuple[Sequence[Annotation], Sequence[Annotation]]]:
-    return [(one.found, one.question.answer) for one in answers]
+def _pair(predictions: Sequence[Prediction]) -> list[tuple[Sequence[Annotation], Sequence[Annotation]]]:
+    return [(p.predicted, p.truth) for p in predictions]
 
 
-def _objects(answers: Sequence[Answered]) -> dict[str, float]:
-    precision, counts = detection.average_precision(_pairs(answers)), detection.overall(_pairs(answers))
+def _measure_objects(predictions: Sequence[Prediction]) -> dict[str, float]:
+    pairs = _pair(predictions)
+    precision, counts = detection.compute_average_precision(pairs), detection.count_matches(pairs)
     sizes = {"AP small": precision.small, "AP medium": precision.medium, "AP large": precision.large}
-    found = {"mAP": precision.ap, "AP50": precision.ap50, "AP75": precision.ap75, **sizes}
-    return found | {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
+    metrics = {"mAP": precision.ap, "AP50": precision.ap50, "AP75": precision.ap75, **sizes}
+    return metrics | {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
 
 
-def _proposals(answers: Sequence[Answered]) -> dict[str, float]:
-    counts = detection.overall(_pairs(answers), classes=False)
+def _measure_proposals(predictions: Sequence[Prediction]) -> dict[str, float]:
+    counts = detection.count_matches(_pair(predictions), labeled=False)
     return {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
 
 
-def _phrases(answers: Sequence[Answered]) -> dict[str, float]:
-    there = [one for one in answers if one.question.answer]
-    absent = [not one.found for one in answers if not one.question.answer]
-    hits = [hit for one in there for hit in grounding.phrase_hits(one.found, one.question.answer).values()]
-    counts = detection.overall(_pairs(there))
-    found = {"R@1": _mean(hits), "precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
-    return (found if there else {}) | {"absent: nothing found": _mean(absent)}
+def _measure_phrases(predictions: Sequence[Prediction]) -> dict[str, float]:
+    present = [p for p in predictions if p.truth]
+    nothing_found = [not p.predicted for p in predictions if not p.truth]
+    hits = [hit for p in present for hit in grounding.find_phrase_hits(p.predicted, p.truth).values()]
+    counts = detection.count_matches(_pair(present))
+    metrics = {"R@1": _mean(hits), "precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
+    return (metrics if present else {}) | {"absent: nothing found": _mean(nothing_found)}
 
 
-def _outlines(answers: Sequence[Answered]) -> dict[str, float]:
-    areas = [segmentation.areas(one.found, one.question.answer, one.example.size) for one in answers]
-    halves = _mean([one.iou >= 0.5 for one in areas])
-    return {"mIoU": segmentation.mean_iou(areas), "oIoU": segmentation.overall_iou(areas), "IoU ≥ 0.5": halves}
+def _measure_outlines(predictions: Sequence[Prediction]) -> dict[str, float]:
+    overlaps = [segmentation.measure_overlap(p.predicted, p.truth, p.image.size) for p in predictions]
+    above_half = _mean([overlap.iou >= 0.5 for overlap in overlaps])
+    return {
+        "mIoU": segmentation.mean_iou(overlaps), "oIoU": segmentation.overall_iou(overlaps), "IoU ≥ 0.5": above_half,
+    }  # fmt: skip
 
 
-def _words(answers: Sequence[Answered]) -> dict[str, float]:
-    """Places and words together; letters of what is misread, and all of what is missed or made up, are errors."""
-    right = found = there = 0
-    errors = text_errors.Errors(0, sum(len(note.label) for one in answers for note in one.question.answer))
-    for one in answers:
-        verdicts = judged(one.found, one.question.answer)
-        right += sum(ok for _, ok in verdicts)
-        found, there = found + len(verdicts), there + len(one.question.answer)
-        for todo in corrections(one.found, one.question.answer):
-            said, true = (note.label if note else "" for note in (todo.found, todo.true))
-            if todo.kind is not Kind.WRONG_BOX:
-                errors += text_errors.Errors(text_errors.letters(said, true).edits)
-    shares = {"precision": right / found if found else 1.0, "recall": right / there if there else 1.0}
-    return {**shares, "F1": 2 * right / (found + there) if found + there else 1.0, "CER": errors.rate}
+def _measure_words(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Words and their places. All characters of missed and false words count as edits."""
+    correct = predicted = true = 0
+    edits = text_errors.EditCounts(0, sum(len(word.label) for p in predictions for word in p.truth))
+    for p in predictions:
+        marks = mark_correct(p.predicted, p.truth)
+        correct += sum(ok for _, ok in marks)
+        predicted, true = predicted + len(marks), true + len(p.truth)
+        for correction in find_corrections(p.predicted, p.truth):
+            own, other = (word.label if word else "" for word in (correction.predicted, correction.true))
+            if correction.kind is not CorrectionKind.LOCALIZATION_ERROR:
+                edits += text_errors.EditCounts(text_errors.count_character_edits(own, other).edits)
+    shares = {"precision": correct / predicted if predicted else 1.0, "recall": correct / true if true else 1.0}
+    return {**shares, "F1": 2 * correct / (predicted + true) if predicted + true else 1.0, "CER": edits.rate}
 
 
-def _read(answers: Sequence[Answered]) -> dict[str, float]:
-    pairs = [(_said(one.found), _said(one.question.answer)) for one in answers]
-    exact = _mean([said.split() == true.split() for said, true in pairs])
+def _measure_reading(predictions: Sequence[Prediction]) -> dict[str, float]:
+    pairs = [(_join(p.predicted), _join(p.truth)) for p in predictions]
+    exact = _mean([own.split() == true.split() for own, true in pairs])
     return {"CER": text_errors.cer(pairs), "WER": text_errors.wer(pairs), "exact": exact}
 
 
-def _captions(answers: Sequence[Answered]) -> dict[str, float]:
-    pairs = [(_said(one.found), [note.label for note in one.question.answer]) for one in answers]
-    exact = {"exact": _mean([said in true for said, true in pairs])}
+def _measure_captions(predictions: Sequence[Prediction]) -> dict[str, float]:
+    pairs = [(_join(p.predicted), [text.label for text in p.truth]) for p in predictions]
+    exact = {"exact": _mean([own in references for own, references in pairs])}
     try:
-        return captions.scores(pairs) | exact
-    except captions.NoScores:
+        return captions.score_captions(pairs) | exact
+    except captions.CaptionScorersMissingError:
         return exact
 
 
-def _categories(answers: Sequence[Answered]) -> dict[str, float]:
-    right = [named(_said(one.found)) in {named(note.label) for note in one.question.answer} for one in answers]
-    return {"accuracy": _mean(right)}
+def _measure_categories(predictions: Sequence[Prediction]) -> dict[str, float]:
+    correct = [
+        normalize_class(_join(p.predicted)) in {normalize_class(text.label) for text in p.truth} for p in predictions
+    ]
+    return {"accuracy": _mean(correct)}
 
 
-def _replies(answers: Sequence[Answered]) -> dict[str, float]:
-    each = [vqa.accuracy(_said(one.found), [note.label for note in one.question.answer]) for one in answers]
-    return {"accuracy": _mean(each)}
+def _measure_vqa(predictions: Sequence[Prediction]) -> dict[str, float]:
+    accuracies = [vqa_accuracy(_join(p.predicted), [text.label for text in p.truth]) for p in predictions]
+    return {"accuracy": _mean(accuracies)}
 
 
-def _said(notes: Sequence[Annotation]) -> str:
-    return "\n".join(note.label for note in notes)
+def _join(annotations: Sequence[Annotation]) -> str:
+    return "\n".join(annotation.label for annotation in annotations)
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
-
-
-def order(token: str) -> tuple[int, str]:
-    """Tasks as the table has them, others after."""
-    tokens = list(TASKS)
-    return (tokens.index(token) if token in tokens else len(tokens), token)

@@ -54,7 +54,7 @@ def predict(
     Raises the model's errors and EngineClosedError.
     """
     pending: deque[_Pending] = deque()
-    window = 4 * engine.max_batch
+    window = 4 * engine.config.max_batch
     for image, own_samples in samples:
         while pending and sum(len(handles) for _, handles in pending) >= window:
             yield _collect(*pending.popleft())

@@ -1,4 +1,4 @@
-"""Whether scores tell right from wrong, and are as high as often as they are right."""
+"""Quality of scores: whether they separate correct answers from wrong ones, and whether they are calibrated."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,69 +8,79 @@ from pathlib import Path
 import numpy as np
 
 Scores = Sequence[tuple[float, bool]]
-"""Of each answer, its score, and whether it was right."""
+"""The score of each answer, and whether the answer is correct."""
 
-_COLOURS = ("#1f7a4d", "#2767c4", "#dc8a12", "#d1373f")
-BINS = 15  # as Guo et al. 2017 have them
+_COLORS = ("#1f7a4d", "#2767c4", "#dc8a12", "#d1373f")
+BINS = 15  # as in Guo et al. 2017
 
 
 def auroc(scores: Iterable[tuple[float, bool]]) -> float:
-    """The chance that a right answer scores higher than a wrong one (ties count half); nan without both kinds."""
+    """The probability that a correct answer scores higher than a wrong one.
+
+    Ties count half. nan unless there are correct and wrong answers.
+    """
     pairs = list(scores)
-    right = np.array([s for s, ok in pairs if ok])
+    correct = np.array([s for s, ok in pairs if ok])
     wrong = np.sort([s for s, ok in pairs if not ok])
-    if not len(right) or not len(wrong):
+    if not len(correct) or not len(wrong):
         return float("nan")
-    below = np.searchsorted(wrong, right, "left") + np.searchsorted(wrong, right, "right")
-    return float(below.sum() / (2 * len(right) * len(wrong)))
+    below = np.searchsorted(wrong, correct, "left") + np.searchsorted(wrong, correct, "right")
+    return float(below.sum() / (2 * len(correct) * len(wrong)))
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """Answers whose scores lie between `low` and `high`: how many, their mean score, the share that is right."""
+class ReliabilityBin:
+    """The answers with scores from `low` to `high`.
+
+    `count`: how many; `score`: their mean score; `accuracy`: the share of them that is correct.
+    """
 
     low: float
     high: float
     count: int
     score: float
-    right: float
+    accuracy: float
 
 
-def reliability(scores: Scores, bins: int = BINS) -> list[Bin]:
-    """The answers by score, in bins of equal width; those without answers are left out."""
+def bin_scores(scores: Scores, bins: int = BINS) -> list[ReliabilityBin]:
+    """Groups the answers by score into bins of equal width; empty bins are left out."""
     if not scores:
         return []
-    values, right = np.array([s for s, _ in scores]), np.array([ok for _, ok in scores], dtype=float)
-    places = np.clip((values * bins).astype(int), 0, bins - 1)
+    values, correct = np.array([s for s, _ in scores]), np.array([ok for _, ok in scores], dtype=float)
+    indices = np.clip((values * bins).astype(int), 0, bins - 1)
     return [
-        Bin(i / bins, (i + 1) / bins, int(own.sum()), float(values[own].mean()), float(right[own].mean()))
+        ReliabilityBin(i / bins, (i + 1) / bins, int(own.sum()), float(values[own].mean()), float(correct[own].mean()))
         for i in range(bins)
-        if (own := places == i).any()
+        if (own := indices == i).any()
     ]
 
 
 def ece(scores: Scores, bins: int = BINS) -> float:
-    """The expected calibration error: how far a bin's mean score is from its share of right answers, the mean over
-    answers (Naeini et al. 2015; Guo et al. 2017, equation 3). 0 is perfect; nan of no answers."""
-    found = reliability(scores, bins)
-    return sum(b.count * abs(b.score - b.right) for b in found) / len(scores) if found else float("nan")
+    """The expected calibration error: the difference of a bin's mean score and accuracy, averaged over answers.
+
+    Naeini et al. 2015; Guo et al. 2017, equation 3. 0 is perfect; nan if there are no answers.
+    """
+    found = bin_scores(scores, bins)
+    return sum(b.count * abs(b.score - b.accuracy) for b in found) / len(scores) if found else float("nan")
 
 
-def plot(path: Path, series: dict[str, Scores]) -> None:
-    """A reliability diagram of one or more sets of answers, by name: the share that is right over the score, and below
-    how many answers have that score. The file's ending says its format."""
-    from matplotlib.figure import Figure  # without pyplot, which keeps figures and wants a display
+def plot_reliability(path: Path, series: dict[str, Scores]) -> None:
+    """Draws a reliability diagram of one or more named series: accuracy over score, and a histogram of the scores.
+
+    The suffix of `path` decides the image format.
+    """
+    from matplotlib.figure import Figure  # pyplot would keep figures and need a display
 
     figure = Figure(figsize=(4.8, 5.4), dpi=130, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="#98a49f", linestyle="--", linewidth=1)
-    for color, (name, scores) in zip(cycle(_COLOURS), series.items(), strict=False):
-        bins = reliability(scores)
-        words = f"{name}: {len(scores):,} answers, ECE {ece(scores):.3f}"
-        upper.plot([b.score for b in bins], [b.right for b in bins], "o-", color=color, label=words, markersize=4)
+    for color, (name, scores) in zip(cycle(_COLORS), series.items(), strict=False):
+        bins = bin_scores(scores)
+        label = f"{name}: {len(scores):,} answers, ECE {ece(scores):.3f}"
+        upper.plot([b.score for b in bins], [b.accuracy for b in bins], "o-", color=color, label=label, markersize=4)
         edges, counts = [b.low for b in bins], [b.count for b in bins]
         lower.bar(edges, counts, 1 / BINS, align="edge", color=color, alpha=0.5)
-    upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
+    upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
     lower.set(xlabel="score", ylabel="answers")
     upper.legend(loc="upper left", fontsize=8, frameon=False)
     for axes in (upper, lower):

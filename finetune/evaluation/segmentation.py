@@ -1,42 +1,42 @@
-"""Outlines: how much of what is marked is right."""
+"""Metrics of segmentation: mean and overall intersection over union."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from finetune.evaluation.matching import mask
+from finetune.evaluation.matching import rasterize
 from prompts.annotations import Annotation, Polygon
 
 
 @dataclass(frozen=True, slots=True)
-class Areas:
-    """Pixels that two masks share, and that either covers."""
+class MaskOverlap:
+    """The numbers of pixels in the intersection and in the union of two masks."""
 
-    shared: int
+    intersection: int
     union: int
 
     @property
     def iou(self) -> float:
-        """1 where both are empty: nothing there, and nothing marked."""
-        return self.shared / self.union if self.union else 1.0
+        """Intersection over union; 1 if both masks are empty."""
+        return self.intersection / self.union if self.union else 1.0
 
 
-def areas(found: Sequence[Annotation], true: Sequence[Annotation], size: tuple[int, int]) -> Areas:
-    """All polygons found, as one mask, against all true ones, on a picture of `size` (width, height)."""
+def measure_overlap(predicted: Sequence[Annotation], truth: Sequence[Annotation], size: tuple[int, int]) -> MaskOverlap:
+    """Compares all predicted polygons, as one mask, with all true ones, on an image of `size` (width, height)."""
     first, second = (
-        mask([ring for note in notes if isinstance(note, Polygon) for ring in note.polygons], size)
-        for notes in (found, true)
+        rasterize([ring for shape in shapes if isinstance(shape, Polygon) for ring in shape.polygons], size)
+        for shapes in (predicted, truth)
     )
-    return Areas(int((first & second).sum()), int((first | second).sum()))
+    return MaskOverlap(int((first & second).sum()), int((first | second).sum()))
 
 
-def mean_iou(answers: Iterable[Areas]) -> float:
-    """The mean over answers (mIoU of referring segmentation); nan of none."""
-    ious = [one.iou for one in answers]
+def mean_iou(overlaps: Iterable[MaskOverlap]) -> float:
+    """The mean IoU (mIoU of referring segmentation); nan if there is nothing to average."""
+    ious = [overlap.iou for overlap in overlaps]
     return sum(ious) / len(ious) if ious else float("nan")
 
 
-def overall_iou(answers: Iterable[Areas]) -> float:
-    """All shared pixels over all covered ones (oIoU, where large things weigh more); nan of none."""
-    every = list(answers)
-    union = sum(one.union for one in every)
-    return sum(one.shared for one in every) / union if union else float("nan")
+def overall_iou(overlaps: Iterable[MaskOverlap]) -> float:
+    """All intersections divided by all unions (oIoU): large objects weigh more; nan if all masks are empty."""
+    overlaps = list(overlaps)
+    union = sum(overlap.union for overlap in overlaps)
+    return sum(overlap.intersection for overlap in overlaps) / union if union else float("nan")

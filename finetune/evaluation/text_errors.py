@@ -1,46 +1,46 @@
-"""What was read against what is written: character and word error rates."""
+"""Character and word error rates of recognized text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-Pairs = Iterable[tuple[str, str]]
-"""What was said, and what is true."""
+TextPairs = Iterable[tuple[str, str]]
+"""The predicted text and the true text of each sample."""
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
-    """Edits (insertions, deletions, substitutions) that turn what was said into the truth, and how long that is."""
+class EditCounts:
+    """`edits`: insertions, deletions and substitutions that turn a prediction into the truth; `length`: of that."""
 
     edits: int = 0
     length: int = 0
 
     @property
     def rate(self) -> float:
-        """Edits over the length: 0 is perfect, and above 1 are more edits than there is to say; nan of no truth."""
+        """Edits divided by the length: 0 is perfect, and it can exceed 1; nan if the truth is empty."""
         return self.edits / self.length if self.length else float("nan")
 
-    def __add__(self, other: "Errors") -> "Errors":
-        return Errors(self.edits + other.edits, self.length + other.length)
+    def __add__(self, other: "EditCounts") -> "EditCounts":
+        return EditCounts(self.edits + other.edits, self.length + other.length)
 
 
-def letters(said: str, true: str) -> Errors:
-    """Of the characters (CER), white space made single blanks, case kept."""
-    first, second = (" ".join(text.split()) for text in (said, true))
-    return Errors(Levenshtein.distance(first, second), len(second))
+def count_character_edits(predicted: str, truth: str) -> EditCounts:
+    """Counts edits of characters. White space is collapsed; case matters."""
+    first, second = (" ".join(text.split()) for text in (predicted, truth))
+    return EditCounts(Levenshtein.distance(first, second), len(second))
 
 
-def words(said: str, true: str) -> Errors:
-    """Of the words between white space (WER), case kept."""
-    return Errors(Levenshtein.distance(said.split(), true.split()), len(true.split()))
+def count_word_edits(predicted: str, truth: str) -> EditCounts:
+    """Counts edits of words, which white space separates; case matters."""
+    return EditCounts(Levenshtein.distance(predicted.split(), truth.split()), len(truth.split()))
 
 
-def cer(pairs: Pairs) -> float:
-    """The character error rate of all pairs together, as a long text weighs more than a short one."""
-    return sum((letters(*pair) for pair in pairs), Errors()).rate
+def cer(pairs: TextPairs) -> float:
+    """The character error rate over all pairs together: long texts weigh more than short ones."""
+    return sum((count_character_edits(*pair) for pair in pairs), EditCounts()).rate
 
 
-def wer(pairs: Pairs) -> float:
-    """The word error rate of all pairs together."""
-    return sum((words(*pair) for pair in pairs), Errors()).rate
+def wer(pairs: TextPairs) -> float:
+    """The word error rate over all pairs together."""
+    return sum((count_word_edits(*pair) for pair in pairs), EditCounts()).rate

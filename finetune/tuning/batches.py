@@ -1,5 +1,7 @@
-"""The batches of a fine-tune run. What a step sees depends on the seed and the step alone, so that a run that was
-stopped goes on with the very pictures that it would have seen."""
+"""The training batches of a run.
+
+A batch depends only on the seed and its number, so that a run that was stopped continues with the same images.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,31 +14,34 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune import forward
-from finetune.datasets import samples
-from finetune.datasets.augmentation import Augment, augment
-from finetune.datasets.copy_paste import Things
+from finetune.datasets.augmentation import AugmentationConfig, augment
+from finetune.datasets.copy_paste import ObjectBank
+from finetune.datasets.samples import find_trainable_tasks, make_samples
+from finetune.datasets.task_weights import OTHER_WEIGHT, TASK_WEIGHTS
 from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
-from finetune.tuning.replay import POOL, Replay, some
+from finetune.tuning.replay import POOL_SIZE, ReplaySource, choose_samples
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Quad, Text
 from prompts.formatting import format_answer
 from prompts.special_tokens import BOS, EOS
-from seedling.scenes.batches import TASK_WEIGHTS
 from server.engine.checkpoints.loading import CheckpointFiles
 from server.engine.model.preprocessing import count_image_tokens
 
-_PLAIN = 1.0  # how often a task without a share in SHARES is asked
-Seen = tuple[int, Image.Image, tuple[int, int], list[Sample]]  # view, picture, its width and height, questions
+# Streams of random numbers, each with the seed of the run
+_IMAGE_STREAM, _ORDER_STREAM, _VIEW_STREAM = 3, 4, 5
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """b pictures and n prompts on them. `pixels`: uint8 [b, height, width, 3], squashed as the model is shown them;
-    `views` [b]: which picture each is, for who keeps its features, the same number for the same pixels; `owner` [n]:
-    the prompt's picture; `prompts` [n, p] and `labels` [n, l], padded on the right with the pad token and -100;
-    `replayed` [n]: whether it is about the base's own data."""
+class TrainingBatch:
+    """b images and n prompts.
+
+    `pixels`: uint8 [b, height, width, 3], resized to the model's input; `views` [b]: a number for each image, the same
+    for the same pixels, by which features are cached; `owner` [n]: the image of each prompt; `prompts` [n, p] and
+    `labels` [n, l]: token IDs, padded on the right with the pad token and -100; `replayed` [n]: whether the prompt is
+    about a replayed image.
+    """
 
     pixels: Tensor
     views: Tensor
@@ -46,98 +51,113 @@ class Lesson:
     replayed: Tensor
 
 
-class Lessons(Dataset[Lesson]):
-    """Number → Lesson: of a step's accumulated parts, and of the processes that share it, each has its own."""
+@dataclass(frozen=True, slots=True)
+class _BatchImage:
+    """An image of a batch. `size`: width and height."""
+
+    view: int
+    image: Image.Image
+    size: tuple[int, int]
+    samples: list[Sample]
+
+
+class TrainingBatches(Dataset[TrainingBatch]):
+    """Number → TrainingBatch. Each accumulated batch of a step, and each process, has its own number."""
 
     def __init__(
-        self, files: CheckpointFiles, examples: Sequence[LabeledImage], labels: Sequence[str], config: TuneConfig,
-        replay: Replay | None = None,
+        self, files: CheckpointFiles, images: Sequence[LabeledImage], classes: Sequence[str], config: TuneConfig,
+        replay: ReplaySource | None = None,
     ) -> None:  # fmt: skip
-        """`labels`: all of the dataset, to ask for what a picture does not show."""
-        self.files, self.examples, self.labels, self.config, self.replay = files, examples, labels, config, replay
-        self.changes = Augment.of(config.augment, flip=config.flip, hue=config.hue)
-        self.things = Things(examples) if self.changes.paste else None
+        """`classes`: of the complete dataset, to prompt for absent ones. Raises ValueError if no task is trainable."""
+        self.files, self.images, self.classes, self.config, self.replay = files, images, classes, config, replay
+        self.changes = AugmentationConfig.from_strength(config.augmentation, flip=config.flip, max_hue=config.hue)
+        self.objects = ObjectBank(images) if self.changes.paste else None
         wanted = set(config.tasks)
-        self.tokens = [
-            sorted(t for t in samples.teachable(example) if not wanted or t in wanted) for example in examples
+        self.tasks = [
+            sorted(task for task in find_trainable_tasks(image) if not wanted or task in wanted) for image in images
         ]
-        if not any(self.tokens):
-            raise ValueError(f"the labels teach none of {', '.join(config.tasks) or 'the tasks'}")
-        # Who cannot be asked anything would leave holes in the batches.
-        self.order = [i for i, tokens in enumerate(self.tokens) if tokens]
-        self.positions = files.shape.text_config.max_position_embeddings
-        self.room = self.positions - count_image_tokens(files.shape, files.preprocessing)  # the tokens of a prompt
+        if not any(self.tasks):
+            raise ValueError(f"the labels allow no training of {', '.join(config.tasks) or 'any task'}")
+        # Images without a trainable task would leave gaps in the batches.
+        self.trainable = [i for i, tasks in enumerate(self.tasks) if tasks]
+        self.max_positions = files.config.text_config.max_position_embeddings
+        self.max_prompt = self.max_positions - count_image_tokens(files.config, files.preprocessor)  # tokens
 
-    def label_tokens(self) -> Counter[int]:
-        """How often each token stands in the labels of the things that are taught."""
-        notes = (note for example in self.examples for note in example.annotations)
-        named = Counter(note.label for note in notes if not isinstance(note, Text | Quad))
+    def count_class_tokens(self) -> Counter[int]:
+        """Counts, for each token, the objects whose class contains it."""
+        annotations = (annotation for image in self.images for annotation in image.annotations)
+        classes = Counter(a.label for a in annotations if not isinstance(a, Text | Quad))
         counts: Counter[int] = Counter()
-        for label, count in named.items():
-            for token in set(self._ids(label)):
+        for label, count in classes.items():
+            for token in set(self.tokenize(label)):
                 counts[token] += count
         return counts
 
-    def __getitem__(self, number: int) -> Lesson:
+    def __getitem__(self, number: int) -> TrainingBatch:
         config = self.config
-        pixels, views, owner, asked, answered, replayed = [], [], [], [], [], []
-        for place in range(config.pictures):
-            position = number * config.pictures + place
-            rng = np.random.default_rng((config.seed, 3, position))
-            old = self.replay is not None and rng.random() < config.replay
-            view, image, size, questions = self._replayed(position) if old else self._own(position, rng)
-            pixels.append(torch.from_numpy(self.files.preprocessing.squash(image).copy()))
-            views.append(view)
-            for question in questions:
-                prompt = self._ids(BOS + question.task.build_prompt(question.text, question.region, size) + EOS)
-                if len(prompt) > self.room:
-                    continue  # nobody can ask it
-                owner.append(place)
-                replayed.append(old)
-                asked.append(prompt)
-                answer = BOS + format_answer(question.task, question.answer, size) + EOS
-                answered.append(self._ids(answer)[: self.positions])
-        pad = self.files.shape.text_config.pad_token_id
-        return Lesson(
+        pixels, views, owner, prompts, answers, replayed = [], [], [], [], [], []
+        for index in range(config.batch_size):
+            position = number * config.batch_size + index
+            rng = np.random.default_rng((config.seed, _IMAGE_STREAM, position))
+            is_replay = self.replay is not None and rng.random() < config.replay_share
+            item = self._load_replayed(position) if is_replay else self._load_own(position, rng)
+            pixels.append(torch.from_numpy(self.files.preprocessor.resize(item.image).copy()))
+            views.append(item.view)
+            for sample in item.samples:
+                prompt = self.tokenize(BOS + sample.task.build_prompt(sample.text, sample.region, item.size) + EOS)
+                if len(prompt) > self.max_prompt:
+                    continue  # the model cannot read it
+                owner.append(index)
+                replayed.append(is_replay)
+                prompts.append(prompt)
+                answer = BOS + format_answer(sample.task, sample.answer, item.size) + EOS
+                answers.append(self.tokenize(answer)[: self.max_positions])
+        pad = self.files.config.text_config.pad_token_id
+        return TrainingBatch(
             torch.stack(pixels), torch.tensor(views), torch.tensor(owner, dtype=torch.long),
-            _padded(asked, pad, self.room), _padded(answered, IGNORE, self.positions),
+            _pad(prompts, pad, self.max_prompt), _pad(answers, IGNORE, self.max_positions),
             torch.tensor(replayed, dtype=torch.bool),
         )  # fmt: skip
 
-    def _own(self, position: int, rng: np.random.Generator) -> Seen:
-        """A picture of the project; each comes at most once an epoch, in an order of the epoch's own: what is replayed
-        takes the place of some."""
-        epoch, place = divmod(position, len(self.order))
-        index = self.order[int(np.random.default_rng((self.config.seed, 4, epoch)).permutation(len(self.order))[place])]
-        view = int(rng.integers(self.config.views)) * bool(self.config.augment)  # unchanged, they are all one
-        # Where features are kept the same changes must come again; elsewhere each picture is a new one.
-        chance = np.random.default_rng((self.config.seed, 5, index, view)) if self.config.kept_stages else rng
-        example = self.examples[index]
-        if self.config.augment:
-            example = augment(example, self.changes, chance, self.examples, self.things)
-        questions = self.questions(example, self.tokens[index], rng)
-        return index * self.config.views + view, example.open(), example.size, questions
-
-    def questions(self, example: LabeledImage, tokens: Sequence[str], rng: np.random.Generator) -> list[Sample]:
-        """Up to `prompts` questions, by SHARES."""
-        task_weights = np.array([TASK_WEIGHTS.get(token, _PLAIN) for token in tokens])
-        order = rng.choice(len(tokens), size=len(tokens), replace=False, p=task_weights / task_weights.sum())
-        asked = [tokens[i] for i in order[: self.config.prompts]]
-        found = samples.questions(example, asked, labels=self.labels, rng=rng, order=self.config.order)
-        return some(found, self.config.prompts, rng)
-
-    def _replayed(self, position: int) -> Seen:
-        assert self.replay is not None
-        image, questions = self.replay(position, self.config.prompts)
-        return -1 - position % POOL, image, image.size, questions
-
-    def _ids(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
+        """Returns the token IDs of a text without BOS and EOS."""
         ids: list[int] = self.files.tokenizer.backend.encode(text, add_special_tokens=False).ids
         return ids
 
+    def _load_own(self, position: int, rng: np.random.Generator) -> _BatchImage:
+        """Returns an image of the project.
 
-def _padded(rows: Sequence[list[int]], fill: int, most: int) -> Tensor:
-    """Ids [n, longest, rounded], filled up on the right; `most` is what the model has places for."""
-    longest = min(forward.rounded(max(map(len, rows), default=0)), most)
-    filled = [row + [fill] * (longest - len(row)) for row in rows]
-    return torch.tensor(filled, dtype=torch.long).view(len(rows), longest)
+        Each comes at most once in an epoch, in the order of the epoch; replayed images take the place of some.
+        """
+        config = self.config
+        epoch, place = divmod(position, len(self.trainable))
+        order = np.random.default_rng((config.seed, _ORDER_STREAM, epoch)).permutation(len(self.trainable))
+        index = self.trainable[int(order[place])]
+        view = int(rng.integers(config.views_per_image)) * bool(config.augmentation)  # without changes there is one
+        # With cached features the same changes must come again; otherwise each image is a new one.
+        chance = np.random.default_rng((config.seed, _VIEW_STREAM, index, view)) if config.cached_stages else rng
+        image = self.images[index]
+        if config.augmentation:
+            image = augment(image, self.changes, chance, self.images, self.objects)
+        samples = self._make_samples(image, self.tasks[index], rng)
+        return _BatchImage(index * config.views_per_image + view, image.open(), image.size, samples)
+
+    def _make_samples(self, image: LabeledImage, tasks: Sequence[str], rng: np.random.Generator) -> list[Sample]:
+        """Returns up to `prompts_per_image` samples; TASK_WEIGHTS decide how often a task comes."""
+        weights = np.array([TASK_WEIGHTS.get(task, OTHER_WEIGHT) for task in tasks])
+        order = rng.choice(len(tasks), size=len(tasks), replace=False, p=weights / weights.sum())
+        chosen = [tasks[i] for i in order[: self.config.prompts_per_image]]
+        samples = make_samples(image, chosen, classes=self.classes, rng=rng, order=self.config.object_order)
+        return choose_samples(samples, self.config.prompts_per_image, rng)
+
+    def _load_replayed(self, position: int) -> _BatchImage:
+        assert self.replay is not None
+        image, samples = self.replay.load(position, self.config.prompts_per_image)
+        return _BatchImage(-1 - position % POOL_SIZE, image, image.size, samples)
+
+
+def _pad(rows: Sequence[list[int]], fill: int, max_length: int) -> Tensor:
+    """Pads token IDs on the right to the longest row, rounded up to at most `max_length`: [n, length]."""
+    length = min(forward.round_up(max(map(len, rows), default=0)), max_length)
+    padded = [row + [fill] * (length - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long).view(len(rows), length)

@@ -1,25 +1,28 @@
-"""Image features that are kept: what the frozen stages of the vision say about a picture is the same at every epoch."""
+"""A cache of the features of frozen vision stages, which are the same in every epoch."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
-BYTES = 4 << 30
+MAX_BYTES = 4 << 30
 
 
-class Features:
-    """By view; what finds no room is computed anew. In the type they were computed in, and each picture by itself,
-    whichever others it is shown with: kept or not, they are the same to the bit. Threads may share it."""
+class FrozenFeatureCache:
+    """Features by view. If the cache is full, they are computed again.
 
-    def __init__(self, most: int = BYTES) -> None:
-        self.most = most
-        self.kept: dict[int, Tensor] = {}
+    Features are kept in their own dtype and are computed for each image alone, so that cached and computed ones are
+    bit-identical. Threads may share a cache.
+    """
 
-    def get(self, view: int, compute: Callable[[], Tensor]) -> Tensor:
-        """The features of a view, as kept or computed."""
-        if (found := self.kept.get(view)) is not None:
-            return found
-        made = compute().detach()
-        if (len(self.kept) + 1) * made.nbytes <= self.most:
-            self.kept[view] = made
-        return made
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.features: dict[int, Tensor] = {}
+
+    def get_or_compute(self, view: int, compute: Callable[[], Tensor]) -> Tensor:
+        """Returns the features of a view."""
+        if (cached := self.features.get(view)) is not None:
+            return cached
+        computed = compute().detach()
+        if (len(self.features) + 1) * computed.nbytes <= self.max_bytes:
+            self.features[view] = computed
+        return computed

@@ -1,13 +1,11 @@
-"""The loop of a fine-tune run: steps, looks at held-out pictures, the best kept, and going on after a stop."""
+"""The training loop of a fine-tune run."""
 
-import errno
 import json
 import signal
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,340 +17,268 @@ from tensorboardX import SummaryWriter
 from torch.utils.data import DataLoader
 
 from finetune import memory
-from finetune.evaluation.corrections import Tally
-from finetune.losses import class_weights
-from finetune.precision import precision
-from finetune.tuning import run_record as runs
-from finetune.tuning.batches import Lesson, Lessons
-from finetune.tuning.best_checkpoint import Best
-from finetune.tuning.config import NOTHING_TO_REPLAY, Anchor, Method, TuneConfig
-from finetune.tuning.frozen_features import Features
-from finetune.tuning.replay import Replay
-from finetune.tuning.run_record import Source
+from finetune.losses import compute_class_weights
+from finetune.precision import select_precision
+from finetune.tuning.batches import TrainingBatch, TrainingBatches
+from finetune.tuning.best_checkpoint import BestCheckpoint
+from finetune.tuning.config import NO_REPLAY_MESSAGE, Anchor, Method, TuneConfig
+from finetune.tuning.result import DivergenceError, TuneError, TuneResult
+from finetune.tuning.run_record import RECORD_FILE, TuneData, describe_environment, describe_run, find_changes
+from finetune.tuning.run_state import RunState
 from finetune.tuning.trainer import Trainer
-from finetune.tuning.validation import Interrupted, Judge, main_tasks
-from labels import unusable
-from labels.labeled_image import LabeledImage
-from server.engine.config import EngineConfig
-from server.engine.engine import Engine
+from finetune.tuning.training_log import LOG_FILE, append_to_log, plot_curves
+from finetune.tuning.validation import ValidationStoppedError
+from finetune.tuning.validator import Validator
+from labels.unusable_entries import write_unusable
 
-ASKED = "asked to"  # why it stopped, where `stop` said so
-_HELD_LESSONS = 8  # batches that the held-out loss is a mean of
+STOP_REQUESTED = "stop requested"
+"""The reason of a run that `should_stop` ended."""
+_LOG_EVERY = 10  # steps
 T = TypeVar("T")
 
 
-class TuneError(RuntimeError):
-    """A run that cannot begin or go on; the message says what to do. What was kept before stays good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run made. `folder`: the adapter's or checkpoint's, the best; `before` and `best`: the held-out metric of
-    what it started from (the base, or the adapter that `start` names) and of that, None without held-out pictures;
-    `stopped`: why it ended before its last step."""
-
-    folder: Path
-    steps: int
-    before: float | None
-    best: float | None
-    best_step: int
-    seconds: float
-    stopped: str = ""
-
-
-class Diverged(TuneError):  # noqa: N818
-    """The loss or its gradient was no number: `where`. `kept`: the run as it was when it was last good, of which the
-    folder holds the adapter or checkpoint; its `best_step` is 0 where that is what it started from."""
-
-    def __init__(self, where: str, kept: Outcome) -> None:
-        super().__init__(
-            f"{where} and take another folder. What was good at step {kept.best_step} is kept in {kept.folder}"
-        )
-        self.where, self.kept = where, kept
-
-
 def tune(
-    config: TuneConfig, train: Sequence[LabeledImage], out: Path, *, held: Sequence[LabeledImage] = (),
-    labels: Sequence[str] = (), replay: Replay | None = None, workers: int = 1,
-    told: Callable[[dict[str, Any]], None] = lambda line: None, stop: Callable[[], bool] = lambda: False,
-    source: Source = Source(),
-) -> Outcome:  # fmt: skip
-    """Fine-tunes `config.base` on `train` into the folder `out`; called again after a stop, it goes on bit for bit.
+    config: TuneConfig, data: TuneData, out: Path, *, workers: int = 1,
+    on_log: Callable[[dict[str, Any]], None] = lambda line: None, should_stop: Callable[[], bool] = lambda: False,
+) -> TuneResult:  # fmt: skip
+    """Fine-tunes `config.base` on `data` into the folder `out`. After a stop the same call continues, bit for bit.
 
-    `held`: pictures that are never taught, by which the best is chosen; `labels`: of the whole dataset, which came from
-    `source`. `told` hears each line of the log; `stop`, once true, ends the run before the next step or within a look,
-    and what was done is kept, to be gone on with. From here on the process's malloc keeps what is freed
-    (`finetune.memory`). Raises TuneError, Diverged of them where the loss is no number, and CheckpointError for a base
-    that cannot be loaded.
+    `workers`: processes that load images; `on_log` receives each line of the log; `should_stop` is called before each
+    step and during validation: when it returns True, the run ends and can be continued. Freed memory stays with this
+    process from now on (`finetune.memory`). Raises TuneError, DivergenceError if the loss becomes NaN or Inf,
+    CheckpointError if the base cannot be loaded, and AdapterError if the start adapter cannot.
     """
     try:
-        return _Run(config, train, out, held, labels, replay, told, stop, source).run(workers)
+        return _Run(config, data, out, on_log, should_stop).train(workers)
     except (OSError, SafetensorError) as error:
-        where, why = (getattr(error, name, None) for name in ("filename", "strerror"))
-        raise TuneError(f"{where or out}: {why or error}; once that is mended, the same command goes on") from error
+        path, reason = (getattr(error, name, None) for name in ("filename", "strerror"))
+        raise TuneError(f"{path or out}: {reason or error}; fix this, then run the same command again") from error
 
 
 class _Run:
     def __init__(
-        self, config: TuneConfig, train: Sequence[LabeledImage], out: Path, held: Sequence[LabeledImage],
-        labels: Sequence[str], replay: Replay | None, told: Callable[[dict[str, Any]], None], stop: Callable[[], bool],
-        source: Source,
+        self, config: TuneConfig, data: TuneData, out: Path, on_log: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
     ) -> None:  # fmt: skip
-        self.config, self.out, self.told, self.stop, self.source = config, out, told, stop, source
-        if config.anchor is Anchor.KL and replay is None:
-            raise TuneError(NOTHING_TO_REPLAY)
-        memory.keep()
-        self.accelerator = Accelerator(mixed_precision=precision())
+        if config.anchor is Anchor.KL and data.replay is None:
+            raise TuneError(NO_REPLAY_MESSAGE)
+        self.config, self.data, self.out, self.on_log, self.should_stop = config, data, out, on_log, should_stop
+        memory.retain_freed_memory()
+        self.accelerator = Accelerator(mixed_precision=select_precision())
         self.trainer = Trainer(config, self.accelerator)
-        files = self.trainer.base.files
+        pretrained = self.trainer.pretrained
         try:
-            self.lessons = Lessons(files, train, labels, config, replay if config.replay else None)
-            tame = config.model_copy(update={"augment": 0.0, "replay": 0.0, "seed": 0})
-            self.held_lessons = Lessons(files, held, labels, tame) if held and config.metric == "loss" else None
+            replay = data.replay if config.replay_share else None
+            self.batches = TrainingBatches(pretrained.files, data.train, data.classes, config, replay)
+            self.validator = Validator(config, self.trainer, data.holdout, data.classes)
         except ValueError as error:
             raise TuneError(str(error)) from error
-        weights = class_weights(self.lessons.label_tokens(), config.balance)
-        self.trainer.loss = replace(self.trainer.loss, weights=weights)
-        self.judge = (
-            Judge(held, labels, main_tasks(held, config.tasks)) if held and config.metric == "corrections" else None
-        )
-        if self.judge is not None and not self.judge.labels:
-            raise TuneError(
-                "the held-out pictures have no label that could tell which step is the best: hold out others, or none"
-            )
-        self.about = runs.described(
-            config, self.trainer.base.sha256, train, held, labels,
-            replayed=bool(config.replay and replay), processes=self.accelerator.num_processes,
-        )  # fmt: skip
-        self.kept = Best(out / ("adapter" if config.method is Method.LORA else "checkpoint"))
-        self.begin, self.seconds = 0, 0.0
-        self.before: float | None = None
-        self.best: tuple[float, int] | None = None
-        self.poorer = 0  # looks since the best
-        self.seen: dict[str, list[float]] = defaultdict(list)  # since the last line of the log
-        self.due: dict[str, float] | None = None  # the line of a look that was broken off
-        self.saved = 0  # the step whose state is kept
-        self.good = 0  # the step whose weights are
+        class_weights = compute_class_weights(self.batches.count_class_tokens(), config.class_balance)
+        self.trainer.loss_config = replace(self.trainer.loss_config, weights=class_weights)
+        self.description = describe_run(config, data, pretrained.sha256, self.accelerator.num_processes)
+        self.checkpoint = BestCheckpoint(out / ("adapter" if config.method is Method.LORA else "checkpoint"))
+        self.state, self.saved_step = RunState(), 0
+        self.clock = 0.0  # when the training time was last counted
         self.board: SummaryWriter | None = None
 
-    def run(self, workers: int) -> Outcome:
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._take_up()
-        if self.accelerator.is_main_process:
-            unusable.write(self.out, self.source.unusable)
-        self.board = SummaryWriter(str(self.out / "tensorboard"), write_to_disk=self.accelerator.is_main_process)
-        config, clock, stopped, step = self.config, time.monotonic(), "", self.begin
+    def train(self, workers: int) -> TuneResult:
+        config, state = self.config, self.open_folder()
         try:
-            if (step == 0 or self.due is not None) and not self._looked(step, self.due or {}):
-                stopped = ASKED
-            elif self._enough():
-                stopped = f"no better for {self.poorer} looks"
-            clock = time.monotonic()
-            for lessons in self._batches(workers) if not stopped else ():
-                if self._agreed(self.stop()):
-                    stopped = ASKED
+            is_due = state.step == 0 or state.pending is not None
+            stopped = (self.validate(state.pending or {}) if is_due else "") or self.check_patience()
+            self.clock = time.monotonic()
+            for batches in self.load_batches(workers) if not stopped else ():
+                if self.agree(self.should_stop()):
+                    stopped = STOP_REQUESTED
                     break
-                try:
-                    parts = self.trainer.step(lessons, step)
-                except FloatingPointError as error:
-                    best = self.best[0] if self.best else None
-                    kept = Outcome(self.kept.folder, step, self.before, best, self.good, self.seconds, str(error))
-                    raise Diverged(f"step {step + 1}: {error}; lower the rate ({config.rate:g})", kept) from error
-                step += 1
-                for name, value in parts.items():
-                    self.seen[name].append(value)
-                looking = step % config.evaluate == 0 or step == config.steps
-                if not (step % 10 == 0 or looking):
-                    continue
-                if step % memory.EVERY == 0:
-                    memory.give_back()
-                line = {name: sum(values) / len(values) for name, values in self.seen.items()}
-                self.seen.clear()
-                self.seconds += time.monotonic() - clock
-                if not looking:
-                    self._log({"step": step, **line})
-                elif not self._looked(step, line):
-                    stopped = ASKED
-                    break
-                elif self._enough():
-                    stopped = f"no better for {self.poorer} looks"
-                    break
-                clock = time.monotonic()
-            if stopped == ASKED and step > self.saved:
-                self.seconds += time.monotonic() - clock if self.due is None else 0.0
-                self._keep(step)
+                self.train_step(batches)
+                if state.step % memory.RELEASE_EVERY == 0:
+                    memory.release_freed_memory()
+                if state.step % config.evaluate_every == 0 or state.step == config.steps:
+                    self.count_time()
+                    stopped = self.validate(state.take_averages()) or self.check_patience()
+                    if stopped:
+                        break
+                    self.clock = time.monotonic()
+                elif state.step % _LOG_EVERY == 0:
+                    self.count_time()
+                    self.log({"step": state.step, **state.take_averages()})
+            if stopped == STOP_REQUESTED and state.step > self.saved_step:
+                if state.pending is None:
+                    self.count_time()
+                self.save_state()
         except (TuneError, OSError, SafetensorError) as error:
-            self.kept.dismiss()  # a full disk has room again
+            self.checkpoint.discard()  # makes room if the disk is full
             with suppress(OSError):
-                self._told_in_file("failed", str(error))
+                self.write_record("failed", str(error))
             raise
         finally:
-            self.board.close()
-        done = stopped != ASKED
-        self._told_in_file("done" if done else "stopped", stopped)
-        if self.accelerator.is_main_process:
-            runs.draw_curves(self.out, config.metric)
-        score, at = self.best if self.best else (None, step)
-        return Outcome(self.kept.folder, step, self.before, score, at, self.seconds, stopped)
+            if self.board:
+                self.board.close()
+        return self.finish(stopped)
 
-    def _batches(self, workers: int) -> Iterator[list[Lesson]]:
-        """The lessons of each step that is left, for this process."""
-        world, rank, parts = self.accelerator.num_processes, self.accelerator.process_index, self.config.accumulation
-        first, last = self.begin * parts, self.config.steps * parts
+    def train_step(self, batches: list[TrainingBatch]) -> None:
+        state = self.state
+        try:
+            parts = self.trainer.step(batches, state.step)
+        except FloatingPointError as error:
+            result = TuneResult(
+                self.checkpoint.folder, state.step, state.before, state.best, state.best_step, state.seconds, str(error)
+            )
+            cause = f"step {state.step + 1}: {error}; use a lower learning_rate ({self.config.learning_rate:g})"
+            raise DivergenceError(cause, result) from error
+        state.step += 1
+        state.add_losses(parts)
+
+    def load_batches(self, workers: int) -> Iterator[list[TrainingBatch]]:
+        """Yields the batches of each remaining step, for this process."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        parts = self.config.accumulation_steps
+        first, last = self.state.step * parts, self.config.steps * parts
         if first >= last:
             return
         loader = DataLoader(
-            self.lessons, batch_size=None, sampler=[number * world + rank for number in range(first, last)],
-            num_workers=workers, prefetch_factor=4 if workers else None, worker_init_fn=_deaf,
-            generator=torch.Generator(),  # the loader's own: it would take a number from what dropout goes on with
+            self.batches, batch_size=None, sampler=[number * world + rank for number in range(first, last)],
+            num_workers=workers, prefetch_factor=4 if workers else None, worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # without its own, the loader would change the random state of dropout
         )  # fmt: skip
-        own: list[Lesson] = []
-        for lesson in loader:
-            own.append(lesson)
-            if len(own) == parts:
-                yield own
-                own = []
+        batches: list[TrainingBatch] = []
+        for batch in loader:
+            batches.append(batch)
+            if len(batches) == parts:
+                yield batches
+                batches = []
 
-    def _enough(self) -> bool:
-        """Whether it has got no better for as long as patience lasts."""
-        return bool(self.config.patience) and self._agreed(self.poorer >= self.config.patience)
+    def validate(self, line: dict[str, float]) -> str:
+        """Validates the averaged parameters, keeps them if they are the best, and saves the state.
 
-    def _agreed(self, here: T) -> T:
-        """What the main process says, in all of them."""
-        if self.accelerator.num_processes == 1:
-            return here
-        said = [here]
-        broadcast_object_list(said)
-        return said[0]
-
-    def _looked(self, step: int, line: dict[str, float]) -> bool:
-        """Measures the average of the weights on the held-out pictures, keeps it if it is the best, and then the state;
-        False where it was asked to stop meanwhile: the look is then due when the run goes on."""
-        self.due, looked = None, True
+        `line`: the losses for the log. Returns STOP_REQUESTED if a stop interrupted it, else an empty string.
+        """
+        state, complete = self.state, True
+        state.pending = None
         if self.accelerator.is_main_process:
             try:
-                self._look(step, line)
-            except Interrupted:
-                looked = False
+                self.validate_candidate(line)
+            except ValidationStoppedError:
+                complete = False
         self.accelerator.wait_for_everyone()
-        known = (looked, self.good, self.best, self.before)  # each process may have to tell where it was last good
-        looked, self.good, self.best, self.before = self._agreed(known)
-        if not looked:
-            self.due = line
-        elif step:
-            self._keep(step)
-        return self.due is None
+        # Each process may have to report the best checkpoint.
+        shared = self.agree((complete, state.best_step, state.best, state.before))
+        complete, state.best_step, state.best, state.before = shared
+        if not complete:
+            state.pending = line
+            return STOP_REQUESTED
+        if state.step:
+            self.save_state()
+        return ""
 
-    def _look(self, step: int, line: dict[str, float]) -> None:
-        """In the main process. Raises Interrupted."""
-        candidate = self.kept.candidate()
-        self.trainer.learner.save(candidate, self.trainer.average)
-        score = self._score(candidate)
-        if step == 0:
-            self.before = score
-        if score is None or self.best is None or score < self.best[0]:
-            self.best, self.poorer = (score, step) if score is not None else None, 0
-            self.kept.take()
-            self.good = step
+    def validate_candidate(self, line: dict[str, float]) -> None:
+        """Runs in the main process. Raises ValidationStoppedError."""
+        state = self.state
+        candidate = self.checkpoint.create_candidate()
+        self.trainer.trainable.save(candidate, self.trainer.average)
+        metric = self.validator.compute_metric(candidate, self.should_stop)
+        if state.step == 0:
+            state.before = metric
+        if metric is None or state.best is None or metric < state.best:
+            self.checkpoint.accept()
+            state.best, state.best_step, state.without_improvement = metric, state.step, 0
         else:
-            self.poorer += 1
-            self.kept.dismiss()
-        self._log({"step": step, **line, **({} if score is None else {"held": score})})
+            self.checkpoint.discard()
+            state.without_improvement += 1
+        self.log({"step": state.step, **line, **({} if metric is None else {"validation": metric})})
 
-    def _score(self, candidate: Path) -> float | None:
-        """The held-out metric, lower is better; None without held-out pictures. Raises Interrupted."""
-        config = self.config
-        if self.judge is not None:
-            lora = config.method is Method.LORA
-            with Engine.load(
-                EngineConfig(config.base if lora else str(candidate), device=str(self.accelerator.device))
-            ) as engine:
-                name = engine.load_adapter("candidate", candidate).name if lora else None
-                return sum(self.judge.tallies(engine, name, stop=self.stop), Tally()).per_hundred
-        if self.held_lessons is None:
-            return None
-        trainer, losses = self.trainer, []
-        kept, trainer.features = trainer.features, Features()  # views are numbered anew there
-        try:
-            with torch.no_grad(), trainer.learner.resting(), trainer.learner.holding(trainer.average):
-                for number in range(_HELD_LESSONS):
-                    if self.stop():
-                        raise Interrupted
-                    losses.append(trainer.losses(self.held_lessons[number], anchored=False)["total"].item())
-        finally:
-            trainer.features = kept
-        return sum(losses) / len(losses)
+    def check_patience(self) -> str:
+        """Returns the reason to stop if there was no improvement for too long, else an empty string."""
+        count, patience = self.state.without_improvement, self.config.patience
+        return f"no improvement in {count} validations" if patience and self.agree(count >= patience) else ""
 
-    def _log(self, line: dict[str, Any]) -> None:
+    def agree(self, value: T) -> T:
+        """Returns the main process's value in all processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
+
+    def count_time(self) -> None:
+        """Adds the time since `clock` to the training time."""
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
+
+    def log(self, line: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
             return
-        told = {k: round(v, 5) if isinstance(v, float) and k != "rate" else v for k, v in line.items()}
-        told["seconds"] = round(self.seconds, 1)
-        with (self.out / "log.jsonl").open("a") as log:
-            log.write(json.dumps(told) + "\n")
+        rounded = {k: round(v, 5) if isinstance(v, float) and k != "learning_rate" else v for k, v in line.items()}
+        rounded["seconds"] = round(self.state.seconds, 1)
+        append_to_log(self.out, rounded)
         for name, value in line.items():
             if self.board and name != "step":
                 self.board.add_scalar(name, value, line["step"])
-        self.told({**told, "steps": self.config.steps})
+        self.on_log({**rounded, "steps": self.config.steps})
 
-    def _keep(self, step: int) -> None:
-        """The state, last: a kill before it is whole leaves the old one, and going on from that writes all anew."""
-        if self.accelerator.is_main_process:
-            partial = self.out / "state.partial"
-            held = {"before": self.before, "best": self.best, "poorer": self.poorer, "seconds": self.seconds}
-            about = {"step": step, "good": self.good, "due": self.due, "seen": dict(self.seen), **held}
+    def open_folder(self) -> RunState:
+        """Creates the folder, or restores the state of its run. Raises TuneError if it contains something else."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        record = self.out / RECORD_FILE
+        if record.exists():
             try:
-                torch.save({**about, "trainer": self.trainer.state()}, partial)
-            except (OSError, RuntimeError) as error:
-                partial.unlink(missing_ok=True)
-                if isinstance(error, OSError):
-                    raise
-                # Which is how torch says that the disk is full.
-                raise OSError(errno.EIO, f"it cannot be written, the disk may be full ({error})", partial) from error
-            partial.replace(self.out / "state.pt")
-            self._told_in_file("running", "")
-        self.saved = step
-
-    def _take_up(self) -> None:
-        """Goes on where the folder's run stopped. Raises TuneError when it holds another run."""
-        path = self.out / "run.json"
-        if path.exists():
-            try:
-                changed = runs.changes(path, self.about)
+                changes = find_changes(record, self.description)
             except ValueError as error:
-                raise TuneError(f"{error}; take another folder") from error
-            if changed:
-                raise TuneError(f"{self.out} holds another run; take another folder. Changed: {'; '.join(changed[:6])}")
-            if (self.out / "state.pt").exists():
-                saved = torch.load(self.out / "state.pt", map_location="cpu", weights_only=True)
-                self.trainer.restore(saved["trainer"])
-                self.begin, self.before, self.seconds = saved["step"], saved["before"], saved["seconds"]
-                self.best, self.poorer = saved["best"] and tuple(saved["best"]), saved["poorer"]
-                self.due, self.saved, self.good = saved.get("due"), self.begin, saved.get("good", 0)
-                self.seen.update(saved.get("seen", {}))
+                raise TuneError(f"{error}; use another folder") from error
+            if changes:
+                what = "; ".join(changes[:6])
+                raise TuneError(f"{self.out} contains another run; use another folder. Changed: {what}")
+            if saved := RunState.load(self.out):
+                self.state, trainer_state = saved
+                self.trainer.load_state(trainer_state)
+                self.saved_step = self.state.step
         elif any(self.out.iterdir()):
-            raise TuneError(f"{self.out} holds other files; take an empty folder")
-        self.accelerator.wait_for_everyone()  # all have seen the folder as it was
+            raise TuneError(f"{self.out} contains other files; use an empty folder")
+        self.accelerator.wait_for_everyone()  # before the main process changes the folder
         if self.accelerator.is_main_process:
-            self.kept.recover()
-            if self.begin == 0:
-                (self.out / "log.jsonl").unlink(missing_ok=True)
-        self._told_in_file("running", "")
+            self.checkpoint.recover()
+            if self.state.step == 0:
+                (self.out / LOG_FILE).unlink(missing_ok=True)
+        self.write_record("running", "")
+        if self.accelerator.is_main_process:
+            write_unusable(self.out, self.data.source.unusable)
+        self.board = SummaryWriter(str(self.out / "tensorboard"), write_to_disk=self.accelerator.is_main_process)
+        return self.state
 
-    def _told_in_file(self, state: str, reason: str) -> None:
+    def save_state(self) -> None:
+        """Saves the state as the last file: after a crash before that, the run repeats the steps since the old one."""
         if self.accelerator.is_main_process:
-            made = {
-                "run": self.about, "source": {**self.source.told(), "start": self.config.start},
-                "state": state, "reason": reason, "before": self.before,
-                "best": self.best and {"held": self.best[0], "step": self.best[1]},
-                "seconds": round(self.seconds, 1), "surroundings": runs.surroundings(),
+            self.state.save(self.out, self.trainer.get_state())
+            self.write_record("running", "")
+        self.saved_step = self.state.step
+
+    def write_record(self, state: str, reason: str) -> None:
+        if self.accelerator.is_main_process:
+            best = None if self.state.best is None else {"validation": self.state.best, "step": self.state.best_step}
+            record = {
+                "run": self.description,
+                "source": {**self.data.source.to_json(), "start_adapter": self.config.start_adapter},
+                "state": state, "reason": reason, "before": self.state.before, "best": best,
+                "seconds": round(self.state.seconds, 1), "environment": describe_environment(),
             }  # fmt: skip
             partial = self.out / "run.partial"
-            partial.write_text(json.dumps(made, indent=2))
-            partial.replace(self.out / "run.json")
+            partial.write_text(json.dumps(record, indent=2))
+            partial.replace(self.out / RECORD_FILE)
+
+    def finish(self, stopped: str) -> TuneResult:
+        state = self.state
+        self.write_record("stopped" if stopped == STOP_REQUESTED else "done", stopped)
+        if self.accelerator.is_main_process:
+            plot_curves(self.out, self.config.metric)
+        best_step = state.step if state.best is None else state.best_step
+        return TuneResult(
+            self.checkpoint.folder, state.step, state.before, state.best, best_step, state.seconds, stopped
+        )
 
 
-def _deaf(worker: int) -> None:
-    """A loader's process leaves it to the main one when to stop: signals often go to a whole group."""
+def _ignore_signals(worker: int) -> None:
+    """Leaves it to the main process when to stop: terminals send signals to a whole process group."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,67 +1,70 @@
-"""A lesson in shares, which threads are taught at once: on a CPU, threads with a share of the pictures each are faster
-than as many threads that share out every small product."""
+"""Micro-batches: the parts of a batch that threads process in parallel.
+
+On a CPU, threads with some images each are faster than the same number of threads inside every small matrix product.
+"""
 
 from dataclasses import dataclass, replace
 
 import torch
 
 from finetune import forward
-from finetune.losses import IGNORE, AnswerLoss, LossConfig, answer_weights
-from finetune.tuning.batches import Lesson
+from finetune.losses import IGNORE, AnswerLoss, LossConfig, sum_token_weights
+from finetune.tuning.batches import TrainingBatch
 
-MOST = 4
-_PICTURE, _PROMPT = 400, 100  # what looking at a picture and asking a question cost, in tokens of answers
+MAX_THREADS = 4
+_IMAGE_COST, _PROMPT_COST = 400, 100  # of the vision encoder and of a prompt, in tokens of an answer
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """Some pictures of a lesson with their prompts. `weights`: what the means over this share's tokens count in those
-    over all."""
+class MicroBatch:
+    """Some images of a batch with their prompts. `weights`: of the means over its tokens in the means of the batch."""
 
-    lesson: Lesson
+    batch: TrainingBatch
     weights: AnswerLoss
 
 
-def shares(
-    lesson: Lesson, count: int, pad: int, first_location: int, config: LossConfig, *, looking: float = 1.0
-) -> list[Share]:
-    """The lesson in up to `count` shares of about the same work; `looking`: how much of the looking at pictures is yet
-    to be done, 0 to 1. Their losses, each weighed by its own weights, add up to that of the whole. Pictures that
-    nothing is asked about are left out."""
-    costs = torch.zeros(len(lesson.pixels), dtype=torch.long)
-    costs.index_add_(0, lesson.owner, _PROMPT + (lesson.labels != IGNORE).sum(1))
-    loads, places = [0] * count, [list[int]() for _ in range(count)]
-    for picture in sorted(lesson.owner.unique().tolist(), key=lambda i: (-int(costs[i]), i)):
+def split_batch(
+    batch: TrainingBatch, count: int, pad: int, first_location: int, config: LossConfig, *, vision_work: float = 1.0
+) -> list[MicroBatch]:
+    """Splits a batch into up to `count` micro-batches with about the same work.
+
+    The sum of their losses, each multiplied by its weights, is the loss of the batch. Images without prompts are left
+    out. `vision_work`: the share of the vision encoder's work that is not cached, 0 to 1.
+    """
+    costs = torch.zeros(len(batch.pixels), dtype=torch.long)
+    costs.index_add_(0, batch.owner, _PROMPT_COST + (batch.labels != IGNORE).sum(1))
+    loads, groups = [0] * count, [list[int]() for _ in range(count)]
+    for image in sorted(batch.owner.unique().tolist(), key=lambda i: (-int(costs[i]), i)):
         least = loads.index(min(loads))
-        loads[least] += round(_PICTURE * looking) + int(costs[picture])
-        places[least].append(picture)
-    whole = answer_weights(lesson.labels, first_location, config)
-    made = []
-    for own in filter(None, places):
-        part = some(lesson, own, pad)
-        mine = answer_weights(part.labels, first_location, config)
-        weights = AnswerLoss(*(_ratio(getattr(mine, n), getattr(whole, n)) for n in ("text", "location", "kind")))
-        made.append(Share(part, weights))
-    return made
+        loads[least] += round(_IMAGE_COST * vision_work) + int(costs[image])
+        groups[least].append(image)
+    total = sum_token_weights(batch.labels, first_location, config)
+    micro_batches = []
+    for images in filter(None, groups):
+        part = select_images(batch, images, pad)
+        own = sum_token_weights(part.labels, first_location, config)
+        weights = AnswerLoss(*(_divide(getattr(own, n), getattr(total, n)) for n in ("text", "location", "kind")))
+        micro_batches.append(MicroBatch(part, weights))
+    return micro_batches
 
 
-def some(lesson: Lesson, own: list[int], pad: int) -> Lesson:
-    """Some of a lesson's pictures, `own`, with what is asked about them."""
-    rows = torch.isin(lesson.owner, torch.tensor(own, dtype=torch.long))
-    numbers = torch.zeros(len(lesson.pixels), dtype=torch.long)
-    numbers[own] = torch.arange(len(own))
-    prompts, labels = lesson.prompts[rows], lesson.labels[rows]
+def select_images(batch: TrainingBatch, images: list[int], pad: int) -> TrainingBatch:
+    """Returns some images of a batch, by index, with their prompts."""
+    rows = torch.isin(batch.owner, torch.tensor(images, dtype=torch.long))
+    new_index = torch.zeros(len(batch.pixels), dtype=torch.long)
+    new_index[images] = torch.arange(len(images))
+    prompts, labels = batch.prompts[rows], batch.labels[rows]
     return replace(
-        lesson, pixels=lesson.pixels[own], views=lesson.views[own], owner=numbers[lesson.owner[rows]],
-        prompts=_narrowed(prompts, pad), labels=_narrowed(labels, IGNORE),
-        replayed=lesson.replayed[rows],
+        batch, pixels=batch.pixels[images], views=batch.views[images], owner=new_index[batch.owner[rows]],
+        prompts=_trim(prompts, pad), labels=_trim(labels, IGNORE),
+        replayed=batch.replayed[rows],
     )  # fmt: skip
 
 
-def _narrowed(ids: torch.Tensor, fill: int) -> torch.Tensor:
-    """Ids [n, l] without the columns that are padding in all rows, but for a rounded length."""
-    return ids[:, : forward.rounded(int((ids != fill).sum(1).max()) if len(ids) else 0)]
+def _trim(ids: torch.Tensor, fill: int) -> torch.Tensor:
+    """Removes columns that are padding in all rows of IDs [n, l]; the length stays rounded."""
+    return ids[:, : forward.round_up(int((ids != fill).sum(1).max()) if len(ids) else 0)]
 
 
-def _ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _divide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a / b if b else torch.zeros(())

@@ -1,12 +1,12 @@
-"""How a model of the moment does on held-out pictures, by its answers: corrections per 100 labels."""
+"""Validation on holdout images by corrections per 100 labels."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from finetune.datasets import samples
-from finetune.evaluation.corrections import Tally, labels, tally
+from finetune.datasets.samples import find_trainable_tasks, make_samples
+from finetune.evaluation.corrections import CorrectionCounts, count_corrections, count_labels
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from server.engine.engine import Engine
@@ -14,71 +14,78 @@ from server.engine.errors import InvalidRequestError
 from server.engine.handle import Handle
 from server.engine.request import Request
 
-# What a person corrects, the first that can be asked; the other tasks follow from these labels.
-MAIN = ("<OD>", "<OCR_WITH_REGION>", "<OCR>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
-_SEED = 77  # of what questions leave open: each look asks the same
+# People correct the answers of these tasks; the other tasks follow from the same labels.
+MAIN_TASKS = ("<OD>", "<OCR_WITH_REGION>", "<OCR>", "<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+_SEED = 77  # of the samples: each validation uses the same
 
 
-class Interrupted(Exception):  # noqa: N818
-    """Asked to stop before all was answered."""
+class ValidationStoppedError(Exception):
+    """A stop was requested before the validation was complete."""
 
 
-def main_tasks(examples: Sequence[LabeledImage], wanted: Sequence[str]) -> list[str]:
-    """The tasks that tell how many labels a person has to mend: of the wanted ones, those of whole pictures."""
-    can = {token for example in examples for token in samples.teachable(example)}
-    can &= set(wanted) or can
-    main = [token for token in MAIN if token in can]
-    return main or sorted(can)
+def select_main_tasks(images: Sequence[LabeledImage], tasks: Sequence[str]) -> list[str]:
+    """Returns the tasks that measure how many labels a person must correct: those of `tasks` about whole images.
+
+    `tasks`: none for all. If no such task has samples, all tasks with samples are returned.
+    """
+    available = {token for image in images for token in find_trainable_tasks(image)}
+    available &= set(tasks) or available
+    main = [token for token in MAIN_TASKS if token in available]
+    return main or sorted(available)
 
 
-class Judge:
-    """Held-out pictures and the questions about them, the same at every look."""
+class ValidationSet:
+    """Holdout images with their samples, the same in each validation."""
 
-    def __init__(self, examples: Sequence[LabeledImage], labels: Sequence[str], tasks: Sequence[str]) -> None:
-        self.examples = examples
-        self.questions: list[list[Sample]] = [
-            samples.questions(example, tasks, labels=labels, rng=np.random.default_rng((_SEED, i)))
-            for i, example in enumerate(examples)
+    def __init__(self, images: Sequence[LabeledImage], classes: Sequence[str], tasks: Sequence[str]) -> None:
+        self.images = images
+        self.samples: list[list[Sample]] = [
+            make_samples(image, tasks, classes=classes, rng=np.random.default_rng((_SEED, i)))
+            for i, image in enumerate(images)
         ]
 
     @property
-    def labels(self) -> int:
-        """How many true labels there are to tell by."""
-        return sum(labels(q.answer, q.task) for questions in self.questions for q in questions)
+    def label_count(self) -> int:
+        """The number of true labels."""
+        return sum(count_labels(sample.answer, sample.task) for samples in self.samples for sample in samples)
 
-    def tallies(
-        self, engine: Engine, adapter: str | None = None, *, stop: Callable[[], bool] = lambda: False
-    ) -> list[Tally]:
-        """Each picture's corrections, as `adapter` (None: the engine's model alone) answers. Raises Interrupted once
-        `stop` is true."""
-        room = engine.max_waiting // 2  # questions in the engine at a time: others may be asking too
-        flying: deque[tuple[Sample, Handle | None]] = deque()
-        ends: list[Tally] = []
+    def count_corrections(
+        self, engine: Engine, adapter: str | None = None, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> list[CorrectionCounts]:
+        """Returns the corrections of each image.
 
-        def mark() -> None:
-            if stop():
-                for _, handle in flying:
+        `adapter`: the name of a loaded adapter; None: the engine's model alone. Raises ValidationStoppedError as soon
+        as `should_stop` returns True.
+        """
+        window = engine.config.max_waiting // 2  # prompts in the queue, which other clients may use too
+        pending: deque[tuple[Sample, Handle | None]] = deque()
+        counts: list[CorrectionCounts] = []
+
+        def collect() -> None:
+            if should_stop():
+                for _, handle in pending:
                     if handle:
                         handle.cancel()
-                raise Interrupted
-            question, handle = flying.popleft()
-            ends.append(tally(handle.wait().annotations, question.answer, question.task) if handle else Tally())
+                raise ValidationStoppedError
+            sample, handle = pending.popleft()
+            if handle is None:
+                counts.append(CorrectionCounts())
+            else:
+                counts.append(count_corrections(handle.wait().annotations, sample.answer, sample.task))
 
-        for example, questions in zip(self.examples, self.questions, strict=True):
-            image = engine.prepare(example.open())
-            for question in questions:
-                asked = Request(
-                    image, question.task, question.text, question.region, adapter=adapter, interactive=False
-                )
-                while len(flying) >= room:
-                    mark()
+        for image, samples in zip(self.images, self.samples, strict=True):
+            prepared = engine.prepare(image.open())
+            for sample in samples:
+                request = Request(prepared, sample.task, sample.text, sample.region, adapter=adapter, interactive=False)
+                while len(pending) >= window:
+                    collect()
                 try:
-                    flying.append((question, engine.submit(asked)))
+                    pending.append((sample, engine.submit(request)))
                 except InvalidRequestError as error:
                     if error.field != "text":
                         raise
-                    flying.append((question, None))  # longer than the model reads: it cannot be taught it either
-        while flying:
-            mark()
-        counts = iter(ends)
-        return [sum((next(counts) for _ in questions), Tally()) for questions in self.questions]
+                    pending.append((sample, None))  # too long for the model, and therefore not trained either
+        while pending:
+            collect()
+        remaining = iter(counts)
+        return [sum((next(remaining) for _ in samples), CorrectionCounts()) for samples in self.samples]

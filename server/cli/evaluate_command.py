@@ -37,9 +37,9 @@ def evaluate(
 
     try:
         if suite is not None:
-            evaluation.suite(suite, dataset, load, get_adapter_name(adapter), out)
+            evaluation.evaluate_suite(suite, dataset, load, get_adapter_name(adapter), out)
         else:
-            evaluation.evaluate(dataset, task, load, get_adapter_name(adapter), out, DatasetOpener())
+            evaluation.evaluate_dataset(dataset, task, load, get_adapter_name(adapter), out, DatasetOpener())
     except evaluation.EvaluateError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -55,7 +55,7 @@ def read_suite(folder: Path) -> Suite:
 def _load_annotations(folder: Path, kind: str) -> tuple[Path, dict[str, Any]] | None:
     for name in (f"{kind}_val2017.json", f"{kind}_val2014.json", f"{kind}_*.json"):
         if files := sorted((folder / "annotations").glob(name)):
-            content = documents.load(files[0])
+            content = documents.load_json(files[0])
             if not isinstance(content, dict) or not all(
                 isinstance(content.get(k), list) for k in ("images", "annotations")
             ):

@@ -13,7 +13,7 @@ from finetune.evaluation.report import EvaluationReport
 from finetune.evaluation.suites.suite import Suite, SuiteBuilder, SuiteMetric
 from labels.dataset import DatasetError, UnusableEntry
 from labels.reading import documents
-from labels.reading.documents import Element
+from labels.reading.documents import Element, find_text
 from labels.sample import Sample
 from prompts.annotations import Box
 from prompts.tasks import TASKS
@@ -63,12 +63,12 @@ def _make_sample(line: str, boxes: dict[str, list[tuple[float, float, float, flo
 def _read_boxes(root: Element) -> dict[str, list[tuple[float, float, float, float]]]:
     """Returns the boxes of each chain of phrases, by its number; a box can belong to several chains."""
     boxes = defaultdict(list)
-    for entity in root.all("object"):
-        if (bounds := entity.first("bndbox")) is None:
+    for entity in root.iterfind("object"):
+        if (bounds := entity.find("bndbox")) is None:
             continue
-        x1, y1, x2, y2 = (float(bounds.value(side) or "nan") for side in ("xmin", "ymin", "xmax", "ymax"))
+        x1, y1, x2, y2 = (float(find_text(bounds, side) or "nan") for side in ("xmin", "ymin", "xmax", "ymax"))
         if not (x1 < x2 and y1 < y2):
-            raise ValueError(f"line {entity.line}: the box has no area")
-        for name in entity.all("name"):
-            boxes[name.text.strip()].append((x1, y1, x2, y2))
+            raise ValueError(f"line {entity.sourceline}: the box has no area")
+        for name in entity.iterfind("name"):
+            boxes[(name.text or "").strip()].append((x1, y1, x2, y2))
     return boxes

@@ -36,8 +36,8 @@ MEAN_IOU = {"val": {"base": 34.6, "large": 35.8, "base-ft": 78.0, "large-ft": 80
 def read_suite(folder: Path) -> Suite:
     """Reads a folder in this layout. Raises DatasetError."""
     path = find_file(folder, "refs(*).json", "refs*.json", "refs(*).p", needs="the references of REFER's RefCOCO")
-    references = documents.load(path) if path.suffix == ".json" else _load_pickle(path)
-    instances = documents.load(find_file(folder, "instances.json", needs="it belongs beside the references"))
+    references = documents.load_json(path) if path.suffix == ".json" else _load_pickle(path)
+    instances = documents.load_json(find_file(folder, "instances.json", needs="it belongs beside the references"))
     toolbox = folder.parent / "images/mscoco/images/train2014"
     builder = SuiteBuilder([folder / "train2014", folder / "images" / "train2014", folder / "images", toolbox, folder])
     splits: dict[int, str] = {}  # by id() of the sample, which the suite keeps alive
@@ -69,9 +69,7 @@ def read_suite(folder: Path) -> Suite:
     return builder.build(compute_metrics)
 
 
-def _add_references(
-    path: Path, references: Any, instances: Any, builder: SuiteBuilder, splits: dict[int, str]
-) -> None:
+def _add_references(path: Path, references: Any, instances: Any, builder: SuiteBuilder, splits: dict[int, str]) -> None:
     files = {image["id"]: image["file_name"] for image in instances["images"]}
     objects = {row["id"]: row for row in instances["annotations"]}
     for reference in references:

@@ -23,8 +23,10 @@ TOKEN = "<VQA>"
 def read_suite(folder: Path) -> Suite:
     """Reads a folder in this layout. Raises DatasetError."""
     path = find_file(folder, "TextVQA*val*.json", needs="TextVQA_0.5.1_val.json")
-    content = documents.load(path)
-    builder = SuiteBuilder([folder / "train_images", folder / "train_val_images/train_images", folder / "images", folder])
+    content = documents.load_json(path)
+    builder = SuiteBuilder(
+        [folder / "train_images", folder / "train_val_images/train_images", folder / "images", folder]
+    )
     try:
         for row in content["data"]:
             answers = tuple(Text(label=str(answer)) for answer in row["answers"])

@@ -1,0 +1,40 @@
+"""Errors of a fine-tune run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """The result of a run.
+
+    `folder`: the best adapter or checkpoint; `steps`: completed steps; `before`, `best`: the validation metric of the
+    start (the base, or `start_adapter`) and of the best step, None without a holdout; `best_step`: the step of `best`;
+    `seconds`: training time; `stopped`: why the run ended before its last step.
+    """
+
+    folder: Path
+    steps: int
+    before: float | None
+    best: float | None
+    best_step: int
+    seconds: float
+    stopped: str = ""
+
+
+class TuneError(RuntimeError):
+    """A run cannot start or continue. The message says what to do. Saved checkpoints stay valid."""
+
+
+class DivergenceError(TuneError):
+    """The loss or its gradient became NaN or Inf.
+
+    `cause` says at which step. `result` is the run up to the best checkpoint before it, which its folder contains; the
+    `best_step` is 0 if no step was better than the start.
+    """
+
+    def __init__(self, cause: str, result: TuneResult) -> None:
+        super().__init__(
+            f"{cause} and use another folder. The best checkpoint, of step {result.best_step}, is in {result.folder}"
+        )
+        self.cause, self.result = cause, result
