@@ -46,7 +46,7 @@ def measure(name: str, count: int) -> None:
     """Exports in this process, and prints seconds, megabytes of memory above what it began with, and of files."""
     with tempfile.TemporaryDirectory() as folder:
         before, start = peak(), time.perf_counter()
-        FORMATS[name].write(pictures(count), Path(folder, "out"), pictures_too=False)
+        FORMATS[name].write(pictures(count), Path(folder, "out"), copy_images=False)
         took = time.perf_counter() - start
         out = Path(folder, "out")
         files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]

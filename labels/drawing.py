@@ -1,4 +1,4 @@
-"""Annotations drawn on their picture, by supervision's annotators; captions beneath it."""
+"""Draws annotations on their image with supervision's annotators, and captions below it."""
 
 import textwrap
 import warnings
@@ -11,20 +11,21 @@ import numpy as np
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from labels.geometry import Shape, bounding_box, box_to_ring, to_points
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)  # that it does without OpenCV, which is as well
+    warnings.simplefilter("ignore", UserWarning)  # supervision warns that OpenCV is missing, which it does not need
     import supervision as sv
     from supervision.config import ORIENTED_BOX_COORDINATES
 
-# Strong enough for white letters on each, and far enough apart to tell neighbours.
+# Dark enough for white text, and far enough apart to be distinguished.
 _PALETTE = sv.ColorPalette.from_hex(
     ["#d1373f", "#2767c4", "#1f8a4c", "#b2560d", "#7b3fb5", "#0d8089", "#b62d7d", "#5b6b1d", "#4a4fc9", "#8a4b2a"]
 )
-_DEJAVU = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"  # comes with supervision's matplotlib
-# Where systems keep fonts for the scripts that DejaVu lacks.
-_WIDE = (
+_DEJAVU = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"  # installed with supervision's matplotlib
+# Where systems have fonts for the scripts that DejaVu lacks.
+_WIDE_FONTS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
@@ -32,71 +33,32 @@ _WIDE = (
     "/System/Library/Fonts/PingFang.ttc",
     "C:/Windows/Fonts/msyh.ttc",
 )
-_LEAST, _MOST = 320, 2048  # pixels of the longer side; on a smaller picture labels would cover everything
-_LABEL = 48  # letters of a label; the caption of a region can be a sentence
-_MARGIN, _INK, _PAPER, _EDGE = 0.6, "#1c2330", "#ffffff", "#d8dde5"
+_MIN_SIDE, _MAX_SIDE = 320, 2048  # pixels of the longer side; on a smaller image, labels would cover everything
+_MAX_LABEL = 48  # characters: the description of a region can be a sentence
+_MARGIN, _TEXT_COLOR, _PAGE_COLOR, _LINE_COLOR = 0.6, "#1c2330", "#ffffff", "#d8dde5"
 
 
-def draw(image: Image.Image, annotations: Sequence[Annotation], most: int = _MOST) -> Image.Image:
-    """A new RGB picture with boxes, quads and polygons drawn on it, labels at them, and texts beneath.
+def draw_annotations(image: Image.Image, annotations: Sequence[Annotation], max_side: int = _MAX_SIDE) -> Image.Image:
+    """Returns a new RGB image with shapes and their labels drawn on it, and texts below it. Each label has one color.
 
-    Coordinates are pixels of `image`. What is very small or large comes back with its longer side 320 or `most` pixels.
-    One colour a label.
+    Coordinates are pixels of `image`. A very small or large image is scaled so that its longer side is 320 or
+    `max_side` pixels.
     """
     longer = max(image.size)
-    scale = min(max(longer, _LEAST), most) / longer
+    scale = min(max(longer, _MIN_SIDE), max_side) / longer
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    scene = image.convert("RGB")
-    if size != scene.size:
-        scene = scene.resize(size, Image.Resampling.LANCZOS)
-    shapes = [note for note in annotations if not isinstance(note, Text)]
+    canvas = image.convert("RGB")
+    if size != canvas.size:
+        canvas = canvas.resize(size, Image.Resampling.LANCZOS)
+    shapes = [annotation for annotation in annotations if not isinstance(annotation, Text)]
     if shapes:
-        scene = _with_shapes(scene, shapes, scale)
-    return beneath(scene, "\n".join(note.label for note in annotations if isinstance(note, Text)))
+        canvas = _draw_shapes(canvas, shapes, scale)
+    return _add_text_below(canvas, "\n".join(each.label for each in annotations if isinstance(each, Text)))
 
 
-def _with_shapes(scene: Image.Image, shapes: Sequence[Box | Quad | Polygon], scale: float) -> Image.Image:
-    unit = max(scene.size) / 640  # lines and letters grow with the picture
-    thickness = max(2, round(2.5 * unit))
-    names = list(dict.fromkeys(note.label for note in shapes))
-    everything = _detections(shapes, names, scale)
-    scene = _with_polygons(scene, shapes, names, scale, thickness)
-    for kind, annotator in (
-        (Box, sv.BoxAnnotator(_PALETTE, thickness)),
-        (Quad, sv.OrientedBoxAnnotator(_PALETTE, thickness)),
-    ):
-        if chosen := [i for i, note in enumerate(shapes) if isinstance(note, kind)]:
-            scene = annotator.annotate(scene, everything[chosen])
-    named = [i for i, note in enumerate(shapes) if _caption(note)]
-    labels = sv.RichLabelAnnotator(
-        color=_PALETTE,
-        font_path=str(font_for("".join(names))),
-        font_size=max(11, round(15 * unit)),
-        text_padding=max(3, round(4 * unit)),
-        border_radius=max(2, round(3 * unit)),
-        smart_position=True,
-    )
-    return labels.annotate(scene, everything[named], [_caption(shapes[i]) for i in named]) if named else scene
-
-
-def _with_polygons(
-    scene: Image.Image, shapes: Sequence[Box | Quad | Polygon], names: Sequence[str], scale: float, thickness: int
-) -> Image.Image:
-    # Ring by ring: supervision's polygon annotator traces masks, each as large as the picture, and loses thin ones.
-    pixels = np.asarray(scene)[:, :, ::-1].copy()  # its drawing functions have blue first
-    for note in shapes:
-        if isinstance(note, Polygon):
-            color = _PALETTE.by_idx(names.index(note.label))
-            for ring in _rings(note):
-                points = np.rint(ring * scale).astype(np.int32)
-                pixels = sv.draw_filled_polygon(pixels, points, color, opacity=0.4)
-                pixels = sv.draw_polygon(pixels, points, color, thickness)
-    return Image.fromarray(pixels[:, :, ::-1])
-
-
-def contact_sheet(pictures: Sequence[Image.Image], columns: int = 4, width: int = 400, gap: int = 16) -> Image.Image:
-    """Pictures side by side, each up to `width` pixels wide and a half more high, in rows as high as their highest."""
-    cells = [ImageOps.contain(picture.convert("RGB"), (width, width * 3 // 2)) for picture in pictures]
+def draw_contact_sheet(images: Sequence[Image.Image], columns: int = 4, width: int = 400, gap: int = 16) -> Image.Image:
+    """Returns the images side by side, each up to `width` pixels wide and 1.5 times as high, in rows."""
+    cells = [ImageOps.contain(image.convert("RGB"), (width, width * 3 // 2)) for image in images]
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) for row in rows]
     across = min(columns, max(len(cells), 1))
@@ -109,56 +71,94 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int = 4, width: int 
     return sheet
 
 
-def beneath(image: Image.Image, text: str) -> Image.Image:
-    """The picture with lines of text under it, on white; the picture itself where there is no text."""
+def find_font(text: str) -> Path:
+    """Returns a font of this machine that has all letters of `text`, or else the font that has the most of them."""
+    wanted = {ord(c) for c in text if not c.isspace()}
+    if not wanted - _read_letters(_DEJAVU):
+        return _DEJAVU
+    fonts = [_DEJAVU, *(path for path in map(Path, _WIDE_FONTS) if path.exists())]
+    return min(fonts, key=lambda path: len(wanted - _read_letters(path)))
+
+
+@cache
+def _read_letters(font: Path) -> frozenset[int]:
+    return frozenset(TTFont(font, fontNumber=0, lazy=True).getBestCmap())
+
+
+def _draw_shapes(canvas: Image.Image, shapes: Sequence[Shape], scale: float) -> Image.Image:
+    unit = max(canvas.size) / 640  # lines and letters grow with the image
+    thickness = max(2, round(2.5 * unit))
+    names = list(dict.fromkeys(shape.label for shape in shapes))
+    detections = _to_detections(shapes, names, scale)
+    canvas = _draw_polygons(canvas, shapes, names, scale, thickness)
+    for kind, annotator in (
+        (Box, sv.BoxAnnotator(_PALETTE, thickness)),
+        (Quad, sv.OrientedBoxAnnotator(_PALETTE, thickness)),
+    ):
+        if chosen := [i for i, shape in enumerate(shapes) if isinstance(shape, kind)]:
+            canvas = annotator.annotate(canvas, detections[chosen])
+    named = [i for i, shape in enumerate(shapes) if _format_label(shape)]
+    labels = sv.RichLabelAnnotator(
+        color=_PALETTE,
+        font_path=str(find_font("".join(names))),
+        font_size=max(11, round(15 * unit)),
+        text_padding=max(3, round(4 * unit)),
+        border_radius=max(2, round(3 * unit)),
+        smart_position=True,
+    )
+    return labels.annotate(canvas, detections[named], [_format_label(shapes[i]) for i in named]) if named else canvas
+
+
+def _draw_polygons(
+    canvas: Image.Image, shapes: Sequence[Shape], names: Sequence[str], scale: float, thickness: int
+) -> Image.Image:
+    # Ring by ring: supervision's polygon annotator traces masks, each as large as the image, and loses thin ones.
+    pixels = np.asarray(canvas)[:, :, ::-1].copy()  # supervision draws in BGR
+    for shape in shapes:
+        if isinstance(shape, Polygon):
+            color = _PALETTE.by_idx(names.index(shape.label))
+            for ring in _to_arrays(shape):
+                points = np.rint(ring * scale).astype(np.int32)
+                pixels = sv.draw_filled_polygon(pixels, points, color, opacity=0.4)
+                pixels = sv.draw_polygon(pixels, points, color, thickness)
+    return Image.fromarray(pixels[:, :, ::-1])
+
+
+def _to_detections(shapes: Sequence[Shape], names: Sequence[str], scale: float) -> sv.Detections:
+    """Returns the shapes as supervision has them. All have four corners, since labels are placed by those."""
+    boxes, corners = np.zeros((len(shapes), 4)), np.zeros((len(shapes), 4, 2))
+    for i, shape in enumerate(shapes):
+        box = bounding_box(shape)
+        boxes[i] = np.multiply(box, scale)
+        corners[i] = np.multiply(to_points(shape.quad if isinstance(shape, Quad) else box_to_ring(box)), scale)
+    classes = np.array([names.index(shape.label) for shape in shapes])
+    return sv.Detections(xyxy=boxes, class_id=classes, data={ORIENTED_BOX_COORDINATES: corners})
+
+
+def _to_arrays(polygon: Polygon) -> list[np.ndarray]:
+    """Returns the rings, [points, 2]."""
+    return [np.reshape(ring, (-1, 2)) for ring in polygon.polygons]
+
+
+def _format_label(shape: Shape) -> str:
+    label = textwrap.shorten(shape.label, _MAX_LABEL, placeholder=" …") or shape.label[:_MAX_LABEL]
+    return " ".join(filter(None, (label, "" if shape.score is None else f"{shape.score:.0%}")))
+
+
+def _add_text_below(image: Image.Image, text: str) -> Image.Image:
+    """Returns the image with lines of text below it, on white; the image itself if there is no text."""
     if not text.strip():
         return image
     size = max(13, round(max(image.size) / 640 * 17))
-    font = ImageFont.truetype(str(font_for(text)), size)
+    font = ImageFont.truetype(str(find_font(text)), size)
     letters = max(8, int((image.width - 2 * _MARGIN * size) / font.getlength("n")))
     lines = [line for part in text.splitlines() for line in textwrap.wrap(part, letters) or [""]]
     step = round(size * 1.35)
     margin = round(_MARGIN * size)
-    page = Image.new("RGB", (image.width, image.height + len(lines) * step + 2 * margin), _PAPER)
+    page = Image.new("RGB", (image.width, image.height + len(lines) * step + 2 * margin), _PAGE_COLOR)
     page.paste(image, (0, 0))
-    draw = ImageDraw.Draw(page)
-    draw.line((0, image.height, image.width, image.height), fill=_EDGE)
+    pen = ImageDraw.Draw(page)
+    pen.line((0, image.height, image.width, image.height), fill=_LINE_COLOR)
     for i, line in enumerate(lines):
-        draw.text((margin, image.height + margin + i * step), line, font=font, fill=_INK)
+        pen.text((margin, image.height + margin + i * step), line, font=font, fill=_TEXT_COLOR)
     return page
-
-
-def font_for(text: str) -> Path:
-    """A font with all letters of `text` where this machine has one, else the one with most."""
-    wanted = {ord(c) for c in text if not c.isspace()}
-    if not wanted - _letters(_DEJAVU):
-        return _DEJAVU
-    fonts = [_DEJAVU, *(path for path in map(Path, _WIDE) if path.exists())]
-    return min(fonts, key=lambda path: len(wanted - _letters(path)))
-
-
-@cache
-def _letters(font: Path) -> frozenset[int]:
-    return frozenset(TTFont(font, fontNumber=0, lazy=True).getBestCmap())
-
-
-def _caption(note: Annotation) -> str:
-    label = textwrap.shorten(note.label, _LABEL, placeholder=" …") or note.label[:_LABEL]
-    return " ".join(filter(None, (label, "" if note.score is None else f"{note.score:.0%}")))
-
-
-def _detections(shapes: Sequence[Box | Quad | Polygon], names: Sequence[str], scale: float) -> sv.Detections:
-    """Shapes as supervision has them. All have four corners: labels are placed by those."""
-    boxes, corners = np.zeros((len(shapes), 4)), np.zeros((len(shapes), 4, 2))
-    for i, note in enumerate(shapes):
-        points = np.concatenate([ring * scale for ring in _rings(note)])
-        (x1, y1), (x2, y2) = points.min(0), points.max(0)
-        boxes[i] = x1, y1, x2, y2
-        corners[i] = points if isinstance(note, Quad) else [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
-    classes = np.array([names.index(note.label) for note in shapes])
-    return sv.Detections(xyxy=boxes, class_id=classes, data={ORIENTED_BOX_COORDINATES: corners})
-
-
-def _rings(note: Box | Quad | Polygon) -> list[np.ndarray]:
-    flat = [note.box] if isinstance(note, Box) else [note.quad] if isinstance(note, Quad) else note.polygons
-    return [np.reshape(ring, (-1, 2)) for ring in flat]

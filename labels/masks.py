@@ -1,7 +1,8 @@
-"""Masks that files keep as run lengths → the outer rings of what they cover. Holes are filled: no answer has any.
+"""Converts masks that files store as run lengths to the outer rings of their parts.
 
-A mask of more pixels than locations can tell apart is reckoned with more coarsely, by the share of each square that it
-covers: an outline then lies within a fifth of a square, and what is thinner than half of one is lost.
+Holes are filled, since an answer cannot have any. A mask with more pixels than locations can distinguish is reduced to
+squares, by the share of each square that it covers: its outline is then off by at most a fifth of a square, and
+anything thinner than half a square is lost.
 """
 
 import math
@@ -16,84 +17,89 @@ from PIL import Image
 from labels.geometry import simplify_ring
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
+from labels.reading.documents import Element
 
 Mask = npt.NDArray[np.bool_]
 """[height, width]"""
 
-_TOLERANCE = 0.3  # pixels that a ring may leave the edge by; with half a pixel thin things lose half their area
+_TOLERANCE = 0.3  # pixels between a ring and the mask's edge; with half a pixel, thin objects lose half their area
 _CHANNELS = 4  # red, green, blue, alpha
-_FINEST = 2000  # squares along the longer side: two to a location's bin, where it is as long as the picture's
-_MOST = 100  # parts: an answer tells 33 at most
+_MAX_SQUARES = 2000  # along the longer side: two for each location bin
+_MAX_PARTS = 100  # an answer holds 33
 
 
-def of_coco(said: dict[str, Any], size: Size) -> list[list[float]]:
-    """Of COCO's `counts`, a list or compressed into a string, column by column; `size`: the picture's width and height.
-    Raises LabelError."""
-    if said.get("size") != [size[1], size[0]]:
-        raise LabelError(f"its mask's size is {said.get('size')!r}, not its picture's height and width")
-    return rings(_unpacked(said.get("counts"), size))
+def decode_coco_mask(segmentation: dict[str, Any], size: Size) -> list[list[float]]:
+    """Returns the rings of COCO's `counts`, a list or compressed text, in column order. Raises LabelError."""
+    if segmentation.get("size") != [size[1], size[0]]:
+        raise LabelError(f"its mask's size is {segmentation.get('size')!r}, not the height and width of its image")
+    return trace_mask(_decode_run_lengths(segmentation.get("counts"), size))
 
 
-def of_cvat(said: dict[str, str], size: Size) -> list[list[float]]:
-    """Of CVAT's `rle`, row by row in the rectangle of left, top, width and height. Raises LabelError."""
-    left, top, width, height = (int(checks.check_number(said.get(side))) for side in ("left", "top", "width", "height"))
+def decode_cvat_mask(element: Element, size: Size) -> list[list[float]]:
+    """Returns the rings of CVAT's `rle`, in row order within left, top, width and height. Raises LabelError."""
+    sides = ("left", "top", "width", "height")
+    left, top, width, height = (int(checks.check_number(element.get(side))) for side in sides)
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[0] or top + height > size[1]:
         raise LabelError(f"its mask lies outside the image of {size[0]}×{size[1]} pixels")
-    return rings(_unpacked(said.get("rle", "").split(","), (height, width)).T, left, top)
+    return trace_mask(_decode_run_lengths(element.get("rle", "").split(","), (height, width)).T, left, top)
 
 
-def of_labelstudio(said: object, size: Size) -> list[list[float]]:
-    """Of Label Studio's `rle`: the bytes of all pixels' red, green, blue and alpha, packed as rle-pack does
-    (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack); what is not transparent is covered. Raises
-    LabelError."""
+def decode_label_studio_mask(rle: object, size: Size) -> list[list[float]]:
+    """Returns the rings of Label Studio's `rle`: the bytes of all pixels' red, green, blue and alpha in rle-pack
+    (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack). Pixels with any alpha are covered.
+
+    Raises LabelError.
+    """
     try:
-        bits = np.unpackbits(np.array(said, dtype=np.uint8))
-        values = _unpacked_bytes(bits, size[0] * size[1] * _CHANNELS)
+        bits = np.unpackbits(np.array(rle, dtype=np.uint8))
+        values = _decode_rle_pack(bits, size[0] * size[1] * _CHANNELS)
     except (ValueError, TypeError, OverflowError) as error:
         raise LabelError(f"its mask cannot be read: {error}") from error
-    return rings(values.reshape(size[1], size[0], _CHANNELS)[..., -1] > 0)
+    return trace_mask(values.reshape(size[1], size[0], _CHANNELS)[..., -1] > 0)
 
 
-def rings(mask: Mask, left: int = 0, top: int = 0) -> list[list[float]]:
-    """The outer ring of each part, of the _MOST largest, in pixels; `left`, `top`: where the mask lies. Raises
-    LabelError where it covers nothing."""
+def trace_mask(mask: Mask, left: int = 0, top: int = 0) -> list[list[float]]:
+    """Returns the outer rings of the largest parts of a mask, in pixels of the image.
+
+    `left` and `top` are the position of the mask in the image. Raises LabelError if the mask covers nothing.
+    """
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         raise LabelError("its mask covers nothing")
     covered = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    step = math.ceil(max(covered.shape) / _FINEST)
-    found = _outlines(covered, step)
-    if not found:  # all of it is thinner than half a step
+    step = math.ceil(max(covered.shape) / _MAX_SQUARES)
+    outlines = _trace_squares(covered, step)
+    if not outlines:  # everything is thinner than half a square
         step = 1
-        found = _outlines(covered, step)
+        outlines = _trace_squares(covered, step)
     corner = np.array([left + columns[0], top + rows[0]])
-    return [simplify_ring((step * outline + corner).ravel().tolist(), step * _TOLERANCE) for outline in found]
+    return [simplify_ring((step * outline + corner).ravel().tolist(), step * _TOLERANCE) for outline in outlines]
 
 
-def _outlines(mask: Mask, step: int) -> list[npt.NDArray[np.float64]]:
-    """The outer rings of the largest parts, [points, 2], by the means of `step` × `step` pixels, which are the unit."""
+def _trace_squares(mask: Mask, step: int) -> list[npt.NDArray[np.float64]]:
+    """Returns the outer rings of the largest parts, [points, 2], in units of squares of `step` × `step` pixels."""
     height, width = mask.shape
-    whole = np.pad(mask, ((step, step + -height % step), (step, step + -width % step)))  # a free margin all around
-    means = np.asarray(Image.fromarray(whole.view(np.uint8) * 255).reduce(step))
+    padded = np.pad(mask, ((step, step + -height % step), (step, step + -width % step)))  # a margin on all sides
+    means = np.asarray(Image.fromarray(padded.view(np.uint8) * 255).reduce(step))
     contours = contourpy.contour_generator(z=means, fill_type=contourpy.FillType.ChunkCombinedOffsetOffset)
-    filled: Any = contours.filled(127.5, np.inf)  # a list each, of one chunk
+    filled: Any = contours.filled(127.5, np.inf)  # three lists with one chunk each
     (points,), (offsets,), (parts,) = filled
     if points is None:
         return []
-    # Of each part the outer ring, without its first point once more.
+    # The outer ring of each part, without the repeated first point.
     first, last = offsets[parts[:-1]], offsets[parts[:-1] + 1] - 1
     x, y = points.T
     swept = np.concatenate([[0], np.cumsum(x[:-1] * y[1:] - x[1:] * y[:-1])])
-    largest = np.sort(np.argsort(-np.abs(swept[last] - swept[first]), kind="stable")[:_MOST])
-    # A sample stands for the middle of its pixels, half a step inside; the margin shifted everything by one.
+    largest = np.sort(np.argsort(-np.abs(swept[last] - swept[first]), kind="stable")[:_MAX_PARTS])
+    # A value belongs to the center of its square, half a square inside; the margin shifts everything by one.
     return [points[first[i] : last[i]] - 0.5 for i in largest]
 
 
-def _unpacked(counts: Any, size: Size) -> Mask:
-    """The mask of run lengths, column by column."""
+def _decode_run_lengths(counts: Any, size: Size) -> Mask:
+    """Returns the mask of run lengths in column order. Raises LabelError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it does without OpenCV
-        from supervision import rle_to_mask  # which takes a second to import
+        warnings.simplefilter("ignore", UserWarning)  # supervision warns that OpenCV is missing
+        from supervision import rle_to_mask  # takes a second to import
 
     try:
         return rle_to_mask(counts, size)
@@ -101,32 +107,32 @@ def _unpacked(counts: Any, size: Size) -> Mask:
         raise LabelError(f"its mask cannot be read: {error}") from error
 
 
-def _unpacked_bytes(bits: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """What rle-pack packed: `count` bytes. Raises ValueError where there are others or fewer."""
-    place = 0
+def _decode_rle_pack(bits: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """Returns the `count` bytes that rle-pack encoded. Raises ValueError if there are more or fewer."""
+    position = 0
 
     def take(width: int) -> int:
-        nonlocal place
-        place += width
-        if place > len(bits):
+        nonlocal position
+        position += width
+        if position > len(bits):
             raise ValueError("it is cut short")
-        return int("".join(map(str, bits[place - width : place])), 2)
+        return int("".join(map(str, bits[position - width : position])), 2)
 
-    given, word = take(32), take(5) + 1
-    if (given, word) != (count, 8):
-        raise ValueError(f"it has {given} values of {word} bits, not {count} of 8")
+    total, word = take(32), take(5) + 1
+    if (total, word) != (count, 8):
+        raise ValueError(f"it has {total} values of {word} bits, not {count} of 8")
     widths = [take(4) + 1 for _ in range(4)]
-    found, filled = np.empty(count, np.uint8), 0
+    values, filled = np.empty(count, np.uint8), 0
     while filled < count:
-        alike, length = take(1), 1 + take(widths[take(2)])
+        is_run, length = take(1), 1 + take(widths[take(2)])
         if filled + length > count:
             raise ValueError("it has too many values")
-        if alike:
-            found[filled : filled + length] = take(word)
+        if is_run:
+            values[filled : filled + length] = take(word)
         else:
-            if place + length * word > len(bits):
+            if position + length * word > len(bits):
                 raise ValueError("it is cut short")
-            found[filled : filled + length] = np.packbits(bits[place : place + length * word])
-            place += length * word
+            values[filled : filled + length] = np.packbits(bits[position : position + length * word])
+            position += length * word
         filled += length
-    return found
+    return values

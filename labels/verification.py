@@ -6,7 +6,7 @@ from dataclasses import replace
 from labels.dataset import Dataset, DatasetError, UnusableEntry
 from labels.images import ImageError
 from labels.labeled_image import LabeledImage
-from labels.reading.builder import describe_error
+from labels.reading.dataset_builder import describe_error
 
 _SHOWN = 5  # reasons in the error message
 

@@ -50,7 +50,7 @@ def draw_error_sheet(engine: Engine, scenes: int, per_kind: int = 4) -> Image.Im
             break
     blank = Image.new("RGB", (400, 1), "#eef1f5")  # in the color of the sheet
     cells = [cell for row in rows.values() for cell in row + [blank] * (per_kind - len(row))]
-    return drawing.contact_sheet(cells, columns=per_kind)
+    return drawing.draw_contact_sheet(cells, columns=per_kind)
 
 
 def _draw_text_error(scene: Scene, sample: Sample, predicted: Sequence[Annotation]) -> Image.Image | None:
@@ -61,7 +61,7 @@ def _draw_text_error(scene: Scene, sample: Sample, predicted: Sequence[Annotatio
         return None
     region = [Box(box=sample.region)] if sample.region else []
     texts = [Text(label=f"predicted: {text}"), Text(label=f"true: {true_text}")]
-    return drawing.draw(scene.image, [*region, *texts])
+    return drawing.draw_annotations(scene.image, [*region, *texts])
 
 
 def _draw_padded_error(engine: Engine, scene: Scene) -> Image.Image | None:
@@ -78,7 +78,7 @@ def _draw_padded_error(engine: Engine, scene: Scene) -> Image.Image | None:
     if not errors:
         return None
     listed = ", ".join(f"{e.predicted.label} is a {e.label}" if e.predicted else f"no {e.label}" for e in errors)
-    return drawing.draw(image, [*predicted, Text(label=f"wrong: {listed}")])
+    return drawing.draw_annotations(image, [*predicted, Text(label=f"wrong: {listed}")])
 
 
 def main(

@@ -59,11 +59,13 @@ def draw_sheet(checkpoint: Path, sheet: Path) -> float:
             tokens = ("<OD>", "<OCR_WITH_REGION>", "<CAPTION>")
             handles = [engine.submit(Request(scene.image, TASKS[token], max_new_tokens=96)) for token in tokens]
             predictions = [list(handle.wait().annotations) for handle in handles]
-            images.append(drawing.draw(scene.image, [annotation for one in predictions for annotation in one]))
+            images.append(
+                drawing.draw_annotations(scene.image, [annotation for one in predictions for annotation in one])
+            )
             sample = make_sample(scene, "<OD>", np.random.default_rng(seed))
             assert isinstance(sample, Sample)  # every scene has a detection sample
             scores.add(sample, scene, predictions[0])
-    drawing.contact_sheet(images).save(sheet)
+    drawing.draw_contact_sheet(images).save(sheet)
     return scores.compute()["<OD> F1@0.5"]
 
 

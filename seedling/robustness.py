@@ -104,8 +104,8 @@ def measure_robustness(engine: Engine, scenes: int) -> dict[str, float]:
 def draw_false_positives(engine: Engine, count: int = 6) -> Image.Image:
     """Returns a contact sheet of detections in `count` plain backgrounds and `count` textures."""
     images = _draw_empty(count) + _draw_textures(count)
-    return drawing.contact_sheet(
-        [drawing.draw(image, found) for image, found in zip(images, _detect(engine, images), strict=True)]
+    return drawing.draw_contact_sheet(
+        [drawing.draw_annotations(image, found) for image, found in zip(images, _detect(engine, images), strict=True)]
     )
 
 

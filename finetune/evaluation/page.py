@@ -110,7 +110,7 @@ def _describe(correction: RequiredCorrection) -> str:
 
 def _draw_url(image: Image.Image, annotations: Sequence[Annotation]) -> str:
     file = io.BytesIO()
-    drawing.draw(image, annotations, most=_IMAGE_SIDE).save(file, "WEBP", quality=82)
+    drawing.draw_annotations(image, annotations, max_side=_IMAGE_SIDE).save(file, "WEBP", quality=82)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

@@ -1,26 +1,60 @@
-"""The formats that datasets are written in. One more is one more file with a writer, and one more row here."""
+"""The formats that datasets are read and written in. A new format is a new file here and a row in FORMATS."""
 
-from labels.formats.coco_writer import CocoWriter
-from labels.formats.cvat_writer import CvatWriter
-from labels.formats.huggingface_writer import HuggingFaceWriter
-from labels.formats.jsonl_writer import JsonlWriter
-from labels.formats.label_studio_writer import LabelStudioWriter
-from labels.formats.labelme_writer import LabelMeWriter
-from labels.formats.voc_writer import VocWriter
-from labels.formats.yolo_writer import YoloDetectWriter, YoloSegmentWriter
-from labels.writing.format import Format
-from labels.writing.report import Report
+from labels.format import Format
+from labels.formats import coco, cvat, huggingface, jsonl, label_studio, labelme, voc, yolo
 
+# In the order in which a source is tried: the formats with the clearest marks first.
 FORMATS: dict[str, Format] = {
-    "coco": Format("COCO: instances and captions", CocoWriter),
-    "yolo-detect": Format("YOLO, boxes", YoloDetectWriter),
-    "yolo-segment": Format("YOLO, polygons", YoloSegmentWriter),
-    "voc": Format("Pascal VOC", VocWriter),
-    "cvat": Format("CVAT XML 1.1 for images", CvatWriter),
-    "label-studio": Format("Label Studio: tasks with predictions, and their labeling configuration", LabelStudioWriter),
-    "labelme": Format("LabelMe", LabelMeWriter),
-    "jsonl": Format("JSON lines: everything that is known of every label", JsonlWriter, ".jsonl"),
-    "huggingface": Format("Hugging Face datasets folder", HuggingFaceWriter),
+    "yolo-detect": Format(
+        "YOLO, boxes", "YOLO (a folder with data.yaml)", yolo.recognize, yolo.read, yolo.YoloDetectWriter
+    ),
+    "yolo-segment": Format(
+        "YOLO, polygons", "YOLO (a folder with data.yaml)", yolo.recognize, yolo.read, yolo.YoloSegmentWriter
+    ),
+    "voc": Format(
+        "Pascal VOC",
+        "Pascal VOC (a folder with Annotations and JPEGImages)",
+        voc.recognize,
+        voc.read,
+        voc.VocWriter,
+    ),
+    "cvat": Format(
+        "CVAT XML 1.1 for images",
+        "CVAT for images 1.1 (annotations.xml)",
+        cvat.recognize,
+        cvat.read,
+        cvat.CvatWriter,
+    ),
+    "huggingface": Format(
+        "Hugging Face datasets folder",
+        "Hugging Face datasets (a folder with metadata.jsonl, Parquet or Arrow files)",
+        huggingface.recognize,
+        huggingface.read,
+        huggingface.HuggingFaceWriter,
+    ),
+    "jsonl": Format(
+        "JSON lines: everything that is known about every annotation",
+        "JSON lines (florist's export, or image, prefix and suffix)",
+        jsonl.recognize,
+        jsonl.read,
+        jsonl.JsonlWriter,
+        ".jsonl",
+    ),
+    "labelme": Format(
+        "LabelMe", "LabelMe (JSON files beside the images)", labelme.recognize, labelme.read, labelme.LabelMeWriter
+    ),
+    "label-studio": Format(
+        "Label Studio: tasks with predictions, and their labeling configuration",
+        "Label Studio (its JSON export)",
+        label_studio.recognize,
+        label_studio.read,
+        label_studio.LabelStudioWriter,
+    ),
+    "coco": Format(
+        "COCO: instances and captions",
+        "COCO (a .json file with images and annotations)",
+        coco.recognize,
+        coco.read,
+        coco.CocoWriter,
+    ),
 }
-
-__all__ = ["FORMATS", "Format", "Report"]

@@ -1,208 +1,252 @@
-"""COCO: `instances` and `captions` files, and annotations with `sentences`, as RefCOCO's are often kept;
-https://cocodataset.org/#format-data. Words that were read stand in `text` (florist) or `utf8_string` (COCO-Text).
+"""COCO: `instances` and `captions` files; https://cocodataset.org/#format-data.
 
-JSON has no lines here: labels are named by their ids.
+Annotations may have `sentences`, as RefCOCO is often stored, and words have their text in `text` (florist) or
+`utf8_string` (COCO-Text). The writer also adds `score`, as in COCO's results files.
+
+JSON has no lines here: errors name annotations by their ids.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from labels import masks
 from labels.dataset import Dataset
-from labels.geometry import bounding_box, box_to_ring, signed_area, simplify_for_answer
+from labels.geometry import area, bounding_box, bounds, box_to_ring, simplify_for_answer, to_rings
 from labels.image_files import ImageFile, find_image
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks
-from labels.reading.builder import DatasetBuilder, ImageDraft
 from labels.reading.checks import LabelError, Size
+from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_source import DatasetSource
 from labels.sample import Sample
+from labels.writing.categories import CategoryIds, category_of
+from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.export_folder import ExportFolder
+from labels.writing.export_report import ExportReport
+from labels.writing.json_array import JsonArray
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.grammar import FILLER_PHRASES
 from prompts.tasks import TASKS
 
-_SAME = 0.01  # pixels between two that are written of one rectangle
+_TOLERANCE = 0.01  # pixels between a ring and a bbox that describe the same rectangle
+_DIGITS = 6  # after the decimal point, of pixels and scores
+_IMAGES = ".images"
 
 
 def is_coco(document: Any) -> bool:
-    """Whether a JSON document is a COCO file with pictures."""
+    """Returns whether a JSON document is a COCO file with images."""
     return isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" in document
 
 
-def read(root: Path, documents: Sequence[tuple[Path, Any]]) -> Dataset:
-    """The pictures and labels of COCO files, those of one picture together. Pictures are looked for beside a file, in
-    `images` there, and, as COCO itself lies on disks (annotations/instances_val2017.json beside val2017/), beside its
-    folder. Raises DatasetError."""
-    partial = any("sentences" in note for _, document in documents for note in _dicts(document["annotations"]))
-    reader = _Reader(DatasetBuilder(root, partial=partial))
-    several = len({path.parent for path, _ in documents}) > 1
+def recognize(source: DatasetSource) -> bool:
+    """Returns whether one of the JSON files is a COCO file."""
+    return any(is_coco(document) for _, document in source.iter_json())
+
+
+def read(source: DatasetSource) -> Dataset:
+    """Returns the images and labels of the COCO files; labels of one image in several files belong together.
+
+    Images are looked for beside a file, in `images` there, and, as in COCO's own layout
+    (annotations/instances_val2017.json beside val2017/), beside its folder. Raises DatasetError.
+    """
+    documents = [(path, document) for path, document in source.iter_json() if is_coco(document)]
+    folders = {path.parent for path, _ in documents}
+    for folder in folders:
+        # Files of one folder belong together if they are of one split: instances_val2017 and captions_val2017.
+        files = [path for path, _ in documents if path.parent == folder]
+        if len({path.stem.rpartition("_")[2] for path in files}) > 1:
+            raise source.describe_several(files)
+    partial = any("sentences" in entry for _, document in documents for entry in _dicts(document["annotations"]))
+    reader = _Reader(DatasetBuilder(source.path, partial=partial))
     for path, document in documents:
-        reader.read(path, document, f"{path.parent.name}/" if several else "")
+        reader.read(path, document, f"{path.parent.name}/" if len(folders) > 1 else "")
     return reader.builder.build()
 
 
 class _Reader:
     def __init__(self, builder: DatasetBuilder) -> None:
         self.builder = builder
-        self._earlier: dict[Path, ImageDraft] = {}  # by pictures, from the files before this one
+        self._earlier: dict[Path, ImageDraft] = {}  # images of earlier files, by path
 
     def read(self, path: Path, document: dict[str, Any], prefix: str) -> None:
-        """One file; `prefix` goes before the pictures' names."""
-        above, split = path.parent.parent, path.stem.rpartition("_")[2]
-        folders = [path.parent, path.parent / "images", above, above / "images", above / split]
+        """Reads one file. `prefix` goes before the names of its images."""
+        parent, split = path.parent.parent, path.stem.rpartition("_")[2]
+        folders = [path.parent, path.parent / "images", parent, parent / "images", parent / split]
         images: dict[Any, ImageDraft | None] = {}
         for position, image in enumerate(document["images"]):
-            key = _key(image.get("id")) if isinstance(image, dict) else None
+            key = _to_key(image.get("id")) if isinstance(image, dict) else None
             source = f"{path.name}: image {position if key is None else key}"
             if key is None or not isinstance(image.get("file_name"), str):
                 self.builder.refuse(source, "it needs an id and a file_name")
             elif key in images:
-                self.builder.refuse(source, "its id has been given already")
+                self.builder.refuse(source, "an earlier image has the same id")
             else:
-                images[key] = self._picture(image, source, folders, prefix)
-        categories = {_key(each.get("id")): each.get("name") for each in _dicts(document.get("categories"))}
-        notes = document["annotations"]
-        if not isinstance(notes, list):
-            self.builder.refuse(path.name, "its annotations are no list")
-        for position, note in enumerate(notes if isinstance(notes, list) else ()):
-            source = f"{path.name}: annotation {note.get('id', position) if isinstance(note, dict) else position}"
-            if not isinstance(note, dict):
-                self.builder.refuse(source, "it is no JSON object")
-            elif (key := _key(note.get("image_id"))) not in images:
-                self.builder.refuse(source, f"it is on the image {key!r}, which is none of the file's")
+                images[key] = self._add_image(image, source, folders, prefix)
+        categories = {_to_key(each.get("id")): each.get("name") for each in _dicts(document.get("categories"))}
+        entries = document["annotations"]
+        if not isinstance(entries, list):
+            self.builder.refuse(path.name, "its annotations are not a list")
+        for position, entry in enumerate(entries if isinstance(entries, list) else ()):
+            source = f"{path.name}: annotation {entry.get('id', position) if isinstance(entry, dict) else position}"
+            if not isinstance(entry, dict):
+                self.builder.refuse(source, "it is not a JSON object")
+            elif (key := _to_key(entry.get("image_id"))) not in images:
+                self.builder.refuse(source, f"its image is {key!r}, which the file does not list")
             elif draft := images[key]:
-                _add(note, draft, source, categories)
+                _add_annotation(entry, draft, source, categories)
         self._earlier |= {draft.path: draft for draft in images.values() if draft}
 
-    def _picture(self, image: dict[str, Any], source: str, folders: list[Path], prefix: str) -> ImageDraft | None:
+    def _add_image(self, image: dict[str, Any], source: str, folders: list[Path], prefix: str) -> ImageDraft | None:
         name = image["file_name"]
         try:
-            place = find_image(name, folders).resolve()
+            path = find_image(name, folders).resolve()
         except OSError as error:
             self.builder.refuse(source, str(error))
             return None
-        if place in self._earlier:
-            return self._earlier[place]
+        if path in self._earlier:
+            return self._earlier[path]
         size = checks.parse_size(image.get("width"), image.get("height"))
-        return self.builder.add_image(prefix + name, source, ImageFile(place), size)
+        return self.builder.add_image(prefix + name, source, ImageFile(path), size)
 
 
-def _add(note: dict[str, Any], draft: ImageDraft, source: str, categories: Mapping[Any, Any]) -> None:
-    words = note.get("text", note.get("utf8_string"))
-    if "caption" in note:
-        draft.add(LabelKind.CAPTIONS, source, checks.check_caption, note["caption"])
-    elif note.get("iscrowd"):
-        draft.refuse(LabelKind.OBJECTS, source, "it is a crowd: one region over many things")
+def _add_annotation(entry: dict[str, Any], draft: ImageDraft, source: str, categories: Mapping[Any, Any]) -> None:
+    words = entry.get("text", entry.get("utf8_string"))
+    if "caption" in entry:
+        draft.add(LabelKind.CAPTIONS, source, checks.check_caption, entry["caption"])
+    elif entry.get("iscrowd"):
+        draft.refuse(LabelKind.OBJECTS, source, "it is a crowd: one region for many objects")
     elif words is not None:
-        draft.add(LabelKind.WORDS, source, _words, words, note, draft.size)
+        draft.add(LabelKind.WORDS, source, _read_words, words, entry, draft.size)
     else:
-        shape = draft.add(LabelKind.OBJECTS, source, _shape, note, categories, draft.size)
+        shape = draft.add(LabelKind.OBJECTS, source, _read_shape, entry, categories, draft.size)
         if isinstance(shape, Box | Polygon):
-            sentences = note.get("sentences") or []
+            sentences = entry.get("sentences") or []
             for sentence in sentences if isinstance(sentences, list) else [sentences]:
-                _refer(sentence, shape, draft, source)
+                _add_sentence(sentence, shape, draft, source)
 
 
-def _words(words: object, note: dict[str, Any], size: Size) -> Any:
-    return checks.check_words(words, _rings(note, size) or [_outline(note)], size)
+def _read_words(words: object, entry: dict[str, Any], size: Size) -> Quad:
+    return checks.check_words(words, _read_rings(entry, size) or [box_to_ring(_read_corners(entry))], size)
 
 
-def _shape(note: dict[str, Any], categories: Mapping[Any, Any], size: Size) -> Box | Polygon:
-    key = _key(note.get("category_id"))
+def _read_shape(entry: dict[str, Any], categories: Mapping[Any, Any], size: Size) -> Box | Polygon:
+    key = _to_key(entry.get("category_id"))
     if key not in categories:
-        raise LabelError(f"its category is {key!r}, which is none of the file's")
-    rings = _rings(note, size)
-    if not rings or (len(rings) == 1 and "bbox" in note and _alike(rings[0], note)):
-        return checks.check_box(categories[key], _corners(note), size)
+        raise LabelError(f"its category is {key!r}, which the file does not list")
+    rings = _read_rings(entry, size)
+    if not rings or (len(rings) == 1 and "bbox" in entry and _is_bbox(rings[0], entry)):
+        return checks.check_box(categories[key], _read_corners(entry), size)
     return checks.check_polygon(categories[key], rings, size)
 
 
-def _rings(note: dict[str, Any], size: Size) -> list[Any]:
-    rings = note.get("segmentation") or []
+def _read_rings(entry: dict[str, Any], size: Size) -> list[Any]:
+    rings = entry.get("segmentation") or []
     if isinstance(rings, dict):
-        return masks.of_coco(rings, size)
+        return masks.decode_coco_mask(rings, size)
     if not isinstance(rings, list):
         raise LabelError("its segmentation is neither a list of rings nor run lengths")
     return [ring for ring in rings if ring != []]
 
 
-def _corners(note: dict[str, Any]) -> list[float]:
-    """Of the `bbox`, which is x, y, width, height."""
-    x, y, width, height = checks.check_numbers(note.get("bbox"), 4)
-    return [x, y, x + width, y + height]
+def _read_corners(entry: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Returns x1, y1, x2, y2 of the `bbox`, which is x, y, width, height."""
+    x, y, width, height = checks.check_numbers(entry.get("bbox"), 4)
+    return x, y, x + width, y + height
 
 
-def _outline(note: dict[str, Any]) -> list[float]:
-    x1, y1, x2, y2 = _corners(note)
-    return box_to_ring((x1, y1, x2, y2))
-
-
-def _alike(ring: Any, note: dict[str, Any]) -> bool:
-    """Whether a ring is the bbox once more, as writers do who have no masks."""
+def _is_bbox(ring: Any, entry: dict[str, Any]) -> bool:
+    """Returns whether a ring repeats the bbox: tools without masks write it like that."""
     try:
-        pairs = zip(checks.check_numbers(ring, 8), _outline(note), strict=True)
-        return all(abs(one - other) <= _SAME for one, other in pairs)
+        pairs = zip(checks.check_numbers(ring, 8), box_to_ring(_read_corners(entry)), strict=True)
+        return all(abs(one - other) <= _TOLERANCE for one, other in pairs)
     except LabelError:
         return False
 
 
-def _refer(sentence: Any, shape: Box | Polygon, draft: ImageDraft, source: str) -> None:
-    """What a sentence that refers to one thing teaches: where it is, and what is said of its region."""
+def _add_sentence(sentence: Any, shape: Box | Polygon, draft: ImageDraft, source: str) -> None:
+    """Adds the samples of a sentence that refers to one object: where it is, and the description of its region."""
     if isinstance(sentence, dict):
         sentence = sentence.get("sent", sentence.get("raw"))
     try:
-        said = checks.check_label(sentence, "sentence", checks.MAX_TEXT)
+        text = checks.check_label(sentence, "sentence", checks.MAX_TEXT)
     except LabelError as error:
         draft.builder.refuse(source, str(error))
         return
-    place = bounding_box(shape)
-    asked = [Sample(TASKS["<REGION_TO_DESCRIPTION>"], (Text(label=said),), region=place)]
-    if said not in FILLER_PHRASES:  # `him` can be outlined, and grounds nothing
-        asked.append(Sample(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], (Box(label=said, box=place),), text=said))
+    region = bounding_box(shape)
+    draft.samples.append(Sample(TASKS["<REGION_TO_DESCRIPTION>"], (Text(label=text),), region=region))
+    if text not in FILLER_PHRASES:  # `him` can be segmented, but not grounded
+        box = Box(label=text, box=region)
+        draft.samples.append(Sample(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], (box,), text=text))
     if isinstance(shape, Polygon):
-        mask = Polygon(polygons=simplify_for_answer(shape, draft.size))
-        asked.append(Sample(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (mask,), text=said))
-    draft.samples += asked
+        outline = Polygon(polygons=simplify_for_answer(shape, draft.size))
+        draft.samples.append(Sample(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (outline,), text=text))
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
-def _key(value: Any) -> Any:
-    """An id as it can be looked up; None for what is none."""
+def _to_key(value: Any) -> Any:
+    """Returns an id that can be looked up; None if it cannot be an id."""
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
-def write(examples: Iterable[LabeledImage], folder: Path) -> Path:
-    """Writes a dataset as COCO, labels.json and images/, whose files are numbered; the path of the former. Questions
-    have no place. Raises OSError, and ImageError for a picture that is broken."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    images, notes, categories = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, int]()
-    for number, example in enumerate(examples, 1):
-        image = example.open()
-        name = f"{number:06}.png"
-        image.save(folder / "images" / name)
-        images.append({"id": number, "file_name": name, "width": image.width, "height": image.height})
-        for note in example.annotations:
-            said = {"id": len(notes) + 1, "image_id": number, **_entry(note, categories)}
-            notes.append(said)
-    listed = [{"id": i, "name": name} for name, i in categories.items()]
-    path = folder / "labels.json"
-    document = {"images": images, "annotations": notes, "categories": listed}
-    path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    return path
+class CocoWriter(DatasetWriter):
+    """annotations/instances_default.json, annotations/captions_default.json, images/. Both files list all images."""
+
+    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
+        super().__init__(folder, report, has_copies=has_copies)
+        self._categories = CategoryIds(1)
+        self._images_file = folder.open(_IMAGES)
+        # Two files, since readers expect a category of every annotation in a file that has categories.
+        self._instances_file = folder.open("annotations/instances_default.json")
+        self._captions_file = folder.open("annotations/captions_default.json")
+        for file in (self._instances_file, self._captions_file):
+            file.write('{"info":{"description":"florist","version":"1.0"},"licenses":[],\n"annotations":[')
+        self._images = JsonArray(self._images_file)
+        self._instances = JsonArray(self._instances_file)
+        self._captions = JsonArray(self._captions_file)
+        self._count = 0
+
+    def add(self, image: LabeledImage, name: str) -> int:
+        number = self.report.images
+        self._images.append({"id": number, "file_name": name, "width": image.width, "height": image.height})
+        for annotation in image.annotations:
+            self._count += 1
+            entry = {"id": self._count, "image_id": number, **_to_entry(annotation, self._categories)}
+            (self._captions if isinstance(annotation, Text) else self._instances).append(entry)
+        return len(image.annotations)
+
+    def close(self) -> None:
+        self._instances_file.write('\n],\n"categories":[')
+        categories = JsonArray(self._instances_file)
+        for name, number in self._categories.by_name.items():
+            categories.append({"id": number, "name": name, "supercategory": ""})
+        for file in (self._instances_file, self._captions_file):
+            file.write('\n],\n"images":[')
+            self._images_file.seek(0)
+            shutil.copyfileobj(self._images_file, file)
+            file.write("\n]}\n")
+        self.folder.remove(_IMAGES)
 
 
-def _entry(note: Annotation, categories: dict[str, int]) -> dict[str, Any]:
-    if isinstance(note, Text):
-        return {"caption": note.label}
-    words = isinstance(note, Quad)
-    number = categories.setdefault("text" if words else note.label, len(categories) + 1)
-    x1, y1, x2, y2 = bounding_box(note)
-    rings = note.polygons if isinstance(note, Polygon) else [list(note.quad)] if isinstance(note, Quad) else []
-    said = {"category_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0, "segmentation": rings}
-    said["area"] = sum(abs(signed_area(ring)) for ring in rings) if rings else (x2 - x1) * (y2 - y1)
-    return said | ({"text": note.label} if words else {})
+def _to_entry(annotation: Annotation, categories: CategoryIds) -> dict[str, Any]:
+    """Returns an annotation without its ids."""
+    if isinstance(annotation, Text):
+        entry: dict[str, Any] = {"caption": annotation.label}
+    else:
+        rings = to_rings(annotation)
+        x1, y1, x2, y2 = bounds(rings)
+        entry = {
+            "category_id": categories.id_of(category_of(annotation)),
+            "bbox": [round(v, _DIGITS) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "area": round(sum(map(area, rings)), _DIGITS),
+            "segmentation": [[round(v, _DIGITS) for v in ring] for ring in rings],
+            "iscrowd": 0,
+        }
+    if isinstance(annotation, Quad):
+        entry["text"] = annotation.label
+    return entry if annotation.score is None else {**entry, "score": round(annotation.score, _DIGITS)}

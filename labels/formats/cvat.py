@@ -1,105 +1,200 @@
-"""CVAT XML 1.1 for images; https://docs.cvat.ai/docs/manual/advanced/xml_format/. Words that were read, and captions,
-stand in an attribute called text."""
+"""CVAT XML 1.1 for images: annotations.xml and images/; https://docs.cvat.ai/docs/manual/advanced/xml_format/.
 
-from pathlib import Path
+Words and captions have their text in an attribute called `text`; captions are tags. The writer also adds the attributes
+`score` and `review`, why a person should look at an annotation.
+"""
+
+import shutil
+import xml.etree.ElementTree as ET
 
 from labels import masks
 from labels.dataset import Dataset, DatasetError
-from labels.geometry import box_to_ring, rotate_ring
+from labels.geometry import box_to_ring, rotate_ring, to_points, to_rings
 from labels.image_files import ImageFile, find_image
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
-from labels.reading.builder import DatasetBuilder, ImageDraft
 from labels.reading.checks import LabelError, Size
+from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element
-from prompts.annotations import Box, Polygon, Quad
+from labels.writing import xml
+from labels.writing.categories import CategoryIds, category_of
+from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.export_folder import ExportFolder
+from labels.writing.export_report import ExportReport
+from prompts.annotations import Box, Polygon, Quad, Text
 
-_WORDS = ("text", "transcription")
+CAPTION = "caption"
+_TEXT_ATTRIBUTES = ("text", "transcription")
+_WRITTEN_ATTRIBUTES = ("score", "text", "review")
+_BODY = ".body"
 
 
 def is_cvat(root: Element) -> bool:
-    """Whether an XML document is CVAT's."""
-    return root.tag == "annotations" and bool(root.all("image", "track", "meta", "version"))
-
-
-def read(path: Path, root: Element) -> Dataset:
-    """The pictures and labels of a file; pictures are looked for beside it and in `images` there. Raises
-    DatasetError."""
-    if root.first("track") is not None:
-        raise DatasetError(f"{path} labels a video; export the task as CVAT for images")
-    builder = DatasetBuilder(path)
-    folders = [path.parent, path.parent / "images"]
-    for image in root.all("image"):
-        source = f"{path.name}:{image.line}"
-        name = image.attributes.get("name", "")
-        size = [
-            int(v) if v.isascii() and v.isdigit() and len(v) < 10 else 0
-            for v in map(image.attributes.get, ("width", "height"))
-            if v
-        ]
-        try:
-            opened = ImageFile(find_image(name, folders))
-        except OSError as error:
-            builder.refuse(source, str(error))
-            continue
-        if draft := builder.add_image(name, source, opened, checks.parse_size(*size) if len(size) == 2 else None):
-            _read(image, draft, path.name)
-    return builder.build()
-
-
-def _read(image: Element, draft: ImageDraft, file: str) -> None:
-    groups: dict[tuple[str, str], list[Element]] = {}
-    for element in image.children:
-        source = f"{file}:{element.line}"
-        group = element.attributes.get("group_id")
-        match element.tag:
-            case "tag":
-                _caption(element, draft, source)
-            case "polygon" if group and group != "0" and _words(element) is None:
-                # Rings of one thing are polygons of one group.
-                groups.setdefault((element.attributes.get("label", ""), group), []).append(element)
-            case "box" | "polygon" | "mask":
-                kind = LabelKind.OBJECTS if _words(element) is None else LabelKind.WORDS
-                draft.add(kind, source, _shape, [element], draft.size)
-            case _:
-                draft.refuse(LabelKind.OBJECTS, source, f"a {element.tag} cannot be used; draw a box or a polygon")
-    for elements in groups.values():
-        draft.add(LabelKind.OBJECTS, f"{file}:{elements[0].line}", _shape, elements, draft.size)
-
-
-def _caption(element: Element, draft: ImageDraft, source: str) -> None:
-    words = _words(element)
-    if words is None:
-        draft.builder.refuse(source, "a tag without a text says nothing that can be taught")
-    else:
-        draft.add(LabelKind.CAPTIONS, source, checks.check_caption, words)
-
-
-def _words(element: Element) -> str | None:
-    return next(
-        (child.text for child in element.all("attribute") if child.attributes.get("name") in _WORDS and child.text),
-        None,
+    """Returns whether an XML document is CVAT's."""
+    return root.tag == "annotations" and any(
+        root.find(tag) is not None for tag in ("image", "track", "meta", "version")
     )
 
 
-def _shape(elements: list[Element], size: Size) -> Box | Polygon | Quad:
+def recognize(source: DatasetSource) -> bool:
+    """Returns whether one of the XML files is CVAT's."""
+    return any(is_cvat(root) for _, root in source.iter_xml())
+
+
+def read(source: DatasetSource) -> Dataset:
+    """Returns the images and labels of the first CVAT file.
+
+    Images are looked for beside it and in `images` there. Raises DatasetError.
+    """
+    path, root = next((path, root) for path, root in source.iter_xml() if is_cvat(root))
+    if root.find("track") is not None:
+        raise DatasetError(f"{path} labels a video; export the task as CVAT for images")
+    builder = DatasetBuilder(path)
+    folders = [path.parent, path.parent / "images"]
+    for image in root.iterfind("image"):
+        where = f"{path.name}:{image.sourceline}"
+        name = image.get("name", "")
+        try:
+            file = ImageFile(find_image(name, folders))
+        except OSError as error:
+            builder.refuse(where, str(error))
+            continue
+        size = checks.parse_size_text(image.get("width"), image.get("height"))
+        if draft := builder.add_image(name, where, file, size):
+            _read_image(image, draft, path.name)
+    return builder.build()
+
+
+def _read_image(image: Element, draft: ImageDraft, file: str) -> None:
+    groups: dict[tuple[str, str], list[Element]] = {}
+    for element in image:
+        where = f"{file}:{element.sourceline}"
+        group = element.get("group_id")
+        match element.tag:
+            case "tag":
+                _add_caption(element, draft, where)
+            case "polygon" if group and group != "0" and _find_words(element) is None:
+                # The rings of one object are polygons of one group.
+                groups.setdefault((element.get("label", ""), group), []).append(element)
+            case "box" | "polygon" | "mask":
+                kind = LabelKind.OBJECTS if _find_words(element) is None else LabelKind.WORDS
+                draft.add(kind, where, _read_shape, [element], draft.size)
+            case _:
+                draft.refuse(LabelKind.OBJECTS, where, f"a {element.tag} cannot be used; draw a box or a polygon")
+    for elements in groups.values():
+        draft.add(LabelKind.OBJECTS, f"{file}:{elements[0].sourceline}", _read_shape, elements, draft.size)
+
+
+def _add_caption(element: Element, draft: ImageDraft, where: str) -> None:
+    words = _find_words(element)
+    if words is None:
+        draft.builder.refuse(where, "a tag without a text cannot train anything")
+    else:
+        draft.add(LabelKind.CAPTIONS, where, checks.check_caption, words)
+
+
+def _find_words(element: Element) -> str | None:
+    for attribute in element.iterfind("attribute"):
+        if attribute.get("name") in _TEXT_ATTRIBUTES and attribute.text:
+            return attribute.text
+    return None
+
+
+def _read_shape(elements: list[Element], size: Size) -> Box | Polygon | Quad:
     first = elements[0]
-    name, words = first.attributes.get("label"), _words(first)
+    name, words = first.get("label"), _find_words(first)
     if first.tag == "box":
-        x1, y1, x2, y2 = (checks.check_number(first.attributes.get(side)) for side in ("xtl", "ytl", "xbr", "ybr"))
-        angle = checks.check_number(first.attributes.get("rotation", "0"))
+        x1, y1, x2, y2 = (checks.check_number(first.get(side)) for side in ("xtl", "ytl", "xbr", "ybr"))
+        angle = checks.check_number(first.get("rotation", "0"))
         if words is None and not angle:
             return checks.check_box(name, [x1, y1, x2, y2], size)
         rings = [rotate_ring(box_to_ring((x1, y1, x2, y2)), angle, ((x1 + x2) / 2, (y1 + y2) / 2))]
     elif first.tag == "mask":
-        rings = masks.of_cvat(first.attributes, size)
+        rings = masks.decode_cvat_mask(first, size)
     else:
-        rings = [_points(element.attributes.get("points", "")) for element in elements]
+        rings = [_read_points(element.get("points", "")) for element in elements]
     return checks.check_polygon(name, rings, size) if words is None else checks.check_words(words, rings, size)
 
 
-def _points(said: str) -> list[float]:
-    pairs = [pair.split(",") for pair in said.split(";")]
+def _read_points(text: str) -> list[float]:
+    pairs = [pair.split(",") for pair in text.split(";")]
     if any(len(pair) != 2 for pair in pairs):
-        raise LabelError(f"its points {said[:60]!r} are not x,y;x,y;…")
+        raise LabelError(f"its points {text[:60]!r} are not x,y;x,y;…")
     return [checks.check_number(value.strip()) for pair in pairs for value in pair]
+
+
+class CvatWriter(DatasetWriter):
+    """annotations.xml and images/."""
+
+    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
+        super().__init__(folder, report, has_copies=has_copies)
+        self._categories = CategoryIds()
+        self._body = folder.open(_BODY)  # the list of labels goes before it, but is known after it
+
+    def add(self, image: LabeledImage, name: str) -> int:
+        number = self.report.images - 1
+        size = {"width": image.width, "height": image.height}
+        element = ET.Element("image", xml.to_attributes(id=number, name=name, **size))
+        for group, traced in enumerate(image.traced_annotations, start=1):
+            self._add_annotation(element, traced, group)
+        self._body.write(xml.to_fragment(element, level=1))
+        return len(image.annotations)
+
+    def close(self) -> None:
+        meta = ET.Element("meta")
+        task = ET.SubElement(meta, "task")
+        xml.add_texts(task, name="florist", size=self.report.images, mode="annotation")
+        labels = ET.SubElement(task, "labels")
+        for name in self._categories.by_name:
+            label = ET.SubElement(labels, "label")
+            xml.add_texts(label, name=name)
+            attributes = ET.SubElement(label, "attributes")
+            for attribute in _WRITTEN_ATTRIBUTES:
+                values = {"name": attribute, "mutable": "False", "input_type": "text"}
+                xml.add_texts(ET.SubElement(attributes, "attribute"), **values, default_value="", values="")
+        file = self.folder.open("annotations.xml")
+        file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
+        file.write(xml.to_fragment(meta, level=1))
+        self._body.seek(0)
+        shutil.copyfileobj(self._body, file)
+        file.write("</annotations>\n")
+        self.folder.remove(_BODY)
+
+    def _add_annotation(self, parent: ET.Element, traced: TracedAnnotation, group: int) -> None:
+        annotation = traced.annotation
+        name = xml.to_legal_text(CAPTION if isinstance(annotation, Text) else category_of(annotation))
+        self._categories.id_of(name)
+        common = xml.to_attributes(label=name, source="auto")
+        match annotation:
+            case Text():
+                elements = [ET.SubElement(parent, "tag", common)]
+            case Box():
+                corners = dict(zip(("xtl", "ytl", "xbr", "ybr"), (f"{v:.3f}" for v in annotation.box), strict=True))
+                elements = [ET.SubElement(parent, "box", {**common, "occluded": "0", **corners, "z_order": "0"})]
+            case _:
+                rings = to_rings(annotation)
+                # The rings of one object are polygons of one group.
+                grouped = {"group_id": str(group)} if len(rings) > 1 else {}
+                elements = [
+                    ET.SubElement(
+                        parent,
+                        "polygon",
+                        {**common, "occluded": "0", "points": _format_points(ring), "z_order": "0", **grouped},
+                    )
+                    for ring in rings
+                ]
+        attributes = {
+            "score": None if annotation.score is None else round(annotation.score, 6),
+            "text": annotation.label if isinstance(annotation, Text | Quad) else None,
+            "review": traced.review or None,
+        }
+        for element in elements:
+            for attribute, value in attributes.items():
+                if value is not None:
+                    ET.SubElement(element, "attribute", {"name": attribute}).text = xml.to_legal_text(value)
+
+
+def _format_points(ring: list[float]) -> str:
+    return ";".join(f"{x:.3f},{y:.3f}" for x, y in to_points(ring))

@@ -1,203 +1,130 @@
-"""Hugging Face datasets: a folder of pictures with metadata.jsonl (imagefolder), Parquet files, and what
-`save_to_disk` writes; https://huggingface.co/docs/datasets/image_dataset.
+"""Hugging Face datasets; https://huggingface.co/docs/datasets/image_dataset.
 
-`objects` is a list of them, or a list for each of their fields: `box` (x1, y1, x2, y2) or `bbox` (x, y, width, height),
-`category` or `label`, and, as florist writes them, `kind`, `text` and `polygons`. Captions stand in `captions`,
-`caption` or `text`.
+A folder of images with metadata.jsonl (imagefolder), Parquet files, and what `save_to_disk` writes. `objects` is a list
+of objects, or a list for each of their fields: `box` (x1, y1, x2, y2) or `bbox` (x, y, width, height), `category` or
+`label`, and, as the writer writes them, `kind`, `text` and `polygons`. Captions are in `captions`, `caption` or `text`.
+
+The writer writes metadata.jsonl, images/ and a README.md with the types of the columns. Without copies of the images
+there is no `image` column, but `file_name`.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
-from PIL import Image
 
-from labels.dataset import Dataset, DatasetError
-from labels.image_files import EncodedImage, ImageBytes, ImageFile, find_image
+from labels.dataset import Dataset
+from labels.formats import huggingface_tables
+from labels.formats.huggingface_tables import ClassNames, find_class_names
+from labels.geometry import bounds, box_to_ring, to_rings
+from labels.image_files import EncodedImage, ImageFile, find_image
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
-from labels.reading.builder import DatasetBuilder
 from labels.reading.checks import LabelError, Size
-from prompts.annotations import Annotation
+from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.dataset_source import DatasetSource
+from labels.writing.categories import category_of
+from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.export_folder import ExportFolder
+from labels.writing.export_report import ExportReport
+from labels.writing.json_array import to_json_line
+from prompts.annotations import Annotation, Box, Quad, Text
 
-METADATA = "metadata.jsonl"
-TABLES = (".parquet", ".arrow")
-_IMAGES = ("image", "img", "picture", "photo")
-_NAMES = ("category", "categories", "label", "labels", "category_id")
-_CAPTIONS = ("captions", "caption", "text")
-_MOST = 4 * 1024**3  # bytes of Parquet whose pictures are kept in memory
-
-Names = Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class ArrowPicture:
-    """A picture in a row of an Arrow file, which is mapped into memory."""
-
-    path: Path
-    column: str
-    row: int
-
-    def stream(self) -> IO[bytes]:
-        return ImageBytes(self._data()).stream()
-
-    def __call__(self) -> Image.Image:
-        return ImageBytes(self._data())()
-
-    def _data(self) -> bytes:
-        value = _arrow(self.path).column(self.column)[self.row].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(data, bytes):
-            raise FileNotFoundError(f"row {self.row} of {self.path} holds no picture")
-        return data
+_METADATA = "metadata.jsonl"
+_LABEL_KEYS = ("category", "categories", "label", "labels", "category_id")
+_CAPTION_KEYS = ("captions", "caption", "text")
+_STRING, _NUMBER = {"dtype": "string"}, {"dtype": "float64"}
 
 
-def metadata_in(folder: Path) -> list[Path]:
-    """The metadata.jsonl of a folder, or of its splits."""
-    return [file for pattern in (METADATA, f"*/{METADATA}") for file in sorted(folder.glob(pattern))]
+def recognize(source: DatasetSource) -> bool:
+    """Returns whether the source has a metadata.jsonl, or Parquet or Arrow files."""
+    return bool(_find_metadata(source) or huggingface_tables.find_tables(source.path))
 
 
-def tables_in(path: Path) -> list[Path]:
-    """The Parquet files of a folder, else its Arrow files; caches of `datasets` are none."""
-    if path.is_file():
-        return [path] if path.suffix in TABLES else []
-    for suffix in TABLES:
-        if found := sorted(file for file in path.rglob(f"*{suffix}") if not file.name.startswith((".", "cache-"))):
-            return found
-    return []
-
-
-def read_metadata(root: Path, files: Sequence[Path]) -> Dataset:
-    """An imagefolder. Raises DatasetError."""
-    builder = DatasetBuilder(root)
-    names = _card_names(root / "README.md")
-    for file in files:
-        for number, row, wrong in documents.lines(file):
-            source = f"{file.relative_to(root).as_posix() if root.is_dir() else file.name}:{number}"
-            name = row.get("file_name") if isinstance(row, dict) else None
-            if wrong or not isinstance(name, str):
-                builder.refuse(source, wrong or "it has no file_name")
-                continue
-            try:
-                opened = ImageFile(find_image(name, [file.parent]))
-            except OSError as error:
-                builder.refuse(source, str(error))
-                continue
-            prefix = "" if file.parent == root or root.is_file() else f"{file.parent.name}/"
-            _add(builder, row, prefix + name, source, opened, names)
+def read(source: DatasetSource) -> Dataset:
+    """Returns the images and labels. Images of Parquet files are kept in memory. Raises DatasetError."""
+    builder = DatasetBuilder(source.path)
+    if files := _find_metadata(source):
+        if len({file.parent for file in files}) < len(files):
+            raise source.describe_several(files)
+        names = _read_card(source.path / "README.md")
+        for file in files:
+            _read_metadata(file, source, names, builder)
+    else:
+        tables = huggingface_tables.find_tables(source.path)
+        for row, name, where, image, names in huggingface_tables.iter_rows(source.path, tables, builder):
+            _add_image(builder, row, name, where, image, names)
     return builder.build()
 
 
-def read_tables(root: Path, files: Sequence[Path]) -> Dataset:
-    """Parquet or Arrow files. Pictures of Parquet are kept in memory. Raises DatasetError."""
+def _find_metadata(source: DatasetSource) -> list[Path]:
+    """Returns the metadata files: metadata.jsonl in the folder or its splits, or JSON lines that look like it."""
+    if source.path.is_dir():
+        named = [file for pattern in (_METADATA, f"*/{_METADATA}") for file in sorted(source.path.glob(pattern))]
+        if not named and huggingface_tables.find_tables(source.path):
+            return []
+        files = named or source.json_lines
+    else:
+        files = source.json_lines
+    first = source.read_first_object(files[0]) if files else {}
+    return files if "file_name" in first and not {"prefix", "suffix"} <= set(first) else []
+
+
+def _read_metadata(file: Path, source: DatasetSource, names: ClassNames, builder: DatasetBuilder) -> None:
+    root = source.path
+    for number, row, problem in documents.read_json_lines(file):
+        where = f"{file.relative_to(root).as_posix() if root.is_dir() else file.name}:{number}"
+        name = row.get("file_name") if isinstance(row, dict) else None
+        if problem or not isinstance(name, str):
+            builder.refuse(where, problem or "it has no file_name")
+            continue
+        try:
+            image = ImageFile(find_image(name, [file.parent]))
+        except OSError as error:
+            builder.refuse(where, str(error))
+            continue
+        prefix = "" if file.parent == root or root.is_file() else f"{file.parent.name}/"
+        _add_image(builder, row, prefix + name, where, image, names)
+
+
+def _read_card(card: Path) -> ClassNames:
+    """Returns the class names by the features in the header of README.md; none if it has none."""
     try:
-        import pyarrow
-    except ImportError as error:
-        raise DatasetError(f"{root} needs the package pyarrow: pip install 'florist[jobs-datasets]'") from error
-    heavy = sum(file.stat().st_size for file in files if file.suffix == ".parquet")
-    if heavy > _MOST:
-        raise DatasetError(
-            f"{root} holds {heavy / 1024**3:.0f} GB of Parquet, whose pictures are kept in memory; write it with "
-            "`datasets`: load_dataset('parquet', …).save_to_disk(…), and name that folder"
-        )
-    builder = DatasetBuilder(root)
-    for file in files:
-        try:
-            for number, (row, names) in enumerate(_rows(file)):
-                source = f"{file.name}: row {number}"
-                try:
-                    opened = _picture(row, file, number)
-                except OSError as error:
-                    builder.refuse(source, str(error))
-                    continue
-                _add(builder, row, f"{file.stem}/{number:06}", source, opened, names)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DatasetError(f"{file} cannot be read: {str(error)[:200]}") from error
-    return builder.build()
+        _, header, _ = card.read_text(encoding="utf-8").split("---\n", 2)
+        features = yaml.safe_load(header)["dataset_info"]["features"]
+        return find_class_names(next(feature for feature in features if feature.get("name") == "objects"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError, yaml.YAMLError):
+        return ()
 
 
-def _rows(file: Path) -> Iterator[tuple[dict[str, Any], Names]]:
-    """The rows of a table; pictures of Arrow stay where they are."""
-    if file.suffix == ".arrow":
-        table = _arrow(file)
-        image = _image_column(table.schema)
-        names = _schema_names(table.schema)
-        for batch in table.drop_columns([image] if image else []).to_batches(256):
-            yield from ((row, names) for row in batch.to_pylist())
-        return
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(file) as parquet:
-        names = _schema_names(parquet.schema_arrow)
-        for batch in parquet.iter_batches(16):
-            yield from ((row, names) for row in batch.to_pylist())
-
-
-@lru_cache(64)
-def _arrow(path: Path) -> Any:
-    import pyarrow
-
-    with pyarrow.memory_map(str(path)) as file:
-        try:
-            return pyarrow.ipc.open_stream(file).read_all()
-        except pyarrow.ArrowInvalid:
-            file.seek(0)
-            return pyarrow.ipc.open_file(file).read_all()
-
-
-def _image_column(schema: Any) -> str | None:
-    """The column that holds encoded pictures."""
-    from pyarrow import types
-
-    for field in schema:
-        if types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            return str(field.name)
-    return next((name for name in _IMAGES if name in schema.names and types.is_binary(schema.field(name).type)), None)
-
-
-def _picture(row: Mapping[str, Any], file: Path, number: int) -> EncodedImage:
-    if file.suffix == ".arrow" and (column := _image_column(_arrow(file).schema)):
-        return ArrowPicture(file, column, number)
-    embedded = [value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} & set(value)]
-    values = [*embedded, *(row[name] for name in (*_IMAGES, "file_name") if name in row)]
-    for value in values:
-        data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
-        if isinstance(data, bytes):
-            return ImageBytes(data)
-        if isinstance(path, str):
-            return ImageFile(find_image(path, [file.parent]))
-    raise FileNotFoundError("its row holds no picture; a column of them is called image")
-
-
-def _add(
-    builder: DatasetBuilder, row: Mapping[str, Any], name: str, source: str, opened: EncodedImage, names: Names
+def _add_image(
+    builder: DatasetBuilder, row: Mapping[str, Any], name: str, where: str, image: EncodedImage, names: ClassNames
 ) -> None:
-    draft = builder.add_image(name, source, opened, checks.parse_size(row.get("width"), row.get("height")))
+    draft = builder.add_image(name, where, image, checks.parse_size(row.get("width"), row.get("height")))
     if draft is None:
         return
     objects = row.get("objects") or []
     if isinstance(objects, dict):
-        objects = _transposed(objects)
+        objects = _to_records(objects)
     if not isinstance(objects, list):
-        draft.refuse(LabelKind.OBJECTS, source, "its objects are neither a list nor a list for each of their fields")
+        draft.refuse(LabelKind.OBJECTS, where, "its objects are neither a list nor a list for each of their fields")
         objects = []
-    for position, thing in enumerate(objects):
-        where = f"{source}, object {position}"
-        if not isinstance(thing, dict):
-            draft.refuse(LabelKind.OBJECTS, where, "it is no record of fields")
+    for position, record in enumerate(objects):
+        source = f"{where}, object {position}"
+        if not isinstance(record, dict):
+            draft.refuse(LabelKind.OBJECTS, source, "it is not a record of fields")
             continue
-        words = isinstance(thing.get("text"), str) and thing.get("kind", "quad") == "quad"
-        draft.add(LabelKind.WORDS if words else LabelKind.OBJECTS, where, _object, thing, words, names, draft.size)
-    for caption in _captions(row):
-        draft.add(LabelKind.CAPTIONS, source, checks.check_caption, caption)
+        is_word = isinstance(record.get("text"), str) and record.get("kind", "quad") == "quad"
+        kind = LabelKind.WORDS if is_word else LabelKind.OBJECTS
+        draft.add(kind, source, _read_object, record, is_word, names, draft.size)
+    for caption in _read_captions(row):
+        draft.add(LabelKind.CAPTIONS, where, checks.check_caption, caption)
 
 
-def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """A list for each field → a record for each thing; None where no field is a list."""
+def _to_records(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Converts a list for each field to a record for each object; None if no field is a list."""
     lists = {key: values for key, values in fields.items() if isinstance(values, list)}
     if not lists:
         return None
@@ -205,60 +132,100 @@ def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     return [{key: values[i] for key, values in lists.items() if i < len(values)} for i in range(count)]
 
 
-def _captions(row: Mapping[str, Any]) -> list[Any]:
-    said: Any = next((row[name] for name in _CAPTIONS if row.get(name)), [])
-    listed = said if isinstance(said, list) else [said]
-    return [each.get("text") if isinstance(each, dict) else each for each in listed]
+def _read_captions(row: Mapping[str, Any]) -> list[Any]:
+    value: Any = next((row[key] for key in _CAPTION_KEYS if row.get(key)), [])
+    return [
+        each.get("text") if isinstance(each, dict) else each for each in (value if isinstance(value, list) else [value])
+    ]
 
 
-def _object(thing: Mapping[str, Any], words: bool, names: Names, size: Size) -> Annotation:
-    rings = thing.get("polygons") or thing.get("segmentation") or []
+def _read_object(record: Mapping[str, Any], is_word: bool, names: ClassNames, size: Size) -> Annotation:
+    rings = record.get("polygons") or record.get("segmentation") or []
     if not isinstance(rings, list):
-        raise LabelError("its polygons are no list of rings")
-    if "box" in thing:
-        x1, y1, x2, y2 = checks.check_numbers(thing["box"], 4)
-    elif "bbox" in thing:
-        x, y, width, height = checks.check_numbers(thing["bbox"], 4)
+        raise LabelError("its polygons are not a list of rings")
+    if "box" in record:
+        x1, y1, x2, y2 = checks.check_numbers(record["box"], 4)
+    elif "bbox" in record:
+        x, y, width, height = checks.check_numbers(record["bbox"], 4)
         x1, y1, x2, y2 = x, y, x + width, y + height
     elif not rings:
         raise LabelError("it has no box, bbox or polygons")
-    if words:
-        return checks.check_words(thing["text"], rings or [[x1, y1, x2, y1, x2, y2, x1, y2]], size)
-    name = next((thing[key] for key in _NAMES if key in thing), None)
-    if isinstance(name, int) and not isinstance(name, bool):
-        if not 0 <= name < len(names):
-            raise LabelError(f"its category {name} has no name: the dataset's features name {len(names)}")
-        name = names[name]
-    return checks.check_polygon(name, rings, size) if rings else checks.check_box(name, [x1, y1, x2, y2], size)
+    if is_word:
+        return checks.check_words(record["text"], rings or [box_to_ring((x1, y1, x2, y2))], size)
+    label = next((record[key] for key in _LABEL_KEYS if key in record), None)
+    if isinstance(label, int) and not isinstance(label, bool):
+        if not 0 <= label < len(names):
+            raise LabelError(f"its category {label} has no name: the dataset's features have {len(names)} names")
+        label = names[label]
+    return checks.check_polygon(label, rings, size) if rings else checks.check_box(label, [x1, y1, x2, y2], size)
 
 
-def _schema_names(schema: Any) -> Names:
-    """What the classes are called by the features that `datasets` keeps in a table."""
-    said: bytes = (schema.metadata or {}).get(b"huggingface", b"{}")
-    try:
-        features = json.loads(said).get("info", {}).get("features", {})
-        return _class_names(features.get("objects"))
-    except (AttributeError, ValueError, TypeError, RecursionError):
-        return ()
+class HuggingFaceWriter(DatasetWriter):
+    """metadata.jsonl, images/ and README.md, for `datasets.load_dataset`."""
+
+    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
+        super().__init__(folder, report, has_copies=has_copies)
+        self._file = folder.open(_METADATA)
+
+    def add(self, image: LabeledImage, name: str) -> int:
+        traced = image.traced_annotations
+        row = {
+            "file_name": f"images/{name}" if self.has_copies else name,
+            "name": image.name,
+            "width": image.width,
+            "height": image.height,
+            "objects": [_to_object(each) for each in traced if not isinstance(each.annotation, Text)],
+            "captions": [_to_caption(each) for each in traced if isinstance(each.annotation, Text)],
+        }
+        self._file.write(to_json_line(row) + "\n")
+        return len(traced)
+
+    def close(self) -> None:
+        self.folder.write("README.md", f"---\n{yaml.safe_dump(_make_card(self.has_copies), sort_keys=False)}---\n")
 
 
-def _card_names(card: Path) -> Names:
-    """And by those at the head of README.md."""
-    try:
-        _, head, _ = card.read_text(encoding="utf-8").split("---\n", 2)
-        features = yaml.safe_load(head)["dataset_info"]["features"]
-        return _class_names(next(each for each in features if each.get("name") == "objects"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError, yaml.YAMLError):
-        return ()  # there need be none
+def _to_object(traced: TracedAnnotation) -> dict[str, Any]:
+    annotation = traced.annotation
+    assert not isinstance(annotation, Text)
+    rings = to_rings(annotation)
+    return {
+        "kind": annotation.kind,
+        "category": category_of(annotation),
+        "text": annotation.label if isinstance(annotation, Quad) else None,
+        "box": list(bounds(rings)),
+        "polygons": [] if isinstance(annotation, Box) else rings,
+        "score": annotation.score,
+        "review": traced.review,
+    }
 
 
-def _class_names(said: Any) -> Names:
-    """The names of the first class label in a feature, however deep."""
-    if isinstance(said, dict):
-        names = said.get("names")
-        if isinstance(names, list):
-            return [str(name) for name in names]
-        if isinstance(names, dict):
-            return [str(names[key]) for key in sorted(names, key=lambda key: int(key))]
-    parts = said.values() if isinstance(said, dict) else said if isinstance(said, list) else ()
-    return next(filter(None, map(_class_names, parts)), ())
+def _to_caption(traced: TracedAnnotation) -> dict[str, Any]:
+    return {"text": traced.annotation.label, "score": traced.annotation.score, "step": traced.step}
+
+
+def _make_card(has_copies: bool) -> dict[str, Any]:
+    """Returns the header of README.md: the data files and the types of the columns.
+
+    Without the types a reader would guess them from the first rows.
+    """
+    objects = [
+        *({"name": name, **_STRING} for name in ("kind", "category", "text")),
+        {"name": "box", "list": "float64"},
+        {"name": "polygons", "list": {"list": "float64"}},
+        {"name": "score", **_NUMBER},
+        {"name": "review", **_STRING},
+    ]
+    captions = [{"name": "text", **_STRING}, {"name": "score", **_NUMBER}, {"name": "step", **_STRING}]
+    features = [
+        {"name": "image", "dtype": "image"} if has_copies else {"name": "file_name", **_STRING},
+        {"name": "name", **_STRING},
+        {"name": "width", "dtype": "int64"},
+        {"name": "height", "dtype": "int64"},
+        {"name": "objects", "list": objects},
+        {"name": "captions", "list": captions},
+    ]
+    files = [_METADATA, "images/**"] if has_copies else [_METADATA]
+    return {
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
+        "dataset_info": {"features": features},
+    }

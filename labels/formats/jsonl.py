@@ -1,14 +1,17 @@
-"""JSON lines, of two kinds.
+"""JSON lines of two kinds.
 
-florist's own, a picture a line: {"name": "a.jpg", "width": 640, "height": 480, "labels": [{"annotation": {…}}, …]};
-`complete`, a list of kinds, says of what all is labelled where that is not what occurs in the file.
-Prompt and answer, a question a line, as maestro and PaliGemma take them: {"image": "a.jpg", "prefix": "<OD>",
+florist's own, one image a line, with everything that is known about its annotations; nothing is rounded or left out:
+{"name": "a/b.jpg", "sha256": "…", "width": 640, "height": 480, "labels": [{"annotation": {"kind": "box", …},
+ "step": "detect", "prompt": "…", "raw": "…", "model": "…", "adapter": null, "review": "", "parent": null}, …]}
+`complete` lists the kinds for which everything is labeled, if that is not what occurs in the file; `samples` are
+prompts with answers: [{"task": "<VQA>", "text": "how many?", "region": null, "answer": [{"kind": "text", …}]}, …].
+
+Prompt and answer, one sample a line, as maestro and PaliGemma use them: {"image": "a.jpg", "prefix": "<OD>",
 "suffix": "car<loc_1>…"}; see `paligemma` for `detect car`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,152 +19,223 @@ from labels.dataset import Dataset
 from labels.formats import paligemma
 from labels.image_files import ImageFile, find_image
 from labels.label_kind import LabelKind
-from labels.reading import checks, documents, prompted
-from labels.reading.builder import DatasetBuilder, ImageDraft
+from labels.labeled_image import LabeledImage
+from labels.reading import checks, documents, prompt_samples
 from labels.reading.checks import LabelError, Size
+from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_source import DatasetSource
 from labels.sample import CAPTION_TASKS, Sample
-from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.export_folder import ExportFolder
+from labels.writing.export_report import ExportReport
+from labels.writing.json_array import to_json_line
+from prompts.annotations import Annotation, Box, Text
+from prompts.tasks import find_task
 
-SUFFIXES = (".jsonl", ".ndjson")
-_IMAGE, _PREFIX, _SUFFIX = ("image", "file_name", "image_path"), ("prefix", "prompt"), ("suffix", "answer")
+_IMAGE_KEYS = ("image", "file_name", "image_path")
+_PREFIX_KEYS, _SUFFIX_KEYS = ("prefix", "prompt"), ("suffix", "answer")
+_IMAGE_FIELDS = ("name", "sha256", "width", "height")
+_TRACE_FIELDS = ("step", "prompt", "raw", "model", "adapter", "review", "parent")
 _ANNOTATION: TypeAdapter[Annotation] = TypeAdapter(Annotation)
 
 
-def read(root: Path, files: Sequence[Path]) -> Dataset:
-    """The pictures and labels of files; pictures are looked for beside each and in `images` there. Raises
-    DatasetError."""
-    builder = DatasetBuilder(root)
+def recognize(source: DatasetSource) -> bool:
+    """Returns whether the source is, or has, a JSON lines file."""
+    return bool(source.json_lines)
+
+
+def read(source: DatasetSource) -> Dataset:
+    """Returns the images and labels of the files. Images are looked for beside each file and in `images` there.
+
+    Raises DatasetError.
+    """
+    files = source.json_lines
+    if len({file.parent for file in files}) < len(files):
+        raise source.describe_several(files)
+    builder = DatasetBuilder(source.path)
     for file in files:
         prefix = f"{file.parent.name}/" if len(files) > 1 else ""
         reader = _Reader(builder, [file.parent, file.parent / "images"], prefix)
-        for number, row, wrong in documents.lines(file):
-            source = f"{prefix}{file.name}:{number}"
-            if wrong:
-                builder.refuse(source, wrong)
+        for number, row, problem in documents.read_json_lines(file):
+            where = f"{prefix}{file.name}:{number}"
+            if problem:
+                builder.refuse(where, problem)
             elif isinstance(row, dict) and "labels" in row and "name" in row:
-                reader.own(row, source)
+                reader.read_image(row, where)
             else:
-                reader.question(row if isinstance(row, dict) else {}, source)
+                reader.read_sample(row if isinstance(row, dict) else {}, where)
         reader.finish()
     return builder.build()
 
 
 class _Reader:
-    """Of one file; `prefix` goes before the pictures' names."""
+    """Reads one file. `prefix` goes before the names of its images."""
 
     def __init__(self, builder: DatasetBuilder, folders: list[Path], prefix: str) -> None:
         self.builder, self._folders, self._prefix = builder, folders, prefix
-        self._asked: dict[str, ImageDraft | None] = {}  # the pictures of questions
-        self._sought: dict[str, set[str]] = {}  # and what they were asked for, each label by its name
+        self._drafts: dict[str, ImageDraft | None] = {}  # images of samples
+        self._detected: dict[str, set[str]] = {}  # the labels that prompts asked to detect, by image
 
-    def own(self, row: dict[str, Any], source: str) -> None:
-        """A line of florist's."""
-        size = (row.get("width"), row.get("height"))
-        draft = self._picture(row["name"], source, checks.parse_size(*size))
+    def read_image(self, row: dict[str, Any], where: str) -> None:
+        """Reads a line of florist's own kind."""
+        draft = self._add_image(row["name"], where, checks.parse_size(row.get("width"), row.get("height")))
         if draft is None:
             return
         if (complete := row.get("complete")) is not None:
             try:
                 draft.complete = {LabelKind(kind) for kind in complete}
             except (ValueError, TypeError):
-                draft.complete = set()  # nothing is taken for absent that may only be unsaid
-                self.builder.refuse(source, f"its complete is no list of {', '.join(LabelKind)}")
+                draft.complete = set()  # nothing counts as absent
+                self.builder.refuse(where, f"its complete is not a list of {', '.join(LabelKind)}")
         labels = row["labels"] if isinstance(row["labels"], list) else [None]
         for position, label in enumerate(labels):
-            _add(label if isinstance(label, dict) else {}, draft, f"{source}, label {position}")
+            _add_label(label if isinstance(label, dict) else {}, draft, f"{where}, label {position}")
+        samples = row.get("samples") or []
+        for position, sample in enumerate(samples if isinstance(samples, list) else [samples]):
+            try:
+                draft.samples.append(_read_sample(sample, draft.size))
+            except ValueError as error:  # of checks and tasks
+                self.builder.refuse(f"{where}, sample {position}", str(error))
 
-    def question(self, row: dict[str, Any], source: str) -> None:
-        """A prompt with its answer."""
+    def read_sample(self, row: dict[str, Any], where: str) -> None:
+        """Reads a prompt with its answer."""
         image, prefix, suffix = (
             next((row[key] for key in keys if isinstance(row.get(key), str)), None)
-            for keys in (_IMAGE, _PREFIX, _SUFFIX)
+            for keys in (_IMAGE_KEYS, _PREFIX_KEYS, _SUFFIX_KEYS)
         )
         if image is None or prefix is None or suffix is None:
-            self.builder.refuse(source, "it has no image, prefix and suffix, and no name and labels")
+            self.builder.refuse(where, "it has no image, prefix and suffix, and no name and labels")
             return
-        if image not in self._asked:
-            self._asked[image] = self._picture(image, source, None)
-            if draft := self._asked[image]:
+        if image not in self._drafts:
+            self._drafts[image] = self._add_image(image, where, None)
+            if draft := self._drafts[image]:
                 draft.complete = set()
-        if draft := self._asked[image]:
+        if draft := self._drafts[image]:
             try:
-                self._teach(draft, prefix, suffix, source)
+                self._add_answer(draft, prefix, suffix, where)
             except ValueError as error:  # of checks, tasks and prompts
-                draft.refuse(LabelKind.OBJECTS, source, str(error))
+                draft.refuse(LabelKind.OBJECTS, where, str(error))
 
     def finish(self) -> None:
-        """A picture that was asked for every label there is has all its objects told."""
-        drafts = [draft for draft in self._asked.values() if draft]
-        labels = {note.label for draft in drafts for note in draft.annotations if isinstance(note, Box)}
+        """Marks images as complete if prompts asked to detect every label of the file."""
+        drafts = [draft for draft in self._drafts.values() if draft]
+        labels = {
+            annotation.label for draft in drafts for annotation in draft.annotations if isinstance(annotation, Box)
+        }
         for draft in drafts:
-            if labels and draft.complete is not None and labels <= self._sought.get(draft.name, set()):
+            if labels and draft.complete is not None and labels <= self._detected.get(draft.name, set()):
                 draft.complete.add(LabelKind.OBJECTS)
 
-    def _teach(self, draft: ImageDraft, prefix: str, suffix: str, source: str) -> None:
-        """What all of a picture's objects or words are becomes annotations, and so do captions; the rest are questions
-        as they stand."""
-        if sought := paligemma.sought(prefix):
-            self._sought.setdefault(draft.name, set()).update(sought)
-            for label, box in paligemma.boxes(suffix, draft.size):
-                draft.add(LabelKind.OBJECTS, source, checks.check_box, label, box, draft.size)
+    def _add_answer(self, draft: ImageDraft, prefix: str, suffix: str, where: str) -> None:
+        """Adds annotations for prompts that ask for all objects, all words or a caption, and else a sample."""
+        if labels := paligemma.parse_labels(prefix):
+            self._detected.setdefault(draft.name, set()).update(labels)
+            for label, box in paligemma.parse_boxes(suffix, draft.size):
+                draft.add(LabelKind.OBJECTS, where, checks.check_box, label, box, draft.size)
             return
-        if paligemma.is_caption(prefix):
-            draft.add(LabelKind.CAPTIONS, source, checks.check_caption, suffix)
+        if paligemma.is_caption_prompt(prefix):
+            draft.add(LabelKind.CAPTIONS, where, checks.check_caption, suffix)
             return
-        question = prompted.question(prefix, suffix, draft.size)
-        kind = {"<OD>": LabelKind.OBJECTS, "<OCR_WITH_REGION>": LabelKind.WORDS}.get(question.task.token)
+        sample = prompt_samples.parse_sample(prefix, suffix, draft.size)
+        kind = {"<OD>": LabelKind.OBJECTS, "<OCR_WITH_REGION>": LabelKind.WORDS}.get(sample.task.token)
         if kind is None or draft.complete is None:
-            draft.samples.append(question)
+            draft.samples.append(sample)
             return
         draft.complete.add(kind)
-        for note in question.answer:
-            draft.add(kind, source, _checked, note, draft.size)
+        for annotation in sample.answer:
+            draft.add(kind, where, checks.check_annotation, annotation, draft.size)
 
-    def _picture(self, name: Any, source: str, size: Size | None) -> ImageDraft | None:
+    def _add_image(self, name: Any, where: str, size: Size | None) -> ImageDraft | None:
         try:
-            opened = ImageFile(find_image(str(name), self._folders))
-            return self.builder.add_image(f"{self._prefix}{name}", source, opened, size)
+            file = ImageFile(find_image(str(name), self._folders))
+            return self.builder.add_image(f"{self._prefix}{name}", where, file, size)
         except OSError as error:
-            self.builder.refuse(source, str(error))
+            self.builder.refuse(where, str(error))
             return None
 
 
-def _add(label: dict[str, Any], draft: ImageDraft, source: str) -> None:
-    """One of florist's labels. A text that was said of a region, or read, is a question with its answer."""
-    told = label.get("annotation")
-    kind = told.get("kind") if isinstance(told, dict) else None
+def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
+    """Adds one label of florist's own kind. A text about a region, or that was read, becomes a sample."""
+    value = label.get("annotation")
+    kind = value.get("kind") if isinstance(value, dict) else None
     if kind != "text":
-        draft.add(LabelKind.WORDS if kind == "quad" else LabelKind.OBJECTS, source, _annotation, told, draft.size)
+        label_kind = LabelKind.WORDS if kind == "quad" else LabelKind.OBJECTS
+        draft.add(label_kind, where, _read_annotation, value, draft.size)
         return
     try:
-        note = _annotation(told, draft.size)
+        annotation = _read_annotation(value, draft.size)
         prompt = label.get("prompt") or ""
         if not isinstance(prompt, str):
-            raise LabelError("its prompt is no text")
-        question = prompted.asked(prompt, draft.size)
-        if question is None or question.task.token in CAPTION_TASKS:
-            draft.annotations.append(note)
+            raise LabelError("its prompt is not text")
+        sample = prompt_samples.parse_prompt(prompt, draft.size)
+        if sample is None or sample.task.token in CAPTION_TASKS:
+            draft.annotations.append(annotation)
         else:
-            draft.samples.append(Sample(question.task, (note,), question.text, question.region))
+            draft.samples.append(Sample(sample.task, (annotation,), sample.text, sample.region))
     except ValueError as error:
-        draft.refuse(LabelKind.CAPTIONS, source, str(error))
+        draft.refuse(LabelKind.CAPTIONS, where, str(error))
 
 
-def _annotation(told: Any, size: Size) -> Annotation:
+def _read_sample(value: Any, size: Size) -> Sample:
+    """Raises ValueError with the reason if it is not a sample."""
+    if not isinstance(value, dict) or not isinstance(value.get("answer"), list):
+        raise LabelError("it has no answer")
+    task, text, region = find_task(str(value.get("task"))), value.get("text"), value.get("region")
+    if text is not None and not isinstance(text, str):
+        raise LabelError("its text is not text")
+    corners = None
+    if region is not None:
+        x1, y1, x2, y2 = checks.check_numbers(region, 4)
+        corners = (x1, y1, x2, y2)
+    task.build_prompt(text, corners, size)  # raises ValueError if the task does not take them
+    return Sample(task, tuple(_check_answer(_validate(a), size) for a in value["answer"]), text, corners)
+
+
+def _check_answer(annotation: Annotation, size: Size) -> Annotation:
+    """Returns a valid part of a sample's answer: shapes may have no label, and texts keep their lines."""
+    checked = checks.check_annotation(annotation.model_copy(update={"label": annotation.label or "object"}), size)
+    return annotation if isinstance(annotation, Text) else checked.model_copy(update={"label": annotation.label})
+
+
+def _read_annotation(value: Any, size: Size) -> Annotation:
+    return checks.check_annotation(_validate(value), size)
+
+
+def _validate(value: Any) -> Annotation:
     try:
-        return _checked(_ANNOTATION.validate_python(told), size)
+        return _ANNOTATION.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise LabelError(f"its {'.'.join(map(str, first['loc'])) or 'annotation'}: {first['msg']}") from None
 
 
-def _checked(note: Annotation, size: Size) -> Annotation:
-    match note:
-        case Box():
-            return checks.check_box(note.label, note.box, size)
-        case Polygon():
-            return checks.check_polygon(note.label, note.polygons, size)
-        case Quad():
-            return checks.check_quad(note.label, note.quad, size)
-        case Text():
-            return checks.check_caption(note.label)
+class JsonlWriter(DatasetWriter):
+    """One file of florist's own kind."""
+
+    keeps_degenerate_polygons: ClassVar[bool] = True
+    keeps_samples: ClassVar[bool] = True
+
+    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
+        super().__init__(folder, report, has_copies=has_copies)
+        self._file = folder.open()
+
+    def add(self, image: LabeledImage, name: str) -> int:
+        row: dict[str, Any] = {field: getattr(image, field) for field in _IMAGE_FIELDS}
+        if image.source:  # the images of a dataset say what is complete, those of a job do not
+            row["complete"] = sorted(image.complete)
+        row["labels"] = [
+            {"annotation": traced.annotation.model_dump(), **{field: getattr(traced, field) for field in _TRACE_FIELDS}}
+            for traced in image.traced_annotations
+        ]
+        if image.samples:
+            row["samples"] = [
+                {
+                    "task": sample.task.token,
+                    "text": sample.text,
+                    "region": sample.region,
+                    "answer": [annotation.model_dump() for annotation in sample.answer],
+                }
+                for sample in image.samples
+            ]
+        self._file.write(to_json_line(row) + "\n")
+        return len(image.annotations)

@@ -1,68 +1,81 @@
-"""LabelMe: a JSON file beside each picture; https://github.com/wkentaro/labelme. A quadrangle called `text` is words,
-which stand in its description."""
+"""LabelMe: a JSON file beside each image; https://github.com/wkentaro/labelme.
+
+A shape with the label `text` is a word: its text is the first line of its description. The writer puts the reason why a
+person should look into the description too, and adds `score`, which LabelMe keeps. Captions have no place.
+"""
 
 import base64
 import binascii
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
 from labels.dataset import Dataset, DatasetError
-from labels.geometry import to_ring
+from labels.geometry import to_points, to_rings
 from labels.image_files import EncodedImage, ImageBytes, ImageFile, find_image
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
-from labels.reading.builder import DatasetBuilder, ImageDraft
 from labels.reading.checks import LabelError, Size
-from prompts.annotations import Annotation
+from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_source import DatasetSource
+from labels.writing.categories import WORD_CATEGORY, category_of, describe_kind
+from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.json_array import to_json_line
+from prompts.annotations import Annotation, Box, Quad, Text
 
-_WORDS = "text"
+_VERSION = "5.0.0"  # LabelMe reads what is written here from this version on
 
 
 def is_labelme(document: Any) -> bool:
-    """Whether a JSON document is a picture's of LabelMe."""
+    """Returns whether a JSON document describes one image of LabelMe."""
     return isinstance(document, dict) and isinstance(document.get("shapes"), list) and "imagePath" in document
 
 
-def read(path: Path) -> Dataset:
-    """The pictures and labels below a folder, or of one file. Raises DatasetError."""
-    folder = path if path.is_dir() else path.parent
+def recognize(source: DatasetSource) -> bool:
+    """Returns whether one of the JSON files is LabelMe's."""
+    return any(is_labelme(document) for _, document in source.iter_json())
+
+
+def read(source: DatasetSource) -> Dataset:
+    """Returns the images and labels below the folder, or of the one file. Raises DatasetError."""
+    folder, path = source.folder, source.path
     builder = DatasetBuilder(path)
     for file in sorted(folder.rglob("*.json")) if path.is_dir() else [path]:
-        source = file.relative_to(folder).as_posix()
+        where = file.relative_to(folder).as_posix()
         try:
-            document = documents.load(file)
+            document = documents.load_json(file)
         except DatasetError as error:
-            builder.refuse(source, str(error))
+            builder.refuse(where, str(error))
             continue
         if is_labelme(document):
-            _read(document, file, folder, source, builder)
+            _read_image(document, file, folder, where, builder)
     return builder.build()
 
 
-def _read(document: dict[str, Any], file: Path, folder: Path, source: str, builder: DatasetBuilder) -> None:
+def _read_image(document: dict[str, Any], file: Path, folder: Path, where: str, builder: DatasetBuilder) -> None:
     try:
-        name, opened = _picture(document, file)
+        name, image = _find_image(document, file)
     except OSError as error:
-        builder.refuse(source, str(error))
+        builder.refuse(where, str(error))
         return
     size = checks.parse_size(document.get("imageWidth"), document.get("imageHeight"))
-    draft = builder.add_image((file.parent / name).relative_to(folder).as_posix(), source, opened, size)
+    draft = builder.add_image((file.parent / name).relative_to(folder).as_posix(), where, image, size)
     if draft is None:
         return
     groups: dict[Any, list[Any]] = {}
     for position, shape in enumerate(document["shapes"]):
         group = shape.get("group_id") if isinstance(shape, dict) and shape.get("shape_type") == "polygon" else None
-        # Rings of one thing are polygons of one group.
+        # The rings of one object are polygons of one group.
         key = (group, shape.get("label")) if isinstance(group, int | str) else position
         groups.setdefault(str(key), []).append((position, shape))
     for shapes in groups.values():
-        _add([shape for _, shape in shapes], draft, f"{source}: shape {shapes[0][0]}")
+        _add_annotation([shape for _, shape in shapes], draft, f"{where}: shape {shapes[0][0]}")
 
 
-def _picture(document: dict[str, Any], file: Path) -> tuple[str, EncodedImage]:
-    """Name and picture: the file beside, else what is embedded."""
-    said = document["imagePath"]
-    name = said.replace("\\", "/").rpartition("/")[2] if isinstance(said, str) else ""
+def _find_image(document: dict[str, Any], file: Path) -> tuple[str, EncodedImage]:
+    """Returns name and image: the file beside the JSON file, or else the embedded one. Raises OSError."""
+    path = document["imagePath"]
+    name = path.replace("\\", "/").rpartition("/")[2] if isinstance(path, str) else ""
     try:
         return name, ImageFile(find_image(name, [file.parent]))
     except OSError:
@@ -75,34 +88,77 @@ def _picture(document: dict[str, Any], file: Path) -> tuple[str, EncodedImage]:
         raise OSError(f"its imageData cannot be read: {error}") from error
 
 
-def _add(shapes: list[Any], draft: ImageDraft, source: str) -> None:
+def _add_annotation(shapes: list[Any], draft: ImageDraft, where: str) -> None:
     first = shapes[0]
     if not isinstance(first, dict):
-        draft.refuse(LabelKind.OBJECTS, source, "it is no JSON object")
+        draft.refuse(LabelKind.OBJECTS, where, "it is not a JSON object")
         return
     kind = first.get("shape_type", "polygon")
-    words = str(first.get("description") or "").partition("\n")[0] if first.get("label") == _WORDS else ""
+    is_word = first.get("label") == WORD_CATEGORY
+    words = str(first.get("description") or "").partition("\n")[0] if is_word else ""
     if kind not in ("rectangle", "polygon"):
-        draft.refuse(LabelKind.OBJECTS, source, f"a {kind} cannot be used; draw a rectangle or a polygon")
+        draft.refuse(LabelKind.OBJECTS, where, f"a {kind} cannot be used; draw a rectangle or a polygon")
     else:
-        draft.add(LabelKind.WORDS if words else LabelKind.OBJECTS, source, _shape, shapes, kind, words, draft.size)
+        label_kind = LabelKind.WORDS if words else LabelKind.OBJECTS
+        draft.add(label_kind, where, _read_shape, shapes, kind, words, draft.size)
 
 
-def _shape(shapes: list[dict[str, Any]], kind: str, words: str, size: Size) -> Annotation:
-    rings = [_ring(shape.get("points")) for shape in shapes]
+def _read_shape(shapes: list[dict[str, Any]], kind: str, words: str, size: Size) -> Annotation:
+    rings = [checks.check_pairs(shape.get("points")) for shape in shapes]
+    label = shapes[0].get("label")
     if kind == "polygon":
-        return (
-            checks.check_words(words, rings, size)
-            if words
-            else checks.check_polygon(shapes[0].get("label"), rings, size)
-        )
+        return checks.check_words(words, rings, size) if words else checks.check_polygon(label, rings, size)
     if len(rings[0]) != 4:
         raise LabelError(f"its rectangle has {len(rings[0]) // 2} corners, not two opposite ones")
     (x1, x2), (y1, y2) = sorted(rings[0][::2]), sorted(rings[0][1::2])  # it may be drawn from any corner
-    return checks.check_box(shapes[0].get("label"), [x1, y1, x2, y2], size)
+    return checks.check_box(label, [x1, y1, x2, y2], size)
 
 
-def _ring(pairs: Any) -> list[float]:
-    if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
-        raise LabelError("its points are no list of x and y")
-    return to_ring((checks.check_number(x), checks.check_number(y)) for x, y in pairs)
+class LabelMeWriter(DatasetWriter):
+    """Images and their JSON files side by side."""
+
+    images_folder: ClassVar[str] = "."
+    sidecars: ClassVar[tuple[str, str] | None] = (".", ".json")
+
+    def add(self, image: LabeledImage, name: str) -> int:
+        written, shapes = 0, list[dict[str, Any]]()
+        for group, traced in enumerate(image.traced_annotations, start=1):
+            if isinstance(traced.annotation, Text):
+                self.leave_out(describe_kind(traced.annotation), image, traced.annotation)
+                continue
+            shapes += _to_shapes(traced, group)
+            written += 1
+        document: dict[str, Any] = {
+            "version": _VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": PurePosixPath(name if self.has_copies else image.name).name,
+            "imageData": None,
+            "imageHeight": image.height,
+            "imageWidth": image.width,
+        }
+        self.write_sidecar(name, to_json_line(document) + "\n")
+        return written
+
+
+def _to_shapes(traced: TracedAnnotation, group: int) -> list[dict[str, Any]]:
+    annotation = traced.annotation
+    assert not isinstance(annotation, Text)
+    if isinstance(annotation, Box):
+        rings, kind = [list(annotation.box)], "rectangle"
+    else:
+        rings, kind = to_rings(annotation), "polygon"
+    description = [annotation.label if isinstance(annotation, Quad) else "", traced.review]
+    return [
+        {
+            "label": category_of(annotation),
+            "points": [[round(x, 3), round(y, 3)] for x, y in to_points(ring)],
+            # The rings of one object are shapes of one group.
+            "group_id": group if len(rings) > 1 else None,
+            "description": "\n".join(filter(None, description)),
+            "shape_type": kind,
+            "flags": {},
+        }
+        | ({} if annotation.score is None else {"score": round(annotation.score, 6)})
+        for ring in rings
+    ]

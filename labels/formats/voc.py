@@ -1,78 +1,137 @@
-"""Pascal VOC: Annotations/ with an XML file for each picture of JPEGImages/, or both side by side;
-http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Pixels count from 1, and the last one is inside."""
+"""Pascal VOC: Annotations/ with an XML file for each image of JPEGImages/, or both side by side.
 
-from pathlib import Path
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixels that count from 1, and the last one
+is inside. The writer adds ImageSets/Main/default.txt, and labelmap.txt for CVAT and Datumaro; it writes boxes only, and
+there is no place for scores.
+"""
 
-from labels import image_files
+import xml.etree.ElementTree as ET
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
 from labels.dataset import Dataset, DatasetError
-from labels.image_files import ImageFile
+from labels.image_files import ImageFile, find_image, find_image_beside
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from labels.reading import checks, documents
-from labels.reading.builder import DatasetBuilder
 from labels.reading.checks import LabelError, Size
-from labels.reading.documents import Element
+from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.dataset_source import DatasetSource
+from labels.reading.documents import Element, find_text
+from labels.writing import xml
+from labels.writing.categories import CategoryIds, category_of, describe_kind
+from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.export_folder import ExportFolder
+from labels.writing.export_report import ExportReport
 from prompts.annotations import Box, Polygon
 
-FOLDER, PICTURES = "Annotations", "JPEGImages"
+_ANNOTATIONS, _IMAGES = "Annotations", "JPEGImages"
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def is_voc(root: Element) -> bool:
-    """Whether an XML document is a picture's of VOC."""
+    """Returns whether an XML document describes one image of VOC."""
     return root.tag == "annotation"
 
 
-def read(folder: Path) -> Dataset:
-    """The pictures and labels below a folder. Raises DatasetError."""
+def recognize(source: DatasetSource) -> bool:
+    """Returns whether the folder has Annotations, or one of the XML files is VOC's."""
+    return (source.path / _ANNOTATIONS).is_dir() or any(is_voc(root) for _, root in source.iter_xml())
+
+
+def read(source: DatasetSource) -> Dataset:
+    """Returns the images and labels below the folder. Raises DatasetError."""
+    folder = source.folder
     builder = DatasetBuilder(folder)
-    annotations = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    annotations = folder / _ANNOTATIONS if (folder / _ANNOTATIONS).is_dir() else folder
     for path in sorted(annotations.rglob("*.xml")):
-        relative = path.relative_to(annotations)
-        source = path.relative_to(folder).as_posix()
+        where = path.relative_to(folder).as_posix()
         try:
             root = documents.load_xml(path)
         except DatasetError as error:
-            builder.refuse(source, str(error))
+            builder.refuse(where, str(error))
             continue
         if is_voc(root):
-            _read(root, relative, source, folder, builder)
+            _read_image(root, path.relative_to(annotations), where, folder, builder)
     return builder.build()
 
 
-def _read(root: Element, relative: Path, source: str, folder: Path, builder: DatasetBuilder) -> None:
-    base = folder / PICTURES if (folder / PICTURES).is_dir() else folder
-    named = root.value("filename") or ""
+def _read_image(root: Element, relative: Path, where: str, folder: Path, builder: DatasetBuilder) -> None:
+    base = folder / _IMAGES if (folder / _IMAGES).is_dir() else folder
+    named = find_text(root, "filename") or ""
     folders = [base / relative.parent, base, folder, folder / "images"]
     try:
-        # Sizes are mostly right and file names often are not: a file called like the XML is the picture.
-        path = image_files.find_image_beside(base / relative) or image_files.find_image(
-            named.rpartition("/")[2] or named, folders
-        )
+        # File names in VOC are often wrong: an image with the same name as the XML file comes first.
+        path = find_image_beside(base / relative) or find_image(named.rpartition("/")[2] or named, folders)
     except OSError as error:
-        builder.refuse(f"{source}:{root.line}", str(error))
+        builder.refuse(f"{where}:{root.sourceline}", str(error))
         return
-    size = root.first("size")
-    claimed = None if size is None else (_whole(size.value("width")), _whole(size.value("height")))
+    size = root.find("size")
+    stated = None if size is None else checks.parse_size_text(find_text(size, "width"), find_text(size, "height"))
     name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
-    draft = builder.add_image(name, f"{source}:{root.line}", ImageFile(path), claimed and checks.parse_size(*claimed))
-    if draft:
-        for thing in root.all("object"):
-            draft.add(LabelKind.OBJECTS, f"{source}:{thing.line}", _shape, thing, draft.size)
+    if draft := builder.add_image(name, f"{where}:{root.sourceline}", ImageFile(path), stated):
+        for element in root.iterfind("object"):
+            draft.add(LabelKind.OBJECTS, f"{where}:{element.sourceline}", _read_shape, element, draft.size)
 
 
-def _shape(thing: Element, size: Size) -> Box | Polygon:
-    """A box, or a polygon where there is one, x1, y1, x2, y2 … by their tags."""
-    name = thing.value("name")
-    polygon = thing.first("polygon")
-    if polygon is not None and len(polygon.children) >= 6:
-        return checks.check_polygon(name, [[checks.check_number(point.text) for point in polygon.children]], size)
-    box = thing.first("bndbox")
+def _read_shape(element: Element, size: Size) -> Box | Polygon:
+    """Returns a box, or the polygon if there is one: x1, y1, x2, y2 … in the order of its tags."""
+    name = find_text(element, "name")
+    polygon = element.find("polygon")
+    if polygon is not None and len(polygon) >= 6:
+        return checks.check_polygon(name, [[checks.check_number(point.text) for point in polygon]], size)
+    box = element.find("bndbox")
     if box is None:
         raise LabelError("it has no bndbox")
-    x1, y1, x2, y2 = (checks.check_number(box.value(tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = (checks.check_number(find_text(box, side)) for side in _SIDES)
     if x2 < x1 or y2 < y1:
         raise LabelError(f"its box is inverted: xmin {x1:g}, ymin {y1:g}, xmax {x2:g}, ymax {y2:g}")
     return checks.check_box(name, [x1 - 1, y1 - 1, x2, y2], size)
 
 
-def _whole(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0
+class VocWriter(DatasetWriter):
+    """Annotations/, JPEGImages/, ImageSets/Main/default.txt and labelmap.txt."""
+
+    images_folder: ClassVar[str] = _IMAGES
+    sidecars: ClassVar[tuple[str, str] | None] = (_ANNOTATIONS, ".xml")
+
+    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
+        super().__init__(folder, report, has_copies=has_copies)
+        self._categories = CategoryIds()
+        self._image_set = folder.open("ImageSets/Main/default.txt")
+
+    def add(self, image: LabeledImage, name: str) -> int:
+        root = ET.Element("annotation")
+        xml.add_texts(root, folder="", filename=name if self.has_copies else image.name)
+        xml.add_texts(ET.SubElement(root, "source"), database="florist")
+        xml.add_texts(ET.SubElement(root, "size"), width=image.width, height=image.height, depth=3)
+        xml.add_texts(root, segmented=0)
+        written = 0
+        for annotation in image.annotations:
+            if not isinstance(annotation, Box):
+                self.leave_out(describe_kind(annotation), image, annotation)
+                continue
+            if annotation.score is not None:
+                self.leave_out("scores", image, annotation)
+            written += 1
+            category = _to_line(category_of(annotation))
+            self._categories.id_of(category)
+            element = ET.SubElement(root, "object")
+            xml.add_texts(element, name=category, pose="Unspecified", truncated=0, difficult=0)
+            x1, y1, x2, y2 = (round(v) for v in annotation.box)
+            # A box thinner than a pixel gets one.
+            corners = dict(zip(_SIDES, (x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)), strict=True))
+            xml.add_texts(ET.SubElement(element, "bndbox"), **corners)
+        self.write_sidecar(name, xml.to_document(root))
+        self._image_set.write(f"{PurePosixPath(name).with_suffix('')}\n")
+        return written
+
+    def close(self) -> None:
+        names = ("background", *(name for name in self._categories.by_name if name != "background"))
+        rows = "".join(f"{name}:::\n" for name in names)
+        self.folder.write("labelmap.txt", f"# label:color_rgb:parts:actions\n{rows}")
+
+
+def _to_line(label: str) -> str:
+    """Returns the label as labelmap.txt can hold it, where colons are separators; both files must agree."""
+    return " ".join(label.replace(":", " ").split()).lstrip("# ") or "object"

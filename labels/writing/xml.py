@@ -1,34 +1,34 @@
-"""XML that every reader takes."""
+"""Writes XML that every reader accepts."""
 
 import re
 import xml.etree.ElementTree as ET
 
-# What XML 1.0 cannot say at all, and the carriage return, which readers turn into something else.
+# What XML 1.0 cannot represent, and the carriage return, which readers turn into something else.
 _ILLEGAL = re.compile("[^\t\n\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def legal(value: object) -> str:
-    """As text of which XML can say every letter; the others become U+FFFD."""
+def to_legal_text(value: object) -> str:
+    """Returns the value as text. Characters that XML cannot represent become U+FFFD."""
     return _ILLEGAL.sub("\ufffd", str(value))
 
 
-def texts(parent: ET.Element, **children: object) -> None:
-    """Adds a child with a text for each."""
+def add_texts(parent: ET.Element, **children: object) -> None:
+    """Adds a child element with a text for each keyword."""
     for tag, value in children.items():
-        ET.SubElement(parent, tag).text = legal(value)
+        ET.SubElement(parent, tag).text = to_legal_text(value)
 
 
-def attributes(**values: object) -> dict[str, str]:
-    """Attributes of an element."""
-    return {name: legal(value) for name, value in values.items()}
+def to_attributes(**values: object) -> dict[str, str]:
+    """Returns the attributes of an element."""
+    return {name: to_legal_text(value) for name, value in values.items()}
 
 
-def fragment(element: ET.Element, level: int = 0) -> str:
-    """The element indented, with a line's end."""
+def to_fragment(element: ET.Element, level: int = 0) -> str:
+    """Returns the indented element, with a newline at the end."""
     ET.indent(element, level=level)
     return "  " * level + ET.tostring(element, encoding="unicode") + "\n"
 
 
-def document(root: ET.Element) -> str:
-    """A whole file."""
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + fragment(root)
+def to_document(root: ET.Element) -> str:
+    """Returns a whole file."""
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + to_fragment(root)

@@ -6,35 +6,36 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from labels import drawing
-from labels.formats import Report
 from labels.images import ImageError, decode_image
 from labels.labeled_image import LabeledImage
-from labels.writing.folder import MARK, whole
+from labels.writing.export_folder import MARKER, open_export
+from labels.writing.export_report import ExportReport
 
-# Other formats are drawn as PNG.
+# Images with other suffixes are drawn as PNG.
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
-def write_drawn_images(images: Iterable[LabeledImage], out: Path) -> Report:
+def write_drawn_images(images: Iterable[LabeledImage], out: Path) -> ExportReport:
     """Writes each image with its annotations to the folder `out`, under its own name.
 
-    Images that can no longer be read are left out. The folder appears when it is complete, and replaces earlier drawings.
-    Raises FileExistsError if `out` contains anything else, and OSError if it cannot be written to.
+    Images that can no longer be read are left out. The folder appears when it is complete, and replaces earlier
+    drawings. Raises FileExistsError if `out` contains anything else, and OSError if it cannot be written to.
     """
-    report = Report()
-    with whole(out, one_file=False) as folder:
-        for labeled in images:
+    report = ExportReport()
+    with open_export(out, one_file=False) as folder:
+        for image in images:
             try:
-                data = labeled.read()
-                image = decode_image(data, max_bytes=len(data))
-            except (OSError, ImageError):
-                report.unreadable(labeled.name)
+                data = image.read()
+                pixels = decode_image(data, max_bytes=len(data))
+            except (OSError, ImageError) as error:
+                report.leave_out_unreadable(image.name, error)
                 continue
-            format = _FORMATS.get(PurePosixPath(labeled.name).suffix.lower())
+            format = _FORMATS.get(PurePosixPath(image.name).suffix.lower())
             file = io.BytesIO()
-            drawing.draw(image, labeled.annotations).save(file, format or "PNG", quality=92)
-            folder.write(folder.free(labeled.name if format else f"{labeled.name}.png", "", None), file.getvalue())
-            report.pictures += 1
-            report.annotations += len(labeled.annotations)
-        folder.write(MARK, json.dumps(report.document(), ensure_ascii=False, indent=1))
+            drawing.draw_annotations(pixels, image.annotations).save(file, format or "PNG", quality=92)
+            name = folder.choose_name(image.name if format else f"{image.name}.png", "", None)
+            folder.write(name, file.getvalue())
+            report.images += 1
+            report.annotations += len(image.annotations)
+        folder.write(MARKER, json.dumps(report.to_dict(), ensure_ascii=False, indent=1))
     return report

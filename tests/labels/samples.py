@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from labels.formats import FORMATS, Report
+from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage, TracedAnnotation
+from labels.writing.export_report import ExportReport
 from prompts.annotations import Box, Polygon, Quad, Text
 
 WIDTH, HEIGHT = 640, 480
@@ -95,8 +96,8 @@ def example() -> list[LabeledImage]:
     ]
 
 
-def export(name: str, pictures: Iterable[LabeledImage], out: Path, pictures_too: bool = True) -> Report:
-    return FORMATS[name].write(pictures, out, pictures_too=pictures_too)
+def export(name: str, pictures: Iterable[LabeledImage], out: Path, copy_images: bool = True) -> ExportReport:
+    return FORMATS[name].write(pictures, out, copy_images=copy_images)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ def image() -> Image.Image:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
 def test_a_shape_is_drawn_where_it_is(image: Image.Image, shape: Annotation) -> None:
-    drawn = drawing.draw(image, [shape])
+    drawn = drawing.draw_annotations(image, [shape])
     assert drawn.size == image.size
     left, top, right, bottom = ImageChops.difference(drawn, image).getbbox() or (0, 0, 0, 0)
     assert left == pytest.approx(20, abs=4)
@@ -32,13 +32,13 @@ def test_a_shape_is_drawn_where_it_is(image: Image.Image, shape: Annotation) -> 
 
 def test_each_shape_has_its_label_above_it(image: Image.Image) -> None:
     far = Box(label="dog", score=0.5, box=(250, 200, 350, 280))
-    drawn = np.asarray(drawing.draw(image, [SHAPES[0], far]))
+    drawn = np.asarray(drawing.draw_annotations(image, [SHAPES[0], far]))
     assert (drawn[180:198, 250:300] != 255).any()
     assert (drawn[0:18, 20:60] != 255).any()
 
 
 def test_a_text_stands_beneath(image: Image.Image) -> None:
-    drawn = drawing.draw(image, [Text(label="A cat.\nIt sleeps on a sofa. " * 5, score=0.9)])
+    drawn = drawing.draw_annotations(image, [Text(label="A cat.\nIt sleeps on a sofa. " * 5, score=0.9)])
     assert drawn.width == 400
     assert drawn.height > 400
     assert (np.asarray(drawn)[310:] < 100).any()
@@ -48,21 +48,21 @@ def test_a_text_stands_beneath(image: Image.Image) -> None:
 def test_very_small_and_large_pictures(size: tuple[int, int], longer: int) -> None:
     box = Box(label="x", score=0.5, box=(0, 0, float(size[0]), float(size[1])))
     ring = Polygon(label="y", polygons=[[0, 0, size[0], 0, size[0], size[1]]])
-    assert max(drawing.draw(Image.new("RGB", size), [box, ring]).size) == longer
+    assert max(drawing.draw_annotations(Image.new("RGB", size), [box, ring]).size) == longer
 
 
 @pytest.mark.parametrize("label", ["", "Größe", "Привет Ελλάδα", "日本語 🐈", "a\nb", "x" * 500, "\0"])
 def test_labels_of_any_kind(image: Image.Image, label: str) -> None:
     notes: list[Annotation] = [Box(label=label, box=(0, 0, 400, 300)), Text(label=label)]
-    drawing.draw(image, notes)
+    drawing.draw_annotations(image, notes)
 
 
 def test_letters_are_found_in_the_font() -> None:
-    assert drawing.font_for("Größe Привет Ελλάδα").name == "DejaVuSans.ttf"
+    assert drawing.find_font("Größe Привет Ελλάδα").name == "DejaVuSans.ttf"
 
 
 def test_a_contact_sheet(image: Image.Image) -> None:
     tall, gap = Image.new("RGB", (10, 300)), 10
-    sheet = drawing.contact_sheet([image, tall, image, image], columns=3, width=100, gap=gap)
+    sheet = drawing.draw_contact_sheet([image, tall, image, image], columns=3, width=100, gap=gap)
     assert sheet.size == (3 * 100 + 4 * gap, 150 + 75 + 3 * gap)
-    assert drawing.contact_sheet([image], columns=4, width=100, gap=gap).width == 100 + 2 * gap
+    assert drawing.draw_contact_sheet([image], columns=4, width=100, gap=gap).width == 100 + 2 * gap

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from labels.images import ImageError, Reason, decode_image
+from labels.images import ImageError, ImageErrorReason, decode_image
 
 GRADIENT = np.linspace(0, 255, 12 * 10 * 3).reshape(10, 12, 3).astype(np.uint8)
 RGB = Image.fromarray(GRADIENT)
@@ -128,7 +128,7 @@ def test_absurd_shapes_are_answered(size: tuple[int, int]) -> None:
     assert decode_image(encoded(Image.new("RGB", size))).size == size
 
 
-def refused(data: bytes, **limits: int) -> Reason:
+def refused(data: bytes, **limits: int) -> ImageErrorReason:
     with pytest.raises(ImageError) as raised:
         decode_image(data, **limits)
     assert str(raised.value)
@@ -152,18 +152,18 @@ def test_bombs_are_refused_by_their_header(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"hello", Reason.UNREADABLE),
-        (b"\x00" * 100, Reason.UNREADABLE),
-        (b"\x89PNG\r\n\x1a\n", Reason.UNREADABLE),
-        (b"\xff\xd8\xff\xe0", Reason.UNREADABLE),
-        (b"%PDF-1.7 ...", Reason.UNSUPPORTED),
-        (b'  <svg xmlns="http://www.w3.org/2000/svg"/>', Reason.UNSUPPORTED),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", Reason.UNSUPPORTED),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", Reason.UNREADABLE),
+        (b"hello", ImageErrorReason.UNREADABLE),
+        (b"\x00" * 100, ImageErrorReason.UNREADABLE),
+        (b"\x89PNG\r\n\x1a\n", ImageErrorReason.UNREADABLE),
+        (b"\xff\xd8\xff\xe0", ImageErrorReason.UNREADABLE),
+        (b"%PDF-1.7 ...", ImageErrorReason.UNSUPPORTED),
+        (b'  <svg xmlns="http://www.w3.org/2000/svg"/>', ImageErrorReason.UNSUPPORTED),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", ImageErrorReason.UNSUPPORTED),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", ImageErrorReason.UNREADABLE),
     ],
     ids=repr,
 )
-def test_what_is_no_picture(data: bytes, reason: Reason) -> None:
+def test_what_is_no_picture(data: bytes, reason: ImageErrorReason) -> None:
     assert refused(data) == reason
 
 
@@ -172,9 +172,9 @@ def test_cut_files_are_refused(kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     data = encoded(noise, kind)
     reasons = {refused(data[: int(len(data) * part)]) for part in (0.3, 0.6, 0.9)}
-    assert reasons <= {Reason.TRUNCATED, Reason.UNREADABLE}
+    assert reasons <= {ImageErrorReason.TRUNCATED, ImageErrorReason.UNREADABLE}
     if kind in ("PNG", "JPEG", "BMP"):
-        assert reasons == {Reason.TRUNCATED}
+        assert reasons == {ImageErrorReason.TRUNCATED}
 
 
 def flip(kind: str) -> Callable[[bytes, int, int], bytes]:

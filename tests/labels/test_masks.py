@@ -122,7 +122,7 @@ def wavy(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(4000, 3000), (2999, 4001)])
 def test_the_outline_of_a_large_mask_is_as_exact_as_locations_are(size: tuple[int, int]) -> None:
     mask, bin_ = wavy(*size), max(size) / 1000
-    (ring,) = masks.rings(mask, 7, 5)
+    (ring,) = masks.trace_mask(mask, 7, 5)
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     box = (columns[0] + 7, rows[0] + 5, columns[-1] + 8, rows[-1] + 6)
     assert bounds([ring]) == pytest.approx(box, abs=bin_ / 2)
@@ -136,7 +136,7 @@ def test_the_outline_of_a_large_mask_is_as_exact_as_locations_are(size: tuple[in
 def test_what_is_thinner_than_a_location_can_tell_is_not_nothing() -> None:
     mask = np.zeros((3000, 6000), bool)
     mask[1500, 20:5900] = True
-    (ring,) = masks.rings(mask)
+    (ring,) = masks.trace_mask(mask)
     assert bounds([ring]) == pytest.approx((20, 1500, 5900, 1501), abs=0.31)
 
 
@@ -144,7 +144,7 @@ def test_a_large_mask_and_a_noisy_one_cost_little() -> None:
     """What takes long, and memory, is to have more numbers, points and parts than an answer can tell."""
     large = wavy(4000, 3000)
     tracemalloc.start()
-    found = masks.rings(large)
+    found = masks.trace_mask(large)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 7 * large.nbytes  # a byte a pixel; as floats alone it would be eight
@@ -153,9 +153,9 @@ def test_a_large_mask_and_a_noisy_one_cost_little() -> None:
     rng = np.random.default_rng(0)
     for share in (0.02, 0.5):
         noisy = rng.random((1000, 1000)) < share
-        assert len(masks.rings(noisy)) <= 100
+        assert len(masks.trace_mask(noisy)) <= 100
         noisy |= wavy(1000, 1000)
-        largest = max(masks.rings(noisy), key=signed_area)
+        largest = max(masks.trace_mask(noisy), key=signed_area)
         assert signed_area(largest) > 0.98 * wavy(1000, 1000).sum()
 
 
@@ -192,7 +192,7 @@ def test_words_in_a_mask_have_the_box_around_it(save: Save) -> None:
         (None, (HEIGHT, WIDTH), "its mask cannot be read"),
         ([["x"]], (HEIGHT, WIDTH), "its mask cannot be read"),
         ([WIDTH * HEIGHT], (HEIGHT, WIDTH), "its mask covers nothing"),
-        ([0, WIDTH * HEIGHT], (WIDTH, HEIGHT), r"its mask's size is [100, 80], not its picture's height and width"),
+        ([0, WIDTH * HEIGHT], (WIDTH, HEIGHT), r"its mask's size is [100, 80], not the height and width of its image"),
     ],
 )
 def test_a_mask_of_coco_that_cannot_be_read_is_listed_and_no_box(save: Save, counts: Any, size: Any, said: str) -> None:

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.datasets.samples import questions
+from finetune.datasets.samples import make_samples
 from labels import formats
 from labels.dataset import Dataset, DatasetError
 from labels.labeled_image import LabeledImage, TracedAnnotation
-from labels.opening import FORMATS, open_dataset
+from labels.opening import open_dataset
 from labels.verification import keep_readable
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
@@ -49,7 +49,7 @@ def png(colour: int) -> bytes:
 def export(name: str, pictures: list[LabeledImage], folder: Path) -> Path:
     form = formats.FORMATS[name]
     out = folder / f"out{form.suffix or ''}"
-    form.write(pictures, out, pictures_too=form.suffix is None)
+    form.write(pictures, out, copy_images=form.suffix is None)
     for picture in pictures if form.suffix else ():
         path = folder / picture.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def test_what_is_no_dataset_is_told_which_kinds_there_are(save: Save, tmp_path: 
     for path in (*paths, tmp_path / "empty", tmp_path / "a"):
         with pytest.raises(DatasetError) as error:
             open_dataset(path)
-        assert all(name in str(error.value) for name in FORMATS), path
+        assert all(row.recognized_by in str(error.value) for row in formats.FORMATS.values()), path
     with pytest.raises(DatasetError, match="no such file"):
         open_dataset(tmp_path / "missing")
     with pytest.raises(DatasetError):
@@ -231,7 +231,7 @@ def test_whatever_is_broken_in_a_file_is_told_and_never_raised(name: str, tmp_pa
             for example in dataset.images:
                 for note in example.annotations:
                     assert all(map(math.isfinite, places(note)))
-                for question in questions(example, TASKS, labels=dataset.classes, rng=np.random.default_rng(0)):
+                for question in make_samples(example, TASKS, classes=dataset.classes, rng=np.random.default_rng(0)):
                     format_answer(question.task, question.answer, example.size)
         except DatasetError:
             outcomes.add(DatasetError)

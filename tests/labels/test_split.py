@@ -2,7 +2,6 @@ import io
 import random
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +12,7 @@ from labels.dataset import DatasetError
 from labels.image_files import ImageBytes
 from labels.images import ImageError
 from labels.labeled_image import LabeledImage
-from labels.split import content_of, folds, split
+from labels.split import hash_content, split_images
 from prompts.annotations import Box
 
 some = settings(max_examples=50, deadline=None, derandomize=True)
@@ -29,7 +28,7 @@ def named(examples: Sequence[LabeledImage]) -> set[str]:
 
 
 def contents(examples: Sequence[LabeledImage]) -> set[str]:
-    return {content_of(each) for each in examples}
+    return {hash_content(each) for each in examples}
 
 
 datasets = st.lists(
@@ -41,10 +40,10 @@ datasets = st.lists(
 @given(datasets, st.floats(0.05, 0.9), st.integers(0, 9))
 def test_no_picture_is_on_both_sides_and_none_is_lost(examples: list[LabeledImage], share: float, seed: int) -> None:
     if len(contents(examples)) < 2:
-        with pytest.raises(DatasetError, match="add pictures"):
-            split(examples, share, seed=seed)
+        with pytest.raises(DatasetError, match="add images"):
+            split_images(examples, share, seed=seed)
         return
-    taught, held = split(examples, share, seed=seed)
+    taught, held = split_images(examples, share, seed=seed)
     assert taught
     assert held
     assert not contents(taught) & contents(held)
@@ -61,30 +60,12 @@ def test_the_order_of_the_pictures_changes_nothing(
         return
     shuffled = list(examples)
     order.shuffle(shuffled)
-    assert named(split(examples, 0.3, seed=seed)[1]) == named(split(shuffled, 0.3, seed=seed)[1])
-
-
-@some
-@given(datasets, st.integers(2, 5))
-def test_each_picture_is_held_out_in_one_fold(examples: list[LabeledImage], count: int) -> None:
-    if len(contents(examples)) < count:
-        with pytest.raises(DatasetError):
-            folds(examples, count, seed=0)
-        return
-    parts = folds(examples, count, seed=0)
-    for taught, held in parts:
-        assert not contents(taught) & contents(held)
-        assert len(taught) + len(held) == len(examples)
-    for (_, one), (_, other) in combinations(parts, 2):
-        assert not contents(one) & contents(other)
-    assert sum(len(held) for _, held in parts) == len(examples)
-    sizes = [len(contents(held)) for _, held in parts]
-    assert max(sizes) - min(sizes) <= 1
+    assert named(split_images(examples, 0.3, seed=seed)[1]) == named(split_images(shuffled, 0.3, seed=seed)[1])
 
 
 def test_the_seed_decides() -> None:
     examples = [example(str(i), i) for i in range(50)]
-    held = [frozenset(named(split(examples, 0.2, seed=seed)[1])) for seed in (0, 0, 1, 2)]
+    held = [frozenset(named(split_images(examples, 0.2, seed=seed)[1])) for seed in (0, 0, 1, 2)]
     assert held[0] == held[1]
     assert len(set(held)) == 3
     assert len(held[0]) == 10
@@ -94,7 +75,7 @@ def test_labels_are_spread_evenly() -> None:
     kinds = [("rare",)] * 5 + [("common",)] * 80 + [("common", "other")] * 15
     examples = [example(str(i), i, *labels) for i, labels in enumerate(kinds)]
     for seed in range(5):
-        taught, held = split(examples, 0.2, seed=seed)
+        taught, held = split_images(examples, 0.2, seed=seed)
         counts = Counter(note.label for each in held for note in each.annotations)
         assert counts["rare"] == 1
         assert counts["other"] == 3
@@ -104,13 +85,13 @@ def test_labels_are_spread_evenly() -> None:
 
 def test_nothing_is_held_out_where_nothing_shall_be() -> None:
     examples = [example("a", 1)]
-    assert split(examples, 0, seed=0) == (tuple(examples), ())
+    assert split_images(examples, 0, seed=0) == (tuple(examples), ())
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
 def test_shares_that_are_none(share: float) -> None:
     with pytest.raises(ValueError, match="share"):
-        split([example("a", 1), example("b", 2)], share, seed=0)
+        split_images([example("a", 1), example("b", 2)], share, seed=0)
 
 
 def test_pictures_without_a_file_are_alike_by_their_pixels() -> None:
@@ -120,9 +101,9 @@ def test_pictures_without_a_file_are_alike_by_their_pixels() -> None:
     def broken() -> Image.Image:
         raise ImageError("it is broken", "unreadable")  # type: ignore[arg-type]
 
-    assert content_of(drawn("a", "red")) == content_of(drawn("b", "red")) != content_of(drawn("a", "blue"))
+    assert hash_content(drawn("a", "red")) == hash_content(drawn("b", "red")) != hash_content(drawn("a", "blue"))
     one, other = (LabeledImage(name, name, 2, 2, (), broken) for name in "ab")
-    assert content_of(one) != content_of(other)
+    assert hash_content(one) != hash_content(other)
 
 
 def test_a_copy_in_another_format_is_another_picture() -> None:
@@ -131,4 +112,4 @@ def test_a_copy_in_another_format_is_another_picture() -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (2, 2)).save(buffer, kind)
         files.append(LabeledImage(kind, kind, 2, 2, (), ImageBytes(buffer.getvalue())))
-    assert content_of(files[0]) != content_of(files[1])
+    assert hash_content(files[0]) != hash_content(files[1])

@@ -1,4 +1,4 @@
-"""Pictures as the page shows them: small, with their labels drawn."""
+"""The cards of the summary: a small image with annotations drawn on it, and lines of text."""
 
 import base64
 import io
@@ -13,16 +13,16 @@ from labels.geometry import bounding_box_or_none
 from labels.images import ImageError, decode_image
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Annotation, Text
-from server.jobs.summary import selection
+from server.jobs.summary.selection import find_least_certain
 
-_SIDE = 400  # pixels of the longer side: about as wide as a card, so that the letters drawn can be read
-_DRAWN = 100  # labels on a picture; more cover it
-_LINES, _LETTERS = 8, 240  # of what is said beside a picture
+_SIDE = 400  # pixels of the longer side: about the width of a card, so that drawn text is readable
+_MAX_DRAWN = 100  # annotations on an image; more would cover it
+_MAX_LINES, _MAX_CHARACTERS = 8, 240  # of the text beside an image
 
 
 @dataclass(frozen=True, slots=True)
 class CardDrawing:
-    """A picture with the labels of some steps drawn: as a data URL, and in words."""
+    """An image with the annotations of some steps drawn, as a data URL and as alternative text."""
 
     steps: tuple[str, ...]
     url: str
@@ -31,8 +31,8 @@ class CardDrawing:
 
 @dataclass(frozen=True, slots=True)
 class CardLine:
-    """What is said beside a picture: a text that was answered, or a label and why it is doubtful. `about`: what the
-    region is called that it was asked about."""
+    """A line beside an image: a text annotation, or an annotation to review. `about` is the label of the region that
+    the text is about."""
 
     step: str
     words: str
@@ -43,75 +43,79 @@ class CardLine:
 
 @dataclass(slots=True)
 class ImageCard:
-    """One picture. `trouble`: why it cannot be shown. `more`: how many lines are left out."""
+    """One image. `error` is why it cannot be shown. `hidden_lines` is the number of lines that are left out."""
 
     name: str
     width: int
     height: int
-    labels: int
+    annotations: int
     drawings: list[CardDrawing] = field(default_factory=list)
     lines: list[CardLine] = field(default_factory=list)
-    more: int = 0
-    trouble: str = ""
+    hidden_lines: int = 0
+    error: str = ""
 
 
-def sample(picture: LabeledImage, steps: Sequence[str]) -> ImageCard:
-    """A picture with what was found, drawn for each of `steps`; and the texts that were answered."""
+def make_sample_card(image: LabeledImage, steps: Sequence[str]) -> ImageCard:
+    """Returns a card with the shapes of each of `steps`, each in its own drawing, and with all text annotations."""
     by_step = {
-        step: [x.annotation for x in picture.traces if x.step == step and bounding_box_or_none(x.annotation)]
+        step: [t.annotation for t in image.traces if t.step == step and bounding_box_or_none(t.annotation)]
         for step in steps
     }
-    views: dict[tuple[str, ...], list[Annotation]] = {(step,): notes for step, notes in by_step.items() if notes}
-    if bare := tuple(step for step in steps if not by_step[step]) or (() if steps else ("",)):
-        views[bare] = []
-    texts = [label for label in picture.traces if isinstance(label.annotation, Text)]
-    return _card(picture, views, [_line(picture, label) for label in texts])
+    shapes_by_view: dict[tuple[str, ...], list[Annotation]] = {
+        (step,): shapes for step, shapes in by_step.items() if shapes
+    }
+    if empty := tuple(step for step in steps if not by_step[step]) or (() if steps else ("",)):
+        shapes_by_view[empty] = []
+    texts = [trace for trace in image.traces if isinstance(trace.annotation, Text)]
+    return _make_card(image, shapes_by_view, [_make_line(image, trace) for trace in texts])
 
 
-def doubted(picture: LabeledImage) -> ImageCard:
-    """A picture with what is doubtful on it, and why."""
-    labels = selection.doubtful(picture)
-    listed = labels[:_LINES]  # and only they are drawn: more would hide each other
-    places = [_parent(picture, label) if isinstance(label.annotation, Text) else label for label in listed]
-    notes = {id(place): place.annotation for place in places if place and bounding_box_or_none(place.annotation)}
-    return _card(picture, {("",): list(notes.values())}, [_line(picture, label) for label in labels])
+def make_review_card(image: LabeledImage) -> ImageCard:
+    """Returns a card with the least certain annotations of an image, and why they need review."""
+    traces = find_least_certain(image)
+    listed = traces[:_MAX_LINES]  # only these are drawn, so that they do not cover each other
+    located = [_get_parent(image, trace) if isinstance(trace.annotation, Text) else trace for trace in listed]
+    shapes = {id(trace): trace.annotation for trace in located if trace and bounding_box_or_none(trace.annotation)}
+    return _make_card(image, {("",): list(shapes.values())}, [_make_line(image, trace) for trace in traces])
 
 
-def _card(picture: LabeledImage, views: dict[tuple[str, ...], list[Annotation]], lines: list[CardLine]) -> ImageCard:
-    card = ImageCard(picture.name, picture.width, picture.height, len(picture.traces), lines=lines[:_LINES])
-    card.more = len(lines) - len(card.lines)
+def _make_card(
+    labeled: LabeledImage, shapes_by_view: dict[tuple[str, ...], list[Annotation]], lines: list[CardLine]
+) -> ImageCard:
+    card = ImageCard(labeled.name, labeled.width, labeled.height, len(labeled.traces), lines=lines[:_MAX_LINES])
+    card.hidden_lines = len(lines) - len(card.lines)
     try:
-        data = picture.read()
+        data = labeled.read()
         image = decode_image(data, max_bytes=len(data))
     except ImageError as error:
-        card.trouble = str(error)
+        card.error = str(error)
     except OSError as error:
-        card.trouble = error.strerror or str(error)
+        card.error = error.strerror or str(error)
     else:
-        card.drawings = [_drawing(image, steps, notes) for steps, notes in views.items()]
+        card.drawings = [_make_drawing(image, steps, shapes) for steps, shapes in shapes_by_view.items()]
     return card
 
 
-def _drawing(image: Image.Image, steps: tuple[str, ...], notes: Sequence[Annotation]) -> CardDrawing:
-    surest = sorted(notes, key=lambda note: -(note.score or 0.0))[:_DRAWN]
+def _make_drawing(image: Image.Image, steps: tuple[str, ...], shapes: Sequence[Annotation]) -> CardDrawing:
+    drawn = sorted(shapes, key=lambda shape: -(shape.score or 0.0))[:_MAX_DRAWN]
     file = io.BytesIO()
-    drawing.draw(image, surest, most=_SIDE).save(file, "WEBP", quality=82)
+    drawing.draw_annotations(image, drawn, max_side=_SIDE).save(file, "WEBP", quality=82)
     url = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-    counts = Counter(_short(note.label) or note.kind for note in surest)
+    counts = Counter(_truncate(shape.label) or shape.kind for shape in drawn)
     alt = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) or "nothing found"
-    return CardDrawing(steps, url, _short(alt))
+    return CardDrawing(steps, url, _truncate(alt))
 
 
-def _line(picture: LabeledImage, label: TracedAnnotation) -> CardLine:
-    note, parent = label.annotation, _parent(picture, label)
-    about = _short(parent.annotation.label) if parent and isinstance(note, Text) else ""
-    return CardLine(label.step, _short(note.label), about, note.score, label.review)
+def _make_line(image: LabeledImage, trace: TracedAnnotation) -> CardLine:
+    annotation, parent = trace.annotation, _get_parent(image, trace)
+    about = _truncate(parent.annotation.label) if parent and isinstance(annotation, Text) else ""
+    return CardLine(trace.step, _truncate(annotation.label), about, annotation.score, trace.review)
 
 
-def _parent(picture: LabeledImage, label: TracedAnnotation) -> TracedAnnotation | None:
-    known = label.parent is not None and 0 <= label.parent < len(picture.traces)
-    return picture.traces[label.parent] if known and label.parent is not None else None
+def _get_parent(image: LabeledImage, trace: TracedAnnotation) -> TracedAnnotation | None:
+    is_valid = trace.parent is not None and 0 <= trace.parent < len(image.traces)
+    return image.traces[trace.parent] if is_valid and trace.parent is not None else None
 
 
-def _short(words: str) -> str:
-    return words if len(words) <= _LETTERS else f"{words[: _LETTERS - 1]}…"
+def _truncate(text: str) -> str:
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"

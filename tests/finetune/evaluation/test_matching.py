@@ -1,4 +1,4 @@
-"""Figures against hand-computed cases and against brute force."""
+"""Matching, IoU and AUROC, compared with values computed by hand and by brute force."""
 
 import itertools
 import math
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.evaluation.matching import Counts, box_iou, polygon_iou
+from finetune.evaluation.matching import MatchCounts, polygon_iou
 from finetune.evaluation.reliability import auroc
+from labels.geometry import box_iou
 
 quick = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 edges = st.integers(0, 12)
@@ -19,16 +20,16 @@ boxes = st.tuples(edges, edges, edges, edges).map(
 
 
 @dataclass(frozen=True)
-class Found:
-    place: float
+class Point:
+    position: float
     score: float | None = None
 
 
-def near(a: Found, b: Found) -> float:
-    return max(0.0, 1 - abs(a.place - b.place))
+def similarity(a: Point, b: Point) -> float:
+    return max(0.0, 1 - abs(a.position - b.position))
 
 
-def pixels(box: tuple[int, int, int, int]) -> set[tuple[int, int]]:
+def list_pixels(box: tuple[int, int, int, int]) -> set[tuple[int, int]]:
     return set(itertools.product(range(box[0], box[2]), range(box[1], box[3])))
 
 
@@ -50,8 +51,8 @@ def test_box_iou(a: tuple[int, ...], b: tuple[int, ...], iou: float) -> None:
 @quick
 @given(a=boxes, b=boxes)
 def test_box_iou_counts_pixels(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> None:
-    union = pixels(a) | pixels(b)
-    assert box_iou(a, b) == pytest.approx(len(pixels(a) & pixels(b)) / len(union) if union else 0)
+    union = list_pixels(a) | list_pixels(b)
+    assert box_iou(a, b) == pytest.approx(len(list_pixels(a) & list_pixels(b)) / len(union) if union else 0)
 
 
 def square(x: float, y: float, side: float) -> list[float]:
@@ -67,89 +68,93 @@ def test_polygon_iou_of_squares_and_triangles() -> None:
     assert polygon_iou(one, [square(250, 240, 40)], size) == 0
 
 
-def test_polygon_iou_takes_all_rings_together() -> None:
+def test_polygon_iou_uses_all_rings_together() -> None:
     parts = [square(0, 0, 100), square(200, 0, 100)]
     assert polygon_iou(parts, parts[::-1], (400, 300)) == 1
     assert polygon_iou(parts, parts[:1], (400, 300)) == pytest.approx(0.5, abs=0.02)
-    assert polygon_iou([*parts, square(0, 0, 100)], parts, (400, 300)) == 1  # a ring twice is there once
+    assert polygon_iou([*parts, square(0, 0, 100)], parts, (400, 300)) == 1  # a repeated ring changes nothing
 
 
-def test_polygon_iou_of_nothing() -> None:
+def test_polygon_iou_of_empty_polygons() -> None:
     assert polygon_iou([], [], (40, 30)) == 0
     assert polygon_iou([], [square(0, 0, 20)], (40, 30)) == 0
 
 
-def test_counts_by_hand() -> None:
-    counts = Counts()
-    counts.add([Found(0), Found(5), Found(9.3)], [Found(0.2), Found(9), Found(20), Found(30)], near)
-    assert (counts.right, counts.made_up, counts.missed) == (2, 1, 2)
+def test_matches_are_counted() -> None:
+    counts = MatchCounts()
+    counts.add([Point(0), Point(5), Point(9.3)], [Point(0.2), Point(9), Point(20), Point(30)], similarity)
+    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (2, 1, 2)
     assert counts.precision == pytest.approx(2 / 3)
     assert counts.recall == pytest.approx(2 / 4)
     assert counts.f1 == pytest.approx(2 * (2 / 3 * 1 / 2) / (2 / 3 + 1 / 2))
-    counts.add([Found(1)], [Found(1)], near)
-    assert (counts.right, counts.made_up, counts.missed) == (3, 1, 2)
+    counts.add([Point(1)], [Point(1)], similarity)
+    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (3, 1, 2)
 
 
-@pytest.mark.parametrize(("apart", "right"), [(0.5, 1), (0.51, 0)])
-def test_half_alike_is_right(apart: float, right: int) -> None:
-    counts = Counts()
-    counts.add([Found(0)], [Found(apart)], near)
-    assert (counts.right, counts.made_up, counts.missed) == (right, 1 - right, 1 - right)
+@pytest.mark.parametrize(("distance", "matches"), [(0.5, 1), (0.51, 0)])
+def test_an_iou_of_one_half_is_a_match(distance: float, matches: int) -> None:
+    counts = MatchCounts()
+    counts.add([Point(0)], [Point(distance)], similarity)
+    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (
+        matches,
+        1 - matches,
+        1 - matches,
+    )
 
 
-def test_a_thing_found_twice_is_made_up_once() -> None:
-    counts = Counts()
-    counts.add([Found(0), Found(0)], [Found(0)], near)
-    assert (counts.right, counts.made_up, counts.missed) == (1, 1, 0)
+def test_a_duplicate_prediction_is_a_false_positive() -> None:
+    counts = MatchCounts()
+    counts.add([Point(0), Point(0)], [Point(0)], similarity)
+    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (1, 1, 0)
 
 
-def test_the_surest_chooses_first_whatever_the_order() -> None:
-    unsure, sure = Found(0.0, score=0.2), Found(0.4, score=0.9)
-    for found in ([unsure, sure], [sure, unsure]):
-        counts = Counts()
-        counts.add(found, [Found(0.3)], near)
+def test_the_highest_score_is_matched_first() -> None:
+    unsure, sure = Point(0.0, score=0.2), Point(0.4, score=0.9)
+    for predicted in ([unsure, sure], [sure, unsure]):
+        counts = MatchCounts()
+        counts.add(predicted, [Point(0.3)], similarity)
         assert counts.scores == [(0.9, True), (0.2, False)]
 
 
-def test_the_most_alike_is_taken_and_the_other_stays_free() -> None:
-    counts = Counts()
-    counts.add([Found(0.4), Found(0.0)], [Found(0.0), Found(0.4)], near)
-    assert (counts.right, counts.made_up, counts.missed) == (2, 0, 0)
+def test_the_most_similar_object_is_matched() -> None:
+    counts = MatchCounts()
+    counts.add([Point(0.4), Point(0.0)], [Point(0.0), Point(0.4)], similarity)
+    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (2, 0, 0)
 
 
-def test_nothing_found_and_nothing_there() -> None:
-    nothing, missed, made_up = Counts(), Counts(), Counts()
-    missed.add([], [Found(0)], near)
-    made_up.add([Found(0)], [], near)
+def test_no_predictions_and_no_truth() -> None:
+    nothing, missed, false = MatchCounts(), MatchCounts(), MatchCounts()
+    missed.add([], [Point(0)], similarity)
+    false.add([Point(0)], [], similarity)
     assert (nothing.precision, nothing.recall, nothing.f1) == (1, 1, 1)
     assert (missed.precision, missed.recall, missed.f1) == (1, 0, 0)
-    assert (made_up.precision, made_up.recall, made_up.f1) == (0, 1, 0)
+    assert (false.precision, false.recall, false.f1) == (0, 1, 0)
 
 
-def best_matching(found: list[Found], true: list[Found]) -> int:
-    """The most pairs that are at least half alike, by trying them all."""
-    short, long = sorted((found, true), key=len)
+def count_best_matching(predicted: list[Point], truth: list[Point]) -> int:
+    """Returns the largest number of pairs with a similarity of 0.5 or more, by trying all pairings."""
+    short, long = sorted((predicted, truth), key=len)
     return max(
-        sum(near(a, b) >= 0.5 for a, b in zip(short, chosen, strict=True))
+        sum(similarity(a, b) >= 0.5 for a, b in zip(short, chosen, strict=True))
         for chosen in itertools.permutations(long, len(short))
     )
 
 
-places = st.lists(st.builds(Found, st.floats(0, 4).map(lambda v: round(v, 2)), st.floats(0.01, 0.99)), max_size=5)
+points = st.lists(st.builds(Point, st.floats(0, 4).map(lambda v: round(v, 2)), st.floats(0.01, 0.99)), max_size=5)
 
 
 @quick
-@given(found=places, true=places)
-def test_counts_add_up_and_are_half_the_best_matching_at_least(found: list[Found], true: list[Found]) -> None:
-    counts = Counts()
-    counts.add(found, true, near)
-    assert counts.right + counts.made_up == len(found) == len(counts.scores)
-    assert counts.right + counts.missed == len(true)
-    best = best_matching(found, true)
-    assert best / 2 <= counts.right <= best  # any greedy matching is maximal
+@given(predicted=points, truth=points)
+def test_the_greedy_matching_is_at_least_half_of_the_best(predicted: list[Point], truth: list[Point]) -> None:
+    counts = MatchCounts()
+    counts.add(predicted, truth, similarity)
+    assert counts.true_positives + counts.false_positives == len(predicted) == len(counts.scores)
+    assert counts.true_positives + counts.false_negatives == len(truth)
+    best = count_best_matching(predicted, truth)
+    assert best / 2 <= counts.true_positives <= best  # any greedy matching is maximal
 
 
-def test_auroc_by_hand() -> None:
+def test_auroc_of_small_cases() -> None:
     assert auroc([(0.9, True), (0.8, True), (0.1, False)]) == 1
     assert auroc([(0.1, True), (0.9, False)]) == 0
     assert auroc([(0.5, True), (0.5, False)]) == 0.5
@@ -159,8 +164,8 @@ def test_auroc_by_hand() -> None:
 @quick
 @given(scores=st.lists(st.tuples(st.integers(0, 5).map(lambda v: v / 5), st.booleans()), max_size=12))
 def test_auroc_counts_pairs(scores: list[tuple[float, bool]]) -> None:
-    right, wrong = [s for s, ok in scores if ok], [s for s, ok in scores if not ok]
-    pairs = [1.0 if r > w else 0.5 if r == w else 0.0 for r in right for w in wrong]
+    correct, wrong = [s for s, ok in scores if ok], [s for s, ok in scores if not ok]
+    pairs = [1.0 if r > w else 0.5 if r == w else 0.0 for r in correct for w in wrong]
     if pairs:
         assert auroc(iter(scores)) == pytest.approx(sum(pairs) / len(pairs))
     else:

@@ -10,7 +10,7 @@ from PIL import Image
 from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
 from labels.dataset import Dataset, DatasetError
-from labels.formats import coco
+from labels.formats import FORMATS
 from labels.image_files import ImageFile
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
@@ -23,7 +23,8 @@ def settings(**given: Any) -> TuneConfig:
 @pytest.fixture
 def dataset(examples: list[LabeledImage], tmp_path: Path) -> Path:
     """Six pictures, as COCO."""
-    return coco.write(examples, tmp_path / "world").parent
+    FORMATS["coco"].write(examples, tmp_path / "world", copy_images=True)
+    return tmp_path / "world"
 
 
 def test_the_seedlings_world_is_drawn_and_of_others_nothing_is_known() -> None:

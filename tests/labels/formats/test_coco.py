@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.datasets.samples import questions, teachable
+from finetune.datasets.samples import find_trainable_tasks, make_samples
 from labels.dataset import DatasetError
-from labels.formats import coco
+from labels.formats import FORMATS
 from labels.geometry import MAX_ANSWER_POINTS, bounding_box
 from labels.label_kind import LabelKind
 from labels.opening import open_dataset
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
+from seedling.scenes.drawing import draw_scene
 from seedling.scenes.labeled_images import to_labeled_image
-from seedling.scenes.scene import Scene
 
 Save = Callable[..., Path]
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
@@ -63,7 +63,7 @@ def test_boxes_masks_captions_and_words(save: Save) -> None:
     assert example.complete == {LabelKind.OBJECTS, LabelKind.WORDS}
     assert example.open().size == (100, 80)
     assert dataset.classes == ("cat", "dog")
-    assert {"<OD>", "<REGION_TO_SEGMENTATION>", "<CAPTION>", "<OCR>"} <= teachable(example)
+    assert {"<OD>", "<REGION_TO_SEGMENTATION>", "<CAPTION>", "<OCR>"} <= find_trainable_tasks(example)
 
 
 def test_what_cannot_be_used_is_listed_by_its_id(save: Save) -> None:
@@ -110,7 +110,7 @@ def test_what_cannot_be_used_is_listed_by_its_id(save: Save) -> None:
         *("image 2", "image 3", "image 4", "image 1", "image 5", "image 6"),
         *(f"annotation {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17)),
     }
-    assert "not a picture" in listed["image 2"]
+    assert "not an image" in listed["image 2"]
     assert "no image 'c.png'" in listed["image 3"]
     assert "labels.json: image 1" in listed["image 4"]
     assert "75% outside the image of 100×80" in listed["annotation 3"]
@@ -145,7 +145,7 @@ def test_a_picture_without_objects_among_others_is_known_to_have_none(save: Save
     dataset = open_dataset(save("labels.json", document(note(bbox=[1, 1, 9, 9]), images=images)))
     assert dataset.images[1].annotations == ()
     assert dataset.images[1].complete == {LabelKind.OBJECTS}
-    (question,) = questions(dataset.images[1], ["<OD>"], labels=dataset.classes, rng=np.random.default_rng(0))
+    (question,) = make_samples(dataset.images[1], ["<OD>"], classes=dataset.classes, rng=np.random.default_rng(0))
     assert question.answer == ()
 
 
@@ -202,7 +202,7 @@ def test_sentences_are_grounded_and_not_all_is_taken_for_labelled(save: Save) ->
     dataset = open_dataset(save("labels.json", document(said)))
     (example,) = dataset.images
     assert example.complete == set()
-    assert "<OD>" not in teachable(example)
+    assert "<OD>" not in find_trainable_tasks(example)
     asked = [(question.task.token, question.text) for question in example.samples]
     for sentence in ("left cat", "the cat"):
         assert ("<REFERRING_EXPRESSION_SEGMENTATION>", sentence) in asked
@@ -229,9 +229,9 @@ def test_one_sentence_needs_no_list(save: Save) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "labels.json:1 is no JSON"),
-        ('{"images": [\n]\n,,}', "labels.json:3 is no JSON"),
-        (b"\xff\xfe\x00", "not text in UTF-8"),
+        ("{", "labels.json:1 is not JSON"),
+        ('{"images": [\n]\n,,}', "labels.json:3 is not JSON"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
         ("[" * 100_000, "nested too deep"),
         ("[]", "COCO"),
         ('{"images": [], "annotations": []}', "no labeled images"),
@@ -255,9 +255,12 @@ def test_a_huge_number_is_no_place(save: Save) -> None:
     assert len(dataset.unusable) == 1
 
 
-def test_drawn_scenes_come_back_from_the_disk(tmp_path: Path, scenes: list[Scene]) -> None:
-    given = [to_labeled_image(scene, str(number), polygons=number % 2 == 0) for number, scene in enumerate(scenes[:12])]
-    dataset = open_dataset(coco.write(given, tmp_path / "demo").parent)
+def test_drawn_scenes_come_back_from_the_disk(tmp_path: Path) -> None:
+    counts = [((0, 0), (0, 0)), ((0, 0), (1, 2)), ((1, 4), (0, 0)), *[((1, 4), (0, 2))] * 3]
+    scenes = [draw_scene(seed, objects=counts[seed % 6][0], words=counts[seed % 6][1]) for seed in range(12)]
+    given = [to_labeled_image(scene, str(number), polygons=number % 2 == 0) for number, scene in enumerate(scenes)]
+    FORMATS["coco"].write(given, tmp_path / "demo", copy_images=True)
+    dataset = open_dataset(tmp_path / "demo")
     assert dataset.unusable == ()
     for back, true in zip(dataset.images, given, strict=True):
         assert back.size == true.size

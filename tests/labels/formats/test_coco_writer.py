@@ -75,6 +75,6 @@ def test_pycocotools_draws_masks_and_boxes(tmp_path: Path) -> None:
 
 def test_names_are_kept_where_pictures_are_not_copied(tmp_path: Path) -> None:
     name = 'a/"b"\nc.png'
-    export("coco", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", pictures_too=False)
+    export("coco", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", copy_images=False)
     read = COCO(tmp_path / "out/annotations/instances_default.json")
     assert [image["file_name"] for image in read.dataset["images"]] == [name]

@@ -67,6 +67,6 @@ def test_rings_of_one_thing_are_a_group(tmp_path: Path) -> None:
 
 def test_names_with_line_breaks_are_kept(tmp_path: Path) -> None:
     name = 'a/"b"\n<c>.png'
-    export("cvat", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", pictures_too=False)
+    export("cvat", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", copy_images=False)
     root = ET.parse(tmp_path / "out/annotations.xml").getroot()
     assert [image.get("name") for image in root.findall("image")] == [name]

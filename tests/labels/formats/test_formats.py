@@ -69,7 +69,7 @@ def test_an_export_replaces_the_last_one_whole_or_not_at_all(name: str, tmp_path
 def test_what_is_no_export_is_not_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="name an empty or a new folder"):
+    with pytest.raises(FileExistsError, match="name an empty or new folder"):
         export(name, example(), tmp_path / "out")
     assert tree(tmp_path) == {"out/thesis.txt": b"years of work"}
     (tmp_path / "file").write_text("")
@@ -113,7 +113,7 @@ def test_an_export_at_work_is_left_alone(tmp_path: Path) -> None:
         export("coco", example()[1:], tmp_path / "out")
         yield example()[1]
 
-    assert export("coco", another(), tmp_path / "out").pictures == 2
+    assert export("coco", another(), tmp_path / "out").images == 2
     document = json.loads((tmp_path / "out/annotations/instances_default.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["a/1.png", "b.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -126,9 +126,9 @@ def test_pictures_that_cannot_be_read_are_left_out_with_their_labels(name: str, 
 
     first, second = example()
     report = export(name, [replace(first, open=DeferredImage(gone)), second], tmp_path / "out")
-    assert report.unread == ["a/1.png"]
-    assert (report.pictures, report.annotations) == (1, 0)
-    assert report.left_out == {"pictures that cannot be read": 1}
+    assert report.unreadable == ["a/1.png"]
+    assert (report.images, report.annotations) == (1, 0)
+    assert report.left_out == {"images that cannot be read": 1}
     assert not any("1.png" in path for path in tree(tmp_path / "out"))
 
 
@@ -164,15 +164,15 @@ HOSTILE += [
 
 
 @every_folder
-@pytest.mark.parametrize("pictures_too", [True, False])
-def test_whatever_the_names_nothing_leaves_the_folder(name: str, pictures_too: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("copy_images", [True, False])
+def test_whatever_the_names_nothing_leaves_the_folder(name: str, copy_images: bool, tmp_path: Path) -> None:
     labels = (TracedAnnotation(Box(label="</name>\x00\udcff\r\n: \"'", score=0.5, box=(1, 2, 3, 4)), "step"),)
     pictures = [LabeledImage.from_traces(n, 64, 64, labels, lambda: PNG, sha256="0" * 64) for n in HOSTILE]
-    assert export(name, pictures, tmp_path / "in" / "out", pictures_too).pictures == len(HOSTILE)
+    assert export(name, pictures, tmp_path / "in" / "out", copy_images).images == len(HOSTILE)
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
     assert {path.name for path in (tmp_path / "in").iterdir()} == {"out"}
     files = tree(tmp_path / "in" / "out")
-    assert sum(data == PNG for data in files.values()) == pictures_too * len(HOSTILE)
+    assert sum(data == PNG for data in files.values()) == copy_images * len(HOSTILE)
     for data in files.values():
         if data != PNG:
             data.decode()
@@ -247,7 +247,7 @@ def test_memory_does_not_grow_with_the_dataset(name: str, tmp_path: Path) -> Non
     def peak(count: int) -> int:
         tracemalloc.start()
         try:
-            FORMATS[name].write(many(count), tmp_path / f"out-{count}", pictures_too=False)
+            FORMATS[name].write(many(count), tmp_path / f"out-{count}", copy_images=False)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

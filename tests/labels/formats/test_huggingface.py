@@ -12,7 +12,7 @@ import pytest
 from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
 from labels.opening import open_dataset
-from labels.split import content_of
+from labels.split import hash_content
 from prompts.annotations import Box, Polygon, Quad, Text
 
 Save = Callable[..., Path]
@@ -55,7 +55,7 @@ def check(path: Path) -> None:
     )
     assert (b.annotations, b.complete) == ((), {LabelKind.OBJECTS})
     assert a.open().size == (100, 80)
-    assert content_of(a) != content_of(b)
+    assert hash_content(a) != hash_content(b)
     assert pickle.loads(pickle.dumps(a)).open().tobytes() == a.open().tobytes()
 
 
@@ -144,7 +144,7 @@ def test_florists_records(save: Save) -> None:
 
 def test_tables_without_pictures_and_broken_ones_are_refused(save: Save, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": [1, 2]}), tmp_path / "a.parquet")
-    with pytest.raises(DatasetError, match="row 0: its row holds no picture"):
+    with pytest.raises(DatasetError, match="row 0: its row contains no image"):
         open_dataset(tmp_path / "a.parquet")
     for name in ("b.parquet", "b.arrow"):
         with pytest.raises(DatasetError, match="cannot be read"):

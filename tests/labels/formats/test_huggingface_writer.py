@@ -75,7 +75,7 @@ def test_datasets_loads_every_label(pictures: list[LabeledImage]) -> None:
 
 @pytest.mark.parametrize("pictures", [example(), example()[1:]], ids=["labels", "none"])
 def test_without_pictures_there_are_their_names(pictures: list[LabeledImage], tmp_path: Path) -> None:
-    export("huggingface", pictures, tmp_path / "out", pictures_too=False)
+    export("huggingface", pictures, tmp_path / "out", copy_images=False)
     check(pictures, load(tmp_path / "out", tmp_path / "cache"), "file_name")
 
 

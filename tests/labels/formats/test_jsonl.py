@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune.datasets.samples import teachable
+from finetune.datasets.samples import find_trainable_tasks
 from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
 from labels.opening import open_dataset
@@ -115,7 +115,7 @@ def test_prompts_and_answers(save: Save) -> None:
     assert b.samples[0].region == pytest.approx((10.05, 16.04, 30.05, 32.04))
     assert b.complete == set()
     assert c.complete == {LabelKind.OBJECTS}
-    assert "<OD>" in teachable(c)
+    assert "<OD>" in find_trainable_tasks(c)
 
 
 def test_answers_come_back_as_they_were_written(save: Save) -> None:
@@ -224,4 +224,4 @@ def test_pictures_that_were_only_questioned_are_not_known_to_be_empty(save: Save
     save("a.png")
     (example,) = open_dataset(lines(save, row("<VQA>how many?", "two"), row("caption en", "two cats"))).images
     assert example.complete == set()
-    assert teachable(example) == {"<VQA>", "<CAPTION>"}
+    assert find_trainable_tasks(example) == {"<VQA>", "<CAPTION>"}

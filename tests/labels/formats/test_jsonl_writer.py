@@ -33,24 +33,24 @@ def read(path: Path) -> list[LabeledImage]:
 @given(datasets(st.one_of(boxes(), quads(), polygons(), captions())))
 def test_nothing_is_lost(pictures: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        report = export("jsonl", pictures, Path(folder, "out.jsonl"), pictures_too=False)
+        report = export("jsonl", pictures, Path(folder, "out.jsonl"), copy_images=False)
         assert read(Path(folder, "out.jsonl")) == pictures
         assert report.annotations == sum(len(picture.traces) for picture in pictures)
 
 
 def test_where_a_label_came_from_is_kept(tmp_path: Path) -> None:
-    export("jsonl", example(), tmp_path / "out.jsonl", pictures_too=False)
+    export("jsonl", example(), tmp_path / "out.jsonl", copy_images=False)
     assert read(tmp_path / "out.jsonl") == example()
 
 
 def test_names_of_half_a_surrogate_pair_are_kept(tmp_path: Path) -> None:
     pictures = [LabeledImage.from_traces("half \udcff\n\u2028.png", 4, 4, sha256="0")]
-    export("jsonl", pictures, tmp_path / "out.jsonl", pictures_too=False)
+    export("jsonl", pictures, tmp_path / "out.jsonl", copy_images=False)
     assert read(tmp_path / "out.jsonl") == pictures
 
 
 def test_datasets_reads_every_line(tmp_path: Path) -> None:
-    export("jsonl", example(), tmp_path / "out.jsonl", pictures_too=False)
+    export("jsonl", example(), tmp_path / "out.jsonl", copy_images=False)
     cache = str(tmp_path / "cache")
     rows = hf.load_dataset("json", data_files=str(tmp_path / "out.jsonl"), split="train", cache_dir=cache)
     assert [row["name"] for row in rows] == ["a/1.png", "b.png"]

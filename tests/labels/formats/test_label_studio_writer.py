@@ -98,7 +98,7 @@ def test_accepted_predictions_leave_by_the_sdks_converter(tmp_path: Path) -> Non
 
 
 def test_the_doubtful_can_be_shown_first_and_say_why(tmp_path: Path) -> None:
-    export("label-studio", example(), tmp_path / "out", pictures_too=False)
+    export("label-studio", example(), tmp_path / "out", copy_images=False)
     first, second = json.loads((tmp_path / "out/tasks.json").read_text(encoding="utf-8"))
     assert (first["predictions"][0]["score"], "score" in second["predictions"][0]) == (0.25, False)
     assert first["predictions"][0]["result"][0]["meta"] == {"text": ["small"]}

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_studio_sdk.converter.brush import encode_rle
 
-from finetune.datasets.samples import questions
+from finetune.datasets.samples import make_samples
 from labels.dataset import Dataset, DatasetError
 from labels.opening import open_dataset
 from prompts.formatting import format_answer
@@ -138,7 +138,7 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 def asked(dataset: Dataset) -> None:
     """All that it can teach is written."""
     for example in dataset.images:
-        for question in questions(example, TASKS, labels=dataset.classes, rng=np.random.default_rng(0)):
+        for question in make_samples(example, TASKS, classes=dataset.classes, rng=np.random.default_rng(0)):
             format_answer(question.task, question.answer, example.size)
 
 
@@ -165,8 +165,13 @@ def test_odd_types_are_never_raised(kind: str, save: Save, data: st.DataObject) 
     [
         ("coco", ("images", 0), [], "labels.json: image 0: it needs an id and a file_name"),
         ("coco", ("images", 0, "id"), True, "labels.json: image 0: it needs an id and a file_name"),
-        ("coco", ("categories",), {"1": "cat"}, "labels.json: annotation 1: its category is 1, which is none"),
-        ("coco", ("annotations", 0), ["cat"], "labels.json: annotation 0: it is no JSON object"),
+        (
+            "coco",
+            ("categories",),
+            {"1": "cat"},
+            "labels.json: annotation 1: its category is 1, which the file does not list",
+        ),
+        ("coco", ("annotations", 0), ["cat"], "labels.json: annotation 0: it is not a JSON object"),
         ("coco", ("annotations", 0, "bbox"), {"x": 1}, "labels.json: annotation 1: its position is dict, not a list"),
         (
             "coco",
@@ -182,19 +187,24 @@ def test_odd_types_are_never_raised(kind: str, save: Save, data: st.DataObject) 
             "annotation 2: its position is None, not a list of numbers",
         ),
         ("label-studio", (0, "annotations"), 3, "labels.json: task 7: nobody has annotated it"),
-        ("label-studio", (0, "annotations", 0, "result"), None, "labels.json: task 7: its result is no list"),
-        ("label-studio", (0, "annotations", 0, "result"), {"x": 1}, "labels.json: task 7: its result is no list"),
-        ("label-studio", (0, "annotations", 0, "result", 1), "x", "task 7, result 1: it is no JSON object"),
+        ("label-studio", (0, "annotations", 0, "result"), None, "labels.json: task 7: its result is not a list"),
+        ("label-studio", (0, "annotations", 0, "result"), {"x": 1}, "labels.json: task 7: its result is not a list"),
+        ("label-studio", (0, "annotations", 0, "result", 1), "x", "task 7, result 1: it is not a JSON object"),
         ("label-studio", (0, "annotations", 0, "result", 3, "value", "text"), 3, "task 7, result r3: its text is no"),
-        ("label-studio", (0, "annotations", 0, "result", 4, "value", "text"), [None], "result r4: its text is no text"),
-        ("labelme", ("shapes", 0), None, "labels.json: shape 0: it is no JSON object"),
-        ("labelme", ("shapes", 0, "points", 1), None, "labels.json: shape 0: its points are no list of x and y"),
+        (
+            "label-studio",
+            (0, "annotations", 0, "result", 4, "value", "text"),
+            [None],
+            "result r4: its text is not text",
+        ),
+        ("labelme", ("shapes", 0), None, "labels.json: shape 0: it is not a JSON object"),
+        ("labelme", ("shapes", 0, "points", 1), None, "labels.json: shape 0: its points are not a list of x and y"),
         ("labelme", ("shapes", 1, "label"), ["dog"], "labels.json: shape 1: its label is list, not text"),
         ("own", (0, "labels"), {"annotation": BOX}, "labels.jsonl:1, label 0: its annotation: "),
-        ("own", (0, "complete"), "objects", "labels.jsonl:1: its complete is no list of objects, words, captions"),
-        ("own", (0, "complete"), 3, "labels.jsonl:1: its complete is no list of objects, words, captions"),
+        ("own", (0, "complete"), "objects", "labels.jsonl:1: its complete is not a list of objects, words, captions"),
+        ("own", (0, "complete"), 3, "labels.jsonl:1: its complete is not a list of objects, words, captions"),
         ("own", (0, "labels", 3, "prompt"), [], ""),
-        ("own", (0, "labels", 3, "prompt"), 3, "labels.jsonl:1, label 3: its prompt is no text"),
+        ("own", (0, "labels", 3, "prompt"), 3, "labels.jsonl:1, label 3: its prompt is not text"),
         ("prompted", (0, "prefix"), ["<OD>"], "labels.jsonl:1: it has no image, prefix and suffix"),
         ("hugging-face", (0, "objects"), 3, "metadata.jsonl:1: its objects are neither a list nor a list for each"),
         ("hugging-face", (0, "objects"), {"id": 1}, "metadata.jsonl:1: its objects are neither a list nor a list for"),

@@ -66,7 +66,7 @@ def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
         "Annotations/c.xml",
         "Annotations/d.xml:1",
     ]
-    assert "c.xml:2 is no XML" in dataset.unusable[-2].reason
+    assert "c.xml:2 is not XML" in dataset.unusable[-2].reason
     assert "9×9" in dataset.unusable[-1].reason
 
 

@@ -90,13 +90,13 @@ def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("names: [cat\n", "data.yaml:2 is no YAML"),
+        ("names: [cat\n", "data.yaml:2 is not YAML"),
         ("train: images\n", "has no `names`"),
         ("- 1", "has no `names`"),
-        ("names: [cat]\ntrain: nowhere\n", "names no folder with pictures"),
-        ("names: [cat]\n", "names no folder with pictures: none"),
-        ("!!python/object/apply:os.system [ls]", "is no YAML"),
-        (b"\xff\xfe\x00", "is no YAML"),
+        ("names: [cat]\ntrain: nowhere\n", "names no folder with images"),
+        ("names: [cat]\n", "names no folder with images: no folder"),
+        ("!!python/object/apply:os.system [ls]", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
     ],
 )
 def test_descriptions_that_say_nothing_of_use(save: Save, content: str, said: str) -> None:

@@ -106,7 +106,7 @@ def test_labels_that_yaml_would_take_for_something_else(tmp_path: Path) -> None:
         "yolo-detect",
         [LabeledImage.from_traces("a.png", 9, 9, labels, sha256="0")],
         tmp_path / "out",
-        pictures_too=False,
+        copy_images=False,
     )
     data = yaml.safe_load((tmp_path / "out/data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(odd))

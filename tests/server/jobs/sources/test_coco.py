@@ -6,10 +6,10 @@ import pytest
 
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage
-from server.jobs.sources import ImageErrorKind, ImageSource, SourceError, open_source
+from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
 
 Fill = Callable[..., Path]
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 def document(*names: object) -> str:
@@ -34,22 +34,24 @@ def test_pictures_where_coco_files_have_them(fill: Fill, read: Read, where: str,
     assert read(open_source(str(folder / where))) == {
         "a.jpg": pictures.format("a.jpg").encode(),
         "d/é.png": pictures.format("d/é.png").encode(),
-        "gone.jpg": ImageErrorKind.MISSING,
-        "row 5": ImageErrorKind.MISSING,
+        "gone.jpg": SourceImageFault.MISSING,
+        "row 5": SourceImageFault.MISSING,
     }
 
 
 def test_names_that_climb_do_not_leave_their_names(fill: Fill, read: Read) -> None:
     folder = fill("set/coco.json", "a.jpg")
     (folder / "set" / "coco.json").write_text(document("../a.jpg"))
-    source = open_source(str(folder / "set" / "coco.json"), allowed=lambda path: path.startswith(str(folder / "set")))
-    assert read(source) == {"a.jpg": ImageErrorKind.REFUSED}
+    source = open_source(
+        str(folder / "set" / "coco.json"), is_allowed=lambda path: path.startswith(str(folder / "set"))
+    )
+    assert read(source) == {"a.jpg": SourceImageFault.REFUSED}
 
 
 def test_our_own_file_names_its_pictures(fill: Fill, read: Read) -> None:
     folder = fill("a.jpg")
     picture = LabeledImage.from_traces("a.jpg", 4, 3, read=lambda: b"a.jpg", sha256="0" * 64)
-    FORMATS["coco"].write([picture], folder / "set", pictures_too=True)
+    FORMATS["coco"].write([picture], folder / "set", copy_images=True)
     written = folder / "set/annotations/instances_default.json"
     assert read(open_source(str(written))) == {"a.jpg": b"a.jpg"}
 

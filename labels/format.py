@@ -1,0 +1,93 @@
+"""A dataset format: how it is recognized, read and written."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from labels.dataset import Dataset
+from labels.geometry import to_rings
+from labels.images import ImageError
+from labels.labeled_image import LabeledImage
+from labels.reading.dataset_source import DatasetSource
+from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.export_folder import MARKER, open_export
+from labels.writing.export_report import ExportReport
+from prompts.annotations import Polygon
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A row of the table in `labels.formats`.
+
+    Attributes:
+        title: For people.
+        recognized_by: How a dataset of this format looks on disk, for people.
+        recognize: Returns whether a source is a dataset of this format.
+        read: Returns the dataset of a source that `recognize` accepts. Raises DatasetError.
+        writer: Writes a dataset.
+        suffix: Of the one file that is written; None if the format is a folder.
+    """
+
+    title: str
+    recognized_by: str
+    recognize: Callable[[DatasetSource], bool]
+    read: Callable[[DatasetSource], Dataset]
+    writer: type[DatasetWriter]
+    suffix: str | None = None
+
+    def write(
+        self,
+        images: Iterable[LabeledImage],
+        out: Path,
+        *,
+        copy_images: bool,
+        on_left_out: Callable[[str, str], None] | None = None,
+    ) -> ExportReport:
+        """Writes a dataset to `out`, completely or not at all. `copy_images` copies the images into it.
+
+        Memory does not grow with the dataset, and the same images produce the same bytes. `on_left_out` is called with
+        the image's name and the reason for each thing that the format has no place for.
+
+        An earlier export at `out` is replaced. Raises FileExistsError if anything else is there, ValueError if the
+        format has no place for images, and OSError if `out` cannot be written.
+        """
+        if copy_images and self.suffix is not None:
+            raise ValueError(f"{self.suffix} is one file, without a place for images: export without them")
+        report = ExportReport(on_left_out=on_left_out)
+        with open_export(out, one_file=self.suffix is not None) as folder:
+            writer = self.writer(folder, report, has_copies=copy_images)
+            for image in images:
+                data = b""
+                if copy_images:
+                    try:
+                        data = image.read()
+                    except (OSError, ImageError) as error:
+                        report.leave_out_unreadable(image.name, error)
+                        continue
+                if not writer.keeps_degenerate_polygons:
+                    image = _remove_degenerate_polygons(image, report)
+                if image.samples and not writer.keeps_samples:
+                    report.leave_out("prompts with answers", image.name, count=len(image.samples))
+                if copy_images or writer.sidecars:
+                    name = folder.choose_name(image.name, writer.images_folder, writer.sidecars)
+                else:
+                    name = image.name
+                if copy_images:
+                    folder.write(f"{writer.images_folder}/{name}", data)
+                report.images += 1
+                report.annotations += writer.add(image, name)
+            writer.close()
+            if self.suffix is None:
+                folder.write(MARKER, json.dumps(report.to_dict(), ensure_ascii=False, indent=1))
+        return report
+
+
+def _remove_degenerate_polygons(image: LabeledImage, report: ExportReport) -> LabeledImage:
+    """Returns the image without polygons of fewer than three corners, which most readers refuse."""
+    traces = image.traced_annotations
+    drawable = [trace for trace in traces if not isinstance(trace.annotation, Polygon) or to_rings(trace.annotation)]
+    if len(drawable) == len(traces):
+        return image
+    report.leave_out("polygons of fewer than three corners", image.name, count=len(traces) - len(drawable))
+    return image.with_traces(*drawable)

@@ -1,0 +1,81 @@
+"""A file or folder that may be a dataset. Formats look at it to recognize theirs; documents are loaded once."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from labels.dataset import DatasetError
+from labels.reading import documents
+from labels.reading.documents import Element
+
+JSON_LINES = (".jsonl", ".ndjson")
+
+
+class DatasetSource:
+    """The file or folder `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._json: dict[Path, Any] = {}
+        self._xml: dict[Path, Element] = {}
+
+    @property
+    def folder(self) -> Path:
+        """The folder, or the folder of the file."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def suffix(self) -> str:
+        """Of the file, in lower case; empty for a folder."""
+        return "" if self.path.is_dir() else self.path.suffix.lower()
+
+    def iter_json(self) -> Iterator[tuple[Path, Any]]:
+        """Yields the JSON files of the source with their content, sorted: the file, or those in the folder and in its
+        subfolders.
+
+        Files that cannot be read are skipped. Raises DatasetError if the only file cannot be read.
+        """
+        if self.path.is_dir():
+            files = [*sorted(self.path.glob("*.json")), *sorted(self.path.glob("*/*.json"))]
+        else:
+            files = [self.path] if self.suffix == ".json" else []
+        yield from self._iter_loaded(files, self._json, documents.load_json)
+
+    def iter_xml(self) -> Iterator[tuple[Path, Element]]:
+        """Yields the XML files of the source with their roots, sorted: the file, or those in the folder.
+
+        Files that cannot be read are skipped. Raises DatasetError if the only file cannot be read.
+        """
+        files = [self.path] if self.suffix == ".xml" else sorted(self.path.glob("*.xml"))
+        yield from self._iter_loaded(files, self._xml, documents.load_xml)
+
+    @cached_property
+    def json_lines(self) -> list[Path]:
+        """The JSON lines files of the source: the file, or those in the folder, or else those in its subfolders."""
+        if not self.path.is_dir():
+            return [self.path] if self.suffix in JSON_LINES else []
+        for pattern in ("*", "*/*"):
+            if files := [file for suffix in JSON_LINES for file in sorted(self.path.glob(f"{pattern}{suffix}"))]:
+                return files
+        return []
+
+    def read_first_object(self, file: Path) -> dict[str, Any]:
+        """Returns the first JSON object of a JSON lines file; an empty one if there is none. Raises DatasetError."""
+        return next((row for _, row, _ in documents.read_json_lines(file) if isinstance(row, dict)), {})
+
+    def describe_several(self, files: Sequence[Path]) -> DatasetError:
+        """Returns the error of a source with several datasets."""
+        names = ", ".join(map(str, files))
+        return DatasetError(f"{self.path} contains several datasets; name one of them: {names}")
+
+    def _iter_loaded(self, files: Sequence[Path], loaded: dict[Path, Any], load: Any) -> Iterator[tuple[Path, Any]]:
+        for file in files:
+            if file not in loaded:
+                try:
+                    loaded[file] = load(file)
+                except DatasetError:
+                    if len(files) == 1:
+                        raise
+                    continue
+            yield file, loaded[file]

@@ -1,0 +1,50 @@
+"""The base class of every format's writer: it writes one dataset, image by image."""
+
+from abc import ABC, abstractmethod
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from labels.labeled_image import LabeledImage
+from labels.writing.export_folder import ExportFolder
+from labels.writing.export_report import ExportReport
+from prompts.annotations import Annotation
+
+
+class DatasetWriter(ABC):
+    """Writes one dataset to `folder` and counts in `report`. Used once; keeps no image and no annotation in memory.
+
+    Attributes:
+        images_folder: The subfolder for copies of the images.
+        sidecars: Subfolder and suffix of the file that accompanies each image; None if the format has none.
+        keeps_degenerate_polygons: Whether polygons of fewer than three corners are written too.
+        keeps_samples: Whether an image's samples (prompts with answers) are written.
+        has_copies: Whether the images are copied into the folder.
+    """
+
+    images_folder: ClassVar[str] = "images"
+    sidecars: ClassVar[tuple[str, str] | None] = None
+    keeps_degenerate_polygons: ClassVar[bool] = False
+    keeps_samples: ClassVar[bool] = False
+
+    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
+        self.folder, self.report, self.has_copies = folder, report, has_copies
+
+    @abstractmethod
+    def add(self, image: LabeledImage, name: str) -> int:
+        """Writes one image's labels and returns how many annotations were written.
+
+        `name` is the path of the image's copy in `images_folder`; without copies, the name to use for its sidecar.
+        """
+
+    def write_sidecar(self, name: str, content: str) -> None:
+        """Writes the file that accompanies the image `name`."""
+        assert self.sidecars is not None
+        folder, suffix = self.sidecars
+        self.folder.write(f"{folder}/{PurePosixPath(name).with_suffix(suffix)}", content)
+
+    def leave_out(self, what: str, image: LabeledImage, annotation: Annotation) -> None:
+        """Counts an annotation, or its score, for which the format has no place."""
+        self.report.leave_out(what, image.name, annotation.label)
+
+    def close(self) -> None:  # noqa: B027 (not every format has something to write at the end)
+        """Writes what is known only at the end."""

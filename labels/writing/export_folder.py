@@ -1,0 +1,160 @@
+"""A folder, or one file, that appears when it is complete or not at all."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+MARKER = ".florist"  # the file that identifies an export, so that the next one may replace it
+_FILE = "file"
+# What some file system or list of files does not allow.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\:*?\"<>|]")
+_MAX_PART = 200  # bytes of one part of a path: most systems allow 255, and suffixes are added
+
+
+class ExportFolder:
+    """A folder that is being written, at `root`. Paths are relative to it, with forward slashes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files = ExitStack()
+
+    def open(self, path: str = _FILE) -> IO[str]:
+        """Opens a text file that stays open, to write and read, until the folder is complete.
+
+        What UTF-8 cannot represent (half a surrogate pair of a file name) is escaped as in JSON.
+        """
+        file = self._resolve(path).open("w+", encoding="utf-8", errors="backslashreplace", newline="\n")
+        return self._files.enter_context(file)
+
+    def write(self, path: str, content: str | bytes) -> None:
+        """Writes one whole file."""
+        data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+        self._resolve(path).write_bytes(data)
+
+    def remove(self, path: str) -> None:
+        """Removes a temporary file."""
+        (self.root / path).unlink()
+
+    def choose_name(self, name: str, images_folder: str, sidecars: tuple[str, str] | None) -> str:
+        """Returns a path for a copy of the image `name` that every system allows and nothing else uses yet.
+
+        It is free in `images_folder` and, with the other suffix, in the folder of `sidecars`.
+        """
+        path = to_portable_path(name)
+        candidate, n = path, 1
+        while (self.root / images_folder / candidate).exists() or (
+            sidecars and (self.root / sidecars[0] / candidate.with_suffix(sidecars[1])).exists()
+        ):
+            n += 1
+            candidate = path.with_stem(f"{path.stem}-{n}")
+        return candidate.as_posix()
+
+    def close(self) -> None:
+        """Closes the open files."""
+        self._files.close()
+
+    def _resolve(self, path: str) -> Path:
+        full = self.root / path
+        full.parent.mkdir(parents=True, exist_ok=True)
+        return full
+
+
+def to_portable_path(name: str) -> PurePosixPath:
+    """Returns a relative path similar to `name` that stays inside its folder and that every system allows."""
+    parts = []
+    for part in name.split("/"):
+        part = _UNSAFE.sub("_", part).rstrip(". ")
+        if part:
+            stem, suffix = Path(part).stem, _truncate(Path(part).suffix, _MAX_PART // 2)
+            # Most readers ignore files with a leading dot.
+            parts.append("_" * stem.startswith(".") + _truncate(stem, _MAX_PART - len(suffix.encode())) + suffix)
+    return PurePosixPath(*parts or ["_"])
+
+
+def _truncate(text: str, size: int) -> str:
+    return text.encode()[:size].decode(errors="ignore")
+
+
+@contextmanager
+def open_export(out: Path, *, one_file: bool) -> Iterator[ExportFolder]:
+    """Yields a temporary folder beside `out` that replaces `out` at the end, and is removed after an error.
+
+    With `one_file`, its default file replaces `out`. Raises FileExistsError if `out` has anything but an export.
+    """
+    out = out.resolve()  # a link stays, and what it points to is replaced
+    check_target(out, one_file=one_file)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(out)
+    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir()
+    lock = os.open(part, os.O_RDONLY)
+    folder = ExportFolder(part)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+        folder.close()
+        if one_file:
+            (part / _FILE).replace(out)
+        else:
+            check_target(out, one_file=False)
+            if out.exists():
+                # Two steps: for a moment a reader may find nothing, but never half a dataset.
+                out.rename(old := part.with_suffix(".old.part"))
+                try:
+                    part.rename(out)
+                except OSError:
+                    old.rename(out)
+                    raise
+                shutil.rmtree(old)
+            else:
+                part.rename(out)
+    finally:
+        folder.close()
+        os.close(lock)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_target(out: Path, *, one_file: bool) -> None:
+    """Raises FileExistsError if an export to `out` would replace anything but an earlier export."""
+    if one_file:
+        if out.is_dir():
+            raise FileExistsError(f"{out} is a folder, but this format is one file: name a file")
+    elif out.is_dir():
+        if any(out.iterdir()) and not _is_export(out):
+            raise FileExistsError(f"{out} contains other things than a florist export: name an empty or new folder")
+    elif out.exists():
+        raise FileExistsError(f"{out} is a file, but this format is a folder: name a new folder")
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        return "left_out" in json.loads((folder / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return False
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Removes what killed exports to `out` left behind: nobody holds the lock of their folders."""
+    for part in out.parent.glob(f".{_escape_glob(out.name)}.*.part"):
+        try:
+            lock = os.open(part, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(part, ignore_errors=True)
+        except OSError:
+            pass  # another export is writing it
+        finally:
+            os.close(lock)
+
+
+def _escape_glob(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
