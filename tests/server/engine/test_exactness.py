@@ -50,7 +50,9 @@ class Expected:
     """The answers of transformers on one checkpoint, generated once for each request."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = replace(checkpoint, generation=replace(checkpoint.generation, **PUBLISHED))
+        # Without calibration, to compare the scores of the model itself.
+        generation = replace(checkpoint.generation, **PUBLISHED)
+        self.checkpoint = replace(checkpoint, generation=generation, calibration=None)
         draw = create_scene_image if checkpoint.name == SEEDLING else create_image
         more = reference.create_request("<CAPTION>", draw(5, (80, 60)), beams=1, limit=12)
         self.greedy = [*create_requests(1, draw), more]
