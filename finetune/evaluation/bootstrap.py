@@ -1,5 +1,6 @@
 """The paired bootstrap: how much two models differ on the same images, and how certain the difference is."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,10 +63,12 @@ def compare_paired(
 
     images = np.arange(columns.shape[1])
     if len(images) > 1:
-        result = stats.bootstrap(
-            (images,), difference, n_resamples=resamples, batch=_BATCH, vectorized=True, method="percentile",
-            rng=np.random.default_rng(seed),
-        )  # fmt: skip
+        with warnings.catch_warnings():  # about the interval of scipy, which is not used
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            result = stats.bootstrap(
+                (images,), difference, n_resamples=resamples, batch=_BATCH, vectorized=True, method="percentile",
+                rng=np.random.default_rng(seed),
+            )  # fmt: skip
         differences = result.bootstrap_distribution
     else:  # scipy needs two observations; all resamples of one image are the same
         differences = difference(images, 0)[None]

@@ -1,8 +1,8 @@
-"""The VQA score: what counts as the same, and how far ten people agree."""
+"""VQA accuracy: normalized answers, and the agreement of ten people."""
 
 import pytest
 
-from finetune.evaluation.vqa import accuracy, normalized
+from finetune.evaluation.vqa import normalize_answer, vqa_accuracy
 
 
 @pytest.mark.parametrize(
@@ -24,17 +24,17 @@ from finetune.evaluation.vqa import accuracy, normalized
         ("  ", ""),
     ],
 )
-def test_normalized(answer: str, plain: str) -> None:
-    assert normalized(answer) == plain
+def test_answers_are_normalized(answer: str, plain: str) -> None:
+    assert normalize_answer(answer) == plain
 
 
-@pytest.mark.parametrize(("agreed", "score"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
-def test_three_others_that_agree_make_it_right(agreed: int, score: float) -> None:
-    answers = ["blue"] * agreed + [f"other {i}" for i in range(10 - agreed)]
-    assert accuracy("Blue", answers) == pytest.approx(score)
+@pytest.mark.parametrize(("agreeing", "score"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
+def test_three_agreeing_people_make_an_answer_correct(agreeing: int, score: float) -> None:
+    answers = ["blue"] * agreeing + [f"other {i}" for i in range(10 - agreeing)]
+    assert vqa_accuracy("Blue", answers) == pytest.approx(score)
 
 
-def test_of_one_answer_it_is_right_or_wrong() -> None:
-    assert accuracy("the STOP", ["stop"]) == 1
-    assert accuracy("go", ["stop"]) == 0
-    assert accuracy("go", []) == 0
+def test_a_single_answer_is_correct_or_wrong() -> None:
+    assert vqa_accuracy("the STOP", ["stop"]) == 1
+    assert vqa_accuracy("go", ["stop"]) == 0
+    assert vqa_accuracy("go", []) == 0
