@@ -1,4 +1,4 @@
-"""The dense heads against the sums that they stand for."""
+"""The losses of the dense heads, against plain sums."""
 
 from dataclasses import replace
 
@@ -8,27 +8,27 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from finetune.losses import location_loss
-from seedling.dense_heads import LETTERS, LONGEST, NOTHING, DenseHeads, DenseLoss, DenseTargets
+from seedling.dense_heads import LETTERS, MAX_WORD_LENGTH, NOTHING, DenseHeads, DenseLoss, DenseTargets
 
-DIM, EARLY, CELLS, PICTURES = 16, 8, 9, 2
-CATEGORY_IDS, LETTER_IDS, COLOUR_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), [2, 8], 50
-PARTS = ("classes", "boxes", "colours", "letters", "orders", "signs", "tints")
+DIM, EARLY_DIM, CELLS, IMAGES = 16, 8, 9, 2
+CATEGORY_IDS, LETTER_IDS, COLOR_IDS, FIRST = [3, 1, 7], list(range(10, 10 + len(LETTERS))), [2, 8], 50
+PARTS = ("classes", "boxes", "colors", "letters", "letter_indices", "early_letters", "early_colors")
 
 
 @pytest.fixture
 def heads() -> DenseHeads:
     torch.manual_seed(0)
-    return DenseHeads(DIM, EARLY, CATEGORY_IDS, LETTER_IDS, COLOUR_IDS, FIRST)
+    return DenseHeads(DIM, EARLY_DIM, CATEGORY_IDS, LETTER_IDS, COLOR_IDS, FIRST)
 
 
 @pytest.fixture
 def cells() -> Tensor:
-    return torch.randn(PICTURES, CELLS, DIM, generator=torch.Generator().manual_seed(1))
+    return torch.randn(IMAGES, CELLS, DIM, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
-def halfway() -> Tensor:
-    return torch.randn(PICTURES, 4 * CELLS, EARLY, generator=torch.Generator().manual_seed(4))
+def early_features() -> Tensor:
+    return torch.randn(IMAGES, 4 * CELLS, EARLY_DIM, generator=torch.Generator().manual_seed(4))
 
 
 @pytest.fixture
@@ -39,35 +39,35 @@ def table() -> Tensor:
 @pytest.fixture
 def targets() -> DenseTargets:
     generator = torch.Generator().manual_seed(3)
-    classes = torch.randint(0, 4, (PICTURES, CELLS), generator=generator)
-    boxes = torch.randint(0, 1000, (PICTURES, CELLS, 4), generator=generator)
-    letters = torch.randint(0, 1 + len(LETTERS), (PICTURES, CELLS, 2), generator=generator)
+    classes = torch.randint(0, 4, (IMAGES, CELLS), generator=generator)
+    boxes = torch.randint(0, 1000, (IMAGES, CELLS, 4), generator=generator)
+    letters = torch.randint(0, 1 + len(LETTERS), (IMAGES, CELLS, 2), generator=generator)
     letters[torch.rand(letters.shape, generator=generator) < 0.5] = NOTHING
-    signs = torch.randint(0, 1 + len(LETTERS), (PICTURES, 4 * CELLS), generator=generator)
-    share = torch.rand(PICTURES, CELLS, generator=generator)
+    early_letters = torch.randint(0, 1 + len(LETTERS), (IMAGES, 4 * CELLS), generator=generator)
+    share = torch.rand(IMAGES, CELLS, generator=generator)
     colors = torch.stack([share, 1 - share], -1)
-    orders = torch.randint(0, 1 + LONGEST, (PICTURES, CELLS, 2), generator=generator)
-    orders[letters == NOTHING] = NOTHING
-    share = torch.rand(PICTURES, 4 * CELLS, generator=generator)
-    tints = torch.stack([share, 1 - share], -1)
-    return DenseTargets(classes, boxes, colors, letters, orders, signs, tints)
+    letter_indices = torch.randint(0, 1 + MAX_WORD_LENGTH, (IMAGES, CELLS, 2), generator=generator)
+    letter_indices[letters == NOTHING] = NOTHING
+    share = torch.rand(IMAGES, 4 * CELLS, generator=generator)
+    early_colors = torch.stack([share, 1 - share], -1)
+    return DenseTargets(classes, boxes, colors, letters, letter_indices, early_letters, early_colors)
 
 
 def total(loss: DenseLoss) -> Tensor:
     return sum((getattr(loss, part) for part in PARTS), torch.tensor(0.0))
 
 
-def weighted(logits: Tensor, wanted: Tensor, nothing: float) -> Tensor:
-    """The mean of -log p over rows, those of nothing counting `nothing` each."""
-    costs = [-(row.softmax(-1)[int(label)]).log() for row, label in zip(logits, wanted, strict=True)]
-    weights = [nothing if int(label) == NOTHING else 1.0 for label in wanted]
+def weighted_loss(logits: Tensor, targets: Tensor, nothing: float) -> Tensor:
+    """Returns the mean of -log p over rows; rows with the target NOTHING have the weight `nothing`."""
+    costs = [-(row.softmax(-1)[int(label)]).log() for row, label in zip(logits, targets, strict=True)]
+    weights = [nothing if int(label) == NOTHING else 1.0 for label in targets]
     return sum((c * w for c, w in zip(costs, weights, strict=True)), torch.tensor(0.0)) / sum(weights)
 
 
-def test_losses_are_the_plain_sums(
-    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
+def test_losses_equal_plain_sums(
+    heads: DenseHeads, cells: Tensor, early_features: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
-    loss = heads(cells, halfway, table, targets, 5.0)
+    loss = heads(cells, early_features, table, targets, 5.0)
     flat = cells.flatten(0, 1)
 
     def logits(head: int, rows: Tensor) -> Tensor:
@@ -75,66 +75,68 @@ def test_losses_are_the_plain_sums(
 
     classes = targets.classes.flatten()
     rows = torch.cat([heads.nothing[0:1], table[[3, 1, 7]]])
-    torch.testing.assert_close(loss.classes, weighted(logits(0, rows), classes, 0.2))
+    torch.testing.assert_close(loss.classes, weighted_loss(logits(0, rows), classes, 0.2))
     sides = [
         location_loss(logits(1 + side, table[FIRST:])[classes > 0], targets.boxes.flatten(0, 1)[classes > 0, side], 5.0)
         for side in range(4)
     ]
     torch.testing.assert_close(loss.boxes, sum(sides, torch.tensor(0.0)) / 4)
-    shown = heads.color(flat) @ table[COLOUR_IDS].T * heads.scale
-    each = F.cross_entropy(shown, targets.colors.flatten(0, 1), reduction="none")
-    behind, here = each[classes == 0], each[classes > 0]
-    mean = (here.sum() + 0.1 * behind.sum()) / (len(here) + 0.1 * len(behind))
+    logits_of_colors = heads.color(flat) @ table[COLOR_IDS].T * heads.scale
+    per_cell = F.cross_entropy(logits_of_colors, targets.colors.flatten(0, 1), reduction="none")
+    background, objects = per_cell[classes == 0], per_cell[classes > 0]
+    mean = (objects.sum() + 0.1 * background.sum()) / (len(objects) + 0.1 * len(background))
     torch.testing.assert_close(loss.colors, mean)
-    counts = heads.order(flat).view(PICTURES * CELLS, 2, 1 + LONGEST).flatten(0, 1)
-    torch.testing.assert_close(loss.orders, weighted(counts, targets.orders.flatten(), 0.05))
+    counts = heads.letter_index(flat).view(IMAGES * CELLS, 2, 1 + MAX_WORD_LENGTH).flatten(0, 1)
+    torch.testing.assert_close(loss.letter_indices, weighted_loss(counts, targets.letter_indices.flatten(), 0.05))
     rows = torch.cat([heads.nothing[1:2], table[LETTER_IDS]])
-    halves = [weighted(logits(5 + half, rows), targets.letters[..., half].flatten(), 0.05) for half in range(2)]
-    early = heads.heads[7](halfway.flatten(0, 1)) @ rows.T * heads.scale
-    signs = weighted(early, targets.signs.flatten(), 0.05)
+    halves = [weighted_loss(logits(5 + half, rows), targets.letters[..., half].flatten(), 0.05) for half in range(2)]
+    early = heads.heads[7](early_features.flatten(0, 1)) @ rows.T * heads.scale
+    early_letters = weighted_loss(early, targets.early_letters.flatten(), 0.05)
     torch.testing.assert_close(loss.letters, (halves[0] + halves[1]) / 2)
-    torch.testing.assert_close(loss.signs, signs)
-    told = heads.tint(halfway.flatten(0, 1)).log_softmax(-1)
-    torch.testing.assert_close(loss.tints, -(targets.tints.flatten(0, 1) * told).sum(-1).mean())
+    torch.testing.assert_close(loss.early_letters, early_letters)
+    log_shares = heads.early_color(early_features.flatten(0, 1)).log_softmax(-1)
+    torch.testing.assert_close(loss.early_colors, -(targets.early_colors.flatten(0, 1) * log_shares).sum(-1).mean())
 
 
-def test_a_background_of_several_colours_teaches_none(
-    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
+def test_a_multicolored_background_has_no_color_loss(
+    heads: DenseHeads, cells: Tensor, early_features: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
-    behind = targets.classes == NOTHING
-    assert behind.any()
-    mixed = replace(targets, colors=targets.colors * ~behind[..., None])
-    shown = heads.color(cells[~behind]) @ table[COLOUR_IDS].T * heads.scale
-    wanted = F.cross_entropy(shown, targets.colors[~behind])
-    torch.testing.assert_close(heads(cells, halfway, table, mixed, 5.0).colors, wanted)
-    nowhere = replace(mixed, colors=torch.zeros_like(mixed.colors))
-    assert heads(cells, halfway, table, nowhere, 5.0).colors == 0
+    background = targets.classes == NOTHING
+    assert background.any()
+    multicolored = replace(targets, colors=targets.colors * ~background[..., None])
+    logits_of_colors = heads.color(cells[~background]) @ table[COLOR_IDS].T * heads.scale
+    expected = F.cross_entropy(logits_of_colors, targets.colors[~background])
+    torch.testing.assert_close(heads(cells, early_features, table, multicolored, 5.0).colors, expected)
+    without_colors = replace(multicolored, colors=torch.zeros_like(multicolored.colors))
+    assert heads(cells, early_features, table, without_colors, 5.0).colors == 0
 
 
-def test_boxes_count_only_where_a_class_stands(
-    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
+def test_boxes_count_only_in_cells_with_a_class(
+    heads: DenseHeads, cells: Tensor, early_features: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
-    before = heads(cells, halfway, table, targets, 5.0).boxes
+    before = heads(cells, early_features, table, targets, 5.0).boxes
     boxes = targets.boxes.clone()
     boxes[targets.classes == NOTHING] = 999 - boxes[targets.classes == NOTHING]
-    torch.testing.assert_close(heads(cells, halfway, table, replace(targets, boxes=boxes), 5.0).boxes, before)
+    torch.testing.assert_close(heads(cells, early_features, table, replace(targets, boxes=boxes), 5.0).boxes, before)
     boxes[targets.classes != NOTHING] = 999 - boxes[targets.classes != NOTHING]
-    after = heads(cells, halfway, table, replace(targets, boxes=boxes), 5.0).boxes
+    after = heads(cells, early_features, table, replace(targets, boxes=boxes), 5.0).boxes
     assert abs((after - before).item()) > 1e-3
 
 
-def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor) -> None:
+def test_losses_of_empty_images_are_finite(
+    heads: DenseHeads, cells: Tensor, early_features: Tensor, table: Tensor
+) -> None:
     cells.requires_grad_()
-    none = DenseTargets(
-        torch.zeros(PICTURES, CELLS, dtype=torch.long),
-        torch.zeros(PICTURES, CELLS, 4, dtype=torch.long),
-        torch.zeros(PICTURES, CELLS, len(COLOUR_IDS)),
-        torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
-        torch.zeros(PICTURES, CELLS, 2, dtype=torch.long),
-        torch.zeros(PICTURES, 4 * CELLS, dtype=torch.long),
-        torch.zeros(PICTURES, 4 * CELLS, len(COLOUR_IDS)),
+    empty = DenseTargets(
+        torch.zeros(IMAGES, CELLS, dtype=torch.long),
+        torch.zeros(IMAGES, CELLS, 4, dtype=torch.long),
+        torch.zeros(IMAGES, CELLS, len(COLOR_IDS)),
+        torch.zeros(IMAGES, CELLS, 2, dtype=torch.long),
+        torch.zeros(IMAGES, CELLS, 2, dtype=torch.long),
+        torch.zeros(IMAGES, 4 * CELLS, dtype=torch.long),
+        torch.zeros(IMAGES, 4 * CELLS, len(COLOR_IDS)),
     )
-    loss = heads(cells, halfway, table, none, 5.0)
+    loss = heads(cells, early_features, table, empty, 5.0)
     total(loss).backward()
     assert loss.boxes.item() == 0
     assert total(loss).isfinite()
@@ -142,31 +144,31 @@ def test_empty_pictures_are_finite(heads: DenseHeads, cells: Tensor, halfway: Te
     assert cells.grad.isfinite().all()
 
 
-def test_heads_learn_what_every_cell_holds(
-    heads: DenseHeads, cells: Tensor, halfway: Tensor, table: Tensor, targets: DenseTargets
+def test_heads_learn_what_every_cell_shows(
+    heads: DenseHeads, cells: Tensor, early_features: Tensor, table: Tensor, targets: DenseTargets
 ) -> None:
-    targets = replace(targets, colors=targets.colors.round())  # of shares the loss is never nothing
-    first = heads(cells, halfway, table, targets, 20.0)
-    learner = torch.optim.Adam(heads.parameters(), lr=0.02)
+    targets = replace(targets, colors=targets.colors.round())  # the loss of mixed shares is never 0
+    first = heads(cells, early_features, table, targets, 20.0)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=0.02)
     for _ in range(150):
-        learner.zero_grad()
-        loss = heads(cells, halfway, table, targets, 20.0)
+        optimizer.zero_grad()
+        loss = heads(cells, early_features, table, targets, 20.0)
         total(loss).backward()
-        learner.step()
-    last = heads(cells, halfway, table, targets, 20.0)
-    for part in ("classes", "colours", "letters", "orders", "signs"):
+        optimizer.step()
+    last = heads(cells, early_features, table, targets, 20.0)
+    for part in ("classes", "colors", "letters", "letter_indices", "early_letters"):
         assert float(getattr(last, part)) < 0.1 * float(getattr(first, part))
-    assert float(last.boxes) < 0.7 * float(first.boxes)  # random rows in 16 dimensions hold no Gaussian
+    assert float(last.boxes) < 0.7 * float(first.boxes)  # 16 random dimensions cannot represent a Gaussian
 
 
-def test_state_holds_what_is_learnt_alone(heads: DenseHeads) -> None:
-    """A run goes on from its state: the ids come from the tokenizer, the rest from the file."""
+def test_the_state_holds_learned_parameters_only(heads: DenseHeads) -> None:
+    """When a run resumes, token ids come from the tokenizer and the rest from the state."""
     assert set(heads.state_dict()) == {name for name, _ in heads.named_parameters()}
 
 
-def test_what_is_asked_for_weighs_three_times(heads: DenseHeads, cells: Tensor) -> None:
-    asked = torch.rand(PICTURES, CELLS, 16, generator=torch.Generator().manual_seed(5)) < 0.2
-    chance = heads.asked(cells).sigmoid()
-    wanted = -(3 * chance.log() * asked + (1 - chance).log() * ~asked).mean()
-    torch.testing.assert_close(heads.asked_loss(cells, asked), wanted)
-    assert heads.asked_loss(cells[:0], asked[:0]) == 0
+def test_relevant_subcells_weigh_three_times_as_much(heads: DenseHeads, cells: Tensor) -> None:
+    relevance = torch.rand(IMAGES, CELLS, 16, generator=torch.Generator().manual_seed(5)) < 0.2
+    probability = heads.relevance(cells).sigmoid()
+    expected = -(3 * probability.log() * relevance + (1 - probability).log() * ~relevance).mean()
+    torch.testing.assert_close(heads.relevance_loss(cells, relevance), expected)
+    assert heads.relevance_loss(cells[:0], relevance[:0]) == 0

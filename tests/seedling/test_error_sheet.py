@@ -1,4 +1,4 @@
-"""The sheet shows answers that are wrong, and no others."""
+"""The error sheet shows wrong answers only."""
 
 from types import SimpleNamespace
 
@@ -7,61 +7,61 @@ from PIL import Image
 
 from prompts.annotations import Annotation, Text
 from prompts.tasks import TASKS
-from seedling import error_sheet
+from seedling.error_sheet import draw_error_sheet
 from seedling.report import OBJECTS
-from seedling.robustness import wide
-from seedling.scenes import samples
+from seedling.robustness import pad_to_aspect
 from seedling.scenes.drawing import draw_scene
+from seedling.scenes.samples import make_sample
 from server.engine.request import Request
 
 SCENES = 4
-GROUND = (238, 241, 245)
+SHEET_COLOR = (238, 241, 245)
 
 
-class Oracle:
-    """An engine that knows the truth of the first scenes, but for the tasks of `wrong`."""
+class FakeEngine:
+    """Knows the true answers of the first scenes, but answers the `wrong` tasks wrongly."""
 
     def __init__(self, *wrong: str) -> None:
-        self.wrong, self.known = wrong, dict[tuple[bytes, str], list[Annotation]]()
+        self.wrong, self.answers = wrong, dict[tuple[bytes, str], list[Annotation]]()
         for seed in range(SCENES):
             scene, rng = draw_scene(seed, objects=OBJECTS, words=(0, 2)), np.random.default_rng((seed, 2))
-            for token in TASKS:  # the report's questions share one chance
-                question = samples.make_sample(scene, token, rng)
-                picture = wide(scene.image, 3) if token == "<OD>" else scene.image
-                if question is not None:
-                    self.known[picture.tobytes(), token] = list(question.answer)
+            for token in TASKS:  # the report's samples share one generator
+                sample = make_sample(scene, token, rng)
+                image = pad_to_aspect(scene.image, 3) if token == "<OD>" else scene.image
+                if sample is not None:
+                    self.answers[image.tobytes(), token] = list(sample.answer)
 
     def submit(self, request: Request) -> SimpleNamespace:
         assert isinstance(request.image, Image.Image)
         token = request.task.token
-        notes = self.known[request.image.tobytes(), token]
+        annotations = self.answers[request.image.tobytes(), token]
         if token in self.wrong:
-            notes = [] if token == "<OD>" else [Text(label="nine pink carrots")]
-        return SimpleNamespace(wait=lambda: SimpleNamespace(annotations=notes))
+            annotations = [] if token == "<OD>" else [Text(label="nine pink carrots")]
+        return SimpleNamespace(wait=lambda: SimpleNamespace(annotations=annotations))
 
 
-def sheet(*wrong: str, each: int = 2) -> Image.Image:
-    return error_sheet.sheet(Oracle(*wrong), SCENES, each)  # type: ignore[arg-type]
+def draw(*wrong: str, per_kind: int = 2) -> Image.Image:
+    return draw_error_sheet(FakeEngine(*wrong), SCENES, per_kind)  # type: ignore[arg-type]
 
 
-def shown(picture: Image.Image) -> bool:
-    """Whether there is anything on the ground of the sheet."""
-    return bool((np.asarray(picture) != GROUND).any())
+def has_content(image: Image.Image) -> bool:
+    """Returns whether there is anything on the sheet."""
+    return bool((np.asarray(image) != SHEET_COLOR).any())
 
 
-def test_right_answers_are_not_shown() -> None:
-    assert not shown(sheet())
+def test_correct_answers_are_not_shown() -> None:
+    assert not has_content(draw())
 
 
-def test_wrong_answers_are_shown_each_kind_in_its_row() -> None:
-    heights = [sheet(token).height for token in ("<CAPTION>", "<REGION_TO_DESCRIPTION>", "<OD>")]
-    assert all(shown(sheet(token)) for token in ("<CAPTION>", "<REGION_TO_DESCRIPTION>", "<OD>"))
-    everything = sheet("<CAPTION>", "<REGION_TO_DESCRIPTION>", "<OD>")
+def test_each_kind_of_error_has_its_row() -> None:
+    heights = [draw(token).height for token in ("<CAPTION>", "<REGION_TO_DESCRIPTION>", "<OD>")]
+    assert all(has_content(draw(token)) for token in ("<CAPTION>", "<REGION_TO_DESCRIPTION>", "<OD>"))
+    everything = draw("<CAPTION>", "<REGION_TO_DESCRIPTION>", "<OD>")
     assert everything.height > max(heights)
-    assert everything.width == sheet().width
+    assert everything.width == draw().width
 
 
-def test_the_first_wrong_ones_are_shown_and_no_more() -> None:
-    one, two = sheet("<OD>", each=1), sheet("<OD>", each=2)
+def test_the_first_errors_are_shown_and_no_more() -> None:
+    one, two = draw("<OD>", per_kind=1), draw("<OD>", per_kind=2)
     assert one.width < two.width
-    assert shown(two.crop((two.width // 2, 0, two.width, two.height)))  # another beside it
+    assert has_content(two.crop((two.width // 2, 0, two.width, two.height)))  # a second one beside it
