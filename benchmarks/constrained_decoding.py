@@ -15,7 +15,8 @@ import typer
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import LONGEST, SEED
-from finetune.evaluation.matching import Counts, box_iou
+from finetune.evaluation.matching import Counts
+from labels.geometry import box_iou
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS, AnswerKind

@@ -14,7 +14,7 @@ import typer
 from benchmarks.machine import apart
 from benchmarks.results import Row, show
 from benchmarks.workloads import every_task
-from finetune.evaluation.matching import box_iou
+from labels.geometry import box_iou
 from prompts.annotations import Box
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING

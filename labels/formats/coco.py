@@ -60,13 +60,13 @@ def read(source: DatasetSource) -> Dataset:
         if len({path.stem.rpartition("_")[2] for path in files}) > 1:
             raise source.describe_several(files)
     partial = any("sentences" in entry for _, document in documents for entry in _dicts(document["annotations"]))
-    reader = _Reader(DatasetBuilder(source.path, partial=partial))
+    reader = _CocoReader(DatasetBuilder(source.path, partial=partial))
     for path, document in documents:
         reader.read(path, document, f"{path.parent.name}/" if len(folders) > 1 else "")
     return reader.builder.build()
 
 
-class _Reader:
+class _CocoReader:
     def __init__(self, builder: DatasetBuilder) -> None:
         self.builder = builder
         self._earlier: dict[Path, ImageDraft] = {}  # images of earlier files, by path

@@ -55,7 +55,7 @@ def read(source: DatasetSource) -> Dataset:
     builder = DatasetBuilder(source.path)
     for file in files:
         prefix = f"{file.parent.name}/" if len(files) > 1 else ""
-        reader = _Reader(builder, [file.parent, file.parent / "images"], prefix)
+        reader = _JsonlReader(builder, [file.parent, file.parent / "images"], prefix)
         for number, row, problem in documents.read_json_lines(file):
             where = f"{prefix}{file.name}:{number}"
             if problem:
@@ -68,7 +68,7 @@ def read(source: DatasetSource) -> Dataset:
     return builder.build()
 
 
-class _Reader:
+class _JsonlReader:
     """Reads one file. `prefix` goes before the names of its images."""
 
     def __init__(self, builder: DatasetBuilder, folders: list[Path], prefix: str) -> None:
