@@ -51,8 +51,8 @@ RECIPE = validate_recipe(
         "name": "cascade",
         "steps": [
             {"id": "objects", "task": "<OD>", "check": True},
-            {"id": "outlines", "task": "<REGION_TO_SEGMENTATION>", "each": "objects"},
-            {"id": "descriptions", "task": "<REGION_TO_DESCRIPTION>", "each": "objects"},
+            {"id": "outlines", "task": "<REGION_TO_SEGMENTATION>", "for_each": "objects"},
+            {"id": "descriptions", "task": "<REGION_TO_DESCRIPTION>", "for_each": "objects"},
         ],
     }
 )
@@ -87,7 +87,7 @@ def job(engine: Engine, recipe: Recipe, pictures: Path, folder: Path) -> list[li
     """Labels a folder as `florist label` does, all but the export: labels by picture."""
     with JobStore(file_url(folder / "florist.db")) as store, open_source(str(pictures)) as source:
         begun = job_start.start_job(store, engine, recipe, source, str(pictures), ".")
-        ended = run_job(store, begun, engine, source, lambda size: execute_recipe(recipe, size), sole=True)
+        ended = run_job(store, begun, engine, source, lambda size: execute_recipe(recipe, size), exclusive=True)
         return [list(picture.traces) for picture in store.iter_images(ended)]
 
 

@@ -102,7 +102,9 @@ def measure(count: int) -> None:
     with tempfile.TemporaryDirectory() as name, JobStore(file_url(Path(name) / "florist.db")) as store:
         source, watch, start = Thin(count), Watch(max(1, count // SAMPLES)), time.perf_counter()
         begun = job_start.start_job(store, model, RECIPE, source, "thin", ".")
-        ended = run_job(store, begun, model, source, lambda size: execute_recipe(RECIPE, size), exclusive=True, on_image=watch)
+        ended = run_job(
+            store, begun, model, source, lambda size: execute_recipe(RECIPE, size), exclusive=True, on_image=watch
+        )
         took, seen = time.perf_counter() - start, watch.seen or []
         assert store.get_progress(ended).done == count
         report = FORMATS["coco"].write(store.iter_images(ended), Path(name, "coco"), copy_images=False)

@@ -66,7 +66,7 @@ class Background:
                 self._warm.set()
 
         run_job(
-            self.store, self.job, engine, self.source, lambda size: execute_recipe(RECIPE, size), sole=True, told=told,
+            self.store, self.job, engine, self.source, lambda size: execute_recipe(RECIPE, size), exclusive=True, on_image=told,
             stop=self._over,
         )  # fmt: skip
 

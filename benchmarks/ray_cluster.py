@@ -26,6 +26,7 @@ from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.jobs import cluster, job_start
+from server.jobs.cluster_worker import ClusterJob, EngineSetup
 from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job
@@ -71,7 +72,7 @@ def here(store: JobStore, pictures: Path, engine: Engine) -> Pace:
 
     with open_source(str(pictures)) as source:
         job = job_start.start_job(store, engine, RECIPE, source, str(pictures), "here")
-        run_job(store, job, engine, source, partial(execute_recipe, RECIPE), sole=True, told=told)
+        run_job(store, job, engine, source, partial(execute_recipe, RECIPE), exclusive=True, on_image=told)
     return pace
 
 
@@ -79,8 +80,8 @@ def spread(store: JobStore, database: str, pictures: Path, engine: Engine, engin
     """Labels on Ray."""
     with open_source(str(pictures)) as source:
         job = job_start.start_job(store, engine, RECIPE, source, str(pictures), f"{engines} engines")
-    loading = cluster.Loading(replace(engine.config, device="cpu", dtype="float32"))
-    work = cluster.ClusterJob(database, job.id, str(pictures), pictures.parent / "out", loading)
+    loading = EngineSetup(replace(engine.config, device="cpu", dtype="float32"))
+    work = ClusterJob(database, job.id, str(pictures), pictures.parent / "out", loading)
     pace = Pace(engines)
 
     def told(progress: JobProgress, at_work: int) -> None:

@@ -1,6 +1,5 @@
 """`florist label`: the options of the command. `label.py` runs the job."""
 
-from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,8 @@ from server.cli.engine import get_adapter_name, load_engine, load_settings_or_ex
 from server.cli.options import AdapterOption, DeviceOption, ModelOption, TextOption, find_task_or_exit
 
 if TYPE_CHECKING:
-    from server.jobs.cluster import Loading, WorkerPool
+    from server.jobs.cluster import WorkerPool
+    from server.jobs.cluster_worker import EngineSetup
 
 
 class EngineLocation(StrEnum):
@@ -30,7 +30,7 @@ def label(
     out: Annotated[Path, typer.Option(help="The output folder.")],
     task: Annotated[str | None, typer.Option(help="The token of one task, such as '<OD>'.")] = None,
     text: TextOption = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe: a YAML file, or the name of a ready recipe.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe: a YAML file, or the name of a built-in recipe.")] = None,
     format: Annotated[list[str], typer.Option(help="The format of the dataset. Can be repeated.")] = ["coco"],  # noqa: B006
     draw: Annotated[bool, typer.Option("--draw", help="Also save each image with its annotations drawn.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Label images again that failed in an earlier call.")] = False,
@@ -60,31 +60,31 @@ def label(
         fail(f"{task} takes a region of one image: use `florist prompt`, or a recipe with `for_each`")
     adapter_name = get_adapter_name(adapter)
     try:
-        chosen = labeling.one_step(task, text, adapter_name) if task is not None else recipe or ""
+        chosen = labeling.make_one_step_recipe(task, text, adapter_name) if task is not None else recipe or ""
         cluster = None
         if engine is EngineLocation.RAY:
-            cluster = _create_loading(model, device, adapter), _create_pool(workers, worker_cpus)
+            cluster = _create_engine_setup(model, device, adapter), _create_pool(workers, worker_cpus)
             device = "cpu"  # this process sends no prompts
-        code = labeling.by_recipe(
+        code = labeling.label_images(
             images, chosen, out, format, lambda: load_engine(model, device, adapter), adapter=adapter_name, draw=draw,
             retry=retry, cluster=cluster,
         )  # fmt: skip
-    except labeling.LabelError as error:
+    except labeling.LabelCommandError as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to continue", 130)
     raise typer.Exit(code)
 
 
-def _create_loading(model: str | None, device: str | None, adapter: Path | None) -> "Loading":
+def _create_engine_setup(model: str | None, device: str | None, adapter: Path | None) -> "EngineSetup":
     """Returns how the actors on Ray load their engines: with absolute paths, as they run in other folders."""
-    from server.jobs.cluster import Loading
+    from server.jobs.cluster_worker import EngineSetup
 
     config = load_settings_or_exit(model=model, device=device).engine_config
     if (folder := Path(config.model)).is_dir():
         config = replace(config, model=str(folder.absolute()))
     adapters = ((get_adapter_name(adapter) or "", adapter.absolute()),) if adapter else ()
-    return Loading(config=config, adapters=adapters)
+    return EngineSetup(config=config, adapters=adapters)
 
 
 def _create_pool(workers: str | None, cpus: int) -> "WorkerPool":
@@ -93,7 +93,10 @@ def _create_pool(workers: str | None, cpus: int) -> "WorkerPool":
     if workers is None:
         return WorkerPool(1, None, cpus)
     low, _, high = workers.partition(":")
-    with suppress(ValueError):
-        if 1 <= int(low) <= int(high or low):
-            return WorkerPool(int(low), int(high or low), cpus)
-    fail(f"--workers is a number, or a minimum and maximum such as 2:16; got {workers!r}")
+    try:
+        minimum, maximum = int(low), int(high or low)
+    except ValueError:
+        minimum = maximum = 0
+    if not 1 <= minimum <= maximum:
+        fail(f"--workers is a number, or a minimum and maximum such as 2:16; got {workers!r}")
+    return WorkerPool(minimum, maximum, cpus)

@@ -1,1 +1,1 @@
-"""Batch labeling: pictures and a recipe in, a dataset out."""
+"""Batch labeling: a recipe applied to every image of a source, and the annotations stored."""

@@ -1,54 +1,62 @@
-"""How a job begins, whoever asks for it: the recipe as it is kept, what answers, and what may not change meanwhile."""
+"""The start of a job: its recipe and models are recorded, so that they cannot change until it ends."""
 
 import json
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from server.engine.engine import Engine
-from server.jobs.pinned_models import ProjectModels, pinned
-from server.jobs.recipes.parsing import parse
-from server.jobs.recipes.recipe import Recipe, difference
-from server.jobs.runner import answerer
-from server.jobs.sources import Source
-from server.store import Job, JobChanged, Store, StoreError, Wanted
+from server.jobs.model_hash import compute_model_hash
+from server.jobs.pinned_models import ProjectModels, pin_champions
+from server.jobs.recipes.differences import describe_differences
+from server.jobs.recipes.parsing import validate_recipe
+from server.jobs.recipes.recipe import Recipe
+from server.jobs.sources import ImageSource
+from server.store import Job, JobMismatchError, JobSpec, JobStore, StoreError
+
+if TYPE_CHECKING:  # torch
+    from server.engine.engine import Engine
 
 
-def begin(
-    store: Store, engine: Engine, recipe: Recipe, source: Source, named: str, output: str, options: str = "{}",
-    projects: ProjectModels | None = None,
+def start_job(
+    store: JobStore, engine: "Engine", recipe: Recipe, source: ImageSource, address: str, output: str,
+    options: str = "{}", projects: ProjectModels | None = None,
 ) -> Job:  # fmt: skip
-    """The output's job: a new one, or the one that is there. `named`: the source as it is kept; `options`: JSON, for
-    whoever starts it again; `projects`: whose champions the recipe may ask. Raises JobChanged where the one that is
-    there is another, RecipeError for a champion that is not to be had, and StoreError."""
+    """Returns the job of the output, and creates it if there is none.
 
-    def begun(there: Job | None) -> Job:
-        asked = pinned(recipe, kept(there) if there else None, engine.checkpoint.sha256, projects)
-        written = asked.model_dump_json(exclude_defaults=True)
-        model = answerer(engine, asked.adapters, asked.models)
-        wanted = Wanted(output, written, asked.hash, named, source.fingerprint, model, options)
-        return store.begin(wanted, source.names, _differences)
+    `address` is the source's address as it is stored. `options` is JSON for the process that resumes the job.
+    `projects` has the champions that the recipe may use. Raises JobMismatchError if the output belongs to a job with
+    another recipe, source or model, RecipeError if a champion is not available, and StoreError.
+    """
 
-    there = store.of_output(output)
+    def get_or_create(existing: Job | None) -> Job:
+        previous = get_job_recipe(existing) if existing else None
+        pinned = pin_champions(recipe, previous, engine.checkpoint.sha256, projects)
+        document = pinned.model_dump_json(exclude_defaults=True)
+        model_hash = compute_model_hash(engine, pinned.adapters, pinned.models)
+        spec = JobSpec(output, document, pinned.hash, address, source.fingerprint, model_hash, options)
+        return store.get_or_create_job(spec, source.names, _compare_recipes)
+
+    existing = store.find_job(output)
     try:
-        return begun(there)
-    except JobChanged:
-        if there is not None:
+        return get_or_create(existing)
+    except JobMismatchError:
+        if existing is not None:
             raise
-    # Another process was faster; if others were promoted since it looked, its job differs by its champions alone.
-    return begun(store.of_output(output))
+    # Another process was faster. If a model was promoted in between, its job differs only in the champions.
+    return get_or_create(store.find_job(output))
 
 
-def kept(job: Job) -> Recipe:
-    """The recipe that the job began with. Raises RecipeError where this version reads it no more."""
-    return parse(json.loads(job.wanted.recipe))
+def get_job_recipe(job: Job) -> Recipe:
+    """Returns the recipe that the job was started with. Raises RecipeError if this version cannot read it."""
+    return validate_recipe(json.loads(job.spec.recipe))
 
 
-def model_name(job: Job, engine: Engine, recipe: Recipe) -> str:
-    """What the model is called that the job began with, for people: by its hash where `engine` has another."""
+def get_model_name(job: Job, engine: "Engine", recipe: Recipe) -> str:
+    """Returns the name of the model that the job was started with; its hash if `engine` has another model."""
     with suppress(StoreError):
-        if answerer(engine, recipe.adapters, recipe.models) == job.wanted.model:
+        if compute_model_hash(engine, recipe.adapters, recipe.models) == job.spec.model_hash:
             return engine.checkpoint.name
-    return f"of weights {job.wanted.model[:12]}"
+    return f"with the hash {job.spec.model_hash[:12]}"
 
 
-def _differences(old: str, new: str) -> list[str]:
-    return difference(*(parse(json.loads(recipe)) for recipe in (old, new)))
+def _compare_recipes(old: str, new: str) -> list[str]:
+    return describe_differences(*(validate_recipe(json.loads(recipe)) for recipe in (old, new)))

@@ -12,8 +12,8 @@ from server.engine.request import Result
 class ModelPrompt:
     """One prompt about an image, or about a part of it.
 
-    `crop` is x1, y1, x2, y2 in whole pixels of the image, or None for the whole image. `mirrored` is whether the crop is
-    then flipped horizontally. `region`, and the annotations of the answer, are in pixels of the resulting view.
+    `crop` is x1, y1, x2, y2 in whole pixels of the image, or None for the whole image. `mirrored` is whether the crop
+    is then flipped horizontally. `region`, and the annotations of the answer, are in pixels of the resulting view.
     `adapter` is the recipe's name for the adapter or project model that answers; None for the base model.
     """
 

@@ -1,4 +1,4 @@
-"""An output folder that one process at a time writes."""
+"""A lock on an output folder, so that one process at a time writes to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,25 +6,27 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_LOCK = ".florist.lock"
+_LOCK_FILE = ".florist.lock"
 
 
 class OutputError(OSError):
-    """A folder that cannot be written now; the message says why."""
+    """A folder that cannot be written to now; the message says why."""
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
-    """The folder, made where it is missing, and nobody else's meanwhile. The claim ends with the process, however that
-    ends. Raises OutputError."""
-    lock = FileLock(folder / _LOCK, thread_local=False)  # a server gives it back in another thread
+def claim_output_folder(folder: Path) -> Iterator[Path]:
+    """Creates the folder if needed, and locks it during the block.
+
+    The lock is released when the process ends, however it ends. Raises OutputError.
+    """
+    lock = FileLock(folder / _LOCK_FILE, thread_local=False)  # a server releases it in another thread
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise OutputError(f"another job writes to {folder}: wait for it, or take another folder") from error
+        raise OutputError(f"another job writes to {folder}: wait until it ends, or use another folder") from error
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{folder} cannot be written to: {error.strerror or error}") from error
     try:
         yield folder
     finally:

@@ -1,21 +1,25 @@
-"""The models that a job asks whose recipe names projects: those that are promoted when it begins, pinned to its end,
-whatever is promoted meanwhile. A dataset of two models would be judged as of one, and could not be labelled again
-alike."""
+"""The project models that a job uses: those that are promoted when it starts, used until its end.
+
+Later promotions do not affect the job. A dataset by two models would be judged as if one model had made it, and could
+not be reproduced.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from server.engine.engine import Engine
-from server.engine.handle import Handle
 from server.engine.request import Request, Result
-from server.jobs.recipes.parsing import Problem, RecipeError
-from server.jobs.recipes.recipe import Champion, Recipe
+from server.jobs.recipes.problems import RecipeError, RecipeProblem
+from server.jobs.recipes.recipe import PinnedChampion, Recipe
+
+if TYPE_CHECKING:  # torch
+    from server.engine.engine import Engine
+    from server.engine.handle import Handle
 
 
-class Waiting(Protocol):
-    """What `Handle` is to its caller, be it of several models."""
+class PendingResult(Protocol):
+    """The part of `Handle` that a caller uses. An ensemble has several handles behind one."""
 
     def wait(self, timeout: float | None = None) -> Result: ...
 
@@ -23,60 +27,74 @@ class Waiting(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A project's model, loaded. `sha256`: of all that answers; `ask` submits a request to it, by what submits one to
-    the engine."""
+class PinnedModel:
+    """A loaded project model.
+
+    `sha256` is the hash of everything that answers. `submit` submits a request to the model; its first argument is the
+    function that submits a request to the engine.
+    """
 
     sha256: str
-    ask: Callable[[Callable[[Request], Handle], Request], Waiting]
+    submit: "Callable[[Callable[[Request], Handle], Request], PendingResult]"
 
 
 class ProjectModels(Protocol):
-    """The models of a server's projects, as jobs see them. Both methods raise StoreError for what is not there or
-    stands on other weights."""
+    """The models of a server's projects, as jobs use them.
 
-    def champion(self, project: str, task: str, base: str, model: int | None = None) -> Champion | None:
-        """Who answers a task for a project: the model of that number, else the one that is promoted; None: nobody is.
-        `base`: the SHA-256 of the weights that are served."""
+    Both methods raise StoreError if something does not exist or was trained on other base weights.
+    """
 
-    def seated(self, engine: Engine, recipe: Recipe, job: int) -> AbstractContextManager[Mapping[str, Seat]]:
-        """The champions of a job's recipe by their names in it, loaded meanwhile. Raises AdapterError too."""
+    def find_champion(
+        self, project: str, task: str, base_sha256: str, model_id: int | None = None
+    ) -> PinnedChampion | None:
+        """Returns the model with this ID, or else the promoted model of a project and task; None if there is none.
+
+        `base_sha256` is the hash of the base model's weights.
+        """
+
+    def load_champions(
+        self, engine: "Engine", recipe: Recipe, job_id: int
+    ) -> AbstractContextManager[Mapping[str, PinnedModel]]:
+        """Loads the champions of a job's recipe during the block, by their names in the recipe. Raises AdapterError."""
 
 
-def pinned(recipe: Recipe, began: Recipe | None, base: str, projects: ProjectModels | None) -> Recipe:
-    """The recipe with all its champions: those that it names itself, else those of `began`, the same job's where it is
-    there already, else those that are promoted now. Raises RecipeError, and what `projects` does."""
-    champions: dict[str, dict[str, Champion | None]] = {}
+def pin_champions(recipe: Recipe, previous: Recipe | None, base_sha256: str, projects: ProjectModels | None) -> Recipe:
+    """Returns the recipe with a champion for each project and task that it uses.
+
+    Champions that the recipe names come first, then those of `previous`, the recipe of the same job if it exists
+    already, then those that are promoted now. Raises RecipeError, and the errors of `projects`.
+    """
+    champions: dict[str, dict[str, PinnedChampion | None]] = {}
     for project, task in recipe.projects:
-        named, before = (each.champions.get(project, {}) if each else {} for each in (recipe, began))
-        chosen = champions.setdefault(project, {})
+        named, before = (each.champions.get(project, {}) if each else {} for each in (recipe, previous))
+        pinned = champions.setdefault(project, {})
         if task not in named and task in before:
-            chosen[task] = before[task]
+            pinned[task] = before[task]
             continue
         if projects is None:
-            raise _refused(
+            raise _error(
                 recipe,
-                f"a step asks the project {project!r}, and there are no projects here: set FLORIST_PROJECTS_FOLDER, or "
-                "take `project` out of it",
+                f"a step uses the project {project!r}, but this server has no projects: set FLORIST_PROJECTS_FOLDER, "
+                "or remove `project`",
             )
-        given = named.get(task)
-        found = projects.champion(project, task, base, given.model if given else None)
-        if given and found != given:
-            raise _refused(
+        expected = named.get(task)
+        found = projects.find_champion(project, task, base_sha256, expected.model if expected else None)
+        if expected and found != expected:
+            raise _error(
                 recipe,
-                f"model {given.model} of {project} has other weights than `champions` says; take it out, and who is "
-                "promoted now answers",
+                f"model {expected.model} of {project} has other weights than `champions` says; remove the entry to use "
+                "the model that is promoted now",
             )
-        main = any((step.project, step.task) == (project, task) for step in recipe.steps)  # not for `check` alone
-        if found is None and main and task not in named:
-            raise _refused(
+        is_main_task = any((step.project, step.task) == (project, task) for step in recipe.steps)  # not from `check`
+        if found is None and is_main_task and task not in named:
+            raise _error(
                 recipe,
-                f"no model of {project} is promoted for {task}: promote one, or take `project` out of the step, and "
-                "the model alone answers",
+                f"no model of {project} is promoted for {task}: promote one, or remove `project` from the step to use "
+                "the base model",
             )
-        chosen[task] = given if task in named else found
+        pinned[task] = expected if task in named else found
     return recipe.model_copy(update={"champions": champions})
 
 
-def _refused(recipe: Recipe, why: str) -> RecipeError:
-    return RecipeError(recipe.name, [Problem(why)])
+def _error(recipe: Recipe, message: str) -> RecipeError:
+    return RecipeError(recipe.name, [RecipeProblem(message)])

@@ -66,7 +66,7 @@ class JobQueue:
             shutil.rmtree(self._exports, ignore_errors=True)  # from a process that died
             self.store = stack.enter_context(JobStore(database_url or file_url(self.folder / "florist.db")))
             self._resources = stack.pop_all()
-        self._engine: "Engine | None" = None
+        self._engine: Engine | None = None
         self._projects: ProjectModels | None = None
         self._thread = threading.Thread(target=self._work, name="florist-jobs", daemon=True)
         self._wake = threading.Event()

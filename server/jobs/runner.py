@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from labels.images import ImageError
-from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError, InvalidRequestError
 from server.jobs.image_annotator import ExecuteRecipe, ImageAnnotator, JobStoppedError
 from server.jobs.pinned_models import PinnedModel
@@ -33,6 +32,9 @@ from server.store import (
     StoreError,
     StoreUnavailableError,
 )
+
+if TYPE_CHECKING:  # torch
+    from server.engine.engine import Engine
 
 LEASE_SECONDS = 60.0  # until a worker that does not renew its leases is considered dead
 _POLL_SECONDS = 0.5  # after which the loop stores ended images and checks the job's state
@@ -50,7 +52,7 @@ class JobFailedError(Exception):
 def run_job(
     store: JobStore,
     job: Job,
-    engine: Engine,
+    engine: "Engine",
     source: ImageSource,
     execute: ExecuteRecipe,
     *,
@@ -82,14 +84,14 @@ def run_job(
 
 class _JobRunner:
     def __init__(
-        self, store: JobStore, job: Job, engine: Engine, source: ImageSource, execute: ExecuteRecipe,
+        self, store: JobStore, job: Job, engine: "Engine", source: ImageSource, execute: ExecuteRecipe,
         pinned_models: Mapping[str, PinnedModel], lease_seconds: float,
         on_image: Callable[[CompletedImage | FailedImage], None], stop: threading.Event,
     ) -> None:  # fmt: skip
         self.store, self.job, self.source, self.on_image, self.stop = store, job, source, on_image, stop
         owner = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.leases = store.open_leases(job, owner, lease_seconds)
-        self.window = min(2 * engine.max_batch, engine.max_waiting)  # images in progress
+        self.window = min(2 * engine.config.max_batch, engine.config.max_waiting)  # images in progress
         self.annotator = ImageAnnotator(engine, execute, pinned_models, f"job {job.id}", stop)
         self.model_failures = 0  # in a row
         self.lock = threading.Lock()

@@ -1,35 +1,38 @@
-"""What jobs keep, in SQLite or PostgreSQL: their pictures, how far they are, and every label that was ever given."""
+"""The database of jobs and projects, in SQLite or PostgreSQL."""
 
-from server.store.database import StoreAway, StoreError, file_url
-from server.store.jobs.job_store.job_store import Store
-from server.store.jobs.job_store.records import (
-    Answer,
-    Done,
-    Failure,
-    Item,
+from server.store.database import file_url
+from server.store.errors import StoreError, StoreUnavailableError
+from server.store.jobs.job_store import JobStore
+from server.store.jobs.records import (
+    CompletedImage,
+    FailedImage,
+    ImageAnnotations,
+    ImageState,
+    InvalidStateError,
     Job,
-    JobChanged,
+    JobMismatchError,
+    JobProgress,
+    JobSpec,
     JobState,
-    NotNow,
-    Progress,
-    UnknownJob,
-    Wanted,
+    LeasedImage,
+    UnknownJobError,
 )
 
 __all__ = [
-    "Answer",
-    "Done",
-    "Failure",
-    "Item",
+    "CompletedImage",
+    "FailedImage",
+    "ImageAnnotations",
+    "ImageState",
+    "InvalidStateError",
     "Job",
-    "JobChanged",
+    "JobMismatchError",
+    "JobProgress",
+    "JobSpec",
     "JobState",
-    "NotNow",
-    "Progress",
-    "Store",
-    "StoreAway",
+    "JobStore",
+    "LeasedImage",
     "StoreError",
-    "UnknownJob",
-    "Wanted",
+    "StoreUnavailableError",
+    "UnknownJobError",
     "file_url",
 ]

@@ -1,86 +1,133 @@
-"""A database opened: SQLite in WAL mode, or PostgreSQL; its tables brought up to date; its errors in plain words."""
+"""Connections to the database: SQLite in WAL mode, or PostgreSQL. Driver errors become StoreError."""
 
 import sqlite3
+import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-PATIENCE = 30.0  # seconds that SQLite waits for another process's transaction
-_MIGRATIONS = Path(__file__).parent / "migrations"
-_UPGRADE = 0x666C6F72  # the advisory lock of those who bring PostgreSQL's tables up to date: one at a time
-_GONE = ("08", "57P", "40", "53300", "25006")  # connection lost, shutting down, conflict, too many clients, standby
+from server.store import schema
+from server.store.errors import StoreError, StoreUnavailableError
+
+LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
+# SQLSTATE prefixes: connection lost, shutting down, transaction conflict, too many clients, standby.
+_UNAVAILABLE_STATES = ("08", "57P", "40", "53300", "25006")
+_DISK_FULL_STATE = "53100"
 
 
-class StoreError(Exception):
-    """The store cannot be used; the message says what to do. What it holds is safe."""
+class Database:
+    """An open database whose tables are up to date. Safe to use from any thread.
 
+    Methods raise StoreError, and StoreUnavailableError if the same call can be repeated.
+    """
 
-class StoreAway(StoreError):  # noqa: N818
-    """The database does not answer now; the same call may be made again, for none does its work twice."""
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Opens the database of an SQLAlchemy URL (`sqlite:///florist.db`, `postgresql://user@host/name`).
+
+        Creates or upgrades its tables. With `read_only`, the tables stay as they are and writes fail.
+        """
+        self.engine = _create_engine(url, read_only=read_only)
+        try:
+            with translate_errors(self.engine):
+                if read_only:
+                    schema.check_version(self.engine)
+                else:
+                    schema.upgrade(_for_writes(self.engine))
+        except BaseException:
+            self.engine.dispose()
+            raise
+        self._writer = _for_writes(self.engine)
+        is_postgresql = self.engine.dialect.name == "postgresql"
+        self.insert: Callable[..., Any] = postgresql.insert if is_postgresql else sqlite.insert
+        # Several machines share one clock: the database's.
+        self._clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double) if is_postgresql else None
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def begin_read(self) -> Iterator[sa.Connection]:
+        """Begins a transaction that only reads."""
+        with translate_errors(self.engine), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def begin_write(self) -> Iterator[sa.Connection]:
+        """Begins a transaction that writes. It is committed at the end of the block, or rolled back on an error."""
+        with translate_errors(self.engine), self._writer.begin() as connection:
+            yield connection
+
+    def now(self) -> sa.ColumnElement[float]:
+        """Returns the Unix time in seconds, by the clock that all workers share."""
+        return sa.literal(time.time()) if self._clock is None else self._clock
 
 
 def file_url(path: Path) -> str:
-    """The URL of an SQLite file: a `?` or a `%` of its path is no part of a URL's own grammar."""
+    """Returns the URL of an SQLite file. Characters such as `?` and `%` in its path are escaped."""
     return f"sqlite:///{urllib.parse.quote(str(path))}"
 
 
-def connect(url: str, *, read_only: bool = False) -> sa.Engine:
-    """A database by SQLAlchemy's URL (`sqlite:///florist.db`, `postgresql://user@host/name`), its tables up to date; or
-    as it is, to be read alone. Raises StoreError."""
+@contextmanager
+def translate_errors(engine: sa.Engine) -> Iterator[None]:
+    """Turns driver errors into StoreError and StoreUnavailableError. IntegrityError passes through."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except PoolTimeout as error:
+        raise StoreUnavailableError(f"{schema.describe_location(engine)} has been busy for too long") from error
+    except DBAPIError as error:
+        raise _translate(engine, error) from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"{schema.describe_location(engine)}: {error}") from error
+
+
+def _create_engine(url: str, *, read_only: bool) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except ArgumentError as error:
-        raise StoreError("a database is named postgresql://user:password@host/name or sqlite:///file") from error
+        raise StoreError("a database URL is postgresql://user:password@host/name or sqlite:///file") from error
     kind = parsed.get_backend_name()
     if kind == "sqlite":
-        if read_only and parsed.database:  # SQLite would make a missing one
+        if read_only and parsed.database:  # SQLite would create a missing file
             name = f"file:{urllib.parse.quote(parsed.database)}"
             parsed = parsed.set(database=name, query={"mode": "ro", "uri": "true"})
-        engine = sa.create_engine(parsed, connect_args={"timeout": PATIENCE})
+        engine = sa.create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT})
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    elif kind == "postgresql":
-        # A network that swallows packets is noticed within half a minute, not after TCP's two hours.
+        return engine
+    if kind == "postgresql":
+        # A network that drops packets is noticed within half a minute, not after TCP's two hours.
         arguments = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
-        engine = sa.create_engine(
+        return sa.create_engine(
             parsed.set(drivername="postgresql+psycopg"), connect_args=arguments, pool_pre_ping=True, max_overflow=20,
             execution_options={"postgresql_readonly": True} if read_only else {},
         )  # fmt: skip
-    else:
-        raise StoreError(f"jobs are kept in SQLite or PostgreSQL, not in {kind}")
-    try:
-        with plain_errors(engine):
-            if read_only:
-                _check(engine)
-            else:
-                _upgrade(engine)
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
+    raise StoreError(f"the database must be SQLite or PostgreSQL, not {kind}")
 
 
-def writing(engine: sa.Engine) -> sa.Engine:
-    """The same database for transactions that write: SQLite takes its lock at their start, for a reader that turns
-    writer midway is refused where another wrote meanwhile."""
+def _for_writes(engine: sa.Engine) -> sa.Engine:
+    """Returns the engine for transactions that write.
+
+    SQLite takes its lock at their start: a transaction that reads first and then writes fails if another process wrote
+    in between.
+    """
     return engine.execution_options(writes=True)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin where _begin_sqlite says
-    # With WAL, NORMAL survives kill -9 whole; a power cut may take the last moments, which are then labelled again.
+    connection.isolation_level = None  # _begin_sqlite begins the transactions
+    # In WAL mode, synchronous=NORMAL survives kill -9. A power cut may lose the last transactions; those images are
+    # then labeled again.
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -89,94 +136,33 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
-def _migrations() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    return config
-
-
-def _check(engine: sa.Engine) -> None:
-    """Raises StoreError for tables that this version does not know."""
-    wanted = ScriptDirectory.from_config(_migrations()).get_current_head()
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() != wanted:
-            raise StoreError(f"{place(engine)} was written by another version of florist: read it by the server's own")
-
-
-def _upgrade(engine: sa.Engine) -> None:
-    """Runs the migrations that the database has not seen, all or none."""
-    config = _migrations()
-    with writing(engine).connect() as connection, _tables_free(connection), connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE)))
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise StoreError(f"{place(engine)} was written by a newer florist; update this one ({error})") from error
-
-
-@contextmanager
-def _tables_free(connection: sa.Connection) -> Iterator[None]:
-    """SQLite changes a table by writing it anew and dropping the old one, whose end must not be that of all rows that
-    refer to it (section 7 of its ALTER TABLE page). Outside of transactions only."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    own: Any = connection.connection.driver_connection
-    own.execute("PRAGMA foreign_keys=OFF")
-    try:
-        yield
-    finally:
-        own.execute("PRAGMA foreign_keys=ON")
-
-
-def place(engine: sa.Engine) -> str:
-    """Where the database is, for people, without its password."""
-    if engine.dialect.name != "sqlite":
-        return repr(engine.url)
-    name = engine.url.database or "memory"
-    return urllib.parse.unquote(name.removeprefix("file:")) if name.startswith("file:") else name
-
-
-@contextmanager
-def plain_errors(engine: sa.Engine) -> Iterator[None]:
-    """Turns what the drivers raise into StoreError and StoreAway; broken constraints pass as they are."""
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except PoolTimeout as error:
-        raise StoreAway(f"{place(engine)} has been busy for too long") from error
-    except DBAPIError as error:
-        raise _plain(engine, error) from error
-    except SQLAlchemyError as error:
-        raise StoreError(f"{place(engine)}: {error}") from error
-
-
-def _plain(engine: sa.Engine, error: DBAPIError) -> StoreError:
-    where, said = place(engine), str(error.orig).strip().split("\n")[0]
+def _translate(engine: sa.Engine, error: DBAPIError) -> StoreError:
+    location, message = schema.describe_location(engine), str(error.orig).strip().split("\n")[0]
     if engine.dialect.name == "sqlite":
-        code = getattr(error.orig, "sqlite_errorname", "")
-        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return StoreAway(f"another process has been writing to {where} for {PATIENCE:.0f} s")
-        if code.startswith("SQLITE_FULL"):
-            return StoreError(_full(where))
-        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-            what = "read" if engine.url.query.get("mode") == "ro" else "written"
-            return StoreError(f"{where} cannot be {what} ({said}): see to the rights of it and of its folder")
-        if code.startswith("SQLITE_IOERR"):
-            return StoreError(f"the disk of {where} fails or is full ({said}); what was labelled is kept")
-        if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return StoreError(f"{where} is no database of florist's, or is damaged ({said})")
-        return StoreError(f"{where}: {said}")
+        return _translate_sqlite(engine, error, location, message)
     state = getattr(error.orig, "sqlstate", None)
-    if state == "53100":
-        return StoreError(_full(where))
-    if error.connection_invalidated or state is None or state.startswith(_GONE):
-        return StoreAway(f"the database {where} does not answer: {said}")
-    return StoreError(f"the database {where}: {said}")
+    if state == _DISK_FULL_STATE:
+        return StoreError(_disk_full(location))
+    if error.connection_invalidated or state is None or state.startswith(_UNAVAILABLE_STATES):
+        return StoreUnavailableError(f"the database {location} does not answer: {message}")
+    return StoreError(f"the database {location}: {message}")
 
 
-def _full(where: str) -> str:
-    return f"the disk of {where} is full; what was labelled is kept: make room and run the same command again"
+def _translate_sqlite(engine: sa.Engine, error: DBAPIError, location: str, message: str) -> StoreError:
+    code = getattr(error.orig, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return StoreUnavailableError(f"another process has been writing to {location} for {LOCK_TIMEOUT:.0f} s")
+    if code.startswith("SQLITE_FULL"):
+        return StoreError(_disk_full(location))
+    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        verb = "read" if engine.url.query.get("mode") == "ro" else "written"
+        return StoreError(f"{location} cannot be {verb} ({message}): check the access rights of it and of its folder")
+    if code.startswith("SQLITE_IOERR"):
+        return StoreError(f"the disk of {location} fails or is full ({message}); all finished work is kept")
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return StoreError(f"{location} is not a florist database, or is damaged ({message})")
+    return StoreError(f"{location}: {message}")
+
+
+def _disk_full(location: str) -> str:
+    return f"the disk of {location} is full; all finished work is kept: free some space and run the same command again"

@@ -1,1 +1,4 @@
-"""Recipes: what a job asks about every picture, and what becomes of the answers. No files but recipes, no engine."""
+"""Recipes: which prompts a job sends about each image, and how it filters and verifies the answers.
+
+Nothing here uses the engine, or reads files other than recipes.
+"""

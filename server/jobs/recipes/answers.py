@@ -1,4 +1,5 @@
-"""Answers → findings: in the picture's pixels, under the project's labels, and what contradicts itself doubted."""
+"""Reads answers into findings: in pixels of the image, with the labels of the ontology. Marks contradictions for
+review."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,87 +8,92 @@ from labels.geometry import bounding_box_or_none, mirror, translate
 from prompts.annotations import Annotation, Text
 from prompts.tasks import AnswerKind
 from server.engine.request import Result
-from server.jobs.recipes.checks import takes_ontology
 from server.jobs.recipes.findings import Finding
-from server.jobs.recipes.ontology import agree, says
-from server.jobs.recipes.overlaps import iou, same_label
+from server.jobs.recipes.ontology import contains_words
+from server.jobs.recipes.overlaps import compare_labels, compute_iou
 from server.jobs.recipes.recipe import Recipe, RecipeStep
 from server.jobs.recipes.step_prompts import StepPrompt
 from server.jobs.recipes.tiles import is_cut
+from server.jobs.recipes.validation import uses_ontology
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerReader:
-    """Reads what `step` of `recipe` was answered about a picture of `size`."""
+    """Reads the answers to the prompts of `step` about an image of `size`."""
 
     recipe: Recipe
     step: RecipeStep
     size: tuple[int, int]
 
-    def read(self, question: StepPrompt, result: Result) -> list[Finding]:
-        """The findings of one answer, in its order; shapes without a point, and what the ontology drops, left out."""
-        read = (self._finding(question, result, annotation) for annotation in result.annotations)
-        return [finding for finding in read if finding is not None]
+    def read_answer(self, prompt: StepPrompt, result: Result) -> list[Finding]:
+        """Returns the findings of one answer, in order. Leaves out shapes without points, and annotations that the
+        ontology drops."""
+        findings = (self._to_finding(prompt, result, annotation) for annotation in result.annotations)
+        return [finding for finding in findings if finding is not None]
 
-    def mirror_agrees(self, found: Sequence[Finding], reflected: Sequence[Finding], at: float) -> list[Finding]:
-        """What was found, less or doubted where the mirror image does not show it too, at an IoU of `at`."""
-        agrees = (iou(found, reflected) >= at) & same_label(found, reflected)
-        return self._settled(found, ["" if row.any() else "the mirror image does not show it" for row in agrees])
+    def check_mirrored(self, findings: Sequence[Finding], mirrored: Sequence[Finding], min_iou: float) -> list[Finding]:
+        """Drops findings that the mirrored image does not give too, at an IoU of `min_iou`, or marks them for
+        review."""
+        agrees = (compute_iou(findings, mirrored) >= min_iou) & compare_labels(findings, mirrored)
+        reasons = ["" if row.any() else "not found in the mirrored image" for row in agrees]
+        return self._handle_disagreement(findings, reasons)
 
-    def asked_back_agrees(self, found: Sequence[Finding], answers: Sequence[Result | None]) -> list[Finding]:
-        """What was found, less or doubted where its region, asked back, is called otherwise. None: not asked."""
-        reasons = []
-        for each, answer in zip(found, answers, strict=True):
-            said = " ".join(note.label for note in answer.annotations if isinstance(note, Text)) if answer else ""
-            same = agree(self.recipe.names, each.words, said) or (said and self.recipe.names.label(said) == each.label)
-            told = f"its region, asked back, is {_short(said)!r}" if said else "its region, asked back, has no name"
-            reasons.append("" if same else told)
-        return self._settled(found, reasons)
+    def check_labels(self, findings: Sequence[Finding], answers: Sequence[Result | None]) -> list[Finding]:
+        """Drops findings whose region has another label in the check prompt's answer, or marks them for review. The
+        answer is None for a region that cannot be checked."""
+        index, reasons = self.recipe.ontology_index, []
+        for finding, answer in zip(findings, answers, strict=True):
+            words = " ".join(each.label for each in answer.annotations if isinstance(each, Text)) if answer else ""
+            agrees = index.is_same_object(finding.words, words) or (words and index.find_label(words) == finding.label)
+            reason = f"the check gives {_truncate(words)!r}" if words else "the check gives no label"
+            reasons.append("" if agrees else reason)
+        return self._handle_disagreement(findings, reasons)
 
-    def _settled(self, found: Sequence[Finding], reasons: Sequence[str]) -> list[Finding]:
-        pairs = list(zip(found, reasons, strict=True))
+    def _handle_disagreement(self, findings: Sequence[Finding], reasons: Sequence[str]) -> list[Finding]:
+        pairs = list(zip(findings, reasons, strict=True))
         if self.recipe.disagreement == "drop":
-            return [each for each, reason in pairs if not reason]
-        return [each.doubted(reason) if reason else each for each, reason in pairs]
+            return [finding for finding, reason in pairs if not reason]
+        return [finding.with_review_reason(reason) if reason else finding for finding, reason in pairs]
 
-    def _finding(self, question: StepPrompt, result: Result, annotation: Annotation) -> Finding | None:
-        crop = question.ask.crop or (0, 0, *self.size)
-        shape = not isinstance(annotation, Text)
-        if shape and bounding_box_or_none(annotation) is None:
+    def _to_finding(self, prompt: StepPrompt, result: Result, annotation: Annotation) -> Finding | None:
+        crop = prompt.model_prompt.crop or (0, 0, *self.size)
+        is_shape = not isinstance(annotation, Text)
+        if is_shape and bounding_box_or_none(annotation) is None:
             return None
-        words = annotation.label.strip() or (question.words if shape else "")
-        called = self._called(question, words)
-        if called is None:
+        words = annotation.label.strip() or (prompt.words if is_shape else "")
+        labeled = self._find_label(prompt, words)
+        if labeled is None:
             return None
-        label, doubts = called
-        if question.parent and question.parent.doubts:
-            doubts.append("what it is about is doubtful")
-        if not shape and result.finish == "length":
-            doubts.append("the answer was cut short")
-        if question.ask.mirrored:
+        label, reasons = labeled
+        if prompt.parent and prompt.parent.review_reasons:
+            reasons.append("its parent annotation needs review")
+        if not is_shape and result.finish == "length":
+            reasons.append("the answer was truncated")
+        if prompt.model_prompt.mirrored:
             annotation = mirror(annotation, crop[2] - crop[0])
         annotation = translate(annotation, crop[0], crop[1]).model_copy(update={"label": label})
         box = bounding_box_or_none(annotation)
         cut = self.step.tile is not None and box is not None and is_cut(box, crop, self.size)
-        return Finding(annotation, words, question.prompt, result.text, question.parent, tuple(doubts), cut)
+        return Finding(annotation, words, prompt.prompt, result.text, prompt.parent, tuple(reasons), cut)
 
-    def _called(self, question: StepPrompt, words: str) -> tuple[str, list[str]] | None:
-        """The project's label for the model's words, and what is doubtful about it; None to leave it out."""
-        doubts = []
-        if self.step.asked.answer_kind is AnswerKind.PHRASES and not says(question.ask.text or "", words):
-            # A grounding has the phrases of its text; others are made up.
+    def _find_label(self, prompt: StepPrompt, words: str) -> tuple[str, list[str]] | None:
+        """Returns the label for the model's words, and reasons for review; None to drop the annotation."""
+        reasons = []
+        is_grounding = self.step.task_definition.answer_kind is AnswerKind.PHRASES
+        if is_grounding and not contains_words(prompt.model_prompt.text or "", words):
+            # Grounding returns phrases of its text; other phrases are hallucinated.
             if self.recipe.disagreement == "drop":
                 return None
-            doubts.append("the text that it was asked about does not say it")
-        if not (self.recipe.names and words and takes_ontology(self.step)):
-            return question.label or words, doubts
-        label = self.recipe.names.label(words) or question.label
-        if label is None and self.recipe.others == "drop":
+            reasons.append("the text of the prompt does not contain this phrase")
+        if not (self.recipe.ontology_index and words and uses_ontology(self.step)):
+            return prompt.label or words, reasons
+        label = self.recipe.ontology_index.find_label(words) or prompt.label
+        if label is None and self.recipe.unmatched == "drop":
             return None
-        if label is None and self.recipe.others == "review":
-            doubts.append("it is under no label of the ontology")
-        return label or words, doubts
+        if label is None and self.recipe.unmatched == "review":
+            reasons.append("no phrase of the ontology matches")
+        return label or words, reasons
 
 
-def _short(words: str) -> str:
+def _truncate(words: str) -> str:
     return words if len(words) <= 60 else f"{words[:59]}…"

@@ -1,4 +1,4 @@
-"""A recipe at work on one picture."""
+"""The execution of a recipe on one image."""
 
 from collections.abc import Generator, Mapping, Sequence
 
@@ -6,97 +6,105 @@ from labels.labeled_image import TracedAnnotation
 from server.engine.request import Result
 from server.jobs.model_prompts import ModelPrompt, RecipeExecution
 from server.jobs.recipes.answers import AnswerReader
-from server.jobs.recipes.filters import filtered
+from server.jobs.recipes.filters import filter_findings
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.recipe import ONTOLOGY, Recipe, RecipeStep
-from server.jobs.recipes.step_prompts import asked_back, questions
-from server.jobs.recipes.tiles import merged
+from server.jobs.recipes.step_prompts import build_check_prompt, build_prompts
+from server.jobs.recipes.tiles import merge_findings
 
-_SYNONYMS = 0.5  # the IoU from which what two phrases of one label found is one thing
+_SAME_OBJECT_IOU = 0.5  # from which boxes that two phrases of one label found are one object
 
-_Working = Generator[Sequence[ModelPrompt], Sequence[Result], list[Finding]]
+_StepExecution = Generator[Sequence[ModelPrompt], Sequence[Result], list[Finding]]
 
 
 def execute_recipe(recipe: Recipe, size: tuple[int, int]) -> RecipeExecution:
-    """Asks about a picture of `size` (width, height) in pixels: at each turn all that can be asked at once, never
-    nothing. Labels come in the order of the steps, then of what was asked, then of each answer.
+    """Executes the recipe on an image of `size` (width, height) in pixels.
 
-    A label's `model` is empty and its `adapter` is the recipe's own name for it: hashes are the runner's to know.
+    Yields, in each round, all prompts that can be answered at once, and never an empty list. Returns the annotations in
+    the order of the steps, then of the prompts, then of each answer. Their `model` is empty and their `adapter` is the
+    recipe's name for it, since only the runner knows the hashes.
     """
-    found: dict[str, list[Finding]] = {}
-    working: dict[str, tuple[_Working, Sequence[ModelPrompt]]] = {}
-    while len(found) < len(recipe.steps):
+    findings: dict[str, list[Finding]] = {}
+    running: dict[str, tuple[_StepExecution, Sequence[ModelPrompt]]] = {}
+    while len(findings) < len(recipe.steps):
         for step in recipe.steps:
-            if step.id not in found and step.id not in working and all(source in found for source in step.sources):
-                _advance(step.id, _work(recipe, step, size, found), None, working, found)
-        if working:
-            answers = iter((yield [ask for _, asks in working.values() for ask in asks]))
-            for id, (work, asks) in list(working.items()):
-                _advance(id, work, [next(answers) for _ in asks], working, found)
-    return _labels(recipe, found)
+            is_new = step.id not in findings and step.id not in running
+            if is_new and all(dependency in findings for dependency in step.dependencies):
+                _advance(step.id, _execute_step(recipe, step, size, findings), None, running, findings)
+        if running:
+            answers = iter((yield [prompt for _, prompts in running.values() for prompt in prompts]))
+            for id, (execution, prompts) in list(running.items()):
+                _advance(id, execution, [next(answers) for _ in prompts], running, findings)
+    return _collect_annotations(recipe, findings)
 
 
 def _advance(
     id: str,
-    work: _Working,
+    execution: _StepExecution,
     answers: Sequence[Result] | None,
-    working: dict[str, tuple[_Working, Sequence[ModelPrompt]]],
-    found: dict[str, list[Finding]],
+    running: dict[str, tuple[_StepExecution, Sequence[ModelPrompt]]],
+    findings: dict[str, list[Finding]],
 ) -> None:
-    """Runs a step's work to its next asks, or to its end. `answers`: None to begin."""
+    """Runs a step until its next prompts, or until its end. `answers` is None at its start."""
     try:
-        working[id] = work, next(work) if answers is None else work.send(answers)
+        running[id] = execution, next(execution) if answers is None else execution.send(answers)
     except StopIteration as end:
-        working.pop(id, None)
-        found[id] = end.value
+        running.pop(id, None)
+        findings[id] = end.value
 
 
-def _work(recipe: Recipe, step: RecipeStep, size: tuple[int, int], before: Mapping[str, Sequence[Finding]]) -> _Working:
-    """One step, once its sources are there."""
+def _execute_step(
+    recipe: Recipe, step: RecipeStep, size: tuple[int, int], previous: Mapping[str, Sequence[Finding]]
+) -> _StepExecution:
+    """Executes one step after its dependencies, whose findings are in `previous`."""
     reader = AnswerReader(recipe, step, size)
-    asked = questions(recipe, step, size, before)
-    if not asked:
+    prompts = build_prompts(recipe, step, size, previous)
+    if not prompts:
         return []
-    mirror = [question.in_mirror() for question in asked] if step.flip is not None else []
-    results = yield [question.ask for question in (*asked, *mirror)]
-    read = [reader.read(question, result) for question, result in zip([*asked, *mirror], results, strict=True)]
-    if step.flip is not None:
-        halves = zip(read[: len(asked)], read[len(asked) :], strict=True)
-        read = [reader.mirror_agrees(found, reflected, step.flip) for found, reflected in halves]
-    found = [finding for answer in read for finding in answer]
-    if step.tile is not None or step.reference == ONTOLOGY:
-        found = merged(found, step.tile.merge if step.tile else _SYNONYMS)
-    found = filtered(found, step.filter, size)
-    if step.check and found:
-        back = [asked_back(recipe, step, finding, size) for finding in found]
-        answers = iter((yield asks) if (asks := [ask for ask in back if ask]) else ())
-        found = reader.asked_back_agrees(found, [next(answers) if ask else None for ask in back])
-    least = recipe.review_below
-    if least is None:
-        return found
-    return [
-        each if each.score >= least else each.doubted(f"score {each.score:.2f} is below {least:g}") for each in found
+    mirrored = [prompt.mirror() for prompt in prompts] if step.flip is not None else []
+    results = yield [prompt.model_prompt for prompt in (*prompts, *mirrored)]
+    answers = [
+        reader.read_answer(prompt, result) for prompt, result in zip([*prompts, *mirrored], results, strict=True)
     ]
+    if step.flip is not None:
+        halves = zip(answers[: len(prompts)], answers[len(prompts) :], strict=True)
+        answers = [reader.check_mirrored(original, mirror, step.flip) for original, mirror in halves]
+    findings = [finding for answer in answers for finding in answer]
+    if step.tile is not None or step.reference == ONTOLOGY:
+        findings = merge_findings(findings, step.tile.merge_iou if step.tile else _SAME_OBJECT_IOU)
+    findings = filter_findings(findings, step.filter, size)
+    if step.check and findings:
+        checks = [build_check_prompt(recipe, step, finding, size) for finding in findings]
+        replies = iter((yield valid) if (valid := [check for check in checks if check]) else ())
+        findings = reader.check_labels(findings, [next(replies) if check else None for check in checks])
+    return [_review_low_score(recipe, finding) for finding in findings]
 
 
-def _labels(recipe: Recipe, found: Mapping[str, Sequence[Finding]]) -> list[TracedAnnotation]:
-    labels: list[TracedAnnotation] = []
-    place: dict[Finding, int] = {}
+def _review_low_score(recipe: Recipe, finding: Finding) -> Finding:
+    least = recipe.review_below
+    if least is None or finding.score >= least:
+        return finding
+    return finding.with_review_reason(f"score {finding.score:.2f} is below {least:g}")
+
+
+def _collect_annotations(recipe: Recipe, findings: Mapping[str, Sequence[Finding]]) -> list[TracedAnnotation]:
+    traces: list[TracedAnnotation] = []
+    positions: dict[Finding, int] = {}
     for step in recipe.steps:
-        for each in found[step.id] if step.keep else ():
-            place[each] = len(labels)
-            parent = each.parent
-            while parent is not None and parent not in place:  # of a step that is not kept
+        for finding in findings[step.id] if step.keep else ():
+            positions[finding] = len(traces)
+            parent = finding.parent
+            while parent is not None and parent not in positions:  # from a step that is not kept
                 parent = parent.parent
-            labels.append(
+            traces.append(
                 TracedAnnotation(
-                    each.annotation,
+                    finding.annotation,
                     step.id,
-                    each.prompt,
-                    each.raw,
-                    adapter=recipe.answering(step, step.task),
-                    review="; ".join(each.doubts),
-                    parent=None if parent is None else place[parent],
+                    finding.prompt,
+                    finding.raw,
+                    adapter=recipe.get_adapter(step, step.task),
+                    review="; ".join(finding.review_reasons),
+                    parent=None if parent is None else positions[parent],
                 )
             )
-    return labels
+    return traces

@@ -1,4 +1,4 @@
-"""What a step found, on its way to becoming labels."""
+"""The intermediate results of a step."""
 
 from dataclasses import dataclass, replace
 
@@ -8,11 +8,11 @@ from prompts.annotations import Annotation
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finding:
-    """An annotation in the picture's pixels, under the project's label; `words`: what the model called it.
+    """An annotation with its label from the ontology, in pixels of the image, before it is stored.
 
-    `prompt`, `raw`, `review` of a label: what was asked, the whole answer, why a person should look. `parent`: the
-    finding whose region was asked about. `cut`: it ends where a tile does, so it may be part of a thing. Two findings
-    are the same only where they are one object.
+    `words` are the model's words for it, `prompt` the text that the model read, and `raw` its whole answer. `parent` is
+    the finding whose region the prompt was about. `review_reasons` are why a person should look at it. `is_cut` is
+    whether it ends at the edge of a tile, so that it may be a part of an object. Findings are compared by identity.
     """
 
     annotation: Annotation
@@ -20,8 +20,8 @@ class Finding:
     prompt: str = ""
     raw: str = ""
     parent: "Finding | None" = None
-    doubts: tuple[str, ...] = ()
-    cut: bool = False
+    review_reasons: tuple[str, ...] = ()
+    is_cut: bool = False
 
     @property
     def label(self) -> str:
@@ -29,12 +29,13 @@ class Finding:
 
     @property
     def score(self) -> float:
-        """1 where the model did not say."""
+        """The model's score; 1 if it gave none."""
         return 1.0 if self.annotation.score is None else self.annotation.score
 
     @property
     def box(self) -> Rectangle | None:
         return bounding_box_or_none(self.annotation)
 
-    def doubted(self, doubt: str) -> "Finding":
-        return replace(self, doubts=(*self.doubts, doubt))
+    def with_review_reason(self, reason: str) -> "Finding":
+        """Returns the finding with one more reason for review."""
+        return replace(self, review_reasons=(*self.review_reasons, reason))

@@ -1,60 +1,64 @@
-"""What the model says → what the project calls it."""
+"""The mapping from the model's words to the labels of a recipe's ontology."""
 
 import re
 from collections.abc import Mapping, Sequence
 
-# Where a noun phrase's head has ended: in "a man in a hat", the thing is a man.
+# These words end the head of a noun phrase: in "a man in a hat", the object is a man.
 # fmt: off
-_JOINTS = frozenset((
+_PHRASE_ENDS = frozenset((
     "about", "above", "across", "against", "along", "among", "and", "around", "at", "behind", "below", "beneath",
     "beside", "between", "by", "for", "from", "holding", "in", "inside", "into", "near", "next", "of", "off", "on",
     "onto", "or", "outside", "over", "that", "through", "to", "toward", "under", "wearing", "which", "who", "with",
 ))
 # fmt: on
 _ARTICLES = frozenset(("a", "an", "the"))
-_EDGES = re.compile(r"^\W+|\W+$")
+_PUNCTUATION = re.compile(r"^\W+|\W+$")
 
 
-def normal(words: str) -> str:
-    """Words as they are compared: no case, no articles before them, no punctuation around them, single spaces."""
-    parts = [part for part in (_EDGES.sub("", part) for part in words.casefold().split()) if part]
+def normalize_words(words: str) -> str:
+    """Returns words for comparison: lower case, single spaces, without leading articles and surrounding punctuation."""
+    parts = [part for part in (_PUNCTUATION.sub("", part) for part in words.casefold().split()) if part]
     while len(parts) > 1 and parts[0] in _ARTICLES:
         parts.pop(0)
     return " ".join(parts)
 
 
-class Ontology:
-    """Project labels by phrase."""
+def contains_words(text: str, words: str) -> bool:
+    """Returns whether the text contains the words, whole and in order. No text contains empty words."""
+    return bool(normalize_words(words)) and f" {normalize_words(words)} " in f" {normalize_words(text)} "
+
+
+class OntologyIndex:
+    """Labels by phrase."""
 
     def __init__(self, labels: Mapping[str, Sequence[str]]) -> None:
-        """`labels`: project label → its phrases. No phrase is under two."""
-        # By label, so that the order in which a file has them changes nothing.
+        """`labels` maps each label to its phrases. No phrase belongs to two labels."""
+        # Sorted, so that the order in a file does not matter.
         self.phrases = [(phrase, label) for label in sorted(labels) for phrase in labels[label]]
         self._labels: dict[str, str] = {}
         for phrase, label in self.phrases:
-            self._labels.setdefault(normal(phrase), label)
+            self._labels.setdefault(normalize_words(phrase), label)
 
     def __bool__(self) -> bool:
         return bool(self.phrases)
 
-    def label(self, words: str) -> str | None:
-        """The project's label for what the model says: words that are a phrase, or whose head ends with the longest
-        one ("two red cars on a road": cars). None where there is no such phrase."""
-        said = normal(words)
-        if said in self._labels:
-            return self._labels[said]
-        parts = said.split()
-        end = next((i for i, part in enumerate(parts) if i and part in _JOINTS), len(parts))
+    def find_label(self, words: str) -> str | None:
+        """Returns the label for the model's words; None if no phrase matches.
+
+        The words match a phrase that is equal, or the longest one that the head of their noun phrase ends with: "two
+        red cars on a road" matches "cars".
+        """
+        normal = normalize_words(words)
+        if normal in self._labels:
+            return self._labels[normal]
+        parts = normal.split()
+        end = next((i for i, part in enumerate(parts) if i and part in _PHRASE_ENDS), len(parts))
         tails = (" ".join(parts[start:end]) for start in range(end))
         return next((self._labels[tail] for tail in tails if tail in self._labels), None)
 
-
-def agree(ontology: Ontology, one: str, other: str) -> bool:
-    """Whether two answers name one thing: by the ontology, or where one says the other ("cat" and "a black cat")."""
-    label = ontology.label(one)
-    return (label is not None and label == ontology.label(other)) or says(one, other) or says(other, one)
-
-
-def says(text: str, words: str) -> bool:
-    """Whether the words are in the text, whole and in their order; no words are in none."""
-    return bool(normal(words)) and f" {normal(words)} " in f" {normal(text)} "
+    def is_same_object(self, one: str, other: str) -> bool:
+        """Returns whether two names are of one object: by the ontology, or because one contains the other ("cat" and "a
+        black cat")."""
+        label = self.find_label(one)
+        same_label = label is not None and label == self.find_label(other)
+        return same_label or contains_words(one, other) or contains_words(other, one)

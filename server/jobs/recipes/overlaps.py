@@ -1,4 +1,4 @@
-"""Which findings lie on one another, by their upright boxes, and which of those stay."""
+"""Overlaps of findings by their bounding boxes, and non-maximum suppression."""
 
 import functools
 import warnings
@@ -13,53 +13,62 @@ from server.jobs.recipes.findings import Finding
 Matrix = npt.NDArray[np.float32]
 
 
-def iou(one: Sequence[Finding], other: Sequence[Finding]) -> Matrix:
-    """Intersection over union of every pair, (one, other); 0 of what has no area."""
-    return _overlap(one, other, "IOU")
+def compute_iou(one: Sequence[Finding], other: Sequence[Finding]) -> Matrix:
+    """Returns the intersection over union of every pair, (one, other). It is 0 for findings without an area."""
+    return _compute_overlap(one, other, "IOU")
 
 
-def inside(one: Sequence[Finding], other: Sequence[Finding]) -> Matrix:
-    """Intersection over the smaller box of every pair, (one, other)."""
-    return _overlap(one, other, "IOS")
+def compute_ios(one: Sequence[Finding], other: Sequence[Finding]) -> Matrix:
+    """Returns the intersection over the smaller box of every pair, (one, other)."""
+    return _compute_overlap(one, other, "IOS")
 
 
-def same_label(one: Sequence[Finding], other: Sequence[Finding]) -> npt.NDArray[np.bool_]:
+def compare_labels(one: Sequence[Finding], other: Sequence[Finding]) -> npt.NDArray[np.bool_]:
+    """Returns whether the labels are equal, for every pair, (one, other)."""
     return np.array([[a.label == b.label for b in other] for a in one], bool).reshape(len(one), len(other))
 
 
-def suppressed(found: Sequence[Finding], at: float, *, across_labels: bool = False) -> list[Finding]:
-    """Those that no surer one overlaps at an IoU of `at` or more, in their order; of equals the first stays."""
-    conflicts = iou(found, found) >= at
-    if not across_labels:
-        conflicts &= same_label(found, found)
-    return first_of(found, conflicts, sorted(range(len(found)), key=lambda i: -found[i].score))
+def suppress_overlaps(findings: Sequence[Finding], min_iou: float, *, class_agnostic: bool = False) -> list[Finding]:
+    """Non-maximum suppression: drops each finding that overlaps one with a higher score by `min_iou` or more.
+
+    Of equal scores the first finding stays. The result is in the original order.
+    """
+    conflicts = compute_iou(findings, findings) >= min_iou
+    if not class_agnostic:
+        conflicts &= compare_labels(findings, findings)
+    return select_greedily(findings, conflicts, sorted(range(len(findings)), key=lambda i: -findings[i].score))
 
 
-def first_of(found: Sequence[Finding], conflicts: npt.NDArray[np.bool_], order: Sequence[int]) -> list[Finding]:
-    """Takes one after the other in `order`, unless it is in conflict with one taken; those taken, as they stood."""
-    taken: list[int] = []
+def select_greedily(
+    findings: Sequence[Finding], conflicts: npt.NDArray[np.bool_], order: Sequence[int]
+) -> list[Finding]:
+    """Selects findings in `order`, skips those in conflict with a selected one, and returns them in the original
+    order."""
+    selected: list[int] = []
     for index in order:
-        if not conflicts[index, taken].any():
-            taken.append(index)
-    return [found[index] for index in sorted(taken)]
+        if not conflicts[index, selected].any():
+            selected.append(index)
+    return [findings[index] for index in sorted(selected)]
 
 
-def _overlap(one: Sequence[Finding], other: Sequence[Finding], metric: str) -> Matrix:
-    supervision = _supervision()
-    boxes = _boxes(one), _boxes(other)
+def _compute_overlap(one: Sequence[Finding], other: Sequence[Finding], metric: str) -> Matrix:
+    supervision = _import_supervision()
+    boxes = _to_boxes(one), _to_boxes(other)
     return np.asarray(supervision.box_iou_batch(*boxes, supervision.OverlapMetric(metric)), np.float32)
 
 
 @functools.cache
-def _supervision() -> ModuleType:
-    """It takes a second: not for every start of a server. Filters of warnings are the whole process's, and jobs have
-    many threads: they are changed this once."""
+def _import_supervision() -> ModuleType:
+    """Imports supervision on first use, since that takes a second.
+
+    Warning filters are global and jobs have many threads, so the filter is changed only here, once.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it does without OpenCV
+        warnings.simplefilter("ignore", UserWarning)  # about missing OpenCV
         import supervision
 
     return supervision
 
 
-def _boxes(found: Sequence[Finding]) -> npt.NDArray[np.float64]:
-    return np.array([each.box or (0, 0, 0, 0) for each in found], float).reshape(-1, 4)
+def _to_boxes(findings: Sequence[Finding]) -> npt.NDArray[np.float64]:
+    return np.array([each.box or (0, 0, 0, 0) for each in findings], float).reshape(-1, 4)

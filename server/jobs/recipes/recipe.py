@@ -1,4 +1,4 @@
-"""What a recipe says. `reading` makes one of YAML or JSON and checks what types alone cannot."""
+"""The recipe model. `parsing` reads one from YAML or JSON, and `validation` checks what types alone cannot."""
 
 import hashlib
 import json
@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from prompts.tasks import AnswerKind, PromptError, Task, find_task
-from server.jobs.recipes.ontology import Ontology
+from server.jobs.recipes.ontology import OntologyIndex
 
-ONTOLOGY = "ontology"  # `${ontology}` asks for its phrases, so no step is called so
+ONTOLOGY = "ontology"  # `${ontology}` refers to its phrases, so no step can have this ID
 CATEGORY = "<REGION_TO_CATEGORY>"
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
@@ -19,52 +19,60 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Iou = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Part(BaseModel):
+class _RecipePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Tile(_Part):
-    """Large pictures are asked about in squares too, beside the whole."""
+class Tiling(_RecipePart):
+    """How a large image is split into square tiles. Each prompt is sent for the whole image and for each tile."""
 
-    size: int = Field(ge=128, description="A square's side in pixels of the picture.")
-    overlap: float = Field(0.2, ge=0, le=0.5, description="What neighbours share, of the side.")
-    merge: Iou = Field(0.5, description="The IoU from which two answers of one label are one thing.")
-
-
-class Filter(_Part):
-    """What is kept of a step's answers. Sides and areas are shares of the picture's; overlaps are of upright boxes."""
-
-    score: Share | None = Field(None, description="At least this sure.")
-    min_side: Share | None = Field(None, description="Width and height at least.")
-    max_side: Share | None = Field(None, description="Width and height at most.")
-    min_area: Share | None = None
-    max_area: Share | None = None
-    max_aspect: float | None = Field(None, ge=1, description="The longer side over the shorter at most, in pixels.")
-    nms: Iou | None = Field(None, description="Of one label, what overlaps a surer one so much goes.")
-    duplicates: Iou | None = Field(None, description="Of any label, what overlaps a surer one so much goes.")
-    count: int | None = Field(None, ge=1, description="The surest so many of a picture.")
+    size: int = Field(ge=128, description="Side of a tile in pixels of the image.")
+    overlap: float = Field(0.2, ge=0, le=0.5, description="Overlap of neighboring tiles, as a share of the side.")
+    merge_iou: Iou = Field(0.5, description="Two annotations with one label are the same object from this IoU on.")
 
 
-class Step(_Part):
-    """One question. It waits for the steps that it names, and asks all that it has to ask at once."""
+class AnnotationFilter(_RecipePart):
+    """Which annotations of a step are kept. Sides and areas are shares of the image's; overlaps are those of bounding
+    boxes."""
+
+    min_score: Share | None = Field(None, description="Minimum score.")
+    min_side: Share | None = Field(None, description="Minimum of width and height.")
+    max_side: Share | None = Field(None, description="Maximum of width and height.")
+    min_area: Share | None = Field(None, description="Minimum area of the bounding box.")
+    max_area: Share | None = Field(None, description="Maximum area of the bounding box.")
+    max_aspect: float | None = Field(None, ge=1, description="Maximum ratio of the longer to the shorter side.")
+    nms: Iou | None = Field(
+        None,
+        description="Non-maximum suppression: of annotations with one label that overlap by this IoU, the one with the "
+        "highest score is kept.",
+    )
+    class_agnostic_nms: Iou | None = Field(None, description="The same for annotations with any labels.")
+    max_count: int | None = Field(None, ge=1, description="Maximum number for an image; the highest scores are kept.")
+
+
+class RecipeStep(_RecipePart):
+    """One kind of prompt. A step runs after the steps that it refers to, and sends all its prompts at once."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
     task: str
-    text: str | None = Field(None, description="Words, `${step}` for an earlier step's, `${ontology}` for each phrase.")
-    each: str | None = Field(None, description="An earlier step: each region that it found is asked about.")
+    text: str | None = Field(
+        None,
+        description="The text of the prompt; `${step}` for an earlier step's texts, `${ontology}` for each phrase.",
+    )
+    for_each: str | None = Field(None, description="An earlier step: one prompt for each region that it found.")
     adapter: Annotated[str, Field(min_length=1)] | None = None
     project: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="Instead of `adapter`: the model that this project has promoted, for each task that is asked."
+        None, description="Instead of `adapter`: use the model that is promoted in this project for the task."
     )
-    keep: bool = Field(True, description="Whether its answers are labels, or only what later steps ask about.")
-    tile: Tile | None = None
-    flip: Iou | None = Field(None, description="The mirror image must show the same, at this IoU.")
-    check: bool = Field(False, description=f"Each region is asked back by {CATEGORY}, and must get its label.")
-    filter: Filter = Filter()
+    keep: bool = Field(True, description="Whether the annotations are stored, or only used by later steps.")
+    tile: Tiling | None = None
+    flip: Iou | None = Field(None, description="The mirrored image must give the same annotation, at this IoU.")
+    check: bool = Field(False, description=f"Verify each region: {CATEGORY} must give the same label.")
+    filter: AnnotationFilter = AnnotationFilter()
 
     @field_validator("task")
     @classmethod
-    def _known(cls, token: str) -> str:
+    def _check_task(cls, token: str) -> str:
         try:
             find_task(token)
         except PromptError as error:
@@ -74,70 +82,76 @@ class Step(_Part):
         return token
 
     @property
-    def asked(self) -> Task:
+    def task_definition(self) -> Task:
         return find_task(self.task)
 
     @property
     def reference(self) -> str | None:
-        """The name in a text that is `${name}`; None for words."""
-        found = _REFERENCE.fullmatch(self.text.strip()) if self.text else None
-        return found[1].strip() if found else None
+        """The name in a text that is `${name}`; None for any other text."""
+        match = _REFERENCE.fullmatch(self.text.strip()) if self.text else None
+        return match[1].strip() if match else None
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The ids of the steps that it waits for."""
-        return tuple(name for name in (self.each, self.reference) if name is not None and name != ONTOLOGY)
+    def dependencies(self) -> tuple[str, ...]:
+        """The IDs of the steps that this step uses."""
+        return tuple(name for name in (self.for_each, self.reference) if name is not None and name != ONTOLOGY)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """All that it asks."""
+        """The tokens of all tasks that the step uses."""
         return (self.task, CATEGORY) if self.check else (self.task,)
 
     @property
-    def shapes(self) -> bool:
-        """Whether it finds places, and not text alone."""
-        return self.asked.answer_kind is not AnswerKind.TEXT
+    def finds_shapes(self) -> bool:
+        """Whether the step's annotations are shapes, not only text."""
+        return self.task_definition.answer_kind is not AnswerKind.TEXT
 
 
-class Champion(_Part):
-    """A project's model, by its number there."""
+class PinnedChampion(_RecipePart):
+    """A model of a project, by its ID."""
 
-    model: int = Field(ge=1, le=2**63 - 1)  # that databases count to
-    sha256: str = Field(description="Of all that answers.")
+    model: int = Field(ge=1, le=2**63 - 1)  # the limit of databases
+    sha256: str = Field(description="Hash of everything that answers.")
 
-    def name(self, project: str) -> str:
-        """What asks and labels call it; no adapter that is uploaded can be called so."""
+    def get_name(self, project: str) -> str:
+        """Returns the name that prompts and annotations use. No uploaded adapter can have it."""
         return f"projects/{project}/model-{self.model}"
 
 
-class Recipe(_Part):
-    """Steps in the order in which they may name each other, and what their labels are called."""
+class Recipe(_RecipePart):
+    """The steps of a job, each after the steps that it refers to, and the labels of their annotations."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    ontology: dict[str, list[str]] = Field({}, description="Project label → phrases; a label without any is its own.")
-    others: Literal["keep", "drop", "review"] = Field("drop", description="Answers under no label of the ontology.")
-    disagreement: Literal["drop", "review"] = Field(
-        "review", description="What `flip` or `check` contradicts, and phrases grounded that their text does not say."
+    ontology: dict[str, list[str]] = Field(
+        {}, description="Label → phrases of the model. A label without phrases is its own phrase."
     )
-    review_below: Share | None = Field(None, description="A label that scores lower is for a person to look at.")
-    steps: Annotated[list[Step], Field(min_length=1)]
-    champions: dict[str, dict[str, Champion | None]] = Field(
-        {}, description="Project → task → who answers it (null: the model alone). A job that begins writes this."
+    unmatched: Literal["keep", "drop", "review"] = Field(
+        "drop", description="What to do with annotations that match no phrase of the ontology."
+    )
+    disagreement: Literal["drop", "review"] = Field(
+        "review",
+        description="What to do with annotations that `flip` or `check` contradicts, and with grounded phrases that "
+        "are not in the text.",
+    )
+    review_below: Share | None = Field(None, description="Annotations with a lower score are marked for review.")
+    steps: Annotated[list[RecipeStep], Field(min_length=1)]
+    champions: dict[str, dict[str, PinnedChampion | None]] = Field(
+        {}, description="Project → task → model (null: the base model). A job writes this when it starts."
     )
 
     @field_validator("ontology", mode="before")
     @classmethod
-    def _own_phrase(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {label: phrases if phrases not in (None, []) else [label] for label, phrases in given.items()}
+    def _fill_phrases(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {label: phrases if phrases not in (None, []) else [label] for label, phrases in value.items()}
 
     @cached_property
-    def names(self) -> Ontology:
-        return Ontology(self.ontology)
+    def ontology_index(self) -> OntologyIndex:
+        return OntologyIndex(self.ontology)
 
-    def step(self, id: str) -> Step:
-        """Raises KeyError."""
+    def get_step(self, id: str) -> RecipeStep:
+        """Returns a step by its ID. Raises KeyError."""
         for step in self.steps:
             if step.id == id:
                 return step
@@ -145,76 +159,39 @@ class Recipe(_Part):
 
     @property
     def adapters(self) -> list[str]:
-        """The names of those that must be loaded."""
+        """The names of the adapters that must be loaded."""
         return sorted({step.adapter for step in self.steps if step.adapter})
 
     @property
     def projects(self) -> list[tuple[str, str]]:
-        """The projects that are asked, each with a task."""
+        """The projects that the recipe uses, each with a task."""
         return sorted({(step.project, task) for step in self.steps if step.project for task in step.tasks})
 
     @property
     def models(self) -> dict[str, str]:
-        """The champions: the SHA-256 of each, by the name that `answering` gives it."""
+        """The SHA-256 of each champion, by the name that `get_adapter` returns."""
         return {
-            champion.name(project): champion.sha256
+            champion.get_name(project): champion.sha256
             for project, tasks in self.champions.items()
             for champion in tasks.values()
             if champion
         }
 
-    def answering(self, step: Step, task: str) -> str | None:
-        """The name of who answers what a step asks: an adapter, or a champion; None: the model alone. Raises KeyError
-        where the step names a project whose champions are not told yet."""
+    def get_adapter(self, step: RecipeStep, task: str) -> str | None:
+        """Returns the name of the adapter or champion that answers a step's prompts of a task; None for the base model.
+
+        Raises KeyError if the step uses a project and the champions are not pinned yet.
+        """
         if step.project is None:
             return step.adapter
         champion = self.champions[step.project][task]
-        return champion.name(step.project) if champion else None
+        return champion.get_name(step.project) if champion else None
 
     @property
     def hash(self) -> str:
-        """SHA-256, in hex, of all that can change an answer: not of the name, nor of what says the default."""
-        return hashlib.sha256(json.dumps(_normal(self), sort_keys=True).encode()).hexdigest()
+        """SHA-256, in hex, of everything that can change an annotation: without the name and without default values."""
+        return hashlib.sha256(json.dumps(self.normalize(), sort_keys=True).encode()).hexdigest()
 
-
-def difference(old: Recipe, new: Recipe) -> list[str]:
-    """How `new` differs, a line each, as in `step things: filter.score was 0.3, is 0.5`; none where the hashes are
-    equal."""
-    before, after = _normal(old), _normal(new)
-    steps_before, steps_after = ({step["id"]: step for step in sides.pop("steps")} for sides in (before, after))
-    lines = _changes("", before, after)
-    for id in steps_before | steps_after:
-        if id not in steps_after:
-            lines.append(f"step {id} is gone")
-        elif id not in steps_before:
-            lines.append(f"step {id} is new")
-        else:
-            lines += _changes(f"step {id}: ", steps_before[id], steps_after[id])
-    common = [id for id in steps_before if id in steps_after]
-    if common != (order := [id for id in steps_after if id in steps_before]):
-        lines.append(f"the steps' order was {', '.join(common)}; is {', '.join(order)}")
-    return lines
-
-
-def _normal(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
-
-
-def _changes(where: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    old, new = _flat(before), _flat(after)
-    return [
-        f"{where}{key} was {_shown(old, key)}, is {_shown(new, key)}"
-        for key in old | new
-        if old.get(key) != new.get(key)
-    ]
-
-
-def _shown(values: dict[str, Any], key: str) -> str:
-    return json.dumps(values[key], ensure_ascii=False) if key in values else "not given"
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    def normalize(self) -> dict[str, Any]:
+        """Returns the recipe as JSON data, without the name and without default values."""
+        return self.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)

@@ -1,4 +1,4 @@
-"""What a step asks about one picture."""
+"""The prompts of a step about one image."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,102 +9,116 @@ from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError
 from server.jobs.model_prompts import ModelPrompt
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, RecipeStep
-from server.jobs.recipes.tiles import Crop, crops
+from server.jobs.recipes.tiles import Crop, split_into_tiles
 
-_LONGEST = 1000  # letters of an earlier step's text: models read some 400 tokens, and an answer can be longer
+# Characters of an earlier step's text. Models read about 400 tokens, and an answer can be longer.
+_MAX_TEXT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class StepPrompt:
-    """An ask, and what its answers are by it. `prompt`: the words that the model reads; `words`, `label`: what shapes
-    without words of their own are called, by the model and by the project (None: the ontology says)."""
+    """A prompt, and how to read its answer.
 
-    ask: ModelPrompt
+    `prompt` is the text that the model reads. Shapes without words of their own get `words` as the model's words, and
+    `label` as their label; None means that the ontology decides.
+    """
+
+    model_prompt: ModelPrompt
     prompt: str
     parent: Finding | None = None
     words: str = ""
     label: str | None = None
 
-    def in_mirror(self) -> "StepPrompt":
-        return replace(self, ask=replace(self.ask, mirrored=True))
+    def mirror(self) -> "StepPrompt":
+        """Returns the same prompt about the mirrored image."""
+        return replace(self, model_prompt=replace(self.model_prompt, mirrored=True))
 
 
-def questions(
-    recipe: Recipe, step: RecipeStep, size: tuple[int, int], found: Mapping[str, Sequence[Finding]]
+def build_prompts(
+    recipe: Recipe, step: RecipeStep, size: tuple[int, int], findings: Mapping[str, Sequence[Finding]]
 ) -> list[StepPrompt]:
-    """All that `step` asks about a picture of `size`, after what the steps before it found, in a fixed order. A region
-    without area, or words that cannot be asked, are left out."""
-    who = recipe.answering(step, step.task)
-    asked = (
-        _question(ModelPrompt(step.asked, text, region, who, crop), size, parent, words, label)
-        for parent, region, views in _targets(step, size, found)
-        for text, words, label in _texts(recipe, step, parent, found)
-        for crop in views
+    """Returns all prompts of `step` about an image of `size`, in a fixed order.
+
+    `findings` are those of the earlier steps. Regions without area and invalid texts are skipped.
+    """
+    adapter = recipe.get_adapter(step, step.task)
+    prompts = (
+        _build_prompt(ModelPrompt(step.task_definition, text, region, adapter, crop), size, parent, words, label)
+        for parent, region, crops in _iter_targets(step, size, findings)
+        for text, words, label in _iter_texts(recipe, step, parent, findings)
+        for crop in crops
     )
-    return [question for question in asked if question is not None]
+    return [prompt for prompt in prompts if prompt is not None]
 
 
-def asked_back(recipe: Recipe, step: RecipeStep, found: Finding, size: tuple[int, int]) -> ModelPrompt | None:
-    """What a finding's region is called; None where it has no area."""
-    region = clip_box(found.box, size) if found.box else None
-    return ModelPrompt(TASKS[CATEGORY], region=region, adapter=recipe.answering(step, CATEGORY)) if region else None
-
-
-def _question(
-    ask: ModelPrompt, size: tuple[int, int], parent: Finding | None, words: str, label: str | None
-) -> StepPrompt | None:
-    shown = (ask.crop[2] - ask.crop[0], ask.crop[3] - ask.crop[1]) if ask.crop else size
-    try:
-        return StepPrompt(ask, ask.task.build_prompt(ask.text, ask.region, shown), parent, words, label)
-    except PromptError:  # such as a caption that spells a control token
+def build_check_prompt(recipe: Recipe, step: RecipeStep, finding: Finding, size: tuple[int, int]) -> ModelPrompt | None:
+    """Returns the prompt for the label of a finding's region; None if it has no area."""
+    region = clip_box(finding.box, size) if finding.box else None
+    if not region:
         return None
+    return ModelPrompt(TASKS[CATEGORY], region=region, adapter=recipe.get_adapter(step, CATEGORY))
 
 
-def _targets(
-    step: RecipeStep, size: tuple[int, int], found: Mapping[str, Sequence[Finding]]
+def _build_prompt(
+    prompt: ModelPrompt, size: tuple[int, int], parent: Finding | None, words: str, label: str | None
+) -> StepPrompt | None:
+    crop = prompt.crop
+    view_size = (crop[2] - crop[0], crop[3] - crop[1]) if crop else size
+    try:
+        text = prompt.task.build_prompt(prompt.text, prompt.region, view_size)
+    except PromptError:  # such as a caption with a control token
+        return None
+    return StepPrompt(prompt, text, parent, words, label)
+
+
+def _iter_targets(
+    step: RecipeStep, size: tuple[int, int], findings: Mapping[str, Sequence[Finding]]
 ) -> Iterator[tuple[Finding | None, Rectangle | None, Sequence[Crop | None]]]:
-    """What is asked about: a finding's region, given to tasks that take one and cut out for the others; or all of the
-    picture, and its tiles."""
-    if step.each is None:
-        yield None, None, [None, *(crops(size, step.tile) if step.tile else ())]
+    """Yields what the prompts are about: a parent finding, its region, and crops (None: the whole image).
+
+    Tasks with a region input get the parent's region; other tasks get a crop of it. Without `for_each`, the crops are
+    the whole image and its tiles.
+    """
+    if step.for_each is None:
+        yield None, None, [None, *(split_into_tiles(size, step.tile) if step.tile else ())]
         return
-    for parent in found[step.each]:
+    for parent in findings[step.for_each]:
         if parent.box is not None and (region := clip_box(parent.box, size)):
-            takes_region = step.asked.input_kind is InputKind.REGION
-            yield parent, region if takes_region else None, [None if takes_region else _cut_out(region)]
+            takes_region = step.task_definition.input_kind is InputKind.REGION
+            yield parent, region if takes_region else None, [None if takes_region else _to_crop(region)]
 
 
-def _texts(
-    recipe: Recipe, step: RecipeStep, parent: Finding | None, found: Mapping[str, Sequence[Finding]]
+def _iter_texts(
+    recipe: Recipe, step: RecipeStep, parent: Finding | None, findings: Mapping[str, Sequence[Finding]]
 ) -> Iterator[tuple[str | None, str, str | None]]:
-    """What text is asked with, and what the answer's shapes are called by the model and by the project."""
-    if step.asked.input_kind is InputKind.REGION and step.shapes and parent is not None:
+    """Yields the text of each prompt, and the words and the label for shapes without words of their own."""
+    if step.task_definition.input_kind is InputKind.REGION and step.finds_shapes and parent is not None:
         yield None, parent.words, parent.label
     elif step.text is None:
         yield None, "", None
     elif step.reference is None:
-        yield step.text, _own(step, step.text), None
+        yield step.text, _default_words(step, step.text), None
     elif step.reference == ONTOLOGY:
-        for phrase, label in recipe.names.phrases:
-            yield phrase, phrase, label if step.shapes else None
+        for phrase, label in recipe.ontology_index.phrases:
+            yield phrase, phrase, label if step.finds_shapes else None
     else:
-        said = found[step.reference]
-        if parent is not None and step.each in (step.reference, recipe.step(step.reference).each):
-            said = [each for each in said if each is parent or each.parent is parent]  # a region's own words
-        for words in dict.fromkeys(_short(each.words) for each in said):
+        texts = findings[step.reference]
+        if parent is not None and step.for_each in (step.reference, recipe.get_step(step.reference).for_each):
+            texts = [each for each in texts if each is parent or each.parent is parent]  # of the same region
+        for words in dict.fromkeys(_truncate(each.words) for each in texts):
             if words:
-                yield words, _own(step, words), None
+                yield words, _default_words(step, words), None
 
 
-def _own(step: RecipeStep, text: str) -> str:
-    """What a shape without words is, where it was asked for by `text`: a caption's phrases are not the caption."""
-    return "" if step.asked.answer_kind is AnswerKind.PHRASES else text
+def _default_words(step: RecipeStep, text: str) -> str:
+    """Returns the words for a shape without words. A phrase of a caption is not the caption."""
+    return "" if step.task_definition.answer_kind is AnswerKind.PHRASES else text
 
 
-def _short(words: str) -> str:
+def _truncate(words: str) -> str:
     words = words.strip()
-    return words if len(words) <= _LONGEST else words[:_LONGEST].rsplit(maxsplit=1)[0]
+    return words if len(words) <= _MAX_TEXT else words[:_MAX_TEXT].rsplit(maxsplit=1)[0]
 
 
-def _cut_out(region: Rectangle) -> Crop:
+def _to_crop(region: Rectangle) -> Crop:
     return floor(region[0]), floor(region[1]), ceil(region[2]), ceil(region[3])

@@ -1,6 +1,12 @@
-"""Pictures from wherever they lie: folders, archives, lists, datasets, buckets. Read in place, never unpacked."""
+"""Image sources: folders, archives, lists, datasets and buckets. Images are read in place, never unpacked to disk."""
 
 from server.jobs.sources.opening import open_source
-from server.jobs.sources.source import ImageErrorKind, SourceImage, SourceImageError, ImageSource, SourceError
+from server.jobs.sources.source import (
+    ImageSource,
+    SourceError,
+    SourceImage,
+    SourceImageError,
+    SourceImageFault,
+)
 
-__all__ = ["Fault", "LeasedImage", "ItemError", "ImageSource", "SourceError", "open_source"]
+__all__ = ["ImageSource", "SourceError", "SourceImage", "SourceImageError", "SourceImageFault", "open_source"]

@@ -1,4 +1,4 @@
-"""A folder of pictures, or those of it that a pattern names."""
+"""The images of a folder, or those that match a glob pattern."""
 
 import heapq
 import os
@@ -8,90 +8,102 @@ from pathlib import Path
 
 from fsspec.utils import glob_translate
 
-from server.jobs.sources import addresses, tables
-from server.jobs.sources.source import SUFFIXES, Allowed, ImageErrorKind, SourceImageError, ImageListing, ImageSource, SourceError, is_picture
+from server.jobs.sources import tables
+from server.jobs.sources.failures import raise_source_error
+from server.jobs.sources.listing import ImageListing
+from server.jobs.sources.names import SUFFIX_LIST, is_image_name
+from server.jobs.sources.reading import read_image
+from server.jobs.sources.source import AccessCheck, ImageSource, SourceError, SourceImageError, SourceImageFault
 
-ENDINGS = ", ".join(sorted(SUFFIXES))
-_WILD = re.compile(r"[*?\[]")
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 class FolderSource(ImageSource):
-    """The pictures of a folder and its subfolders, sorted by name; hidden ones and those of `besides` left out.
-    `tables`: the paths of Parquet and Arrow files there."""
+    """The images of a folder and its subfolders, sorted by name, without hidden files.
+
+    `tables` has the paths of Parquet and Arrow files in the folder.
+    """
 
     def __init__(
         self,
         root: Path,
-        besides: Path | None = None,
-        allowed: Allowed | None = None,
+        exclude: Path | None = None,
+        is_allowed: AccessCheck | None = None,
         pattern: re.Pattern[str] | None = None,
         depth: int | None = None,
     ) -> None:
-        self._root, self._allowed = str(root.absolute()), allowed
-        self._paths: dict[int, str] = {}  # where they are other than the names
-        listing, closed = ImageListing(), dict[str, SourceImageError]()
+        """`exclude` is a folder that is left out. `pattern` matches paths below `root`. `depth` is the maximum number
+        of parts of a path."""
+        self._root, self._is_allowed = str(root.absolute()), is_allowed
+        self._paths: dict[int, str] = {}  # by position, if they differ from the names
+        listing, unlistable = ImageListing(), dict[str, SourceImageError]()
         self.tables: list[str] = []
-        found: list[str] = []
-        for path in _walk(self._root, besides, depth, closed):
-            if path in closed or (is_picture(path) and (pattern is None or pattern.match(path))):
-                found.append(path)
+        paths: list[str] = []
+        for path in _walk(self._root, exclude, depth, unlistable):
+            if path in unlistable or (is_image_name(path) and (pattern is None or pattern.match(path))):
+                paths.append(path)
             elif path.endswith(tables.SUFFIXES):
                 self.tables.append(path)
-        found.sort()
+        paths.sort()
         self.tables.sort()
-        for path in found:
-            if path in closed:
-                listing.add(path, fault=closed[path])
+        for path in paths:
+            if path in unlistable:
+                listing.add(path, fault=unlistable[path])
                 continue
-            listing.add(path, _size(f"{self._root}/{path}"))
+            listing.add(path, _get_size(f"{self._root}/{path}"))
             if listing.names[-1] != path:
                 self._paths[len(listing.names) - 1] = path
         super().__init__(listing)
 
     def _read(self, position: int) -> bytes:
         path = self._paths.get(position, self.names[position])
-        return addresses.read(f"{self._root}/{path}", self._allowed)
+        return read_image(f"{self._root}/{path}", self._is_allowed)
 
 
 def is_pattern(text: str) -> bool:
-    return _WILD.search(text) is not None
+    """Returns whether a path contains a wildcard."""
+    return _WILDCARD.search(text) is not None
 
 
-def open_pattern(text: str, besides: Path | None = None, allowed: Allowed | None = None) -> ImageSource:
-    """The pictures that a pattern of *, ?, [] and ** names, by their paths below its last folder without any."""
+def open_pattern(text: str, exclude: Path | None = None, is_allowed: AccessCheck | None = None) -> ImageSource:
+    """Opens the images that match a pattern with *, ?, [] and **. Raises SourceError.
+
+    Their names are relative to the last folder before the first wildcard.
+    """
     parts = Path(text).parts
-    fixed = next(i for i, part in enumerate(parts) if is_pattern(part))
-    root, rest = Path(*parts[:fixed]), parts[fixed:]
+    first = next(i for i, part in enumerate(parts) if is_pattern(part))
+    root, rest = Path(*parts[:first]), parts[first:]
     if not root.is_dir():
-        raise SourceError(f"there is no folder {root}, in which {text} would look")
+        raise SourceError(f"there is no folder {root}, where the pattern {text} begins")
     try:
         pattern = re.compile(glob_translate("/".join(rest)))
     except (ValueError, re.error) as error:
-        raise SourceError(f"the pattern {text} cannot be read: {error}") from error
-    source = FolderSource(root, besides, allowed, pattern, None if "**" in rest else len(rest))
+        raise SourceError(f"the pattern {text} is not valid: {error}") from error
+    source = FolderSource(root, exclude, is_allowed, pattern, None if "**" in rest else len(rest))
     if not len(source):
         raise SourceError(
-            f"the pattern {text} matches no picture; * stays within a folder, ** crosses them (folder/**/*.jpg), and "
-            f"pictures' names end in {ENDINGS}"
+            f"the pattern {text} matches no image; * matches within one folder, ** across folders (folder/**/*.jpg), "
+            f"and images end in {SUFFIX_LIST}"
         )
     return source
 
 
-def _walk(root: str, besides: Path | None, depth: int | None, closed: dict[str, SourceImageError]) -> Iterator[str]:
-    """The paths below `root` of all files, and of folders that cannot be listed, which go to `closed` with the reason.
+def _walk(root: str, exclude: Path | None, depth: int | None, unlistable: dict[str, SourceImageError]) -> Iterator[str]:
+    """Yields the paths below `root` of all files, and of folders that cannot be listed. Adds the latter to
+    `unlistable`.
 
-    Links are followed, but each folder is entered once, and by its own path where it has one below `root`: so no loop
-    of links is endless, and no picture listed twice. A link to a folder that holds `root` is not followed.
+    Follows links, but enters each folder once, and by its own path if it has one below `root`. So loops of links end,
+    and no image is listed twice. A link to a folder that contains `root` is not followed.
     """
     real_root = os.path.realpath(root)
-    entered = {_identity(str(besides))} if besides is not None and besides.is_dir() else set()
-    if _identity(root) in entered:
-        raise SourceError(f"the output folder {besides} is where the pictures are: choose another for the output")
+    entered = {_get_identity(str(exclude))} if exclude is not None and exclude.is_dir() else set()
+    if _get_identity(root) in entered:
+        raise SourceError(f"the output folder {exclude} is the folder of the images: choose another output folder")
     folders, links = [""], list[str]()
     while folders or links:
         folder = folders.pop() if folders else heapq.heappop(links)
         try:
-            if (identity := _identity(f"{root}/{folder}")) in entered:
+            if (identity := _get_identity(f"{root}/{folder}")) in entered:
                 continue
             entered.add(identity)
             with os.scandir(f"{root}/{folder}") as entries:
@@ -106,17 +118,18 @@ def _walk(root: str, besides: Path | None, depth: int | None, closed: dict[str, 
                         continue
                     elif not entry.is_symlink():
                         folders.append(path + "/")
-                    elif not _holds(os.path.realpath(entry.path), real_root):
+                    elif not _contains(os.path.realpath(entry.path), real_root):
                         heapq.heappush(links, path + "/")
         except OSError as error:
             if not folder:
-                addresses.fail(root, error)
+                raise_source_error(root, error)
             path = folder.rstrip("/")
-            closed[path] = SourceImageError(f"this folder cannot be listed: {error.strerror}", ImageErrorKind.DENIED)
+            reason = f"this folder cannot be listed: {error.strerror}"
+            unlistable[path] = SourceImageError(reason, SourceImageFault.DENIED)
             yield path
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _get_identity(path: str) -> tuple[int, int]:
     status = Path(path).stat()
     return status.st_dev, status.st_ino
 
@@ -128,11 +141,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _holds(folder: str, path: str) -> bool:
+def _contains(folder: str, path: str) -> bool:
     return os.path.commonpath([folder, path]) == folder
 
 
-def _size(path: str) -> int:
+def _get_size(path: str) -> int:
     try:
         return Path(path).stat().st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""Pictures that a list names by paths and URLs: text, CSV, JSON lines."""
+"""The images that a list names by paths and URLs: a text, CSV or JSON Lines file."""
 
 import csv
 import io
@@ -9,146 +9,154 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import Allowed, ImageErrorKind, SourceImageError, ImageListing, ImageSource, SourceError
+from server.jobs.sources.failures import raise_source_error
+from server.jobs.sources.listing import ImageListing
+from server.jobs.sources.reading import read_image
+from server.jobs.sources.source import AccessCheck, ImageSource, SourceError, SourceImageError, SourceImageFault
+from server.store.text import is_url, redact_address
 
 COLUMNS = ("file_name", "file", "path", "filename", "filepath", "image", "image_path", "url", "image_url")
-_MOST_LINE = 64 * 1024  # characters
+_MAX_LINE = 64 * 1024  # characters
 
 
 class ListSource(ImageSource):
-    """Pictures by what `rows` say, each a number, by which a nameless one is called, and a path or URL. Paths are
-    looked for in one of `folders` after the other. Its fingerprint is of names alone: a missing file may come back."""
+    """The images that the rows of a list name.
+
+    The fingerprint depends on names alone, since a missing file may come back.
+    """
 
     def __init__(
-        self, address: str, rows: Iterable[tuple[int, str]], folders: Sequence[str], allowed: Allowed | None
+        self, address: str, rows: Iterable[tuple[int, str]], folders: Sequence[str], is_allowed: AccessCheck | None
     ) -> None:
-        self._folders, self._allowed = tuple(folders), allowed
+        """`rows` are numbers, which name images without a path, and paths or URLs. Paths are relative to the first of
+        `folders` that has the file."""
+        self._folders, self._is_allowed = tuple(folders), is_allowed
         self._targets: list[str] = []
         listing, seen, repeated = ImageListing(), set[str](), 0
         for number, target in rows:
-            if target and not addresses.is_url(target):
+            if target and not is_url(target):
                 target = posixpath.normpath(target)
             if target in seen:
                 repeated += 1
                 continue
-            fault = None if target else SourceImageError(f"row {number} names no picture", ImageErrorKind.MISSING)
-            listing.add(_name(target) if target else f"row {number}", fault=fault)
+            fault = None if target else SourceImageError(f"row {number} names no image", SourceImageFault.MISSING)
+            listing.add(_to_name(target) if target else f"row {number}", fault=fault)
             if target:
                 seen.add(target)
-            # One string where both are alike: of a million they are most of the memory.
+            # Most of the memory of a million rows are these strings, so equal ones are shared.
             self._targets.append(listing.names[-1] if listing.names[-1] == target else target)
         if repeated:
-            listing.notes.append(f"{repeated:,} rows name a picture that an earlier one names: it is taken once")
-        shown = addresses.shown(address)
+            listing.notes.append(f"{repeated:,} rows name an image that an earlier row names; they are skipped")
         if not seen:
-            raise SourceError(f"{shown} names no picture: it has no rows, or none with a path or URL")
-        if not any(self._may_be_there(target) for target in self._targets if target):
+            raise SourceError(f"{redact_address(address)} names no image: it has no rows, or no row has a path or URL")
+        if not any(self._may_exist(target) for target in self._targets if target):
             first = next(target for target in self._targets if target)
             raise SourceError(
-                f"{shown} is no list of pictures that are there: none of what its {len(seen):,} rows name is a file in "
-                f"{' or '.join(dict.fromkeys(self._folders))}; the first is {_cut(first)!r}. A list has a path or URL "
-                f"in each line, or is a CSV file with one of the columns {', '.join(COLUMNS)}"
+                f"{redact_address(address)} is not a list of existing images: none of its {len(seen):,} rows names a "
+                f"file in {' or '.join(dict.fromkeys(self._folders))}; the first is {_truncate(first)!r}. A list has a "
+                f"path or URL in each line, or is a CSV file with one of the columns {', '.join(COLUMNS)}"
             )
         super().__init__(listing)
 
-    def _places(self, target: str) -> list[str]:
-        # A list from Windows has its separators.
+    def _list_candidates(self, target: str) -> list[str]:
+        # A list from Windows has backslashes.
         spellings = dict.fromkeys([target, target.replace("\\", "/")])
-        places = (addresses.join(folder, spelling) for spelling in spellings for folder in self._folders)
-        return list(dict.fromkeys(places))
+        candidates = (addresses.resolve_target(folder, spelling) for spelling in spellings for folder in self._folders)
+        return list(dict.fromkeys(candidates))
 
-    def _may_be_there(self, target: str) -> bool:
-        return any(addresses.is_url(place) or _exists(place) for place in self._places(target))
+    def _may_exist(self, target: str) -> bool:
+        return any(is_url(candidate) or _exists(candidate) for candidate in self._list_candidates(target))
 
     def _read(self, position: int) -> bytes:
-        *others, last = self._places(self._targets[position])
-        for place in others:
+        *others, last = self._list_candidates(self._targets[position])
+        for candidate in others:
             try:
-                return addresses.read(place, self._allowed)
+                return read_image(candidate, self._is_allowed)
             except SourceImageError as error:
-                if error.fault is not ImageErrorKind.MISSING:
+                if error.fault is not SourceImageFault.MISSING:
                     raise
-        return addresses.read(last, self._allowed)
+        return read_image(last, self._is_allowed)
 
 
-def open_list(address: str, allowed: Allowed | None = None) -> ListSource:
-    """A list by its suffix: .csv and .tsv, .jsonl, or a path or URL in each line. Raises SourceError."""
-    suffix = posixpath.splitext(addresses.basename(address))[1].lower()
-    rows = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl}.get(suffix, _text)
+def open_list(address: str, is_allowed: AccessCheck | None = None) -> ListSource:
+    """Opens a list: .csv, .tsv, .jsonl, or a text file with a path or URL in each line. Raises SourceError."""
+    suffix = posixpath.splitext(addresses.get_name(address))[1].lower()
+    parsers = {".csv": _parse_csv, ".tsv": _parse_csv, ".jsonl": _parse_jsonl, ".ndjson": _parse_jsonl}
+    parse = parsers.get(suffix, _parse_text)
     try:
         with addresses.open_file(address) as file:
-            # csv needs line ends as they are: a name in quotes may hold one.
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="" if rows is _csv else None)
-            return ListSource(address, rows(_lines(text)), [addresses.parent(address)], allowed)
+            # The csv module needs the original line ends: a quoted name may contain one.
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="" if parse is _parse_csv else None)
+            return ListSource(address, parse(_read_lines(text)), [addresses.get_parent(address)], is_allowed)
     except UnicodeDecodeError:
-        raise SourceError(f"{addresses.shown(address)} is not text in UTF-8; save it as that") from None
-    except _RowError as error:
-        raise SourceError(f"{addresses.shown(address)}: {error}") from None
+        raise SourceError(f"{redact_address(address)} is not UTF-8 text; save it as UTF-8") from None
+    except _ListError as error:
+        raise SourceError(f"{redact_address(address)}: {error}") from None
     except OSError as error:
-        addresses.fail(address, error)
+        raise_source_error(address, error)
 
 
-class _RowError(ValueError):
-    """What is wrong in a list."""
+class _ListError(ValueError):
+    """A list with a syntax error."""
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(_MOST_LINE + 1):
-        if len(line) > _MOST_LINE:
-            raise _RowError(f"this is no list: one of its lines has more than {_MOST_LINE:,} characters")
+def _read_lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(_MAX_LINE + 1):
+        if len(line) > _MAX_LINE:
+            raise _ListError(f"this is not a list: one of its lines has more than {_MAX_LINE:,} characters")
         yield line
 
 
-def _text(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+def _parse_text(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     return ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _jsonl(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    for number, line in _text(lines):
+def _parse_jsonl(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    for number, line in _parse_text(lines):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _RowError(f"line {number} is no JSON: {error}") from error
+            raise _ListError(f"line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise _RowError(f"line {number} is no JSON object")
-        column = _column(list(row))
-        value = row[column]
+            raise _ListError(f"line {number} is not a JSON object")
+        value = row[_find_column(list(row))]
         yield number, value.strip() if isinstance(value, str) else ""
 
 
-def _csv(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
+def _parse_csv(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
     first = next(lines, "")
     delimiter = max(",;\t", key=first.count)
     try:
         header = next(csv.reader([first], delimiter=delimiter), [])
-        at = header.index(_column(header))
+        column = header.index(_find_column(header))
         for number, row in enumerate(csv.reader(lines, delimiter=delimiter, strict=True), 2):
             if row:
-                yield number, row[at].strip() if at < len(row) else ""
+                yield number, row[column].strip() if column < len(row) else ""
     except csv.Error as error:
-        raise _RowError(f"this CSV file cannot be read: {error}") from error
+        raise _ListError(f"this CSV file cannot be read: {error}") from error
 
 
-def _column(columns: list[str]) -> str:
-    """The column that names pictures."""
+def _find_column(columns: list[str]) -> str:
+    """Returns the column that names the images."""
     by_name = {column.strip().lower(): column for column in reversed(columns)}
     for name in COLUMNS:
         if name in by_name:
             return by_name[name]
-    raise _RowError(
-        f"no column names the pictures: it has {', '.join(map(repr, map(_cut, columns[:20]))) or 'none'}; call one of "
-        f"them {', '.join(COLUMNS[:3])}, image or url"
+    found = ", ".join(map(repr, map(_truncate, columns[:20]))) or "missing"
+    raise _ListError(
+        f"no column names the images: the columns are {found}; "
+        f"rename one of them to {', '.join(COLUMNS[:3])}, image or url"
     )
 
 
-def _name(target: str) -> str:
-    """What a picture is called: its path, or its URL's host and path."""
-    if not addresses.is_url(target):
+def _to_name(target: str) -> str:
+    """Returns the name of an image: its path, or the host and path of its URL."""
+    if not is_url(target):
         return target.replace("\\", "/")
     try:
         parts = urllib.parse.urlsplit(target)
         return f"{parts.hostname or ''}/{urllib.parse.unquote(parts.path)}"
-    except ValueError:  # half an IPv6 address; reading it will say so
+    except ValueError:  # an invalid IPv6 address; reading it fails with a better message
         return target
 
 
@@ -159,5 +167,5 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _cut(text: str) -> str:
+def _truncate(text: str) -> str:
     return text if len(text) <= 80 else text[:79] + "…"

@@ -1,4 +1,4 @@
-"""The pictures of a folder behind an fsspec URL: a bucket, a web server's listing, another machine's files."""
+"""The images of a folder behind an fsspec URL: a bucket, the index page of a web server, another machine."""
 
 import urllib.parse
 from array import array
@@ -6,72 +6,78 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import MOST_BYTES, Allowed, SourceImageError, ImageListing, ImageSource, is_picture, too_large
-from server.jobs.sources.tables import table_name
+from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.listing import ImageListing
+from server.jobs.sources.names import is_image_name
+from server.jobs.sources.reading import read_image
+from server.jobs.sources.source import MAX_FILE_BYTES, AccessCheck, ImageSource, SourceImageError, make_size_error
+from server.jobs.sources.tables import to_table_name
 
-_DEPTH = 64  # folders below folders; a loop of links on another machine would have no end
+_MAX_DEPTH = 64  # nested folders; a loop of links on another machine would not end
 
 
-class Remote(ImageSource):
-    """The pictures below a URL, sorted by name. `tables`: Parquet files there, as Tables takes them."""
+class RemoteSource(ImageSource):
+    """The images below a URL, sorted by name. `tables` has the Parquet files there, as TableSource takes them."""
 
-    def __init__(self, url: str, allowed: Allowed | None = None) -> None:
-        self._http, self._allowed = addresses.is_http(url), allowed
-        self._fs, self._root = addresses.filesystem(url.rstrip("/"))
+    def __init__(self, url: str, is_allowed: AccessCheck | None = None) -> None:
+        self._is_http, self._is_allowed = addresses.is_http(url), is_allowed
+        self._fs, self._root = addresses.open_filesystem(url.rstrip("/"))
         self._root = self._root.rstrip("/")
         self._sizes = array("q")
-        self._paths: dict[int, str] = {}  # where they are other than the names
+        self._paths: dict[int, str] = {}  # by position, if they differ from the names
         self.tables: list[tuple[str, str, int]] = []
         try:
-            found = sorted(self._files())
+            files = sorted(self._iter_files())
         except Exception as error:
-            addresses.fail(url, error)
+            raise_source_error(url, error)
         listing = ImageListing()
-        for path, size in found:
-            if not is_picture(path):
-                self.tables.append((table_name(path), f"{url.rstrip('/')}/{path}", size))
+        for path, size in files:
+            if not is_image_name(path):
+                self.tables.append((to_table_name(path), f"{url.rstrip('/')}/{path}", size))
                 continue
-            listing.add(urllib.parse.unquote(path) if self._http else path, size)
+            listing.add(urllib.parse.unquote(path) if self._is_http else path, size)
             if listing.names[-1] != path:
                 self._paths[len(self._sizes)] = path
             self._sizes.append(size)
         super().__init__(listing)
 
-    def _files(self) -> Iterator[tuple[str, int]]:
-        """Paths below the root, with sizes in bytes; -1 where the server does not say."""
+    def _iter_files(self) -> Iterator[tuple[str, int]]:
+        """Yields paths below the root, with sizes in bytes; -1 if the server does not tell."""
         start = len(self._root) + 1
-        for path, size in _objects(self._fs, self._root) if hasattr(self._fs, "call_s3") else self._walked():
-            if path.startswith(f"{self._root}/") and (is_picture(path[start:]) or path.endswith(".parquet")):
+        files = _iter_s3_objects(self._fs, self._root) if hasattr(self._fs, "call_s3") else self._walk()
+        for path, size in files:
+            if path.startswith(f"{self._root}/") and (is_image_name(path[start:]) or path.endswith(".parquet")):
                 yield path[start:], size
 
-    def _walked(self) -> Iterator[tuple[str, int]]:
-        for _, _, files in self._fs.walk(self._root + "/" * self._http, _DEPTH, on_error="raise", detail=True):
+    def _walk(self) -> Iterator[tuple[str, int]]:
+        root = self._root + "/" * self._is_http
+        for _, _, files in self._fs.walk(root, _MAX_DEPTH, on_error="raise", detail=True):
             for info in files.values():
                 yield info["name"], -1 if info.get("size") is None else info["size"]
 
     def _read(self, position: int) -> bytes:
         path = f"{self._root}/{self._paths.get(position, self.names[position])}"
-        if self._http:
-            return addresses.read(path, self._allowed)  # asked where it redirects
+        if self._is_http:
+            return read_image(path, self._is_allowed)  # checks redirects
         try:
-            if self._sizes[position] > MOST_BYTES:
-                raise too_large(self._sizes[position])
+            if self._sizes[position] > MAX_FILE_BYTES:
+                raise make_size_error(self._sizes[position])
             return cast(bytes, self._fs.cat_file(path))
         except SourceImageError:
             raise
         except Exception as error:
-            reason, fault = addresses.explained(error)
+            reason, fault = explain_error(error)
             raise SourceImageError(reason, fault) from error
 
 
-def _objects(fs: Any, root: str) -> Iterator[tuple[str, int]]:
-    """An S3 bucket's objects below a path. Page by page, for s3fs' own listing holds 6 kB for each."""
+def _iter_s3_objects(fs: Any, root: str) -> Iterator[tuple[str, int]]:
+    """Yields an S3 bucket's objects below a path. Reads page by page: s3fs's own listing takes 6 kB for each object."""
     bucket, _, prefix = root.partition("/")
-    going_on: dict[str, str] = {}
+    continuation: dict[str, str] = {}
     while True:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix and f"{prefix}/", **going_on)
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix and f"{prefix}/", **continuation)
         for entry in page.get("Contents", ()):
             yield f"{bucket}/{entry['Key']}", entry["Size"]
         if not page.get("IsTruncated"):
             return
-        going_on = {"ContinuationToken": page["NextContinuationToken"]}
+        continuation = {"ContinuationToken": page["NextContinuationToken"]}

@@ -1,4 +1,4 @@
-"""The pictures of a tar archive, plain or gzipped, read in place."""
+"""The images of a tar archive, plain or gzipped. They are read from the archive without unpacking it."""
 
 import tarfile
 import threading
@@ -8,19 +8,33 @@ from typing import BinaryIO, cast
 import indexed_gzip
 
 from server.jobs.sources import addresses
-from server.jobs.sources.source import MOST_BYTES, ImageErrorKind, SourceImageError, ImageListing, ImageSource, SourceError, is_picture, too_large
+from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.listing import ImageListing
+from server.jobs.sources.names import is_image_name
+from server.jobs.sources.source import (
+    MAX_FILE_BYTES,
+    ImageSource,
+    SourceError,
+    SourceImageError,
+    SourceImageFault,
+    make_size_error,
+)
+from server.store.text import redact_address
 
-MOST_ENTRIES = 20_000_000
-_MOST_HEADER = 1024 * 1024  # of one entry: long names stand in bodies that tarfile reads whole
-_MOST_RATIO = 100  # pictures hardly shrink, so what unpacks to more than this is no archive of pictures
-_UNCOUNTED = 1024 * 1024 * 1024  # bytes that may be unpacked before the ratio counts
-_SPACING = 16 * 1024 * 1024  # between the points at which unpacking can begin, 32 kB of memory each
-_BUFFER = 256 * 1024  # or it would be four times the spacing
+MAX_ENTRIES = 20_000_000
+_MAX_HEADER = 1024 * 1024  # bytes of one entry: tarfile reads a long name as a whole
+_MAX_RATIO = 100  # images are compressed already, so an archive that expands more has no images
+_ALWAYS_ALLOWED = 1024 * 1024 * 1024  # bytes that may be unpacked at any ratio
+_SPACING = 16 * 1024 * 1024  # bytes between the points where unpacking can start; each takes 32 kB of memory
+_BUFFER = 256 * 1024  # the default is four times the spacing
 
 
 class TarSource(ImageSource):
-    """The pictures of a tar archive, in its order. A gzipped one is unpacked once to list it, remembering points from
-    which to unpack on, so that its pictures can be read in any order."""
+    """The images of a tar archive, in its order.
+
+    A gzipped archive is read once to list it. Points where unpacking can start are kept in memory, so that the images
+    can then be read in any order.
+    """
 
     def __init__(self, address: str, gzipped: bool) -> None:
         self._raw = addresses.open_file(address)
@@ -35,16 +49,16 @@ class TarSource(ImageSource):
             self._list(listing, self._raw.seek(0, 2))
         except SourceError as error:
             self.close()
-            raise SourceError(f"{addresses.shown(address)} {error}") from None
+            raise SourceError(f"{redact_address(address)} {error}") from None
         except (tarfile.TarError, EOFError, indexed_gzip.ZranError) as error:
             self.close()
             raise SourceError(
-                f"{addresses.shown(address)} is broken or cut short after {len(listing.names):,} pictures: {error}. "
+                f"{redact_address(address)} is broken or truncated after {len(listing.names):,} images: {error}. "
                 "Copy it again"
             ) from error
         except Exception as error:
             self.close()
-            addresses.fail(address, error)
+            raise_source_error(address, error)
         super().__init__(listing)
 
     def close(self) -> None:
@@ -52,40 +66,42 @@ class TarSource(ImageSource):
         self._raw.close()
 
     def _list(self, listing: ImageListing, length: int) -> None:
-        headers = _Headers(self._file, length)
+        headers = _HeaderReader(self._file, length)
         links: dict[int, str] = {}
         count = 0
         self._file.seek(0)
         with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as tar:
             while (entry := tar.next()) is not None:
-                # Or all entries would be kept, about a kilobyte each.
+                # Otherwise tarfile keeps all entries, about a kilobyte each.
                 tar.members = []  # type: ignore[attr-defined]
                 count += 1
-                if count > MOST_ENTRIES:
-                    raise SourceError(f"has more than {MOST_ENTRIES:,} entries; split it")
+                if count > MAX_ENTRIES:
+                    raise SourceError(f"has more than {MAX_ENTRIES:,} entries; split it")
                 name = entry.name.replace("\\", "/")
-                if entry.isdir() or not is_picture(name):
+                if entry.isdir() or not is_image_name(name):
                     continue
                 if entry.islnk():
                     links[len(listing.names)] = entry.linkname
-                listing.add(name, entry.size, _fault(entry, name))
+                listing.add(name, entry.size, _find_fault(entry, name))
                 self._offsets.append(entry.offset_data)
                 self._sizes.append(entry.size)
-            # tarfile takes a broken header for the end, and indexed_gzip a missing end for one.
+            # tarfile stops without an error at a broken header, and indexed_gzip at a missing end.
             headers.seek(tar.offset)
             if headers.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise SourceError(f"is broken or cut short after {len(listing.names):,} pictures. Copy it again")
-        self._follow(links, listing)
+                raise SourceError(f"is broken or truncated after {len(listing.names):,} images. Copy it again")
+        self._resolve_links(links, listing)
 
-    def _follow(self, links: dict[int, str], listing: ImageListing) -> None:
-        """Gives hard links, by which tar writes a file's second name, the place of what they link to."""
-        wanted = set(links.values())
-        places = {name: i for i, name in enumerate(listing.names) if name in wanted and i not in links}
+    def _resolve_links(self, links: dict[int, str], listing: ImageListing) -> None:
+        """Gives each hard link the offset of its target. Tar stores the second name of a file as a hard link."""
+        targets = set(links.values())
+        positions = {name: i for i, name in enumerate(listing.names) if name in targets and i not in links}
         for link, name in links.items():
-            if name in places and link not in listing.faults:
-                self._offsets[link], self._sizes[link] = self._offsets[places[name]], self._sizes[places[name]]
+            if name in positions and link not in listing.faults:
+                self._offsets[link], self._sizes[link] = self._offsets[positions[name]], self._sizes[positions[name]]
             else:
-                listing.faults[link] = SourceImageError(f"it is a link to {name!r}, which is not there", ImageErrorKind.BROKEN)
+                listing.faults[link] = SourceImageError(
+                    f"it is a link to {name!r}, which does not exist", SourceImageFault.BROKEN
+                )
 
     def _read(self, position: int) -> bytes:
         size = self._sizes[position]
@@ -94,37 +110,37 @@ class TarSource(ImageSource):
                 self._file.seek(self._offsets[position])
                 data = self._file.read(size)
         except Exception as error:
-            reason, fault = addresses.explained(error)
+            reason, fault = explain_error(error)
             raise SourceImageError(reason, fault) from error
         if len(data) < size:
-            raise SourceImageError("the archive is cut short there", ImageErrorKind.BROKEN)
+            raise SourceImageError("the archive is truncated here", SourceImageFault.BROKEN)
         return data
 
 
-def _fault(entry: tarfile.TarInfo, name: str) -> SourceImageError | None:
+def _find_fault(entry: tarfile.TarInfo, name: str) -> SourceImageError | None:
     if ".." in name.split("/") or name.startswith("/") or name[1:2] == ":":
-        return SourceImageError(f"the archive says that it lies outside: {name!r}", ImageErrorKind.REFUSED)
+        return SourceImageError(f"its path is outside of the archive: {name!r}", SourceImageFault.REFUSED)
     if entry.issym():
-        return SourceImageError("it is a link, which is not followed in an archive", ImageErrorKind.REFUSED)
+        return SourceImageError("it is a link; links in archives are not followed", SourceImageFault.REFUSED)
     if entry.issparse() or not (entry.isreg() or entry.islnk()):
-        return SourceImageError("it is no plain file", ImageErrorKind.REFUSED)
-    return too_large(entry.size) if entry.size > MOST_BYTES else None
+        return SourceImageError("it is not a regular file", SourceImageFault.REFUSED)
+    return make_size_error(entry.size) if entry.size > MAX_FILE_BYTES else None
 
 
-class _Headers:
-    """What tarfile lists from: refuses what would unpack without end."""
+class _HeaderReader:
+    """The file from which tarfile lists. Refuses archives that expand too much."""
 
     def __init__(self, file: BinaryIO, length: int) -> None:
-        self._file, self._most = file, max(_UNCOUNTED, _MOST_RATIO * length)
+        self._file, self._limit = file, max(_ALWAYS_ALLOWED, _MAX_RATIO * length)
 
     def read(self, size: int) -> bytes:
-        if size > _MOST_HEADER:
-            raise SourceError(f"has an entry whose name alone would be {size:,} bytes: it is not read")
+        if size > _MAX_HEADER:
+            raise SourceError(f"has an entry with a name of {size:,} bytes, which is too long")
         return self._file.read(size)
 
     def seek(self, offset: int) -> int:
-        if offset > self._most:
-            raise SourceError(f"unpacks to more than {_MOST_RATIO} times its size, as no pictures do: it is not read")
+        if offset > self._limit:
+            raise SourceError(f"expands to more than {_MAX_RATIO} times its size, which archives of images do not")
         return self._file.seek(offset)
 
     def tell(self) -> int:

@@ -1,7 +1,7 @@
-"""The pictures of a zip archive, read in place.
+"""The images of a zip archive. They are read from the archive without unpacking it.
 
-Not by zipfile, which reads the whole directory at once and keeps some 600 bytes an entry: a million pictures would be
-0.6 GB, and a directory of nothing but entries a way to fill the memory.
+The zipfile module is not used, since it reads the whole directory at once and keeps about 600 bytes for each entry: a
+million images would take 0.6 GB, and a directory with enough entries would fill the memory.
 """
 
 import stat
@@ -13,26 +13,29 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from server.jobs.sources import addresses
+from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.listing import ImageListing
+from server.jobs.sources.names import is_image_name
 from server.jobs.sources.source import (
-    MOST_BYTES,
-    ImageErrorKind,
-    SourceImageError,
-    ImageListing,
+    MAX_FILE_BYTES,
     ImageSource,
     SourceError,
-    is_picture,
-    too_large,
+    SourceImageError,
+    SourceImageFault,
+    make_size_error,
 )
+from server.store.text import redact_address
 
-MOST_ENTRIES = 20_000_000
+MAX_ENTRIES = 20_000_000
 
-_END = struct.Struct("<4s4H2LH")  # of the directory: signature, disks, entries, its size and offset, comment
+# The end of the directory: signature, disks, entries, its size and offset, comment.
+_END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_FULL = 0xFFFFFFFF  # the value stands in the zip64 field
-_ENCRYPTED = 0x2041  # flags: encrypted, strongly, or its directory too
+_IN_ZIP64 = 0xFFFFFFFF  # the value is in the zip64 field
+_ENCRYPTED = 0x2041  # flags: encrypted, strong encryption, encrypted directory
 _STORED, _DEFLATED = 0, 8
 
 
@@ -48,30 +51,30 @@ class _Entry(NamedTuple):
 
 
 class ZipSource(ImageSource):
-    """The pictures of a zip archive, in the order of its directory."""
+    """The images of a zip archive, in the order of its directory."""
 
     def __init__(self, address: str) -> None:
         self._file = addresses.open_file(address)
         self._lock = threading.Lock()
         self._offsets, self._packed, self._sizes, self._crcs = array("Q"), array("Q"), array("Q"), array("L")
-        self._deflated = bytearray()
+        self._is_deflated = bytearray()
         listing = ImageListing()
         try:
-            for entry in _entries(self._file):
-                if not is_picture(entry.name):
+            for entry in _iter_entries(self._file):
+                if not is_image_name(entry.name):
                     continue
-                listing.add(entry.name, entry.size, _fault(entry))
+                listing.add(entry.name, entry.size, _find_fault(entry))
                 self._offsets.append(entry.offset)
                 self._packed.append(entry.packed)
                 self._sizes.append(entry.size)
                 self._crcs.append(entry.crc)
-                self._deflated.append(entry.method == _DEFLATED)
+                self._is_deflated.append(entry.method == _DEFLATED)
         except SourceError as error:
             self._file.close()
-            raise SourceError(f"{addresses.shown(address)} {error}") from None
+            raise SourceError(f"{redact_address(address)} {error}") from None
         except Exception as error:
             self._file.close()
-            addresses.fail(address, error)
+            raise_source_error(address, error)
         super().__init__(listing)
 
     def close(self) -> None:
@@ -84,69 +87,75 @@ class ZipSource(ImageSource):
                 self._file.seek(self._offsets[position])
                 start = self._file.read(_LOCAL.size)
                 if len(start) < _LOCAL.size or not start.startswith(b"PK\3\4"):
-                    raise SourceImageError("the archive is broken: it has no entry where its directory says", ImageErrorKind.BROKEN)
+                    raise SourceImageError(
+                        "the archive is broken: the entry is not where its directory says", SourceImageFault.BROKEN
+                    )
                 *_, name, extra = _LOCAL.unpack(start)
                 self._file.seek(name + extra, 1)
                 data = self._file.read(packed)
-            if len(data) == packed and self._deflated[position]:
+            if len(data) == packed and self._is_deflated[position]:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
         except SourceImageError:
             raise
         except zlib.error as error:
-            raise SourceImageError(f"the archive is broken there: {error}", ImageErrorKind.BROKEN) from error
+            raise SourceImageError(f"the archive is broken here: {error}", SourceImageFault.BROKEN) from error
         except Exception as error:
-            reason, fault = addresses.explained(error)
+            reason, fault = explain_error(error)
             raise SourceImageError(reason, fault) from error
         if len(data) > size:
-            raise SourceImageError(f"it unpacks to more than the {size:,} bytes that the archive says", ImageErrorKind.TOO_LARGE)
+            raise SourceImageError(
+                f"it expands to more than the {size:,} bytes that the archive declares", SourceImageFault.TOO_LARGE
+            )
         if len(data) < size or zlib.crc32(data) != self._crcs[position]:
-            raise SourceImageError("the archive is broken there: the checksum does not fit", ImageErrorKind.BROKEN)
+            raise SourceImageError("the archive is broken here: the checksum does not match", SourceImageFault.BROKEN)
         return data
 
 
-def _fault(entry: _Entry) -> SourceImageError | None:
+def _find_fault(entry: _Entry) -> SourceImageError | None:
     parts = entry.name.split("/")
     if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
-        return SourceImageError(f"the archive says that it lies outside: {entry.name!r}", ImageErrorKind.REFUSED)
+        return SourceImageError(f"its path is outside of the archive: {entry.name!r}", SourceImageFault.REFUSED)
     if stat.S_ISLNK(entry.mode):
-        return SourceImageError("it is a link, which is not followed in an archive", ImageErrorKind.REFUSED)
+        return SourceImageError("it is a link; links in archives are not followed", SourceImageFault.REFUSED)
     if entry.encrypted:
-        return SourceImageError("it is encrypted; unpack the archive with its password and name the folder", ImageErrorKind.ENCRYPTED)
+        return SourceImageError(
+            "it is encrypted; unpack the archive with its password and use the folder", SourceImageFault.ENCRYPTED
+        )
     if entry.method not in (_STORED, _DEFLATED):
-        return SourceImageError(f"it is packed by method {entry.method}; pack the archive again, by deflate", ImageErrorKind.BROKEN)
-    return too_large(max(entry.size, entry.packed)) if max(entry.size, entry.packed) > MOST_BYTES else None
+        return SourceImageError(
+            f"it uses compression method {entry.method}; create the archive again with deflate", SourceImageFault.BROKEN
+        )
+    return make_size_error(max(entry.size, entry.packed)) if max(entry.size, entry.packed) > MAX_FILE_BYTES else None
 
 
-def _entries(file: BinaryIO) -> Iterator[_Entry]:
-    """The entries of the directory, read bit by bit. Raises SourceError, OSError."""
-    start, size, shift = _directory(file)
+def _iter_entries(file: BinaryIO) -> Iterator[_Entry]:
+    """Yields the entries of the directory. Reads them one by one. Raises SourceError and OSError."""
+    start, size, shift = _find_directory(file)
     file.seek(start)
-    read, count = 0, 0
-    while read < size:
+    done, count = 0, 0
+    while done < size:
         head = file.read(_ENTRY.size)
         if len(head) < _ENTRY.size or not head.startswith(b"PK\1\2"):
             raise SourceError(f"is a broken zip archive: its directory cannot be read after {count:,} entries")
         _, _, _, flags, method, _, _, crc, packed, full, n, m, k, _, _, attributes, offset = _ENTRY.unpack(head)
         name, extra = file.read(n), file.read(m)
         file.seek(k, 1)
-        read, count = read + _ENTRY.size + n + m + k, count + 1
-        if count > MOST_ENTRIES:
-            raise SourceError(f"has more than {MOST_ENTRIES:,} entries; split it")
-        full, packed, offset = _wide(extra, full, packed, offset)
+        done, count = done + _ENTRY.size + n + m + k, count + 1
+        if count > MAX_ENTRIES:
+            raise SourceError(f"has more than {MAX_ENTRIES:,} entries; split it")
+        full, packed, offset = _read_zip64(extra, full, packed, offset)
         mode = attributes >> 16
-        yield _Entry(_decoded(name), bool(flags & _ENCRYPTED), method, crc, packed, full, mode, offset + shift)
+        yield _Entry(_decode_name(name), bool(flags & _ENCRYPTED), method, crc, packed, full, mode, offset + shift)
 
 
-def _directory(file: BinaryIO) -> tuple[int, int, int]:
-    """Where the directory starts, its size in bytes, and what lies before the archive in its file."""
+def _find_directory(file: BinaryIO) -> tuple[int, int, int]:
+    """Returns the offset of the directory, its size in bytes, and the number of bytes before the archive."""
     length = file.seek(0, 2)
     file.seek(max(0, length - _END.size - 0xFFFF))
     tail = file.read()
     found = tail.rfind(b"PK\5\6")
     if found < 0 or len(tail) - found < _END.size:
-        raise SourceError(
-            "is no whole zip archive: the directory at its end is missing. It is cut short; copy it again"
-        )
+        raise SourceError("is not a complete zip archive: the directory at its end is missing. Copy it again")
     at = length - len(tail) + found
     _, disk, _, _, _, size, offset, _ = _END.unpack_from(tail, found)
     if found >= _LOCATOR.size and tail.startswith(b"PK\6\7", found - _LOCATOR.size):
@@ -159,26 +168,27 @@ def _directory(file: BinaryIO) -> tuple[int, int, int]:
     elif disk not in (0, 0xFFFF):
         raise SourceError("is one part of a split zip archive; join the parts (zip -s 0)")
     if size > at:
-        raise SourceError("is a broken zip archive: its directory would be longer than the file")
+        raise SourceError("is a broken zip archive: its directory is longer than the file")
     if at - size < offset:
-        raise SourceError(f"is a broken zip archive: {offset - at + size:,} bytes are missing in it. Copy it again")
+        raise SourceError(f"is a broken zip archive: {offset - at + size:,} bytes are missing. Copy it again")
     return at - size, size, at - size - offset
 
 
-def _wide(extra: bytes, *values: int) -> list[int]:
-    """Size, packed size and offset, those that 32 bits cannot hold from the zip64 field."""
-    wide: list[int] = []
+def _read_zip64(extra: bytes, *values: int) -> list[int]:
+    """Returns size, packed size and offset; values that need more than 32 bits come from the zip64 field."""
+    large: list[int] = []
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
         if kind == 1:
             field = extra[4 : 4 + length]
-            wide = list(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
+            large = list(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
         extra = extra[4 + length :]
-    return [wide.pop(0) if value == _FULL and wide else value for value in values]
+    return [large.pop(0) if value == _IN_ZIP64 and large else value for value in values]
 
 
-def _decoded(name: bytes) -> str:
-    """By UTF-8, which many write without saying so, or by the format's own code page. Windows' separators too."""
+def _decode_name(name: bytes) -> str:
+    """Decodes a name as UTF-8, which many tools write without setting the flag, or else as code page 437. Replaces
+    backslashes."""
     try:
         text = name.decode()
     except UnicodeDecodeError:

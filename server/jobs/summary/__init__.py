@@ -1,5 +1,5 @@
-"""A job on one page, made to be looked at: what was found, what is doubtful, what failed."""
+"""The summary of a job: one HTML page with its annotations, the images to review, samples and failures."""
 
-from server.jobs.summary.summary import About, write
+from server.jobs.summary.summary import SummaryInfo, write_summary
 
-__all__ = ["About", "write"]
+__all__ = ["SummaryInfo", "write_summary"]

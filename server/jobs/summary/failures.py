@@ -1,43 +1,48 @@
-"""What failed, grouped by why."""
+"""Failed images, grouped by reason."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from server.jobs.summary.reasons import like
-from server.store.jobs.job_store.records import Failure
+from server.jobs.summary.reasons import generalize_reason
+from server.store import FailedImage
 
-_GROUPS, _NAMED = 50, 10
+_MAX_GROUPS, _MAX_EXAMPLES = 50, 10
 
 
 @dataclass(slots=True)
-class Group:
-    """Failures of one kind for like reasons. `named`: the first few, in order; `reason` is theirs where they all say
-    the same."""
+class FailureGroup:
+    """Failures of one kind with similar reasons.
+
+    `examples` are the first few, in order. `reason` is their exact reason if they share it, or else its general form.
+    """
 
     kind: str
     reason: str
     count: int = 0
-    named: list[Failure] = field(default_factory=list)
+    examples: list[FailedImage] = field(default_factory=list)
 
     @property
-    def alike(self) -> bool:
-        return all(failure.reason == self.named[0].reason for failure in self.named)
+    def has_one_reason(self) -> bool:
+        return all(failure.reason == self.examples[0].reason for failure in self.examples)
 
 
-def grouped(failures: Iterable[Failure]) -> list[Group]:
-    """The largest group first, what has no group of its own last; its memory does not grow with the failures."""
-    groups: dict[tuple[str, str], Group] = {}
-    others = Group("other", "other reasons")
+def group_failures(failures: Iterable[FailedImage]) -> list[FailureGroup]:
+    """Returns the groups, largest first. Beyond a maximum number of groups, failures go into a last group.
+
+    Memory does not grow with the number of failures.
+    """
+    groups: dict[tuple[str, str], FailureGroup] = {}
+    others = FailureGroup("other", "other reasons")
     for failure in failures:
-        key = failure.kind, like(failure.reason)
-        if key not in groups and len(groups) < _GROUPS:
-            groups[key] = Group(*key)
+        key = failure.kind, generalize_reason(failure.reason)
+        if key not in groups and len(groups) < _MAX_GROUPS:
+            groups[key] = FailureGroup(*key)
         group = groups.get(key, others)
         group.count += 1
-        if len(group.named) < _NAMED:
-            group.named.append(failure)
+        if len(group.examples) < _MAX_EXAMPLES:
+            group.examples.append(failure)
     for group in groups.values():
-        if group.alike:
-            group.reason = group.named[0].reason
+        if group.has_one_reason:
+            group.reason = group.examples[0].reason
     ranked = sorted(groups.values(), key=lambda group: (-group.count, group.kind, group.reason))
     return [*ranked, others] if others.count else ranked

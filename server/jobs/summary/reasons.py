@@ -1,10 +1,10 @@
-"""Reasons that differ only in a number or a quoted name are alike."""
+"""Groups of similar reasons: those that differ only in numbers or quoted names."""
 
 import re
 
-_PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|“[^”]*”|\d+(?:[.,]\d+)*""")
+_VARIABLE_PART = re.compile(r"""'[^']*'|"[^"]*"|“[^”]*”|\d+(?:[.,]\d+)*""")
 
 
-def like(reason: str) -> str:
-    """A reason without its particulars, as in `score … is below …`."""
-    return _PARTICULAR.sub("…", reason)[:500]
+def generalize_reason(reason: str) -> str:
+    """Returns a reason without numbers and quoted names, such as `score … is below …`."""
+    return _VARIABLE_PART.sub("…", reason)[:500]

@@ -1,4 +1,4 @@
-"""How many labels there are of a kind, and how sure the model was of them."""
+"""A histogram of scores."""
 
 from dataclasses import dataclass, field
 
@@ -6,36 +6,40 @@ BINS = 20  # of scores from 0 to 1
 
 
 @dataclass(slots=True)
-class Scores:
-    """Labels counted. `review`: those for a person to look at; `bins`, `doubted`: all, and those to review, by score;
-    labels without a score are in none."""
+class ScoreCounts:
+    """Counts annotations by score.
+
+    `review` is the number of annotations to review. `bins` and `review_bins` count all annotations, and those to
+    review, by score; annotations without a score are in no bin.
+    """
 
     count: int = 0
     review: int = 0
     bins: list[int] = field(default_factory=lambda: [0] * BINS)
-    doubted: list[int] = field(default_factory=lambda: [0] * BINS)
-    total: float = 0.0
+    review_bins: list[int] = field(default_factory=lambda: [0] * BINS)
+    score_sum: float = 0.0
 
-    def add(self, score: float | None, review: bool) -> None:
+    def add(self, score: float | None, needs_review: bool) -> None:
+        """Counts one annotation."""
         self.count += 1
-        self.review += review
+        self.review += needs_review
         if score is not None:
-            place = min(int(score * BINS), BINS - 1)
-            self.bins[place] += 1
-            self.doubted[place] += review
-            self.total += score
+            index = min(int(score * BINS), BINS - 1)
+            self.bins[index] += 1
+            self.review_bins[index] += needs_review
+            self.score_sum += score
 
-    def join(self, other: "Scores") -> None:
-        """Adds what another counted."""
+    def merge(self, other: "ScoreCounts") -> None:
+        """Adds the counts of another histogram."""
         self.count += other.count
         self.review += other.review
-        self.total += other.total
-        for place in range(BINS):
-            self.bins[place] += other.bins[place]
-            self.doubted[place] += other.doubted[place]
+        self.score_sum += other.score_sum
+        for index in range(BINS):
+            self.bins[index] += other.bins[index]
+            self.review_bins[index] += other.review_bins[index]
 
     @property
     def mean(self) -> float | None:
-        """None where nothing has a score."""
+        """The mean score; None if no annotation has a score."""
         scored = sum(self.bins)
-        return self.total / scored if scored else None
+        return self.score_sum / scored if scored else None

@@ -1,4 +1,4 @@
-"""Which pictures of a job are shown."""
+"""The selection of images that the summary shows: random samples, and the least certain ones."""
 
 import hashlib
 from typing import Any
@@ -6,47 +6,50 @@ from typing import Any
 from labels.labeled_image import LabeledImage, TracedAnnotation
 
 
-class TopImages:
-    """Of all pictures offered, the `most` with the least keys; of one picture under several names the first."""
+class SmallestKeys:
+    """Keeps the images with the smallest keys. Keeps an image with several names once, under the first name."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._kept: dict[str, tuple[Any, LabeledImage]] = {}
-        self._worst: Any = None
+        self._largest: Any = None
 
-    def offer(self, key: Any, picture: LabeledImage) -> None:
-        full = len(self._kept) >= self._most
-        if picture.sha256 in self._kept or (full and (not self._most or key >= self._worst)):
+    def offer(self, key: Any, image: LabeledImage) -> None:
+        """Keeps the image if its key is among the smallest so far."""
+        full = len(self._kept) >= self._limit
+        if image.sha256 in self._kept or (full and (not self._limit or key >= self._largest)):
             return
-        self._kept[picture.sha256] = key, picture
+        self._kept[image.sha256] = key, image
         if full:
             del self._kept[max(self._kept, key=lambda sha256: self._kept[sha256][0])]
-        self._worst = max(key for key, _ in self._kept.values())
+        self._largest = max(key for key, _ in self._kept.values())
 
-    def chosen(self) -> list[LabeledImage]:
-        """In the order of their keys."""
-        return [picture for _, picture in sorted(self._kept.values(), key=lambda pair: pair[0])]
-
-
-def chance(picture: LabeledImage) -> str:
-    """As good as random, and the same in every summary that has the picture."""
-    return hashlib.sha256(f"sample {picture.sha256}".encode()).hexdigest()
+    def get_images(self) -> list[LabeledImage]:
+        """Returns the kept images, in the order of their keys."""
+        return [image for _, image in sorted(self._kept.values(), key=lambda pair: pair[0])]
 
 
-def doubt(picture: LabeledImage) -> tuple[bool, float, str] | None:
-    """The less, the more doubtful: what is to be reviewed first, by its lowest score. None: nothing to doubt."""
-    if not (labels := doubtful(picture)):
+def make_sampling_key(image: LabeledImage) -> str:
+    """Returns a key that is as good as random, and the same in every summary with this image."""
+    return hashlib.sha256(f"sample {image.sha256}".encode()).hexdigest()
+
+
+def make_review_key(image: LabeledImage) -> tuple[bool, float, str] | None:
+    """Returns a key that is smaller for less certain images: images to review come first, then by the lowest score.
+    None if no annotation has a score or needs review."""
+    if not (traces := find_least_certain(image)):
         return None
-    return not labels[0].review, _score(labels[0]), picture.sha256
+    return not traces[0].review, _get_score(traces[0]), image.sha256
 
 
-def doubtful(picture: LabeledImage) -> list[TracedAnnotation]:
-    """The labels to review, least sure first; where there are none, the least sure one."""
-    if review := [label for label in picture.traces if label.review]:
-        return sorted(review, key=_score)
-    scored = [label for label in picture.traces if label.annotation.score is not None]
-    return [min(scored, key=_score)] if scored else []
+def find_least_certain(image: LabeledImage) -> list[TracedAnnotation]:
+    """Returns the annotations to review, lowest score first; if there are none, the annotation with the lowest
+    score."""
+    if review := [trace for trace in image.traces if trace.review]:
+        return sorted(review, key=_get_score)
+    scored = [trace for trace in image.traces if trace.annotation.score is not None]
+    return [min(scored, key=_get_score)] if scored else []
 
 
-def _score(label: TracedAnnotation) -> float:
-    return 1.0 if label.annotation.score is None else label.annotation.score
+def _get_score(trace: TracedAnnotation) -> float:
+    return 1.0 if trace.annotation.score is None else trace.annotation.score

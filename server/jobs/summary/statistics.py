@@ -1,4 +1,4 @@
-"""A job counted, picture by picture."""
+"""The counts of a job: annotations by step, class and score."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,91 +6,96 @@ from dataclasses import dataclass, field
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Text
 from server.jobs.recipes.recipe import Recipe, RecipeStep
-from server.jobs.summary.reasons import like
+from server.jobs.summary.reasons import generalize_reason
 from server.jobs.summary.scores import ScoreCounts
 
-# What is told apart at most, so that a million sentences, each its own name, take no memory.
-_CLASSES, _REASONS, _ANSWERERS = 2000, 200, 20
-_NAME = 200  # letters of a class's name
-_SHOWN = 12  # classes of a step
+# Limits on what is counted separately: a million different sentences must not fill the memory.
+_MAX_CLASSES, _MAX_REASONS, _MAX_MODELS = 2000, 200, 20
+_MAX_CLASS_NAME = 200  # characters
+_SHOWN_CLASSES = 12  # for each step
 
 
 @dataclass(slots=True)
-class StepTally:
-    """One step's labels. `step`: None where the recipe has none of that id. `shapes`: how many are places, no texts."""
+class StepStatistics:
+    """The annotations of one step.
+
+    `step` is None if the recipe has no step with this ID. `shapes` is the number of annotations that are not text.
+    `other_classes` counts classes beyond the limit.
+    """
 
     id: str
     step: RecipeStep | None
     scores: ScoreCounts = field(default_factory=ScoreCounts)
-    pictures: int = 0
+    images: int = 0
     shapes: int = 0
     classes: dict[str, ScoreCounts] = field(default_factory=dict)
-    others: ScoreCounts = field(default_factory=ScoreCounts)  # of names met when there were too many already
+    other_classes: ScoreCounts = field(default_factory=ScoreCounts)
 
     @property
-    def wide(self) -> bool:
-        """Whether it has classes to show."""
+    def has_classes(self) -> bool:
         return self.shapes > 0
 
-    def top(self) -> tuple[list[tuple[str, ScoreCounts]], int, ScoreCounts]:
-        """The most frequent classes; how many more there are, and their labels together."""
+    def rank_classes(self) -> tuple[list[tuple[str, ScoreCounts]], int, ScoreCounts]:
+        """Returns the most frequent classes, the number of the other classes, and their counts together."""
         ranked = sorted(self.classes.items(), key=lambda item: (-item[1].count, item[0]))
-        shown = ranked if len(ranked) == _SHOWN + 1 else ranked[:_SHOWN]  # a line "1 more" says less than the class
+        # A row "1 more class" would take as much space as the class itself.
+        shown = ranked if len(ranked) == _SHOWN_CLASSES + 1 else ranked[:_SHOWN_CLASSES]
         rest = ScoreCounts()
-        rest.join(self.others)
+        rest.merge(self.other_classes)
         for _, scores in ranked[len(shown) :]:
-            rest.join(scores)
+            rest.merge(scores)
         return shown, len(ranked) - len(shown), rest
 
 
 class JobStatistics:
-    """Counts; its memory does not grow with the job."""
+    """Counts the images of a job. Memory does not grow with the job."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.steps = {step.id: StepTally(step.id, step) for step in recipe.steps}
-        self.pictures = self.bare = self.doubtful = 0
+        self.steps = {step.id: StepStatistics(step.id, step) for step in recipe.steps}
+        self.images = self.images_without_annotations = self.images_to_review = 0
         self.reasons: Counter[str] = Counter()
-        self.answerers: dict[tuple[str, str | None], None] = {}
-        self._classes = 0
+        self.models: dict[tuple[str, str | None], None] = {}  # hashes of model and adapter, in the order of appearance
+        self._class_count = 0
 
     @property
-    def labels(self) -> int:
+    def annotations(self) -> int:
         return sum(step.scores.count for step in self.steps.values())
 
     @property
-    def review(self) -> int:
+    def annotations_to_review(self) -> int:
         return sum(step.scores.review for step in self.steps.values())
 
-    def add(self, picture: LabeledImage) -> None:
-        self.pictures += 1
-        self.bare += not picture.traces
-        self.doubtful += any(label.review for label in picture.traces)
-        for id in {label.step for label in picture.traces}:
-            self._step(id).pictures += 1
-        for label in picture.traces:
-            self._add(label)
+    def add(self, image: LabeledImage) -> None:
+        """Counts one image."""
+        self.images += 1
+        self.images_without_annotations += not image.traces
+        self.images_to_review += any(trace.review for trace in image.traces)
+        for id in {trace.step for trace in image.traces}:
+            self._get_step(id).images += 1
+        for trace in image.traces:
+            self._add_annotation(trace)
 
-    def _step(self, id: str) -> StepTally:
-        return self.steps.setdefault(id, StepTally(id, None))
+    def _get_step(self, id: str) -> StepStatistics:
+        return self.steps.setdefault(id, StepStatistics(id, None))
 
-    def _add(self, label: TracedAnnotation) -> None:
-        step, note, review = self._step(label.step), label.annotation, bool(label.review)
-        step.scores.add(note.score, review)
-        if not isinstance(note, Text):
+    def _add_annotation(self, trace: TracedAnnotation) -> None:
+        step, annotation, needs_review = self._get_step(trace.step), trace.annotation, bool(trace.review)
+        step.scores.add(annotation.score, needs_review)
+        if not isinstance(annotation, Text):
             step.shapes += 1
-            self._class(step, note.label[:_NAME]).add(note.score, review)
-        for reason in filter(None, label.review.split("; ")):
-            kind = like(reason)
-            if kind in self.reasons or len(self.reasons) < _REASONS:
+            self._get_class(step, annotation.label[:_MAX_CLASS_NAME]).add(annotation.score, needs_review)
+        for reason in filter(None, trace.review.split("; ")):
+            kind = generalize_reason(reason)
+            if kind in self.reasons or len(self.reasons) < _MAX_REASONS:
                 self.reasons[kind] += 1
-        if label.model and len(self.answerers) < _ANSWERERS:
-            self.answerers[label.model, label.adapter] = None
+        if trace.model and len(self.models) < _MAX_MODELS:
+            self.models[trace.model, trace.adapter] = None
 
-    def _class(self, step: StepTally, name: str) -> ScoreCounts:
-        known = step.classes.get(name)
-        if known is None:
-            if self._classes == _CLASSES:
-                return step.others
-            self._classes += 1
-            known = step.classes[name] = ScoreCounts()
-        return known
+    def _get_class(self, step: StepStatistics, name: str) -> ScoreCounts:
+        scores = step.classes.get(name)
+        if scores is None:
+            if self._class_count == _MAX_CLASSES:
+                return step.other_classes
+            self._class_count += 1
+            scores = step.classes[name] = ScoreCounts()
+        return scores

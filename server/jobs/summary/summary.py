@@ -1,4 +1,4 @@
-"""The page: a job's pictures counted in one pass, some of them shown, and all of it in one file."""
+"""The summary page: counts a job's images in one pass, selects some to show, and writes everything to one file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,18 +11,23 @@ import yaml
 from labels.html_pages import create_environment, replace_when_complete
 from labels.labeled_image import LabeledImage
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.summary import cards, selection
-from server.jobs.summary.failures import grouped
+from server.jobs.summary.cards import make_review_card, make_sample_card
+from server.jobs.summary.failures import group_failures
+from server.jobs.summary.selection import SmallestKeys, make_review_key, make_sampling_key
 from server.jobs.summary.statistics import JobStatistics
-from server.store.jobs.records import FailedImage, JobProgress
+from server.store import FailedImage, JobProgress
 
-_DRAWINGS = 240  # of the samples, each drawn for every step that finds places; more would make the page slow
+# Of the samples. Each sample is drawn for every step that finds shapes, and more drawings would make the page slow.
+_MAX_DRAWINGS = 240
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryInfo:
-    """What the page says of the job beside its pictures. `source`: as it was typed; `model`: its name; `seconds`: how
-    long it has run, None where that is not known."""
+    """The job of a summary.
+
+    `source` is the address as the user typed it, `model` the model's name. `seconds` is how long the job has run, None
+    if that is unknown.
+    """
 
     title: str
     recipe: Recipe
@@ -33,37 +38,39 @@ class SummaryInfo:
     seconds: float | None = None
 
 
-def write(path: Path, pictures: Iterable[LabeledImage], about: SummaryInfo, *, samples: int = 48, doubtful: int = 48) -> None:
-    """Writes the page to `path`, whole or not at all: HTML that needs no other file and no script.
+def write_summary(
+    path: Path, images: Iterable[LabeledImage], info: SummaryInfo, *, samples: int = 48, reviews: int = 48
+) -> None:
+    """Writes the page to `path`, completely or not at all: HTML without other files and without scripts.
 
-    `samples` pictures are shown as they come, chosen by their hashes and so the same each time; `doubtful`, of those
-    with a label to review or the least sure. They are read when all have been counted; one that cannot be read says
-    why. Memory does not grow with the pictures. Raises OSError where `path` cannot be written.
+    Shows `samples` random images, chosen by hash so that they are the same each time, and the `reviews` least certain
+    images. Their files are read after all images have been counted; an image that cannot be read shows why. Memory does
+    not grow with the number of images. Raises OSError if `path` cannot be written to.
     """
-    tally = JobStatistics(about.recipe)
-    sampled, doubted = selection.TopImages(samples), selection.TopImages(doubtful)
-    for picture in pictures:
-        tally.add(picture)
-        sampled.offer(selection.chance(picture), picture)
-        if (doubt := selection.doubt(picture)) is not None:
-            doubted.offer(doubt, picture)
-    views = [step.id for step in tally.steps.values() if step.shapes]
-    shown = sampled.chosen()[: max(1, _DRAWINGS // max(1, len(views)))]
+    statistics = JobStatistics(info.recipe)
+    sampled, uncertain = SmallestKeys(samples), SmallestKeys(reviews)
+    for image in images:
+        statistics.add(image)
+        sampled.offer(make_sampling_key(image), image)
+        if (key := make_review_key(image)) is not None:
+            uncertain.offer(key, image)
+    views = [step.id for step in statistics.steps.values() if step.shapes]
+    shown = sampled.get_images()[: max(1, _MAX_DRAWINGS // max(1, len(views)))]
     content = {
-        "about": about,
-        "tally": tally,
-        "failures": grouped(about.failures),
+        "info": info,
+        "statistics": statistics,
+        "failures": group_failures(info.failures),
         "recipe": yaml.safe_dump(
-            about.recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=100
+            info.recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=100
         ),
         "views": views,
-        "samples": [cards.sample(picture, views) for picture in shown],
-        "doubtful": [cards.doubted(picture) for picture in doubted.chosen()],
+        "samples": [make_sample_card(image, views) for image in shown],
+        "reviews": [make_review_card(image) for image in uncertain.get_images()],
     }
     with replace_when_complete(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page().generate(content))
+        file.writelines(_get_template().generate(content))
 
 
 @cache
-def _page() -> Any:
+def _get_template() -> Any:
     return create_environment("server.jobs.summary", "page").get_template("summary.html")

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from server.cli.main import app
-from server.jobs.recipes.parsing import load, ready
+from server.jobs.recipes.parsing import list_builtin_recipes, load_recipe
 
 
 def run(*arguments: object) -> Result:
@@ -24,8 +24,8 @@ name: odd [red] name
 ontology: {vehicle: [car, truck], "[blue]": }
 review_below: 0.4
 steps:
-  - {id: things, task: <OD>, tile: {size: 768}, flip: 0.5, check: true, filter: {score: 0.1, nms: 0.6}}
-  - {id: signs, task: <OCR_WITH_REGION>, each: things, keep: no}
+  - {id: things, task: <OD>, tile: {size: 768}, flip: 0.5, check: true, filter: {min_score: 0.1, nms: 0.6}}
+  - {id: signs, task: <OCR_WITH_REGION>, for_each: things, keep: no}
   - {id: found, task: <OPEN_VOCABULARY_DETECTION>, text: "${signs}", adapter: mine}
   - {id: asked, task: <OPEN_VOCABULARY_DETECTION>, text: "a [b]"}
   - {id: named, task: <OPEN_VOCABULARY_DETECTION>, text: "${ontology}"}
@@ -36,14 +36,14 @@ steps:
 
 
 def test_list_has_the_ready_ones() -> None:
-    assert all(name in run("list").stdout for name in ready())
+    assert all(name in run("list").stdout for name in list_builtin_recipes())
 
 
-@pytest.mark.parametrize("name", ready())
+@pytest.mark.parametrize("name", list_builtin_recipes())
 def test_the_ready_ones_are_right_and_drawn(name: str) -> None:
-    assert load(name).hash[:12] in run("check", name).stdout
+    assert load_recipe(name).hash[:12] in run("check", name).stdout
     shown = run("show", name).stdout
-    assert all(f"{step.id}  {step.task}" in shown for step in load(name).steps)
+    assert all(f"{step.id}  {step.task}" in shown for step in load_recipe(name).steps)
 
 
 def test_show_draws_what_feeds_what(path: Path) -> None:

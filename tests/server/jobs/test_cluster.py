@@ -20,17 +20,17 @@ from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.sources import open_source
 from server.store import Job, JobProgress, JobState, JobStore
 from tests.server.databases import Postgres
-from tests.server.helpers import ROOT, until
+from tests.server.helpers import ROOT, wait_until
 
 SCENES = 60
-PATIENCE = 400.0  # seconds; a cluster's processes are many for a small machine
+TIMEOUT = 400.0  # seconds; a cluster's processes are many for a small machine
 LOADING = Loading(EngineConfig("seedling", "cpu", "float32"))
 RECIPE = """
 name: cascade
 review_below: 0.5
 steps:
-  - {id: things, task: <OD>, filter: {nms: 0.7, duplicates: 0.9, count: 2}}
-  - {id: names, task: <REGION_TO_CATEGORY>, each: things}
+  - {id: things, task: <OD>, filter: {nms: 0.7, class_agnostic_nms: 0.9, max_count: 2}}
+  - {id: names, task: <REGION_TO_CATEGORY>, for_each: things}
 """
 
 
@@ -210,7 +210,7 @@ def test_a_node_is_killed_midway(
     pictures: Path, recipe: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = label(pictures, recipe, tmp_path / "undisturbed")
-    assert undisturbed.wait(PATIENCE) == 1, undisturbed.log.read_text()
+    assert undisturbed.wait(TIMEOUT) == 1, undisturbed.log.read_text()
     url, out = postgres.database(), tmp_path / "out"
     with cluster(1, 1, monkeypatch=monkeypatch) as (made, nodes), JobStore(url) as store:
         options = "--engine", "ray", "--workers", "2"
@@ -220,11 +220,11 @@ def test_a_node_is_killed_midway(
             assert running.poll() is None, running.log.read_text()
             return any(store.count_workers(job) == 2 and store.get_progress(job).done > 3 for job in store.list_jobs())
 
-        until(midway, PATIENCE)
+        wait_until(midway, TIMEOUT)
         made.remove_node(nodes[1], allow_graceful=False)
         [job] = store.list_jobs()
         assert store.get_progress(job).open > 5
-        assert running.wait(PATIENCE) == 1, running.log.read_text()
+        assert running.wait(TIMEOUT) == 1, running.log.read_text()
         assert store.get_progress(job) == JobProgress(done=SCENES + 1, failed=1, kinds={"unsupported": 1})
     assert "page.jpg: this is a web page" in running.log.read_text()
     assert dataset(out) == dataset(tmp_path / "undisturbed")
@@ -242,9 +242,9 @@ def test_a_node_that_lacks_the_pictures_ends_the_command_and_says_so(
         (gone / "1.png").write_bytes((pictures / "01.png").read_bytes())
         running = label(gone, recipe, tmp_path / "out", "--engine", "ray", **names)
         with JobStore(url) as store:
-            until(lambda: store.list_jobs() or running.poll() is not None, PATIENCE)
+            wait_until(lambda: store.list_jobs() or running.poll() is not None, TIMEOUT)
         (gone / "1.png").rename(tmp_path / "1.png")
-        assert running.wait(PATIENCE) == 2
+        assert running.wait(TIMEOUT) == 2
     assert "the pictures cannot be read on" in running.log.read_text()
     assert "Every node must find them by this name" in running.log.read_text()
     assert "Traceback" not in running.log.read_text()

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server.store.jobs.job_store.leases import LABELS
 
 from seedling.scenes.drawing import draw_scene
-from server.store import JobState, Progress, Store
+from server.store import JobProgress, JobState, JobStore
+from server.store.jobs.leases import LABELS
 from tests.server.databases import Postgres
-from tests.server.helpers import ROOT, until
+from tests.server.helpers import ROOT, wait_until
 
 SCENES = 28
 
@@ -87,15 +87,15 @@ def undisturbed(labelling: Labelling, pictures: Path, tmp_path_factory: pytest.T
 
 def dump(url: str) -> bytes:
     """All that a job leaves, in a form that is the same where the content is."""
-    with Store(url) as store:
-        [job] = store.jobs()
+    with JobStore(url) as store:
+        [job] = store.list_jobs()
         assert job.state is JobState.DONE
-        assert store.progress(job) == Progress(done=SCENES + 1, failed=2, kinds={"empty": 1, "truncated": 1})
+        assert store.get_progress(job) == JobProgress(done=SCENES + 1, failed=2, kinds={"empty": 1, "truncated": 1})
         lines: list[Any] = [
             [p.name, p.sha256, p.width, p.height, LABELS.dump_python(p.traces, mode="json")]
-            for p in store.labelled(job)
+            for p in store.iter_images(job)
         ]
-        lines += [[f.name, f.kind, f.reason, f.tries] for f in store.failures(job)]
+        lines += [[f.name, f.kind, f.reason, f.tries] for f in store.iter_failures(job)]
     return "\n".join(map(json.dumps, lines)).encode()
 
 
@@ -157,8 +157,8 @@ def test_two_owners_one_killed_midway(
     expected, _ = undisturbed
     url = postgres.database()
     victim, other = (labelling.begin(url, pictures, sole=False, lease=3.0) for _ in range(2))
-    with Store(url) as store:
-        until(lambda: store.jobs() and store.progress(store.jobs()[0]).done > 5)
+    with JobStore(url) as store:
+        wait_until(lambda: store.list_jobs() and store.get_progress(store.list_jobs()[0]).done > 5)
     os.kill(victim, signal.SIGKILL)
     assert labelling.ended(victim) == -signal.SIGKILL
     assert labelling.ended(other) == 0, labelling.log.read_text()
@@ -171,8 +171,8 @@ def test_the_database_is_killed_midway(labelling: Labelling, pictures: Path, und
     try:
         url = own.database()
         child = labelling.begin(url, pictures)
-        with Store(url) as store:
-            until(lambda: store.jobs() and store.progress(store.jobs()[0]).done > 5)
+        with JobStore(url) as store:
+            wait_until(lambda: store.list_jobs() and store.get_progress(store.list_jobs()[0]).done > 5)
         own.stop()
         time.sleep(seconds / 5)
         own.start()

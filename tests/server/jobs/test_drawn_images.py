@@ -34,7 +34,7 @@ def test_each_is_drawn_in_its_format_and_what_cannot_be_read_is_left_out(tmp_pat
     ]
     for _ in range(2):  # again, over what is there
         report = drawn_images.write_drawn_images(pictures, tmp_path / "drawn")
-    assert (report.pictures, report.annotations, report.unread) == (3, 3, ["3.png", "4.png"])
+    assert (report.images, report.annotations, report.unreadable) == (3, 3, ["3.png", "4.png"])
     files = {path.name: path for path in tmp_path.rglob("*.*") if path.name != ".florist"}
     assert {name: Image.open(path).format for name, path in files.items()} == {
         "1.JPG": "JPEG",

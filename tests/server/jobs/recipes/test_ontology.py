@@ -1,13 +1,13 @@
-"""What the model says, and what the project calls it."""
+"""Labels for the model's words."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.jobs.recipes.ontology import Ontology, agree, normal, says
-from tests.server.jobs.recipes.answering import steady
+from server.jobs.recipes.ontology import OntologyIndex, contains_words, normalize_words
+from tests.server.jobs.recipes.scripted_answers import deterministic
 
-ONTOLOGY = Ontology({"vehicle": ["car", "fire truck"], "person": ["man", "woman"], "drink": ["glass of wine"]})
+INDEX = OntologyIndex({"vehicle": ["car", "fire truck"], "person": ["man", "woman"], "drink": ["glass of wine"]})
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ ONTOLOGY = Ontology({"vehicle": ["car", "fire truck"], "person": ["man", "woman"
         ("A  Car.", "vehicle"),
         ("the old red car", "vehicle"),
         ("car on a road", "vehicle"),
-        ("a man in a car", "person"),  # what a thing is, is said before where it is
+        ("a man in a car", "person"),  # the head of the noun phrase comes first
         ("road with a car", None),
         ("car wheel", None),
         ("a fire truck", "vehicle"),
@@ -29,12 +29,12 @@ ONTOLOGY = Ontology({"vehicle": ["car", "fire truck"], "person": ["man", "woman"
         ("in", None),
     ],
 )
-def test_words_to_labels(words: str, label: str | None) -> None:
-    assert ONTOLOGY.label(words) == label
+def test_the_head_of_a_noun_phrase_decides_the_label(words: str, label: str | None) -> None:
+    assert INDEX.find_label(words) == label
 
 
-def test_the_order_of_labels_changes_nothing() -> None:
-    assert Ontology({"b": ["x", "a"], "a": ["y"]}).phrases == Ontology({"a": ["y"], "b": ["x", "a"]}).phrases
+def test_the_order_of_labels_does_not_matter() -> None:
+    assert OntologyIndex({"b": ["x", "a"], "a": ["y"]}).phrases == OntologyIndex({"a": ["y"], "b": ["x", "a"]}).phrases
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,20 @@ def test_the_order_of_labels_changes_nothing() -> None:
     [
         ("cat", "A cat", True),
         ("cat", "a black cat", True),
-        ("woman with a hat", "man", True),  # one label
+        ("woman with a hat", "man", True),  # they have one label
         ("cat", "dog", False),
         ("cat", "caterpillar", False),
         ("cat", "", False),
         ("", "", False),
     ],
 )
-def test_two_answers_agree(one: str, other: str, same: bool) -> None:
-    assert agree(ONTOLOGY, one, other) is agree(ONTOLOGY, other, one) is same
+def test_two_names_of_one_object(one: str, other: str, same: bool) -> None:
+    assert INDEX.is_same_object(one, other) is INDEX.is_same_object(other, one) is same
 
 
-@steady
+@deterministic
 @given(st.text(), st.text())
-def test_any_words_are_compared(one: str, other: str) -> None:
-    assert normal(normal(one)) == normal(one)
-    assert says(one, other) in (True, False)
-    ONTOLOGY.label(one)
+def test_any_words_can_be_compared(one: str, other: str) -> None:
+    assert normalize_words(normalize_words(one)) == normalize_words(one)
+    assert contains_words(one, other) in (True, False)
+    INDEX.find_label(one)

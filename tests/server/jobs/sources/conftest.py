@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.sources import ImageErrorKind, SourceImageError, ImageSource
+from server.jobs.sources import ImageSource, SourceImageError, SourceImageFault
 
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 @pytest.fixture
 def read() -> Read:
     """All of a source: names, and what each gives."""
 
-    def every(source: ImageSource) -> dict[str, bytes | ImageErrorKind]:
-        found: dict[str, bytes | ImageErrorKind] = {}
+    def every(source: ImageSource) -> dict[str, bytes | SourceImageFault]:
+        found: dict[str, bytes | SourceImageFault] = {}
         for item in source:
             try:
                 found[item.name] = item.read()

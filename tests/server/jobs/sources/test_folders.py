@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.sources import ImageErrorKind, ImageSource, SourceError, open_source
+from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
 
 Fill = Callable[..., Path]
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 def test_pictures_by_name_junk_and_hidden_ones_left_out(fill: Fill, read: Read) -> None:
@@ -42,11 +42,11 @@ def test_a_name_that_is_no_unicode_is_read_by_its_bytes(tmp_path: Path, read: Re
 
 def test_the_output_is_left_out(fill: Fill) -> None:
     folder = fill("a.jpg", "out/pictures/a.jpg", "outer/b.jpg")
-    assert open_source(str(folder), besides=folder / "out").names == ["a.jpg", "outer/b.jpg"]
-    assert open_source(str(folder / "*" / "*.jpg"), besides=folder / "out").names == ["outer/b.jpg"]
-    assert open_source(str(folder), besides=folder / "later").names == ["a.jpg", "out/pictures/a.jpg", "outer/b.jpg"]
+    assert open_source(str(folder), exclude=folder / "out").names == ["a.jpg", "outer/b.jpg"]
+    assert open_source(str(folder / "*" / "*.jpg"), exclude=folder / "out").names == ["outer/b.jpg"]
+    assert open_source(str(folder), exclude=folder / "later").names == ["a.jpg", "out/pictures/a.jpg", "outer/b.jpg"]
     with pytest.raises(SourceError, match="choose another"):
-        open_source(str(folder), besides=folder / "out" / "..")
+        open_source(str(folder), exclude=folder / "out" / "..")
 
 
 def test_links_are_followed_and_loops_end(fill: Fill, read: Read) -> None:
@@ -65,9 +65,9 @@ def test_links_are_followed_and_loops_end(fill: Fill, read: Read) -> None:
         "a/b.jpg": b"a/b.jpg",
         "far/d.jpg": b"d.jpg",
         "far/sub/e.jpg": b"sub/e.jpg",
-        "gone.jpg": ImageErrorKind.MISSING,
+        "gone.jpg": SourceImageFault.MISSING,
         "link.jpg": b"a/b.jpg",
-        "loop.jpg": ImageErrorKind.MISSING,
+        "loop.jpg": SourceImageFault.MISSING,
         "z/c.jpg": b"z/c.jpg",
     }
 
@@ -77,14 +77,14 @@ def test_pipes_are_not_waited_for(fill: Fill, read: Read) -> None:
     source = open_source(str(folder))
     (folder / "b.jpg").unlink()
     os.mkfifo(folder / "b.jpg")
-    assert read(source) == {"a.jpg": b"a.jpg", "b.jpg": ImageErrorKind.BROKEN}
+    assert read(source) == {"a.jpg": b"a.jpg", "b.jpg": SourceImageFault.BROKEN}
     assert open_source(str(folder)).names == ["a.jpg"]
 
 
 def test_a_file_too_large_is_not_read(fill: Fill, read: Read) -> None:
     folder = fill("a.jpg", "huge.jpg")
     os.truncate(folder / "huge.jpg", 1 << 40)
-    assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "huge.jpg": ImageErrorKind.TOO_LARGE}
+    assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "huge.jpg": SourceImageFault.TOO_LARGE}
 
 
 def test_the_fingerprint_tells_a_change(fill: Fill) -> None:
@@ -138,11 +138,11 @@ def test_what_is_allowed(fill: Fill, read: Read) -> None:
     def allowed(path: str) -> bool:
         return path == str(folder.resolve()) or path.startswith(f"{folder.resolve()}/")
 
-    refused = {"a.jpg": b"a.jpg", "link.jpg": ImageErrorKind.REFUSED, "more/key.jpg": ImageErrorKind.REFUSED}
-    assert read(open_source(str(folder), allowed=allowed)) == refused
+    refused = {"a.jpg": b"a.jpg", "link.jpg": SourceImageFault.REFUSED, "more/key.jpg": SourceImageFault.REFUSED}
+    assert read(open_source(str(folder), is_allowed=allowed)) == refused
     for other in [str(secret), str(folder / ".." / "secret" / "key.jpg"), str(secret / "*.jpg"), "s3://bucket", ""]:
         with pytest.raises(SourceError):
-            open_source(other, allowed=allowed)
+            open_source(other, is_allowed=allowed)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
@@ -150,6 +150,6 @@ def test_a_closed_folder_is_told_and_the_rest_goes_on(fill: Fill, read: Read) ->
     folder = fill("a.jpg", "closed/b.jpg")
     (folder / "closed").chmod(0)
     try:
-        assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "closed": ImageErrorKind.DENIED}
+        assert read(open_source(str(folder))) == {"a.jpg": b"a.jpg", "closed": SourceImageFault.DENIED}
     finally:
         (folder / "closed").chmod(0o700)

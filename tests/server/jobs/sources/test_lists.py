@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.sources import ImageErrorKind, SourceImageError, ImageSource, SourceError, open_source
+from server.jobs.sources import ImageSource, SourceError, SourceImageError, SourceImageFault, open_source
 
 Fill = Callable[..., Path]
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 def test_paths_a_line(fill: Fill, read: Read, tmp_path: Path) -> None:
@@ -20,11 +20,11 @@ def test_paths_a_line(fill: Fill, read: Read, tmp_path: Path) -> None:
     assert read(source) == {
         "a.jpg": b"a.jpg",
         "d/b": b"d/b",
-        "gone.jpg": ImageErrorKind.MISSING,
+        "gone.jpg": SourceImageFault.MISSING,
         "c.jpg": b"../c.jpg",
         absolute: b"a.jpg",
         "d/b~2": b"d/b",
-        "d": ImageErrorKind.BROKEN,
+        "d": SourceImageFault.BROKEN,
     }
     with pytest.raises(SourceImageError, match="no such file"):
         source[2].read()
@@ -42,7 +42,7 @@ def test_a_missing_file_may_come_back(fill: Fill, read: Read) -> None:
     folder = fill("a.jpg")
     (folder / "list.txt").write_text("a.jpg\nb.jpg\n")
     before = open_source(str(folder / "list.txt"))
-    assert read(before)["b.jpg"] is ImageErrorKind.MISSING
+    assert read(before)["b.jpg"] is SourceImageFault.MISSING
     fill("b.jpg")
     after = open_source(str(folder / "list.txt"))
     assert read(after) == {"a.jpg": b"a.jpg", "b.jpg": b"b.jpg"}
@@ -61,8 +61,8 @@ def test_csv(fill: Fill, read: Read, column: str, delimiter: str) -> None:
     assert read(open_source(str(folder / "list.csv"))) == {
         "a.jpg": b"a.jpg",
         'line\nend "q",;\t.jpg': b'line\nend "q",;\t.jpg',
-        "row 4": ImageErrorKind.MISSING,
-        "row 5": ImageErrorKind.MISSING,
+        "row 4": SourceImageFault.MISSING,
+        "row 5": SourceImageFault.MISSING,
     }
 
 
@@ -73,8 +73,8 @@ def test_json_lines(fill: Fill, read: Read) -> None:
     )
     assert read(open_source(str(folder / "metadata.jsonl"))) == {
         "a.jpg": b"a.jpg",
-        "row 3": ImageErrorKind.MISSING,
-        "\ufffd.jpg": ImageErrorKind.MISSING,
+        "row 3": SourceImageFault.MISSING,
+        "\ufffd.jpg": SourceImageFault.MISSING,
     }
 
 
@@ -98,10 +98,10 @@ def test_urls_beside_paths(fill: Fill, read: Read, web: str) -> None:
         ("127.0.0.1/b c.jpg", b"b c.jpg"),
         ("127.0.0.1/b c~2.jpg", b"b c.jpg"),
         ("127.0.0.1/to/a.jpg", b"a.jpg"),
-        ("127.0.0.1/gone.jpg", ImageErrorKind.MISSING),
-        ("127.0.0.1/x.jpg", ImageErrorKind.UNREACHABLE),
-        ("http:/[half/x.jpg", ImageErrorKind.UNREACHABLE),
-        ("x/y.jpg", ImageErrorKind.UNREACHABLE),
+        ("127.0.0.1/gone.jpg", SourceImageFault.MISSING),
+        ("127.0.0.1/x.jpg", SourceImageFault.UNREACHABLE),
+        ("http:/[half/x.jpg", SourceImageFault.UNREACHABLE),
+        ("x/y.jpg", SourceImageFault.UNREACHABLE),
         ("a.jpg", b"a.jpg"),
         (str(folder / "a.jpg").lstrip("/"), b"a.jpg"),
     ]
@@ -116,9 +116,9 @@ def test_what_is_allowed_counts_for_every_row_and_redirect(fill: Fill, read: Rea
     def allowed(address: str) -> bool:
         return address.startswith((f"{folder}/list/", f"{web}/to/"))
 
-    assert list(read(open_source(str(folder / "list" / "list.txt"), allowed=allowed)).values()) == [
+    assert list(read(open_source(str(folder / "list" / "list.txt"), is_allowed=allowed)).values()) == [
         b"list/a.jpg",
-        *[ImageErrorKind.REFUSED] * 4,
+        *[SourceImageFault.REFUSED] * 4,
     ]
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.sources import ImageErrorKind, ImageSource, SourceError, open_source
+from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
 
 Fill = Callable[..., Path]
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 def test_one_picture_is_a_source(fill: Fill, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:

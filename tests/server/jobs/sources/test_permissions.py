@@ -33,7 +33,7 @@ from server.jobs.sources import permissions
     ],
 )
 def test_urls(url: str, expected: bool) -> None:
-    allowed = permissions.within(["s3://bucket/own", "https://pictures.example/"])
+    allowed = permissions.allow_within(["s3://bucket/own", "https://pictures.example/"])
     assert allowed(url) is expected
 
 
@@ -42,7 +42,7 @@ def test_paths(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "own" / "out").symlink_to(tmp_path / "other")
     (tmp_path / "alias").symlink_to(tmp_path / "own")
-    allowed = permissions.within([str(tmp_path / "alias")])
+    allowed = permissions.allow_within([str(tmp_path / "alias")])
     assert allowed(str(tmp_path / "own"))
     assert allowed(str(tmp_path / "own" / "a.jpg"))
     assert allowed(str(tmp_path / "alias" / "a.jpg"))
@@ -51,15 +51,15 @@ def test_paths(tmp_path: Path) -> None:
     assert not allowed(str(tmp_path / "own" / "out" / "a.jpg"))
     assert not allowed(str(tmp_path / "owner"))
     assert not allowed("a\0b")
-    assert not permissions.within([])(str(tmp_path))
+    assert not permissions.allow_within([])(str(tmp_path))
 
 
 @pytest.mark.parametrize("place", ["pictures", "s3://", "file:///data", "https:///x", "s3://bucket/../other"])
 def test_places_that_are_none(place: str) -> None:
     with pytest.raises(ValueError, match="such as"):
-        permissions.check(place)
+        permissions.validate_location(place)
 
 
 @pytest.mark.parametrize("place", ["/data", "/data/a b", "s3://bucket", "https://pictures.example/a"])
 def test_places(place: str) -> None:
-    permissions.check(place)
+    permissions.validate_location(place)

@@ -10,11 +10,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from server.jobs.sources import ImageErrorKind, ImageSource, SourceError, open_source
-from server.jobs.sources.remote import Remote
+from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
+from server.jobs.sources.remote import RemoteSource
 
 Fill = Callable[..., Path]
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_more_than_a_page(bucket: tuple[Any, str], monkeypatch: pytest.MonkeyPat
     fs = fsspec.url_to_fs(f"s3://{bucket[1]}", use_listings_cache=False)[0]
     call = fs.call_s3
     monkeypatch.setattr(fs, "call_s3", lambda *names, **given: call(*names, MaxKeys=10, **given))
-    assert Remote(f"s3://{bucket[1]}").names == sorted(f"{n}.jpg" for n in range(25))
+    assert RemoteSource(f"s3://{bucket[1]}").names == sorted(f"{n}.jpg" for n in range(25))
 
 
 def test_the_fingerprint_tells_a_change(bucket: tuple[Any, str], read: Read) -> None:
@@ -73,7 +73,7 @@ def test_the_fingerprint_tells_a_change(bucket: tuple[Any, str], read: Read) -> 
     bucket[0].put_object(Bucket=bucket[1], Key="a.jpg", Body=b"longer than it was")
     bucket[0].delete_object(Bucket=bucket[1], Key="b.jpg")
     assert open_source(f"s3://{bucket[1]}").fingerprint != source.fingerprint
-    assert read(source) == {"a.jpg": b"longer than it was", "b.jpg": ImageErrorKind.MISSING}
+    assert read(source) == {"a.jpg": b"longer than it was", "b.jpg": SourceImageFault.MISSING}
 
 
 def archives(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -112,7 +112,7 @@ def test_memory(read: Read) -> None:
     memory, folder = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
     memory.pipe({f"{folder}/a.jpg": b"1", f"{folder}/d/b.png": b"2", f"{folder}/list.txt": b"a.jpg\nc.jpg\n"})
     assert read(open_source(f"memory:/{folder}")) == {"a.jpg": b"1", "d/b.png": b"2"}
-    assert read(open_source(f"memory:/{folder}/list.txt")) == {"a.jpg": b"1", "c.jpg": ImageErrorKind.MISSING}
+    assert read(open_source(f"memory:/{folder}/list.txt")) == {"a.jpg": b"1", "c.jpg": SourceImageFault.MISSING}
 
 
 def test_parquet_in_a_bucket(bucket: tuple[Any, str], tmp_path: Path, read: Read) -> None:

@@ -4,21 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.jobs.sources import ImageErrorKind, SourceImageError
-from server.jobs.sources.source import ImageListing, is_picture, safe
+from server.jobs.sources import SourceImageError, SourceImageFault
+from server.jobs.sources.source import ImageListing, is_image_name, to_safe_name
 
 
 @given(
     st.text() | st.lists(st.sampled_from(["..", ".", "", "a", "C:", "\0", "\udce9", "x" * 300, "é.jpg"])).map("/".join)
 )
 def test_safe_names_lie_below_any_folder(name: str) -> None:
-    made = safe(name)
+    made = to_safe_name(name)
     assert made
     assert len(made.encode()) <= 1024
     assert not made.startswith("/")
     assert "\0" not in made
     assert all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in made.split("/"))
-    assert safe(made) == made or made.split("/")[0][1:2] == ":"
+    assert to_safe_name(made) == made or made.split("/")[0][1:2] == ":"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_safe_names_lie_below_any_folder(name: str) -> None:
     ],
 )
 def test_safe(name: str, made: str) -> None:
-    assert safe(name) == made
+    assert to_safe_name(name) == made
 
 
 @given(st.lists(st.sampled_from(["a.jpg", "../a.jpg", "a~2.jpg", "a~3.jpg", "b", "b~2"])))
@@ -77,9 +77,9 @@ def test_the_fingerprint_is_of_names_sizes_and_order() -> None:
     ],
 )
 def test_what_a_picture_is_called(name: str, picture: bool) -> None:
-    assert is_picture(name) == picture
+    assert is_image_name(name) == picture
 
 
 def test_errors_go_from_process_to_process() -> None:
-    error = pickle.loads(pickle.dumps(SourceImageError("gone", ImageErrorKind.MISSING)))
-    assert (str(error), error.fault) == ("gone", ImageErrorKind.MISSING)
+    error = pickle.loads(pickle.dumps(SourceImageError("gone", SourceImageFault.MISSING)))
+    assert (str(error), error.fault) == ("gone", SourceImageFault.MISSING)

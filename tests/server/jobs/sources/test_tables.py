@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from server.jobs.sources import ImageErrorKind, ImageSource, SourceError, open_source
+from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
 
 pyarrow = pytest.importorskip("pyarrow")
 datasets = pytest.importorskip("datasets")
 datasets.disable_progress_bars()
 parquet = pytest.importorskip("pyarrow.parquet")
 
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 def picture(shade: int) -> Image.Image:
     return Image.new("RGB", (8, 6), (shade, 0, 0))
 
 
-def shades(found: dict[str, bytes | ImageErrorKind]) -> list[int]:
+def shades(found: dict[str, bytes | SourceImageFault]) -> list[int]:
     pixels = [Image.open(io.BytesIO(data)).getpixel((0, 0)) for data in found.values() if isinstance(data, bytes)]
     return [pixel[0] for pixel in pixels if isinstance(pixel, tuple)]
 
@@ -58,7 +58,7 @@ def test_an_imagefolder_is_a_folder_of_pictures(tmp_path: Path, read: Read) -> N
     loaded = datasets.load_dataset(
         "imagefolder", data_files=str(tmp_path / "*.png"), split="train", cache_dir=tmp_path / "c"
     )
-    source = open_source(str(tmp_path), besides=tmp_path / "c")
+    source = open_source(str(tmp_path), exclude=tmp_path / "c")
     assert source.names == ["0.png", "1.png"]
     assert shades(read(source)) == [image.getpixel((0, 0))[0] for image in loaded["image"]] == [0, 1]
 
@@ -91,12 +91,12 @@ def test_paths_name_rows_and_lead_to_files(tmp_path: Path, read: Read) -> None:
         "t/owl.jpg": b"4",
         "t/up.jpg": b"5",
         "t/beside.jpg": b"beside",
-        "t/gone.jpg": ImageErrorKind.MISSING,
-        "t/00000007": ImageErrorKind.MISSING,
-        "t/00000008": ImageErrorKind.MISSING,
+        "t/gone.jpg": SourceImageFault.MISSING,
+        "t/00000007": SourceImageFault.MISSING,
+        "t/00000008": SourceImageFault.MISSING,
     }
-    refused = read(open_source(str(tmp_path / "t.parquet"), allowed=lambda path: path.endswith(".parquet")))
-    assert (refused["t/cat.jpg"], refused["t/beside.jpg"]) == (b"1", ImageErrorKind.REFUSED)
+    refused = read(open_source(str(tmp_path / "t.parquet"), is_allowed=lambda path: path.endswith(".parquet")))
+    assert (refused["t/cat.jpg"], refused["t/beside.jpg"]) == (b"1", SourceImageFault.REFUSED)
 
 
 @pytest.mark.parametrize("group", [1, 7, 1000])

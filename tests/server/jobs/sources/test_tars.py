@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.jobs.sources import ImageErrorKind, SourceImageError, ImageSource, SourceError, open_source
+from server.jobs.sources import ImageSource, SourceError, SourceImageError, SourceImageFault, open_source
 
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 MODES = {".tar": "w", ".tar.gz": "w:gz"}
 
 
@@ -56,14 +56,14 @@ def test_slips_and_what_is_no_file(tmp_path: Path, read: Read, suffix: str) -> N
     files = {"good.jpg": b"g"} | dict.fromkeys(names, b"x") | {"./d/e.jpg": b"e"}
     assert read(open_source(str(packed(tmp_path / f"a{suffix}", files, *links)))) == {
         "good.jpg": b"g",
-        "x.jpg": ImageErrorKind.REFUSED,
-        "etc/y.jpg": ImageErrorKind.REFUSED,
-        "z.jpg": ImageErrorKind.REFUSED,
+        "x.jpg": SourceImageFault.REFUSED,
+        "etc/y.jpg": SourceImageFault.REFUSED,
+        "z.jpg": SourceImageFault.REFUSED,
         "d/e.jpg": b"e",
         "hard.jpg": b"g",
-        "lost.jpg": ImageErrorKind.BROKEN,
-        "soft.jpg": ImageErrorKind.REFUSED,
-        "device.jpg": ImageErrorKind.REFUSED,
+        "lost.jpg": SourceImageFault.BROKEN,
+        "soft.jpg": SourceImageFault.REFUSED,
+        "device.jpg": SourceImageFault.REFUSED,
     }
 
 
@@ -97,7 +97,7 @@ def test_bombs(tmp_path: Path, read: Read) -> None:
         file.seek(1024)
         file.write(entry("huge.jpg", 1 << 30).tobuf(tarfile.GNU_FORMAT))
         file.truncate(1536 + (1 << 30) + 1024)
-    assert read(open_source(str(tmp_path / "a.tar"))) == {"good.jpg": b"g", "huge.jpg": ImageErrorKind.TOO_LARGE}
+    assert read(open_source(str(tmp_path / "a.tar"))) == {"good.jpg": b"g", "huge.jpg": SourceImageFault.TOO_LARGE}
 
     endless = entry("endless.jpg", 50 << 30).tobuf(tarfile.GNU_FORMAT)
     named = entry("././@LongLink", 5 << 30, type=tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.jobs.sources import ImageErrorKind, SourceImageError, ImageSource, SourceError, open_source
-from server.jobs.sources.source import MOST_BYTES
+from server.jobs.sources import ImageSource, SourceError, SourceImageError, SourceImageFault, open_source
+from server.jobs.sources.source import MAX_FILE_BYTES
 
-Read = Callable[[ImageSource], dict[str, bytes | ImageErrorKind]]
+Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 def packed(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -47,7 +47,7 @@ def test_slips_are_refused_and_the_rest_is_read(tmp_path: Path, read: Read) -> N
     names = ["../../x.jpg", "/etc/y.jpg", "C:/z.jpg", "..\\..\\w.jpg", "d/../../v.jpg"]
     packed(tmp_path / "a.zip", dict.fromkeys(names, b"x") | {"good.jpg": b"g", "e\\f.jpg": b"f"})
     found = read(open_source(str(tmp_path / "a.zip")))
-    refused = dict.fromkeys(["x.jpg", "etc/y.jpg", "z.jpg", "w.jpg", "d/v.jpg"], ImageErrorKind.REFUSED)
+    refused = dict.fromkeys(["x.jpg", "etc/y.jpg", "z.jpg", "w.jpg", "d/v.jpg"], SourceImageFault.REFUSED)
     assert found == refused | {"good.jpg": b"g", "e/f.jpg": b"f"}
 
 
@@ -59,7 +59,7 @@ def test_links_and_other_methods_are_refused(tmp_path: Path, read: Read) -> None
         archive.writestr("x.jpg", b"x", zipfile.ZIP_LZMA)
         archive.writestr("y.jpg", b"y")
     found = read(open_source(str(tmp_path / "a.zip")))
-    assert found == {"link.jpg": ImageErrorKind.REFUSED, "x.jpg": ImageErrorKind.BROKEN, "y.jpg": b"y"}
+    assert found == {"link.jpg": SourceImageFault.REFUSED, "x.jpg": SourceImageFault.BROKEN, "y.jpg": b"y"}
 
 
 def test_two_of_one_name_are_both_there(tmp_path: Path, read: Read) -> None:
@@ -76,7 +76,7 @@ def test_encrypted_entries(tmp_path: Path, read: Read) -> None:
     whole[at + 8] |= 1
     (tmp_path / "a.zip").write_bytes(whole)
     source = open_source(str(tmp_path / "a.zip"))
-    assert read(source) == {"a.jpg": ImageErrorKind.ENCRYPTED, "b.jpg": b"2"}
+    assert read(source) == {"a.jpg": SourceImageFault.ENCRYPTED, "b.jpg": b"2"}
     with pytest.raises(SourceImageError, match="password"):
         source[0].read()
 
@@ -85,7 +85,7 @@ def test_bombs(tmp_path: Path, read: Read) -> None:
     """One that says its size, one that lies about it."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("huge.jpg", "w") as entry:
-            for _ in range(MOST_BYTES // (1 << 24) + 1):
+            for _ in range(MAX_FILE_BYTES // (1 << 24) + 1):
                 entry.write(bytes(1 << 24))
         archive.writestr("lies.jpg", bytes(1 << 24))
         archive.writestr("good.jpg", b"g")
@@ -96,7 +96,11 @@ def test_bombs(tmp_path: Path, read: Read) -> None:
     source = open_source(str(tmp_path / "a.zip"))
     tracemalloc.start()
     try:
-        assert read(source) == {"huge.jpg": ImageErrorKind.TOO_LARGE, "lies.jpg": ImageErrorKind.TOO_LARGE, "good.jpg": b"g"}
+        assert read(source) == {
+            "huge.jpg": SourceImageFault.TOO_LARGE,
+            "lies.jpg": SourceImageFault.TOO_LARGE,
+            "good.jpg": b"g",
+        }
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -145,7 +149,11 @@ def test_a_broken_entry_fails_alone(tmp_path: Path, read: Read) -> None:
     at = whole.index(b"PK\3\4", 900)
     whole[at] = 0
     (tmp_path / "a.zip").write_bytes(whole)
-    assert read(open_source(str(tmp_path / "a.zip"))) == {"a.jpg": ImageErrorKind.BROKEN, "b.jpg": ImageErrorKind.BROKEN, "c.jpg": b"3"}
+    assert read(open_source(str(tmp_path / "a.zip"))) == {
+        "a.jpg": SourceImageFault.BROKEN,
+        "b.jpg": SourceImageFault.BROKEN,
+        "c.jpg": b"3",
+    }
 
 
 def test_whole_archives_that_cannot_be_used(tmp_path: Path) -> None:
@@ -167,7 +175,7 @@ def test_whole_archives_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_file_that_goes_away(tmp_path: Path, read: Read) -> None:
     source = open_source(str(packed(tmp_path / "a.zip", {"a.jpg": b"1"})))
     source.close()
-    assert set(read(source).values()) == {ImageErrorKind.UNREACHABLE}
+    assert set(read(source).values()) == {SourceImageFault.UNREACHABLE}
 
 
 def test_several_threads(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ name: things
 review_below: 0.3
 steps:
   - {id: things, task: <OD>}
-  - {id: outlines, task: <REGION_TO_SEGMENTATION>, each: things}
+  - {id: outlines, task: <REGION_TO_SEGMENTATION>, for_each: things}
   - {id: caption, task: <CAPTION>}
 """)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

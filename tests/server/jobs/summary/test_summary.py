@@ -24,7 +24,7 @@ name: things
 review_below: 0.3
 steps:
   - {id: things, task: <OD>}
-  - {id: outlines, task: <REGION_TO_SEGMENTATION>, each: things}
+  - {id: outlines, task: <REGION_TO_SEGMENTATION>, for_each: things}
   - {id: caption, task: <CAPTION>}
 """)
 HOSTILE = "<script>alert(1)</script>\"'>&amp;<img src=x onerror=alert(1)>\n../\u202egnp.\x00\udcff日本"

@@ -10,23 +10,23 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from server.store.jobs.leases import MAX_CRASHES, MAX_ATTEMPTS
 
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
 from server.store import (
-    ImageAnnotations,
     CompletedImage,
     FailedImage,
+    ImageAnnotations,
     Job,
     JobMismatchError,
-    JobState,
     JobProgress,
+    JobSpec,
+    JobState,
     JobStore,
     StoreError,
-    JobSpec,
     file_url,
 )
+from server.store.jobs.leases import MAX_ATTEMPTS, MAX_CRASHES
 
 WANTED = JobSpec("out", '{"steps": ["<OD>"]}', "a" * 64, "pictures", "f" * 32, "b" * 64)
 LABELS = (

@@ -11,37 +11,46 @@ from typing import Any
 
 import torch
 
-from server.engine.checkpoints import loading as checkpoints
-from server.engine.checkpoints.loading import Checkpoint
+from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
+from server.engine.checkpoints.sources import SEEDLING
+from server.engine.config import EngineConfig
 from server.engine.engine import Engine
-from server.jobs.recipes.execution import annotate
-from server.jobs.recipes.parsing import parse
-from server.jobs.runner import answerer, run
+from server.jobs.recipes.execution import execute_recipe
+from server.jobs.recipes.parsing import validate_recipe
+from server.jobs.runner import compute_model_hash, run_job
 from server.jobs.sources import open_source
-from server.store import Store, Wanted
+from server.store import JobSpec, JobStore
 
 RECIPE = {
     "name": "cascade",
     "review_below": 0.5,
     "steps": [
-        {"id": "things", "task": "<OD>", "filter": {"nms": 0.7, "duplicates": 0.9, "count": 2}},
-        {"id": "names", "task": "<REGION_TO_CATEGORY>", "each": "things"},
+        {"id": "things", "task": "<OD>", "filter": {"nms": 0.7, "class_agnostic_nms": 0.9, "max_count": 2}},
+        {"id": "names", "task": "<REGION_TO_CATEGORY>", "for_each": "things"},
     ],
 }
 
 
 def label(checkpoint: Checkpoint, url: str, pictures: str, sole: bool, lease: float) -> None:
     """The same command each time."""
-    recipe = parse(RECIPE)
-    with Store(url) as store, Engine(checkpoint, max_batch=4) as engine, open_source(pictures) as source:
-        wanted = Wanted("out", recipe.model_dump_json(), recipe.hash, pictures, source.fingerprint, answerer(engine))
-        job = store.begin(wanted, source.names)
-        run(store, job, engine, source, lambda size: annotate(recipe, size), sole=sole, lease=lease)
+    recipe = validate_recipe(RECIPE)
+    with (
+        JobStore(url) as store,
+        Engine(checkpoint, EngineConfig(max_batch=4)) as engine,
+        open_source(pictures) as source,
+    ):
+        wanted = JobSpec(
+            "out", recipe.model_dump_json(), recipe.hash, pictures, source.fingerprint, compute_model_hash(engine)
+        )
+        job = store.get_or_create_job(wanted, source.names)
+        run_job(
+            store, job, engine, source, lambda size: execute_recipe(recipe, size), exclusive=sole, lease_seconds=lease
+        )
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    checkpoint = checkpoints.load(checkpoints.SEEDLING, device=torch.device("cpu"), dtype=torch.float32)
+    checkpoint = load_checkpoint(SEEDLING, device=torch.device("cpu"), dtype=torch.float32)
     for line in sys.stdin:
         order: dict[str, Any] | int = json.loads(line)
         if isinstance(order, int):

@@ -1,0 +1,43 @@
+"""Errors of file systems and web servers in plain words."""
+
+import errno
+from typing import NoReturn
+
+import httpx
+
+from server.jobs.sources.source import SourceError, SourceImageFault
+from server.store.text import redact_address
+
+
+def raise_source_error(address: str, error: Exception) -> NoReturn:
+    """Raises a SourceError that says why an address cannot be read."""
+    reason, fault = explain_error(error)
+    if fault is SourceImageFault.MISSING:
+        reason = "there is no such file, folder or bucket"
+    raise SourceError(f"{redact_address(address)} cannot be read: {reason}") from error
+
+
+def explain_error(error: Exception) -> tuple[str, SourceImageFault]:
+    """Returns a message for people and the kind of fault for any file system's error."""
+    name, cause = type(error).__name__, error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+        return explain_error(cause)  # fsspec reports a server that does not answer as a missing file
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "there is no such file", SourceImageFault.MISSING
+    if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+        return f"there is no such file: {error.strerror}", SourceImageFault.MISSING
+    if "Credentials" in name:
+        return (
+            "no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            SourceImageFault.DENIED,
+        )
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder", SourceImageFault.BROKEN
+    if isinstance(error, PermissionError):
+        return f"access is denied: {error.strerror or error}", SourceImageFault.DENIED
+    if isinstance(error, ImportError):
+        return f"a package is missing: {error}", SourceImageFault.UNREACHABLE
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return "it did not answer in time", SourceImageFault.UNREACHABLE
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+    return reason or name, SourceImageFault.UNREACHABLE

@@ -1,0 +1,39 @@
+"""Names of images: which paths are images, and which names are safe to write."""
+
+import re
+
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"]
+)
+SUFFIX_LIST = ", ".join(sorted(SUFFIXES))
+_MAX_PART, _MAX_NAME = 255, 1024  # bytes: the limit of file systems for one part of a name, and ours for a whole name
+_HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")  # a part that begins with a dot and is neither . nor ..
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # characters that UTF-8 or PostgreSQL cannot store
+
+
+def is_image_name(name: str) -> bool:
+    """Returns whether a path has an image's suffix and no hidden part."""
+    return split_suffix(name)[1].lower() in SUFFIXES and not _HIDDEN.search(name)
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Splits a path before its suffix. A dot at the start of a file's name does not begin a suffix."""
+    dot = name.rfind(".")
+    return (name[:dot], name[dot:]) if dot > name.rfind("/") + 1 else (name, "")
+
+
+def to_safe_name(name: str) -> str:
+    """Returns a relative path that every file system accepts, and that stays inside the folder it is written to."""
+    parts = [part for part in _UNWRITABLE.sub("\ufffd", name).split("/") if part not in ("", ".", "..")]
+    if parts and re.fullmatch("[A-Za-z]:", parts[0]):
+        del parts[0]
+    name = "/".join(map(_shorten, parts))
+    return name if 0 < len(name.encode()) <= _MAX_NAME else _shorten(parts[-1]) if parts else "unnamed"
+
+
+def _shorten(part: str) -> str:
+    if len(part.encode()) <= _MAX_PART:
+        return part
+    stem, suffix = split_suffix(part)
+    suffix = suffix if len(suffix) <= 8 else ""
+    return stem.encode()[: _MAX_PART - 40].decode(errors="ignore") + suffix

@@ -1,0 +1,23 @@
+"""Text that every database can store, and addresses without secrets."""
+
+import re
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: C:// is a drive
+
+
+def clean_text(text: str) -> str:
+    """Returns the text in a form that every database stores: bytes of a file name that are not UTF-8 are escaped, and
+    so are NUL characters."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def is_url(address: str) -> bool:
+    """Returns whether an address is a URL, not a path."""
+    return _URL.match(address) is not None
+
+
+def redact_address(address: str) -> str:
+    """Returns an address without passwords and signatures, for messages."""
+    if not is_url(address):
+        return address
+    return re.sub(r"//[^/@]*@", "//", address.partition("?")[0])
