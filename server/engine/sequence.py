@@ -23,7 +23,7 @@ Outcome = Literal["finished", "failed", "cancelled"]
 class Sequence:
     """A checked request, the state of its search, and the parser of its answer.
 
-    It waits in the `Scheduler`, then runs in a `Loop`, and ends exactly once: by `finish`, `abort` or `fail`.
+    It waits in the `Scheduler`, then runs in an `EngineLoop`, and ends exactly once: by `finish`, `abort` or `fail`.
 
     `image`: the prepared image; `image_key`: the key of its features in the feature cache.
     `prompt`: the token ids for the encoder; `encoder_tokens`: length of the encoder's input, image included.

@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from prompts.tasks import TASKS
-from server.engine.checkpoints.errors import CheckpointError
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.config import EngineConfig
-from server.engine.devices import split_cores
 from server.engine.engine import Engine
 from server.engine.model.florence2 import Florence2
 from server.engine.runner import ModelRunner
@@ -41,12 +39,12 @@ def test_two_workers_generate_the_tokens_of_transformers(tiny: Checkpoint) -> No
 def test_image_is_encoded_once_for_all_workers(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     encode_images, encoding, release = Florence2.encode_images, threading.Event(), threading.Event()
 
-    def slow(*call: object) -> torch.Tensor:
+    def slow_encode_images(*call: object) -> torch.Tensor:
         encoding.set()
         assert release.wait(WAIT)
         return encode_images(*call)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Florence2, "encode_images", slow)
+    monkeypatch.setattr(Florence2, "encode_images", slow_encode_images)
     with Engine(tiny, EngineConfig(max_batch=1, max_waiting=16), replicas=[tiny]) as engine:
         handles = [
             engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=4 + i)) for i in range(4)
@@ -62,13 +60,13 @@ def test_image_is_encoded_once_for_all_workers(tiny: Checkpoint, monkeypatch: py
 def test_failed_image_is_encoded_again_for_the_next_request(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     encode_images, fails = Florence2.encode_images, [True]
 
-    def failing(*call: object) -> torch.Tensor:
+    def failing_encode_images(*call: object) -> torch.Tensor:
         if fails:
             fails.clear()
             raise RuntimeError("once")
         return encode_images(*call)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Florence2, "encode_images", failing)
+    monkeypatch.setattr(Florence2, "encode_images", failing_encode_images)
     with Engine(tiny, EngineConfig(max_batch=1, max_waiting=16), replicas=[tiny]) as engine:
         first = engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=4))
         with pytest.raises(RuntimeError, match="once"):
@@ -80,13 +78,13 @@ def test_each_worker_on_a_cpu_has_its_own_cores(tiny: Checkpoint, monkeypatch: p
     own, step, here = dict[str, tuple[set[int], int]](), ModelRunner.step, os.sched_getaffinity(0)
     both = threading.Barrier(2)
 
-    def noting(runner: ModelRunner) -> None:
+    def recording_step(runner: ModelRunner) -> None:
         if (name := str(threading.get_ident())) not in own:
             own[name] = os.sched_getaffinity(0), torch.get_num_threads()
             both.wait(WAIT)
         step(runner)
 
-    monkeypatch.setattr(ModelRunner, "step", noting)
+    monkeypatch.setattr(ModelRunner, "step", recording_step)
     with Engine(tiny, EngineConfig(max_batch=1, max_waiting=16), replicas=[tiny]) as engine:
         handles = [engine.submit(reference.create_request("<OD>", create_image(i), beams=1, limit=9)) for i in range(2)]
         assert all(handle.wait(WAIT).tokens for handle in handles)
@@ -112,27 +110,6 @@ def test_threads_outside_the_workers_keep_all_cores(tiny: Checkpoint) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="auto takes the GPU")
-def test_small_model_gets_one_worker_per_core_and_a_large_one_all_cores(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cores = os.sched_getaffinity(0)
-    for device, count in (("auto", min(4, len(cores))), ("cpu", 1)):
-        with Engine.load(EngineConfig(str(tiny_folder), device=device)) as engine:
-            assert len(engine.workers) == count
-            assert engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=9)).wait(WAIT).tokens
-    monkeypatch.setattr("server.engine.devices.SMALL_MODEL_PARAMETERS", 1000)
-    with Engine.load(EngineConfig(str(tiny_folder))) as engine:
-        assert len(engine.workers) == 1
-    monkeypatch.undo()
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        with Engine.load(EngineConfig(str(tiny_folder))) as engine:
-            assert len(engine.workers) == 1
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
 def test_adapters_are_on_every_device(tiny: Checkpoint, tiny_folder: Path, tmp_path: Path) -> None:
     """A second checkpoint loaded from the same files stands for one on another device: it has its own layers."""
     folder = save_adapter(tmp_path / "a", target_modules=r"model\.language_model\..*(q_proj|v_proj|fc1|fc2)")
@@ -152,21 +129,3 @@ def test_adapters_are_on_every_device(tiny: Checkpoint, tiny_folder: Path, tmp_p
         while any(linear.deltas for model in models for linear, _ in model.get_lora_targets().values()):
             assert time.monotonic() < end
             time.sleep(0.01)
-
-
-def test_list_of_devices(tiny_folder: Path) -> None:
-    with Engine.load(EngineConfig(str(tiny_folder), device="cpu, cpu")) as engine:
-        first, second = (worker.runner for worker in engine.workers)
-        assert first.model is second.model
-        assert engine.submit(reference.create_request("<OD>", create_image(), beams=1, limit=4)).wait(WAIT).tokens
-    for wrong in ("cpu,abacus", "cpu,", ",".join(["cpu"] * 1000)):
-        with pytest.raises(CheckpointError, match=r"cannot be used|cores"):
-            Engine.load(EngineConfig(str(tiny_folder), device=wrong))
-
-
-def test_split_cores_into_adjacent_groups() -> None:
-    here = sorted(os.sched_getaffinity(0))
-    assert split_cores(1) == [here]
-    parts = split_cores(2)
-    assert [core for part in parts for core in part] == here
-    assert abs(len(parts[0]) - len(parts[1])) <= 1
