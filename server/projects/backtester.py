@@ -26,7 +26,7 @@ from server.projects.project_files import ProjectFiles
 from server.projects.queue_worker import QueueWorker
 from server.store import StoreUnavailableError
 from server.store.projects.project_store import ProjectStore
-from server.store.projects.records import Backtest, Comparison, ImageCounts, Project, RunState
+from server.store.projects.records import Backtest, ExecutionState, ImageCounts, PairedComparison, Project
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class Backtester:
             raise
         except (BacktestNotPossibleError, AdapterError, OSError) as error:
             logger.error("backtest %d of %s failed: %s", backtest.id, project.name, error)
-            self._store.backtests.end_backtest(backtest, RunState.FAILED, str(error))
+            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, str(error))
         except Exception as error:
             logger.exception("backtest %d of %s failed", backtest.id, project.name)
-            self._store.backtests.end_backtest(backtest, RunState.FAILED, f"internal error: {error}")
+            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, f"internal error: {error}")
         return True
 
     def _run_backtest(self, project: Project, backtest: Backtest) -> None:
@@ -97,13 +97,13 @@ class Backtester:
             except ValueError as error:
                 raise BacktestNotPossibleError(f"{error}: correct more images") from error
             forgetting = self._measure_forgetting(engine, project, backtest, ensemble)
-        comparison = Comparison(result.champion, result.challenger, result.low, result.high, result.better)
+        comparison = PairedComparison(result.champion, result.challenger, result.low, result.high, result.better)
         counts = [
             ImageCounts(image.name, astuple(a), astuple(b))
             for image, a, b in zip(dataset.holdout, champion, challenger, strict=True)
         ]
         self._store.backtests.end_backtest(
-            backtest, RunState.DONE, dataset_hash=hash_images(dataset.holdout), image_counts=counts,
+            backtest, ExecutionState.DONE, dataset_hash=hash_images(dataset.holdout), image_counts=counts,
             comparison=comparison, forgetting=forgetting,
         )  # fmt: skip
         logger.info("backtest %d of %s: %s", backtest.id, project.name, comparison)

@@ -20,7 +20,7 @@ from server.projects.project_files import ProjectFiles, RunFolder
 from server.projects.queue_worker import QueueWorker
 from server.store import StoreUnavailableError
 from server.store.projects.project_store import ProjectStore
-from server.store.projects.records import OPEN_STATES, Project, Run, RunState
+from server.store.projects.records import OPEN_STATES, ExecutionState, Project, Run
 
 NICENESS = 19  # the lowest priority: the process gets the time that serving leaves
 _POLL_SECONDS = 0.2  # interval between two checks of the process
@@ -100,7 +100,7 @@ class Tuner:
         if project.base_sha256 != (served := self._engine.checkpoint.sha256):
             self._fail(run, str(BaseMismatchError(project.name, project.base_sha256, served)))
             return
-        if not self._store.runs.change_state(run, RunState.RUNNING, OPEN_STATES):
+        if not self._store.runs.change_state(run, ExecutionState.RUNNING, OPEN_STATES):
             return  # cancelled in the meantime
         folder = self._files.get_run_folder(project, run)
         folder.outcome.unlink(missing_ok=True)
@@ -153,7 +153,7 @@ class Tuner:
                 process.stdin.close()
 
     def _fail(self, run: Run, reason: str) -> None:
-        self._store.runs.change_state(run, RunState.FAILED, OPEN_STATES, reason)
+        self._store.runs.change_state(run, ExecutionState.FAILED, OPEN_STATES, reason)
 
 
 def _read_outcome(folder: RunFolder, code: int) -> dict[str, Any]:

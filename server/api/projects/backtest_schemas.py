@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from server.api.parameters import MAX_ID
 from server.api.projects.schemas import EntryId, StrictRequest
 from server.api.timestamps import to_datetime
-from server.store.projects.records import RunState
+from server.store.projects.records import ExecutionState
 
 if TYPE_CHECKING:
     from server.store.projects.records import Backtest
@@ -26,8 +26,9 @@ class BacktestRequest(StrictRequest):
         40,
         ge=0,
         le=200,
-        description="The maximum number of images of the forgetting evaluation: scenes for the seedling, otherwise images "
-        "of the dataset that its run replayed. 40 scenes take some tens of seconds without a GPU; 0: no evaluation.",
+        description="The maximum number of images of the forgetting evaluation: scenes for the seedling, otherwise "
+        "images of the dataset that its run replayed. 40 scenes take some tens of seconds without a GPU; 0: no "
+        "evaluation.",
     )
 
 
@@ -55,7 +56,7 @@ class BacktestResponse(BaseModel):
     """A model against the champion of that time."""
 
     id: int
-    state: RunState
+    state: ExecutionState
     reason: str = Field(description="Why it failed.")
     challenger: int
     champion: int | None = Field(description="null: the base model.")
@@ -63,9 +64,9 @@ class BacktestResponse(BaseModel):
     dataset_hash: str = Field(description="The hash of these images and their annotations.")
     comparison: BacktestComparison | None
     forgetting: dict[str, Any] = Field(
-        description="The result of the forgetting evaluation: what the model has `lost` by task and in the `mean`, `what` "
-        "it measures, on how many `scenes` or `images`; or the `reason` why there is no result. Until the backtest is done: "
-        "`forgetting_images` of the request. Empty if there is no evaluation."
+        description="The result of the forgetting evaluation: what the model has `lost` by task and in the `mean`, "
+        "`what` it measures, on how many `scenes` or `images`; or the `reason` why there is no result. Until the "
+        "backtest is done: `forgetting_images` of the request. Empty if there is no evaluation."
     )
     author: str
     created: datetime

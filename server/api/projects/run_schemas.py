@@ -18,7 +18,7 @@ from finetune.tuning.config import TuneConfig
 from server.api.parameters import MAX_ID
 from server.api.projects.schemas import EntryId
 from server.api.timestamps import to_datetime
-from server.store.projects.records import RunState
+from server.store.projects.records import ExecutionState
 
 if TYPE_CHECKING:
     from server.store.projects.records import Run
@@ -59,7 +59,7 @@ class RunResponse(BaseModel):
     """A fine-tune run."""
 
     id: int
-    state: RunState = Field(
+    state: ExecutionState = Field(
         description="A failed run can be cancelled. It can be resumed if it has created no models; models always stay."
     )
     reason: str = Field(description="Why the run failed; empty after it is resumed or cancelled.")

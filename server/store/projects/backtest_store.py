@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from server.store.database import Database
 from server.store.projects.queries import find_open_row, insert_row, require_one, select_rows
-from server.store.projects.records import Backtest, Comparison, ImageCounts, ModelVersion, Project, RunState
+from server.store.projects.records import Backtest, ExecutionState, ImageCounts, ModelVersion, PairedComparison, Project
 from server.store.tables import BacktestRow
 from server.store.text import clean_text
 
@@ -29,8 +29,8 @@ class BacktestStore:
         forgetting = {"forgetting_images": forgetting_images} if forgetting_images else {}
         backtest_id = insert_row(
             self._database, BacktestRow, project, challenger_id=challenger.id, champion_id=champion_id, dataset_hash="",
-            state=RunState.QUEUED, reason="", image_counts="[]", comparison="null", forgetting=json.dumps(forgetting),
-            author=clean_text(author),
+            state=ExecutionState.QUEUED, reason="", image_counts="[]", comparison="null",
+            forgetting=json.dumps(forgetting), author=clean_text(author),
         )  # fmt: skip
         return self.get_backtest(project, backtest_id)
 
@@ -49,8 +49,8 @@ class BacktestStore:
         return None if row is None else (row.project_id, to_backtest(row))
 
     def end_backtest(
-        self, backtest: Backtest, state: RunState, reason: str = "", dataset_hash: str = "",
-        image_counts: Sequence[ImageCounts] = (), comparison: Comparison | None = None,
+        self, backtest: Backtest, state: ExecutionState, reason: str = "", dataset_hash: str = "",
+        image_counts: Sequence[ImageCounts] = (), comparison: PairedComparison | None = None,
         forgetting: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Stores the result of a backtest. `forgetting`: None leaves it as it is."""
@@ -72,6 +72,6 @@ def to_backtest(row: sa.Row[Any]) -> Backtest:
     )
     comparison = json.loads(row.comparison)
     return Backtest(
-        row.id, row.challenger_id, row.champion_id, row.dataset_hash, RunState(row.state), row.reason, row.author,
-        row.created, row.ended, counts, comparison and Comparison(**comparison), json.loads(row.forgetting),
+        row.id, row.challenger_id, row.champion_id, row.dataset_hash, ExecutionState(row.state), row.reason, row.author,
+        row.created, row.ended, counts, comparison and PairedComparison(**comparison), json.loads(row.forgetting),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from server.store.database import Database
 from server.store.projects import promotion_rules
 from server.store.projects.backtest_store import to_backtest
 from server.store.projects.queries import require_one, select_rows
-from server.store.projects.records import Backtest, ModelVersion, Project, Promotion, RunState
+from server.store.projects.records import Backtest, ExecutionState, ModelVersion, Project, Promotion
 from server.store.tables import BacktestRow, ProjectRow, PromotionRow
 from server.store.text import clean_text
 
@@ -80,7 +80,7 @@ def _find_backtest(connection: sa.Connection, model: ModelVersion, champion_id: 
     statement = sa.select(BacktestRow.__table__).where(
         BacktestRow.challenger_id == model.id,
         BacktestRow.champion_id.is_not_distinct_from(champion_id),
-        BacktestRow.state == RunState.DONE,
+        BacktestRow.state == ExecutionState.DONE,
     )
     row = connection.execute(statement.order_by(BacktestRow.id.desc()).limit(1)).first()
     return None if row is None else to_backtest(row)

@@ -12,7 +12,7 @@ MIN_HOLDOUT_IMAGES = 10
 """On fewer images, the bootstrap draws too few different samples for a meaningful interval."""
 
 
-class RunState(StrEnum):
+class ExecutionState(StrEnum):
     """The state of a fine-tune run or of a backtest. A failed run can be resumed."""
 
     QUEUED = "queued"
@@ -22,8 +22,8 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDED_STATES = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
-OPEN_STATES = (RunState.QUEUED, RunState.RUNNING)
+ENDED_STATES = (ExecutionState.DONE, ExecutionState.FAILED, ExecutionState.CANCELLED)
+OPEN_STATES = (ExecutionState.QUEUED, ExecutionState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Run:
     dataset_hash: str
     train_images: int
     holdout_images: int
-    state: RunState
+    state: ExecutionState
     reason: str
     metrics: dict[str, Any]
     author: str
@@ -146,7 +146,7 @@ class ImageCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedComparison:
     """The result of a backtest.
 
     Attributes:
@@ -180,13 +180,13 @@ class Backtest:
     challenger_id: int
     champion_id: int | None
     dataset_hash: str
-    state: RunState
+    state: ExecutionState
     reason: str
     author: str
     created: float
     ended: float | None
     image_counts: tuple[ImageCounts, ...] = ()
-    comparison: Comparison | None = None
+    comparison: PairedComparison | None = None
     forgetting: dict[str, Any] = field(default_factory=dict)
 
     @property

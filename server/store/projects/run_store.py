@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from server.store import InvalidStateError
 from server.store.database import Database
 from server.store.projects.queries import find_open_row, insert_row, require_one, select_rows
-from server.store.projects.records import OPEN_STATES, Project, Run, RunState
+from server.store.projects.records import OPEN_STATES, ExecutionState, Project, Run
 from server.store.tables import ModelRow, RunRow
 from server.store.text import clean_text
 
@@ -29,7 +29,7 @@ class RunStore:
         run_id = insert_row(
             self._database, RunRow, project, initial_model_id=initial_model_id, config=json.dumps(config),
             folder=folder, dataset_hash=dataset_hash, train_images=train_images, holdout_images=holdout_images,
-            state=RunState.QUEUED, reason="", metrics="{}", author=clean_text(author),
+            state=ExecutionState.QUEUED, reason="", metrics="{}", author=clean_text(author),
         )  # fmt: skip
         return self.get_run(project, run_id)
 
@@ -47,10 +47,10 @@ class RunStore:
         row = find_open_row(self._database, RunRow, storage_id)
         return None if row is None else (row.project_id, _to_run(row))
 
-    def change_state(self, run: Run, to: RunState, states: Sequence[RunState], reason: str = "") -> bool:
+    def change_state(self, run: Run, to: ExecutionState, states: Sequence[ExecutionState], reason: str = "") -> bool:
         """Changes a run's state if it is one of `states`. Returns whether it was."""
         values: dict[str, Any] = {"state": to, "reason": clean_text(reason)}
-        if to is RunState.RUNNING:
+        if to is ExecutionState.RUNNING:
             values["started"] = sa.func.coalesce(RunRow.started, time.time())
         values["ended"] = None if to in OPEN_STATES else time.time()
         with self._database.begin_write() as connection:
@@ -59,8 +59,8 @@ class RunStore:
 
     def cancel_run(self, project: Project, run: Run) -> Run:
         """Ends a run permanently. Raises InvalidStateError."""
-        states = (RunState.QUEUED, RunState.RUNNING, RunState.FAILED)
-        return self._require_change(project, run, RunState.CANCELLED, states, "cancelled")
+        states = (ExecutionState.QUEUED, ExecutionState.RUNNING, ExecutionState.FAILED)
+        return self._require_change(project, run, ExecutionState.CANCELLED, states, "cancelled")
 
     def resume_run(self, project: Project, run: Run) -> Run:
         """Queues a failed run again.
@@ -68,12 +68,12 @@ class RunStore:
         Raises InvalidStateError, also for a run that made models: it would fail in the same way again, and would change
         the adapter of these models.
         """
-        if run.state is RunState.FAILED and (models := self.list_model_ids([run])[run.id]):
+        if run.state is ExecutionState.FAILED and (models := self.list_model_ids([run])[run.id]):
             raise InvalidStateError(
                 f"run {run.id} saved its best step as model {', '.join(map(str, models))}, and would diverge again: "
                 "start a new run with a lower rate"
             )
-        return self._require_change(project, run, RunState.QUEUED, (RunState.FAILED,), "resumed")
+        return self._require_change(project, run, ExecutionState.QUEUED, (ExecutionState.FAILED,), "resumed")
 
     def finish_run(
         self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str], reason: str = ""
@@ -82,10 +82,10 @@ class RunStore:
 
         With a `reason`, the run has failed, but its adapter is usable.
         """
-        state = RunState.FAILED if reason else RunState.DONE
+        state = ExecutionState.FAILED if reason else ExecutionState.DONE
         values = {"state": state, "reason": clean_text(reason), "ended": time.time(), "metrics": json.dumps(metrics)}
         with self._database.begin_write() as connection:
-            update = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state == RunState.RUNNING)
+            update = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state == ExecutionState.RUNNING)
             if not connection.execute(update.values(**values)).rowcount:
                 return False
             model = {"project_id": project.id, "run_id": run.id, "sha256": sha256, "created": time.time()}
@@ -102,7 +102,7 @@ class RunStore:
         return model_ids
 
     def _require_change(
-        self, project: Project, run: Run, to: RunState, states: Sequence[RunState], changed: str
+        self, project: Project, run: Run, to: ExecutionState, states: Sequence[ExecutionState], changed: str
     ) -> Run:
         """Changes a run's state and returns the run. Raises InvalidStateError."""
         # The tuner may take a run that was queued before it is read again.
@@ -115,6 +115,6 @@ class RunStore:
 def _to_run(row: sa.Row[Any]) -> Run:
     return Run(
         row.id, row.initial_model_id, json.loads(row.config), row.folder, row.dataset_hash, row.train_images,
-        row.holdout_images, RunState(row.state), row.reason, json.loads(row.metrics), row.author, row.created,
+        row.holdout_images, ExecutionState(row.state), row.reason, json.loads(row.metrics), row.author, row.created,
         row.started, row.ended,
     )  # fmt: skip

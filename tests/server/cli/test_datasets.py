@@ -73,11 +73,11 @@ def test_a_project_is_trained_on_and_its_holdout_is_evaluated(server: Projects, 
     result = run_florist("tune", "project:signs", "--out", tmp_path / "run", "--config", config, "--base", base)
     assert result.exit_code == 0, result.output
     dataset = DatasetOpener()("project:signs")
-    assert f"{len(dataset.training_images)} pictures taught, {len(dataset.holdout)} held out" in result.stdout
+    assert f"{len(dataset.training_images)} training images, {len(dataset.holdout)} in the holdout" in result.stdout
     adapter = tmp_path / "run" / "adapter"
     result = run_florist("evaluate", base, "project:signs", "--adapter", adapter, "--task", "<OD>")
     assert result.exit_code == 0, result.output
-    assert f"by the {len(dataset.holdout)} of 6 pictures that are held out" in result.stderr
+    assert f"evaluating on the holdout: {len(dataset.holdout)} of 6 images" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from server.engine.engine import Engine
 from server.projects.forgetting import SceneEvaluation
 from server.projects.projects import Projects
 from server.store import JobStore
-from server.store.projects.records import ModelVersion, Project, RunState
+from server.store.projects.records import ExecutionState, ModelVersion, Project
 from tests.server.engine.tiny import save_adapter
 from tests.server.projects.scenes import draw_scenes
 
@@ -57,7 +57,7 @@ def add_random_model(
     folder = projects.files.get_run_folder(project, run).adapter
     save_adapter(folder, seed, std, target_modules=modules)
     sha256 = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    projects.store.runs.change_state(run, RunState.RUNNING, (RunState.QUEUED,))
+    projects.store.runs.change_state(run, ExecutionState.RUNNING, (ExecutionState.QUEUED,))
     projects.store.runs.finish_run(project, run, {}, sha256, [task])
     return projects.store.models.list_models(project)[-1]
 

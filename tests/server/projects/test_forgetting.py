@@ -16,7 +16,7 @@ from labels.labeled_image import LabeledImage
 from server.engine.engine import Engine
 from server.projects.projects import Projects
 from server.store.projects.ensembles import BoxFusion
-from server.store.projects.records import Backtest, ModelVersion, Project, RunState
+from server.store.projects.records import Backtest, ExecutionState, ModelVersion, Project
 from tests.server.helpers import wait_until
 from tests.server.projects.project_setup import add_random_model, create_project, list_adapters, open_projects
 from tests.server.projects.scenes import draw_scenes
@@ -48,7 +48,7 @@ def test_forgetting_is_measured_on_the_dataset_that_was_replayed(engine: Engine,
         fused = projects.models.create_ensemble(project, BoxFusion(combine="fuse", models=(two.id, one.id)))
     with open_projects(tmp_path, engine) as projects:
         backtest = run_backtest(projects, project, one, 40)
-        assert backtest.state is RunState.DONE, backtest.reason
+        assert backtest.state is ExecutionState.DONE, backtest.reason
         assert backtest.forgetting["images"] == 3
         assert backtest.forgetting["metric"] == f"added corrections per 100 labels on 3 images of {dataset}"
 
@@ -71,7 +71,7 @@ def test_forgetting_is_measured_on_the_dataset_that_was_replayed(engine: Engine,
 
         shutil.rmtree(dataset)
         backtest = run_backtest(projects, project, one, 40)
-        assert backtest.state is RunState.DONE
+        assert backtest.state is ExecutionState.DONE
         assert backtest.comparison is not None
         assert backtest.forgetting["reason"].startswith(
             "there are no images to measure forgetting on: there is no dataset"
@@ -90,7 +90,7 @@ def test_a_failed_forgetting_evaluation_keeps_the_comparison(
         project = create_project(projects)
         model = add_random_model(projects, project, 1, replay_share=0.5, replay_dataset=str(dataset))
         backtest = run_backtest(projects, project, model, 40)
-        assert (backtest.state, backtest.reason) == (RunState.DONE, "")
+        assert (backtest.state, backtest.reason) == (ExecutionState.DONE, "")
         assert backtest.comparison is not None
         assert backtest.forgetting == {
             "reason": "the forgetting evaluation failed: [Errno 5] Input/output error: 'image.png'"
@@ -107,7 +107,7 @@ def test_without_replayed_images_there_is_a_reason(engine: Engine, tmp_path: Pat
         assert queued.forgetting == {"forgetting_images": 40}
     with open_projects(tmp_path, engine) as projects:
         backtest = run_backtest(projects, project, model, 0)
-        assert (backtest.state, backtest.forgetting) == (RunState.DONE, {})
+        assert (backtest.state, backtest.forgetting) == (ExecutionState.DONE, {})
         first = projects.store.backtests.list_backtests(project)[0]
         assert first.comparison is not None
         assert first.forgetting.keys() == {"reason"}

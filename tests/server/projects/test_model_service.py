@@ -18,7 +18,7 @@ from server.projects.errors import InvalidEnsembleError
 from server.projects.projects import Projects
 from server.store.projects.ensembles import AdapterSum, BoxFusion, LabelRouting
 from server.store.projects.errors import NotFoundError
-from server.store.projects.records import Backtest, ModelVersion, Project, RunState
+from server.store.projects.records import Backtest, ExecutionState, ModelVersion, Project
 from tests.server.engine.tiny import create_image, save_adapter
 from tests.server.helpers import TIMEOUT, wait_until
 from tests.server.projects.project_setup import (
@@ -152,12 +152,12 @@ def test_an_ensemble_is_backtested_like_any_other_model(engine: Engine, tmp_path
         fused = projects.models.create_ensemble(project, BoxFusion(combine="fuse", models=(one.id, None)))
     with open_projects(tmp_path, engine) as projects:
         backtest = run_backtest(projects, project, fused)
-        assert backtest.state is RunState.DONE, backtest.reason
+        assert backtest.state is ExecutionState.DONE, backtest.reason
         assert backtest.comparison is not None
         assert list_adapters(engine) == set()
         force_promotion(projects, project, fused)
         backtest = run_backtest(projects, project, two)
-        assert (backtest.state, backtest.champion_id) == (RunState.DONE, fused.id)
+        assert (backtest.state, backtest.champion_id) == (ExecutionState.DONE, fused.id)
         assert list_adapters(engine) == {f"projects/emoji/run-{one.run_id}"}
         same = run_backtest(projects, project, fused)
         assert all(counts.champion == counts.challenger for counts in same.image_counts)

@@ -34,7 +34,7 @@ from server.store import Job, JobMismatchError, JobState, JobStore, file_url
 from server.store.projects.ensembles import BoxFusion
 from server.store.projects.errors import NotFoundError
 from tests.server.engine.tiny import create_image
-from tests.server.helpers import PATIENCE, serving, until
+from tests.server.helpers import TIMEOUT, serve_app, wait_until
 from tests.server.projects.project_setup import (
     add_random_model,
     create_project,
@@ -81,7 +81,7 @@ def open_queue(folder: Path, projects: Projects, images: Path) -> Iterator[JobQu
 
 def wait_for_job(queue: JobQueue, job: Job) -> list[LabeledImage]:
     """Returns what the job has labeled, once it is done."""
-    until(lambda: queue.get_job(job.id).state in (JobState.DONE, JobState.FAILED))
+    wait_until(lambda: queue.get_job(job.id).state in (JobState.DONE, JobState.FAILED))
     assert (now := queue.get_job(job.id)).state is JobState.DONE, now.reason
     return list(queue.store.iter_images(job))
 
@@ -91,7 +91,7 @@ def ask_champion(projects: Projects, position: int) -> str:
     engine = projects.engine
     ensemble = projects.champions.find_champion("emoji", "<OD>")
     request = Request(engine.prepare(create_image(SEEDS[position])), TASKS["<OD>"])
-    return ensemble.submit(engine.submit, request).wait(PATIENCE).text
+    return ensemble.submit(engine.submit, request).wait(TIMEOUT).text
 
 
 def find_adapters(images: list[LabeledImage]) -> set[str | None]:
@@ -183,7 +183,7 @@ def test_two_concurrent_requests_with_a_promotion_between_them_start_one_job(
             "emoji": {"<OD>": PinnedChampion(model=one.id, sha256=one.sha256)}
         }
         # Any other difference makes it another job.
-        with pytest.raises(JobMismatchError, match="step a: flip was not given"):
+        with pytest.raises(JobMismatchError, match="step a: flip was not set"):
             start_job(create_recipe(flip=0.5), pinned_models)
         projects.delete_project(project)
 
@@ -254,7 +254,7 @@ def test_a_job_whose_project_was_deleted_fails_with_its_reason(narrow: Engine, i
             )
         projects.delete_project(project)
         with open_queue(tmp_path, projects, images) as queue:
-            until(lambda: queue.get_job(job.id).state is JobState.FAILED)
+            wait_until(lambda: queue.get_job(job.id).state is JobState.FAILED)
             assert "there is no project 'emoji'" in queue.get_job(job.id).reason
 
 
@@ -268,15 +268,15 @@ def test_over_http(narrow: Engine, images: Path, tmp_path: Path) -> None:
     recipe = create_recipe()
     body = {"source": str(images), "recipe": recipe.model_dump(mode="json", exclude_defaults=True)}
     with (
-        serving(create_app(settings, narrow)) as url,
-        httpx.Client(base_url=url, timeout=PATIENCE) as client,
+        serve_app(create_app(settings, narrow)) as url,
+        httpx.Client(base_url=url, timeout=TIMEOUT) as client,
     ):
         without = client.post("/v1/jobs", json=body)
         assert without.status_code == 422, without.text
         assert "set FLORIST_PROJECTS_FOLDER" in without.json()["detail"]
     with (
-        serving(create_app(settings.model_copy(update={"projects_folder": tmp_path / "projects"}), narrow)) as url,
-        httpx.Client(base_url=url, timeout=PATIENCE) as client,
+        serve_app(create_app(settings.model_copy(update={"projects_folder": tmp_path / "projects"}), narrow)) as url,
+        httpx.Client(base_url=url, timeout=TIMEOUT) as client,
     ):
         for name in ("idle", "nobody"):
             steps = [{"id": "a", "task": "<OD>", "project": name}]
@@ -294,10 +294,10 @@ def test_over_http(narrow: Engine, images: Path, tmp_path: Path) -> None:
         champion = {"model": model.id, "sha256": model.sha256}
         assert created.json()["recipe"]["champions"] == {"emoji": {"<OD>": champion}}
         job = f"/v1/jobs/{created.json()['id']}"
-        until(lambda: client.get(job).json()["state"] in ("done", "failed"))
+        wait_until(lambda: client.get(job).json()["state"] in ("done", "failed"))
         assert client.get(job).json()["state"] == "done", client.get(job).text
-        rows = client.get(f"{job}/results").json()["pictures"]
-        assert {label["adapter"] for row in rows for label in row["labels"]} == {model.sha256}
+        rows = client.get(f"{job}/results").json()["images"]
+        assert {annotation["adapter"] for row in rows for annotation in row["annotations"]} == {model.sha256}
         client.delete("/v1/projects/1")
 
 
@@ -326,7 +326,7 @@ def test_on_the_command_line(narrow: Engine, checkpoint: str, images: Path, tmp_
             force_promotion(projects, project, model)
             done = label(**server)
             assert done.exit_code == 0, done.stderr
-            assert f"emoji answers <OD> in this job by its model {one.id}" in done.stderr
+            assert f"project emoji: this job uses its model {one.id} for <OD>" in done.stderr
             lines.append((tmp_path / "out" / "labels.jsonl").read_text())
         assert lines[0] == lines[1]
         assert one.sha256 in lines[0]

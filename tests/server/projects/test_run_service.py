@@ -10,7 +10,7 @@ from server.projects.errors import InitialModelError, NoTrainingDataError
 from server.store import InvalidStateError
 from server.store.projects.ensembles import AdapterSum
 from server.store.projects.errors import NotFoundError
-from server.store.projects.records import RunState
+from server.store.projects.records import ExecutionState
 from tests.server.projects.project_setup import (
     QUICK,
     add_random_model,
@@ -34,7 +34,7 @@ def test_settings_that_are_newer_than_a_run_had_their_defaults(engine: Engine, t
         project = create_project(projects)
         store = projects.store
         old = store.runs.add_run(project, {"tasks": ["<OD>"], "lora_rank": 2}, "runs/old", "d" * 64, 3, 3, "Ada")
-        store.runs.change_state(old, RunState.RUNNING, (RunState.QUEUED,))
+        store.runs.change_state(old, ExecutionState.RUNNING, (ExecutionState.QUEUED,))
         store.runs.finish_run(project, old, {}, "5" * 64, ["<OD>"])
         (model,) = store.models.list_models(project)
         config = projects.runs.start_run(project, {"steps": 2}, "Ada", model.id).config

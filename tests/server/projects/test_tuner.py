@@ -22,8 +22,8 @@ from server.projects.errors import NoTrainingDataError
 from server.projects.project_files import RunFolder
 from server.projects.projects import Projects
 from server.store import InvalidStateError
-from server.store.projects.records import Project, Run, RunState
-from tests.server.helpers import PATIENCE, ROOT, until
+from server.store.projects.records import ExecutionState, Project, Run
+from tests.server.helpers import ROOT, TIMEOUT, wait_until
 from tests.server.projects.project_setup import (
     QUICK,
     TUNE_COMMAND,
@@ -53,7 +53,7 @@ def read_saved_step(folder: RunFolder) -> int:
 
 
 def wait_for_run(projects: Projects, project: Project, run: Run) -> Run:
-    until(lambda: time.sleep(0.2) or projects.store.runs.get_run(project, run.id).ended)
+    wait_until(lambda: time.sleep(0.2) or projects.store.runs.get_run(project, run.id).ended)
     return projects.store.runs.get_run(project, run.id)
 
 
@@ -79,23 +79,23 @@ def test_a_run_ends_with_its_server_however_that_ends_and_continues_with_the_nex
     server = subprocess.Popen([TUNE_COMMAND[0], "-c", server_code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert server.stdout is not None
     pid = int(server.stdout.readline())
-    until(lambda: time.sleep(0.05) or read_log(folder).count("\n") > 1)
+    wait_until(lambda: time.sleep(0.05) or read_log(folder).count("\n") > 1)
     server.send_signal(signal.SIGKILL)
-    server.wait(PATIENCE)
-    until(lambda: time.sleep(0.05) or not is_alive(pid), 30)
+    server.wait(TIMEOUT)
+    wait_until(lambda: time.sleep(0.05) or not is_alive(pid), 30)
     before = read_log(folder)
     assert read_saved_step(folder) >= 10
     with open_projects(tmp_path, engine) as projects:
-        until(lambda: time.sleep(0.05) or len(read_log(folder)) > len(before))
+        wait_until(lambda: time.sleep(0.05) or len(read_log(folder)) > len(before))
         assert read_log(folder).startswith(before)  # no step is repeated
-        assert projects.store.runs.get_run(project, run.id).state is RunState.RUNNING
+        assert projects.store.runs.get_run(project, run.id).state is ExecutionState.RUNNING
     before = read_log(folder)
     assert read_saved_step(folder) >= json.loads(before.splitlines()[-1])["step"]
     time.sleep(0.5)
     assert read_log(folder) == before
     with open_projects(tmp_path, engine, start=False) as projects:
         run = projects.store.runs.get_run(project, run.id)
-        assert projects.runs.cancel_run(project, run).state is RunState.CANCELLED
+        assert projects.runs.cancel_run(project, run).state is ExecutionState.CANCELLED
         assert projects.store.models.list_models(project) == []
 
 
@@ -107,10 +107,10 @@ def test_a_failed_run_has_its_reason_and_can_be_resumed(engine: Engine, tmp_path
         blocked.write_text("a file where a folder must be")  # like a broken disk
         projects.start()
         failed = wait_for_run(projects, project, run)
-        assert failed.state is RunState.FAILED
+        assert failed.state is ExecutionState.FAILED
         assert str(blocked) in failed.reason
         projects.close()
-        assert projects.runs.resume_run(project, failed).state is RunState.QUEUED
+        assert projects.runs.resume_run(project, failed).state is ExecutionState.QUEUED
 
 
 DIVERGE = """
@@ -144,7 +144,7 @@ def test_the_best_step_before_a_divergence_becomes_a_model(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, run = run_until_divergence(engine, tmp_path, monkeypatch, 3)
-    assert run.state is RunState.FAILED
+    assert run.state is ExecutionState.FAILED
     assert re.fullmatch(
         r"step 4: the loss is nan; use a lower learning_rate \(0.001\) and fine-tune again. "
         r"The best step before it, 2, is saved as a model",
@@ -157,9 +157,9 @@ def test_the_best_step_before_a_divergence_becomes_a_model(
         with pytest.raises(InvalidStateError, match=f"saved its best step as model {model.id}"):
             projects.runs.resume_run(project, run)
         number = projects.models.start_backtest(project, model, "Ada").id
-        until(lambda: time.sleep(0.05) or projects.store.backtests.get_backtest(project, number).ended)
+        wait_until(lambda: time.sleep(0.05) or projects.store.backtests.get_backtest(project, number).ended)
         backtest = projects.store.backtests.get_backtest(project, number)
-        assert backtest.state is RunState.DONE, backtest.reason
+        assert backtest.state is ExecutionState.DONE, backtest.reason
         assert projects.runs.start_run(project, QUICK, "Ada", model.id).initial_model_id == model.id
         projects.delete_project(project)
 
@@ -168,12 +168,12 @@ def test_a_divergence_before_the_first_good_step_makes_no_model(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, run = run_until_divergence(engine, tmp_path, monkeypatch, 1)
-    assert run.state is RunState.FAILED
+    assert run.state is ExecutionState.FAILED
     assert "step 2: the loss is nan" in run.reason
     assert "No step before it was better than the initial model" in run.reason
     with open_projects(tmp_path, engine, start=False) as projects:
         assert projects.store.models.list_models(project) == []
-        assert projects.runs.resume_run(project, run).state is RunState.QUEUED
+        assert projects.runs.resume_run(project, run).state is ExecutionState.QUEUED
         projects.delete_project(project)
 
 
@@ -189,7 +189,7 @@ def test_a_model_other_than_the_seedling_replays_a_dataset(engine: Engine, tmp_p
     FORMATS["coco"].write(images, tmp_path / "world", copy_images=True)
     dataset = tmp_path / "world/annotations/instances_default.json"
     labels = json.loads(dataset.read_text())
-    labels["annotations"].append({**labels["annotations"][0], "id": 999, "bbox": [5, 5, 0, 0]})
+    labels["annotations"].append({**labels["annotations"][0], "id": 999, "bbox": [5, 5, 0, 0], "segmentation": []})
     dataset.write_text(json.dumps(labels))
     anchored = {**QUICK, "replay_share": 0.5, "anchor": "kl"}
     with open_projects(tmp_path, engine) as projects:
@@ -199,13 +199,15 @@ def test_a_model_other_than_the_seedling_replays_a_dataset(engine: Engine, tmp_p
         run = projects.runs.start_run(project, {**anchored, "replay_dataset": str(dataset)}, "Ada")
         missing = projects.runs.start_run(project, {**anchored, "replay_dataset": str(tmp_path / "none")}, "Ada")
         failed = wait_for_run(projects, project, missing)
-        assert failed.state is RunState.FAILED
+        assert failed.state is ExecutionState.FAILED
         assert failed.reason.startswith(f"there is no dataset '{tmp_path}/none'")
-        assert projects.store.runs.get_run(project, run.id).state is RunState.DONE
+        assert projects.store.runs.get_run(project, run.id).state is ExecutionState.DONE
         folder = projects.files.get_run_folder(project, run).training
         record = json.loads((folder / "run.json").read_text())
         assert record["run"]["replayed"]
-        assert record["source"] == {"dataset": "project:emoji", "holdout": None, "unusable": 1}
+        assert record["source"] == {
+            "dataset": "project:emoji", "holdout": None, "unusable": 1, "start_adapter": "",
+        }  # fmt: skip
         assert "no area" in (folder / "unusable.txt").read_text()
 
 
@@ -213,7 +215,7 @@ def test_a_run_starts_from_the_champion_also_after_a_restart(engine: Engine, tmp
     with open_projects(tmp_path, engine) as projects:
         project = create_project(projects)
         first = projects.runs.start_run(project, QUICK, "Ada")
-        assert wait_for_run(projects, project, first).state is RunState.DONE
+        assert wait_for_run(projects, project, first).state is ExecutionState.DONE
         (model,) = projects.store.models.list_models(project)
         assert (first.initial_model_id, model.initial_model_id) == (None, None)
     with open_projects(tmp_path, engine, start=False) as projects:
@@ -223,7 +225,7 @@ def test_a_run_starts_from_the_champion_also_after_a_restart(engine: Engine, tmp
         assert second.initial_model_id == model.id
         assert second.config["lora_rank"] == QUICK["lora_rank"]
     with open_projects(tmp_path, engine) as projects:
-        assert wait_for_run(projects, project, second).state is RunState.DONE
+        assert wait_for_run(projects, project, second).state is ExecutionState.DONE
         tuned = projects.store.models.list_models(project)[-1]
         assert (tuned.run_id, tuned.initial_model_id) == (second.id, model.id)
         before, after = (
@@ -242,17 +244,17 @@ def test_a_run_continues_from_its_initial_model_after_the_folder_was_moved(engin
     with open_projects(here, engine) as projects:
         project = create_project(projects)
         first = projects.runs.start_run(project, QUICK, "Ada")
-        assert wait_for_run(projects, project, first).state is RunState.DONE
+        assert wait_for_run(projects, project, first).state is ExecutionState.DONE
         (model,) = projects.store.models.list_models(project)
         run = projects.runs.start_run(project, LONG, "Ada", model.id)
         folder = projects.files.get_run_folder(project, run)
-        until(lambda: time.sleep(0.05) or read_log(folder).count("\n") > 1)
+        wait_until(lambda: time.sleep(0.05) or read_log(folder).count("\n") > 1)
     before = read_log(folder)
     here.rename(there)
     with open_projects(there, engine) as projects:
         folder = projects.files.get_run_folder(project, run)
-        until(lambda: len(read_log(folder)) > len(before) or projects.store.runs.get_run(project, run.id).ended)
+        wait_until(lambda: len(read_log(folder)) > len(before) or projects.store.runs.get_run(project, run.id).ended)
         resumed = projects.store.runs.get_run(project, run.id)
-        assert resumed.state is RunState.RUNNING, resumed.reason
+        assert resumed.state is ExecutionState.RUNNING, resumed.reason
         assert read_log(folder).startswith(before)
         projects.delete_project(project)

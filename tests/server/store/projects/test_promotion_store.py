@@ -7,7 +7,7 @@ import pytest
 from server.store import InvalidStateError
 from server.store.projects.errors import NothingPromotedError, PromotionNotEarnedError
 from server.store.projects.project_store import ProjectStore
-from server.store.projects.records import ModelVersion, Project, RunState
+from server.store.projects.records import ExecutionState, ModelVersion, Project
 from tests.server.store.projects.stored_records import LOST, WON, add_backtest, add_model
 
 
@@ -35,7 +35,7 @@ def test_only_a_model_that_won_against_the_champion_is_promoted(store: ProjectSt
         promote(one)
     # A backtest that was won against the base model says nothing about the next champion.
     store.backtests.add_backtest(project, two, None, 0, "Ada")
-    store.backtests.end_backtest(store.backtests.list_backtests(project)[-1], RunState.DONE, comparison=WON)
+    store.backtests.end_backtest(store.backtests.list_backtests(project)[-1], ExecutionState.DONE, comparison=WON)
     with pytest.raises(PromotionNotEarnedError, match=f"has no backtest against model {one.id}"):
         promote(two)
     forced = promote(two, forced=True, reason="I know better")
