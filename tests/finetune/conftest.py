@@ -13,7 +13,7 @@ from seedling.scenes.scene import Scene
 @pytest.fixture(scope="session")
 def words() -> PreTrainedTokenizerBase:
     """The seedling's tokenizer."""
-    return architecture.tokenizer()
+    return architecture.build_tokenizer()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What a step frees, the next one takes up without asking the system; and it can all be given back."""
+"""Freed memory is reused without page faults until it is released."""
 
 import json
 import subprocess
@@ -14,33 +14,33 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from finetune import memory
-if sys.argv[1] == "kept":
-    memory.keep()
+if sys.argv[1] == "retained":
+    memory.retain_freed_memory()
 def work():
     for _ in range(10):
         torch.ones(16 << 20)  # 64 MB
-def held():
+def count_pages():
     return int(Path("/proc/self/statm").read_text().split()[1])
-def faults():
+def count_faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
-before = faults()
+before = count_faults()
 work()
-after, kept = faults(), held()
-memory.give_back()
-print(json.dumps({"faults": after - before, "given back": kept - held()}))  # pages
+after, retained = count_faults(), count_pages()
+memory.release_freed_memory()
+print(json.dumps({"faults": after - before, "released": retained - count_pages()}))  # pages
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
 @pytest.mark.skipif(
-    HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(), reason="a fault is of 2 MB here, not of 4 kB"
+    HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(), reason="page faults are of 2 MB here, not of 4 kB"
 )
-def test_freed_memory_is_taken_up_again_until_it_is_given_back() -> None:
-    plain, kept = (
+def test_freed_memory_is_reused_until_it_is_released() -> None:
+    plain, retained = (
         json.loads(subprocess.run([sys.executable, "-c", WORK, how], capture_output=True, check=True).stdout)
-        for how in ("plain", "kept")
+        for how in ("plain", "retained")
     )
     assert plain["faults"] > 10 * 16_000  # pages of 4 kB
-    assert kept["faults"] < plain["faults"] / 100
-    assert kept["given back"] > 16_000 > plain["given back"]
+    assert retained["faults"] < plain["faults"] / 100
+    assert retained["released"] > 16_000 > plain["released"]

@@ -1,10 +1,12 @@
+"""English phrases for labels, and the words in them that an augmentation can make wrong."""
+
 import pytest
 
 from finetune.datasets import wording
 
 
 @pytest.mark.parametrize(
-    ("noun", "count", "said"),
+    ("noun", "count", "phrase"),
     [
         ("cat", 1, "a cat"),
         ("apple", 1, "an apple"),
@@ -17,25 +19,25 @@ from finetune.datasets import wording
         ("wine glass", 2, "two wine glasses"),
     ],
 )
-def test_counted(noun: str, count: int, said: str) -> None:
-    assert wording.counted(noun, count) == wording.phrase(noun, count) == said
+def test_nouns_are_counted(noun: str, count: int, phrase: str) -> None:
+    assert wording.count_noun(noun, count) == wording.make_phrase(noun, count) == phrase
 
 
 @pytest.mark.parametrize("label", ["No-Helmet", "man with a hat", "猫", "type_2", "a small cat"])
-def test_what_is_no_plain_noun_is_left_alone(label: str) -> None:
-    assert wording.phrase(label, 2) == wording.expression(label) == label
+def test_other_labels_than_nouns_are_kept(label: str) -> None:
+    assert wording.make_phrase(label, 2) == wording.make_expression(label) == label
 
 
 def test_an_expression_has_the_definite_article() -> None:
-    assert wording.expression("fire hydrant") == "the fire hydrant"
+    assert wording.make_expression("fire hydrant") == "the fire hydrant"
 
 
 def test_three_words_are_a_phrase() -> None:
     assert [wording.is_phrase(label) for label in ("cat", "fire hydrant", "small orange cat")] == [False, False, True]
 
 
-def test_listed() -> None:
-    assert [wording.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+def test_lists_are_joined() -> None:
+    assert [wording.join_list("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
 
 
 @pytest.mark.parametrize(
@@ -50,28 +52,28 @@ def test_listed() -> None:
     ],
 )
 def test_left_and_right_are_exchanged(text: str, mirror: str) -> None:
-    assert wording.mirrored(text) == mirror
-    assert wording.has_side(text) is (mirror != text)
-    assert wording.mirrored(mirror) == text
+    assert wording.swap_sides(text) == mirror
+    assert wording.mentions_side(text) is (mirror != text)
+    assert wording.swap_sides(mirror) == text
 
 
 @pytest.mark.parametrize(
-    ("text", "placed"),
+    ("text", "expected"),
     [
         *[(text, True) for text in ("a cat in the top corner", "a Large dog", "the left one", "the biggest cat")],
         *[(text, False) for text in ("a red cat", "smallpox", "a farm", "a laptop")],
     ],
 )
-def test_words_of_place_and_size(text: str, placed: bool) -> None:
-    assert wording.has_place(text) is placed
+def test_places_and_sizes_are_found(text: str, expected: bool) -> None:
+    assert wording.mentions_place(text) is expected
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "expected"),
     [
         ("a red car", True), ("Dark-Grey", True), ("reddish roof", True), ("an orange", True), ("two greens", True),
         ("colored pencil", True), ("redwood", False), ("a tired dog", False), ("greenhouse", False), ("", False),
     ],
 )  # fmt: skip
-def test_colours_are_seen_in_words(text: str, *, named: bool) -> None:
-    assert wording.has_colour(text) is named
+def test_colors_are_found(text: str, *, expected: bool) -> None:
+    assert wording.mentions_color(text) is expected

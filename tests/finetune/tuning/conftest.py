@@ -10,7 +10,7 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
 from seedling.scenes.drawing import draw_scene
-from tests.server.engine.tiny import save, tiny_model
+from tests.server.engine.tiny import create_tiny_model, save_checkpoint
 
 logging.disable_progress_bar()
 os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -20,7 +20,7 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of random weights, 64 pixels a side."""
     torch.set_num_threads(1)
-    return str(save(tmp_path_factory.mktemp("base"), tiny_model()))
+    return str(save_checkpoint(tmp_path_factory.mktemp("base"), create_tiny_model()))
 
 
 def example(seed: int) -> LabeledImage:

@@ -162,7 +162,7 @@ def test_it_goes_on_from_an_adapter(base: str, examples: list[LabeledImage], tmp
     (tmp_path / "a" / CONFIG_FILE).write_text(json.dumps(config | {BASE_HASH_KEY: "ff" * 32}))
     with pytest.raises(AdapterError, match=f"ffff.*{trainer.base.sha256}"):
         Learner(bases.load(settings, CPU), settings)
-    with pytest.raises(AdapterError, match="name a folder that PEFT's save_pretrained has written"):
+    with pytest.raises(AdapterError, match="pass a folder that PEFT's save_pretrained has written"):
         Learner(bases.load(settings, CPU), settings.model_copy(update={"start": str(tmp_path / "none")}))
 
 
@@ -184,11 +184,11 @@ def without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
         (lambda s: s | {"lora_alpha": 4, "use_rslora": True}, 8, ""),
         (lambda s: s | {"use_rslora": True}, 8, "set alpha to 16"),
         (lambda s: s | {"alpha_pattern": {"fc1": 2}}, 8, r"scales .*fc1 by 0.5"),
-        (lambda s: s | {"r": "four"}, 8, "has 'four' for the r"),
-        (lambda s: s | {"r": None}, 8, "has None for the r"),
-        (lambda s: s | {"r": -4}, 8, "has the rank -4"),
+        (lambda s: s | {"r": "four"}, 8, "has the invalid r 'four'"),
+        (lambda s: s | {"r": None}, 8, "has the invalid r None"),
+        (lambda s: s | {"r": -4}, 8, "has the invalid rank -4"),
         (lambda s: s | {"use_dora": True}, 8, "it sets use_dora"),
-        (lambda s: [s], 8, "is not one of LoRA"),
+        (lambda s: [s], 8, "does not describe LoRA"),
     ],
 )
 def test_an_adapter_to_go_on_from_is_scaled_as_its_settings_say(
