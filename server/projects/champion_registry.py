@@ -36,7 +36,7 @@ class ChampionRegistry:
 
     @contextmanager
     def keep_adapters(self) -> Iterator[None]:
-        """Within this context no adapter is unloaded: find a champion and submit a prompt to it. Keep it short."""
+        """Unloads no adapter within the context, so that a prompt can be submitted to a champion. Keep it short."""
         with self._lock:
             yield
 
@@ -44,12 +44,13 @@ class ChampionRegistry:
         """Returns the ensemble that answers; without a promotion, the base model. Raises NotFoundError and
         BaseMismatchError."""
         if (found := self._projects.get(project)) is None:
-            raise NotFoundError(f"there is no project {project!r}; GET /v1/projects lists them")
+            names = ", ".join(sorted(self._projects)) or "none"
+            raise NotFoundError(f"there is no project {project!r}; there are: {names}")
         self.check_base(found)
         return self._champions.get((project, task)) or Ensemble.of_one(None)
 
     def check_base(self, project: Project) -> None:
-        """Raises BaseMismatchError."""
+        """Raises BaseMismatchError if the engine has other weights than the project's."""
         if project.base_sha256 != (served := self._engine.checkpoint.sha256):
             raise BaseMismatchError(project.name, project.base_sha256, served)
 

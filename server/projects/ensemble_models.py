@@ -51,7 +51,7 @@ def write_adapter_sum(definition: AdapterSum, folders: Mapping[int, Path], out: 
     `folders`: model id → folder of its adapter. Raises InvalidEnsembleError and OSError. Then nothing is left in `out`.
     """
     try:
-        # torch keeps memory per thread, which is freed when the thread ends: see `Engine.load`.
+        # In a thread that ends, so that OpenMP keeps no helper threads: see `Engine.load`.
         with ThreadPoolExecutor(1, thread_name_prefix="florist-ensemble") as executor:
             executor.submit(ensembling.add_adapters, list(folders.values()), definition.effective_weights, out).result()
         with (out / WEIGHT_FILES[0]).open("rb") as weights:

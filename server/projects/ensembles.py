@@ -114,7 +114,7 @@ class EnsembleBuilder:
         return Ensemble(f"projects/{project.name}/model-{model.id}", members, tuple(adapters.values()), model.ensemble)
 
     def get_adapter(self, project: Project, model: ModelVersion) -> StoredAdapter:
-        """Returns a model's own adapter. Its name has slashes, so that /v1/adapters cannot replace or remove it."""
+        """Returns a model's own adapter. Its name has slashes, which no client can use for an adapter."""
         own = f"model-{model.id}" if model.run_id is None else f"run-{model.run_id}"
         folder = self._files.get_adapter_folder(project, model)
         return StoredAdapter(f"projects/{project.name}/{own}", folder, model.sha256)

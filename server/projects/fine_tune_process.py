@@ -51,7 +51,7 @@ def run_process(folder: RunFolder, niceness: int, find_replay: FindReplay) -> No
         with FileLock(folder.lock, timeout=_LOCK_SECONDS):
             outcome = _fine_tune(folder, stop, find_replay)
     except Exception as error:
-        if not _is_for_people(error):
+        if not _is_user_error(error):
             raise
         outcome = {"error": str(error) or type(error).__name__}
     if outcome is None:
@@ -123,8 +123,8 @@ def find_trained_images(folder: RunFolder) -> set[str]:
     return trained_before | {image.name for image in train}
 
 
-def _is_for_people(error: Exception) -> bool:
-    """Returns whether the message of an error says what to do."""
+def _is_user_error(error: Exception) -> bool:
+    """Returns whether a person can fix the cause. The message then says how."""
     from finetune.tuning.result import TuneError
     from labels.dataset import DatasetError
     from server.engine.adapters.errors import AdapterError

@@ -1,4 +1,4 @@
-"""Where the files of projects are.
+"""The layout of the folder of projects::
 
 storage_id              id of the folder, which the database uses to find its projects
 project-<hex>/          one project

@@ -28,8 +28,8 @@ def select_candidates(
 ) -> tuple[list[ReviewCandidate], int]:  # fmt: skip
     """Returns the `count` most useful images to correct, best first, and the number of images without a correction.
 
-    Candidates are the most uncertain images: at least 1000, and four times `count`. Only annotations that train one of
-    the `tasks` count. An image that appears twice counts once.
+    They are selected from the most uncertain images: 1000, or four times `count` if that is more. Only annotations that
+    train one of the `tasks` count. An image that appears twice counts once.
 
     Args:
         images: Positions and images of a job.

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from finetune.tuning.run_state import STATE_FILE
+from finetune.tuning.training_log import read_log
 from server.engine.adapters.lora import WEIGHT_FILES
 from server.engine.engine import Engine
 from server.projects.errors import BaseMismatchError
@@ -66,8 +68,6 @@ class Tuner:
 
     def read_progress(self, project: Project, run: Run) -> dict[str, Any] | None:
         """Returns the newest line of a run's log: its step, losses and validation metric; None if there is none yet."""
-        from finetune.tuning.training_log import read_log
-
         try:
             lines = read_log(self._files.get_run_folder(project, run).training)
         except (OSError, ValueError):  # it is being written, or was deleted
@@ -121,8 +121,8 @@ class Tuner:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
         if self._store.runs.finish_run(project, run, metrics, sha256, run.config["tasks"], reason):
             logger.info("run %d of %s made models: %s", run.id, project.name, metrics)
-        # The state is twice as large as the weights. Before the result is stored, the run may still have to resume.
-        (folder.training / "state.pt").unlink(missing_ok=True)
+        # The state is twice as large as the weights. It is needed until the result is stored.
+        (folder.training / STATE_FILE).unlink(missing_ok=True)
 
     def _run_process(self, folder: RunFolder) -> int | None:
         """Returns the exit code of the run's process; None if it was stopped."""

@@ -32,7 +32,7 @@ class CorrectionStore:
             # Two corrections of the same image must not get the same version. SQLite has one writer anyway.
             lock = sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update()
             if connection.scalar(lock) is None:
-                raise NotFoundError(f"there is no project {project.id}; GET /v1/projects lists them")
+                raise NotFoundError(f"there is no project {project.id}")
             for content in contents:
                 correction_id = connection.scalar(
                     sa.insert(CorrectionRow)

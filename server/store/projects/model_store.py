@@ -31,7 +31,7 @@ class ModelStore:
     def get_model(self, project: Project, model_id: int) -> ModelVersion:
         """Returns a model by its id. Raises NotFoundError."""
         models = self._select(project, ModelRow.id == model_id)
-        return require_one(models, f"project {project.name} has no model {model_id}; GET its models lists them")
+        return require_one(models, f"project {project.name} has no model {model_id}")
 
     def add_ensemble(
         self, project: Project, task: str, ensemble: EnsembleDefinition, sha256: str, folder: str

@@ -57,7 +57,7 @@ class ProjectStore:
     def get_project(self, project_id: int) -> Project:
         """Returns a project by its id. Raises NotFoundError."""
         projects = self._select(ProjectRow.id == project_id)
-        return require_one(projects, f"there is no project {project_id}; GET /v1/projects lists them")
+        return require_one(projects, f"there is no project {project_id}")
 
     def delete_project(self, project: Project) -> None:
         """Deletes a project with everything that belongs to it."""

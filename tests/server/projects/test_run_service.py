@@ -1,4 +1,4 @@
-"""Fine-tune runs on a tiny model: where they start from, and what they leave. tests/…/test_tuner.py executes them."""
+"""Fine-tune runs on a tiny model: what is queued, and what is refused. test_tuner executes runs."""
 
 import json
 from pathlib import Path
