@@ -26,12 +26,13 @@ class Dataset:
     """The labeled images of one source, in its order.
 
     `unusable` lists what was left out, with reasons. `holdout` has the names of the images that the source itself keeps
-    out of training.
+    out of training. `format` is the name of the format that the source was recognized as.
     """
 
     images: tuple[LabeledImage, ...]
     unusable: tuple[UnusableEntry, ...] = ()
     holdout: frozenset[str] = frozenset()
+    format: str = ""
 
     @property
     def training_images(self) -> tuple[LabeledImage, ...]:

@@ -36,26 +36,34 @@ class Format:
     writer: type[DatasetWriter]
     suffix: str | None = None
 
+    @property
+    def family(self) -> str:
+        """The name of the format without its variants, such as YOLO."""
+        return self.recognized_by.partition(" (")[0]
+
     def write(
         self,
         images: Iterable[LabeledImage],
         out: Path,
         *,
         copy_images: bool,
+        as_folder: bool = False,
         on_left_out: Callable[[str, str], None] | None = None,
     ) -> ExportReport:
         """Writes a dataset to `out`, completely or not at all. `copy_images` copies the images into it.
 
         Memory does not grow with the dataset, and the same images produce the same bytes. `on_left_out` is called with
-        the image's name and the reason for each thing that the format has no place for.
+        the image's name and the reason for each thing that the format has no place for. With `as_folder`, a format of
+        one file is written as `labels` with its suffix in the folder `out`, where there is a place for images.
 
         An earlier export at `out` is replaced. Raises FileExistsError if anything else is there, ValueError if the
         format has no place for images, and OSError if `out` cannot be written.
         """
-        if copy_images and self.suffix is not None:
+        one_file = self.suffix is not None and not as_folder
+        if copy_images and one_file:
             raise ValueError(f"{self.suffix} is one file, without a place for images: export without them")
         report = ExportReport(on_left_out=on_left_out)
-        with open_export(out, one_file=self.suffix is not None) as folder:
+        with open_export(out, one_file=one_file, main_file=f"labels{self.suffix or ''}") as folder:
             writer = self.writer(folder, report, has_copies=copy_images)
             for image in images:
                 data = b""
@@ -78,7 +86,7 @@ class Format:
                 report.images += 1
                 report.annotations += writer.add(image, name)
             writer.close()
-            if self.suffix is None:
+            if not one_file:
                 folder.write(MARKER, json.dumps(report.to_dict(), ensure_ascii=False, indent=1))
         return report
 

@@ -1,5 +1,6 @@
 """Opens a dataset from a path: the format is recognized from the files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from labels.dataset import Dataset, DatasetError
@@ -17,7 +18,8 @@ def open_dataset(path: str | Path) -> Dataset:
     path = Path(path)
     try:
         source = DatasetSource(path)
-        return find_format(source).read(source)
+        format = find_format(source)
+        return replace(format.read(source), format=format.family)
     except DatasetError:
         raise
     except (OSError, ValueError) as error:

@@ -217,10 +217,11 @@ class JsonlWriter(DatasetWriter):
 
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)
-        self._file = folder.open()
+        self._file = folder.open(folder.main_file)
 
     def add(self, image: LabeledImage, name: str) -> int:
         row: dict[str, Any] = {field: getattr(image, field) for field in _IMAGE_FIELDS}
+        row["name"] = name if self.has_copies else image.name
         if image.source:  # the images of a dataset say what is complete, those of a job do not
             row["complete"] = sorted(image.complete)
         row["labels"] = [

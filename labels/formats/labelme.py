@@ -6,6 +6,7 @@ person should look into the description too, and adds `score`, which LabelMe kee
 
 import base64
 import binascii
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -32,8 +33,20 @@ def is_labelme(document: Any) -> bool:
 
 
 def recognize(source: DatasetSource) -> bool:
-    """Returns whether one of the JSON files is LabelMe's."""
-    return any(is_labelme(document) for _, document in source.iter_json())
+    """Returns whether one of the JSON files is LabelMe's. If there are none, those in deeper folders count."""
+    has_json = False
+    for _, document in source.iter_json():
+        if is_labelme(document):
+            return True
+        has_json = True
+    return not has_json and source.path.is_dir() and _has_labelme_below(source.path)
+
+
+def _has_labelme_below(folder: Path) -> bool:
+    for file in sorted(folder.glob("*/*/**/*.json")):
+        with suppress(DatasetError):
+            return is_labelme(documents.load_json(file))
+    return False
 
 
 def read(source: DatasetSource) -> Dataset:

@@ -211,6 +211,8 @@ class _YoloWriter(DatasetWriter):
                 continue
             if annotation.score is not None:
                 self.leave_out("scores", image, annotation)
+            if isinstance(annotation, Quad):
+                self.leave_out("texts of words", image, annotation)
             values = self._to_fractions(annotation, image.width, image.height)
             numbers = " ".join(f"{min(max(v, 0.0), 1.0):.6f}" for v in values)
             lines.append(f"{self._categories.id_of(category_of(annotation))} {numbers}\n")

@@ -19,13 +19,16 @@ _MAX_PART = 200  # bytes of one part of a path: most systems allow 255, and suff
 
 
 class ExportFolder:
-    """A folder that is being written, at `root`. Paths are relative to it, with forward slashes."""
+    """A folder that is being written, at `root`. Paths are relative to it, with forward slashes.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    `main_file` is the path of the file of a format that is one file.
+    """
+
+    def __init__(self, root: Path, main_file: str = _FILE) -> None:
+        self.root, self.main_file = root, main_file
         self._files = ExitStack()
 
-    def open(self, path: str = _FILE) -> IO[str]:
+    def open(self, path: str) -> IO[str]:
         """Opens a text file that stays open, to write and read, until the folder is complete.
 
         What UTF-8 cannot represent (half a surrogate pair of a file name) is escaped as in JSON.
@@ -83,10 +86,10 @@ def _truncate(text: str, size: int) -> str:
 
 
 @contextmanager
-def open_export(out: Path, *, one_file: bool) -> Iterator[ExportFolder]:
+def open_export(out: Path, *, one_file: bool, main_file: str = _FILE) -> Iterator[ExportFolder]:
     """Yields a temporary folder beside `out` that replaces `out` at the end, and is removed after an error.
 
-    With `one_file`, its default file replaces `out`. Raises FileExistsError if `out` has anything but an export.
+    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` has anything but an export.
     """
     out = out.resolve()  # a link stays, and what it points to is replaced
     check_target(out, one_file=one_file)
@@ -95,13 +98,13 @@ def open_export(out: Path, *, one_file: bool) -> Iterator[ExportFolder]:
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir()
     lock = os.open(part, os.O_RDONLY)
-    folder = ExportFolder(part)
+    folder = ExportFolder(part, main_file)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
         folder.close()
         if one_file:
-            (part / _FILE).replace(out)
+            (part / main_file).replace(out)
         else:
             check_target(out, one_file=False)
             if out.exists():

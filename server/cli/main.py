@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from server.cli import recipe
+from server.cli.convert import convert
 from server.cli.datasets import DatasetOpener
 from server.cli.evaluate_command import evaluate
+from server.cli.inspect import inspect
 from server.cli.key import key
 from server.cli.label_command import label
 from server.cli.models import models
@@ -40,6 +42,8 @@ app.command()(label)
 app.add_typer(recipe.app, name="recipe")
 app.command(context_settings={"obj": DatasetOpener()})(tune)
 app.command()(evaluate)
+app.command()(inspect)
+app.command()(convert)
 app.command()(models)
 app.command()(tasks)
 app.command()(key)

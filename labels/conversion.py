@@ -1,0 +1,97 @@
+"""Converts a dataset to another format."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from PIL import Image
+
+from labels.dataset import Dataset
+from labels.format import Format
+from labels.image_files import SUFFIXES, ImageFile
+from labels.images import FORMATS as IMAGE_FORMATS
+from labels.labeled_image import LabeledImage
+from labels.writing.export_report import ExportReport
+
+_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}  # where the suffix is not the format's name
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """The result of a conversion. `left_out` is the file that lists what was left out; None if nothing was."""
+
+    report: ExportReport
+    left_out: Path | None
+
+
+def convert_dataset(
+    dataset: Dataset,
+    format: Format,
+    out: Path,
+    *,
+    copy_images: bool,
+    on_image: Callable[[], None] = lambda: None,
+) -> Conversion:
+    """Writes a dataset to the folder `out` in another format, completely or not at all.
+
+    What the source or the new format leaves out is listed in a file beside `out`, whose name ends in `.left-out.txt`:
+    one line each, with file and line for the source, and the image's name for the new format. `on_image` is called
+    after each image.
+
+    An earlier export at `out` is replaced. Raises FileExistsError if anything else is there, and OSError if `out`
+    cannot be written.
+    """
+    out = out.resolve()
+    listing = out.with_name(f"{out.name}.left-out.txt")
+    part = out.with_name(f".{out.name}.left-out.part")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for entry in dataset.unusable:
+                _write_line(file, entry.source, entry.reason)
+            report = format.write(
+                _iter_renamed(dataset, on_image),
+                out,
+                copy_images=copy_images,
+                as_folder=True,
+                on_left_out=lambda image, reason: _write_line(file, image, reason),
+            )
+            is_empty = file.tell() == 0
+        if is_empty:
+            listing.unlink(missing_ok=True)
+        else:
+            part.replace(listing)
+    finally:
+        part.unlink(missing_ok=True)
+    return Conversion(report, None if is_empty else listing)
+
+
+def would_replace_source(source: Path, out: Path) -> bool:
+    """Returns whether a conversion to `out` would replace the dataset at `source`, or a folder that contains it."""
+    source, out = source.resolve(), out.resolve()
+    return out == source or out in source.parents
+
+
+def _write_line(file: IO[str], source: str, reason: str) -> None:
+    file.write(" ".join(f"{source}: {reason}".split()) + "\n")
+
+
+def _iter_renamed(dataset: Dataset, on_image: Callable[[], None]) -> Iterator[LabeledImage]:
+    """Yields the images with names for the new dataset."""
+    for image in dataset.images:
+        # Folders called `images` belong to the layout of the source, and YOLO would look for labels beside the last.
+        path = PurePosixPath(*(part for part in image.name.split("/") if part != "images"))
+        name = path.as_posix()
+        if not isinstance(image.open, ImageFile) and path.suffix.lower() not in SUFFIXES:
+            name += _find_suffix(image)  # an image in a table has a row, but no file name
+        yield replace(image, name=name)
+        on_image()
+
+
+def _find_suffix(image: LabeledImage) -> str:
+    with suppress(Exception), Image.open(io.BytesIO(image.read()), formats=IMAGE_FORMATS) as opened:
+        return _SUFFIXES.get(opened.format or "", f".{opened.format}".lower())
+    return ""

@@ -1,0 +1,143 @@
+"""Summarizes a dataset: its images, annotations, sizes, and what cannot be used."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Any
+
+from labels.dataset import Dataset, UnusableEntry
+from labels.geometry import bounding_box
+from labels.label_kind import LabelKind, label_kind_of
+from prompts.annotations import Box, Polygon
+
+_COMMON_SIZES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSummary:
+    """One class of a dataset: how many boxes, polygons and images it has."""
+
+    name: str
+    boxes: int
+    polygons: int
+    images: int
+
+    @property
+    def annotations(self) -> int:
+        """Boxes and polygons."""
+        return self.boxes + self.polygons
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The smallest, the median and the largest of some values, in pixels."""
+
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """What is in a dataset.
+
+    Attributes:
+        format: The format's name.
+        images: How many can be used.
+        empty_images: How many of them have no annotation.
+        holdout_images: How many the source keeps out of training.
+        classes: The classes of boxes and polygons, the most frequent first.
+        annotations: How many of each kind: box, polygon, quad (a word), text (a caption).
+        samples: How many prompts came with their answers.
+        complete: For each kind of label, the number of images in which all of it is labeled.
+        widths: Of the images.
+        heights: Of the images.
+        common_sizes: The most frequent image sizes (width, height), and how many images have them.
+        object_sides: The longer sides of the bounding boxes of objects; None without objects.
+        unusable: What was left out, by file and line.
+    """
+
+    format: str
+    images: int
+    empty_images: int
+    holdout_images: int
+    classes: tuple[ClassSummary, ...]
+    annotations: dict[str, int]
+    samples: int
+    complete: dict[str, int]
+    widths: Extent
+    heights: Extent
+    common_sizes: tuple[tuple[tuple[int, int], int], ...]
+    object_sides: Extent | None
+    unusable: tuple[UnusableEntry, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the summary as a JSON object."""
+        return {
+            "format": self.format,
+            "images": self.images,
+            "empty_images": self.empty_images,
+            "holdout_images": self.holdout_images,
+            "classes": [
+                {"name": each.name, "boxes": each.boxes, "polygons": each.polygons, "images": each.images}
+                for each in self.classes
+            ],
+            "annotations": self.annotations,
+            "samples": self.samples,
+            "complete": self.complete,
+            "widths": _to_dict(self.widths),
+            "heights": _to_dict(self.heights),
+            "common_sizes": [
+                {"width": width, "height": height, "images": count} for (width, height), count in self.common_sizes
+            ],
+            "object_sides": None if self.object_sides is None else _to_dict(self.object_sides),
+            "unusable": [{"source": entry.source, "reason": entry.reason} for entry in self.unusable],
+        }
+
+
+def summarize_dataset(dataset: Dataset) -> DatasetSummary:
+    """Returns what is in a dataset. Decodes no image."""
+    boxes, polygons, class_images = Counter[str](), Counter[str](), Counter[str]()
+    kinds, complete = Counter[str](), Counter[str]()
+    sides = list[float]()
+    for image in dataset.images:
+        for annotation in image.annotations:
+            kinds[annotation.kind] += 1
+            if isinstance(annotation, Box | Polygon):
+                (boxes if isinstance(annotation, Box) else polygons)[annotation.label] += 1
+                x1, y1, x2, y2 = bounding_box(annotation)
+                sides.append(max(x2 - x1, y2 - y1))
+        class_images.update({each.label for each in image.annotations if label_kind_of(each) is LabelKind.OBJECTS})
+        complete.update(kind.value for kind in image.complete)
+    sizes = Counter(image.size for image in dataset.images)
+    return DatasetSummary(
+        format=dataset.format,
+        images=len(dataset.images),
+        empty_images=sum(not image.annotations for image in dataset.images),
+        holdout_images=len(dataset.holdout),
+        classes=tuple(ClassSummary(name, boxes[name], polygons[name], class_images[name]) for name in dataset.classes),
+        annotations={kind: kinds[kind] for kind in ("box", "polygon", "quad", "text")},
+        samples=sum(len(image.samples) for image in dataset.images),
+        complete={kind.value: complete[kind.value] for kind in LabelKind},
+        widths=_to_extent([image.width for image in dataset.images]),
+        heights=_to_extent([image.height for image in dataset.images]),
+        common_sizes=tuple(sizes.most_common(_COMMON_SIZES)),
+        object_sides=_to_extent(sides) if sides else None,
+        unusable=dataset.unusable,
+    )
+
+
+def group_by_reason(entries: tuple[UnusableEntry, ...]) -> list[tuple[str, list[str]]]:
+    """Returns the reasons of unusable entries with their sources, the most frequent reason first."""
+    sources = defaultdict[str, list[str]](list)
+    for entry in entries:
+        sources[entry.reason].append(entry.source)
+    return sorted(sources.items(), key=lambda item: -len(item[1]))
+
+
+def _to_extent(values: list[int] | list[float]) -> Extent:
+    return Extent(min(values), median_low(values), max(values))
+
+
+def _to_dict(extent: Extent) -> dict[str, float]:
+    return {"smallest": extent.smallest, "median": extent.median, "largest": extent.largest}

@@ -1,0 +1,217 @@
+"""`florist convert` on the command line."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from labels.dataset import Dataset
+from labels.formats import FORMATS
+from labels.image_files import ImageFile
+from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
+from labels.opening import open_dataset
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from server.cli.main import app
+
+WIDTH, HEIGHT = 100, 80
+RINGS = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0], [50.0, 10.0, 70.0, 10.0, 70.0, 25.0, 50.0, 25.0]]
+ANNOTATIONS: dict[str, list[Annotation]] = {
+    "a/1.png": [
+        Box(label="cat", box=(10, 20, 60, 70)),
+        Polygon(label="fire hydrant", polygons=RINGS),
+        Quad(label="STOP now", quad=(40, 10, 80, 20, 78, 40, 38, 30)),
+        Text(label="a cat & a dog"),
+    ],
+    "b.png": [],
+    "a/c 2.png": [Box(label="Hündin <&> 犬", box=(0, 0, 100, 80)), Polygon(label="cat", polygons=RINGS[:1])],
+}
+COMPLETE = frozenset({LabelKind.OBJECTS, LabelKind.WORDS})
+KINDS = {"box": "boxes", "polygon": "polygons", "quad": "quads", "text": "captions"}
+# The kinds of annotations for which a format has no place.
+LOST = {"yolo-detect": "polygon quad text", "yolo-segment": "box text", "voc": "polygon quad text", "labelme": "text"}
+VOC_TOLERANCE = 1.0  # whole pixels
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, ["convert", *map(str, arguments)], env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[LabeledImage]:
+    made = []
+    for number, (name, annotations) in enumerate(ANNOTATIONS.items()):
+        path = tmp_path / "source images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT), (number, 0, 0)).save(path)
+        made.append(LabeledImage(name, "here:1", WIDTH, HEIGHT, tuple(annotations), ImageFile(path), COMPLETE))
+    return made
+
+
+def keep(annotations: list[Annotation], format: str) -> list[Annotation]:
+    """Returns what a format keeps."""
+    kept = [annotation for annotation in annotations if annotation.kind not in LOST.get(format, "").split()]
+    if format == "yolo-segment":
+        return [Polygon(label="text", polygons=[list(a.quad)]) if isinstance(a, Quad) else a for a in kept]
+    return kept
+
+
+def places(annotation: Annotation) -> list[float]:
+    match annotation:
+        case Box():
+            return list(annotation.box)
+        case Quad():
+            return list(annotation.quad)
+        case Polygon():
+            return [value for ring in annotation.polygons for value in ring]
+        case Text():
+            return []
+
+
+def assert_same(found: Dataset, expected: dict[int, list[Annotation]], tolerance: float) -> None:
+    """The images have the expected annotations; an image is identified by its color."""
+    by_color = {image.open().getpixel((0, 0))[0]: image for image in found.images}  # type: ignore[index]
+    assert sorted(by_color) == sorted(expected)
+    for color, annotations in expected.items():
+        image = by_color[color]
+        assert image.size == (WIDTH, HEIGHT)
+        key = lambda a: (a.kind, a.label, [round(v) for v in places(a)])  # noqa: E731
+        got, wanted = sorted(image.annotations, key=key), sorted(annotations, key=key)
+        assert [(a.kind, a.label) for a in got] == [(a.kind, a.label) for a in wanted]
+        for one, other in zip(got, wanted, strict=True):
+            assert places(one) == pytest.approx(places(other), abs=tolerance)
+
+
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("source", FORMATS)
+def test_every_format_converts_to_every_other(
+    source: str, target: str, images: list[LabeledImage], tmp_path: Path
+) -> None:
+    FORMATS[source].write(images, tmp_path / "source", copy_images=True, as_folder=True)
+    result = run(tmp_path / "source", "--to", target, "--out", tmp_path / "target", "--copy-images")
+    assert result.exit_code == 0, result.output
+    held = {color: keep(annotations, source) for color, annotations in enumerate(ANNOTATIONS.values())}
+    kept = {color: keep(annotations, target) for color, annotations in held.items()}
+    lost = Counter(KINDS[a.kind] for annotations in held.values() for a in annotations)
+    lost -= Counter(KINDS[a.kind] for annotations in held.values() for a in annotations if keep([a], target))
+    words = sum(isinstance(a, Quad) for annotations in held.values() for a in annotations)
+    if target == "yolo-segment" and words:
+        lost["texts of words"] = words
+    listing = tmp_path / "target.left-out.txt"
+    assert f"{sum(map(len, kept.values()))} annotations on {len(images)} images" in result.stdout
+    assert listing.exists() == bool(lost)
+    for what, count in lost.items():
+        assert f"left out: {count} {what}" in result.stdout
+        assert sum(f": {what} have no place" in line for line in listing.read_text().splitlines()) == count
+    if not any(kept.values()):
+        return  # a dataset without any annotation is not a dataset
+    found = open_dataset(tmp_path / "target")
+    assert found.unusable == ()
+    assert_same(found, kept, VOC_TOLERANCE if "voc" in (source, target) else 0.01)
+
+
+def test_what_the_source_cannot_use_is_listed_by_file_and_line(images: list[LabeledImage], tmp_path: Path) -> None:
+    FORMATS["coco"].write(images, tmp_path / "source", copy_images=True)
+    path = tmp_path / "source/annotations/instances_default.json"
+    document = json.loads(path.read_text())
+    document["annotations"].append({**document["annotations"][0], "id": 99, "bbox": [5, 5, 0, 0], "segmentation": []})
+    path.write_text(json.dumps(document))
+    result = run(tmp_path / "source", "--to", "voc", "--out", tmp_path / "target")
+    assert result.exit_code == 0
+    assert "left out: 1 images or labels of" in result.stdout
+    lines = (tmp_path / "target.left-out.txt").read_text().splitlines()
+    assert lines[0].startswith("instances_default.json: annotation 99: its box [5, 5, 5, 5] has no area")
+    assert "a/1.png: captions have no place in this format: 'a cat & a dog'" in lines
+
+
+def test_samples_and_complete_kinds_survive_json_lines_and_are_reported_elsewhere(
+    images: list[LabeledImage], tmp_path: Path
+) -> None:
+    folder = tmp_path / "source images"
+    row = {"name": "b.png", "labels": [], "complete": ["words"], "samples": [
+        {"task": "<VQA>", "text": "how many?", "region": None, "answer": [{"kind": "text", "label": "two"}]},
+        {"task": "<REGION_TO_SEGMENTATION>", "region": [1, 1, 9, 9],
+         "answer": [{"kind": "polygon", "polygons": RINGS[:1]}]},
+    ]}  # fmt: skip
+    (folder / "labels.jsonl").write_text(json.dumps(row))
+    (before,) = open_dataset(folder).images
+    assert len(before.samples) == 2
+    run(folder, "--to", "jsonl", "--out", tmp_path / "lines", "--copy-images")
+    (after,) = open_dataset(tmp_path / "lines").images
+    assert after.samples == before.samples
+    assert after.complete == before.complete == {"words"}
+    result = run(folder, "--to", "coco", "--out", tmp_path / "coco")
+    assert "left out: 2 prompts with answers" in result.stdout
+
+
+def test_images_are_copied_only_on_request(images: list[LabeledImage], tmp_path: Path) -> None:
+    FORMATS["coco"].write(images, tmp_path / "source", copy_images=True)
+    result = run(tmp_path / "source", "--to", "yolo-detect", "--out", tmp_path / "target")
+    assert "the images were not copied" in result.stdout
+    assert not list((tmp_path / "target").rglob("*.png"))
+    again = run(tmp_path / "source", "--to", "yolo-detect", "--out", tmp_path / "target", "--copy-images")
+    assert "not copied" not in again.stdout
+    assert len(list((tmp_path / "target").rglob("*.png"))) == 3
+
+
+def test_images_in_tables_get_a_suffix(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        image=datasets.Image(),
+        objects=[{"bbox": datasets.List(datasets.Value("float64")), "label": datasets.Value("string")}],
+    )
+    rows = {"image": [Image.new("RGB", (9, 9))], "objects": [[{"bbox": [1.0, 1.0, 5.0, 5.0], "label": "cat"}]]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "source"))
+    result = run(tmp_path / "source", "--to", "yolo-detect", "--out", tmp_path / "target", "--copy-images")
+    assert result.exit_code == 0, result.output
+    (image,) = open_dataset(tmp_path / "target").images
+    assert image.name.endswith(".png")
+    (box,) = image.annotations
+    assert places(box) == pytest.approx([1, 1, 6, 6], abs=0.01)
+
+
+def test_a_folder_with_other_files_is_refused(images: list[LabeledImage], tmp_path: Path) -> None:
+    FORMATS["coco"].write(images, tmp_path / "source", copy_images=True)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/notes.txt").write_text("mine")
+    result = run(tmp_path / "source", "--to", "voc", "--out", tmp_path / "target")
+    assert result.exit_code == 2
+    assert "other things than a florist export" in result.stderr
+    assert [path.name for path in tmp_path.glob("target*")] == ["target"]
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("out", ["source", "."])
+def test_the_source_is_never_replaced(out: str, images: list[LabeledImage], tmp_path: Path) -> None:
+    FORMATS["coco"].write(images, tmp_path / "source", copy_images=True)
+    result = run(tmp_path / "source", "--to", "voc", "--out", tmp_path / out)
+    assert result.exit_code == 2
+    assert "would replace the dataset" in result.stderr
+    assert len(open_dataset(tmp_path / "source").images) == 3
+
+
+def test_errors_are_plain(images: list[LabeledImage], tmp_path: Path) -> None:
+    FORMATS["coco"].write(images, tmp_path / "source", copy_images=True)
+    missing = run(tmp_path / "missing", "--to", "voc", "--out", tmp_path / "target")
+    assert (missing.exit_code, "no such file or folder" in missing.stderr) == (2, True)
+    unknown = run(tmp_path / "source", "--to", "xml", "--out", tmp_path / "target")
+    assert (unknown.exit_code, "there is no format xml; choose one of coco," in unknown.stderr) == (2, True)
+    (tmp_path / "file").write_text("x")
+    blocked = run(tmp_path / "source", "--to", "voc", "--out", tmp_path / "file/target")
+    assert blocked.exit_code == 2
+    assert "Traceback" not in blocked.output
+
+
+def test_progress_is_shown_for_many_images(
+    images: list[LabeledImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FORMATS["coco"].write(images, tmp_path / "source", copy_images=True)
+    monkeypatch.setattr("server.cli.convert._SHOW_PROGRESS_FROM", 3)
+    result = run(tmp_path / "source", "--to", "voc", "--out", tmp_path / "target")
+    assert result.exit_code == 0
+    assert (tmp_path / "target/labelmap.txt").exists()
