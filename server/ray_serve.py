@@ -1,12 +1,12 @@
 """The server on Ray Serve: `serve run server.ray_serve:app replicas=2 max_replicas=8 gpus=1`.
 
-Each replica is a complete server with its own engine, on a machine that Ray chooses. The settings are the FLORIST_ variables
-of the process that builds the application: the shell of `serve run`, or `env_vars` in the `runtime_env` of `serve deploy`.
-They are sent to every machine. Ray Serve, not the settings, decides where a replica listens, how many requests it takes and
-when it stops.
+Each replica is a complete server with its own engine, on a machine that Ray chooses. The settings are the FLORIST_
+variables of the process that builds the application: the shell of `serve run`, or `env_vars` in the `runtime_env` of
+`serve deploy`. They are sent to every machine. Ray Serve, not the settings, decides where a replica listens, how many
+requests it takes and when it stops.
 
-State that only one replica would have is not supported: label with `florist label --engine ray` instead of jobs, and change
-adapters in the folder of the settings, which every replica loads when it starts.
+State that only one replica would have is not supported: label with `florist label --engine ray` instead of jobs, and
+change adapters in the folder of the settings, which every replica loads when it starts.
 """
 
 from fastapi import FastAPI

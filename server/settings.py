@@ -56,8 +56,8 @@ class Settings(BaseSettings):
     )
     adapters_folder: Path | None = Field(
         None,
-        description="The folder of adapters. Each subfolder, as PEFT saves it, is loaded under its name. None: adapters "
-        "are only in memory.",
+        description="The folder of adapters. Each subfolder, as PEFT saves it, is loaded under its name. None: "
+        "adapters are only in memory.",
     )
     max_adapter_bytes: int = Field(
         _ENGINE.max_adapter_bytes, ge=1024, description="The maximum size of all loaded adapters, and of a single one."
@@ -89,12 +89,13 @@ class Settings(BaseSettings):
     )
     projects_folder: Path | None = Field(
         None,
-        description="The folder for projects: corrected images, fine-tune runs and their adapters. Other data is in the "
-        "database of jobs. None: the server has no projects.",
+        description="The folder for projects: corrected images, fine-tune runs and their adapters. Other data is in "
+        "the database of jobs. None: the server has no projects.",
     )
     database_url: str | None = Field(
         None,
-        description="The database of jobs and projects: postgresql://user:password@host/name. None: SQLite in jobs_folder.",
+        description="The database of jobs and projects: postgresql://user:password@host/name. None: SQLite in "
+        "jobs_folder.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="The format of the log; auto: console on a terminal, otherwise json."

@@ -1,7 +1,7 @@
 """Reads the bodies of requests: JSON objects and multipart forms.
 
-Routes read their body through the dependencies in this module instead of declaring it to FastAPI. FastAPI parses a declared
-body before it solves any dependency of the route, so it cannot
+Routes read their body through the dependencies in this module instead of declaring it to FastAPI. FastAPI parses a
+declared body before it solves any dependency of the route, so it cannot
 
 - check the API key, and whether the model is loaded, before it reads a body of many megabytes;
 - give up on a body that does not arrive within `request_timeout`;
@@ -137,8 +137,8 @@ async def read_image_form(
 ) -> tuple[dict[str, Any], bytes | None]:
     """Returns the fields of a form, and the bytes of its file `image` if it has one.
 
-    `parsers` convert the text of single fields. Empty fields are left out, as browsers send them too, except for those in
-    `keep_empty`. Raises ProblemError.
+    `parsers` convert the text of single fields. Empty fields are left out, as browsers send them too, except for those
+    in `keep_empty`. Raises ProblemError.
     """
     fields: dict[str, Any] = {}
     file: bytes | None = None

@@ -1,7 +1,7 @@
 """Dependencies that routes declare as parameters, such as `engine: EngineDep`.
 
-They raise the errors of `server.lifecycle`, which `error_handlers` turns into problems. They are coroutines although they
-do not wait: FastAPI runs plain functions in a thread.
+They raise the errors of `server.lifecycle`, which `error_handlers` turns into problems. They are coroutines although
+they do not wait: FastAPI runs plain functions in a thread.
 """
 
 from collections.abc import AsyncIterator

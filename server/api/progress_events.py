@@ -28,8 +28,8 @@ async def generate_progress_events(
 ) -> AsyncIterator[ServerSentEvent]:
     """Yields `progress` at once and after every change, and `end` when the job or run has ended.
 
-    Yields `error` with problem details, and stops, if the progress cannot be read anymore. Also stops when the server shuts
-    down; the job or run continues after the restart.
+    Yields `error` with problem details, and stops, if the progress cannot be read anymore. Also stops when the server
+    shuts down; the job or run continues after the restart.
     """
     yield _create_event("progress", progress)
     while progress.state not in _FINAL_STATES:
@@ -60,7 +60,8 @@ def document_progress_events(what: str) -> dict[str, Any]:
 
 
 def document_event(*names: str) -> dict[str, Any]:
-    """Returns the schema of server-sent events with these names, as OpenAPI 3.2 defines it. Readers of 3.1 ignore it."""
+    """Returns the schema of server-sent events with these names, as OpenAPI 3.2 defines it. Readers of 3.1 ignore
+    it."""
     return {
         "type": "object",
         "properties": {

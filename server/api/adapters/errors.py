@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from server.api.problems import INSUFFICIENT_STORAGE, INVALID_ADAPTER, NOT_FOUND, ProblemError
-from server.engine.adapters.errors import AdapterError, AdapterCapacityError, UnknownAdapterError
+from server.engine.adapters.errors import AdapterCapacityError, AdapterError, UnknownAdapterError
 
 logger = logging.getLogger(__name__)
 

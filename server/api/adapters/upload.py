@@ -35,8 +35,8 @@ UPLOAD_BODY: dict[str, Any] = {
                     "weights": {
                         "type": "string",
                         "format": "binary",
-                        "description": f"The file {_WEIGHTS_FILE} or {_PICKLE_FILE} of PEFT. A file name that ends in .bin "
-                        "is read as a pickle, without running code from it.",
+                        "description": f"The file {_WEIGHTS_FILE} or {_PICKLE_FILE} of PEFT. A file name that ends in "
+                        ".bin is read as a pickle, without running code from it.",
                     },
                     "calibration": {
                         "type": "string",

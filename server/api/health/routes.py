@@ -17,6 +17,6 @@ async def check_liveness() -> HealthResponse:
 
 @router.get("/readyz", summary="Check that the server is ready", responses=document_problems(*NOT_READY))
 async def check_readiness(_: EngineDep) -> HealthResponse:
-    """Answers 200 when the model is loaded and the server accepts prompts. Otherwise answers 503: while the model loads,
-    if it failed to load, and while the server shuts down."""
+    """Answers 200 when the model is loaded and the server accepts prompts. Otherwise answers 503: while the model
+    loads, if it failed to load, and while the server shuts down."""
     return HealthResponse(status="ready")

@@ -23,4 +23,4 @@ async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | 
 
 def describe_job(queue: "JobQueue", job: "Job") -> JobResponse:
     """Returns the response for a job, with its progress. Reads the database."""
-    return create_job_response(job, queue.store.get_progress(job), queue.rate(job))
+    return create_job_response(job, queue.store.get_progress(job), queue.compute_rate(job))

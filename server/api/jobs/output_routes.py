@@ -39,7 +39,8 @@ from server.api.problems import (
     ProblemError,
     document_problems,
 )
-from server.jobs.sources import SourceImageError, SourceError, addresses
+from server.jobs.sources import SourceError, SourceImageError
+from server.store.text import redact_address
 
 if TYPE_CHECKING:
     from server.jobs.queue import JobQueue
@@ -80,7 +81,7 @@ async def list_results(
     """Returns the labeled images in the order of the source, in pages. While the job runs, a page can grow."""
 
     def read_page() -> JobResultsResponse:
-        images = queue.store.iter_images_with_positions(queue.job(job_id), after=-1 if after is None else after)
+        images = queue.store.iter_images_with_positions(queue.get_job(job_id), after=-1 if after is None else after)
         page = [create_image_response(position, image) for position, image in islice(images, limit + 1)]
         has_more = len(page) > limit
         return JobResultsResponse(images=page[:limit], next=page[limit - 1].position if has_more else None)
@@ -95,7 +96,7 @@ async def list_failures(
     """Returns the images that could not be labeled, each with the reason, in pages."""
 
     def read_page() -> JobFailuresResponse:
-        failures = queue.store.iter_failures(queue.job(job_id), -1 if after is None else after)
+        failures = queue.store.iter_failures(queue.get_job(job_id), -1 if after is None else after)
         page = [create_failure_response(failure) for failure in islice(failures, limit + 1)]
         has_more = len(page) > limit
         return JobFailuresResponse(failures=page[:limit], next=page[limit - 1].position if has_more else None)
@@ -110,7 +111,7 @@ async def list_failures(
     responses={
         200: {
             "description": "A folder as a ZIP archive, or JSON lines.",
-            "content": {media_type: _BINARY for media_type in (ZIP, JSON_LINES)},
+            "content": dict.fromkeys((ZIP, JSON_LINES), _BINARY),
         },
         **document_problems(NOT_FOUND, INVALID_REQUEST, INVALID_SOURCE),
     },
@@ -127,8 +128,8 @@ async def export_job(
     """Returns all results so far as a dataset for other tools. It is written completely before it is sent."""
 
     def write() -> Path:
-        job = queue.job(job_id)
-        folder = stack.enter_context(queue.export_folder())
+        job = queue.get_job(job_id)
+        folder = stack.enter_context(queue.create_export_folder())
         with ExitStack() as source_stack:
             read = _open_reader(queue, job, source_stack) if images else lambda _: b""
             labeled = queue.store.iter_images(job, read)
@@ -153,26 +154,26 @@ async def export_job(
 async def view_summary(
     lifecycle: LifecycleDep, queue: JobQueueDep, engine: EngineDep, _stack: RequestStackDep, job_id: JobId
 ) -> Response:
-    """Returns a page about all results so far: sample images with their annotations, counts, scores, uncertain annotations
-    first, and failures."""
+    """Returns a page about all results so far: sample images with their annotations, counts, scores, uncertain
+    annotations first, and failures."""
 
     def write() -> bytes:
         from server.jobs.job_start import get_job_recipe, get_model_name
-        from server.jobs.summary import About, write
+        from server.jobs.summary import SummaryInfo, write_summary
 
-        job = queue.job(job_id)
+        job = queue.get_job(job_id)
         recipe = get_job_recipe(job)
-        info = About(
+        info = SummaryInfo(
             title=job.spec.output,
             recipe=recipe,
-            source=addresses.redact_address(job.spec.source),
+            source=redact_address(job.spec.source),
             model=get_model_name(job, engine, recipe),
             progress=queue.store.get_progress(job),
             failures=queue.store.iter_failures(job),
         )
-        with queue.export_folder() as folder, ExitStack() as source_stack:
+        with queue.create_export_folder() as folder, ExitStack() as source_stack:
             page = folder / "summary.html"
-            write(page, queue.store.iter_images(job, _open_reader_or_fail(queue, job, source_stack)), info)
+            write_summary(page, queue.store.iter_images(job, _open_reader_or_fail(queue, job, source_stack)), info)
             return page.read_bytes()
 
     return HTMLResponse(await _write_in_thread(write, job_id, lifecycle.export_limiter), headers=_PAGE_HEADERS)
@@ -198,7 +199,7 @@ async def get_image(
     """Returns an image file, for clients that cannot read the source. The server lists the source for each request."""
 
     def read() -> bytes:
-        with queue.source(queue.job(job_id)) as source:
+        with queue.open_job_source(queue.get_job(job_id)) as source:
             if position >= len(source):
                 raise ProblemError(NOT_FOUND, f"job {job_id} has {len(source)} images; the first is at 0")
             try:
@@ -223,7 +224,7 @@ async def _write_in_thread(write: Callable[[], T], job_id: int, limiter: anyio.C
 
 def _open_reader(queue: "JobQueue", job: "Job", stack: ExitStack) -> Callable[[int], bytes]:
     """Returns a function that reads an image file by its position, until the stack closes. Raises SourceError."""
-    source = stack.enter_context(queue.source(job))
+    source = stack.enter_context(queue.open_job_source(job))
     return lambda position: source[position].read()
 
 

@@ -78,7 +78,7 @@ async def start_job(
     """
     output = body.output or f"job-{secrets.token_hex(6)}"
     job, is_new = await run_in_thread(
-        lambda: queue.add(body.source, _read_recipe(body.recipe), output), lifecycle.source_limiter
+        lambda: queue.add_job(body.source, _read_recipe(body.recipe), output), lifecycle.source_limiter
     )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -92,7 +92,7 @@ async def list_jobs(queue: JobQueueDep, after: AfterQuery = None, limit: LimitQu
     """Returns all jobs, oldest first, in pages."""
 
     def read_page() -> JobListResponse:
-        jobs = queue.jobs(after or 0, limit + 1)
+        jobs = queue.list_jobs(after or 0, limit + 1)
         page = [describe_job(queue, job) for job in jobs[:limit]]
         return JobListResponse(jobs=page, next=page[-1].id if len(jobs) > limit else None)
 
@@ -102,7 +102,7 @@ async def list_jobs(queue: JobQueueDep, after: AfterQuery = None, limit: LimitQu
 @router.get("/v1/jobs/{id}", summary="Get a job", responses=document_problems(NOT_FOUND))
 async def get_job(queue: JobQueueDep, job_id: JobId) -> JobResponse:
     """Returns a job: its state, progress, rate, remaining time and failures."""
-    return await run_in_thread(lambda: describe_job(queue, queue.job(job_id)))
+    return await run_in_thread(lambda: describe_job(queue, queue.get_job(job_id)))
 
 
 @router.get(
@@ -117,7 +117,7 @@ async def watch_job(
     """Streams the progress of a job as server-sent events until it is done, failed or cancelled."""
 
     async def poll() -> JobResponse:
-        return await run_in_thread(lambda: describe_job(queue, queue.job(job_id)))
+        return await run_in_thread(lambda: describe_job(queue, queue.get_job(job_id)))
 
     return EventSourceResponse(generate_progress_events(await poll(), poll, lambda: lifecycle.draining))
 
@@ -150,7 +150,7 @@ async def retry_job(
     kind: Annotated[str | None, Query(max_length=32, description="Only failures of this kind.")] = None,
 ) -> JobResponse:
     """Labels the failed images again. A job that is done is queued again."""
-    return await _change_job(queue, job_id, lambda job: queue.retry(job, kind))
+    return await _change_job(queue, job_id, lambda job: queue.retry_failed(job, kind))
 
 
 def _read_recipe(recipe: str | dict[str, Any]) -> Recipe:
@@ -172,7 +172,7 @@ async def _change_job(queue: "JobQueue", job_id: int, change: "Callable[[Job], o
     """Changes a job and returns it."""
 
     def change_and_read() -> JobResponse:
-        change(queue.job(job_id))
-        return describe_job(queue, queue.job(job_id))
+        change(queue.get_job(job_id))
+        return describe_job(queue, queue.get_job(job_id))
 
     return await run_in_thread(change_and_read)

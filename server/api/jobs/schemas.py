@@ -13,8 +13,8 @@ from prompts.annotations import Annotation
 from server.api.jobs.examples import JOB_EXAMPLE
 from server.api.parameters import MAX_ID
 from server.api.timestamps import to_datetime
-from server.jobs.sources import addresses
 from server.store.jobs.records import JobState
+from server.store.text import redact_address
 
 if TYPE_CHECKING:
     from server.store.jobs.records import FailedImage, Job, JobProgress
@@ -32,8 +32,8 @@ class JobRequest(BaseModel):
     source: str = Field(
         min_length=1,
         max_length=4096,
-        description="Where the server finds the images: a folder, a pattern such as /data/**/*.jpg, an archive, a list, a "
-        "COCO file or a URL. The setting FLORIST_JOBS_SOURCES must allow it.",
+        description="Where the server finds the images: a folder, a pattern such as /data/**/*.jpg, an archive, a "
+        "list, a COCO file or a URL. The setting FLORIST_JOBS_SOURCES must allow it.",
     )
     recipe: str | dict[str, Any] = Field(
         description="How to label each image: the name of a ready recipe, a recipe in YAML, or a recipe as an object."
@@ -41,7 +41,8 @@ class JobRequest(BaseModel):
     output: str | None = Field(
         None,
         pattern=_OUTPUT,
-        description="The name of the output. The same request with the same output returns the same job. null: a new one.",
+        description="The name of the output. The same request with the same output returns the same job. null: a new "
+        "one.",
     )
 
     @field_validator("recipe", mode="before")
@@ -73,8 +74,8 @@ class JobResponse(BaseModel):
     reason: str = Field(description="Why the job failed as a whole; empty if it did not.")
     source: str = Field(description="Where the images are; URLs without their query.")
     recipe: dict[str, Any] = Field(
-        description="The recipe without default values. For steps that name projects it includes `champions`: the models "
-        "that were promoted when the job started, and answer until it ends."
+        description="The recipe without default values. For steps that name projects it includes `champions`: the "
+        "models that were promoted when the job started, and answer until it ends."
     )
     model: str = Field(description="SHA-256 of all weights that answer: of the model, of adapters and of champions.")
     created: datetime
@@ -156,9 +157,9 @@ def create_job_response(job: "Job", progress: "JobProgress", rate: float | None)
         output=job.spec.output,
         state=job.state,
         reason=job.reason,
-        source=addresses.redact_address(job.spec.source),
+        source=redact_address(job.spec.source),
         recipe=json.loads(job.spec.recipe),
-        model=job.spec.model,
+        model=job.spec.model_hash,
         created=to_datetime(job.created),
         started=to_datetime(job.started),
         ended=to_datetime(job.ended),

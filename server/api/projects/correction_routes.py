@@ -52,7 +52,8 @@ async def add_correction(
     project_id: ProjectId,
     body: CorrectionBodyDep,
 ) -> CorrectionResponse:
-    """Stores an image and its annotations as a person left them: JSON with the image in base64, or a form with its file.
+    """Stores an image and its annotations as a person left them: JSON with the image in base64, or a form with its
+    file.
 
     Nothing is overwritten: sending an image again creates its next version.
     """
@@ -96,8 +97,8 @@ async def import_job(
     """Stores the annotations of a job as corrections, without changes. For jobs that a person has reviewed."""
 
     def import_annotations() -> int:
-        project, job = projects.store.get_project(project_id), queue.job(body.job)
-        with queue.source(job) as source:
+        project, job = projects.store.get_project(project_id), queue.get_job(body.job)
+        with queue.open_job_source(job) as source:
             images = queue.store.iter_images(job, lambda position: source[position].read())
             return projects.corrections.import_job(project, images, body.author or client_id)
 
@@ -117,15 +118,15 @@ async def list_next_images(
     job: Annotated[int, Query(ge=1, le=MAX_ID, description="The ID of the job whose images are considered.")],
     count: Annotated[int, Query(ge=1, le=1000, description="The maximum number of images.")] = 20,
 ) -> NextImagesResponse:
-    """Returns the labeled images of a job without a correction, the most useful first: images with uncertain annotations,
-    and with labels that are rare in the corrections and in this list.
+    """Returns the labeled images of a job without a correction, the most useful first: images with uncertain
+    annotations, and with labels that are rare in the corrections and in this list.
 
-    To create a correction, fix the annotations of one kind whose `parent` is null. Ask again after some corrections for the
-    next images.
+    To create a correction, fix the annotations of one kind whose `parent` is null. Ask again after some corrections
+    for the next images.
     """
 
     def select() -> NextImagesResponse:
-        project, chosen_job = projects.store.get_project(project_id), queue.job(job)
+        project, chosen_job = projects.store.get_project(project_id), queue.get_job(job)
         waiting = queue.store.get_progress(chosen_job).unfinished
         images = queue.store.iter_images_with_positions(chosen_job)
         candidates, uncorrected = projects.corrections.select_next(project, images, count)

@@ -84,9 +84,9 @@ async def combine_models(
 ) -> ProjectModelResponse:
     """Creates a model from other models of the project.
 
-    `add` sums their adapters. With `fuse` all models answer, and their boxes are fused. With `route` all models answer, and
-    each label is taken from the model that is best at it. The result is backtested, promoted and used like any other model.
-    A streamed answer of several models has all its annotations at the end.
+    `add` sums their adapters. With `fuse` all models answer, and their boxes are fused. With `route` all models
+    answer, and each label is taken from the model that is best at it. The result is backtested, promoted and used like
+    any other model. A streamed answer of several models has all its annotations at the end.
     """
     model = await run_in_thread(
         lambda: projects.models.create_ensemble(projects.store.get_project(project_id), body.root)

@@ -27,6 +27,7 @@ from server.api.projects.access import PROJECT_RESPONSES, run_in_thread
 from server.api.projects.run_schemas import RunId, RunListResponse, RunRequest, RunResponse, create_run_response
 from server.jobs.sources import addresses
 from server.settings import get_variable_name
+from server.store.text import redact_address
 
 if TYPE_CHECKING:
     from server.jobs.queue import JobQueue
@@ -65,8 +66,8 @@ async def start_run(
 ) -> RunResponse:
     """Fine-tunes an adapter on the current corrections, starting from the base model or from a model of the project.
 
-    One run at a time is active, in a process with low priority. It continues after a restart of the server. At the end it
-    creates a model for each of its tasks.
+    One run at a time is active, in a process with low priority. It continues after a restart of the server. At the end
+    it creates a model for each of its tasks.
     """
     settings = body.model_dump(exclude_unset=True)
     initial_model = settings.pop("initial_model", None)
@@ -148,9 +149,9 @@ async def resume_run(projects: ProjectsDep, _: EngineDep, project_id: ProjectId,
 def _resolve_dataset(queue: "JobQueue", source: str) -> str:
     """Returns the absolute path of a dataset. Raises ProblemError if jobs may not read from it."""
     path = str(Path(source).absolute())
-    if "\0" in source or addresses.is_url(source) or not queue.allowed(path):
+    if "\0" in source or addresses.is_url(source) or not queue.is_allowed(path):
         setting = get_variable_name("jobs_sources")
-        detail = f"{addresses.redact_address(source)[:200]} is not in a folder that the setting {setting} allows"
+        detail = f"{redact_address(source)[:200]} is not in a folder that the setting {setting} allows"
         raise ProblemError(SOURCE_NOT_ALLOWED, f"{detail}; the operator can add it", "replay_from")
     return path
 

@@ -71,7 +71,8 @@ class ProjectListResponse(BaseModel):
 
 
 def create_project_response(project: "Project", served_sha256: str, images: int) -> ProjectResponse:
-    """Returns the response for a project. `served_sha256`: of the server's model; `images`: the number of corrected ones."""
+    """Returns the response for a project. `served_sha256`: of the server's model; `images`: the number of corrected
+    ones."""
     return ProjectResponse(
         id=project.id,
         name=project.name,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def select_model(lifecycle: Lifecycle, prompt: Prompt) -> "Iterator[Ensemble]":
-    """Yields the model that answers a prompt. Its adapters stay loaded until the block ends: submit the prompt within it.
+    """Yields the model that answers a prompt. Its adapters stay loaded until the block ends: submit the prompt within
+    it.
 
     Raises ProblemError.
     """

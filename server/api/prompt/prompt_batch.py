@@ -77,7 +77,8 @@ class PromptBatch:
     async def wait_for_all(
         self, receive: Callable[[], Awaitable[Message]]
     ) -> list[PromptResponse | ProblemError] | None:
-        """Returns the answers to all prompts, or None if the client disconnects first. `receive`: of the ASGI request."""
+        """Returns the answers to all prompts, or None if the client disconnects first. `receive`: of the ASGI
+        request."""
         answers = asyncio.ensure_future(asyncio.gather(*map(self.wait_for, range(len(self)))))
         disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
@@ -110,7 +111,8 @@ class PromptBatch:
         return create_prompt_response(self._engine.checkpoint.name, prompt, self._image.size, result)
 
     async def stream_annotations(self, index: int) -> AsyncIterator[Annotation]:
-        """Yields the annotations of one prompt as soon as they are complete. Stops on an error: `wait_for` returns it."""
+        """Yields the annotations of one prompt as soon as they are complete. Stops on an error: `wait_for` returns
+        it."""
         entry = self._entries[index]
         if isinstance(entry, ProblemError):
             return

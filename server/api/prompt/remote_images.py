@@ -1,7 +1,7 @@
 """Fetches images from URLs that clients send, without letting them reach the private network.
 
-The host of every URL, also of redirects, is resolved here. All its addresses must be public. The connection then goes to the
-address that was checked, so that a second DNS lookup cannot return another one (DNS rebinding).
+The host of every URL, also of redirects, is resolved here. All its addresses must be public. The connection then goes
+to the address that was checked, so that a second DNS lookup cannot return another one (DNS rebinding).
 """
 
 import asyncio

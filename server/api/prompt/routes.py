@@ -73,8 +73,9 @@ async def send_prompt(
 ) -> Response:
     """Asks the model about an image.
 
-    Send `image` with `task` for one prompt, or with `prompts` for several. In JSON the image is base64 or a data URL; in a
-    multipart form it is a file: `curl -F image=@cat.jpg --form-string "task=<OD>"` (plain `-F` reads `<` as "from a file").
+    Send `image` with `task` for one prompt, or with `prompts` for several. In JSON the image is base64 or a data URL;
+    in a multipart form it is a file: `curl -F image=@cat.jpg --form-string "task=<OD>"` (plain `-F` reads `<` as "from
+    a file").
     """
     image = await load_image(body, lifecycle.settings, lifecycle.decode_limiter, engine.prepare)
     batch = PromptBatch(body.prompt_request.list_prompts(), image, engine, lifecycle, metrics, client_id)

@@ -51,8 +51,8 @@ class PromptOptions(BaseModel):
     project: str | None = Field(
         None,
         max_length=100,
-        description="Instead of `adapter`: a project of GET /v1/projects. Its champion for the task answers, or the model "
-        "alone if there is none.",
+        description="Instead of `adapter`: a project of GET /v1/projects. Its champion for the task answers, or the "
+        "model alone if there is none.",
     )
     priority: Literal["interactive", "job"] | None = Field(
         None, description="`job` yields to interactive prompts, without starving. null: `interactive`."
@@ -123,7 +123,8 @@ class DroppedPart(BaseModel):
 
 
 class PromptResponse(BaseModel):
-    """The answer to one prompt. Coordinates are pixels of the image, `width` × `height`, with EXIF orientation applied."""
+    """The answer to one prompt. Coordinates are pixels of the image, `width` × `height`, with EXIF orientation
+    applied."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [RESPONSE_EXAMPLE]})
 

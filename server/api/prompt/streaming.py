@@ -14,8 +14,8 @@ from server.api.prompt.schemas import PromptBatchResponse, PromptResponse
 async def generate_prompt_events(batch: PromptBatch, *, several: bool) -> AsyncIterator[ServerSentEvent]:
     """Yields `annotation` for each annotation, `error` for a prompt that failed, and `result` at the end.
 
-    With several prompts, `annotation` and `error` contain the `index` of their prompt. A single prompt that failed has no
-    `result`.
+    With several prompts, `annotation` and `error` contain the `index` of their prompt. A single prompt that failed has
+    no `result`.
     """
     events: asyncio.Queue[ServerSentEvent | None] = asyncio.Queue()
     answers: list[PromptResponse | ProblemError | None] = [None] * len(batch)

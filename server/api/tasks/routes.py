@@ -12,8 +12,8 @@ router = APIRouter(tags=["tasks"], dependencies=[KeyRequired], responses=documen
 
 @router.get("/v1/tasks", summary="List the tasks")
 async def list_tasks() -> TaskListResponse:
-    """Returns all tasks of Florence-2. A fine-tuned model can have more, such as `<VQA>`: prompts accept these too, with
-    text in and text out."""
+    """Returns all tasks of Florence-2. A fine-tuned model can have more, such as `<VQA>`: prompts accept these too,
+    with text in and text out."""
     return TaskListResponse(
         tasks=[
             TaskResponse(

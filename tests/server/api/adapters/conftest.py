@@ -37,7 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def engine(tiny: Checkpoint) -> Iterator[Engine]:
     with Engine(tiny, EngineConfig(max_adapter_bytes=1 << 24)) as created:
         yield created
-    for adapter in created.adapters():
+    for adapter in created.list_adapters():
         created.unload_adapter(adapter.name)
     assert not find_loaded(tiny)
 

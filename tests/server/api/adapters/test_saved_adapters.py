@@ -33,7 +33,7 @@ async def test_adapters_survive_a_restart(
                 await put_adapter(client, name, folders[folder])
             await client.delete("/v1/adapters/c")
             before = (await client.get("/v1/adapters")).json()
-    for adapter in first.adapters():
+    for adapter in first.list_adapters():
         first.unload_adapter(adapter.name)
     # Folders that a crash leaves: between the two steps of a replacement, and during an upload.
     (saved_folder / "a").rename(saved_folder / ".old-a")
@@ -63,7 +63,7 @@ async def test_adapters_survive_a_restart(
             await client.delete("/v1/adapters/linked")
             assert not (saved_folder / "linked").exists()
             assert (folders["text"] / WEIGHTS_FILE).exists()
-    for adapter in second.adapters():
+    for adapter in second.list_adapters():
         second.unload_adapter(adapter.name)
 
 

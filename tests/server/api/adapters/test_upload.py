@@ -90,12 +90,21 @@ INVALID_UPLOADS: dict[str, tuple[Callable[[dict[str, Any]], Any], str, str | Non
     "no weights": (lambda f: f.pop("weights"), "invalid-request", "weights", "-F weights=@adapter_model.safetensors"),
     "an empty file": (replace_weights(lambda _: b""), "invalid-request", "weights", "send it as a file"),
     "an unknown field": (lambda f: f.update(readme=f.pop("config")), "invalid-request", "readme", "no such field"),
-    "a field instead of a file": (lambda f: f.update(config=(None, "{}")), "invalid-request", "config", "send it as a file"),
+    "a field instead of a file": (
+        lambda f: f.update(config=(None, "{}")),
+        "invalid-request", "config", "send it as a file",
+    ),
     "a malformed hash": (lambda f: f.update(sha256=(None, "abc")), "invalid-request", "sha256", "64 hex digits"),
-    "a file instead of a hash": (lambda f: (f.pop("config"), f.update(sha256=("a", b"x"))), "invalid-request", "config", ""),
+    "a file instead of a hash": (
+        lambda f: (f.pop("config"), f.update(sha256=("a", b"x"))),
+        "invalid-request", "config", "",
+    ),
     "a wrong hash": (lambda f: f.update(sha256=(None, "0" * 64)), "invalid-adapter", None, "SHA-256"),
     "malformed JSON": (lambda f: f.update(config=(CONFIG_FILE, b"\xff{")), "invalid-adapter", None, "cannot be read"),
-    "deeply nested JSON": (lambda f: f.update(config=(CONFIG_FILE, b"[" * 100_000)), "invalid-adapter", None, "cannot be read"),
+    "deeply nested JSON": (
+        lambda f: f.update(config=(CONFIG_FILE, b"[" * 100_000)),
+        "invalid-adapter", None, "cannot be read",
+    ),
     "not lora": (change_config(peft_type="IA3"), "invalid-adapter", None, "the only kind of adapter"),
     "other base": (change_config(florist_base_sha256="0" * 64), "invalid-adapter", None, "serve its own base"),
     "modules to save": (change_config(modules_to_save=["lm_head"]), "invalid-adapter", None, "modules_to_save"),
@@ -130,8 +139,14 @@ INVALID_UPLOADS: dict[str, tuple[Callable[[dict[str, Any]], Any], str, str | Non
         lambda f: (replace_with_pickle({"a": Trap()})(f), f.update(weights=(WEIGHTS_FILE, f["weights"][1]))),
         "invalid-adapter", None, "cannot be read",
     ),
-    "a decompression bomb": (replace_weights(create_bomb, "adapter_model.bin"), "invalid-adapter", None, "it unpacks to 33,"),
-    "a malformed pickle": (replace_weights(lambda data: data, "adapter_model.bin"), "invalid-adapter", None, "cannot be read"),
+    "a decompression bomb": (
+        replace_weights(create_bomb, "adapter_model.bin"),
+        "invalid-adapter", None, "it unpacks to 33,",
+    ),
+    "a malformed pickle": (
+        replace_weights(lambda data: data, "adapter_model.bin"),
+        "invalid-adapter", None, "cannot be read",
+    ),
     "a sparse tensor": (
         replace_with_pickle({LAYER: torch.ones(4, 32).to_sparse()}), "invalid-adapter", None,
         "must contain only weights",
