@@ -1,7 +1,7 @@
-"""A process that labels, and begins anew as often as it is told: killed children cost no start of torch.
+"""A process that forks children that label, so that a killed child does not cost another import of torch.
 
-A line of its input that is a JSON object forks a child that does the work, and is answered by the child's process id;
-one that is a process id is answered by how that child ended, once it has.
+For a line of input with a JSON object, it forks a child that works on the job, and prints the child's process ID. For a
+line with a process ID, it waits for that child, and prints its exit code.
 """
 
 import json
@@ -15,9 +15,10 @@ from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
+from server.jobs.model_hash import compute_model_hash
 from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import validate_recipe
-from server.jobs.runner import compute_model_hash, run_job
+from server.jobs.runner import run_job
 from server.jobs.sources import open_source
 from server.store import JobSpec, JobStore
 
@@ -31,20 +32,26 @@ RECIPE = {
 }
 
 
-def label(checkpoint: Checkpoint, url: str, pictures: str, sole: bool, lease: float) -> None:
-    """The same command each time."""
+def label(checkpoint: Checkpoint, url: str, address: str, exclusive: bool, lease_seconds: float) -> None:
+    """Starts the job, or continues it."""
     recipe = validate_recipe(RECIPE)
     with (
         JobStore(url) as store,
         Engine(checkpoint, EngineConfig(max_batch=4)) as engine,
-        open_source(pictures) as source,
+        open_source(address) as source,
     ):
-        wanted = JobSpec(
-            "out", recipe.model_dump_json(), recipe.hash, pictures, source.fingerprint, compute_model_hash(engine)
+        spec = JobSpec(
+            "out", recipe.model_dump_json(), recipe.hash, address, source.fingerprint, compute_model_hash(engine)
         )
-        job = store.get_or_create_job(wanted, source.names)
+        job = store.get_or_create_job(spec, source.names)
         run_job(
-            store, job, engine, source, lambda size: execute_recipe(recipe, size), exclusive=sole, lease_seconds=lease
+            store,
+            job,
+            engine,
+            source,
+            lambda size: execute_recipe(recipe, size),
+            exclusive=exclusive,
+            lease_seconds=lease_seconds,
         )
 
 
@@ -52,15 +59,15 @@ def main() -> None:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(SEEDLING, device=torch.device("cpu"), dtype=torch.float32)
     for line in sys.stdin:
-        order: dict[str, Any] | int = json.loads(line)
-        if isinstance(order, int):
-            print(os.waitstatus_to_exitcode(os.waitpid(order, 0)[1]), flush=True)
+        request: dict[str, Any] | int = json.loads(line)
+        if isinstance(request, int):
+            print(os.waitstatus_to_exitcode(os.waitpid(request, 0)[1]), flush=True)
             continue
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                label(checkpoint, **order)
+                label(checkpoint, **request)
                 code = 0
             finally:
                 sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster of several nodes, as they are typed, with PostgreSQL between them; and what an actor does."""
+"""Jobs on a Ray cluster, by the command line and with PostgreSQL. The first tests need no Ray."""
 
 import os
 import subprocess
@@ -15,7 +15,8 @@ from seedling.scenes.drawing import draw_scene
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.jobs import job_start
-from server.jobs.cluster import ClusterJob, ClusterWorker, Loading, WorkerPool, run_on_cluster
+from server.jobs.cluster import WorkerPool, run_on_cluster
+from server.jobs.cluster_worker import ClusterJob, ClusterWorker, EngineSetup
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.sources import open_source
 from server.store import Job, JobProgress, JobState, JobStore
@@ -23,8 +24,8 @@ from tests.server.databases import Postgres
 from tests.server.helpers import ROOT, wait_until
 
 SCENES = 60
-TIMEOUT = 400.0  # seconds; a cluster's processes are many for a small machine
-LOADING = Loading(EngineConfig("seedling", "cpu", "float32"))
+TIMEOUT = 400.0  # seconds; a cluster has many processes for a small machine
+SETUP = EngineSetup(EngineConfig("seedling", "cpu", "float32"))
 RECIPE = """
 name: cascade
 review_below: 0.5
@@ -34,11 +35,11 @@ steps:
 """
 
 
-# What an actor does, in this process
+# Workers in this process
 
 
 @pytest.fixture
-def few(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "few"
     folder.mkdir()
     for seed in range(3):
@@ -46,103 +47,106 @@ def few(tmp_path: Path) -> Path:
     return folder
 
 
-def begun(store: JobStore, engine: Engine, folder: Path) -> Job:
+def start_new_job(store: JobStore, engine: Engine, folder: Path) -> Job:
     recipe = validate_recipe({"name": "things", "steps": [{"id": "objects", "task": "<OD>"}]})
     with open_source(str(folder)) as source:
         return job_start.start_job(store, engine, recipe, source, str(folder), "out")
 
 
-def turn(work: ClusterJob) -> str:
-    """What hinders an actor at its turn."""
-    [fault] = ClusterWorker(work, threads=1)({"turn": [0]})["fault"]
-    return fault
+def run_turn(cluster_job: ClusterJob) -> str:
+    """Returns why a worker cannot work; empty if it can."""
+    [problem] = ClusterWorker(cluster_job, threads=1)({"turn": [0]})["problem"]
+    return problem
 
 
-def test_an_actor_works_until_no_picture_is_open(url: str, engine: Engine, few: Path, tmp_path: Path) -> None:
-    (few / "page.jpg").write_bytes(b"<html>")
+def test_a_worker_works_until_all_images_have_ended(url: str, engine: Engine, folder: Path, tmp_path: Path) -> None:
+    (folder / "page.jpg").write_bytes(b"<html>")
     with JobStore(url) as store:
-        job = begun(store, engine, few)
-        work = ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING)
-        actor = ClusterWorker(work, threads=1)
-        assert [actor({"turn": [n]})["fault"] for n in range(2)] == [[""], [""]]
+        job = start_new_job(store, engine, folder)
+        cluster_job = ClusterJob(url, job.id, str(folder), tmp_path / "out", SETUP)
+        actor = ClusterWorker(cluster_job, threads=1)
+        assert [actor({"turn": [n]})["problem"] for n in range(2)] == [[""], [""]]
         assert store.get_job(job.id).state is JobState.DONE
-        assert store.get_progress(job) == JobProgress(done=3, failed=1, kinds={"unsupported": 1})
+        assert store.get_progress(job) == JobProgress(done=3, failed=1, failures_by_kind={"unsupported": 1})
         assert store.count_workers(job) == 0
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
-        ("no folder", "the pictures cannot be read on HOST: there is no"),
-        ("other pictures", "few does not hold the same pictures on HOST"),
+        ("no folder", "the images cannot be read on HOST: there is no"),
+        ("other images", "few does not contain the same images on HOST"),
         ("no model", "the model cannot be loaded on HOST: "),
         ("no adapter", "the model cannot be loaded on HOST: "),
-        ("other florist", "and the command is 0.0.1: install the same on all"),
+        ("other florist", "and the command is 0.0.1: install the same version on all"),
     ],
 )
-def test_an_actor_that_cannot_work_says_what_is_wrong_and_where(
-    url: str, engine: Engine, few: Path, tmp_path: Path, fault: str, said: str, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_reports_what_is_wrong_on_its_node(
+    url: str, engine: Engine, folder: Path, tmp_path: Path, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "HOST")
     with JobStore(url) as store:
-        job = begun(store, engine, few)
-        work = ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING)
+        job = start_new_job(store, engine, folder)
+        cluster_job = ClusterJob(url, job.id, str(folder), tmp_path / "out", SETUP)
         if fault == "no folder":
-            work = replace(work, pictures=str(tmp_path / "nowhere"))
-        elif fault == "other pictures":
-            (few / "1.png").unlink()
+            cluster_job = replace(cluster_job, source=str(tmp_path / "nowhere"))
+        elif fault == "other images":
+            (folder / "1.png").unlink()
         elif fault == "no model":
-            work = replace(
-                work, loading=replace(LOADING, config=replace(LOADING.config, model=str(tmp_path / "nowhere")))
+            cluster_job = replace(
+                cluster_job, engine=replace(SETUP, config=replace(SETUP.config, model=str(tmp_path / "nowhere")))
             )
         elif fault == "no adapter":
-            work = replace(work, loading=replace(LOADING, adapters=(("project", tmp_path / "nowhere"),)))
+            cluster_job = replace(cluster_job, engine=replace(SETUP, adapters=(("project", tmp_path / "nowhere"),)))
         else:
-            work = replace(work, version="0.0.1")
-        assert said in turn(work)
+            cluster_job = replace(cluster_job, version="0.0.1")
+        assert message in run_turn(cluster_job)
         assert store.get_progress(job).waiting == 3
 
 
-def test_a_picture_that_is_gone_on_a_node_may_be_there_on_another(
-    url: str, engine: Engine, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_image_may_exist_on_another_node(
+    url: str, engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "HOST")
     with JobStore(url) as store:
-        job = begun(store, engine, few)
-        actor = ClusterWorker(ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING), threads=1)
-        (few / "1.png").unlink()
-        assert actor({"turn": [0]})["fault"] == [""]
+        job = start_new_job(store, engine, folder)
+        actor = ClusterWorker(ClusterJob(url, job.id, str(folder), tmp_path / "out", SETUP), threads=1)
+        (folder / "1.png").unlink()
+        assert actor({"turn": [0]})["problem"] == [""]
         [failure] = store.iter_failures(job)
-    assert (failure.name, failure.kind, failure.tries) == ("1.png", "unreachable", 3)
+    assert (failure.name, failure.kind, failure.attempts) == ("1.png", "unreachable", 3)
     assert failure.reason == "there is no such file (on HOST)"
 
 
-def test_a_pool_is_as_large_as_there_is_room_for() -> None:
-    assert WorkerPool().fitted({"CPU": 16}, gpu=False).most == 16
-    assert WorkerPool(cpus=4).fitted({"CPU": 18}, gpu=False).most == 4
-    assert WorkerPool(cpus=4).fitted({"CPU": 18, "GPU": 2}, gpu=True).most == 2
-    assert WorkerPool(3).fitted({"CPU": 1}, gpu=False).most == 3
-    assert WorkerPool(1, 50).fitted({"CPU": 1}, gpu=True).most == 50  # what Ray's autoscaler may yet bring
+def test_a_pool_without_a_maximum_fits_the_cluster() -> None:
+    assert WorkerPool().fit({"CPU": 16}, gpu=False).most == 16
+    assert WorkerPool(cpus=4).fit({"CPU": 18}, gpu=False).most == 4
+    assert WorkerPool(cpus=4).fit({"CPU": 18, "GPU": 2}, gpu=True).most == 2
+    assert WorkerPool(3).fit({"CPU": 1}, gpu=False).most == 3
+    assert WorkerPool(1, 50).fit({"CPU": 1}, gpu=True).most == 50  # Ray's autoscaler may add machines
 
 
 def test_a_job_that_has_ended_needs_no_cluster(
-    url: str, engine: Engine, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with JobStore(url) as store:
-        job = begun(store, engine, few)
-        work = ClusterJob(url, job.id, str(few), tmp_path / "out", LOADING)
-        assert turn(work) == ""
-        assert run_on_cluster(store, store.get_job(job.id), work, WorkerPool(), lambda *_: None).state is JobState.DONE
+        job = start_new_job(store, engine, folder)
+        cluster_job = ClusterJob(url, job.id, str(folder), tmp_path / "out", SETUP)
+        assert run_turn(cluster_job) == ""
+        assert (
+            run_on_cluster(store, store.get_job(job.id), cluster_job, WorkerPool(), lambda *_: None).state
+            is JobState.DONE
+        )
 
 
-# On clusters
+# Ray clusters
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes, one of them twice, and a file that is no picture."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, one of them twice, and a file that is not an image."""
+    folder = tmp_path_factory.mktemp("images")
     for seed in range(SCENES):
         draw_scene(3000 + seed).image.save(folder / f"{seed:02}.png")
     (folder / "07 again.png").write_bytes((folder / "07.png").read_bytes())
@@ -157,18 +161,18 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Labelling(subprocess.Popen[bytes]):
+class LabelCommand(subprocess.Popen[bytes]):
     log: Path
 
 
-def label(pictures: Path, recipe: Path, out: Path, *options: str, **environment: str) -> Labelling:
-    """`florist label`, begun."""
+def start_labeling(images: Path, recipe: Path, out: Path, *options: str, **environment: str) -> LabelCommand:
+    """Starts `florist label`."""
     command = [
         sys.executable,
         "-m",
         "server.cli.main",
         "label",
-        str(pictures),
+        str(images),
         "--recipe",
         str(recipe),
         "--out",
@@ -178,73 +182,75 @@ def label(pictures: Path, recipe: Path, out: Path, *options: str, **environment:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLORIST_", "RAY_"))}
     log = out.with_suffix(".log")
     with log.open("ab") as file:
-        started = Labelling(
+        started = LabelCommand(
             command, stdout=file, stderr=file, cwd=ROOT, env=clean | {"OMP_NUM_THREADS": "1"} | environment
         )
     started.log = log
     return started
 
 
-def dataset(out: Path) -> dict[str, bytes]:
+def read_dataset(out: Path) -> dict[str, bytes]:
     paths = [out / "labels.jsonl", *(out / "coco").rglob("*")]
     return {str(path.relative_to(out)): path.read_bytes() for path in paths if path.is_file()}
 
 
 @contextmanager
-def cluster(*cpus: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
-    """One of a head that does not work, and nodes of so many cores."""
+def start_cluster(*cpus: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
+    """Starts a cluster with a head that does no work, and nodes with these numbers of cores."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else whatever else runs on this machine goes first
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # otherwise other processes of this machine have priority
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        yield made, [made.add_node(num_cpus=count) for count in cpus]
+        yield ray_cluster, [ray_cluster.add_node(num_cpus=count) for count in cpus]
     finally:
-        made.shutdown()
+        ray_cluster.shutdown()
 
 
 @pytest.mark.slow
-def test_a_node_is_killed_midway(
-    pictures: Path, recipe: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_node_does_not_change_the_results(
+    images: Path, recipe: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = label(pictures, recipe, tmp_path / "undisturbed")
+    undisturbed = start_labeling(images, recipe, tmp_path / "undisturbed")
     assert undisturbed.wait(TIMEOUT) == 1, undisturbed.log.read_text()
     url, out = postgres.database(), tmp_path / "out"
-    with cluster(1, 1, monkeypatch=monkeypatch) as (made, nodes), JobStore(url) as store:
+    with start_cluster(1, 1, monkeypatch=monkeypatch) as (ray_cluster, nodes), JobStore(url) as store:
         options = "--engine", "ray", "--workers", "2"
-        running = label(pictures, recipe, out, *options, RAY_ADDRESS=made.address, FLORIST_DATABASE_URL=url)
+        running = start_labeling(
+            images, recipe, out, *options, RAY_ADDRESS=ray_cluster.address, FLORIST_DATABASE_URL=url
+        )
 
-        def midway() -> bool:
+        def is_halfway() -> bool:
             assert running.poll() is None, running.log.read_text()
             return any(store.count_workers(job) == 2 and store.get_progress(job).done > 3 for job in store.list_jobs())
 
-        wait_until(midway, TIMEOUT)
-        made.remove_node(nodes[1], allow_graceful=False)
+        wait_until(is_halfway, TIMEOUT)
+        ray_cluster.remove_node(nodes[1], allow_graceful=False)
         [job] = store.list_jobs()
-        assert store.get_progress(job).open > 5
+        assert store.get_progress(job).unfinished > 5
         assert running.wait(TIMEOUT) == 1, running.log.read_text()
-        assert store.get_progress(job) == JobProgress(done=SCENES + 1, failed=1, kinds={"unsupported": 1})
+        assert store.get_progress(job) == JobProgress(done=SCENES + 1, failed=1, failures_by_kind={"unsupported": 1})
     assert "page.jpg: this is a web page" in running.log.read_text()
-    assert dataset(out) == dataset(tmp_path / "undisturbed")
+    assert read_dataset(out) == read_dataset(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow
-def test_a_node_that_lacks_the_pictures_ends_the_command_and_says_so(
-    pictures: Path, recipe: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_node_without_the_images_ends_the_command_with_a_message(
+    images: Path, recipe: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = postgres.database()
-    with cluster(1, monkeypatch=monkeypatch) as (made, _):
-        names = {"RAY_ADDRESS": made.address, "FLORIST_DATABASE_URL": url}
+    with start_cluster(1, monkeypatch=monkeypatch) as (ray_cluster, _):
+        names = {"RAY_ADDRESS": ray_cluster.address, "FLORIST_DATABASE_URL": url}
         gone = tmp_path / "gone"
         gone.mkdir()
-        (gone / "1.png").write_bytes((pictures / "01.png").read_bytes())
-        running = label(gone, recipe, tmp_path / "out", "--engine", "ray", **names)
+        (gone / "1.png").write_bytes((images / "01.png").read_bytes())
+        running = start_labeling(gone, recipe, tmp_path / "out", "--engine", "ray", **names)
         with JobStore(url) as store:
             wait_until(lambda: store.list_jobs() or running.poll() is not None, TIMEOUT)
         (gone / "1.png").rename(tmp_path / "1.png")
         assert running.wait(TIMEOUT) == 2
-    assert "the pictures cannot be read on" in running.log.read_text()
-    assert "Every node must find them by this name" in running.log.read_text()
+    assert "the images cannot be read on" in running.log.read_text()
+    assert "Every node must find them at this address" in running.log.read_text()
     assert "Traceback" not in running.log.read_text()

@@ -1,4 +1,4 @@
-"""The runner, with the real seedling and recipes of a few lines."""
+"""The runner, with the seedling model and short recipes."""
 
 import itertools
 import os
@@ -19,40 +19,41 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError
 from server.engine.request import Request
+from server.jobs.model_hash import compute_model_hash
 from server.jobs.model_prompts import ModelPrompt, RecipeExecution
 from server.jobs.output_folder import OutputError, claim_output_folder
-from server.jobs.runner import JobFailedError, compute_model_hash, run_job
+from server.jobs.runner import JobFailedError, run_job
 from server.jobs.sources import open_source
 from server.store import (
     CompletedImage,
     FailedImage,
-    Item,
     Job,
     JobProgress,
     JobSpec,
     JobState,
     JobStore,
+    LeasedImage,
     StoreError,
     StoreUnavailableError,
 )
-from server.store.jobs.leases import TRIES, JobLeases
+from server.store.jobs.leases import MAX_ATTEMPTS, JobLeases
 from tests.server.helpers import ROOT
 
 OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
 
 
-def detect(size: tuple[int, int]) -> RecipeExecution:
+def execute_detection(size: tuple[int, int]) -> RecipeExecution:
     [result] = yield [ModelPrompt(OD)]
-    return [TracedAnnotation(note, "things", raw=result.text) for note in result.annotations]
+    return [TracedAnnotation(annotation, "things", raw=result.text) for annotation in result.annotations]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "pictures"
-    made.mkdir()
+    folder = tmp_path / "images"
+    folder.mkdir()
     for seed in range(3):
-        draw_scene(7000 + seed).image.save(made / f"{seed}.png")
-    return made
+        draw_scene(7000 + seed).image.save(folder / f"{seed}.png")
+    return folder
 
 
 @pytest.fixture
@@ -61,57 +62,55 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
         yield opened
 
 
-def shades(folder: Path) -> None:
-    """More pictures than the engine is asked about at a time."""
+def add_many_images(folder: Path) -> None:
+    """Adds more images than the runner processes at a time."""
     for shade in range(40):
         Image.new("RGB", (8, 8), (shade, 0, 0)).save(folder / f"shade {shade:02}.png")
 
 
-def label(
+def run(
     store: JobStore,
     engine: Engine,
     folder: Path,
-    annotate: Callable[[tuple[int, int]], RecipeExecution] = detect,
-    told: Callable[[CompletedImage | FailedImage], None] = lambda one: None,
+    execute: Callable[[tuple[int, int]], RecipeExecution] = execute_detection,
+    on_image: Callable[[CompletedImage | FailedImage], None] = lambda image: None,
 ) -> Job:
     with open_source(str(folder)) as source:
-        wanted = JobSpec("out", "{}", "a" * 64, str(folder), source.fingerprint, compute_model_hash(engine))
-        job = store.get_or_create_job(wanted, source.names)
-        return run_job(store, job, engine, source, annotate, exclusive=True, on_image=told)
+        spec = JobSpec("out", "{}", "a" * 64, str(folder), source.fingerprint, compute_model_hash(engine))
+        job = store.get_or_create_job(spec, source.names)
+        return run_job(store, job, engine, source, execute, exclusive=True, on_image=on_image)
 
 
-def test_a_picture_that_is_there_several_times_is_asked_about_once(
-    store: JobStore, engine: Engine, folder: Path
-) -> None:
+def test_an_image_with_several_names_is_processed_once(store: JobStore, engine: Engine, folder: Path) -> None:
     for copy in range(4):
         (folder / f"copy {copy}.png").write_bytes((folder / "1.png").read_bytes())
-    before, heard = engine.get_stats().submitted, []
-    job = label(store, engine, folder, told=heard.append)
+    before, ended = engine.get_stats().submitted, []
+    job = run(store, engine, folder, on_image=ended.append)
     assert job.state is JobState.DONE
     assert engine.get_stats().submitted - before == 3
-    labelled = {picture.name: picture.traces for picture in store.iter_images(job)}
-    assert len(labelled) == len(heard) == 7
-    assert all(labelled[f"copy {copy}.png"] == labelled["1.png"] != labelled["0.png"] for copy in range(4))
-    assert {each.model for labels in labelled.values() for each in labels} == {engine.checkpoint.sha256}
-    assert label(store, engine, folder).state is JobState.DONE
+    labeled = {image.name: image.traces for image in store.iter_images(job)}
+    assert len(labeled) == len(ended) == 7
+    assert all(labeled[f"copy {copy}.png"] == labeled["1.png"] != labeled["0.png"] for copy in range(4))
+    assert {trace.model for traces in labeled.values() for trace in traces} == {engine.checkpoint.sha256}
+    assert run(store, engine, folder).state is JobState.DONE
     assert engine.get_stats().submitted - before == 3
 
 
-def test_parts_and_mirror_images_are_what_the_engine_sees(store: JobStore, engine: Engine, folder: Path) -> None:
+def test_the_engine_sees_crops_and_mirrored_images(store: JobStore, engine: Engine, folder: Path) -> None:
     crop = (10, 20, 200, 180)
 
-    def annotate(size: tuple[int, int]) -> RecipeExecution:
+    def execute(size: tuple[int, int]) -> RecipeExecution:
         results = yield [
             ModelPrompt(OD, crop=crop),
             ModelPrompt(OD, crop=crop, mirrored=True),
             ModelPrompt(OD, mirrored=True),
         ]
         more = yield [ModelPrompt(REGION, region=(0, 0, 50, 40), crop=crop)]
-        return [TracedAnnotation(note, str(i)) for i, r in enumerate([*results, *more]) for note in r.annotations]
+        return [TracedAnnotation(a, str(i)) for i, r in enumerate([*results, *more]) for a in r.annotations]
 
-    job = label(store, engine, folder, annotate)
-    for picture in store.iter_images(job):
-        whole = Image.open(folder / picture.name).convert("RGB")
+    job = run(store, engine, folder, execute)
+    for image in store.iter_images(job):
+        whole = Image.open(folder / image.name).convert("RGB")
         part = whole.crop(crop)
         expected = [
             engine.submit(request).wait()
@@ -122,160 +121,162 @@ def test_parts_and_mirror_images_are_what_the_engine_sees(store: JobStore, engin
                 Request(part, REGION, region=(0, 0, 50, 40)),
             )
         ]
-        notes = [(str(i), note) for i, result in enumerate(expected) for note in result.annotations]
-        assert [(each.step, each.annotation.label) for each in picture.traces] == [(i, n.label) for i, n in notes]
-        for each, (_, note) in zip(picture.traces, notes, strict=True):
-            assert each.annotation.score == pytest.approx(note.score, abs=1e-3)
-            assert each.annotation.model_copy(update={"score": note.score}) == note
+        annotations = [(str(i), a) for i, result in enumerate(expected) for a in result.annotations]
+        assert [(trace.step, trace.annotation.label) for trace in image.traces] == [
+            (i, a.label) for i, a in annotations
+        ]
+        for trace, (_, annotation) in zip(image.traces, annotations, strict=True):
+            assert trace.annotation.score == pytest.approx(annotation.score, abs=1e-3)
+            assert trace.annotation.model_copy(update={"score": annotation.score}) == annotation
 
 
-def test_what_fails_is_set_aside_and_the_job_goes_on(store: JobStore, engine: Engine, folder: Path) -> None:
+def test_failed_images_do_not_stop_the_job(store: JobStore, engine: Engine, folder: Path) -> None:
     for name, size in (("odd.png", (33, 20)), ("outside.png", (44, 20))):
         Image.new("RGB", size, "teal").save(folder / name)
     (folder / "page.jpg").write_bytes(b"<html>")
     (folder / "gone.png").symlink_to("nowhere.png")
 
-    def annotate(size: tuple[int, int]) -> RecipeExecution:
+    def execute(size: tuple[int, int]) -> RecipeExecution:
         if size[0] == 33:
             raise ValueError("out of luck")
         if size[0] == 44:
             yield [ModelPrompt(OD), ModelPrompt(REGION, region=(0, 0, 500, 40))]
-        return (yield from detect(size))
+        return (yield from execute_detection(size))
 
-    job = label(store, engine, folder, annotate)
+    job = run(store, engine, folder, execute)
     failures = {failure.name: failure for failure in store.iter_failures(job)}
     assert job.state is JobState.DONE
     assert store.get_progress(job).done == 3
-    assert (failures["odd.png"].kind, failures["odd.png"].reason, failures["odd.png"].tries) == (
-        "model", "out of luck", TRIES,
+    assert (failures["odd.png"].kind, failures["odd.png"].reason, failures["odd.png"].attempts) == (
+        "model", "out of luck", MAX_ATTEMPTS,
     )  # fmt: skip
-    assert (failures["outside.png"].kind, failures["outside.png"].tries) == ("request", 1)
+    assert (failures["outside.png"].kind, failures["outside.png"].attempts) == ("request", 1)
     assert "reaches outside the image" in failures["outside.png"].reason
     assert (failures["page.jpg"].kind, failures["page.jpg"].reason[:18]) == ("unsupported", "this is a web page")
     assert store.retry_failed(job, "request") == 1
-    assert label(store, engine, folder).state is JobState.DONE
+    assert run(store, engine, folder).state is JobState.DONE
     assert store.get_progress(job).done == 4
 
 
 def test_a_model_that_fails_on_everything_fails_the_job(store: JobStore, engine: Engine, folder: Path) -> None:
-    shades(folder)
+    add_many_images(folder)
 
-    def annotate(size: tuple[int, int]) -> RecipeExecution:
+    def execute(size: tuple[int, int]) -> RecipeExecution:
         raise RuntimeError("the device is lost")
 
     with pytest.raises(JobFailedError, match="the device is lost"):
-        label(store, engine, folder, annotate)
+        run(store, engine, folder, execute)
     [job] = store.list_jobs()
     assert (job.state, "the device is lost" in job.reason) == (JobState.FAILED, True)
     assert store.get_progress(job).leased == 0
     store.resume(job)
     store.retry_failed(job)
-    assert label(store, engine, folder).state is JobState.DONE
+    assert run(store, engine, folder).state is JobState.DONE
 
 
-@pytest.mark.parametrize("how", ["pause", "cancel"])
-def test_a_job_stops_when_it_is_told(store: JobStore, engine: Engine, folder: Path, how: str) -> None:
-    shades(folder)
-    heard: list[CompletedImage | FailedImage] = []
+@pytest.mark.parametrize("action", ["pause", "cancel"])
+def test_pause_and_cancel_stop_the_job(store: JobStore, engine: Engine, folder: Path, action: str) -> None:
+    add_many_images(folder)
+    ended: list[CompletedImage | FailedImage] = []
 
-    def told(one: CompletedImage | FailedImage) -> None:
-        if not heard:
-            getattr(store, how)(store.list_jobs()[0])
-            time.sleep(0.6)  # the runner looks about twice a second
-        heard.append(one)
+    def on_image(image: CompletedImage | FailedImage) -> None:
+        if not ended:
+            getattr(store, action)(store.list_jobs()[0])
+            time.sleep(0.6)  # the runner checks the state twice a second
+        ended.append(image)
 
-    job = label(store, engine, folder, told=told)
-    assert job.state is (JobState.PAUSED if how == "pause" else JobState.CANCELLED)
-    assert store.get_progress(job) == JobProgress(waiting=43 - len(heard), done=len(heard))
-    assert len(heard) < 43
-    if how == "pause":
+    job = run(store, engine, folder, on_image=on_image)
+    assert job.state is (JobState.PAUSED if action == "pause" else JobState.CANCELLED)
+    assert store.get_progress(job) == JobProgress(waiting=43 - len(ended), done=len(ended))
+    assert len(ended) < 43
+    if action == "pause":
         store.resume(job)
-        assert label(store, engine, folder).state is JobState.DONE
+        assert run(store, engine, folder).state is JobState.DONE
         assert store.get_progress(job) == JobProgress(done=43)
 
 
-def test_what_ends_a_run_gives_back_what_it_held(store: JobStore, engine: Engine, folder: Path) -> None:
-    def told(one: CompletedImage | FailedImage) -> None:
+def test_an_error_releases_all_leases(store: JobStore, engine: Engine, folder: Path) -> None:
+    def on_image(image: CompletedImage | FailedImage) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        label(store, engine, folder, told=told)
+        run(store, engine, folder, on_image=on_image)
     progress = store.get_progress(store.list_jobs()[0])
     assert (progress.leased, progress.total) == (0, 3)
-    assert label(store, engine, folder).state is JobState.DONE
+    assert run(store, engine, folder).state is JobState.DONE
 
 
-def test_pictures_that_end_one_after_the_other_are_written_together(
+def test_images_that_end_soon_after_each_other_are_stored_together(
     store: JobStore, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shades(folder)
-    complete, written, turns = JobLeases.complete, list[int](), itertools.count(1)
+    add_many_images(folder)
+    complete, stored, turns = JobLeases.complete, list[int](), itertools.count(1)
 
-    def counted(self: JobLeases, pictures: Sequence[CompletedImage]) -> set[int]:
-        written.append(len(pictures))
-        return complete(self, pictures)
+    def count(self: JobLeases, images: Sequence[CompletedImage]) -> set[int]:
+        stored.append(len(images))
+        return complete(self, images)
 
-    def annotate(size: tuple[int, int]) -> RecipeExecution:
+    def execute(size: tuple[int, int]) -> RecipeExecution:
         time.sleep(0.02 * next(turns))
         return []
         yield
 
-    monkeypatch.setattr(JobLeases, "complete", counted)
-    assert label(store, engine, folder, annotate).state is JobState.DONE
-    assert sum(written) == 43
-    assert len(written) < 43 / 3
+    monkeypatch.setattr(JobLeases, "complete", count)
+    assert run(store, engine, folder, execute).state is JobState.DONE
+    assert sum(stored) == 43
+    assert len(stored) < 43 / 3
 
 
-def test_what_was_leased_by_a_call_whose_answer_got_lost_is_labelled_too(
+def test_images_of_a_lease_whose_response_was_lost_are_labeled(
     store: JobStore, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shades(folder)
-    take, lost = JobLeases.take, list[Item]()
+    add_many_images(folder)
+    acquire, lost = JobLeases.acquire, list[LeasedImage]()
 
-    def cut_off(self: JobLeases, count: int) -> list[Item]:
-        items = take(self, count)
-        if not lost and items:
-            lost.extend(items)
-            raise StoreUnavailableError("the connection broke after the database did it")
-        return items
+    def lose_response(self: JobLeases, count: int) -> list[LeasedImage]:
+        images = acquire(self, count)
+        if not lost and images:
+            lost.extend(images)
+            raise StoreUnavailableError("the connection broke after the commit")
+        return images
 
-    monkeypatch.setattr(JobLeases, "take", cut_off)
-    job = label(store, engine, folder)
+    monkeypatch.setattr(JobLeases, "acquire", lose_response)
+    job = run(store, engine, folder)
     assert (job.state, len(lost) > 0) == (JobState.DONE, True)
     assert store.get_progress(job) == JobProgress(done=43)
 
 
-def test_more_questions_than_the_engine_has_room_for(store: JobStore, engine: Engine, folder: Path) -> None:
+def test_more_prompts_than_the_engine_queues_are_answered(store: JobStore, engine: Engine, folder: Path) -> None:
     answers: list[int] = []
 
-    def annotate(size: tuple[int, int]) -> RecipeExecution:
+    def execute(size: tuple[int, int]) -> RecipeExecution:
         results = yield [ModelPrompt(REGION, region=(i, i, 60 + i, 50 + i)) for i in range(12)]
         answers.append(len(results))
         return []
 
     with Engine(engine.checkpoint, EngineConfig(max_batch=2, max_waiting=4)) as small:
-        job = label(store, small, folder, annotate)
+        job = run(store, small, folder, execute)
         assert small.get_stats().rejected > 0
     assert store.get_progress(job) == JobProgress(done=3)
     assert answers == [12] * 3
 
 
-def test_an_engine_that_closes_ends_the_run_and_not_the_pictures(store: JobStore, engine: Engine, folder: Path) -> None:
+def test_a_closed_engine_ends_the_run_but_fails_no_image(store: JobStore, engine: Engine, folder: Path) -> None:
     closed = Engine(engine.checkpoint)
     closed.close()
     with pytest.raises(EngineClosedError):
-        label(store, closed, folder)
+        run(store, closed, folder)
     assert store.get_progress(store.list_jobs()[0]) == JobProgress(waiting=3)
 
 
-def test_an_adapter_that_is_not_there_is_said_before_anything_is_asked(engine: Engine) -> None:
+def test_a_missing_adapter_is_reported_before_any_prompt(engine: Engine) -> None:
     with pytest.raises(StoreError, match="needs the adapter project-7, which is not loaded"):
         compute_model_hash(engine, ["project-7"])
 
 
-def test_an_output_is_one_jobs_until_its_process_ends(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from server.jobs.output_folder import claimed\n"
-    code += "with claimed(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
+def test_an_output_folder_is_locked_until_its_process_ends(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from server.jobs.output_folder import claim_output_folder\n"
+    code += "with claim_output_folder(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, cwd=ROOT, text=True
     )

@@ -120,7 +120,7 @@ PROBLEMS = [
     ),
     (
         TOP + "steps: [{id: b, task: <REGION_TO_OCR>, for_each: a}]",
-        "2:46",
+        "2:50",
         "there is no step 'a': there is no earlier step",
     ),
     (TOP + "steps: [{id: b, task: <REGION_TO_OCR>, for_each: b}]", "2:50", "b refers to itself"),

@@ -1,4 +1,4 @@
-"""Pictures are bytes here: no source looks into them."""
+"""Fixtures of sources. Images are any bytes here, since sources do not decode them."""
 
 import functools
 import http.server
@@ -11,43 +11,43 @@ import pytest
 
 from server.jobs.sources import ImageSource, SourceImageError, SourceImageFault
 
-Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
+ReadAll = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
 @pytest.fixture
-def read() -> Read:
-    """All of a source: names, and what each gives."""
+def read_all() -> ReadAll:
+    """Returns a function that reads a source: names, and the bytes of each image or why it cannot be read."""
 
-    def every(source: ImageSource) -> dict[str, bytes | SourceImageFault]:
-        found: dict[str, bytes | SourceImageFault] = {}
-        for item in source:
+    def read_source(source: ImageSource) -> dict[str, bytes | SourceImageFault]:
+        content: dict[str, bytes | SourceImageFault] = {}
+        for image in source:
             try:
-                found[item.name] = item.read()
+                content[image.name] = image.read()
             except SourceImageError as error:
-                found[item.name] = error.fault
-        assert len(found) == len(source)
-        return found
+                content[image.name] = error.fault
+        assert len(content) == len(source)
+        return content
 
-    return every
+    return read_source
 
 
 @pytest.fixture
-def fill(tmp_path: Path) -> Callable[..., Path]:
-    """Makes files, each holding its own name, and gives the folder."""
+def write_files(tmp_path: Path) -> Callable[..., Path]:
+    """Returns a function that writes files with their own names as content, and returns their folder."""
 
-    def make(*names: str, below: str = "pictures") -> Path:
+    def write(*names: str, below: str = "images") -> Path:
         for name in names:
             path = tmp_path / below / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(name.encode())
         return tmp_path / below
 
-    return make
+    return write
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """The address of an S3 server: moto's."""
+    """Returns the address of an S3 server (moto)."""
     server = pytest.importorskip("moto.server")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     threaded = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -57,7 +57,7 @@ def s3() -> Iterator[str]:
     threaded.stop()
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         return
 
@@ -72,8 +72,8 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """The address of a web server over `tmp_path`; /to/… redirects to /…"""
-    handler = functools.partial(_Quiet, directory=str(tmp_path))
+    """Returns the address of a web server for `tmp_path`. It redirects /to/… to /…"""
+    handler = functools.partial(_QuietHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

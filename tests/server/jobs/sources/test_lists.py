@@ -1,3 +1,5 @@
+"""The images that a list names."""
+
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -7,17 +9,17 @@ import pytest
 
 from server.jobs.sources import ImageSource, SourceError, SourceImageError, SourceImageFault, open_source
 
-Fill = Callable[..., Path]
-Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
+WriteFiles = Callable[..., Path]
+ReadAll = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
-def test_paths_a_line(fill: Fill, read: Read, tmp_path: Path) -> None:
-    folder = fill("a.jpg", "d/b", "../c.jpg")
+def test_a_text_file_has_a_path_in_each_line(write_files: WriteFiles, read_all: ReadAll, tmp_path: Path) -> None:
+    folder = write_files("a.jpg", "d/b", "../c.jpg")
     lines = ["a.jpg", "", "  d/b  ", "gone.jpg", "../c.jpg", str(folder / "a.jpg"), "d\\b", "d"]
     (folder / "list.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     source = open_source(str(folder / "list.txt"))
     absolute = str(folder / "a.jpg").lstrip("/")
-    assert read(source) == {
+    assert read_all(source) == {
         "a.jpg": b"a.jpg",
         "d/b": b"d/b",
         "gone.jpg": SourceImageFault.MISSING,
@@ -30,22 +32,22 @@ def test_paths_a_line(fill: Fill, read: Read, tmp_path: Path) -> None:
         source[2].read()
 
 
-def test_what_is_named_twice_is_taken_once(fill: Fill, read: Read) -> None:
-    folder = fill("a.jpg", "b.jpg")
+def test_repeated_rows_are_skipped(write_files: WriteFiles, read_all: ReadAll) -> None:
+    folder = write_files("a.jpg", "b.jpg")
     (folder / "list.txt").write_text("a.jpg\nb.jpg\n./a.jpg\nb.jpg\n")
     source = open_source(str(folder / "list.txt"))
     assert source.names == ["a.jpg", "b.jpg"]
-    assert source.notes == ("2 rows name a picture that an earlier one names: it is taken once",)
+    assert source.notes == ("2 rows name an image that an earlier row names; they are skipped",)
 
 
-def test_a_missing_file_may_come_back(fill: Fill, read: Read) -> None:
-    folder = fill("a.jpg")
+def test_a_missing_file_does_not_change_the_fingerprint(write_files: WriteFiles, read_all: ReadAll) -> None:
+    folder = write_files("a.jpg")
     (folder / "list.txt").write_text("a.jpg\nb.jpg\n")
     before = open_source(str(folder / "list.txt"))
-    assert read(before)["b.jpg"] is SourceImageFault.MISSING
-    fill("b.jpg")
+    assert read_all(before)["b.jpg"] is SourceImageFault.MISSING
+    write_files("b.jpg")
     after = open_source(str(folder / "list.txt"))
-    assert read(after) == {"a.jpg": b"a.jpg", "b.jpg": b"b.jpg"}
+    assert read_all(after) == {"a.jpg": b"a.jpg", "b.jpg": b"b.jpg"}
     assert before.fingerprint == after.fingerprint
     (folder / "list.txt").write_text("b.jpg\na.jpg\n")
     assert open_source(str(folder / "list.txt")).fingerprint != after.fingerprint
@@ -53,12 +55,12 @@ def test_a_missing_file_may_come_back(fill: Fill, read: Read) -> None:
 
 @pytest.mark.parametrize("column", ["file", "path", "file_name", "image", "url", " File_Name "])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_csv(fill: Fill, read: Read, column: str, delimiter: str) -> None:
-    folder = fill("a.jpg", 'line\nend "q",;\t.jpg')
+def test_csv_files_of_each_delimiter(write_files: WriteFiles, read_all: ReadAll, column: str, delimiter: str) -> None:
+    folder = write_files("a.jpg", 'line\nend "q",;\t.jpg')
     rows = [("id", column), ("1", "a.jpg"), ("2", '"line\nend ""q"",;\t.jpg"'), ("3", ""), ("4",)]
     with (folder / "list.csv").open("w", newline="") as file:
         file.write("\n".join(delimiter.join(row) for row in rows) + "\n\n")
-    assert read(open_source(str(folder / "list.csv"))) == {
+    assert read_all(open_source(str(folder / "list.csv"))) == {
         "a.jpg": b"a.jpg",
         'line\nend "q",;\t.jpg': b'line\nend "q",;\t.jpg',
         "row 4": SourceImageFault.MISSING,
@@ -66,20 +68,20 @@ def test_csv(fill: Fill, read: Read, column: str, delimiter: str) -> None:
     }
 
 
-def test_json_lines(fill: Fill, read: Read) -> None:
-    folder = fill("a.jpg")
+def test_json_lines_files(write_files: WriteFiles, read_all: ReadAll) -> None:
+    folder = write_files("a.jpg")
     (folder / "metadata.jsonl").write_text(
         '{"file_name": "a.jpg", "text": "x"}\n\n{"file_name": null}\n{"file_name": "\\u0000.jpg"}'
     )
-    assert read(open_source(str(folder / "metadata.jsonl"))) == {
+    assert read_all(open_source(str(folder / "metadata.jsonl"))) == {
         "a.jpg": b"a.jpg",
         "row 3": SourceImageFault.MISSING,
         "\ufffd.jpg": SourceImageFault.MISSING,
     }
 
 
-def test_urls_beside_paths(fill: Fill, read: Read, web: str) -> None:
-    folder = fill("a.jpg", "b c.jpg", below=".")
+def test_urls_and_paths_in_one_list(write_files: WriteFiles, read_all: ReadAll, web: str) -> None:
+    folder = write_files("a.jpg", "b c.jpg", below=".")
     lines = [
         f"{web}/a.jpg",
         f"{web}/b%20c.jpg?signature=1",
@@ -93,7 +95,7 @@ def test_urls_beside_paths(fill: Fill, read: Read, web: str) -> None:
         (folder / "a.jpg").as_uri(),
     ]
     (folder / "list.txt").write_text("\n".join(lines))
-    assert list(read(open_source(str(folder / "list.txt"))).items()) == [
+    assert list(read_all(open_source(str(folder / "list.txt"))).items()) == [
         ("127.0.0.1/a.jpg", b"a.jpg"),
         ("127.0.0.1/b c.jpg", b"b c.jpg"),
         ("127.0.0.1/b c~2.jpg", b"b c.jpg"),
@@ -107,16 +109,16 @@ def test_urls_beside_paths(fill: Fill, read: Read, web: str) -> None:
     ]
 
 
-def test_what_is_allowed_counts_for_every_row_and_redirect(fill: Fill, read: Read, web: str) -> None:
-    folder = fill("list/a.jpg", "secret.jpg", below=".")
+def test_every_row_and_redirect_must_be_allowed(write_files: WriteFiles, read_all: ReadAll, web: str) -> None:
+    folder = write_files("list/a.jpg", "secret.jpg", below=".")
     lines = ["a.jpg", "../secret.jpg", f"{web}/secret.jpg", f"{web}/to/secret.jpg", "memory://x/y.jpg"]
     (folder / "list" / "list.txt").write_text("\n".join(lines))
     (folder / "list" / "link.jpg").symlink_to("../secret.jpg")
 
-    def allowed(address: str) -> bool:
+    def is_allowed(address: str) -> bool:
         return address.startswith((f"{folder}/list/", f"{web}/to/"))
 
-    assert list(read(open_source(str(folder / "list" / "list.txt"), is_allowed=allowed)).values()) == [
+    assert list(read_all(open_source(str(folder / "list" / "list.txt"), is_allowed=is_allowed)).values()) == [
         b"list/a.jpg",
         *[SourceImageFault.REFUSED] * 4,
     ]
@@ -125,31 +127,31 @@ def test_what_is_allowed_counts_for_every_row_and_redirect(fill: Fill, read: Rea
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("readme.txt", b"Dear all,\n\nplease see below.\n", "is no list of pictures.*'Dear all,'"),
-        ("blank.txt", b"\n \n\n", "names no picture"),
-        ("gone.txt", b"gone.jpg\nalso/gone.jpg\n", "none of what its 2 rows name is a file in"),
+        ("readme.txt", b"Dear all,\n\nplease see below.\n", "is not a list of existing images.*'Dear all,'"),
+        ("blank.txt", b"\n \n\n", "names no image"),
+        ("gone.txt", b"gone.jpg\nalso/gone.jpg\n", "none of its 2 rows names a file in"),
         ("nothing.txt", b"", "0 bytes"),
         ("utf16.txt", "a.jpg\n".encode("utf-16"), "neither"),
         ("latin.txt", "größe.jpg\n".encode("latin-1"), "UTF-8"),
         ("long.txt", b"x" * 100_000, "more than 65,536 characters"),
-        ("list.csv", b"id,name\n1,a.jpg\n", "it has 'id', 'name'; call one of them file_name"),
-        ("list.csv", b"file\n", "names no picture"),
+        ("list.csv", b"id,name\n1,a.jpg\n", "the columns are 'id', 'name'; rename one of them to file_name"),
+        ("list.csv", b"file\n", "names no image"),
         ("list.csv", b'file\n"open\n', "cannot be read"),
-        ("list.jsonl", b'{"file": "a.jpg"}\n{"file"\n', "line 2 is no JSON"),
-        ("list.jsonl", b"[1]\n", "no JSON object"),
-        ("list.jsonl", b"[" * 50_000, "no JSON"),
+        ("list.jsonl", b'{"file": "a.jpg"}\n{"file"\n', "line 2 is not JSON"),
+        ("list.jsonl", b"[1]\n", "not a JSON object"),
+        ("list.jsonl", b"[" * 50_000, "not JSON"),
         ("list.jsonl", b'{"name": 1}', "no column"),
-        ("program", b"\x7fELF\0\0", "neither a picture nor"),
-        ("a.7z", b"7z\xbc\xaf\x27\x1c...", "pack it as .zip"),
+        ("program", b"\x7fELF\0\0", "neither an image, an archive"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c...", "use .zip"),
     ],
 )
-def test_what_is_no_list(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_list_is_reported(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path / name))
 
 
-def test_memory_is_that_of_the_names(tmp_path: Path) -> None:
+def test_memory_holds_only_the_names(tmp_path: Path) -> None:
     count = 10_000
     (tmp_path / "00000000.jpg").touch()
     (tmp_path / "list.txt").write_text("".join(f"{number:08}.jpg\n" for number in range(count)))
@@ -158,8 +160,8 @@ def test_memory_is_that_of_the_names(tmp_path: Path) -> None:
         tracemalloc.start()
         try:
             source = open_source(str(tmp_path / name))
-            held = tracemalloc.get_traced_memory()[0]
+            current = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
         assert len(source) == count
-        assert held < 130 * count
+        assert current < 130 * count

@@ -1,3 +1,5 @@
+"""Opening a source by its address."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,24 +7,26 @@ import pytest
 
 from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
 
-Fill = Callable[..., Path]
-Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
+WriteFiles = Callable[..., Path]
+ReadAll = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
-def test_one_picture_is_a_source(fill: Fill, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = fill("d/a.jpg")
-    assert read(open_source(str(folder / "d" / "a.jpg"))) == {"a.jpg": b"d/a.jpg"}
-    assert read(open_source((folder / "d" / "a.jpg").as_uri())) == {"a.jpg": b"d/a.jpg"}
+def test_a_single_image_is_a_source(
+    write_files: WriteFiles, read_all: ReadAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_files("d/a.jpg")
+    assert read_all(open_source(str(folder / "d" / "a.jpg"))) == {"a.jpg": b"d/a.jpg"}
+    assert read_all(open_source((folder / "d" / "a.jpg").as_uri())) == {"a.jpg": b"d/a.jpg"}
     monkeypatch.chdir(folder)
     assert open_source("d").names == open_source("./d/").names == open_source("d/*.jpg").names == ["a.jpg"]
 
 
-@pytest.mark.parametrize("text", ["", "nowhere", "nul\0", "nowhere/a.jpg", "~~", "x" * 5000])
-def test_what_is_not_there(text: str) -> None:
-    with pytest.raises(SourceError, match=r"name a folder|give a folder|cannot be read"):
-        open_source(text)
+@pytest.mark.parametrize("address", ["", "nowhere", "nul\0", "nowhere/a.jpg", "~~", "x" * 5000])
+def test_a_missing_source_is_reported(address: str) -> None:
+    with pytest.raises(SourceError, match=r"give a folder|cannot be read"):
+        open_source(address)
 
 
-def test_a_source_is_closed_at_the_end(fill: Fill) -> None:
-    with open_source(str(fill("a.jpg"))) as source:
-        assert [item.name for item in source] == ["a.jpg"]
+def test_a_source_is_a_context_manager(write_files: WriteFiles) -> None:
+    with open_source(str(write_files("a.jpg"))) as source:
+        assert [image.name for image in source] == ["a.jpg"]

@@ -1,3 +1,5 @@
+"""The images of a zip archive."""
+
 import random
 import struct
 import threading
@@ -15,10 +17,10 @@ from hypothesis import strategies as st
 from server.jobs.sources import ImageSource, SourceError, SourceImageError, SourceImageFault, open_source
 from server.jobs.sources.source import MAX_FILE_BYTES
 
-Read = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
+ReadAll = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
 
 
-def packed(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+def pack(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
@@ -26,63 +28,63 @@ def packed(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLAT
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_pictures_in_the_archives_order(tmp_path: Path, read: Read, method: int) -> None:
+def test_images_are_in_the_order_of_the_archive(tmp_path: Path, read_all: ReadAll, method: int) -> None:
     files = {"b/c.jpg": b"c" * 1000, "a.PNG": b"", "ü/☃\n.webp": bytes(range(256)) * 10}
     junk = {"notes.txt": b"x", "__MACOSX/b/._c.jpg": b"x", ".git/x.png": b"x", "folder.jpg/": b""}
-    source = open_source(str(packed(tmp_path / "a.zip", files | junk, method)))
-    assert list(read(source).items()) == list(files.items())
+    source = open_source(str(pack(tmp_path / "a.zip", files | junk, method)))
+    assert list(read_all(source).items()) == list(files.items())
     assert source.fingerprint == open_source(str(tmp_path / "a.zip")).fingerprint
     assert not [path for path in tmp_path.iterdir() if path.name != "a.zip"]
 
 
-def test_an_archive_by_its_content_and_behind_other_bytes(tmp_path: Path, read: Read) -> None:
-    packed(tmp_path / "photos", {"a.jpg": b"1"})
-    assert read(open_source(str(tmp_path / "photos"))) == {"a.jpg": b"1"}
+def test_an_archive_is_recognized_by_its_content(tmp_path: Path, read_all: ReadAll) -> None:
+    pack(tmp_path / "photos", {"a.jpg": b"1"})
+    assert read_all(open_source(str(tmp_path / "photos"))) == {"a.jpg": b"1"}
     whole = (tmp_path / "photos").read_bytes()
     (tmp_path / "b.zip").write_bytes(b"PK\3\4 something before" + whole)
-    assert read(open_source(str(tmp_path / "b.zip"))) == {"a.jpg": b"1"}
+    assert read_all(open_source(str(tmp_path / "b.zip"))) == {"a.jpg": b"1"}
 
 
-def test_slips_are_refused_and_the_rest_is_read(tmp_path: Path, read: Read) -> None:
+def test_unsafe_paths_are_refused(tmp_path: Path, read_all: ReadAll) -> None:
     names = ["../../x.jpg", "/etc/y.jpg", "C:/z.jpg", "..\\..\\w.jpg", "d/../../v.jpg"]
-    packed(tmp_path / "a.zip", dict.fromkeys(names, b"x") | {"good.jpg": b"g", "e\\f.jpg": b"f"})
-    found = read(open_source(str(tmp_path / "a.zip")))
+    pack(tmp_path / "a.zip", dict.fromkeys(names, b"x") | {"good.jpg": b"g", "e\\f.jpg": b"f"})
+    found = read_all(open_source(str(tmp_path / "a.zip")))
     refused = dict.fromkeys(["x.jpg", "etc/y.jpg", "z.jpg", "w.jpg", "d/v.jpg"], SourceImageFault.REFUSED)
     assert found == refused | {"good.jpg": b"g", "e/f.jpg": b"f"}
 
 
-def test_links_and_other_methods_are_refused(tmp_path: Path, read: Read) -> None:
+def test_links_and_other_methods_are_refused(tmp_path: Path, read_all: ReadAll) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         link = zipfile.ZipInfo("link.jpg")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
         archive.writestr("x.jpg", b"x", zipfile.ZIP_LZMA)
         archive.writestr("y.jpg", b"y")
-    found = read(open_source(str(tmp_path / "a.zip")))
+    found = read_all(open_source(str(tmp_path / "a.zip")))
     assert found == {"link.jpg": SourceImageFault.REFUSED, "x.jpg": SourceImageFault.BROKEN, "y.jpg": b"y"}
 
 
-def test_two_of_one_name_are_both_there(tmp_path: Path, read: Read) -> None:
+def test_equal_names_are_made_unique(tmp_path: Path, read_all: ReadAll) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for data in (b"1", b"2", b"3"):
             archive.writestr("a.jpg", data)
-    assert read(open_source(str(tmp_path / "a.zip"))) == {"a.jpg": b"1", "a~2.jpg": b"2", "a~3.jpg": b"3"}
+    assert read_all(open_source(str(tmp_path / "a.zip"))) == {"a.jpg": b"1", "a~2.jpg": b"2", "a~3.jpg": b"3"}
 
 
-def test_encrypted_entries(tmp_path: Path, read: Read) -> None:
-    whole = bytearray(packed(tmp_path / "a.zip", {"a.jpg": b"1", "b.jpg": b"2"}).read_bytes())
+def test_encrypted_entries_are_faults(tmp_path: Path, read_all: ReadAll) -> None:
+    whole = bytearray(pack(tmp_path / "a.zip", {"a.jpg": b"1", "b.jpg": b"2"}).read_bytes())
     at = whole.index(b"PK\1\2")
     whole[at + 8] |= 1
     (tmp_path / "a.zip").write_bytes(whole)
     source = open_source(str(tmp_path / "a.zip"))
-    assert read(source) == {"a.jpg": SourceImageFault.ENCRYPTED, "b.jpg": b"2"}
+    assert read_all(source) == {"a.jpg": SourceImageFault.ENCRYPTED, "b.jpg": b"2"}
     with pytest.raises(SourceImageError, match="password"):
         source[0].read()
 
 
-def test_bombs(tmp_path: Path, read: Read) -> None:
-    """One that says its size, one that lies about it."""
+def test_decompression_bombs_are_rejected(tmp_path: Path, read_all: ReadAll) -> None:
+    """One declares its size, and one declares a smaller size."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("huge.jpg", "w") as entry:
             for _ in range(MAX_FILE_BYTES // (1 << 24) + 1):
@@ -96,7 +98,7 @@ def test_bombs(tmp_path: Path, read: Read) -> None:
     source = open_source(str(tmp_path / "a.zip"))
     tracemalloc.start()
     try:
-        assert read(source) == {
+        assert read_all(source) == {
             "huge.jpg": SourceImageFault.TOO_LARGE,
             "lies.jpg": SourceImageFault.TOO_LARGE,
             "good.jpg": b"g",
@@ -106,8 +108,8 @@ def test_bombs(tmp_path: Path, read: Read) -> None:
         tracemalloc.stop()
 
 
-def test_many_entries_are_named_in_little_memory(tmp_path: Path) -> None:
-    """Counted in 64 bits, as where 16 do not do."""
+def test_memory_holds_only_the_names(tmp_path: Path) -> None:
+    """With zip64 counts, as for more than 65,535 entries."""
     count = 10_000
     names = [b"folder/%08d.jpg" % number for number in range(count)]
     local = b"PK\3\4" + bytes(22) + struct.pack("<2H", 19, 0)
@@ -128,76 +130,76 @@ def test_many_entries_are_named_in_little_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         source = open_source(str(tmp_path / "a.zip"))
-        held, most = tracemalloc.get_traced_memory()
+        current, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert (len(source), source[-1].name, source[-1].read()) == (count, "folder/00009999.jpg", b"")
-    assert held < 130 * count
-    assert most < 300 * count
+    assert current < 130 * count
+    assert peak < 300 * count
 
 
-def test_entries_with_64_bit_sizes(tmp_path: Path, read: Read) -> None:
+def test_entries_with_64_bit_sizes_are_read(tmp_path: Path, read_all: ReadAll) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, archive.open("a.jpg", "w", force_zip64=True) as entry:
         entry.write(b"abc")
-    assert read(open_source(str(tmp_path / "a.zip"))) == {"a.jpg": b"abc"}
+    assert read_all(open_source(str(tmp_path / "a.zip"))) == {"a.jpg": b"abc"}
 
 
-def test_a_broken_entry_fails_alone(tmp_path: Path, read: Read) -> None:
+def test_a_broken_entry_does_not_affect_others(tmp_path: Path, read_all: ReadAll) -> None:
     noise = random.Random(1).randbytes(1000)
-    whole = bytearray(packed(tmp_path / "a.zip", {"a.jpg": noise, "b.jpg": b"2", "c.jpg": b"3"}).read_bytes())
+    whole = bytearray(pack(tmp_path / "a.zip", {"a.jpg": noise, "b.jpg": b"2", "c.jpg": b"3"}).read_bytes())
     whole[500] ^= 1
     at = whole.index(b"PK\3\4", 900)
     whole[at] = 0
     (tmp_path / "a.zip").write_bytes(whole)
-    assert read(open_source(str(tmp_path / "a.zip"))) == {
+    assert read_all(open_source(str(tmp_path / "a.zip"))) == {
         "a.jpg": SourceImageFault.BROKEN,
         "b.jpg": SourceImageFault.BROKEN,
         "c.jpg": b"3",
     }
 
 
-def test_whole_archives_that_cannot_be_used(tmp_path: Path) -> None:
-    whole = packed(tmp_path / "a.zip", {f"{n}.jpg": bytes(500) for n in range(20)}, zipfile.ZIP_STORED).read_bytes()
+def test_an_archive_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
+    whole = pack(tmp_path / "a.zip", {f"{n}.jpg": bytes(500) for n in range(20)}, zipfile.ZIP_STORED).read_bytes()
     for kept in (10, 5000, len(whole) - 1):
         (tmp_path / "cut.zip").write_bytes(whole[:kept])
-        with pytest.raises(SourceError, match="cut short; copy it again"):
+        with pytest.raises(SourceError, match="not a complete zip archive"):
             open_source(str(tmp_path / "cut.zip"))
     (tmp_path / "hole.zip").write_bytes(whole[:2000] + whole[4000:])
     with pytest.raises(SourceError, match="2,000 bytes are missing"):
         open_source(str(tmp_path / "hole.zip"))
-    packed(tmp_path / "junk.zip", {"notes.txt": b"x"})
-    packed(tmp_path / "none.zip", {})
+    pack(tmp_path / "junk.zip", {"notes.txt": b"x"})
+    pack(tmp_path / "none.zip", {})
     for name in ("junk.zip", "none.zip"):
-        with pytest.raises(SourceError, match="no pictures"):
+        with pytest.raises(SourceError, match="no images"):
             open_source(str(tmp_path / name))
 
 
-def test_a_file_that_goes_away(tmp_path: Path, read: Read) -> None:
-    source = open_source(str(packed(tmp_path / "a.zip", {"a.jpg": b"1"})))
+def test_a_closed_source_cannot_be_read(tmp_path: Path, read_all: ReadAll) -> None:
+    source = open_source(str(pack(tmp_path / "a.zip", {"a.jpg": b"1"})))
     source.close()
-    assert set(read(source).values()) == {SourceImageFault.UNREACHABLE}
+    assert set(read_all(source).values()) == {SourceImageFault.UNREACHABLE}
 
 
-def test_several_threads(tmp_path: Path) -> None:
+def test_several_threads_read_at_once(tmp_path: Path) -> None:
     files = {f"{n}.jpg": random.Random(n).randbytes(5000) for n in range(40)}
-    source = open_source(str(packed(tmp_path / "a.zip", files)))
+    source = open_source(str(pack(tmp_path / "a.zip", files)))
     barrier = threading.Barrier(4)
 
-    def every(_: int) -> dict[str, bytes]:
+    def read_in_thread(_: int) -> dict[str, bytes]:
         barrier.wait(10)
-        return {item.name: item.read() for item in source}
+        return {image.name: image.read() for image in source}
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(every, range(4))) == [files] * 4
+        assert list(pool.map(read_in_thread, range(4))) == [files] * 4
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6), st.integers(0, 60))
-def test_no_damage_raises_anything_else(
+def test_damaged_archives_raise_only_source_errors(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], cut: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.zip"
-    whole = bytearray(packed(path, {"a.jpg": b"1" * 50, "../b.jpg": b"2", "ü.png": b"3"}).read_bytes())
+    whole = bytearray(pack(path, {"a.jpg": b"1" * 50, "../b.jpg": b"2", "ü.png": b"3"}).read_bytes())
     for at, value in changes:
         whole[at % len(whole)] = value
     path.write_bytes(whole[: len(whole) - cut])
@@ -205,8 +207,8 @@ def test_no_damage_raises_anything_else(
         source = open_source(str(path))
     except SourceError:
         return
-    for item in source:
+    for image in source:
         try:
-            item.read()
+            image.read()
         except SourceImageError as error:
             assert error.fault  # noqa: PT017

@@ -1,0 +1,89 @@
+"""Databases that cannot be opened, and read-only ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server.store import JobSpec, JobStore, StoreError, file_url
+
+SPEC = JobSpec("out", "{}", "a" * 64, "images", "f" * 32, "b" * 64)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://host/name", "SQLite or PostgreSQL, not mysql"),
+        ("florist.db", "postgresql://user:password@host/name"),
+        ("postgresql://florist:secret@/name?host=/nowhere", "does not answer"),
+        ("sqlite:////nowhere/florist.db", "cannot be written"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_reported(url: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message) as refused:
+        JobStore(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "100%", "a#b", "ä b"])
+def test_a_file_url_leads_to_the_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    file = tmp_path / name / "florist.db"
+    for read_only in (False, True):
+        with JobStore(file_url(file), read_only=read_only) as store:
+            assert store.list_jobs() == []
+    assert file.stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_is_not_a_database_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "florist.db").write_bytes(b"something else" * 100)
+    with pytest.raises(StoreError, match="not a florist database"):
+        JobStore(f"sqlite:///{tmp_path / 'florist.db'}")
+    assert (tmp_path / "florist.db").read_bytes() == b"something else" * 100
+
+
+def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
+    """In a child process, since root can write anywhere."""
+    read, write = os.pipe()
+    tmp_path.chmod(0o555)
+    for parent in [tmp_path, *tmp_path.parents[:3]]:
+        if parent.owner() == Path.home().owner() and "pytest" in parent.name:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    if (child := os.fork()) == 0:
+        message = "it was opened"
+        try:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            JobStore(f"sqlite:///{tmp_path / 'florist.db'}")
+        except BaseException as error:
+            message = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(write, message.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    message = os.read(read, 10_000).decode()
+    assert "StoreError" in message
+    assert "cannot be written" in message
+    assert "rights" in message
+
+
+def test_a_read_only_store_sees_changes_and_makes_none(url: str) -> None:
+    with JobStore(url) as store, JobStore(url, read_only=True) as reader:
+        job = store.get_or_create_job(SPEC, ["0.png"])
+        assert reader.list_jobs() == [job]
+        paused = store.pause(job)
+        assert reader.list_jobs() == [paused]
+        with pytest.raises(StoreError):
+            reader.resume(job)
+        assert store.list_jobs() == [paused]
+        with store.database.begin_write() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
+    with pytest.raises(StoreError, match="written by another version of florist"):
+        JobStore(url, read_only=True)
+
+
+def test_a_read_only_store_does_not_create_a_database(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"florist\.db cannot be read"):
+        JobStore(f"sqlite:///{tmp_path / 'florist.db'}", read_only=True)
+    assert not list(tmp_path.iterdir())
