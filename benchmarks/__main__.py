@@ -1,9 +1,8 @@
-"""`python -m benchmarks [NAME …]` (`make bench`): runs benchmarks, keeps their figures, and writes the README's.
+"""Runs benchmarks and updates the published figures: `python -m benchmarks [NAME …]` (`make bench`).
 
-Each runs in a process of its own, so that none leaves threads or memory to the next. `docs/bench.json` keeps the rows
-of each with the machine's name; running some replaces those alone. From it `docs/bench.md` lists every figure,
-`docs/bench.png` draws the main ones, the README holds the headline between its markers, and `docs/fld5b.md` says what
-a large job would take by them.
+Each benchmark runs in its own process, so that none leaves threads or memory to the next.
+`docs/measurements/speed.json` holds the measurements of each with the machine's name; a run replaces only its own. From
+it, `docs/measurements/speed.md`, the plot `speed.png` and the cost estimate `fld5b.md` are written.
 """
 
 import json
@@ -18,65 +17,66 @@ import typer
 from rich.console import Console
 
 from benchmarks import cost_estimate, speed_page, speed_plot
-from benchmarks.machine import description
+from benchmarks.machine import describe_machine
 
 ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "docs" / "bench.json"
-# What runs under which name: a file of this folder and its options.
-PLAN = {
-    "vision": "vision",
-    "exports": "exports",
-    "mixed-bf16": "mixed --dtype bfloat16 --beams 1 --sorted 4",
-    "mixed-bf16-beams": "mixed --dtype bfloat16 --beams 3",
-    "mixed-fp32": "mixed --dtype float32 --beams 1",
-    "mixed-fp32-beams": "mixed --dtype float32 --beams 3",
-    "prompts": "prompts --model seedling",
-    "prompts-base": "prompts --model base --prompts 1 --prompts 8",
-    "compiled": "compiled",
-    "http": "http",
-    "arrivals": "arrivals",
-    "adapters": "adapters",
-    "constraint": "constraint",
-    "precision": "precision",
-    "breakdown": "breakdown --model seedling",
-    "memory": "memory",
-    "formats": "formats",
-    "cascade": "cascade",
-    "job-memory": "jobmemory",
-    "beside-a-job": "beside",
-    "cluster": "cluster",
-    "tuning": "tuning",
+DOCS = ROOT / "docs" / "measurements"
+FIGURES = DOCS / "speed.json"
+# Name → module of this package and its options.
+BENCHMARKS = {
+    "vision-encoder": "vision_encoder",
+    "openvino-export": "openvino_export",
+    "mixed-lengths-bf16": "mixed_lengths --dtype bfloat16 --beams 1 --sorted 4",
+    "mixed-lengths-bf16-beams": "mixed_lengths --dtype bfloat16 --beams 3",
+    "mixed-lengths-fp32": "mixed_lengths --dtype float32 --beams 1",
+    "mixed-lengths-fp32-beams": "mixed_lengths --dtype float32 --beams 3",
+    "prompts-per-image": "prompts_per_image --model seedling",
+    "prompts-per-image-base": "prompts_per_image --model base --prompts 1 --prompts 8",
+    "torch-compile": "torch_compile",
+    "http": "http_saturation",
+    "poisson-arrivals": "poisson_arrivals",
+    "mixed-adapters": "mixed_adapters",
+    "constrained-decoding": "constrained_decoding",
+    "half-precision": "half_precision",
+    "time-breakdown": "time_breakdown --model seedling",
+    "engine-memory": "engine_memory",
+    "format-export": "format_export",
+    "cascade-job": "cascade_job",
+    "job-memory": "job_memory",
+    "jobs-and-interactive": "jobs_and_interactive",
+    "ray-cluster": "ray_cluster",
+    "fine-tuning": "fine_tuning",
 }
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(PLAN)}; all without any.")] = None,
-    show: Annotated[bool, typer.Option(help="Run nothing; write page, plot and README anew.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(BENCHMARKS)}; default: all.")] = None,
+    show: Annotated[bool, typer.Option(help="Run nothing; only write the page and the plot again.")] = False,
 ) -> None:
-    """Runs benchmarks and merges their figures into docs/ and the README."""
-    if unknown := [name for name in names or () if name not in PLAN]:
-        raise typer.BadParameter(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(PLAN)}")
+    """Runs benchmarks and writes their figures into docs/measurements/."""
+    if unknown := [name for name in names or () if name not in BENCHMARKS]:
+        raise typer.BadParameter(f"unknown benchmark {', '.join(unknown)}; use one of {', '.join(BENCHMARKS)}")
     console, failed = Console(width=160), []
-    for name in [] if show else names or PLAN:
-        module, *options = PLAN[name].split()
-        began = time.monotonic()
+    for name in [] if show else names or BENCHMARKS:
+        module, *options = BENCHMARKS[name].split()
+        start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            rows = Path(folder) / "rows.json"
-            command = [sys.executable, "-m", f"benchmarks.{module}", *options, "--out", str(rows)]
+            out = Path(folder) / "measurements.json"
+            command = [sys.executable, "-m", f"benchmarks.{module}", *options, "--out", str(out)]
             if subprocess.run(command, cwd=ROOT).returncode:
                 failed.append(name)
                 continue
-            kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-            kept[name] = {"machine": description(), "rows": json.loads(rows.read_text(encoding="utf-8"))}
-        ordered = {n: kept[n] for n in PLAN if n in kept}
-        KEPT.write_text(json.dumps(ordered, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        console.print(f"{name}: {time.monotonic() - began:.0f} s")
-    if KEPT.exists():
-        sections = speed_page.read(KEPT)
-        speed_page.write(ROOT / "docs" / "bench.md", sections)
-        speed_plot.draw(ROOT / "docs" / "bench.png", sections)
-        speed_page.insert(ROOT / "README.md", sections)
-        cost_estimate.write(sections)
+            sections = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+            measurements = json.loads(out.read_text(encoding="utf-8"))
+            sections[name] = {"machine": describe_machine(), "measurements": measurements}
+        ordered = {n: sections[n] for n in BENCHMARKS if n in sections}
+        FIGURES.write_text(json.dumps(ordered, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        console.print(f"{name}: {time.monotonic() - start:.0f} s")
+    if FIGURES.exists():
+        read = speed_page.read_sections(FIGURES)
+        speed_page.write_page(DOCS / "speed.md", read)
+        speed_plot.draw_plot(DOCS / "speed.png", read)
+        cost_estimate.write_page(read)
     if failed:
         console.print(f"failed: {', '.join(failed)}")
         raise typer.Exit(1)

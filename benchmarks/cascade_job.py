@@ -1,21 +1,20 @@
-"""A cascade over drawn scenes: a job of florist's against a script that asks transformers the same, picture by picture.
+"""A labeling cascade over drawn scenes: a florist job against a script that sends the same prompts to transformers.
 
-`python -m benchmarks.cascade_job`. The recipe finds the objects, asks each one's region back, and has each outlined and
-described. The script reads the same files, asks the same questions in the same order and reads the answers alike; its
-labels are compared with the job's, all but their scores, which a script does not compute. Its time is a sum over
-pictures, so it is measured on the first of them. What the job takes beside the model is its time less that of an
-engine that is given the same prompts all at once, on pictures that are read and resized already.
+`python -m benchmarks.cascade_job`. The recipe detects objects, checks each one by its region, and lets each be outlined
+and described. The script reads the same files, sends the same prompts in the same order and parses answers the same
+way. Its labels are compared with the job's, without scores, which a script does not compute. Its time is a sum over
+images, so it is measured on the first ones only. The overhead of the job is its time minus that of an engine that gets
+the same prompts at once, for images that are already read and resized.
 
-Every side has one core and one thread, and what counts is the processor's time, of all threads: so all that a job does
-beside the model is in it, and what else the machine does is not. Rounds on new pictures, all sides in each, and the
-best of each is taken. Linux only.
+Every system has one core and one thread. What counts is the CPU time of all threads: it includes all that a job does
+beside the model, and excludes what else runs on the machine. Rounds use new images, with all systems in each round, and
+the best of each is taken. Linux only.
 """
 
 import io
 import os
 import statistics
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +25,10 @@ import torch
 import typer
 from PIL import Image
 
-from benchmarks.machine import apart
-from benchmarks.results import Row, show
-from benchmarks.transformers_baseline import Transformers
-from benchmarks.workloads import scenes
+from benchmarks.machine import measure_cpu_seconds, run_in_thread
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.transformers_baseline import TransformersBaseline
+from benchmarks.workloads import draw_scenes, save_scenes
 from labels.labeled_image import TracedAnnotation
 from prompts.parsing import parse_answer
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
@@ -45,7 +44,7 @@ from server.jobs.runner import run_job
 from server.jobs.sources import open_source
 from server.store import JobStore, file_url
 
-# Nothing in it hangs on a score.
+# Nothing in it depends on a score.
 RECIPE = validate_recipe(
     {
         "name": "cascade",
@@ -56,186 +55,180 @@ RECIPE = validate_recipe(
         ],
     }
 )
-ALONE, WHOLE, BARE = "transformers, one at a time", "florist, the whole job", "florist's engine alone"
-AHEAD = 128  # prompts that the engine alone is given at a time
+ONE_BY_ONE, WHOLE_JOB, BARE_ENGINE = "transformers, one at a time", "florist, whole job", "florist's engine alone"
+MAX_PENDING = 128  # prompts of the bare engine
 
-ModelPrompt = Callable[[list[Request]], list[list[int]]]
+Generate = Callable[[list[Request]], list[list[int]]]
 T = TypeVar("T")
 
 
-class Recording(Engine):
-    """An engine that keeps what it was asked."""
+class RecordingEngine(Engine):
+    """An engine that records its requests."""
 
-    asked: list[Request]
+    requests: list[Request]
 
     def submit(self, request: Request) -> Handle:
         """See Engine."""
-        self.asked.append(request)
+        self.requests.append(request)
         return super().submit(request)
 
 
-def drawn(folder: Path, count: int, first: int = 0) -> list[Path]:
-    """Scenes as PNG files."""
-    paths = []
-    for i, scene in enumerate(scenes(count, first)):
-        scene.image.save(path := folder / f"{i:05}.png")
-        paths.append(path)
-    return paths
+def label_with_job(engine: Engine, recipe: Recipe, images: Path, folder: Path) -> list[list[TracedAnnotation]]:
+    """Labels a folder as `florist label` does, without the export; returns the labels of each image."""
+    with JobStore(file_url(folder / "florist.db")) as store, open_source(str(images)) as source:
+        started = job_start.start_job(store, engine, recipe, source, str(images), ".")
+        job = run_job(store, started, engine, source, lambda size: execute_recipe(recipe, size), exclusive=True)
+        return [list(image.traces) for image in store.iter_images(job)]
 
 
-def job(engine: Engine, recipe: Recipe, pictures: Path, folder: Path) -> list[list[TracedAnnotation]]:
-    """Labels a folder as `florist label` does, all but the export: labels by picture."""
-    with JobStore(file_url(folder / "florist.db")) as store, open_source(str(pictures)) as source:
-        begun = job_start.start_job(store, engine, recipe, source, str(pictures), ".")
-        ended = run_job(store, begun, engine, source, lambda size: execute_recipe(recipe, size), exclusive=True)
-        return [list(picture.traces) for picture in store.iter_images(ended)]
-
-
-def script(
-    paths: Sequence[Path], ask: ModelPrompt, checkpoint: Checkpoint, recipe: Recipe
+def label_with_script(
+    paths: Sequence[Path], generate: Generate, checkpoint: Checkpoint, recipe: Recipe
 ) -> list[list[TracedAnnotation]]:
-    """Labels the pictures one after the other. `ask`: questions that can be asked at once → tokens of their answers."""
-    labelled = []
+    """Labels one image after the other. `generate` answers prompts that do not depend on each other."""
+    labels = []
     for path in paths:
         image = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
-        asking = execute_recipe(recipe, image.size)
+        execution = execute_recipe(recipe, image.size)
         try:
-            asks = next(asking)
+            prompts = next(execution)
             while True:
-                requests = [Request(image, one.task, one.text, one.region) for one in asks]
-                said = [
-                    _result(request, tokens, checkpoint)
-                    for request, tokens in zip(requests, ask(requests), strict=True)
-                ]
-                asks = asking.send(said)
+                requests = [Request(image, one.task, one.text, one.region) for one in prompts]
+                answers = zip(requests, generate(requests), strict=True)
+                prompts = execution.send([_to_result(request, tokens, checkpoint) for request, tokens in answers])
         except StopIteration as end:
-            labelled.append(end.value)
-    return labelled
+            labels.append(end.value)
+    return labels
 
 
-def _result(request: Request, tokens: list[int], checkpoint: Checkpoint) -> Result:
+def _to_result(request: Request, tokens: list[int], checkpoint: Checkpoint) -> Result:
     answer = parse_answer(request.task, [checkpoint.vocabulary[token] for token in tokens], request.image.size)
     return Result(answer.annotations, answer.text, tokens, [], "stop")
 
 
-def alone(engine: Engine, requests: Sequence[Request]) -> None:
-    """The prompts answered, none waiting for another."""
-    under_way: deque[Handle] = deque()
+def run_bare_engine(engine: Engine, requests: Sequence[Request]) -> None:
+    """Answers all prompts, without dependencies between them."""
+    pending: deque[Handle] = deque()
     for request in requests:
-        if len(under_way) == AHEAD:
-            under_way.popleft().wait()
-        under_way.append(engine.submit(request))
-    while under_way:
-        under_way.popleft().wait()
+        if len(pending) == MAX_PENDING:
+            pending.popleft().wait()
+        pending.append(engine.submit(request))
+    while pending:
+        pending.popleft().wait()
 
 
-def plain(label: TracedAnnotation) -> Any:
-    """A label without its score, and without the hashes that a script does not know."""
-    note = label.annotation.model_copy(update={"score": None})
-    return replace(label, annotation=note, model="", adapter=None)
+def strip_trace(trace: TracedAnnotation) -> Any:
+    """Returns the annotation without its score, and without the hashes that a script does not know."""
+    annotation = trace.annotation.model_copy(update={"score": None})
+    return replace(trace, annotation=annotation, model="", adapter=None)
 
 
-def spent(work: Callable[[], T]) -> tuple[float, T]:
-    """Seconds of the processor that one call takes, on a thread of its own and all that it starts; what it returns."""
-    start = time.process_time()
-    result = apart(work)
-    return time.process_time() - start, result
+def time_cpu(work: Callable[[], T]) -> tuple[float, T]:
+    """Returns the CPU seconds of one call in its own thread, including threads it starts, and its result."""
+    results: list[T] = []
+    seconds = measure_cpu_seconds(lambda: results.append(run_in_thread(work)))
+    return seconds, results[0]
 
 
 @dataclass(slots=True)
-class Side:
-    """What one side took: seconds a prompt by round."""
+class SystemTimes:
+    """Seconds per prompt of one system, by round."""
 
     note: str = ""
     seconds: list[float] = field(default_factory=list)
 
 
-class Comparison:
-    """All sides, round by round."""
+class CascadeComparison:
+    """All systems, round by round."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-        self.theirs = Transformers(self.checkpoint, torch.float32)
-        unseen = scenes(1, first=100_000)[0].image
-        apart(lambda: self.theirs.tune([unseen]))
-        (folder / "warm").mkdir()
-        unseen.save(folder / "warm" / "0.png")
-        self.scripts: dict[str, ModelPrompt] = {
-            ALONE: self.theirs.one_at_a_time,
-            "transformers, a batch a turn, sharing the picture": lambda r: self.theirs.batched(r, len(r), share=True),
+        self.checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+        self.baseline = TransformersBaseline(self.checkpoint, torch.float32)
+        warmup = draw_scenes(1, first=100_000)[0].image
+        run_in_thread(lambda: self.baseline.select_attention([warmup]))
+        (folder / "warmup").mkdir()
+        warmup.save(folder / "warmup" / "0.png")
+        self.scripts: dict[str, Generate] = {
+            ONE_BY_ONE: self.baseline.generate_one_by_one,
+            "transformers, one batch per turn, sharing features": lambda r: self.baseline.generate_batches(
+                r, len(r), share_features=True
+            ),
         }
-        self.sides = {name: Side() for name in (*self.scripts, WHOLE, BARE)}
-        self.prompts = self.pictures = self.alike = self.compared = 0
+        self.systems = {name: SystemTimes() for name in (*self.scripts, WHOLE_JOB, BARE_ENGINE)}
+        self.prompts = self.images = self.same = self.compared = 0
 
-    def round(self, number: int, count: int, first: int) -> None:
-        """`count` scenes that no other round has; transformers labels the `first` of them."""
-        own = self.folder / f"round-{number}"
-        (own / "pictures").mkdir(parents=True)
-        paths = drawn(own / "pictures", count, number * count)
+    def run_round(self, number: int, count: int, first: int) -> None:
+        """Runs `count` scenes that no other round has; transformers labels the `first` of them."""
+        folder = self.folder / f"round-{number}"
+        (folder / "images").mkdir(parents=True)
+        paths = save_scenes(folder / "images", count, number * count)
         reference: list[list[TracedAnnotation]] = []
-        for name, ask in self.scripts.items():
-            asked = 0
+        for name, generate in self.scripts.items():
+            prompts = 0
 
-            def counted(requests: list[Request], ask: ModelPrompt = ask) -> list[list[int]]:
-                nonlocal asked
-                asked += len(requests)
-                return ask(requests)
+            def generate_counted(requests: list[Request], generate: Generate = generate) -> list[list[int]]:
+                nonlocal prompts
+                prompts += len(requests)
+                return generate(requests)
 
-            took, labels = spent(lambda counted=counted: script(paths[:first], counted, self.checkpoint, RECIPE))
-            self.sides[name].seconds.append(took / asked)
+            seconds, labels = time_cpu(
+                lambda generate=generate_counted: label_with_script(paths[:first], generate, self.checkpoint, RECIPE)
+            )
+            self.systems[name].seconds.append(seconds / prompts)
             reference = reference or labels
-        with Recording(self.checkpoint) as engine:
-            engine.asked = []
-            job(engine, RECIPE, self.folder / "warm", own)
-            (own / "florist.db").unlink()
-            engine.asked = []
-            whole, ours = spent(lambda: job(engine, RECIPE, own / "pictures", own))
-            requests = engine.asked
-        with Engine(self.checkpoint) as engine:  # that has seen none of them
-            alone(engine, [replace(request, image=scenes(1, 100_000)[0].image) for request in requests[:8]])
-            bare, _ = spent(lambda: alone(engine, requests))
-        self.sides[WHOLE].seconds.append(whole / len(requests))
-        self.sides[BARE].seconds.append(bare / len(requests))
+        with RecordingEngine(self.checkpoint) as engine:
+            engine.requests = []
+            label_with_job(engine, RECIPE, self.folder / "warmup", folder)
+            (folder / "florist.db").unlink()
+            engine.requests = []
+            job_seconds, labels = time_cpu(lambda: label_with_job(engine, RECIPE, folder / "images", folder))
+            requests = engine.requests
+        with Engine(self.checkpoint) as engine:  # with an empty cache
+            warmup = draw_scenes(1, 100_000)[0].image
+            run_bare_engine(engine, [replace(request, image=warmup) for request in requests[:8]])
+            engine_seconds, _ = time_cpu(lambda: run_bare_engine(engine, requests))
+        self.systems[WHOLE_JOB].seconds.append(job_seconds / len(requests))
+        self.systems[BARE_ENGINE].seconds.append(engine_seconds / len(requests))
         self.prompts += len(requests)
-        self.pictures += count
+        self.images += count
         self.compared += first
-        self.alike += sum(
-            list(map(plain, own)) == list(map(plain, other)) for own, other in zip(ours[:first], reference, strict=True)
+        self.same += sum(
+            list(map(strip_trace, own)) == list(map(strip_trace, other))
+            for own, other in zip(labels[:first], reference, strict=True)
         )
 
-    def rows(self) -> list[Row]:
-        """The best round of each side, as the figures of other benchmarks are."""
-        each = self.prompts / self.pictures
-        work = f"seedling, fp32, greedy, one core, {self.pictures} scenes, {each:.1f} prompts a scene"
-        best = {name: min(side.seconds) * each for name, side in self.sides.items()}
-        base = best[ALONE]
-        self.sides[WHOLE].note = f"the same labels on {self.alike} of {self.compared} scenes"
-        self.sides[BARE].note = "a job's prompts given to it all at once"
-        rows = [
-            Row(work, name, took * 1e3, "ms CPU a scene", base / took, None, self.sides[name].note)
-            for name, took in best.items()
+    def to_measurements(self) -> list[Measurement]:
+        """Returns the best round of each system, and the overhead of the job."""
+        per_image = self.prompts / self.images
+        workload = f"seedling, fp32, greedy, one core, {self.images} scenes, {per_image:.1f} prompts per scene"
+        best = {name: min(system.seconds) * per_image for name, system in self.systems.items()}
+        baseline = best[ONE_BY_ONE]
+        self.systems[WHOLE_JOB].note = f"same labels on {self.same} of {self.compared} scenes"
+        self.systems[BARE_ENGINE].note = "all prompts of a job at once"
+        measurements = [
+            Measurement(workload, name, s * 1e3, "ms CPU/scene", baseline / s, None, self.systems[name].note)
+            for name, s in best.items()
         ]
-        pairs = zip(*(self.sides[name].seconds for name in (WHOLE, BARE)), strict=True)
-        beside = 100 * statistics.median(1 - bare / whole for whole, bare in pairs)
-        note = "what it takes more than the engine alone"
-        return [*rows, Row("a job's time", "beside the model", beside, "%", note=note)]
+        pairs = zip(*(self.systems[name].seconds for name in (WHOLE_JOB, BARE_ENGINE)), strict=True)
+        overhead = 100 * statistics.median(1 - engine / job for job, engine in pairs)
+        note = "CPU time beyond that of the engine alone"
+        return [*measurements, Measurement("time of a job", "overhead beside the model", overhead, "%", note=note)]
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which each side's best counts.")] = 5,
-    count: Annotated[int, typer.Option(min=2, help="Scenes of a round's job.")] = 100,
-    first: Annotated[int, typer.Option(min=1, help="Of them, those that transformers labels too.")] = 12,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the best of each system counts.")] = 5,
+    count: Annotated[int, typer.Option(min=2, help="Scenes per round.")] = 100,
+    first: Annotated[int, typer.Option(min=1, help="Scenes per round that transformers labels too.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints the processor's milliseconds a scene of all sides, their ratio, and a job's share beside the model."""
+    """Prints CPU milliseconds per scene of all systems, the speedups, and the overhead of a job."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(Path(folder))
+        comparison = CascadeComparison(Path(folder))
         for number in range(rounds):
-            comparison.round(number, count, min(first, count))
-    show("Objects asked back, outlined and described", comparison.rows(), out)
+            comparison.run_round(number, count, min(first, count))
+    report_measurements("A cascade: detect, check, outline, describe", comparison.to_measurements(), out)
 
 
 if __name__ == "__main__":

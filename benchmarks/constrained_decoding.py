@@ -1,7 +1,8 @@
-"""Constrained decoding on the seedling: what it costs, and what it mends.
+"""Constrained decoding on the seedling: its cost, and the errors it prevents.
 
-`python -m benchmarks.constrained_decoding`. Unseen scenes, half of them drawn with the emoji set that the seedling was never
-taught on, asked the tasks whose answers have a form; labels from the list of categories where a task names things.
+`python -m benchmarks.constrained_decoding`. Unseen scenes, half of them with the glyph set that training never uses,
+and all tasks whose answers have a structure. Where a task names objects, labels are restricted to the list of
+categories.
 """
 
 from collections.abc import Sequence
@@ -12,123 +13,115 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.machine import apart
-from benchmarks.results import Row, show
-from benchmarks.workloads import LONGEST, SEED
-from finetune.evaluation.matching import Counts
-from labels.geometry import box_iou
+from benchmarks.machine import run_in_thread
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.workloads import FIRST_SEED, MAX_ANSWER_TOKENS
+from finetune.evaluation.matching import MatchCounts
 from labels.sample import Sample
-from prompts.annotations import Annotation, Box
 from prompts.tasks import TASKS, AnswerKind
 from seedling.scenes import samples
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
+from seedling.scores import labeled_box_iou
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Constraint, Request, Result
 
-NAMING = ("<OD>", "<REGION_TO_CATEGORY>")  # whose labels are categories
-LISTED = (*CATEGORIES, "word")  # what the seedling was taught to name; a region may hold printed words
-FORMED = [token for token, task in TASKS.items() if task.answer_kind is not AnswerKind.TEXT or token in NAMING]
+NAMING_TASKS = ("<OD>", "<REGION_TO_CATEGORY>")
+ALLOWED_LABELS = (*CATEGORIES, "word")  # what the seedling can name; a region may hold printed words
+TOKENS = [t for t, task in TASKS.items() if task.answer_kind is not AnswerKind.TEXT or t in NAMING_TASKS]
 
 
 @dataclass
-class Marks:
-    """What came of one way of decoding. `seconds`: the decoder's."""
+class DecodingRun:
+    """The results of one way of decoding, and the decoder's seconds."""
 
     results: list[Result]
     seconds: float
-    steps: int
 
     @property
-    def ms(self) -> float:
-        """The decoder's milliseconds a token."""
+    def ms_per_token(self) -> float:
+        """Decoder milliseconds per token."""
         return self.seconds * 1e3 / sum(len(result.tokens) for result in self.results)
 
 
-def asked(scenes: int) -> list[tuple[Sample, Request]]:
-    """Questions and the requests that ask them."""
-    found = []
+def make_requests(scenes: int) -> list[tuple[Sample, Request]]:
+    """Returns samples of unseen scenes with their requests."""
+    pairs = []
     for i in range(scenes):
-        scene = draw_scene(SEED + i, sets=(HOLDOUT_SET,) if i % 2 else TRAINING_SETS)
-        rng = np.random.default_rng((SEED + i, 7))
-        for token in FORMED:
-            if q := samples.make_sample(scene, token, rng):
-                request = Request(scene.image, q.task, q.text, q.region, max_new_tokens=LONGEST, num_beams=1)
-                found.append((q, request))
-    return found
+        scene = draw_scene(FIRST_SEED + i, sets=(HOLDOUT_SET,) if i % 2 else TRAINING_SETS)
+        rng = np.random.default_rng((FIRST_SEED + i, 7))
+        for token in TOKENS:
+            if s := samples.make_sample(scene, token, rng):
+                request = Request(scene.image, s.task, s.text, s.region, max_new_tokens=MAX_ANSWER_TOKENS, num_beams=1)
+                pairs.append((s, request))
+    return pairs
 
 
-def answered(engine: Engine, requests: Sequence[Request]) -> Marks:
-    """All at once."""
+def run_requests(engine: Engine, requests: Sequence[Request]) -> DecodingRun:
+    """Answers all requests at once."""
     before = engine.get_stats()
     handles = [engine.submit(request) for request in requests]
     results = [handle.wait() for handle in handles]
-    after = engine.get_stats()
-    return Marks(results, after.decode_seconds - before.decode_seconds, after.steps - before.steps)
+    return DecodingRun(results, engine.get_stats().decode_seconds - before.decode_seconds)
 
 
-def constrained(request: Request) -> Request:
-    """The same with its form kept, and its labels from the list where it names things."""
-    labels = LISTED if request.task.token in NAMING else None
+def add_constraint(request: Request) -> Request:
+    """Returns the request with its structure enforced, and with allowed labels if the task names objects."""
+    labels = ALLOWED_LABELS if request.task.token in NAMING_TASKS else None
     return replace(request, constrain=Constraint(labels=labels))
 
 
-def detection(pairs: Sequence[tuple[Sample, Result]]) -> float:
-    """F1 of `<OD>` at IoU 0.5."""
-
-    def alike(a: Annotation, b: Annotation) -> float:
-        fit = isinstance(a, Box) and isinstance(b, Box) and a.label == b.label
-        return box_iou(a.box, b.box) if fit else 0.0  # type: ignore[union-attr]
-
-    counts = Counts()
-    for question, result in pairs:
-        if question.task.token == "<OD>":
-            counts.add(result.annotations, question.answer, alike)
+def compute_detection_f1(pairs: Sequence[tuple[Sample, Result]]) -> float:
+    """Returns the F1 of `<OD>` at IoU 0.5."""
+    counts = MatchCounts()
+    for sample, result in pairs:
+        if sample.task.token == "<OD>":
+            counts.add(result.annotations, sample.answer, labeled_box_iou)
     return counts.f1
 
 
-def category(pairs: Sequence[tuple[Sample, Result]]) -> float:
-    """The share of `<REGION_TO_CATEGORY>` that is right."""
-    own = [(q, r) for q, r in pairs if q.task.token == "<REGION_TO_CATEGORY>"]
-    return sum([a.label for a in r.annotations] == [a.label for a in q.answer] for q, r in own) / len(own)
+def compute_category_accuracy(pairs: Sequence[tuple[Sample, Result]]) -> float:
+    """Returns the accuracy of `<REGION_TO_CATEGORY>`."""
+    own = [(s, r) for s, r in pairs if s.task.token == "<REGION_TO_CATEGORY>"]
+    return sum([a.label for a in r.annotations] == [a.label for a in s.answer] for s, r in own) / len(own)
 
 
 def main(
-    scenes: Annotated[int, typer.Option(min=4, help="Scenes, each asked every task that has a form.")] = 60,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    scenes: Annotated[int, typer.Option(min=4, help="Scenes, with every task that has a structure.")] = 60,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints time and faults with and without constraints."""
-    asks = asked(scenes)
-    free = [request for _, request in asks]
-    bound = [constrained(request) for request in free]
-    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-    with Engine(checkpoint, EngineConfig(max_waiting=len(asks))) as engine:
-        for warm in (free[:32], bound[:32]):
-            answered(engine, warm)
-        sides = {"free": answered(engine, free), "constrained": answered(engine, bound)}
-    work = f"seedling, {scenes} unseen scenes, {len(asks)} questions"
-    known, rows = set(LISTED), []
-    for name, marks in sides.items():
-        rows.append(
-            Row(f"{work}: what it costs", name, marks.ms, "ms a token in the decoder", sides["free"].ms / marks.ms)
-        )
-    for name, marks in sides.items():
-        pairs = [(q, r) for (q, _), r in zip(asks, marks.results, strict=True)]
-        labels = [a.label for q, r in pairs if q.task.token in NAMING for a in r.annotations]
-        rows += [
-            Row(f"{work}: what it mends", f"{name}: {what}", 100 * share, "%")
+    """Prints decoding time and errors with and without constraints."""
+    made = make_requests(scenes)
+    free = [request for _, request in made]
+    constrained = [add_constraint(request) for request in free]
+    checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+    with Engine(checkpoint, EngineConfig(max_waiting=len(made))) as engine:
+        for warmup in (free[:32], constrained[:32]):
+            run_requests(engine, warmup)
+        runs = {"free": run_requests(engine, free), "constrained": run_requests(engine, constrained)}
+    workload = f"seedling, {scenes} unseen scenes, {len(made)} prompts"
+    allowed, measurements = set(ALLOWED_LABELS), []
+    for name, run in runs.items():
+        ms = run.ms_per_token
+        unit, speedup = "ms/token in the decoder", runs["free"].ms_per_token / ms
+        measurements.append(Measurement(f"{workload}: cost", name, ms, unit, speedup))
+    for name, run in runs.items():
+        pairs = [(s, r) for (s, _), r in zip(made, run.results, strict=True)]
+        labels = [a.label for s, r in pairs if s.task.token in NAMING_TASKS for a in r.annotations]
+        measurements += [
+            Measurement(f"{workload}: errors", f"{name}: {what}", 100 * share, "%")
             for what, share in {
-                "answers of which something is dropped": np.mean([bool(r.dropped) for r in marks.results]),
-                "answers cut at the limit": np.mean([r.finish == "length" for r in marks.results]),
-                "labels off the list": np.mean([label not in known for label in labels]),
-                "detection, F1": detection(pairs),
-                "categories of regions, right": category(pairs),
+                "malformed answers": np.mean([bool(r.dropped) for r in run.results]),
+                "answers cut off at the limit": np.mean([r.finish == "length" for r in run.results]),
+                "labels not in the list": np.mean([label not in allowed for label in labels]),
+                "detection F1": compute_detection_f1(pairs),
+                "region category accuracy": compute_category_accuracy(pairs),
             }.items()
         ]
-    show("Constrained decoding", rows, out)
+    report_measurements("Constrained decoding", measurements, out)
 
 
 if __name__ == "__main__":

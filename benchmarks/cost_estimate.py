@@ -1,7 +1,7 @@
-"""What labelling FLD-5B's pictures would take, by the rates that were measured: docs/fld5b.md.
+"""Estimates the cost of labeling FLD-5B's 126 million images from the measured rates: docs/measurements/fld5b.md.
 
-`python -m benchmarks.cost_estimate --price 0.04 --machine-cores 64 --days 30`. It measures nothing: it reads the figures
-of `docs/bench.json`, multiplies, and says what each step assumes.
+`python -m benchmarks.cost_estimate --price 0.04 --machine-cores 64 --days 30`. It measures nothing: it reads
+`docs/measurements/speed.json`, multiplies, and states its assumptions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,114 +12,119 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.speed_page import Section, read
+from benchmarks.speed_page import BenchmarkSection, read_sections
 
-ROOT = Path(__file__).parents[1]
-FIGURES, PAGE = ROOT / "docs" / "bench.json", ROOT / "docs" / "fld5b.md"
-PICTURES = 126_000_000
-CORES = 2  # of the machine that the figures are from; the cascade has one of them
-PRICE, MACHINE, DAYS = 0.04, 64, 30.0
-CASCADE_PROMPTS = 8  # of base's cascade: as many as `prompts-base` asks of a picture
+DOCS = Path(__file__).parents[1] / "docs" / "measurements"
+FIGURES, PAGE = DOCS / "speed.json", DOCS / "fld5b.md"
+IMAGES = 126_000_000
+MEASURED_CORES = 2  # of the machine of the measurements; the cascade job uses one of them
+PRICE, MACHINE_CORES, DAYS = 0.04, 64, 30.0
+CASCADE_PROMPTS = 8  # of the cascade on the base model, as in `prompts-per-image-base`
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """One way to label: `seconds` of one core for a picture; `what` is said of it."""
+class LabelingRate:
+    """The cost of one way to label, in core `seconds` per image."""
 
-    what: str
+    description: str
     seconds: float
-    source: str
+    section: str
 
 
-def rates(sections: Mapping[str, Section]) -> Iterator[Rate]:
-    """Those that are measured already."""
+def list_rates(sections: Mapping[str, BenchmarkSection]) -> Iterator[LabelingRate]:
+    """Yields the rates that have been measured."""
 
-    def figure(section: str, workload: str, side: str) -> float | None:
-        rows = sections[section].rows if section in sections else []
-        return next((r.value for r in rows if r.workload.startswith(workload) and r.side == side), None)
+    def find_value(section: str, workload: str, system: str) -> float | None:
+        measurements = sections[section].measurements if section in sections else []
+        matches = (m.value for m in measurements if m.workload.startswith(workload) and m.system == system)
+        return next(matches, None)
 
-    if (took := figure("cascade", "seedling", "florist, the whole job")) is not None:
-        what = "seedling: objects, each asked back, outlined and described (drawn scenes)"
-        yield Rate(what, took / 1e3, "cascade")
-    for kind, name in (("bfloat16", "bf16"), ("float32", "fp32")):
-        if (took := figure(f"mixed-{name}", f"{kind}, greedy", "florist")) is not None:
-            yield Rate(f"base's shape, {name}: one prompt, 95 tokens on average", CORES * took, f"mixed-{name}")
-    if (took := figure("prompts-base", f"base, bfloat16, {CASCADE_PROMPTS} prompts", "cold: florist")) is not None:
-        what = f"base's shape, bf16: a cascade of {CASCADE_PROMPTS} prompts, 20 tokens each"
-        yield Rate(what, CORES * CASCADE_PROMPTS * took / 1e3, "prompts-base")
+    if (ms := find_value("cascade-job", "seedling", "florist, whole job")) is not None:
+        description = "seedling: objects, each checked, outlined and described (drawn scenes)"
+        yield LabelingRate(description, ms / 1e3, "cascade-job")
+    for dtype, short in (("bfloat16", "bf16"), ("float32", "fp32")):
+        section = f"mixed-lengths-{short}"
+        if (seconds := find_value(section, f"{dtype}, greedy", "florist")) is not None:
+            description = f"base, {short}: one prompt, 95 tokens on average"
+            yield LabelingRate(description, MEASURED_CORES * seconds, section)
+    workload = f"base, bfloat16, {CASCADE_PROMPTS} prompts"
+    if (ms := find_value("prompts-per-image-base", workload, "cold: florist")) is not None:
+        description = f"base, bf16: a cascade of {CASCADE_PROMPTS} prompts, 20 tokens each"
+        yield LabelingRate(description, MEASURED_CORES * CASCADE_PROMPTS * ms / 1e3, "prompts-per-image-base")
 
 
-def page(sections: Mapping[str, Section], price: float, cores: int, days: float, pictures: int) -> str:
-    """The page as Markdown."""
+def format_page(sections: Mapping[str, BenchmarkSection], price: float, cores: int, days: float, images: int) -> str:
+    """Returns the page as Markdown."""
     body = []
-    for rate in rates(sections):
-        core_hours = pictures * rate.seconds / 3600
+    for rate in list_rates(sections):
+        core_hours = images * rate.seconds / 3600
         machines = ceil(core_hours / (cores * 24 * days))
         cells = (
-            rate.what, f"{rate.seconds:.3g} s", f"{core_hours:,.0f}", f"{machines:,}", f"{price * core_hours:,.0f}",
-            f"[{rate.source}](bench.md#{rate.source})",
+            rate.description, f"{rate.seconds:.3g} s", f"{core_hours:,.0f}", f"{machines:,}",
+            f"{price * core_hours:,.0f}", f"[{rate.section}](speed.md#{rate.section})",
         )  # fmt: skip
         body.append(f"| {' | '.join(cells)} |")
     machine = "; ".join(sorted({section.machine for section in sections.values()}))
     table = "\n".join(body)
     head = [
-        "what is asked",
-        "a core for a picture",
+        "workload",
+        "core time per image",
         "core-hours",
         f"machines for {days:g} days",
-        "money",
-        "from",
+        "cost",
+        "measured in",
     ]
-    return f"""# What FLD-5B's {pictures / 1e6:g} million pictures would take
+    return f"""# The cost of labeling {images / 1e6:g} million images
 
-Written by `python -m benchmarks.cost_estimate`, which prints it for what you assume:
+FLD-5B, the dataset behind Florence-2, has 126 million images. This page is written by
+`python -m benchmarks.cost_estimate`, which prints it for your own assumptions:
 
 | | assumed | option |
 |---|---:|---|
-| price of a core for an hour | {price:g} | `--price` |
-| cores of a machine | {cores} | `--machine-cores` |
-| days that it may take | {days:g} | `--days` |
-| pictures | {pictures:,} | `--pictures` |
+| price of a core-hour | {price:g} | `--price` |
+| cores per machine | {cores} | `--machine-cores` |
+| days | {days:g} | `--days` |
+| images | {images:,} | `--images` |
 
 | {" | ".join(head)} |
 |---|---:|---:|---:|---:|---|
 {table}
 
-core-hours = pictures × seconds ÷ 3600; machines = core-hours ÷ (cores × 24 × days), rounded up; money = core-hours ×
-price. The price is a guess at a cloud's core that may be taken away at any moment, which suits a job that loses nothing
-when it is killed; put in yours.
+core-hours = images × seconds ÷ 3600; machines = core-hours ÷ (cores × 24 × days), rounded up; cost = core-hours ×
+price. The price is a guess for a preemptible cloud core, which fits a job that loses nothing when it is killed. Use
+your own.
 
-## How far to trust it
+## Limits of this estimate
 
-- The rates are of {machine}; for base's shape {CORES} cores times the time by the
-  clock, for the cascade the processor's own time. All else is multiplication.
-- Twice the cores are taken for twice the pictures. Between machines that is nearly so: they share only the database,
-  one short transaction for some dozens of pictures. Within one, give each few cores an engine of their own
-  (`--device cpu,cpu`, or a process each): one engine on {cores} cores was not measured.
-- The seedling is a toy of a few million parameters on drawn scenes: its line is no quote for photographs.
-- Base's shape has random weights, and answers as long as they are told to be. Photographs have their own: a paragraph
-  is longer than 95 tokens, a region's name shorter than 20. The cascade's line is the rate of {CASCADE_PROMPTS} prompts
-  asked of one picture at once; a cascade asks in turns, and of many pictures at a time.
-- On a GPU the pictures take a fraction of the hours, at another price an hour: its figures are not here.
-- Reading pictures over a network, decoding large photographs, storage and people are not in it.
-- A job keeps the names of its pictures in memory, and some kilobytes a picture in its database: {pictures / 1e6:g}
-  million are some hundred jobs of a million or so, in PostgreSQL.
+- The rates come from {machine}. For the base model they are {MEASURED_CORES} cores times the wall-clock time, for the
+  cascade job the CPU time. Everything else is multiplication.
+- It assumes that twice the cores label twice the images. Between machines this is nearly true: they share only the
+  database, with one short transaction for some dozens of images. Within a machine, run one engine for a few cores
+  (`--device cpu,cpu`, or one process each): one engine on {cores} cores was not measured.
+- The seedling is a toy with a few million parameters for drawn scenes. Its row does not apply to photographs.
+- The base model has random weights and answers of a fixed length. Real answers differ: a paragraph is longer than 95
+  tokens, the name of a region shorter than 20. The row of the cascade is the rate of {CASCADE_PROMPTS} prompts sent at
+  once for one image; a real cascade sends them in turns, for many images at a time.
+- On a GPU, images take a fraction of the hours, at another price per hour. No GPU was measured.
+- Not included: reading images over a network, decoding large photographs, storage and people.
+- A job keeps the names of its images in memory, and some kilobytes per image in its database. {images / 1e6:g} million
+  images are some hundred jobs of about a million each, in PostgreSQL.
 """
 
 
-def write(sections: Mapping[str, Section]) -> None:
-    """The page, as it is committed."""
-    PAGE.write_text(page(sections, PRICE, MACHINE, DAYS, PICTURES), encoding="utf-8")
+def write_page(sections: Mapping[str, BenchmarkSection]) -> None:
+    """Writes the committed page."""
+    PAGE.write_text(format_page(sections, PRICE, MACHINE_CORES, DAYS, IMAGES), encoding="utf-8")
 
 
 def main(
-    price: Annotated[float, typer.Option(min=0, help="Of a core for an hour, in any currency.")] = PRICE,
-    machine_cores: Annotated[int, typer.Option(min=1, help="Of each machine.")] = MACHINE,
-    days: Annotated[float, typer.Option(min=0.01, help="That it may take.")] = DAYS,
-    pictures: Annotated[int, typer.Option(min=1, help="To be labelled.")] = PICTURES,
+    price: Annotated[float, typer.Option(min=0, help="Price of a core-hour, in any currency.")] = PRICE,
+    machine_cores: Annotated[int, typer.Option(min=1, help="Cores per machine.")] = MACHINE_CORES,
+    days: Annotated[float, typer.Option(min=0.01, help="Days that the work may take.")] = DAYS,
+    images: Annotated[int, typer.Option(min=1, help="Number of images.")] = IMAGES,
 ) -> None:
-    """Prints the page for what you assume."""
-    print(page(read(FIGURES), price, machine_cores, days, pictures))
+    """Prints the page for your assumptions."""
+    print(format_page(read_sections(FIGURES), price, machine_cores, days, images))
 
 
 if __name__ == "__main__":

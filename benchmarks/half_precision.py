@@ -1,7 +1,8 @@
-"""Sixteen bits against thirty-two: how many answers of the seedling stay the same, and how far its boxes move.
+"""bf16 and fp16 against fp32: how many answers of the seedling stay the same, and how far its boxes move.
 
-`python -m benchmarks.half_precision`. Unseen scenes, all tasks, greedy. A token counts where the answer in fp32 has the same
-at the same place; after the first that differs the rest often follows other words, so whole answers are counted too.
+`python -m benchmarks.half_precision`. Unseen scenes, all tasks, greedy decoding. A token counts if the fp32 answer has
+the same token at the same position. After the first difference the rest often differs too, so identical answers are
+counted as well.
 """
 
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.machine import apart
-from benchmarks.results import Row, show
-from benchmarks.workloads import every_task
+from benchmarks.machine import run_in_thread
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.workloads import make_all_task_requests
 from labels.geometry import box_iou
 from prompts.annotations import Box
 from server.engine.checkpoints.loading import load_checkpoint
@@ -22,20 +23,20 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request, Result
 
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def answers(dtype: torch.dtype, requests: list[Request]) -> list[Result]:
-    """All of them, from an engine in this type."""
-    checkpoint = apart(lambda: load_checkpoint(SEEDLING, dtype=dtype))
+def run_engine(dtype: torch.dtype, requests: list[Request]) -> list[Result]:
+    """Answers all requests with an engine of this type."""
+    checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING, dtype=dtype))
     with Engine(checkpoint, EngineConfig(max_waiting=len(requests))) as engine:
         handles = [engine.submit(request) for request in requests]
         return [handle.wait() for handle in handles]
 
 
-def overlaps(exact: Result, rough: Result) -> list[float]:
-    """The IoU of each box with the likest of the same label in the other answer; 0 where there is none."""
-    boxes = [a for a in rough.annotations if isinstance(a, Box)]
+def compute_ious(exact: Result, other: Result) -> list[float]:
+    """Returns, for each box, its largest IoU with a box of the same label in the other answer; 0 if there is none."""
+    boxes = [a for a in other.annotations if isinstance(a, Box)]
     return [
         max((box_iou(a.box, b.box) for b in boxes if b.label == a.label), default=0.0)
         for a in exact.annotations
@@ -44,40 +45,29 @@ def overlaps(exact: Result, rough: Result) -> list[float]:
 
 
 def main(
-    scenes: Annotated[int, typer.Option(min=1, help="Scenes, each asked every task.")] = 24,
-    beams: Annotated[int, typer.Option(min=1, help="Beams.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes, with all their tasks.")] = 24,
+    beams: Annotated[int, typer.Option(min=1, help="Number of beams.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints match rates and overlaps of each type."""
-    requests = every_task(scenes, beams)
-    exact = answers(torch.float32, requests)
-    rows = []
-    work = (
-        f"seedling, {len(requests)} prompts on {scenes} unseen scenes, {'greedy' if beams == 1 else f'{beams} beams'}"
-    )
-    for name, dtype in TYPES.items():
-        rough = answers(dtype, requests)
-        pairs = list(zip(exact, rough, strict=True))
+    """Prints the shares of equal tokens and answers, and the IoU of boxes, for each type."""
+    requests = make_all_task_requests(scenes, beams)
+    exact = run_engine(torch.float32, requests)
+    measurements = []
+    search = "greedy" if beams == 1 else f"{beams} beams"
+    workload = f"seedling, {len(requests)} prompts on {scenes} unseen scenes, {search}"
+    for name, dtype in HALF_DTYPES.items():
+        pairs = list(zip(exact, run_engine(dtype, requests), strict=True))
         tokens = [i < len(b.tokens) and token == b.tokens[i] for a, b in pairs for i, token in enumerate(a.tokens)]
-        ious = [iou for a, b in pairs for iou in overlaps(a, b)]
-        rows += [
-            Row(work, f"{name}: tokens as in fp32", 100 * float(np.mean(tokens)), "%"),
-            Row(
-                work,
-                f"{name}: whole answers as in fp32",
-                100 * float(np.mean([a.tokens == b.tokens for a, b in pairs])),
-                "%",
-            ),
-            Row(
-                work,
-                f"{name}: IoU of boxes with those of fp32, mean",
-                float(np.mean(ious)),
-                "",
-                note=f"{len(ious)} boxes",
-            ),
-            Row(work, f"{name}: boxes with IoU of 0.9 and more", 100 * float(np.mean(np.array(ious) >= 0.9)), "%"),
+        identical = [a.tokens == b.tokens for a, b in pairs]
+        ious = [iou for a, b in pairs for iou in compute_ious(a, b)]
+        note = f"{len(ious)} boxes"
+        measurements += [
+            Measurement(workload, f"{name}: tokens equal to fp32", 100 * float(np.mean(tokens)), "%"),
+            Measurement(workload, f"{name}: answers identical to fp32", 100 * float(np.mean(identical)), "%"),
+            Measurement(workload, f"{name}: mean IoU of boxes with fp32", float(np.mean(ious)), "", note=note),
+            Measurement(workload, f"{name}: boxes with IoU ≥ 0.9", 100 * float(np.mean(np.array(ious) >= 0.9)), "%"),
         ]
-    show("Sixteen bits against fp32", rows, out)
+    report_measurements("Half precision against fp32", measurements, out)
 
 
 if __name__ == "__main__":

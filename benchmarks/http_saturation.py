@@ -1,11 +1,11 @@
-"""The seedling over HTTP at saturation: `florist serve` in a process of its own, against the bare engine.
+"""The seedling over HTTP at saturation: `florist serve` in its own process, against the bare engine and transformers.
 
-`python -m benchmarks.http_saturation`. Clients in a process of their own ask in closed loops: each sends its next request when the
-answer to its last is there. A request begins as the bytes of a PNG on every side, and every picture is new, so that
-nothing is kept from one request to the next. First one question a picture: transformers answers one at a time, and
-behind LitServe (`pip install litserve`), which batches what waits. Then all tasks of a picture in one request, as
-labeling asks: transformers one at a time, and sharing what it sees of the picture as the server does.
-Client, server and model share this machine's cores: on two of them the client's work is the server's loss.
+`python -m benchmarks.http_saturation`. Clients in another process run closed loops: each sends its next request when it
+has the answer to its last. On every system a request starts as the bytes of a PNG, and every image is new, so nothing
+is cached between requests. First workload: one prompt per image; transformers answers one at a time, and behind LitServe
+(`pip install litserve`), which batches waiting requests. Second workload: all tasks of an image in one request, as in
+labeling; transformers answers one at a time, and sharing image features as the server does. Client, server and model
+share the cores of this machine: on two cores, the client's work reduces the server's throughput.
 """
 
 import io
@@ -31,10 +31,10 @@ import torch
 import typer
 from PIL import Image
 
-from benchmarks.machine import apart, timed
-from benchmarks.results import Row, show
-from benchmarks.transformers_baseline import Transformers
-from benchmarks.workloads import every_task, new_pictures, together
+from benchmarks.machine import run_in_thread, time_call
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.transformers_baseline import TransformersBaseline
+from benchmarks.workloads import make_all_task_requests, make_new_image_requests, run_concurrently
 from prompts.tasks import TASKS
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
@@ -44,43 +44,44 @@ from server.engine.request import Request
 
 ROOT = Path(__file__).parents[1]
 BOUNDARY = "florist-benchmark"
-PATIENCE = 120.0  # seconds for a server to be ready
-ALONE = "transformers, one at a time"
-ENGINE = "florist's engine alone"
+TIMEOUT = 120.0  # seconds for a server to be ready
+ONE_BY_ONE = "transformers, one at a time"
+BARE_ENGINE = "florist's engine alone"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A picture's file, and what is asked about it in one request."""
+class ImagePrompts:
+    """An image file, and the prompts about it in one HTTP request."""
 
     file: bytes
-    questions: Sequence[Request]
+    prompts: Sequence[Request]
 
-    def decoded(self) -> list[Request]:
-        """The questions with the picture read anew."""
+    def decode(self) -> list[Request]:
+        """Returns the prompts with the image decoded again."""
         image = Image.open(io.BytesIO(self.file)).convert("RGB")
-        return [replace(question, image=image) for question in self.questions]
+        return [replace(prompt, image=image) for prompt in self.prompts]
 
 
-def asked(requests: Sequence[Request]) -> list[Asked]:
-    """Neighbours that share a picture are asked together."""
-    found: list[Asked] = []
+def group_by_image(requests: Sequence[Request]) -> list[ImagePrompts]:
+    """Groups consecutive requests with the same image."""
+    groups: list[ImagePrompts] = []
     for _, own in itertools.groupby(requests, key=lambda request: id(request.image)):
-        questions, file = list(own), io.BytesIO()
-        questions[0].image.save(file, "PNG", compress_level=1)
-        found.append(Asked(file.getvalue(), questions))
-    return found
+        prompts, file = list(own), io.BytesIO()
+        prompts[0].image.save(file, "PNG", compress_level=1)
+        groups.append(ImagePrompts(file.getvalue(), prompts))
+    return groups
 
 
-def form(one: Asked) -> bytes:
-    """The body of POST /v1/prompt."""
+def encode_form(group: ImagePrompts) -> bytes:
+    """Returns the body of POST /v1/prompt."""
     prompts = [
         {"task": r.task.token}
         | ({"text": r.text} if r.text else {})
         | ({"region": list(map(float, r.region))} if r.region else {})
-        for r in one.questions
+        for r in group.prompts
     ]
-    fields = {"max_new_tokens": str(one.questions[0].max_new_tokens), "num_beams": str(one.questions[0].num_beams)}
+    first = group.prompts[0]
+    fields = {"max_new_tokens": str(first.max_new_tokens), "num_beams": str(first.num_beams)}
     if len(prompts) > 1:
         fields["prompts"] = json.dumps(prompts)
     else:
@@ -90,69 +91,76 @@ def form(one: Asked) -> bytes:
         for name, value in fields.items()
     ]
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n'
-    parts.append(head.encode() + b"Content-Type: image/png\r\n\r\n" + one.file + f"\r\n--{BOUNDARY}--\r\n".encode())
+    parts.append(head.encode() + b"Content-Type: image/png\r\n\r\n" + group.file + f"\r\n--{BOUNDARY}--\r\n".encode())
     return b"".join(parts)
 
 
-def closed_loop(work: Sequence[bytes], clients: int, port: int, path: str) -> float:
-    """Seconds until all bodies are answered, `clients` of them under way at any time. Raises for any other than 200."""
-    bodies, failures = iter(work), list[str]()
+def run_closed_loop(bodies: Sequence[bytes], clients: int, port: int, path: str) -> float:
+    """Returns the seconds until all bodies are answered, with `clients` requests in progress at any time.
+
+    Raises RuntimeError for any status other than 200.
+    """
+    remaining, failures = iter(bodies), list[str]()
     lock = threading.Lock()
 
-    def client() -> None:
-        connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    def run_client() -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
         while not failures:
             with lock:
-                body = next(bodies, None)
+                body = next(remaining, None)
             if body is None:
                 return
             connection.request("POST", path, body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
             response = connection.getresponse()
-            said = response.read()
+            content = response.read()
             if response.status != 200:
-                failures.append(f"{response.status}: {said[:200]!r}")
+                failures.append(f"{response.status}: {content[:200]!r}")
 
     start = time.perf_counter()
-    threads = [threading.Thread(target=client) for _ in range(clients)]
+    _run_threads(run_client, clients)
+    if failures:
+        raise RuntimeError(f"a request failed: {failures[0]}")
+    return time.perf_counter() - start
+
+
+def run_closed_loop_in_process(bodies: Sequence[bytes], clients: int, port: int, path: str) -> float:
+    """Runs `run_closed_loop` in another process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(run_closed_loop, (bodies, clients, port, path))
+
+
+def _run_threads(target: Callable[[], None], count: int) -> None:
+    threads = [threading.Thread(target=target) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if failures:
-        raise RuntimeError(f"a request was refused: {failures[0]}")
-    return time.perf_counter() - start
-
-
-def from_elsewhere(work: Sequence[bytes], clients: int, port: int, path: str) -> float:
-    """The same from a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(closed_loop, (work, clients, port, path))
 
 
 @contextmanager
-def process(command: Callable[[int], list[str]], ready: str) -> Iterator[int]:
-    """A server as a user runs it; its port once `ready` answers."""
+def start_server(command: Callable[[int], list[str]], ready_path: str) -> Iterator[int]:
+    """Starts a server as a user does; yields its port once `ready_path` answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FLORIST_")}
-    running = subprocess.Popen(
+    process = subprocess.Popen(
         command(port), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     try:
-        ends = time.monotonic() + PATIENCE
-        while not _answers(port, ready):
-            if running.poll() is not None or time.monotonic() > ends:
-                raise RuntimeError(f"{' '.join(command(port))} did not come up; run it by hand to see why")
+        deadline = time.monotonic() + TIMEOUT
+        while not _is_ready(port, ready_path):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(command(port))} did not start; run it by hand to see why")
             time.sleep(0.1)
         yield port
     finally:
-        os.killpg(running.pid, signal.SIGTERM)
-        running.wait(PATIENCE)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(TIMEOUT)
 
 
-def _answers(port: int, path: str) -> bool:
+def _is_ready(port: int, path: str) -> bool:
     try:
         connection = HTTPConnection("127.0.0.1", port, timeout=5)
         connection.request("GET", path)
@@ -161,105 +169,120 @@ def _answers(port: int, path: str) -> bool:
         return False
 
 
-def bare(engine: Engine, work: Sequence[Asked], clients: int) -> None:
-    """The engine in this process, asked by as many threads."""
-    rest, lock = iter(work), threading.Lock()
+def run_bare_engine(engine: Engine, work: Sequence[ImagePrompts], clients: int) -> None:
+    """Runs the engine in this process, with `clients` threads."""
+    remaining, lock = iter(work), threading.Lock()
 
-    def client() -> None:
+    def run_client() -> None:
         while True:
             with lock:
-                one = next(rest, None)
-            if one is None:
+                group = next(remaining, None)
+            if group is None:
                 return
-            together(engine, one.decoded())
+            run_concurrently(engine, group.decode())
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    _run_threads(run_client, clients)
 
 
 @dataclass
-class Saturation:
-    """Both workloads on one model; rates are prompts a second."""
+class SaturationBenchmark:
+    """Measures rates in prompts per second, with one model and a number of clients."""
 
     checkpoint: Checkpoint
-    theirs: Transformers
+    baseline: TransformersBaseline
     clients: int
 
-    def served(self, work: Sequence[Asked], warm: Sequence[Asked]) -> dict[str, float]:
-        """By the engine in this process, and by `florist serve`, with the workers that it takes by itself."""
-        prompts = sum(len(one.questions) for one in work)
+    def measure_florist(self, work: Sequence[ImagePrompts], warmup: Sequence[ImagePrompts]) -> dict[str, float]:
+        """Measures the engine in this process, and `florist serve` with its default number of workers."""
+        prompts = sum(len(group.prompts) for group in work)
         workers = choose_worker_count(self.checkpoint.model)
         with Engine(self.checkpoint, replicas=[self.checkpoint] * (workers - 1)) as engine:
-            bare(engine, warm, self.clients)
-            took, _ = timed(lambda: bare(engine, work, self.clients))
+            run_bare_engine(engine, warmup, self.clients)
+            seconds, _ = time_call(lambda: run_bare_engine(engine, work, self.clients))
         device = ",".join(["cpu"] * workers)
         serve = [sys.executable, "-m", "server.cli.main", "serve", "--device", device, "--log-level", "error", "--port"]
-        with process(lambda port: [*serve, str(port)], "/readyz") as port:
-            over = self._clocked(work, warm, port, "/v1/prompt")
-        return {ENGINE: prompts / took, "florist serve": prompts / over}
+        with start_server(lambda port: [*serve, str(port)], "/readyz") as port:
+            http_seconds = self._time_requests(work, warmup, port, "/v1/prompt")
+        return {BARE_ENGINE: prompts / seconds, "florist serve": prompts / http_seconds}
 
-    def behind_litserve(self, work: Sequence[Asked], warm: Sequence[Asked]) -> dict[str, float]:
-        """With one worker and with as many as we take. Empty where LitServe is not installed."""
+    def measure_litserve(self, work: Sequence[ImagePrompts], warmup: Sequence[ImagePrompts]) -> dict[str, float]:
+        """Measures LitServe with one worker and with florist's number of workers; nothing if it is not installed."""
         if not find_spec("litserve"):
             return {}
         rates = {}
         for workers in sorted({1, choose_worker_count(self.checkpoint.model)}):
             command = [sys.executable, "-m", "benchmarks.litserve_server", str(workers)]
-            with process(lambda port, command=command: [*command, str(port)], "/health") as port:
-                took = self._clocked(work, warm, port, "/predict")
+            with start_server(lambda port, command=command: [*command, str(port)], "/health") as port:
+                seconds = self._time_requests(work, warmup, port, "/predict")
             name = f"transformers behind LitServe, batches of 16, {workers} worker{'s' * (workers > 1)}"
-            rates[name] = len(work) / took
+            rates[name] = len(work) / seconds
         return rates
 
-    def alone(self, work: Sequence[Asked]) -> dict[str, float]:
-        """One prompt at a time."""
-        prompts = sum(len(one.questions) for one in work)
-        took, _ = timed(lambda: [self.theirs.one_at_a_time(one.decoded()) for one in work])
-        return {ALONE: prompts / took}
+    def measure_one_by_one(self, work: Sequence[ImagePrompts]) -> dict[str, float]:
+        """Measures transformers with one prompt at a time."""
+        prompts = sum(len(group.prompts) for group in work)
+        seconds, _ = time_call(lambda: [self.baseline.generate_one_by_one(group.decode()) for group in work])
+        return {ONE_BY_ONE: prompts / seconds}
 
-    def sharing(self, work: Sequence[Asked]) -> dict[str, float]:
-        """The prompts of a picture, one at a time and in one batch, over one look at it."""
-        prompts = sum(len(one.questions) for one in work)
-        each, _ = timed(lambda: [self.theirs.one_at_a_time_sharing(one.decoded()) for one in work])
-        batch, _ = timed(lambda: [self.theirs.batched(one.decoded(), len(one.questions), share=True) for one in work])
-        return {f"{ALONE}, sharing the picture": prompts / each, "transformers, a batch a picture": prompts / batch}
+    def measure_sharing(self, work: Sequence[ImagePrompts]) -> dict[str, float]:
+        """Measures transformers with shared image features, one prompt at a time and in one batch per image."""
+        prompts = sum(len(group.prompts) for group in work)
+        baseline = self.baseline
+        single, _ = time_call(lambda: [baseline.generate_sharing_features(group.decode()) for group in work])
+        batch, _ = time_call(
+            lambda: [
+                baseline.generate_batches(group.decode(), len(group.prompts), share_features=True) for group in work
+            ]
+        )
+        return {
+            f"{ONE_BY_ONE}, sharing features": prompts / single,
+            "transformers, one batch per image": prompts / batch,
+        }
 
-    def _clocked(self, work: Sequence[Asked], warm: Sequence[Asked], port: int, path: str) -> float:
-        from_elsewhere([form(one) for one in warm], self.clients, port, path)
-        return from_elsewhere([form(one) for one in work], self.clients, port, path)
+    def _time_requests(
+        self, work: Sequence[ImagePrompts], warmup: Sequence[ImagePrompts], port: int, path: str
+    ) -> float:
+        run_closed_loop_in_process([encode_form(group) for group in warmup], self.clients, port, path)
+        return run_closed_loop_in_process([encode_form(group) for group in work], self.clients, port, path)
 
 
-def rows(work: str, rates: dict[str, float]) -> list[Row]:
-    """Prompts a second, the first side as the baseline."""
-    own = {"florist serve": f"{rates['florist serve'] / rates[ENGINE]:.0%} of the engine alone"}
-    return [Row(work, name, r, "prompts/s", r / rates[ALONE], None, own.get(name, "")) for name, r in rates.items()]
+def to_measurements(workload: str, rates: dict[str, float]) -> list[Measurement]:
+    """Returns prompts per second, with transformers one at a time as the baseline."""
+    notes = {"florist serve": f"{rates['florist serve'] / rates[BARE_ENGINE]:.0%} of the engine alone"}
+    return [
+        Measurement(workload, name, rate, "prompts/s", rate / rates[ONE_BY_ONE], None, notes.get(name, ""))
+        for name, rate in rates.items()
+    ]
 
 
 def main(
-    count: Annotated[int, typer.Option(min=16, help="Requests of one prompt.")] = 400,
-    pictures: Annotated[int, typer.Option(min=8, help="Requests of all tasks.")] = 32,
-    alone: Annotated[int, typer.Option(min=1, help="Prompts of either that transformers answers one at a time.")] = 60,
-    clients: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 32,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    count: Annotated[int, typer.Option(min=16, help="HTTP requests with one prompt.")] = 400,
+    images: Annotated[int, typer.Option(min=8, help="HTTP requests with all tasks.")] = 32,
+    alone: Annotated[int, typer.Option(min=1, help="Prompts that transformers answers one at a time.")] = 60,
+    clients: Annotated[int, typer.Option(min=1, help="Requests in progress.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints prompts a second of all sides."""
-    single, warm = asked(new_pictures(count)), asked(new_pictures(32, first=5000))
-    whole, warm_whole = asked(every_task(pictures)), asked(every_task(4, first=5000))
-    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-    theirs = Transformers(checkpoint, torch.float32)
-    apart(lambda: theirs.tune([one.decoded()[0].image for one in warm[:1]]))
-    apart(lambda: theirs.one_at_a_time([question for one in warm[:8] for question in one.decoded()]))
-    one = Saturation(checkpoint, theirs, clients)
-    rates = one.alone(single[:alone]) | one.behind_litserve(single[: count // 4], warm) | one.served(single, warm)
-    found = rows(f"seedling, fp32, greedy, a new picture each, {clients} clients", rates)
-    many = Saturation(checkpoint, theirs, clients=4)
-    part = whole[: max(1, alone // len(TASKS))]
-    rates = many.alone(part) | many.sharing(part) | many.served(whole, warm_whole)
-    found += rows("seedling, fp32, greedy, all tasks of a new picture in one request, 4 clients", rates)
-    show("The seedling over HTTP at saturation; client, server and model share the cores", found, out)
+    """Prints prompts per second of all systems."""
+    single = group_by_image(make_new_image_requests(count))
+    warmup = group_by_image(make_new_image_requests(32, first=5000))
+    all_tasks = group_by_image(make_all_task_requests(images))
+    all_tasks_warmup = group_by_image(make_all_task_requests(4, first=5000))
+    checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+    baseline = TransformersBaseline(checkpoint, torch.float32)
+    run_in_thread(lambda: baseline.select_attention([warmup[0].decode()[0].image]))
+    run_in_thread(lambda: baseline.generate_one_by_one([p for group in warmup[:8] for p in group.decode()]))
+    benchmark = SaturationBenchmark(checkpoint, baseline, clients)
+    rates = benchmark.measure_one_by_one(single[:alone])
+    rates |= benchmark.measure_litserve(single[: count // 4], warmup)
+    rates |= benchmark.measure_florist(single, warmup)
+    measurements = to_measurements(f"seedling, fp32, greedy, one new image per prompt, {clients} clients", rates)
+    benchmark = SaturationBenchmark(checkpoint, baseline, clients=4)
+    part = all_tasks[: max(1, alone // len(TASKS))]
+    rates = benchmark.measure_one_by_one(part) | benchmark.measure_sharing(part)
+    rates |= benchmark.measure_florist(all_tasks, all_tasks_warmup)
+    workload = "seedling, fp32, greedy, all tasks of a new image in one request, 4 clients"
+    measurements += to_measurements(workload, rates)
+    report_measurements("The seedling over HTTP at saturation; all share the cores", measurements, out)
 
 
 if __name__ == "__main__":

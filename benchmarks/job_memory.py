@@ -1,8 +1,8 @@
-"""Memory over jobs of a thousand, ten thousand and a hundred thousand pictures: it must not grow with the job.
+"""Memory of jobs with a thousand, ten thousand and a hundred thousand images: it must not grow with the job.
 
-`python -m benchmarks.job_memory`. The runner, the recipe, the source and the store are those of every job. The pictures
-are thin ones, of a few pixels and all different, and instead of a model there is one that answers each prompt at once
-with the same two boxes: what a model keeps, `benchmarks.engine_memory` measures. A process for each job. Linux only.
+`python -m benchmarks.job_memory`. Runner, recipe, source and store are those of every job. The images are tiny and all
+different. Instead of a model there is a fake that answers each prompt at once with the same two boxes; the memory of
+the model is measured by `benchmarks.engine_memory`. Each job runs in its own process. Linux only.
 """
 
 import gc
@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -21,8 +21,8 @@ from typing import Annotated, Any
 import typer
 from PIL import Image
 
-from benchmarks.engine_memory import resident
-from benchmarks.results import Row, show
+from benchmarks.engine_memory import read_resident_megabytes
+from benchmarks.results import Measurement, report_measurements
 from labels.formats import FORMATS
 from prompts.annotations import Annotation, Box, Text
 from prompts.tasks import AnswerKind
@@ -46,8 +46,8 @@ BOXES: list[Annotation] = [
 ]
 
 
-class Thin(ImageSource):
-    """Pictures of 16 × 12 pixels, made when they are read."""
+class TinyImageSource(ImageSource):
+    """Images of 16 × 12 pixels that are created when they are read."""
 
     def __init__(self, count: int) -> None:
         listing = ImageListing()
@@ -62,8 +62,8 @@ class Thin(ImageSource):
         return file.getvalue()
 
 
-class Model:
-    """Answers in no time, as the engine would."""
+class FakeEngine:
+    """Answers at once, with the interface of the engine."""
 
     config = EngineConfig()
     checkpoint = SimpleNamespace(sha256="ab" * 32, name="fake")
@@ -76,66 +76,71 @@ class Model:
 
     def submit_blocking(self, request: Request, stop: threading.Event) -> Handle:
         handle = Handle(lambda: None)
-        notes = BOXES if request.task.answer_kind is AnswerKind.BOXES else [Text(label="cat", score=0.8)]
-        handle.set_result(Result(notes, "cat<loc_1><loc_2><loc_3><loc_4>" * 2, [0], [0.0], "stop"))
+        is_detection = request.task.answer_kind is AnswerKind.BOXES
+        annotations = BOXES if is_detection else [Text(label="cat", score=0.8)]
+        handle.set_result(Result(annotations, "cat<loc_1><loc_2><loc_3><loc_4>" * 2, [0], [0.0], "stop"))
         return handle
 
 
 @dataclass(slots=True)
-class Watch:
-    """Memory each time that another share of the job is done."""
+class MemorySampler:
+    """Samples the memory every `interval` images."""
 
-    every: int
-    ended: int = 0
-    seen: list[float] | None = None
+    interval: int
+    finished: int = 0
+    samples: list[float] = field(default_factory=list)
 
     def __call__(self, _: object) -> None:
-        self.ended += 1
-        if self.ended % self.every == 0:
-            self.seen = [*(self.seen or []), resident()]
+        self.finished += 1
+        if self.finished % self.interval == 0:
+            self.samples.append(read_resident_megabytes())
 
 
-def measure(count: int) -> None:
-    """Runs a job in this process; prints megabytes of the whole after its first tenth, at its end, and after the
-    export, and seconds."""
-    model: Any = Model()
+def run_tiny_job(count: int) -> None:
+    """Runs a job in this process.
+
+    Prints megabytes after its first tenth, at its end, at most, and after the export, and seconds.
+    """
+    engine: Any = FakeEngine()
     with tempfile.TemporaryDirectory() as name, JobStore(file_url(Path(name) / "florist.db")) as store:
-        source, watch, start = Thin(count), Watch(max(1, count // SAMPLES)), time.perf_counter()
-        begun = job_start.start_job(store, model, RECIPE, source, "thin", ".")
-        ended = run_job(
-            store, begun, model, source, lambda size: execute_recipe(RECIPE, size), exclusive=True, on_image=watch
+        source, sampler = TinyImageSource(count), MemorySampler(max(1, count // SAMPLES))
+        start = time.perf_counter()
+        started = job_start.start_job(store, engine, RECIPE, source, "tiny", ".")
+        job = run_job(
+            store, started, engine, source, lambda size: execute_recipe(RECIPE, size), exclusive=True, on_image=sampler
         )
-        took, seen = time.perf_counter() - start, watch.seen or []
-        assert store.get_progress(ended).done == count
-        report = FORMATS["coco"].write(store.iter_images(ended), Path(name, "coco"), copy_images=False)
+        seconds, samples = time.perf_counter() - start, sampler.samples
+        assert store.get_progress(job).done == count
+        report = FORMATS["coco"].write(store.iter_images(job), Path(name, "coco"), copy_images=False)
         assert report.images == count
         gc.collect()
-        print(seen[len(seen) // 10 - 1], seen[-1], max(seen), resident(), took)
+        print(samples[len(samples) // 10 - 1], samples[-1], max(samples), read_resident_megabytes(), seconds)
 
 
-def measured(counts: list[int]) -> Iterator[Row]:
-    """The rows of each job."""
+def measure_jobs(counts: list[int]) -> Iterator[Measurement]:
+    """Runs each job in its own process and yields its measurements."""
     for count in counts:
         command = [sys.executable, "-m", "benchmarks.job_memory", "--only", str(count)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        early, late, most, after, took = map(float, said.split())
-        work = f"a job of {count:,} thin pictures"
-        yield Row(work, "after its first tenth", early, "MB")
-        yield Row(work, "at its end", late, "MB", note=f"{(late - early) * 1e3 / (0.9 * count):+.3f} kB a picture")
-        yield Row(work, "most", most, "MB")
-        yield Row(work, "after the export", after, "MB", note=f"the job took {took:.0f} s")
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        early, late, most, after, seconds = map(float, printed.split())
+        workload = f"a job of {count:,} tiny images"
+        growth = f"{(late - early) * 1e3 / (0.9 * count):+.3f} kB/image"
+        yield Measurement(workload, "after its first tenth", early, "MB")
+        yield Measurement(workload, "at its end", late, "MB", note=growth)
+        yield Measurement(workload, "maximum", most, "MB")
+        yield Measurement(workload, "after the export", after, "MB", note=f"the job took {seconds:.0f} s")
 
 
 def main(
-    count: Annotated[list[int], typer.Option(help="Pictures of a job.")] = [1_000, 10_000, 100_000],  # noqa: B006
-    only: Annotated[int | None, typer.Option(help="One job, in this process; its five figures.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    count: Annotated[list[int], typer.Option(help="Images of a job.")] = [1_000, 10_000, 100_000],  # noqa: B006
+    only: Annotated[int | None, typer.Option(help="Run one job in this process; prints five numbers.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
     """Prints the memory of jobs of several sizes."""
     if only:
-        measure(only)
+        run_tiny_job(only)
         return
-    show("Resident memory of a job", list(measured(count)), out)
+    report_measurements("Resident memory of a job", list(measure_jobs(count)), out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""transformers behind LitServe, as its documentation does it: what waits is batched, and answered as one batch.
+"""transformers behind LitServe, as in its documentation: waiting requests are answered as one batch.
 
-`python -m benchmarks.litserve_server WORKERS PORT`, the cores shared out among the workers; `benchmarks.http_saturation` starts it.
+`python -m benchmarks.litserve_server WORKERS PORT`. Workers share the cores. `benchmarks.http_saturation` starts it.
 """
 
 import io
@@ -12,24 +12,24 @@ import litserve
 import torch
 from PIL import Image
 
-from benchmarks.transformers_baseline import Transformers
+from benchmarks.transformers_baseline import TransformersBaseline
 from prompts.tasks import TASKS
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.request import Request
 
-BATCH = 16
+MAX_BATCH = 16
 WORKERS = int(sys.argv[1]) if len(sys.argv) == 3 else 1
-WAIT = 0.01  # seconds that a batch is held open
+BATCH_TIMEOUT = 0.01  # seconds
 
 
-class Florence(litserve.LitAPI):
-    """A form with a picture and a task → tokens."""
+class FlorenceAPI(litserve.LitAPI):
+    """Maps a form with an image and a task to tokens."""
 
     def setup(self, device: str) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // WORKERS))
-        self.model = Transformers(load_checkpoint(SEEDLING), torch.float32)
-        self.model.tune([Image.new("RGB", (320, 240))])
+        self.baseline = TransformersBaseline(load_checkpoint(SEEDLING), torch.float32)
+        self.baseline.select_attention([Image.new("RGB", (320, 240))])
 
     def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe takes an annotation for a schema
         region = request.get("region")
@@ -43,7 +43,7 @@ class Florence(litserve.LitAPI):
         )
 
     def predict(self, requests: list[Request]) -> list[list[int]]:
-        return self.model.answer(requests)
+        return self.baseline.generate(requests)
 
     def encode_response(self, tokens: list[int]) -> dict[str, Any]:
         return {"tokens": tokens}
@@ -51,6 +51,8 @@ class Florence(litserve.LitAPI):
 
 if __name__ == "__main__":
     server = litserve.LitServer(
-        Florence(max_batch_size=BATCH, batch_timeout=WAIT), accelerator="cpu", workers_per_device=WORKERS
+        FlorenceAPI(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT),
+        accelerator="cpu",
+        workers_per_device=WORKERS,
     )
     server.run(port=int(sys.argv[2]), host="127.0.0.1", generate_client_file=False, log_level="error")

@@ -1,4 +1,4 @@
-"""What this machine can do, measured here and now, and the least time that work can take on it."""
+"""Measures what this machine can do, and runs the systems of a comparison without interference."""
 
 import os
 import platform
@@ -11,73 +11,79 @@ from typing import TypeVar
 
 import torch
 
-SIDE = 2048  # of the matrix product
-COPIED = 256 << 20  # bytes; many times what caches hold
+MATRIX_SIDE = 2048
+COPY_BYTES = 256 << 20  # many times the size of the caches
 ROUNDS = 5
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """P, `operations` a second of a large matrix product; BW, `bytes` a second that a large copy reads and writes."""
+class MachineSpeed:
+    """P, the `operations` per second of a large matrix product, and BW, the `bytes` per second of a large copy."""
 
     operations: float
     bytes: float
 
 
-def apart(work: Callable[[], T]) -> T:
-    """What `work` returns, done on a thread that then ends.
+def run_in_thread(work: Callable[[], T]) -> T:
+    """Calls `work` in a new thread that ends afterwards, and returns its result.
 
-    OpenMP keeps helpers for every thread that computes, and more of them than cores slow each other down: each side of
-    a comparison so has the cores for itself.
+    OpenMP keeps helper threads for every thread that computes, and more of them than cores slow each other down. This
+    way each system of a comparison has the cores for itself.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()
 
 
-def measure(dtype: torch.dtype) -> Machine:
-    """P in this type, and BW. The best of several rounds, since a floor is what nothing can beat."""
-    return apart(lambda: _measure(dtype))
+def measure_machine(dtype: torch.dtype) -> MachineSpeed:
+    """Measures P in this type, and BW. Takes the best of several rounds, since a roofline must not be exceeded."""
+    return run_in_thread(lambda: _measure_machine(dtype))
 
 
-def _measure(dtype: torch.dtype) -> Machine:
-    a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+def _measure_machine(dtype: torch.dtype) -> MachineSpeed:
+    a, b = (torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
-    source = torch.ones(COPIED, dtype=torch.uint8)
+    source = torch.ones(COPY_BYTES, dtype=torch.uint8)
     target = torch.empty_like(source)
-    multiply = min(seconds(lambda: torch.mm(a, b, out=out)) for _ in range(ROUNDS))
-    copy = min(seconds(lambda: target.copy_(source)) for _ in range(ROUNDS))
-    return Machine(2 * SIDE**3 / multiply, 2 * COPIED / copy)
+    multiply = min(measure_seconds(lambda: torch.mm(a, b, out=out)) for _ in range(ROUNDS))
+    copy = min(measure_seconds(lambda: target.copy_(source)) for _ in range(ROUNDS))
+    return MachineSpeed(2 * MATRIX_SIDE**3 / multiply, 2 * COPY_BYTES / copy)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes, by the clock on the wall."""
+def measure_seconds(work: Callable[[], object]) -> float:
+    """Returns the wall-clock seconds of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Seconds of one call on a thread of its own, and what it returns."""
+def measure_cpu_seconds(work: Callable[[], object]) -> float:
+    """Returns the CPU seconds of this process, over all threads, during one call."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def time_call(work: Callable[[], T]) -> tuple[float, T]:
+    """Returns the wall-clock seconds of one call in its own thread, and its result."""
 
     def run() -> tuple[float, T]:
         start = time.perf_counter()
         result = work()
         return time.perf_counter() - start, result
 
-    return apart(run)
+    return run_in_thread(run)
 
 
-def processor() -> str:
-    """The processor's name."""
+def describe_machine() -> str:
+    """Returns one line with the processor, the number of cores and the version of torch."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{_processor_name()}, {cores} cores ({instructions}), torch {torch.__version__}"
+
+
+def _processor_name() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def description() -> str:
-    """One line that says where figures come from."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    able = torch.backends.cpu.get_cpu_capability()
-    return f"{processor()}, {cores} cores ({able}), torch {torch.__version__}"

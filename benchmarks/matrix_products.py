@@ -1,6 +1,6 @@
-"""The vision tower's matrix products as the paper writes them: how many operations they take, and the things alone.
+"""The matrix products of the vision encoder, as in the paper: their number of operations, and code to time them alone.
 
-The convolutions that begin the stages are among them. (florist's tower folds some of them into fewer.)
+The convolutions at the start of each stage are included. (florist's vision encoder fuses some of them.)
 """
 
 from collections.abc import Callable
@@ -12,57 +12,59 @@ from transformers import Florence2VisionConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
-    """One kind of product, done `count` times a picture. `operations` of one (a multiplication and an addition are
-    two); `ready` lays its blocks out and returns what computes it."""
+class MatrixProduct:
+    """One kind of product."""
 
     count: int
+    """Per image."""
     operations: int
-    ready: Callable[[], Callable[[], object]]
+    """Of one product; a multiplication and an addition are two."""
+    prepare: Callable[[], Callable[[], object]]
+    """Allocates the operands and returns a function that computes the product."""
 
 
-def products(config: Florence2VisionConfig, side: int, dtype: torch.dtype) -> list[Product]:
-    """Those of a picture of `side` pixels squared."""
+def list_matrix_products(config: Florence2VisionConfig, side: int, dtype: torch.dtype) -> list[MatrixProduct]:
+    """Returns the products for one image of `side` × `side` pixels."""
 
-    def linear(count: int, tokens: int, inputs: int, outputs: int) -> Product:
-        def ready() -> Callable[[], object]:
+    def linear(count: int, tokens: int, inputs: int, outputs: int) -> MatrixProduct:
+        def prepare() -> Callable[[], object]:
             x, weight, bias = (torch.randn(s).to(dtype) for s in ((tokens, inputs), (outputs, inputs), (outputs,)))
             out = torch.empty(tokens, outputs, dtype=dtype)
             return lambda: torch.addmm(bias, x, weight.T, out=out)
 
-        return Product(count, 2 * tokens * inputs * outputs, ready)
+        return MatrixProduct(count, 2 * tokens * inputs * outputs, prepare)
 
-    def batched(count: int, n: int, rows: int, inner: int, outer: int) -> Product:
-        def ready() -> Callable[[], object]:
+    def batched(count: int, n: int, rows: int, inner: int, outer: int) -> MatrixProduct:
+        def prepare() -> Callable[[], object]:
             a, b = torch.randn(n, rows, inner).to(dtype), torch.randn(n, inner, outer).to(dtype)
             out = torch.empty(n, rows, outer, dtype=dtype)
             return lambda: torch.bmm(a, b, out=out)
 
-        return Product(count, 2 * n * rows * inner * outer, ready)
+        return MatrixProduct(count, 2 * n * rows * inner * outer, prepare)
 
-    def conv(inputs: int, side: int, outputs: int, stage: int) -> Product:
+    def convolution(inputs: int, side: int, outputs: int, stage: int) -> MatrixProduct:
         size, stride, padding = (v[stage] for v in (config.patch_size, config.patch_stride, config.patch_padding))
         after = (side + 2 * padding - size) // stride + 1
 
-        def ready() -> Callable[[], object]:
+        def prepare() -> Callable[[], object]:
             x, weight = (
                 torch.randn(s).to(dtype).contiguous(memory_format=torch.channels_last)
                 for s in ((1, inputs, side, side), (outputs, inputs, size, size))
             )
             return lambda: F.conv2d(x, weight, None, stride, padding)
 
-        return Product(1, 2 * after * after * outputs * inputs * size * size, ready)
+        return MatrixProduct(1, 2 * after * after * outputs * inputs * size * size, prepare)
 
-    found: list[Product] = []
+    products: list[MatrixProduct] = []
     inputs = config.in_channels
     for stage, (c, depth) in enumerate(zip(config.embed_dim, config.depths, strict=True)):
-        found.append(conv(inputs, side, c, stage))
+        products.append(convolution(inputs, side, c, stage))
         size, stride, padding = (v[stage] for v in (config.patch_size, config.patch_stride, config.patch_padding))
         side, inputs = (side + 2 * padding - size) // stride + 1, c
         tokens, heads, groups = side * side, config.num_heads[stage], config.num_groups[stage]
         windows, window = (-(-side // config.window_size)) ** 2, config.window_size**2
         hidden = int(c * config.mlp_ratio)
-        found += [
+        products += [
             linear(depth, windows * window, c, 3 * c),
             linear(depth, windows * window, c, c),
             batched(depth, windows * heads, window, c // heads, window),
@@ -74,4 +76,4 @@ def products(config: Florence2VisionConfig, side: int, dtype: torch.dtype) -> li
             linear(2 * depth, tokens, c, hidden),
             linear(2 * depth, tokens, hidden, c),
         ]
-    return [*found, linear(1, side * side + 1, inputs, config.projection_dim)]
+    return [*products, linear(1, side * side + 1, inputs, config.projection_dim)]

@@ -1,8 +1,7 @@
-"""LoRA adapters on the seedling: several in one batch against one, none, and PEFT switching between them.
+"""Several LoRA adapters in one batch on the seedling, against one adapter, none, and PEFT switching between adapters.
 
-`python -m benchmarks.mixed_adapters`. The adapters are trained by chance (rank 8, attention and feed-forward of
-BART), so answers differ in length: what is compared is the time a token of the whole work takes, prompts read included.
-Every picture is new to the engine.
+`python -m benchmarks.mixed_adapters`. The adapters have random weights (rank 8, attention and feed-forward of BART), so
+answers differ in length: times are compared per generated token, including the prompts. Every image is new.
 """
 
 import itertools
@@ -17,10 +16,10 @@ import typer
 from peft import LoraConfig, get_peft_model
 from transformers import Florence2ForConditionalGeneration
 
-from benchmarks.machine import apart, timed
-from benchmarks.results import Row, show
-from benchmarks.transformers_baseline import Transformers
-from benchmarks.workloads import new_pictures, together
+from benchmarks.machine import run_in_thread, time_call
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.transformers_baseline import TransformersBaseline
+from benchmarks.workloads import make_new_image_requests, run_concurrently
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
@@ -28,77 +27,83 @@ from server.engine.engine import Engine
 from server.engine.request import Request
 
 TARGETS = r"model\.language_model\..*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
-SPREAD = 0.01  # of what chance trained; answers then differ and stay answers
+WEIGHT_STD = 0.01  # large enough to change answers, small enough to keep them valid
 
 
-def save(folder: Path, checkpoint: Checkpoint, seed: int) -> Path:
-    """An adapter as PEFT saves it."""
+def save_random_adapter(folder: Path, checkpoint: Checkpoint, seed: int) -> Path:
+    """Writes an adapter in PEFT's format."""
     torch.manual_seed(seed)
-    plain = Florence2ForConditionalGeneration.from_pretrained(checkpoint.folder)
-    network = get_peft_model(plain, LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS))
+    model = Florence2ForConditionalGeneration.from_pretrained(checkpoint.folder)
+    peft_model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS))
     with torch.no_grad():
-        for name, value in network.named_parameters():
+        for name, value in peft_model.named_parameters():
             if "lora_B" in name:
-                value.normal_(std=SPREAD)
-    network.save_pretrained(str(folder))
+                value.normal_(std=WEIGHT_STD)
+    peft_model.save_pretrained(str(folder))
     return folder
 
 
-def in_turn(theirs: Transformers, requests: Sequence[Request]) -> list[list[int]]:
-    """One at a time, switching where the adapter changes."""
+def generate_switching(baseline: TransformersBaseline, requests: Sequence[Request]) -> list[list[int]]:
+    """Answers one request at a time and switches when the adapter changes."""
     answers: list[list[int]] = []
     active = None
     for request in requests:
         if request.adapter != active:
-            theirs.network.set_adapter(request.adapter)
+            baseline.model.set_adapter(request.adapter)
             active = request.adapter
-        answers += theirs.answer([request])
+        answers += baseline.generate([request])
     return answers
 
 
-def grouped(theirs: Transformers, requests: Sequence[Request], batch: int) -> list[list[int]]:
-    """Sorted by adapter, in padded batches of one adapter each."""
+def generate_sorted(baseline: TransformersBaseline, requests: Sequence[Request], batch: int) -> list[list[int]]:
+    """Answers in padded batches of one adapter each, sorted by adapter."""
     order = sorted(range(len(requests)), key=lambda i: str(requests[i].adapter))
     answers: dict[int, list[int]] = {}
-    for adapter, places in itertools.groupby(order, key=lambda i: requests[i].adapter):
-        theirs.network.set_adapter(adapter)
-        own = list(places)
-        answers |= zip(own, theirs.batched([requests[i] for i in own], batch), strict=True)
+    for adapter, group in itertools.groupby(order, key=lambda i: requests[i].adapter):
+        baseline.model.set_adapter(adapter)
+        positions = list(group)
+        answers |= zip(positions, baseline.generate_batches([requests[i] for i in positions], batch), strict=True)
     return [answers[i] for i in range(len(requests))]
 
 
 def main(
     count: Annotated[int, typer.Option(min=8, help="Requests.")] = 128,
     adapters: Annotated[int, typer.Option(min=2, help="Adapters.")] = 4,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints milliseconds a token of all sides."""
-    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-    plain = new_pictures(count)
+    """Prints milliseconds per token of all systems."""
+    checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+    plain = make_new_image_requests(count)
     names = [f"project-{i}" for i in range(adapters)]
     mixed = [replace(request, adapter=names[i % adapters]) for i, request in enumerate(plain)]
-    one = [replace(request, adapter=names[0]) for request in plain]
+    single = [replace(request, adapter=names[0]) for request in plain]
     with tempfile.TemporaryDirectory() as root:
-        folders = {name: save(Path(root) / name, checkpoint, seed) for seed, name in enumerate(names)}
-        theirs = Transformers(checkpoint, torch.float32, {name: str(folder) for name, folder in folders.items()})
-        apart(lambda: theirs.tune([plain[0].image]))
-        apart(lambda: in_turn(theirs, mixed[:8]))
-        found = {"PEFT, one at a time, switching": timed(lambda: in_turn(theirs, mixed))}
-        found["PEFT, sorted by adapter, batches of 16"] = timed(lambda: grouped(theirs, mixed, 16))
+        folders = {name: save_random_adapter(Path(root) / name, checkpoint, seed) for seed, name in enumerate(names)}
+        paths = {name: str(folder) for name, folder in folders.items()}
+        baseline = TransformersBaseline(checkpoint, torch.float32, paths)
+        run_in_thread(lambda: baseline.select_attention([plain[0].image]))
+        run_in_thread(lambda: generate_switching(baseline, mixed[:8]))
+        results = {"PEFT, one at a time, switching": time_call(lambda: generate_switching(baseline, mixed))}
+        name = "PEFT, sorted by adapter, batches of 16"
+        results[name] = time_call(lambda: generate_sorted(baseline, mixed, 16))
         with Engine(checkpoint, EngineConfig(max_waiting=count, feature_cache_bytes=0)) as engine:
             for name, folder in folders.items():
                 engine.load_adapter(name, folder)
-            warm = new_pictures(16, first=9000)
-            together(engine, [replace(r, adapter=names[i % adapters]) for i, r in enumerate(warm)])
-            for side, requests in (("no adapter", plain), ("one adapter", one), (f"{adapters} adapters mixed", mixed)):
-                found[f"florist, {side}"] = timed(lambda requests=requests: together(engine, requests))
-    each = {name: took * 1e3 / sum(map(len, answers)) for name, (took, answers) in found.items()}
-    first, last = (list(found)[i] for i in (0, -1))
-    alike = sum(a == b for a, b in zip(found[first][1], found[last][1], strict=True))
-    work = f"seedling, fp32, greedy, {count} requests, {adapters} adapters"
-    notes = {last: f"the same tokens as PEFT's in {alike} of {count}"}
-    rows = [Row(work, name, ms, "ms a token", each[first] / ms, None, notes.get(name, "")) for name, ms in each.items()]
-    show("Several adapters in one batch", rows, out)
+            warmup = make_new_image_requests(16, first=9000)
+            run_concurrently(engine, [replace(r, adapter=names[i % adapters]) for i, r in enumerate(warmup)])
+            cases = (("no adapter", plain), ("one adapter", single), (f"{adapters} adapters mixed", mixed))
+            for case, requests in cases:
+                results[f"florist, {case}"] = time_call(lambda requests=requests: run_concurrently(engine, requests))
+    ms = {name: seconds * 1e3 / sum(map(len, answers)) for name, (seconds, answers) in results.items()}
+    first, last = (list(results)[i] for i in (0, -1))
+    same = sum(a == b for a, b in zip(results[first][1], results[last][1], strict=True))
+    workload = f"seedling, fp32, greedy, {count} requests, {adapters} adapters"
+    notes = {last: f"same tokens as PEFT in {same} of {count}"}
+    measurements = [
+        Measurement(workload, name, value, "ms/token", ms[first] / value, None, notes.get(name, ""))
+        for name, value in ms.items()
+    ]
+    report_measurements("Several adapters in one batch", measurements, out)
 
 
 if __name__ == "__main__":

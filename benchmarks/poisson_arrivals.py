@@ -1,9 +1,9 @@
-"""Requests that arrive when they like: the seedling's latency at 30 to 95 % of what the engine can do.
+"""Latency under Poisson arrivals, at 30 to 95 % of the engine's capacity.
 
-`python -m benchmarks.poisson_arrivals`. First the capacity: requests a second with all of them submitted at once. Then Poisson
-arrivals at shares of it; a request's time runs from when it was *scheduled* to arrive, so that a late submission counts
-against the engine. Every picture is new. Last, people beside a job that never lets the engine rest: what they wait, and
-what is left for the job.
+`python -m benchmarks.poisson_arrivals`. First the capacity: requests per second with all of them submitted at once.
+Then Poisson arrivals at fractions of it. The time of a request runs from its *scheduled* arrival, so that a late
+submission counts against the engine. Every image is new. Last: interactive requests beside a batch load that keeps the
+engine busy, with their latency and the throughput that is left for the batch.
 """
 
 import threading
@@ -16,9 +16,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.machine import apart, timed
-from benchmarks.results import Row, show
-from benchmarks.workloads import new_pictures, together
+from benchmarks.machine import run_in_thread, time_call
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.workloads import make_new_image_requests, run_concurrently
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
@@ -26,89 +26,92 @@ from server.engine.engine import Engine
 from server.engine.handle import Handle
 from server.engine.request import Request
 
-SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-TYPE = "seedling, fp32, greedy, a new picture each"
+LOADS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+WORKLOAD = "seedling, fp32, greedy, one new image per request"
 
 
-def latencies(engine: Engine, requests: Sequence[Request], rate: float, seed: int) -> list[float]:
-    """Seconds from the scheduled arrival to the answer, at `rate` a second."""
+def measure_latencies(engine: Engine, requests: Sequence[Request], rate: float, seed: int) -> list[float]:
+    """Returns seconds from scheduled arrival to answer, at `rate` arrivals per second."""
     gaps = np.random.default_rng(seed).exponential(1 / rate, len(requests))
     start = time.perf_counter() + 0.05
-    due = start + np.cumsum(gaps)
-    ended = [0.0] * len(requests)
+    scheduled = start + np.cumsum(gaps)
+    finished = [0.0] * len(requests)
     threads = []
 
-    def wait(place: int, handle: Handle) -> None:
+    def wait(position: int, handle: Handle) -> None:
         handle.wait()
-        ended[place] = time.perf_counter()
+        finished[position] = time.perf_counter()
 
-    for place, (at, request) in enumerate(zip(due, requests, strict=True)):
+    for position, (at, request) in enumerate(zip(scheduled, requests, strict=True)):
         time.sleep(max(0.0, at - time.perf_counter()))
-        threads.append(threading.Thread(target=wait, args=(place, engine.submit(request))))
+        threads.append(threading.Thread(target=wait, args=(position, engine.submit(request))))
         threads[-1].start()
     for thread in threads:
         thread.join()
-    return [end - at for end, at in zip(ended, due, strict=True)]
+    return [end - at for end, at in zip(finished, scheduled, strict=True)]
 
 
-def percentiles(work: str, side: str, values: Sequence[float], note: str = "") -> list[Row]:
-    """p50 and p99 in milliseconds."""
-    return [
-        Row(work, f"{side}, p{p}", float(np.percentile(values, p)) * 1e3, "ms", note=note if p == 50 else "")
-        for p in (50, 99)
-    ]
+def compute_percentiles(workload: str, system: str, seconds: Sequence[float]) -> list[Measurement]:
+    """Returns p50 and p99 in milliseconds."""
+    return [Measurement(workload, f"{system}, p{p}", float(np.percentile(seconds, p)) * 1e3, "ms") for p in (50, 99)]
 
 
-def beside_a_job(engine: Engine, requests: Sequence[Request], rate: float, capacity: float) -> list[Row]:
-    """People at `rate` a second while a job keeps its share of the waiting room full."""
-    jobs = new_pictures(200, first=20_000)
-    finished, over = 0, threading.Event()
+def measure_beside_batch(
+    engine: Engine, requests: Sequence[Request], rate: float, capacity: float
+) -> list[Measurement]:
+    """Measures interactive requests at `rate` per second beside a batch load that keeps its queue full."""
+    batch_requests = make_new_image_requests(200, first=20_000)
+    completed, stop = 0, threading.Event()
 
-    def job() -> None:
-        nonlocal finished
-        under_way: list[Handle] = []
-        turn = 0
-        while not over.is_set():
-            while len(under_way) < 2 * engine.config.max_batch:
-                under_way.append(engine.submit(replace(jobs[turn % len(jobs)], interactive=False, client="job")))
-                turn += 1
-            under_way.pop(0).wait()
-            finished += 1
-        for handle in under_way:
+    def run_batch() -> None:
+        nonlocal completed
+        pending: list[Handle] = []
+        number = 0
+        while not stop.is_set():
+            while len(pending) < 2 * engine.config.max_batch:
+                request = batch_requests[number % len(batch_requests)]
+                pending.append(engine.submit(replace(request, interactive=False, client="job")))
+                number += 1
+            pending.pop(0).wait()
+            completed += 1
+        for handle in pending:
             handle.cancel()
 
-    thread = threading.Thread(target=job)
+    thread = threading.Thread(target=run_batch)
     thread.start()
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
-        people = latencies(engine, requests, rate, seed=7)
+        latencies = measure_latencies(engine, requests, rate, seed=7)
     finally:
-        took = time.perf_counter() - began
-        over.set()
+        seconds = time.perf_counter() - start
+        stop.set()
         thread.join()
-    work = f"{TYPE}: people at {rate / capacity:.0%} of capacity beside a job without end"
-    left = Row(work, "job", finished / took, "requests/s", note=f"{finished / took / capacity:.0%} of capacity")
-    return [*percentiles(work, "people", people), left]
+    workload = f"{WORKLOAD}: interactive at {rate / capacity:.0%} of capacity beside a batch load"
+    throughput = completed / seconds
+    note = f"{throughput / capacity:.0%} of capacity"
+    batch = Measurement(workload, "batch load", throughput, "requests/s", note=note)
+    return [*compute_percentiles(workload, "interactive", latencies), batch]
 
 
 def main(
-    count: Annotated[int, typer.Option(min=20, help="Requests at each rate.")] = 200,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    count: Annotated[int, typer.Option(min=20, help="Requests at each load.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints p50 and p99 at each rate."""
-    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-    rows: list[Row] = []
+    """Prints p50 and p99 at each load."""
+    checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+    measurements: list[Measurement] = []
     with Engine(checkpoint, EngineConfig(max_waiting=4096, feature_cache_bytes=0)) as engine:
-        together(engine, new_pictures(32, first=9000))
-        requests = new_pictures(count)
-        took, _ = timed(lambda: together(engine, requests))
-        capacity = count / took
-        rows.append(Row(f"{TYPE}: all at once", "capacity", capacity, "requests/s"))
-        for i, share in enumerate(SHARES):
-            values = latencies(engine, requests, share * capacity, seed=i)
-            rows += percentiles(f"{TYPE}: Poisson arrivals", f"{share:.0%} of capacity", values)
-        rows += beside_a_job(engine, requests, 0.3 * capacity, capacity)
-    show(f"Latency from the scheduled arrival, {count} requests at each rate", rows, out)
+        run_concurrently(engine, make_new_image_requests(32, first=9000))
+        requests = make_new_image_requests(count)
+        seconds, _ = time_call(lambda: run_concurrently(engine, requests))
+        capacity = count / seconds
+        measurements.append(Measurement(f"{WORKLOAD}: all at once", "capacity", capacity, "requests/s"))
+        for i, load in enumerate(LOADS):
+            latencies = measure_latencies(engine, requests, load * capacity, seed=i)
+            system = f"{load:.0%} of capacity"
+            measurements += compute_percentiles(f"{WORKLOAD}: Poisson arrivals", system, latencies)
+        measurements += measure_beside_batch(engine, requests, 0.3 * capacity, capacity)
+    report_measurements(f"Latency from scheduled arrival, {count} requests at each load", measurements, out)
 
 
 if __name__ == "__main__":

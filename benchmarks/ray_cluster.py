@@ -1,9 +1,9 @@
 """A job on Ray with two engines against one, and against a process without Ray; each engine has one thread.
 
-`python -m benchmarks.ray_cluster` (`pip install 'florist[ray]'`, and PostgreSQL's initdb and postgres on the machine). A
-Ray of this machine alone, which it shares with the command, with Ray's own processes and with the database: with as
-many engines as cores, their work is the engines' loss. The rate is that of the pictures which end while all engines are
-at work; what it takes until they are is told beside it.
+`python -m benchmarks.ray_cluster` (`pip install 'florist[ray]'`, and PostgreSQL's initdb and postgres on the machine).
+Ray runs on this machine only and shares it with the command, with Ray's own processes and with the database: with as
+many engines as cores, their work slows the engines down. The rate counts images that finish while all engines run; the
+time until then is in the notes.
 """
 
 import os
@@ -19,9 +19,9 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.cascade_job import drawn
-from benchmarks.machine import apart
-from benchmarks.results import Row, show
+from benchmarks.machine import run_in_thread
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.workloads import save_scenes
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
@@ -37,92 +37,98 @@ ROOT = Path(__file__).parents[1]
 RECIPE = validate_recipe({"name": "detect", "steps": [{"id": "objects", "task": "<OD>"}]})
 
 
-class Pace:
-    """Pictures a second, from the first moment at which all engines were at work until the last picture."""
+class ThroughputMeter:
+    """Measures images per second from the first moment when all engines run until the last image."""
 
     def __init__(self, engines: int) -> None:
-        self.engines, self.began = engines, time.monotonic()
-        self.marks: list[tuple[float, int]] = []
+        self.engines, self.started = engines, time.monotonic()
+        self.points: list[tuple[float, int]] = []
 
-    def look(self, ended: int, at_work: int) -> None:
-        if ended and (self.marks or at_work == self.engines) and (not self.marks or ended > self.marks[-1][1]):
-            self.marks.append((time.monotonic(), ended))
+    def record(self, finished: int, running: int) -> None:
+        """Records that `finished` images are done while `running` engines run."""
+        if not finished or (not self.points and running != self.engines):
+            return
+        if not self.points or finished > self.points[-1][1]:
+            self.points.append((time.monotonic(), finished))
 
-    def rate(self) -> float:
-        """Raises RuntimeError where the job was over before that."""
-        if len(self.marks) < 2:
-            raise RuntimeError("the job ended before all engines were at work; give it more scenes (--count)")
-        (start, before), (end, after) = self.marks[0], self.marks[-1]
+    def compute_rate(self) -> float:
+        """Returns images per second. Raises RuntimeError if the job ended before all engines ran."""
+        if len(self.points) < 2:
+            raise RuntimeError("the job ended before all engines were running; use more scenes (--count)")
+        (start, before), (end, after) = self.points[0], self.points[-1]
         return (after - before) / (end - start)
 
-    def row(self, work: str, side: str, base: float) -> Row:
-        start, before = self.marks[0]
-        note = f"all engines at work after {start - self.began:.0f} s, and {before} pictures"
-        return Row(work, side, self.rate(), "pictures/s", self.rate() / base, None, note)
+    def to_measurement(self, workload: str, system: str, baseline: float) -> Measurement:
+        """Returns the rate with its speedup over `baseline`."""
+        start, before = self.points[0]
+        note = f"all engines running after {start - self.started:.0f} s and {before} images"
+        rate = self.compute_rate()
+        return Measurement(workload, system, rate, "images/s", rate / baseline, None, note)
 
 
-def here(store: JobStore, pictures: Path, engine: Engine) -> Pace:
-    """Labels in this process."""
-    pace, ended = Pace(1), 0
+def run_in_process(store: JobStore, images: Path, engine: Engine) -> ThroughputMeter:
+    """Runs a job in this process."""
+    meter, finished = ThroughputMeter(1), 0
 
-    def told(_: CompletedImage | FailedImage) -> None:
-        nonlocal ended
-        ended += 1
-        pace.look(ended, 1)
+    def on_image(_: CompletedImage | FailedImage) -> None:
+        nonlocal finished
+        finished += 1
+        meter.record(finished, 1)
 
-    with open_source(str(pictures)) as source:
-        job = job_start.start_job(store, engine, RECIPE, source, str(pictures), "here")
-        run_job(store, job, engine, source, partial(execute_recipe, RECIPE), exclusive=True, on_image=told)
-    return pace
+    with open_source(str(images)) as source:
+        job = job_start.start_job(store, engine, RECIPE, source, str(images), "in process")
+        run_job(store, job, engine, source, partial(execute_recipe, RECIPE), exclusive=True, on_image=on_image)
+    return meter
 
 
-def spread(store: JobStore, database: str, pictures: Path, engine: Engine, engines: int) -> Pace:
-    """Labels on Ray."""
-    with open_source(str(pictures)) as source:
-        job = job_start.start_job(store, engine, RECIPE, source, str(pictures), f"{engines} engines")
-    loading = EngineSetup(replace(engine.config, device="cpu", dtype="float32"))
-    work = ClusterJob(database, job.id, str(pictures), pictures.parent / "out", loading)
-    pace = Pace(engines)
+def run_on_ray(store: JobStore, database: str, images: Path, engine: Engine, engines: int) -> ThroughputMeter:
+    """Runs a job on Ray."""
+    with open_source(str(images)) as source:
+        job = job_start.start_job(store, engine, RECIPE, source, str(images), f"{engines} engines")
+    setup = EngineSetup(replace(engine.config, device="cpu", dtype="float32"))
+    cluster_job = ClusterJob(database, job.id, str(images), images.parent / "out", setup)
+    meter = ThroughputMeter(engines)
 
-    def told(progress: JobProgress, at_work: int) -> None:
-        pace.look(progress.done + progress.failed, at_work)
+    def on_progress(progress: JobProgress, running: int) -> None:
+        meter.record(progress.done + progress.failed, running)
 
-    cluster.run_on_cluster(store, job, work, cluster.WorkerPool(engines, engines), told)
-    return pace
+    cluster.run_on_cluster(store, job, cluster_job, cluster.WorkerPool(engines, engines), on_progress)
+    return meter
 
 
 def main(
     count: Annotated[int, typer.Option(min=100, help="Scenes of each job.")] = 400,
-    engines: Annotated[int, typer.Option(min=2, help="Against one.")] = 2,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    engines: Annotated[int, typer.Option(min=2, help="Engines to compare with one.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints pictures a second."""
+    """Prints images per second."""
     if not find_spec("ray"):
-        raise typer.BadParameter("Ray is not installed; pip install 'florist[ray]', or make bench, which does")
-    sys.path.append(str(ROOT / "tests/server/jobs"))
-    from tests.server.databases import Postgres  # the tests' own server
+        raise typer.BadParameter("Ray is not installed: pip install 'florist[ray]', or use make bench")
+    sys.path.append(str(ROOT))
+    from tests.server.databases import Postgres  # the server that the tests use
 
     torch.set_num_threads(1)
     os.environ.pop("RAY_ADDRESS", None)
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray names it so; as the process without Ray
-    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-    postgres, paces = Postgres(), {}
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own name; the same as the process without Ray
+    checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+    postgres, meters = Postgres(), {}
     try:
         with tempfile.TemporaryDirectory() as folder, Engine(checkpoint) as engine:
-            (pictures := Path(folder, "pictures")).mkdir()
-            drawn(pictures, count)
-            # A database each: what one side was told about a picture, another would not ask.
+            (images := Path(folder, "images")).mkdir()
+            save_scenes(images, count)
+            # Each system has its own database: answers stored for one would be reused by another.
             with JobStore(postgres.database()) as store:
-                paces["without Ray, 1 engine"] = here(store, pictures, engine)
-            for some in (1, engines):
+                meters["without Ray, 1 engine"] = run_in_process(store, images, engine)
+            for number in (1, engines):
                 with JobStore(url := postgres.database()) as store:
-                    paces[f"Ray, {some} engine{'s' * (some > 1)}"] = spread(store, url, pictures, engine, some)
+                    system = f"Ray, {number} engine{'s' * (number > 1)}"
+                    meters[system] = run_on_ray(store, url, images, engine, number)
     finally:
         postgres.close()
-    work = f"seedling, fp32, <OD> on {count} scenes, PostgreSQL, a thread an engine"
-    base = paces["Ray, 1 engine"].rate()
-    rows = [pace.row(work, side, base) for side, pace in paces.items()]
-    show("A job on Ray", rows, out)
+    workload = f"seedling, fp32, <OD> on {count} scenes, PostgreSQL, one thread per engine"
+    baseline = meters["Ray, 1 engine"].compute_rate()
+    measurements = [meter.to_measurement(workload, system, baseline) for system, meter in meters.items()]
+    report_measurements("A job on Ray", measurements, out)
 
 
 if __name__ == "__main__":

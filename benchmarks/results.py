@@ -1,4 +1,4 @@
-"""Figures: rows that a benchmark measured, shown on the terminal and kept as JSON."""
+"""Measurements of a benchmark: printed as a table and written as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -10,50 +10,51 @@ from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One figure. `workload` says what was done, `side` by whom; rows of one workload can be compared.
-
-    `ratio`: how many times better than the workload's baseline; `floor`: the share of what the machine could do at
-    best, 0 … 1; `note`: what a reader must know beside it.
-    """
+class Measurement:
+    """One figure. Measurements with the same workload can be compared."""
 
     workload: str
-    side: str
+    system: str
+    """What was measured, such as a server, a library or a mode."""
     value: float
     unit: str
-    ratio: float | None = None
-    floor: float | None = None
+    speedup: float | None = None
+    """How many times better than the baseline of the workload."""
+    roofline: float | None = None
+    """Share of the best that this machine could do, 0 … 1."""
     note: str = ""
 
 
-def show(title: str, rows: Sequence[Row], out: Path | None = None) -> None:
-    """Prints the rows as a table; writes them to `out` as JSON where it is given."""
+def report_measurements(title: str, measurements: Sequence[Measurement], out: Path | None = None) -> None:
+    """Prints the measurements as a table and, if `out` is given, writes them there as JSON."""
     table = Table(title=title)
-    for column in ("workload", "side", "figure", "ratio", "floor", "note"):
-        table.add_column(column, justify="right" if column in ("figure", "ratio", "floor") else "left")
+    for column in ("workload", "system", "figure", "speedup", "roofline", "note"):
+        table.add_column(column, justify="right" if column in ("figure", "speedup", "roofline") else "left")
     last = None
-    for row in rows:
-        if last not in (None, row.workload):
+    for one in measurements:
+        if last not in (None, one.workload):
             table.add_section()
-        table.add_row("" if row.workload == last else row.workload, row.side, *figures(row), row.note)
-        last = row.workload
+        workload = "" if one.workload == last else one.workload
+        table.add_row(workload, one.system, *format_measurement(one), one.note)
+        last = one.workload
     Console(width=160).print(table)
     if out:
-        out.write_text(json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        rows = [asdict(one) for one in measurements]
+        out.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def read(path: Path) -> list[Row]:
-    """What `show` wrote."""
-    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+def read_measurements(path: Path) -> list[Measurement]:
+    """Reads what `report_measurements` wrote."""
+    return [Measurement(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def figures(row: Row) -> tuple[str, str, str]:
-    """Figure, ratio and share of the floor as text."""
-    ratio = "" if row.ratio is None else f"{row.ratio:.2f}×"
-    floor = "" if row.floor is None else f"{row.floor:.0%}"
-    return f"{row.value:.{digits(row.value)}f} {row.unit}", ratio, floor
+def format_measurement(one: Measurement) -> tuple[str, str, str]:
+    """Returns value with unit, speedup and share of the roofline as text."""
+    speedup = "" if one.speedup is None else f"{one.speedup:.2f}×"
+    roofline = "" if one.roofline is None else f"{one.roofline:.0%}"
+    return f"{one.value:.{_decimals(one.value)}f} {one.unit}", speedup, roofline
 
 
-def digits(value: float) -> int:
-    """Decimals that leave about three digits."""
+def _decimals(value: float) -> int:
+    """Returns the number of decimals that leaves about three digits."""
     return 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 or value == 0 else 4

@@ -1,10 +1,10 @@
-"""The least time that answers can take: the operations and bytes that nobody can do without, over P and BW.
+"""A lower bound of the time that answers take: the necessary operations over P, and the necessary bytes over BW.
 
-    t ≥ (pictures · F_vision + prompts · F_encoder) / P + Σ_steps max([W + Σ_rows (X + S · t)] / BW, F_step / P)
+    t ≥ (images · F_vision + prompts · F_encoder) / P + Σ_steps max([W + Σ_rows (X + S · t)] / BW, F_step / P)
 
-The first term is the encoder's products; the second the decoder's steps, each of which reads its weights W and what
-its requests remember: X of their encoder's states, S a token and beam. With many rows a step of a CPU is bound by its
-products instead, F_step. Which of the two counts is decided here for the sum of the steps.
+The first term is the matrix products of the encoders. The second is the decoder steps: each reads its weights W and the
+cache of its requests, X for the encoder's states and S per token and beam. With many rows a step on a CPU is bound by
+its matrix products instead, F_step. Which of the two counts is decided for the sum of all steps.
 """
 
 from collections.abc import Sequence
@@ -13,48 +13,55 @@ from dataclasses import dataclass
 import torch
 from transformers import Florence2Config
 
-from benchmarks.machine import Machine
-from benchmarks.matrix_products import products
+from benchmarks.machine import MachineSpeed
+from benchmarks.matrix_products import list_matrix_products
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
-    """The cost of a model's parts. `vision`, `encoder`: operations a picture, a prompt; `step`: operations a row of
-    the decoder; `weights`: bytes read a step; `source`: bytes of X; `past`: bytes of S."""
+class Roofline:
+    """The costs of a model's parts on a machine."""
 
-    machine: Machine
+    machine: MachineSpeed
     vision: float
+    """Operations per image."""
     encoder: float
+    """Operations per prompt."""
     step: float
+    """Operations per row of a decoder step."""
     weights: float
+    """Bytes read per step."""
     source: float
+    """Bytes of X."""
     past: float
+    """Bytes of S."""
 
     @classmethod
-    def of(cls, config: Florence2Config, side: int, tokens: int, dtype: torch.dtype, machine: Machine) -> "Floor":
-        """`side`: of the pictures in pixels; `tokens`: the encoder's places, of a picture and a prompt together."""
+    def from_config(
+        cls, config: Florence2Config, side: int, tokens: int, dtype: torch.dtype, machine: MachineSpeed
+    ) -> "Roofline":
+        """`side` is that of an image in pixels; `tokens` are the positions of an image and a prompt in the encoder."""
         text = config.text_config
         d, layers = text.d_model, text.decoder_layers
         inner, outer = text.encoder_ffn_dim, text.decoder_ffn_dim
         encoder = text.encoder_layers * (2 * tokens * (4 * d * d + 2 * d * inner) + 4 * tokens * tokens * d)
-        crossed = layers * 2 * tokens * 2 * d * d  # the keys and values of the encoder's states, made once
-        held = layers * (6 * d * d + 2 * d * outer) + d * text.vocab_size  # values that a step multiplies with
+        cross_projection = layers * 2 * tokens * 2 * d * d  # keys and values of the encoder's states, computed once
+        step_weights = layers * (6 * d * d + 2 * d * outer) + d * text.vocab_size
         size = dtype.itemsize
         return cls(
             machine,
-            vision=sum(p.count * p.operations for p in products(config.vision_config, side, dtype)),
-            encoder=encoder + crossed,
-            step=2 * held + layers * 4 * tokens * d,
-            weights=held * size,
+            vision=sum(p.count * p.operations for p in list_matrix_products(config.vision_config, side, dtype)),
+            encoder=encoder + cross_projection,
+            step=2 * step_weights + layers * 4 * tokens * d,
+            weights=step_weights * size,
             source=layers * 2 * tokens * d * size,
             past=layers * 2 * d * size,
         )
 
-    def seconds(self, pictures: int, lengths: Sequence[int], *, beams: int = 1, slots: int = 16) -> float:
-        """For answers of these lengths, at best: `pictures` looked at once each, `slots` requests a step."""
+    def min_seconds(self, images: int, lengths: Sequence[int], *, beams: int = 1, slots: int = 16) -> float:
+        """Returns the lower bound for answers of these lengths, with `images` encoded and `slots` requests per step."""
         rows = sum(lengths)  # of one beam
         steps = max(max(lengths), -(-rows // slots))
         p, bw = self.machine.operations, self.machine.bytes
-        said = sum(length * (length + 1) / 2 for length in lengths)
-        read = (steps * self.weights + rows * self.source + said * beams * self.past) / bw
-        return (pictures * self.vision + len(lengths) * self.encoder) / p + max(read, rows * beams * self.step / p)
+        past_reads = sum(length * (length + 1) / 2 for length in lengths)
+        read = (steps * self.weights + rows * self.source + past_reads * beams * self.past) / bw
+        return (images * self.vision + len(lengths) * self.encoder) / p + max(read, rows * beams * self.step / p)

@@ -1,140 +1,145 @@
-"""The figures as Markdown: all of them as a page, the main ones for the README."""
+"""Writes docs/measurements/speed.md: the main figures, then all of them."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.results import Row, figures
-
-BEGIN, END = "<!-- figures of `make bench`: written by it -->", "<!-- end of the figures -->"
+from benchmarks.results import Measurement, format_measurement
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class BenchmarkSection:
     """What one benchmark measured, and on which machine."""
 
     machine: str
-    rows: list[Row]
+    measurements: list[Measurement]
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
-    """A line of the README's table: one workload, transformers' two ways and ours. Rows are told by their side, or
-    by how it begins: of several, the fastest."""
+class HeadlineRow:
+    """A row of the main table: one workload, measured for transformers one at a time, batched, and for florist.
+
+    Systems are found by name, or by the start of their name; of several, the fastest is taken.
+    """
 
     title: str
     section: str
     workload: str
-    alone: str
+    one_by_one: str
     batched: str | None
-    ours: str
+    florist: str
 
-    def find(self, sections: Mapping[str, Section]) -> tuple[Row, Row | None, Row] | None:
-        """The three rows; None where they are not measured yet."""
-        rows = sections[self.section].rows if self.section in sections else []
-        own = [row for row in rows if row.workload.startswith(self.workload)]
+    def find(
+        self, sections: Mapping[str, BenchmarkSection]
+    ) -> tuple[Measurement, Measurement | None, Measurement] | None:
+        """Returns the three measurements, or None if they are missing."""
+        measurements = sections[self.section].measurements if self.section in sections else []
+        own = [one for one in measurements if one.workload.startswith(self.workload)]
 
-        def named(side: str | None) -> Row | None:
-            exact = [row for row in own if row.side == side]
-            found = exact or [row for row in own if side is not None and row.side.startswith(side)]
-            return max(found, key=lambda row: row.ratio or 0, default=None)
+        def find_system(name: str | None) -> Measurement | None:
+            exact = [one for one in own if one.system == name]
+            matches = exact or [one for one in own if name is not None and one.system.startswith(name)]
+            return max(matches, key=lambda one: one.speedup or 0, default=None)
 
-        alone, ours = named(self.alone), named(self.ours)
-        return (alone, named(self.batched), ours) if alone and ours else None
+        one_by_one, florist = find_system(self.one_by_one), find_system(self.florist)
+        return (one_by_one, find_system(self.batched), florist) if one_by_one and florist else None
 
 
-_ALONE, _BATCH = "transformers, one at a time", "transformers, one batch"
+_ONE, _BATCH = "transformers, one at a time", "transformers, one batch"
 HEADLINES = (
-    Headline("vision tower alone, bf16", "vision", "base, 768 px, bfloat16", "transformers", None, "florist"),
-    Headline("vision tower alone, fp32", "vision", "base, 768 px, float32", "transformers", None, "florist"),
-    Headline("answers of 5, 15, 60, 300 tokens, bf16", "mixed-bf16", "bfloat16", _ALONE, _BATCH, "florist"),
-    Headline("the same, 3 beams, bf16", "mixed-bf16-beams", "bfloat16", _ALONE, _BATCH, "florist"),
-    Headline("the same, greedy, fp32", "mixed-fp32", "float32", _ALONE, _BATCH, "florist"),
-    Headline("the same, 3 beams, fp32", "mixed-fp32-beams", "float32", _ALONE, _BATCH, "florist"),
+    HeadlineRow(
+        "vision encoder alone, bf16", "vision-encoder", "base, 768 px, bfloat16", "transformers", None, "florist"
+    ),
+    HeadlineRow(
+        "vision encoder alone, fp32", "vision-encoder", "base, 768 px, float32", "transformers", None, "florist"
+    ),
+    HeadlineRow(
+        "answers of 5, 15, 60, 300 tokens, bf16", "mixed-lengths-bf16", "bfloat16", _ONE, _BATCH, "florist"
+    ),
+    HeadlineRow("the same, 3 beams, bf16", "mixed-lengths-bf16-beams", "bfloat16", _ONE, _BATCH, "florist"),
+    HeadlineRow("the same, greedy, fp32", "mixed-lengths-fp32", "float32", _ONE, _BATCH, "florist"),
+    HeadlineRow("the same, 3 beams, fp32", "mixed-lengths-fp32-beams", "float32", _ONE, _BATCH, "florist"),
     *(
-        Headline(
-            f"{shape}, 8 prompts on a new picture, {kind}", section, f"{shape}, {long}, 8 prompts",
+        HeadlineRow(
+            f"{model}, 8 prompts for a new image, {short}", section, f"{model}, {dtype}, 8 prompts",
             "cold: transformers, one at a time", "cold: transformers, one batch", "cold: florist",
         )
-        for shape, section, kind, long in (
-            ("base", "prompts-base", "bf16", "bfloat16"), ("seedling", "prompts", "fp32", "float32"),
+        for model, section, short, dtype in (
+            ("base", "prompts-per-image-base", "bf16", "bfloat16"),
+            ("seedling", "prompts-per-image", "fp32", "float32"),
         )
     ),
-    Headline(
-        "seedling over HTTP, one prompt a picture, fp32", "http", "seedling, fp32, greedy, a new picture", _ALONE,
+    HeadlineRow(
+        "seedling over HTTP, one prompt per image, fp32", "http", "seedling, fp32, greedy, one new image", _ONE,
         "transformers behind LitServe", "florist serve",
     ),
-    Headline(
-        "seedling over HTTP, all tasks of a picture, fp32", "http", "seedling, fp32, greedy, all tasks", _ALONE,
-        "transformers, a batch", "florist serve",
+    HeadlineRow(
+        "seedling over HTTP, all tasks of an image, fp32", "http", "seedling, fp32, greedy, all tasks", _ONE,
+        "transformers, one batch", "florist serve",
     ),
-    Headline(
-        "a job: objects asked back, outlined, described; fp32", "cascade", "seedling, fp32, greedy", _ALONE,
-        "transformers, a batch a turn", "florist, the whole job",
+    HeadlineRow(
+        "a job: detect, check, outline, describe; fp32", "cascade-job", "seedling, fp32, greedy", _ONE,
+        "transformers, one batch per turn", "florist, whole job",
     ),
-    Headline(
-        "seedling, 4 adapters mixed, fp32", "adapters", "seedling", "PEFT, one at a time", "PEFT, sorted",
+    HeadlineRow(
+        "seedling, 4 adapters mixed, fp32", "mixed-adapters", "seedling", "PEFT, one at a time", "PEFT, sorted",
         "florist, 4 adapters",
     ),
 )  # fmt: skip
 
 
-def read(path: Path) -> dict[str, Section]:
-    """docs/bench.json."""
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return {name: Section(own["machine"], [Row(**row) for row in own["rows"]]) for name, own in kept.items()}
+def read_sections(path: Path) -> dict[str, BenchmarkSection]:
+    """Reads docs/measurements/speed.json."""
+    sections = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        name: BenchmarkSection(section["machine"], [Measurement(**row) for row in section["measurements"]])
+        for name, section in sections.items()
+    }
 
 
-def write(path: Path, sections: Mapping[str, Section]) -> None:
-    """Every figure, a table a benchmark."""
-    parts = [
-        "# Figures",
-        "Written by `make bench`; each part by `python -m benchmarks NAME`. Ratio: how many times better than the "
-        "workload's baseline. Floor: the share of what the machine could do at best (`benchmarks/roofline.py`).",
-    ]
+def write_page(path: Path, sections: Mapping[str, BenchmarkSection]) -> None:
+    """Writes the page: the main table, the plot, and one table per workload."""
+    parts = ["# Speed", format_headlines(sections), "## All figures"]
+    parts.append(
+        "`make bench` runs all benchmarks; `python -m benchmarks NAME` runs one. Speedup: how many times better than "
+        "the baseline of the workload. Roofline: the share of the best that the machine could do "
+        "(`benchmarks/roofline.py`)."
+    )
     for name, section in sections.items():
-        parts.append(f"## {name}\n\n{section.machine}")
-        for workload, rows in groupby(section.rows, key=lambda row: row.workload):
-            body = [[row.side, *figures(row), row.note] for row in rows]
-            parts.append(_table([workload, "figure", "ratio", "floor", ""], body))
+        parts.append(f"### {name}\n\n{section.machine}")
+        for workload, group in groupby(section.measurements, key=lambda one: one.workload):
+            body = [[one.system, *format_measurement(one), one.note] for one in group]
+            parts.append(_format_table([workload, "figure", "speedup", "roofline", "note"], body))
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def headline(sections: Mapping[str, Section]) -> str:
-    """The README's table."""
+def format_headlines(sections: Mapping[str, BenchmarkSection]) -> str:
+    """Returns the main table with its explanation."""
     body = []
-    for line in HEADLINES:
-        if found := line.find(sections):
-            alone, batched, ours = found
-            cells = [figures(row)[0] if row else "" for row in (alone, batched)]
-            ratios = f"{ours.ratio:.1f}×" if ours.ratio else ""
-            if batched and batched.ratio and ours.ratio:
-                ratios += f", {ours.ratio / batched.ratio:.1f}×"
-            body.append([line.title, *cells, figures(ours)[0], ratios, figures(ours)[2]])
-    head = ["", "transformers, one at a time", "batched", "florist", "faster", "of the floor"]
+    for row in HEADLINES:
+        if found := row.find(sections):
+            one_by_one, batched, florist = found
+            cells = [format_measurement(one)[0] if one else "" for one in (one_by_one, batched)]
+            speedups = f"{florist.speedup:.1f}×" if florist.speedup else ""
+            if batched and batched.speedup and florist.speedup:
+                speedups += f", {florist.speedup / batched.speedup:.1f}×"
+            value, _, roofline = format_measurement(florist)
+            body.append([row.title, *cells, value, speedups, roofline])
+    head = ["workload", "transformers, one at a time", "batched", "florist", "speedup", "of the roofline"]
     machines = sorted({section.machine for section in sections.values()})
-    said = [
-        "`make bench` measures both sides in one run, with the same weights, type, beams and pictures, transformers "
-        f"with its faster attention. On {'; '.join(machines)}:",
-        _table(head, body),
-        "![How many times faster than transformers one at a time; and how long requests wait](docs/bench.png)",
-        "*The floor is what the products and bytes that nobody can do without take here. Nothing is kept between a "
-        "side's pictures. All figures: [docs/bench.md](docs/bench.md).*",
+    paragraphs = [
+        "`make bench` measures both systems in one run, with the same weights, type, beams and images. transformers "
+        f"uses its faster attention. Machines: {'; '.join(machines)}.",
+        _format_table(head, body),
+        "![Speedup over transformers one at a time, and latency under load](speed.png)",
+        "*Speedup: against one at a time, against batched. The roofline is the time that the necessary matrix products "
+        "and memory reads take on the same machine. No system reuses anything between images.*",
     ]
-    return "\n\n".join(said)
+    return "\n\n".join(paragraphs)
 
 
-def insert(path: Path, sections: Mapping[str, Section]) -> None:
-    """Writes the headline between the README's markers. Raises ValueError where they are missing."""
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{path.name} must hold the lines {BEGIN} and {END} once each; put them where figures belong")
-    before, rest = text.split(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n\n{headline(sections)}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    line: Callable[[Sequence[str]], str] = lambda cells: f"| {' | '.join(c.replace('|', '/') for c in cells)} |"  # noqa: E731
-    return "\n".join([line(head), "|---|" + "---:|" * (len(head) - 2) + "---|", *map(line, body)])
+def _format_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in (head, *body)]
+    return "\n".join([lines[0], "|---|" + "---:|" * (len(head) - 2) + "---|", *lines[1:]])

@@ -1,8 +1,7 @@
-"""Where the engine's time goes: tower, encoder and decoder, and in each what products, attention, other kernels and
-Python take.
+"""Where the engine's time goes: vision encoder, encoder and decoder; matrix products, attention, other kernels, Python.
 
-`python -m benchmarks.time_breakdown`. One picture and 16 prompts at a time on the seedling; on base's shape, 4 pictures and
-answers of 5 to 60 tokens. Under torch's profiler, whose own cost goes to Python's share.
+`python -m benchmarks.time_breakdown`. On the seedling one image with 16 prompts at a time; on base's architecture 4
+images with answers of 5 to 60 tokens. It runs under torch's profiler, whose own cost counts as Python's.
 """
 
 import tempfile
@@ -14,88 +13,95 @@ from typing import Annotated
 import typer
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import base_checkpoint
-from benchmarks.machine import apart
-from benchmarks.results import Row, show
-from benchmarks.workloads import LONGEST, forced, one_picture, scenes
+from benchmarks.base_checkpoint import save_base_checkpoint
+from benchmarks.machine import run_in_thread
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.workloads import (
+    MAX_ANSWER_TOKENS,
+    draw_scenes,
+    make_fixed_length_requests,
+    make_same_image_requests,
+)
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.model.feature_cache import FeatureCache
 from server.engine.request import Request
 from server.engine.runner import ModelRunner
-from server.engine.sequence import Sequence as Work
+from server.engine.sequence import Sequence as RequestSequence
 
-KINDS = {
+KERNEL_KINDS = {
     "matrix products": ("linear", "mm", "conv", "addmm", "bmm", "baddbmm"),
     "attention": ("scaled_dot_product", "flash_attention"),
 }
 
 
-def answer(runner: ModelRunner, requests: Sequence[Request]) -> int:
-    """All of them together, as the engine's loop does; the number of decoder steps."""
-    works = [Work(request, runner.checkpoint) for request in requests]
+def run_requests(runner: ModelRunner, requests: Sequence[Request]) -> int:
+    """Answers all requests together, as the engine's loop does, and returns the number of decoder steps."""
+    sequences = [RequestSequence(request, runner.checkpoint) for request in requests]
     steps = 0
-    runner.add(works)
-    while works:
-        for work in [work for work in works if work.process_output()]:
-            runner.remove(work)
-            works.remove(work)
-        if works:
+    runner.add(sequences)
+    while sequences:
+        for sequence in [sequence for sequence in sequences if sequence.process_output()]:
+            runner.remove(sequence)
+            sequences.remove(sequence)
+        if sequences:
             runner.step()
             steps += 1
     return steps
 
 
 @contextmanager
-def kernels() -> Iterator[dict[str, float]]:
-    """Seconds by kind of kernel, there once the block has ended."""
-    found = dict.fromkeys((*KINDS, "other kernels"), 0.0)
+def profile_kernels() -> Iterator[dict[str, float]]:
+    """Yields a dict that holds the seconds by kind of kernel after the block has ended."""
+    seconds = dict.fromkeys((*KERNEL_KINDS, "other kernels"), 0.0)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        yield found
+        yield seconds
     for event in profiled.key_averages():
         name = event.key.split("::")[-1].lower()
-        kind = next((k for k, words in KINDS.items() if any(w in name for w in words)), "other kernels")
-        found[kind] += event.self_cpu_time_total / 1e6
+        kinds = (kind for kind, words in KERNEL_KINDS.items() if any(word in name for word in words))
+        seconds[next(kinds, "other kernels")] += event.self_cpu_time_total / 1e6
 
 
-def parts(name: str, checkpoint: Checkpoint, batches: Sequence[Sequence[Request]]) -> list[Row]:
-    """Shares of the time of all batches, each on a runner that has not seen its pictures."""
+def measure_shares(name: str, checkpoint: Checkpoint, batches: Sequence[Sequence[Request]]) -> list[Measurement]:
+    """Measures the shares of the time of all batches, with an empty feature cache."""
 
-    def run() -> list[Row]:
-        answer(ModelRunner(checkpoint, 16, FeatureCache(0)), batches[0])  # warm
+    def run() -> list[Measurement]:
+        run_requests(ModelRunner(checkpoint, 16, FeatureCache(0)), batches[0])  # warmup
         runner = ModelRunner(checkpoint, 16, FeatureCache(0))
-        with kernels() as found:
-            steps = sum(answer(runner, requests) for requests in batches)
-        spent = runner.seconds
-        whole = spent.vision + spent.encode + spent.decode
-        places = {"tower": spent.vision, "encoder": spent.encode, "decoder": spent.decode}
-        rows = [Row(f"{name}: parts", part, 100 * took / whole, "%") for part, took in places.items()]
-        rows.append(Row(f"{name}: parts", "a decoder step", 1e3 * spent.decode / steps, "ms"))
-        found["Python, launches and the profiler"] = whole - sum(found.values())
-        return rows + [Row(f"{name}: kinds of work", kind, 100 * took / whole, "%") for kind, took in found.items()]
+        with profile_kernels() as kernels:
+            steps = sum(run_requests(runner, requests) for requests in batches)
+        seconds = runner.seconds
+        total = seconds.vision + seconds.encode + seconds.decode
+        parts = {"vision encoder": seconds.vision, "encoder": seconds.encode, "decoder": seconds.decode}
+        workload = f"{name}: parts of the model"
+        measurements = [Measurement(workload, part, 100 * value / total, "%") for part, value in parts.items()]
+        measurements.append(Measurement(workload, "one decoder step", 1e3 * seconds.decode / steps, "ms"))
+        kernels["Python, kernel launches and the profiler"] = total - sum(kernels.values())
+        workload = f"{name}: kinds of work"
+        return measurements + [Measurement(workload, k, 100 * value / total, "%") for k, value in kernels.items()]
 
-    return apart(run)
+    return run_in_thread(run)
 
 
 def main(
     model: Annotated[list[str], typer.Option(help="seedling, base.")] = ["seedling", "base"],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
     """Prints the shares of the parts and of the kinds of work."""
-    rows: list[Row] = []
+    measurements: list[Measurement] = []
     if "seedling" in model:
-        checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-        pictures = [scene.image for scene in scenes(8, first=700)]
-        rows += parts("seedling, fp32, 16 prompts a picture", checkpoint, [
-            one_picture(image, 16, limit=LONGEST) for image in pictures
-        ])  # fmt: skip
+        checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+        images = [scene.image for scene in draw_scenes(8, first=700)]
+        batches = [make_same_image_requests(image, 16, limit=MAX_ANSWER_TOKENS) for image in images]
+        measurements += measure_shares("seedling, fp32, 16 prompts per image", checkpoint, batches)
     if "base" in model:
         with tempfile.TemporaryDirectory() as folder:
-            base_checkpoint.save(Path(folder))
-            checkpoint = apart(lambda: load_checkpoint(folder))
-        images = [scene.image for scene in scenes(4, first=800)]
-        rows += parts("base, fp32, 4 pictures", checkpoint, [forced(images, (5, 15, 30, 60))])
-    show("Where the time goes", rows, out)
+            save_base_checkpoint(Path(folder))
+            checkpoint = run_in_thread(lambda: load_checkpoint(folder))
+        images = [scene.image for scene in draw_scenes(4, first=800)]
+        batches = [make_fixed_length_requests(images, (5, 15, 30, 60))]
+        measurements += measure_shares("base, fp32, 4 images", checkpoint, batches)
+    report_measurements("Where the time goes", measurements, out)
 
 
 if __name__ == "__main__":

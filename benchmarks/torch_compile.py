@@ -1,7 +1,7 @@
-"""transformers with a static cache and torch.compile, on the seedling: whether it runs, what it costs, what it gives.
+"""transformers with a static cache and torch.compile, on the seedling: whether it works, and how fast it is.
 
-`python -m benchmarks.torch_compile`. The decoder's forward pass is compiled as `generate` does it for a static cache; the
-time until the first answer is what a server would wait at its start. It is given two minutes.
+`python -m benchmarks.torch_compile`. The decoder's forward pass is compiled as `generate` does for a static cache. The
+time until the first answers is what a server would wait at startup; the limit is two minutes.
 """
 
 import multiprocessing
@@ -13,69 +13,72 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.machine import apart, timed
-from benchmarks.results import Row, show
-from benchmarks.transformers_baseline import PATIENCE, Transformers
-from benchmarks.workloads import new_pictures, together
+from benchmarks.machine import run_in_thread, time_call
+from benchmarks.results import Measurement, report_measurements
+from benchmarks.transformers_baseline import TransformersBaseline
+from benchmarks.workloads import make_new_image_requests, run_concurrently
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.engine.request import Request
 
+COMPILE_TIMEOUT = 120.0  # seconds
 
-def compiled(requests: list[Request], unseen: list[Request], answer: Connection) -> None:
-    """Sends seconds until the first answer, seconds of all, and the answers; or what went wrong."""
+
+def run_compiled(requests: list[Request], warmup: list[Request], connection: Connection) -> None:
+    """Sends (seconds until ready, seconds of all requests, answers), or an error message."""
     try:
-        theirs = Transformers(load_checkpoint(SEEDLING), torch.float32)
-        theirs.tune([unseen[0].image])
-        theirs.network.forward = torch.compile(theirs.network.forward, dynamic=True)  # prompts differ in length
+        baseline = TransformersBaseline(load_checkpoint(SEEDLING), torch.float32)
+        baseline.select_attention([warmup[0].image])
+        baseline.model.forward = torch.compile(baseline.model.forward, dynamic=True)  # prompts differ in length
         start = time.perf_counter()
-        for one in unseen:
-            theirs.answer([one], cache_implementation="static", disable_compile=True)
+        for one in warmup:
+            baseline.generate([one], cache_implementation="static", disable_compile=True)
         ready = time.perf_counter() - start
         start = time.perf_counter()
-        said = [theirs.answer([one], cache_implementation="static", disable_compile=True)[0] for one in requests]
-        answer.send((ready, time.perf_counter() - start, said))
+        answers = [baseline.generate([one], cache_implementation="static", disable_compile=True)[0] for one in requests]
+        connection.send((ready, time.perf_counter() - start, answers))
     except Exception as error:
-        answer.send(f"{type(error).__name__}: {error}".splitlines()[0][:160])
+        connection.send(f"{type(error).__name__}: {error}".splitlines()[0][:160])
 
 
 def main(
     count: Annotated[int, typer.Option(min=4, help="Requests.")] = 32,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    """Prints requests a second of both sides."""
-    requests, unseen = new_pictures(count), new_pictures(8, first=9000)
+    """Prints requests per second of all systems."""
+    requests, warmup = make_new_image_requests(count), make_new_image_requests(8, first=9000)
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=compiled, args=(requests, unseen, theirs), daemon=True)
+    receiver, sender = context.Pipe()
+    process = context.Process(target=run_compiled, args=(requests, warmup, sender), daemon=True)
     process.start()
-    said: object = "it was not ready"
-    if ours.poll(PATIENCE + 60):
-        said = ours.recv()
+    result: object = "not ready in time"
+    if receiver.poll(COMPILE_TIMEOUT + 60):
+        result = receiver.recv()
     process.terminate()
     process.join()
-    checkpoint = apart(lambda: load_checkpoint(SEEDLING))
-    plain = Transformers(checkpoint, torch.float32)
-    apart(lambda: plain.tune([unseen[0].image]))
-    apart(lambda: plain.one_at_a_time(unseen))
-    alone, answers = timed(lambda: plain.one_at_a_time(requests))
+    checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
+    baseline = TransformersBaseline(checkpoint, torch.float32)
+    run_in_thread(lambda: baseline.select_attention([warmup[0].image]))
+    run_in_thread(lambda: baseline.generate_one_by_one(warmup))
+    plain_seconds, answers = time_call(lambda: baseline.generate_one_by_one(requests))
     with Engine(checkpoint) as engine:
-        together(engine, unseen)
-        took, _ = timed(lambda: [together(engine, [one]) for one in requests])
-    work = f"seedling, fp32, greedy, {count} requests one at a time"
-    rows = [Row(work, "transformers", count / alone, "requests/s", 1.0)]
-    if isinstance(said, tuple):
-        ready, all_, tokens = said
-        alike = sum(a == b for a, b in zip(tokens, answers, strict=True))
-        note = f"{ready:.0f} s until it is compiled; the same tokens in {alike} of {count}"
-        rows.append(
-            Row(work, "transformers, static cache and compiled", count / all_, "requests/s", alone / all_, None, note)
-        )
+        run_concurrently(engine, warmup)
+        florist_seconds, _ = time_call(lambda: [run_concurrently(engine, [one]) for one in requests])
+    workload = f"seedling, fp32, greedy, {count} requests one at a time"
+    measurements = [Measurement(workload, "transformers", count / plain_seconds, "requests/s", 1.0)]
+    name = "transformers, static cache and torch.compile"
+    if isinstance(result, tuple):
+        ready, seconds, tokens = result
+        same = sum(a == b for a, b in zip(tokens, answers, strict=True))
+        note = f"{ready:.0f} s to compile; same tokens in {same} of {count}"
+        speedup = plain_seconds / seconds
+        measurements.append(Measurement(workload, name, count / seconds, "requests/s", speedup, None, note))
     else:
-        rows.append(Row(work, "transformers, static cache and compiled", 0.0, "requests/s", None, None, str(said)))
-    rows.append(Row(work, "florist", count / took, "requests/s", alone / took))
-    show("transformers compiled", rows, out)
+        measurements.append(Measurement(workload, name, 0.0, "requests/s", None, None, str(result)))
+    speedup = plain_seconds / florist_seconds
+    measurements.append(Measurement(workload, "florist", count / florist_seconds, "requests/s", speedup))
+    report_measurements("transformers with torch.compile", measurements, out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""transformers' own Florence-2 on a checkpoint's files: what the engine is measured against, itself tuned."""
+"""The baseline: transformers' own Florence-2 on the same checkpoint files, with its fastest settings."""
 
 import time
 from collections import defaultdict
@@ -17,74 +17,79 @@ from prompts.special_tokens import BOS, EOS, IMAGE
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.request import Request
 
-PATIENCE = 120.0  # seconds that compiling may take
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
 
-class Transformers:
-    """The model in `dtype`, with the attention that is faster here, and its processor's work done as it does it.
+class TransformersBaseline:
+    """The model in `dtype`, with the attention implementation that is faster on this machine.
 
-    Answers are ids after the decoder's start token, without padding, as the engine's are.
+    Answers are token ids after the decoder's start token, without padding, like the engine's.
     """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, adapters: dict[str, str] | None = None) -> None:
-        """`adapters`: name → folder of PEFT's, of which `answer` takes one at a time."""
+        """`adapters` maps names to PEFT folders; one of them is active at a time."""
         self.checkpoint, self.dtype = checkpoint, dtype
-        network = Florence2ForConditionalGeneration.from_pretrained(checkpoint.folder, dtype=dtype).eval()
-        self.network = self.base = network
+        model = Florence2ForConditionalGeneration.from_pretrained(checkpoint.folder, dtype=dtype).eval()
+        self.model = self.base_model = model
         if adapters:
             from peft import PeftModel
 
             first, *others = adapters
-            self.network = PeftModel.from_pretrained(network, adapters[first], adapter_name=first).eval()
+            self.model = PeftModel.from_pretrained(model, adapters[first], adapter_name=first).eval()
             for name in others:
-                self.network.load_adapter(adapters[name], name)
+                self.model.load_adapter(adapters[name], name)
         p = checkpoint.preprocessor
         size = {"height": p.height, "width": p.width}
-        self._pictures = CLIPImageProcessorPil(
+        self._image_processor = CLIPImageProcessorPil(
             size=size, crop_size=size, do_center_crop=False, resample=p.resample, image_mean=p.mean, image_std=p.std
         )
         self.attention = ""
 
     @torch.inference_mode()
-    def tune(self, images: Sequence[Image]) -> None:
-        """Chooses the tower's attention: sdpa or eager, whichever looks at these pictures faster. A warm-up too."""
-        pixels = self._pixels(images)
-        took = {}
+    def select_attention(self, images: Sequence[Image]) -> None:
+        """Chooses sdpa or eager attention for the vision encoder, whichever encodes these images faster.
+
+        It also warms the model up.
+        """
+        pixels = self._to_pixels(images)
+        seconds = {}
         for attention in ("sdpa", "eager"):
-            self._attend(attention)
+            self._set_attention(attention)
             for _ in range(2):
                 start = time.perf_counter()
-                self.base.model.get_image_features(pixels)
-                took[attention] = time.perf_counter() - start
-        self._attend(min(took, key=took.__getitem__))
+                self.base_model.model.get_image_features(pixels)
+                seconds[attention] = time.perf_counter() - start
+        self._set_attention(min(seconds, key=seconds.__getitem__))
 
-    def _attend(self, attention: str) -> None:
+    def _set_attention(self, attention: str) -> None:
         self.attention = attention
-        self.base.set_attn_implementation({"vision_config": attention, "text_config": "sdpa"})
+        self.base_model.set_attn_implementation({"vision_config": attention, "text_config": "sdpa"})
 
     @torch.inference_mode()
-    def look(self, images: Sequence[Image]) -> Tensor:
-        """Image features [n, image tokens, d]."""
-        return self.base.model.get_image_features(self._pixels(images)).pooler_output
+    def encode_images(self, images: Sequence[Image]) -> Tensor:
+        """Returns image features [n, image tokens, d]."""
+        return self.base_model.model.get_image_features(self._to_pixels(images)).pooler_output
 
     @torch.inference_mode()
-    def answer(self, requests: Sequence[Request], features: Tensor | None = None, **settings: Any) -> list[list[int]]:
-        """All of them in one batch, padded on the right; the longest answer ends it. `features` [n, image tokens, d]:
-        of their pictures, where they are there already; `settings`: of `generate`, on top of the checkpoint's."""
+    def generate(self, requests: Sequence[Request], features: Tensor | None = None, **settings: Any) -> list[list[int]]:
+        """Answers all requests in one batch, padded on the right; the longest answer ends it.
+
+        `features` [n, image tokens, d] are those of the images, if they are known. `settings` override the
+        checkpoint's settings of `generate`.
+        """
         c = self.checkpoint.generation
-        words = [r.task.build_prompt(r.text, r.region, r.image.size) for r in requests]
+        prompts = [r.task.build_prompt(r.text, r.region, r.image.size) for r in requests]
         image = IMAGE * self.checkpoint.image_tokens
         encode = self.checkpoint.tokenizer.backend.encode
-        ids = [torch.tensor(encode(image + BOS + w + EOS, add_special_tokens=False).ids) for w in words]
-        seen: dict[str, Any]
+        ids = [torch.tensor(encode(image + BOS + p + EOS, add_special_tokens=False).ids) for p in prompts]
+        images: dict[str, Any]
         if features is None:
-            seen = {"pixel_values": self._pixels([r.image for r in requests])}
+            images = {"pixel_values": self._to_pixels([r.image for r in requests])}
         else:
-            seen = {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
+            images = {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
         limits = [r.max_new_tokens or c.max_new_tokens for r in requests]
-        given = {
+        inputs = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=1),
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
             "num_beams": requests[0].num_beams or c.num_beams,
@@ -96,53 +101,61 @@ class Transformers:
             "forced_eos_token_id": c.forced_eos_token_id,
             "do_sample": False,
         }
-        out = self.network.generate(**seen, **(given | settings))[:, 1:]
-        return [_cut(row, limit, c.eos_token_id) for row, limit in zip(out.tolist(), limits, strict=True)]
+        out = self.model.generate(**images, **(inputs | settings))[:, 1:]
+        return [_truncate(row, limit, c.eos_token_id) for row, limit in zip(out.tolist(), limits, strict=True)]
 
-    def one_at_a_time(self, requests: Sequence[Request]) -> list[list[int]]:
-        """What a plain script does."""
-        return [self.answer([request])[0] for request in requests]
+    def generate_one_by_one(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Answers one request at a time, as a simple script does."""
+        return [self.generate([request])[0] for request in requests]
 
-    def one_at_a_time_sharing(self, requests: Sequence[Request]) -> list[list[int]]:
-        """What a careful script does: neighbours that ask about one picture share its features."""
+    def generate_sharing_features(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Answers one request at a time; consecutive requests with the same image share its features."""
         answers: list[list[int]] = []
-        kept: tuple[object, Tensor] | None = None
+        last: tuple[object, Tensor] | None = None
         for request in requests:
-            if kept is None or kept[0] is not request.image:
-                kept = request.image, self.look([request.image])
-            answers += self.answer([request], kept[1])
+            if last is None or last[0] is not request.image:
+                last = request.image, self.encode_images([request.image])
+            answers += self.generate([request], last[1])
         return answers
 
-    def batched(
-        self, requests: Sequence[Request], size: int, by: Callable[[Request], Any] | None = None, *, share: bool = False
+    def generate_batches(
+        self,
+        requests: Sequence[Request],
+        size: int,
+        sort_key: Callable[[Request], Any] | None = None,
+        *,
+        share_features: bool = False,
     ) -> list[list[int]]:
-        """In batches of `size`, sorted by `by` first where it is given; the answers stand in the requests' order.
+        """Answers in batches of `size`, after sorting by `sort_key` if given; answers keep the order of the requests.
 
-        `share`: each picture of a batch is looked at once, whichever of its requests ask about it.
+        With `share_features`, each image of a batch is encoded once.
         """
-        order = sorted(range(len(requests)), key=lambda i: by(requests[i])) if by else list(range(len(requests)))
+        order = list(range(len(requests)))
+        if sort_key:
+            order.sort(key=lambda i: sort_key(requests[i]))
         answers: dict[int, list[int]] = {}
         for start in range(0, len(order), size):
-            places = order[start : start + size]
-            part = [requests[i] for i in places]
-            answers |= zip(places, self.answer(part, self._shared(part) if share else None), strict=True)
+            positions = order[start : start + size]
+            batch = [requests[i] for i in positions]
+            features = self._encode_shared(batch) if share_features else None
+            answers |= zip(positions, self.generate(batch, features), strict=True)
         return [answers[i] for i in range(len(requests))]
 
     @torch.inference_mode()
-    def _shared(self, requests: Sequence[Request]) -> Tensor:
-        owners: dict[int, list[int]] = defaultdict(list)
+    def _encode_shared(self, requests: Sequence[Request]) -> Tensor:
+        groups: dict[int, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
-            owners[id(request.image)].append(i)
-        looked = self.look([requests[own[0]].image for own in owners.values()])
-        places = {i: n for n, own in enumerate(owners.values()) for i in own}
-        return looked[[places[i] for i in range(len(requests))]]
+            groups[id(request.image)].append(i)
+        features = self.encode_images([requests[group[0]].image for group in groups.values()])
+        row_of = {i: n for n, group in enumerate(groups.values()) for i in group}
+        return features[[row_of[i] for i in range(len(requests))]]
 
-    def _pixels(self, images: Sequence[Image]) -> Tensor:
-        made: BatchFeature = self._pictures(list(images), return_tensors="pt")
-        return made["pixel_values"].to(self.dtype)
+    def _to_pixels(self, images: Sequence[Image]) -> Tensor:
+        processed: BatchFeature = self._image_processor(list(images), return_tensors="pt")
+        return processed["pixel_values"].to(self.dtype)
 
 
-def _cut(row: list[int], limit: int, eos: int) -> list[int]:
-    """An answer without what follows its end."""
+def _truncate(row: list[int], limit: int, eos: int) -> list[int]:
+    """Returns an answer up to its end token."""
     row = row[:limit]
     return row[: row.index(eos) + 1] if eos in row else row
