@@ -34,7 +34,7 @@ console = Console()
 
 def draw_scenes(folder: Path) -> list[Path]:
     """Draws a dozen scenes as PNG files and returns their paths."""
-    from seedling.scenes.draw import draw_scene
+    from seedling.scenes.drawing import draw_scene
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

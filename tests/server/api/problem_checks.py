@@ -15,3 +15,11 @@ def check_problem(response: httpx.Response, status: int, kind: str) -> ProblemDe
     assert details.request_id == response.headers["x-request-id"]
     assert "Traceback" not in response.text
     return details
+
+
+def check_field(response: httpx.Response, status: int, kind: str, field: str | None = None) -> ProblemDetails:
+    """Checks that a response has problem details of this kind and field, and returns them."""
+    details = check_problem(response, status, kind)
+    assert details.field == field
+    assert len(details.detail) > 10
+    return details

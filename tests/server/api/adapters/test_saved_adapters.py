@@ -133,7 +133,7 @@ async def start_server(model: Path, saved_folder: Path) -> tuple[str | None, lis
     async with app.router.lifespan_context(app), connect(app) as client:
         while (await client.get("/readyz")).json().get("type") == "urn:florist:problem:loading":
             await asyncio.sleep(0.01)
-        failure = app.state.serve_app.failure
+        failure = app.state.lifecycle.failure
         return failure, [] if failure else await list_names(client)
 
 

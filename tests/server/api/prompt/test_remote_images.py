@@ -1,4 +1,4 @@
-"""Fetching pictures from addresses: the guard, and what it guards."""
+"""Fetching images from URLs: which addresses are refused, and what is downloaded."""
 
 import http.server
 import threading
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from server.api import examples
-from server.api.problems import Problem
-from server.api.remote import fetch, is_public, resolve
+from server.api.problems import ProblemError
+from server.api.prompt.remote_images import fetch_image, is_public, resolve_host
+from server.api.sample_image import draw_sample_image
 
 
 @pytest.mark.parametrize(
@@ -21,14 +21,14 @@ from server.api.remote import fetch, is_public, resolve
         *("fec0::1", "ff02::1", "2002:7f00:1::", "64:ff9b::7f00:1", "2001:db8::1", "nonsense", ""),
     ],
 )
-def test_addresses_that_are_not_public(address: str) -> None:
+def test_these_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["1.1.1.1", "93.184.215.14", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 )
-def test_addresses_that_are_public(address: str) -> None:
+def test_these_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
@@ -47,18 +47,18 @@ def test_addresses_that_are_public(address: str) -> None:
         ),
     ],
 )
-async def test_urls_that_are_refused_before_anything_is_sent(url: str) -> None:
-    with pytest.raises(Problem) as refused:
-        await fetch(url, 1000, 5)
+async def test_these_urls_are_refused_before_a_request_is_sent(url: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        await fetch_image(url, 1000, 5)
     assert refused.value.field == "image_url"
     assert "secret" not in refused.value.detail
 
 
 class Site(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        picture = examples.picture()
+        image = draw_sample_image()
         answers: dict[str, tuple[int, dict[str, str], bytes]] = {
-            "/ok": (200, {"Content-Length": str(len(picture))}, picture),
+            "/ok": (200, {"Content-Length": str(len(image))}, image),
             "/moved": (302, {"Location": "/ok"}, b""),
             "/inward": (302, {"Location": "http://internal.test/ok"}, b""),
             "/scheme": (302, {"Location": "file:///etc/passwd"}, b""),
@@ -89,24 +89,26 @@ def site() -> Iterator[Any]:
     server.server_close()
 
 
-async def look_up(host: str, _: int) -> list[str]:
-    """A resolver for the tests: the site pretends to be public, by another loopback address."""
+async def resolve_test_host(host: str, _: int) -> list[str]:
+    """Resolves the hosts of the tests to loopback addresses, of which one counts as public."""
     return {"site.test": ["127.0.0.1"], "internal.test": ["127.0.0.9"], "both.test": ["127.0.0.1", "10.0.0.1"]}[host]
 
 
-async def get(site: Any, path: str, host: str = "site.test", most: int = 10_000) -> bytes:
+async def fetch_from(site: Any, path: str, host: str = "site.test", max_bytes: int = 10_000) -> bytes:
     url = f"http://{host}:{site.server_address[1]}{path}"
-    return await fetch(url, most, 5, allowed=lambda address: address == "127.0.0.1", resolve=look_up)
+    return await fetch_image(
+        url, max_bytes, 5, is_allowed=lambda address: address == "127.0.0.1", resolve=resolve_test_host
+    )
 
 
-async def test_a_picture_comes_from_the_address_that_was_checked(site: Any) -> None:
-    assert await get(site, "/ok") == examples.picture()
-    assert await get(site, "/moved") == examples.picture()
+async def test_the_image_comes_from_the_address_that_was_checked(site: Any) -> None:
+    assert await fetch_from(site, "/ok") == draw_sample_image()
+    assert await fetch_from(site, "/moved") == draw_sample_image()
     assert site.hosts[-1] == f"site.test:{site.server_address[1]}"
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("/inward", "not on the public internet"),
         ("/scheme", "http"),
@@ -116,26 +118,26 @@ async def test_a_picture_comes_from_the_address_that_was_checked(site: Any) -> N
         ("/none", "answers 404"),
     ],
 )
-async def test_what_is_not_followed_or_read(site: Any, path: str, said: str) -> None:
-    with pytest.raises(Problem, match=said):
-        await get(site, path)
+async def test_these_responses_are_refused(site: Any, path: str, message: str) -> None:
+    with pytest.raises(ProblemError, match=message):
+        await fetch_from(site, path)
 
 
 async def test_a_host_with_one_private_address_is_refused(site: Any) -> None:
-    with pytest.raises(Problem, match="not on the public internet"):
-        await get(site, "/ok", "both.test")
+    with pytest.raises(ProblemError, match="not on the public internet"):
+        await fetch_from(site, "/ok", "both.test")
 
 
-async def test_time_is_limited() -> None:
+async def test_the_time_is_limited() -> None:
     async def never(*_: Any) -> list[str]:
         import asyncio
 
         await asyncio.sleep(60)
         return []
 
-    with pytest.raises(Problem, match=r"within 0\.1 s"):
-        await fetch("http://slow.test/", 10, 0.1, resolve=never)
+    with pytest.raises(ProblemError, match=r"within 0\.1 s"):
+        await fetch_image("http://slow.test/", 10, 0.1, resolve=never)
 
 
-async def test_names_are_resolved() -> None:
-    assert set(await resolve("localhost", 80)) <= {"127.0.0.1", "::1"}
+async def test_host_names_are_resolved() -> None:
+    assert set(await resolve_host("localhost", 80)) <= {"127.0.0.1", "::1"}
