@@ -37,7 +37,7 @@ _MIN_SCORE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class DroppedPart:
+class DroppedFragment:
     """A part of an answer that does not follow the grammar, and the reason, both in plain words."""
 
     what: str
@@ -50,7 +50,7 @@ class ParsedAnswer:
 
     annotations: list[Annotation]
     text: str
-    dropped: list[DroppedPart] = field(default_factory=list)
+    dropped: list[DroppedFragment] = field(default_factory=list)
 
 
 def parse_answer(
@@ -110,7 +110,7 @@ class AnswerParser:
         """`size`: (width, height) of the image in pixels. Raises ValueError unless both are positive."""
         if not (size[0] > 0 and size[1] > 0):
             raise ValueError(f"size must be a positive width and height in pixels, not {size}")
-        self.dropped: list[DroppedPart] = []
+        self.dropped: list[DroppedFragment] = []
         self._kind, self._size = task.answer_kind, size
         self._shape_length = LOCATIONS_PER_SHAPE.get(task.answer_kind)
         self._allows_polygons = task.answer_kind in POLYGON_KINDS
@@ -268,7 +268,7 @@ class AnswerParser:
         return f"{text} of {_shorten(self._label)}" if self._label else text
 
     def _drop(self, what: str, reason: str) -> None:
-        self.dropped.append(DroppedPart(what, reason))
+        self.dropped.append(DroppedFragment(what, reason))
 
     def _reject(self, what: str, reason: str) -> None:
         """Reports an out-of-place token once."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from prompts.annotations import Annotation
-from prompts.parsing import DroppedPart
+from prompts.parsing import DroppedFragment
 from prompts.tasks import Task
 
 if TYPE_CHECKING:
@@ -83,5 +83,5 @@ class Result:
     tokens: list[int]
     logprobs: list[float]
     finish: str
-    dropped: list[DroppedPart] = field(default_factory=list)
+    dropped: list[DroppedFragment] = field(default_factory=list)
     timing: Timing = Timing()

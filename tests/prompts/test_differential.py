@@ -29,7 +29,7 @@ POLYGONS, BOXES_OR_POLYGONS = TASKS["<REGION_TO_SEGMENTATION>"], TASKS["<OPEN_VO
 
 
 @cache
-def processor():
+def create_processor():
     """Returns a Florence2Processor with one token per byte. It needs no hub and no files."""
     control = ["<s>", "<pad>", "</s>", "<unk>"]
     vocabulary = {token: i for i, token in enumerate([*control, *unicode_to_bytes()])}
@@ -54,7 +54,7 @@ def processor():
 
 def parse_with_transformers(task, text, size=SIZE):
     """Returns (label, numbers) pairs; for a text task the text."""
-    answer = processor().post_process_generation(text=text, task=task.token, image_size=size)[task.token]
+    answer = create_processor().post_process_generation(text=text, task=task.token, image_size=size)[task.token]
     if isinstance(answer, str):
         return answer
     pairs = []
@@ -67,12 +67,12 @@ def parse_with_transformers(task, text, size=SIZE):
 def parse_with_florist(task, text, size=SIZE):
     """Returns (label, numbers) pairs."""
     return [
-        (annotation.label, numbers(annotation))
+        (annotation.label, get_numbers(annotation))
         for annotation in parse_answer(task, tokenize_answer(text), size).annotations
     ]
 
 
-def numbers(annotation):
+def get_numbers(annotation):
     match annotation:
         case Box():
             return list(annotation.box)
@@ -96,13 +96,13 @@ def floor_values(values):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.token)
 def test_the_template_is_the_same(task):
-    table = processor().task_prompts_without_inputs | processor().task_prompts_with_input
+    table = create_processor().task_prompts_without_inputs | create_processor().task_prompts_with_input
     assert table[task.token] == task.template
-    assert (task.token in processor().task_prompts_without_inputs) == (task.input_kind is InputKind.NOTHING)
+    assert (task.token in create_processor().task_prompts_without_inputs) == (task.input_kind is InputKind.NOTHING)
 
 
 def test_the_tasks_are_the_same():
-    assert TASKS.keys() == processor().tasks_answer_post_processing_type.keys()
+    assert TASKS.keys() == create_processor().tasks_answer_post_processing_type.keys()
     shapes = {
         "pure_text": AnswerKind.TEXT,
         "ocr": AnswerKind.QUADS,
@@ -112,7 +112,7 @@ def test_the_tasks_are_the_same():
         "polygons": AnswerKind.POLYGONS,
         "description_with_bboxes_or_polygons": AnswerKind.BOXES_OR_POLYGONS,
     }
-    for token, kind in processor().tasks_answer_post_processing_type.items():
+    for token, kind in create_processor().tasks_answer_post_processing_type.items():
         assert TASKS[token].answer_kind is shapes[kind]
 
 
@@ -128,8 +128,8 @@ def test_the_prompts_are_the_same():
                     locs(100, 200, 300, 400),
                     task.build_prompt(region=[100, 100, 300, 200], size=(1000, 500)),
                 )
-        assert processor()._construct_prompts(task.token + input_text) == [prompt]
-    assert processor()._construct_prompts("<VQA>what is it?") == [find_task("<VQA>").build_prompt("what is it?")]
+        assert create_processor()._construct_prompts(task.token + input_text) == [prompt]
+    assert create_processor()._construct_prompts("<VQA>what is it?") == [find_task("<VQA>").build_prompt("what is it?")]
 
 
 # Agreement: well-formed answers
@@ -210,10 +210,14 @@ def test_a_label_keeps_the_letters_of_every_script(task):
 
 
 def test_characters_spread_over_tokens_are_joined():
-    tokens = processor().tokenizer.convert_ids_to_tokens(processor().tokenizer.encode("🐈", add_special_tokens=False))
+    tokens = create_processor().tokenizer.convert_ids_to_tokens(
+        create_processor().tokenizer.encode("🐈", add_special_tokens=False)
+    )
     assert len(tokens) == 4
-    ids = processor().tokenizer.convert_tokens_to_ids(tokens)
-    assert processor().post_process_generation(sequence=ids, task="<OCR>", image_size=SIZE)["<OCR>"] == "\ufffd" * 4
+    ids = create_processor().tokenizer.convert_tokens_to_ids(tokens)
+    assert (
+        create_processor().post_process_generation(sequence=ids, task="<OCR>", image_size=SIZE)["<OCR>"] == "\ufffd" * 4
+    )
     assert (
         parse_answer(OCR, [classify_token(token, added=False) for token in tokens], SIZE).annotations[0].label == "🐈"
     )
@@ -238,14 +242,14 @@ def test_an_ocr_text_keeps_all_its_lines():
 
 def test_every_shape_has_a_score():
     text = f"cat{locs(1, 2, 3, 4)}"
-    assert "scores" not in processor().post_process_generation(text=text, task="<OD>", image_size=SIZE)["<OD>"]
+    assert "scores" not in create_processor().post_process_generation(text=text, task="<OD>", image_size=SIZE)["<OD>"]
     assert parse_answer(OD, tokenize_answer(text), SIZE).annotations[0].score
 
 
 def test_the_area_threshold_of_the_published_config_has_no_effect():
     # The config says `area_threshold`, transformers looks up an upper-case name and ignores it too.
     config = {"ocr": {"area_threshold": 0.9}}
-    post_processor = processing.Florence2PostProcessor(config, processor().tokenizer)
+    post_processor = processing.Florence2PostProcessor(config, create_processor().tokenizer)
     text = f"STOP{locs(1, 2, 3, 4, 5, 6, 7, 8)}"
     assert (
         len(post_processor(text=text, image_size=SIZE, parse_tasks="ocr")["ocr"])

@@ -28,7 +28,7 @@ labels = st.one_of(st.sampled_from(["cat", "dog"]), st.text(min_size=1).filter(l
 words = labels.filter(lambda t: t.strip() and t.strip() not in FILLER_PHRASES)
 
 
-def shapes(label):
+def build_shapes(label):
     ring = st.integers(3, 6).flatmap(lambda n: st.lists(points, min_size=2 * n, max_size=2 * n))
     return {
         Box: st.builds(Box, label=label, box=st.tuples(*[points] * 4)),
@@ -52,7 +52,7 @@ def draw_annotations(task):
     """Returns a strategy for valid annotations; those without labels come first, see `format_answer`."""
 
     def draw_one(label):
-        return st.one_of(*(shapes(label)[shape] for shape in SHAPES_BY_KIND[task.answer_kind]))
+        return st.one_of(*(build_shapes(label)[shape] for shape in SHAPES_BY_KIND[task.answer_kind]))
 
     if task.answer_kind is AnswerKind.TEXT:
         return st.lists(draw_one(words), max_size=1)
@@ -61,7 +61,7 @@ def draw_annotations(task):
     ).map(lambda two: two[0] + two[1])
 
 
-def bins_of(annotation, size):
+def get_bins(annotation, size):
     def quantized(flat):
         return locations.quantize_points(flat, *size)
 
@@ -82,8 +82,8 @@ def bins_of(annotation, size):
 def test_a_formatted_answer_is_parsed_into_the_same_annotations(task, data, size):
     annotations = data.draw(draw_annotations(task))
     parsed = parse_answer(task, tokenize_answer(format_answer(task, annotations, size)), size)
-    assert [(a.kind, a.label, bins_of(a, size)) for a in parsed.annotations] == [
-        (a.kind, a.label.strip(), bins_of(a, size)) for a in annotations
+    assert [(a.kind, a.label, get_bins(a, size)) for a in parsed.annotations] == [
+        (a.kind, a.label.strip(), get_bins(a, size)) for a in annotations
     ]
     assert parsed.dropped == []
     assert format_answer(task, parsed.annotations, size) == format_answer(task, annotations, size)

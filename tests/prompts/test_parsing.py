@@ -38,12 +38,12 @@ answers = st.lists(
 def parse_text(answer_kind, text):
     """Parses an answer string. Returns labels with their bins, and the dropped parts."""
     answer = parse_answer(TASK_BY_KIND[answer_kind], tokenize_answer(text), SIZE)
-    return [(annotation.label, bins_of(annotation)) for annotation in answer.annotations], [
+    return [(annotation.label, get_bins(annotation)) for annotation in answer.annotations], [
         d.what for d in answer.dropped
     ]
 
 
-def bins_of(annotation):
+def get_bins(annotation):
     match annotation:
         case Box():
             return tuple(int(v) for v in annotation.box)
@@ -76,7 +76,7 @@ def bins_of(annotation):
         ),
         (AnswerKind.QUADS, f"STOP{locs(*A, *B)}two\nlines{locs(*C, *D)}", [("STOP", A + B), ("two\nlines", C + D)]),
         (AnswerKind.QUADS, f"STOP{locs(*A, *B, *C, *D)}", [("STOP", A + B), ("STOP", C + D)]),
-        # The corners of a quad keep their order, because it tells the direction of the text.
+        # The corners of a quad keep their order, because it encodes the direction of the text.
         (AnswerKind.QUADS, f"STOP{locs(9, 8, 7, 6, 5, 4, 3, 2)}", [("STOP", (9, 8, 7, 6, 5, 4, 3, 2))]),
         (AnswerKind.POLYGONS, locs(*RING), [("", [[*RING]])]),
         (AnswerKind.POLYGONS, f"{locs(*RING)}<sep>{locs(*RING2)}", [("", [[*RING], [*RING2]])]),
@@ -191,7 +191,7 @@ def test_a_polygon_is_complete_at(closing):
     parser = AnswerParser(TASK_BY_KIND[AnswerKind.POLYGONS], SIZE)
     assert not any(parser.feed(token) for token in tokenize_answer(f"cat<poly>{locs(*RING)}<sep>{locs(*RING2)}"))
     (polygon,) = parser.feed(tokenize_answer(closing)[0])
-    assert bins_of(polygon) == [[*RING], [*RING2]]
+    assert get_bins(polygon) == [[*RING], [*RING2]]
 
 
 def test_a_polygon_without_wrapper_and_a_text_are_complete_at_the_end():
@@ -272,7 +272,7 @@ def test_an_incomplete_character_counts_as_text():
     answer = parse_answer(
         TASK_BY_KIND[AnswerKind.BOXES], [*tokenize_answer("cat" + locs(1, 2)), cut, *tokenize_answer(locs(*A))], SIZE
     )
-    assert [(annotation.label, bins_of(annotation)) for annotation in answer.annotations] == [("\ufffd", A)]
+    assert [(annotation.label, get_bins(annotation)) for annotation in answer.annotations] == [("\ufffd", A)]
 
 
 def test_the_text_of_an_answer_omits_control_tokens():

@@ -173,7 +173,7 @@ class BartEncoder(BartStack):
         super().__init__(config, layers)
 
     def forward(self, embedded: Tensor, lengths: Sequence[int], adapters: BatchAdapters = ()) -> Tensor:
-        """`embedded` [n, t, d], of which the first `lengths` tokens of each row are valid → states [n, t, d]."""
+        """`embedded` [n, t, d], with `lengths` valid tokens per row → states [n, t, d]."""
         t = embedded.shape[1]
         x: Tensor = self.norm(embedded + self.positions[POSITION_OFFSET : POSITION_OFFSET + t])
         mask = build_padding_mask(lengths, t, x)

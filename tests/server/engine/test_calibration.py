@@ -68,19 +68,24 @@ def test_an_isotonic_scale_is_linear_between_its_points() -> None:
     assert [curve(x) for x in (0.1, 0.2, 0.4, 0.6, 0.8)] == pytest.approx([0.25, 0.5, 0.7, 0.9, 0.95])
 
 
+def isotonic(scores: list[float], calibrated_scores: list[float]) -> str:
+    """Returns a calibration file with one isotonic scale."""
+    scale = {"kind": "isotonic", "scores": scores, "calibrated_scores": calibrated_scores}
+    return json.dumps({"sha256": "a", "tasks": {"<OD>": scale}})
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("{", "Invalid JSON"),
         ('{"sha256": "a", "tasks": {"<OD>": {"kind": "temperature", "temperature": -1}}}', "greater than 0"),
         ('{"sha256": "a", "tasks": {"<OD>": {"kind": "temperature", "temperature": NaN}}}', "."),
-        ('{"sha256": "a", "tasks": {"<OD>": {"kind": "isotonic", "scores": [0.5, 0.4], "calibrated_scores": [0.1, 0.2]}}}',
-         "increasing"),
-        ('{"sha256": "a", "tasks": {"<OD>": {"kind": "isotonic", "scores": [0.5], "calibrated_scores": []}}}', "same length"),
+        (isotonic([0.5, 0.4], [0.1, 0.2]), "increasing"),
+        (isotonic([0.5], []), "same length"),
         ('{"sha256": "b", "tasks": {}}', "belongs to the weights b, and these are a"),
         (b"\xff", "utf-8"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_file_is_rejected_with_its_reason(tmp_path: Path, text: str | bytes, reason: str) -> None:
     (tmp_path / CALIBRATION_FILE).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(CalibrationError, match=reason) as caught:
@@ -120,8 +125,8 @@ def engine(tiny: Checkpoint) -> Iterator[Engine]:
 
 
 def ask(engine: Engine, adapter: str | None, token: str = "<CAPTION>") -> Result:
-    asked: Request = replace(reference.create_request(token, create_image(0), beams=1, limit=12), adapter=adapter)
-    return engine.submit(asked).wait(60)
+    request: Request = replace(reference.create_request(token, create_image(0), beams=1, limit=12), adapter=adapter)
+    return engine.submit(request).wait(60)
 
 
 async def test_the_answers_of_an_adapter_are_calibrated_also_when_streamed(engine: Engine, tmp_path: Path) -> None:
@@ -136,8 +141,8 @@ async def test_the_answers_of_an_adapter_are_calibrated_also_when_streamed(engin
     assert after.tokens == before["<CAPTION>"].tokens
     assert after.annotations == apply_scale(before["<CAPTION>"].annotations, half)
     assert after.annotations != before["<CAPTION>"].annotations
-    asked = replace(reference.create_request("<CAPTION>", create_image(0), beams=1, limit=12), adapter="a")
-    assert [annotation async for annotation in engine.submit(asked).stream()] == after.annotations
+    request = replace(reference.create_request("<CAPTION>", create_image(0), beams=1, limit=12), adapter="a")
+    assert [annotation async for annotation in engine.submit(request).stream()] == after.annotations
     # Other tasks of the adapter and the base model are not calibrated.
     assert ask(engine, "a", "<REGION_TO_CATEGORY>").annotations == before["<REGION_TO_CATEGORY>"].annotations
     assert ask(engine, None).annotations == base.annotations
