@@ -1,0 +1,76 @@
+"""The tables of a database, and their upgrade."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from server.store import JobStore, StoreError, schema
+from server.store.tables import TableBase
+
+# SQLite rewrites the table, to which other tables refer.
+NEXT_MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "next"
+down_revision = "initial"
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("models") as table:
+        table.alter_column("sha256", existing_type=sa.String(64), type_=sa.String(128))
+        table.add_column(sa.Column("notes", sa.Text, nullable=False, server_default="none"))
+"""
+
+
+def create_engine(url: str) -> sa.Engine:
+    return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+
+
+def test_a_database_of_a_newer_florist_is_left_alone(url: str) -> None:
+    with JobStore(url):
+        pass
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+    engine.dispose()
+    with pytest.raises(StoreError, match="newer florist"):
+        JobStore(url)
+
+
+def test_the_migrations_create_the_tables(url: str) -> None:
+    with JobStore(url):
+        pass
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), TableBase.metadata) == []
+    engine.dispose()
+
+
+def test_an_upgrade_keeps_the_rows_that_refer_to_a_changed_table(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JobStore(url) as store, store.database.begin_write() as connection:
+        for values in (
+            "projects (storage_id, name, base_sha256, tasks, holdout_share, folder, created) "
+            "VALUES ('here', 'birds', 'b', '[]', 0.25, 'folder', 1)",
+            "models (project_id, task, sha256, created) VALUES (1, '<OD>', '5', 1)",
+            "backtests (project_id, challenger_id, dataset_hash, state, reason, image_counts, comparison, forgetting, "
+            "author, created) VALUES (1, 1, 'd', 'done', '', '[]', 'null', '{}', 'Ada', 1)",
+            "promotions (project_id, task, model_id, backtest_id, is_rollback, forced, reason, author, created) "
+            "VALUES (1, '<OD>', 1, 1, false, false, '', 'Ada', 1)",
+        ):
+            connection.exec_driver_sql(f"INSERT INTO {values}")
+    migrations = tmp_path / "migrations"
+    shutil.copytree(schema.MIGRATIONS, migrations)
+    (migrations / "versions" / "next.py").write_text(NEXT_MIGRATION)
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations)
+    with JobStore(url) as store, store.database.begin_read() as connection:
+        [model] = connection.execute(sa.text("SELECT id, sha256, notes FROM models")).all()
+        assert tuple(model) == (1, "5", "none")
+        assert connection.scalar(sa.text("SELECT challenger_id FROM backtests")) == 1
+        assert connection.scalar(sa.text("SELECT model_id FROM promotions")) == 1
