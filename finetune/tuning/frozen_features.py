@@ -16,13 +16,13 @@ class FrozenFeatureCache:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
-        self.features: dict[int, Tensor] = {}
+        self.entries: dict[int, Tensor] = {}
 
     def get_or_compute(self, view: int, compute: Callable[[], Tensor]) -> Tensor:
         """Returns the features of a view."""
-        if (cached := self.features.get(view)) is not None:
+        if (cached := self.entries.get(view)) is not None:
             return cached
         computed = compute().detach()
-        if (len(self.features) + 1) * computed.nbytes <= self.max_bytes:
-            self.features[view] = computed
+        if (len(self.entries) + 1) * computed.nbytes <= self.max_bytes:
+            self.entries[view] = computed
         return computed

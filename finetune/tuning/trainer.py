@@ -37,7 +37,7 @@ class Trainer:
             self.trainable.build_parameter_groups(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
         self.average = {n: p.detach().clone() for n, p in self.trainable.parameters.items()}
-        self.features = FrozenFeatureCache()
+        self.feature_cache = FrozenFeatureCache()
         self.loss_config = LossConfig(config.location_sigma, config.label_smoothing, config.focal_gamma)
         self.threads = self._count_threads()
 
@@ -223,7 +223,10 @@ class Trainer:
                 return self._run_stages(self.normalize(batch.pixels[index : index + 1]), slice(stages))[0]
 
         return torch.stack(
-            [self.features.get_or_compute(view, partial(compute, i)) for i, view in enumerate(batch.views.tolist())]
+            [
+                self.feature_cache.get_or_compute(view, partial(compute, i))
+                for i, view in enumerate(batch.views.tolist())
+            ]
         )
 
     def normalize(self, pixels: Tensor) -> Tensor:

@@ -59,7 +59,10 @@ class Validator:
 
     def _compute_loss(self, batches: TrainingBatches, should_stop: Callable[[], bool]) -> float:
         trainer, losses = self._trainer, []
-        training_features, trainer.features = trainer.features, FrozenFeatureCache()  # view numbers are different
+        training_cache, trainer.feature_cache = (
+            trainer.feature_cache,
+            FrozenFeatureCache(),
+        )  # view numbers are different
         try:
             with torch.no_grad(), trainer.trainable.eval_mode(), trainer.trainable.use_values(trainer.average):
                 for number in range(_LOSS_BATCHES):
@@ -67,5 +70,5 @@ class Validator:
                         raise ValidationStoppedError
                     losses.append(trainer.compute_losses(batches[number], anchored=False)["loss"].item())
         finally:
-            trainer.features = training_features
+            trainer.feature_cache = training_cache
         return sum(losses) / len(losses)

@@ -25,7 +25,7 @@ def scenes() -> list[Scene]:
 
 @pytest.fixture(scope="module", autouse=True)
 def own_precision() -> Iterator[None]:
-    """Accelerate keeps the number type that a process first asked for; each file asks for its own."""
+    """Accelerate keeps the first precision of a process; each test file sets its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -33,7 +33,7 @@ def own_precision() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sums in one order, on the CPU."""
+    """One CPU thread, so that sums have one order."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

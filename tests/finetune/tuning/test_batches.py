@@ -1,4 +1,4 @@
-"""What each step sees."""
+"""The training batches of a run."""
 
 from dataclasses import replace
 
@@ -6,127 +6,137 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.tuning import replay
-from finetune.tuning.batches import Lesson, Lessons
+from finetune.tuning.batches import TrainingBatch, TrainingBatches
 from finetune.tuning.config import TuneConfig
-from finetune.tuning.validation import Judge, main_tasks
+from finetune.tuning.replay import POOL_SIZE, DatasetReplay
+from finetune.tuning.validation import ValidationSet, select_main_tasks
 from labels.dataset import Dataset
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Box, Text
 from prompts.tasks import find_task
+from seedling.replay import SceneReplay
 from server.engine.checkpoints.loading import read_checkpoint
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
-LABELS = ("cat", "dog", "tree")
+CLASSES = ("cat", "dog", "tree")
 
 
-def lessons(base: str, examples: list[LabeledImage], **given: object) -> Lessons:
-    config = TuneConfig(**{"base": base, "pictures": 3, "prompts": 2, "augment": 0.0, "replay": 0.0, **given})
-    return Lessons(read_checkpoint(base), examples, LABELS, config, replay.scenes if config.replay else None)
+def make_batches(base: str, images: list[LabeledImage], **settings: object) -> TrainingBatches:
+    small = {"batch_size": 3, "prompts_per_image": 2, "augmentation": 0.0, "replay_share": 0.0}
+    config = TuneConfig(**{"base": base, **small, **settings})
+    return TrainingBatches(
+        read_checkpoint(base), images, CLASSES, config, SceneReplay() if config.replay_share else None
+    )
 
 
-def equal(one: Lesson, two: Lesson) -> bool:
-    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in Lesson.__slots__)
+def is_equal(one: TrainingBatch, two: TrainingBatch) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in TrainingBatch.__slots__)
 
 
-@pytest.mark.parametrize("given", [{}, {"augment": 1.0}, {"augment": 1.0, "frozen_stages": 4}, {"replay": 0.5}])
-def test_a_step_is_the_same_again_and_no_other(
-    base: str, examples: list[LabeledImage], given: dict[str, object]
+@pytest.mark.parametrize(
+    "settings", [{}, {"augmentation": 1.0}, {"augmentation": 1.0, "frozen_stages": 4}, {"replay_share": 0.5}]
+)
+def test_a_batch_depends_only_on_seed_and_number(
+    base: str, images: list[LabeledImage], settings: dict[str, object]
 ) -> None:
-    one, two = lessons(base, examples, **given), lessons(base, examples, **given)
-    assert equal(one[7], two[7])
-    assert not equal(one[7], one[8])
-    assert not equal(one[7], lessons(base, examples, seed=1, **given)[7])
+    one, two = make_batches(base, images, **settings), make_batches(base, images, **settings)
+    assert is_equal(one[7], two[7])
+    assert not is_equal(one[7], one[8])
+    assert not is_equal(one[7], make_batches(base, images, seed=1, **settings)[7])
 
 
-def test_each_picture_comes_once_an_epoch(base: str, examples: list[LabeledImage]) -> None:
-    taught = lessons(base, examples, views=1, frozen_stages=4)
-    epochs = [sorted(v for step in (2 * e, 2 * e + 1) for v in taught[step].views.tolist()) for e in range(3)]
+def test_each_image_comes_once_in_an_epoch(base: str, images: list[LabeledImage]) -> None:
+    batches = make_batches(base, images, views_per_image=1, frozen_stages=4)
+    epochs = [sorted(v for step in (2 * e, 2 * e + 1) for v in batches[step].views.tolist()) for e in range(3)]
     assert epochs == [list(range(6))] * 3
-    assert taught[0].views.tolist() + taught[1].views.tolist() != taught[2].views.tolist() + taught[3].views.tolist()
+    assert (
+        batches[0].views.tolist() + batches[1].views.tolist() != batches[2].views.tolist() + batches[3].views.tolist()
+    )
 
 
 @pytest.mark.parametrize("stages", [1, 4])
-def test_kept_views_show_the_same_pixels(base: str, examples: list[LabeledImage], stages: int) -> None:
-    taught = lessons(base, examples, augment=1.0, frozen_stages=stages, views=2, replay=0.3)
+def test_cached_views_have_the_same_pixels(base: str, images: list[LabeledImage], stages: int) -> None:
+    batches = make_batches(base, images, augmentation=1.0, frozen_stages=stages, views_per_image=2, replay_share=0.3)
     shown: dict[int, torch.Tensor] = {}
     for step in range(12):
-        lesson = taught[step]
-        for view, pixels in zip(lesson.views.tolist(), lesson.pixels, strict=True):
+        batch = batches[step]
+        for view, pixels in zip(batch.views.tolist(), batch.pixels, strict=True):
             assert torch.equal(shown.setdefault(view, pixels), pixels)
     assert any(view < 0 for view in shown)
-    assert 9 <= len({view for view in shown if view >= 0}) <= 12  # of six pictures, two views each
+    assert 9 <= len({view for view in shown if view >= 0}) <= 12  # two views of each of six images
 
 
-def test_unchanged_a_picture_has_one_view(base: str, examples: list[LabeledImage]) -> None:
-    taught = lessons(base, examples, augment=0.0, frozen_stages=4, views=8)
-    assert len({view for step in range(12) for view in taught[step].views.tolist()}) == 6
+def test_an_image_without_augmentation_has_one_view(base: str, images: list[LabeledImage]) -> None:
+    batches = make_batches(base, images, augmentation=0.0, frozen_stages=4, views_per_image=8)
+    assert len({view for step in range(12) for view in batches[step].views.tolist()}) == 6
 
 
-def test_the_share_that_is_replayed(base: str, examples: list[LabeledImage]) -> None:
-    taught = lessons(base, examples, replay=0.5, pictures=1)
-    shares = [bool(taught[step].replayed.any()) for step in range(60)]
+def test_the_replayed_share_is_as_configured(base: str, images: list[LabeledImage]) -> None:
+    batches = make_batches(base, images, replay_share=0.5, batch_size=1)
+    shares = [bool(batches[step].replayed.any()) for step in range(60)]
     assert 0.3 < np.mean(shares) < 0.7
-    assert not any(lessons(base, examples)[step].replayed.any() for step in range(10))
+    assert not any(make_batches(base, images)[step].replayed.any() for step in range(10))
 
 
-def test_only_the_tasks_that_are_asked_for(base: str, examples: list[LabeledImage]) -> None:
-    taught = lessons(base, examples, tasks=("<OD>",), prompts=4)
-    assert len(taught[0].owner) == 3  # one a picture
+def test_only_the_configured_tasks_are_trained(base: str, images: list[LabeledImage]) -> None:
+    batches = make_batches(base, images, tasks=("<OD>",), prompts_per_image=4)
+    assert len(batches[0].owner) == 3  # one for each image
 
 
-def asked(example: LabeledImage, *texts: str) -> LabeledImage:
-    """The picture with nothing but questions of its own."""
-    questions = tuple(Sample(find_task("<VQA>"), (Text(label=text),), text=text) for text in texts)
-    return replace(example, annotations=(), complete=frozenset(), samples=questions)
+def with_own_samples(image: LabeledImage, *texts: str) -> LabeledImage:
+    """Returns the image with no labels except samples."""
+    samples = tuple(Sample(find_task("<VQA>"), (Text(label=text),), text=text) for text in texts)
+    return replace(image, annotations=(), complete=frozenset(), samples=samples)
 
 
-def test_replayed_views_show_the_same_pixels(base: str, examples: list[LabeledImage]) -> None:
-    config = TuneConfig(base=base, pictures=8, prompts=1, augment=0.0, replay=0.9, frozen_stages=4)
-    source = replay.of(Dataset(tuple(examples[:5])))
-    taught = Lessons(read_checkpoint(base), examples, LABELS, config, source)
+def test_replayed_views_have_the_same_pixels(base: str, images: list[LabeledImage]) -> None:
+    config = TuneConfig(
+        base=base, batch_size=8, prompts_per_image=1, augmentation=0.0, replay_share=0.9, frozen_stages=4
+    )
+    source = DatasetReplay(Dataset(tuple(images[:5])))
+    batches = TrainingBatches(read_checkpoint(base), images, CLASSES, config, source)
     shown: dict[int, torch.Tensor] = {}
-    for step in (0, 1, replay.POOL // 8, replay.POOL // 8 + 1):  # the pool, and once more its beginning
-        lesson = taught[step]
-        for view, pixels in zip(lesson.views.tolist(), lesson.pixels, strict=True):
+    for step in (0, 1, POOL_SIZE // 8, POOL_SIZE // 8 + 1):  # the pool, and its beginning again
+        batch = batches[step]
+        for view, pixels in zip(batch.views.tolist(), batch.pixels, strict=True):
             assert torch.equal(shown.setdefault(view, pixels), pixels)
     assert sum(view < 0 for view in shown) > 8
 
 
-def test_each_of_many_questions_has_its_turn(base: str, examples: list[LabeledImage]) -> None:
+def test_all_of_many_samples_are_used(base: str, images: list[LabeledImage]) -> None:
     texts = [f"is it {word}" for word in ("cat", "dog", "tree", "red", "blue", "small", "big", "left")]
-    taught = lessons(base, [asked(examples[0], *texts)], pictures=1)
-    said = {tuple(row.tolist()) for step in range(30) for row in taught[step].labels}
-    assert all(len(taught[step].owner) == 2 for step in range(30))
-    assert len({tuple(v for v in row if v >= 0) for row in said}) == len(texts)
+    batches = make_batches(base, [with_own_samples(images[0], *texts)], batch_size=1)
+    answers = {tuple(row.tolist()) for step in range(30) for row in batches[step].labels}
+    assert all(len(batches[step].owner) == 2 for step in range(30))
+    assert len({tuple(v for v in row if v >= 0) for row in answers}) == len(texts)
 
 
-def test_what_is_longer_than_the_model_reads_is_not_asked(base: str, examples: list[LabeledImage]) -> None:
-    taught = lessons(base, [asked(examples[0], "cat " * 2000)], pictures=1)
-    lesson = taught[0]
-    assert (lesson.prompts.shape, lesson.labels.shape, lesson.owner.tolist()) == ((0, 0), (0, 0), [])
-    both = lessons(base, [asked(examples[0], "cat " * 2000, "cat")], pictures=1)[0]
+def test_prompts_that_are_too_long_are_left_out(base: str, images: list[LabeledImage]) -> None:
+    batches = make_batches(base, [with_own_samples(images[0], "cat " * 2000)], batch_size=1)
+    batch = batches[0]
+    assert (batch.prompts.shape, batch.labels.shape, batch.owner.tolist()) == ((0, 0), (0, 0), [])
+    both = make_batches(base, [with_own_samples(images[0], "cat " * 2000, "cat")], batch_size=1)[0]
     assert both.owner.tolist() == [0]
-    judge = Judge([asked(examples[0], "cat " * 2000)], LABELS, ["<VQA>"])
+    validation_set = ValidationSet([with_own_samples(images[0], "cat " * 2000)], CLASSES, ["<VQA>"])
     with Engine.load(EngineConfig(base)) as engine:
-        assert [tally.labels for tally in judge.tallies(engine)] == [0]
+        assert [counts.labels for counts in validation_set.count_corrections(engine)] == [0]
 
 
-def test_a_dataset_of_questions_is_judged_by_them(examples: list[LabeledImage]) -> None:
-    assert main_tasks([asked(examples[0], "cat")], ()) == ["<VQA>"]
-    assert main_tasks(examples, ()) == ["<OD>"]
-    assert main_tasks(examples, ("<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>")) == [
+def test_the_main_tasks_depend_on_labels_and_settings(images: list[LabeledImage]) -> None:
+    assert select_main_tasks([with_own_samples(images[0], "cat")], ()) == ["<VQA>"]
+    assert select_main_tasks(images, ()) == ["<OD>"]
+    assert select_main_tasks(images, ("<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>")) == [
         "<REGION_PROPOSAL>", "<REGION_TO_CATEGORY>",
     ]  # fmt: skip
 
 
-def test_the_tokens_of_labels_are_counted(base: str, examples: list[LabeledImage]) -> None:
+def test_the_tokens_of_classes_are_counted(base: str, images: list[LabeledImage]) -> None:
     boxes = [Box(label=label, box=(1, 1, 9, 9)) for label in ("cat", "cat", "dog")]
-    taught = lessons(base, [replace(examples[0], annotations=(*boxes, Text(label="a cat and a tree")))])
+    batches = make_batches(base, [replace(images[0], annotations=(*boxes, Text(label="a cat and a tree")))])
     encode = read_checkpoint(base).tokenizer.backend.encode
     cat, dog = (encode(label, add_special_tokens=False).ids for label in ("cat", "dog"))
-    counts = taught.label_tokens()
+    counts = batches.count_class_tokens()
     assert all(counts[token] == 2 + (token in dog) for token in cat)
     assert counts.keys() == {*cat, *dog}

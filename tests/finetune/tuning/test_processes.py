@@ -1,4 +1,4 @@
-"""Several processes that learn together: what one of them meets, all of them hear of."""
+"""Several processes that train together: a failure in one ends all of them."""
 
 import json
 import os
@@ -10,86 +10,79 @@ from pathlib import Path
 
 from finetune.tuning.config import TuneConfig
 
-# Each process tunes, and the second one's loss is no number at the second step. What each ends by is in a file of its
-# own, with what it tells of the run when it was last good, and whether its weights are those that the first step left.
+# Each process fine-tunes. In the second one the loss of the second step becomes NaN. Each writes a file with its error,
+# the best checkpoint that it reports, and whether its weights are those after the first step.
 SCRIPT = """
 import json, math, sys
 from pathlib import Path
 
 import torch
 
-from labels.labeled_image import LabeledImage
-from labels.dataset import Labels
-from seedling.scenes.drawing import draw
 from finetune.tuning import loop
 from finetune.tuning.config import TuneConfig
-from prompts.annotations import Box
+from finetune.tuning.run_record import TuneData
+from tests.finetune.tuning.conftest import make_image
 
 
-def example(seed):
-    scene = draw(seed, objects=(1, 2), words=(0, 0))
-    boxes = tuple(Box(label=thing.category, box=thing.box) for thing in scene.objects)
-    whole = frozenset({Labels.OBJECTS})
-    return LabeledImage(f"{seed}.png", "drawn", scene.width, scene.height, boxes, lambda: scene.image, whole)
-
-
-class Watched(loop.Trainer):
+class FailingTrainer(loop.Trainer):
     number = 0
 
-    def step(self, lessons, number):
-        self.number, self.before = number, self.weights()
-        watched.append(self)
-        return super().step(lessons, number)
+    def step(self, batches, number):
+        self.number, self.before = number, self.copy_weights()
+        trainers.append(self)
+        return super().step(batches, number)
 
-    def losses(self, lesson, *, anchored=True):
-        found = super().losses(lesson, anchored=anchored)
-        broken = self.number == 1 and self.accelerator.process_index == 1
-        return {**found, "total": found["total"] * math.nan} if broken else found
+    def compute_losses(self, batch, *, anchored=True):
+        losses = super().compute_losses(batch, anchored=anchored)
+        fails = self.number == 1 and self.accelerator.process_index == 1
+        return {**losses, "loss": losses["loss"] * math.nan} if fails else losses
 
-    def weights(self):
-        return {name: value.detach().clone() for name, value in self.learner.learned.items()}
+    def copy_weights(self):
+        return {name: value.detach().clone() for name, value in self.trainable.parameters.items()}
 
 
-loop.Trainer, watched = Watched, []
+loop.Trainer, trainers = FailingTrainer, []
 config, out = TuneConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 try:
-    loop.tune(config, [example(seed) for seed in range(4)], out / "run", held=[example(4)], workers=0)
-except loop.Diverged as error:
-    said, good = str(error), [error.kept.best_step, error.kept.before, error.kept.best]
-trainer = watched[-1]
-kept = all(torch.equal(value, trainer.before[name]) for name, value in trainer.weights().items())
+    loop.tune(config, TuneData([make_image(seed) for seed in range(4)], [make_image(4)]), out / "run", workers=0)
+except loop.DivergenceError as error:
+    message, best = str(error), [error.result.best_step, error.result.before, error.result.best]
+trainer = trainers[-1]
+unchanged = all(torch.equal(value, trainer.before[name]) for name, value in trainer.copy_weights().items())
 total = sum(value.double().sum().item() for value in trainer.before.values())
-ended = {"said": said, "good": good, "kept": kept, "sum": total}
-(out / f"{trainer.accelerator.process_index}.json").write_text(json.dumps(ended))
+content = {"message": message, "best": best, "unchanged": unchanged, "sum": total}
+(out / f"{trainer.accelerator.process_index}.json").write_text(json.dumps(content))
 """
 
 
-def test_a_loss_that_is_no_number_in_one_process_stops_all(base: str, tmp_path: Path) -> None:
+def test_divergence_in_one_process_ends_all(base: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     config = TuneConfig(
-        base=base, steps=3, pictures=2, prompts=2, replay=0.0, rank=4, alpha=8, metric="loss", evaluate=1
-    )
+        base=base, steps=3, batch_size=2, prompts_per_image=2, replay_share=0.0, lora_rank=4, lora_alpha=8,
+        metric="loss", evaluate_every=1,
+    )  # fmt: skip
     command = [sys.executable, str(tmp_path / "script.py"), config.model_dump_json(), str(tmp_path)]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    # What torchrun tells its processes; it would end those that wait for one that died, which is what is asked here.
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(command, env={**os.environ, **told, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
+    # The variables of torchrun, which itself would end a process that waits for one that died: that is tested here.
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **variables, "PYTHONPATH": str(Path(__file__).parents[3])}
+    processes = [
+        subprocess.Popen(command, env={**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
     ]
-    ends = time.monotonic() + 600  # else one waits for the other's gradient
+    deadline = time.monotonic() + 600  # otherwise one could wait for the other's gradient forever
     try:
-        assert [process.wait(max(0, ends - time.monotonic())) for process in both] == [0, 0]
+        assert [process.wait(max(0, deadline - time.monotonic())) for process in processes] == [0, 0]
     finally:
-        for process in both:
+        for process in processes:
             process.kill()
             process.wait()
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first["said"].startswith("step 2: the gradient is nan")
-    assert second["said"].startswith("step 2: the loss is nan")
-    assert first["good"] == second["good"]
-    assert None not in second["good"]  # what was measured in the first process alone
-    assert first["kept"]
-    assert second["kept"]
-    assert first["sum"] == second["sum"]  # the first step left both of them the same weights
+    assert first["message"].startswith("step 2: the gradient is nan")
+    assert second["message"].startswith("step 2: the loss is nan")
+    assert first["best"] == second["best"]
+    assert None not in second["best"]  # measured only in the first process
+    assert first["unchanged"]
+    assert second["unchanged"]
+    assert first["sum"] == second["sum"]  # both have the same weights after the first step
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"

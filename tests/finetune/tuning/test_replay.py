@@ -1,4 +1,4 @@
-"""What is replayed, and from where."""
+"""What a run replays, and which images it keeps to measure forgetting."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,110 +7,116 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finetune.tuning import replay
 from finetune.tuning.config import TuneConfig
+from finetune.tuning.replay import POOL_SIZE, ReplayData, load_replay, load_replay_holdout
 from labels.dataset import Dataset, DatasetError
 from labels.formats import FORMATS
 from labels.image_files import ImageFile
 from labels.labeled_image import LabeledImage
-from prompts.annotations import Box
+from labels.sample import Sample
 
 
-def settings(**given: Any) -> TuneConfig:
-    return TuneConfig(**{"base": "another", **given})
+class NoReplay:
+    """A source that only needs to be recognized."""
+
+    def load(self, number: int, max_samples: int) -> tuple[Image.Image, list[Sample]]:
+        raise NotImplementedError
+
+
+def make_config(**settings: Any) -> TuneConfig:
+    return TuneConfig(**{"base": "another", **settings})
+
+
+def load_dataset_replay(dataset: Dataset) -> ReplayData:
+    replay = load_replay(make_config(replay_dataset="named"), None, lambda name: dataset)
+    assert replay is not None
+    return replay
+
+
+def list_names(images: tuple[LabeledImage, ...]) -> set[str]:
+    return {image.name for image in images}
+
+
+def list_replayed(replay: ReplayData, count: int = 12) -> set[bytes]:
+    return {replay.source.load(number, 2)[0].tobytes() for number in range(count)}
 
 
 @pytest.fixture
-def dataset(examples: list[LabeledImage], tmp_path: Path) -> Path:
-    """Six pictures, as COCO."""
-    FORMATS["coco"].write(examples, tmp_path / "world", copy_images=True)
-    return tmp_path / "world"
+def dataset(images: list[LabeledImage], tmp_path: Path) -> Path:
+    """Six images, as COCO."""
+    FORMATS["coco"].write(images, tmp_path / "dataset", copy_images=True)
+    return tmp_path / "dataset"
 
 
-def test_the_seedlings_world_is_drawn_and_of_others_nothing_is_known() -> None:
-    seedling = replay.world(settings(base="seedling"))
-    assert seedling is not None
-    assert seedling.replay is replay.scenes
-    assert replay.world(settings()) is None
-    assert replay.world(settings(base="seedling", replay=0)) is None
-    assert settings(base="seedling").replays
-    assert settings(replay_from="x").replays
-    assert not settings().replays
-    assert not settings(replay_from="x", replay=0).replays
-
-
-def test_the_seedlings_things_are_told_in_nearly_their_order_from_left_to_right() -> None:
-    asked = [question for number in range(12) for question in replay.scenes(number, 12)[1]]
-    whole = [question for question in asked if question.task.token in ("<OD>", "<DENSE_REGION_CAPTION>")]
-    told = [[note.box[0] for note in question.answer if isinstance(note, Box)] for question in whole]
-    assert any(begins != sorted(begins) for begins in told)  # `draw` tells them sorted
+def test_without_a_dataset_the_source_of_the_base_is_replayed() -> None:
+    source = NoReplay()
+    own = load_replay(make_config(base="seedling"), source)
+    assert own is not None
+    assert own.source is source
+    assert load_replay(make_config(), None) is None
+    assert load_replay(make_config(base="seedling", replay_share=0), source) is None
+    assert make_config(base="seedling").can_replay
+    assert make_config(replay_dataset="x").can_replay
+    assert not make_config().can_replay
+    assert not make_config(replay_dataset="x", replay_share=0).can_replay
 
 
 @pytest.mark.parametrize("base", ["another", "seedling"])
-def test_a_named_dataset_is_replayed_but_for_what_is_kept_back(dataset: Path, base: str) -> None:
-    world = replay.world(settings(base=base, replay_from=str(dataset)))
-    assert world is not None
-    assert len(world.probe) == 1
-    kept = {world.probe[0].open().tobytes()}
-    replayed = {world.replay(number, 2)[0].tobytes() for number in range(12)}
+def test_a_dataset_is_replayed_except_for_its_holdout(dataset: Path, base: str) -> None:
+    replay = load_replay(make_config(base=base, replay_dataset=str(dataset)), NoReplay())
+    assert replay is not None
+    assert len(replay.holdout) == 1
+    replayed = list_replayed(replay)
     assert len(replayed) == 5
-    assert not kept & replayed
-    (image, asked), (again, same) = world.replay(3, 2), world.replay(3, 2)
+    assert not {replay.holdout[0].open().tobytes()} & replayed
+    (image, samples), (again, same) = replay.source.load(3, 2), replay.source.load(3, 2)
     assert image.tobytes() == again.tobytes()
-    assert asked == same
-    assert 1 <= len(asked) <= 2
+    assert samples == same
+    assert 1 <= len(samples) <= 2
 
 
-def test_what_is_kept_back_is_told_without_a_look_at_the_others(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, looked, decode = settings(replay_from=str(dataset)), list[str](), ImageFile.__call__
-    world = replay.world(config)
-    assert world is not None
-    monkeypatch.setattr(ImageFile, "__call__", lambda self: looked.append(self.path.name) or decode(self))
-    assert replay.kept_back(config) == (world.probe, world.labels)
-    assert looked == [example.name for example in world.probe]
-    assert replay.kept_back(settings(base="seedling")) == ((), ())
-    assert replay.kept_back(settings(replay_from=str(dataset), replay=0)) == ((), ())
+def test_the_holdout_is_loaded_without_reading_other_images(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, read, decode = make_config(replay_dataset=str(dataset)), list[str](), ImageFile.__call__
+    replay = load_replay(config, None)
+    assert replay is not None
+    monkeypatch.setattr(ImageFile, "__call__", lambda self: read.append(self.path.name) or decode(self))
+    assert load_replay_holdout(config) == (replay.holdout, replay.classes)
+    assert read == [image.name for image in replay.holdout]
+    assert load_replay_holdout(make_config(base="seedling")) == ((), ())
+    assert load_replay_holdout(make_config(replay_dataset=str(dataset), replay_share=0)) == ((), ())
 
 
-def test_of_many_pictures_some_from_all_over(examples: list[LabeledImage]) -> None:
-    many = Dataset(tuple(examples[:2] * 400 + examples[2:4] * 400))
-    world = replay.world(settings(replay_from="many"), lambda name: many)
-    assert world is not None
-    assert {example.name for example in world.probe} <= {f"{n}.png" for n in range(4)}
-    pictures = [world.replay(number, 1)[0].tobytes() for number in range(replay.POOL)]
-    assert len(set(pictures)) == 4 - len({example.name for example in world.probe})
+def test_some_images_from_all_parts_of_a_large_dataset_are_replayed(images: list[LabeledImage]) -> None:
+    replay = load_dataset_replay(Dataset(tuple(images[:2] * 400 + images[2:4] * 400)))
+    assert list_names(replay.holdout) <= {f"{n}.png" for n in range(4)}
+    assert len(list_replayed(replay, POOL_SIZE)) == 4 - len(list_names(replay.holdout))
 
 
-def test_what_a_dataset_holds_out_is_kept_back_and_never_replayed(examples: list[LabeledImage]) -> None:
-    held = frozenset(example.name for example in examples[:2])
-    world = replay.world(settings(replay_from="project"), lambda name: Dataset(tuple(examples), holdout=held))
-    assert world is not None
-    assert {example.name for example in world.probe} == held
-    kept = {example.open().tobytes() for example in world.probe}
-    assert not kept & {world.replay(number, 1)[0].tobytes() for number in range(12)}
+def test_the_holdout_of_a_dataset_is_never_replayed(images: list[LabeledImage]) -> None:
+    holdout = frozenset(image.name for image in images[:2])
+    replay = load_dataset_replay(Dataset(tuple(images), holdout=holdout))
+    assert list_names(replay.holdout) == holdout
+    assert not {image.open().tobytes() for image in replay.holdout} & list_replayed(replay)
 
 
-def test_what_cannot_be_opened_is_neither_replayed_nor_kept_back(examples: list[LabeledImage]) -> None:
-    def broken() -> Image.Image:
-        raise OSError("it is cut short")
+def test_unreadable_images_are_neither_replayed_nor_in_the_holdout(images: list[LabeledImage]) -> None:
+    def fail_to_open() -> Image.Image:
+        raise OSError("it is truncated")
 
-    cut = [replace(example, open=broken, source=example.name) for example in examples]
-    for shown in ([*cut[:1], *examples[1:3], *cut[3:4], *examples[4:]], [*cut[:3], *examples[3:]]):
-        known = Dataset(tuple(shown), holdout=frozenset(example.name for example in examples[:3]))
-        world = replay.world(settings(replay_from="project"), lambda name, known=known: known)
-        assert world is not None
-        unusable = {example.name for example in shown if example.open is broken}
-        assert {each.source for each in world.unusable} == unusable
-        assert {example.name for example in world.probe} == known.holdout - unusable
-        assert len({world.replay(number, 1)[0].tobytes() for number in range(12)}) == 3 - len(unusable - known.holdout)
-
-
-def test_of_few_all_are_replayed(examples: list[LabeledImage]) -> None:
-    world = replay.world(settings(replay_from="few"), lambda name: Dataset(tuple(examples[:3])))
-    assert world is not None
-    assert world.probe == ()
+    broken = [replace(image, open=fail_to_open, source=image.name) for image in images]
+    for shown in ([*broken[:1], *images[1:3], *broken[3:4], *images[4:]], [*broken[:3], *images[3:]]):
+        dataset = Dataset(tuple(shown), holdout=frozenset(image.name for image in images[:3]))
+        replay = load_dataset_replay(dataset)
+        unusable = {image.name for image in shown if image.open is fail_to_open}
+        assert {entry.source for entry in replay.unusable} == unusable
+        assert list_names(replay.holdout) == dataset.holdout - unusable
+        assert len(list_replayed(replay)) == 3 - len(unusable - dataset.holdout)
 
 
-def test_what_is_no_dataset_is_told(tmp_path: Path) -> None:
+def test_a_small_dataset_is_replayed_completely(images: list[LabeledImage]) -> None:
+    assert load_dataset_replay(Dataset(tuple(images[:3]))).holdout == ()
+
+
+def test_a_missing_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="there is no dataset"):
-        replay.world(settings(replay_from=str(tmp_path / "nowhere")))
+        load_replay(make_config(replay_dataset=str(tmp_path / "nowhere")), None)
