@@ -9,8 +9,8 @@ from PIL import Image
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file below the test's folder: a dict, list or str; None is a picture of `size` (100×80 pixels), each
-    of a colour of its own."""
+    """Writes a file below the test's folder: a dict, list or str; None is an image of `size`, each in a
+    color of its own."""
     count = 0
 
     def save(path: str, content: Any = None, size: tuple[int, int] = (100, 80)) -> Path:

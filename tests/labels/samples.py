@@ -1,4 +1,4 @@
-"""Datasets to export, and how to compare what readers found in them."""
+"""Images for exports, and helpers that compare what other readers find in the exports."""
 
 import io
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def png(width: int = WIDTH, height: int = HEIGHT) -> bytes:
 
 
 PNG = png()
-# What a name of a file or of a category can hold; half surrogates, controls and separators are tested by hand.
+# Letters of file and category names. Surrogates, control characters and separators have their own tests.
 letters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="/")
 texts = st.text(letters, min_size=1, max_size=12).map(str.strip).filter(bool)
 fractions = st.integers(0, 1000)
@@ -35,7 +35,7 @@ xs, ys = fractions.map(lambda n: n * WIDTH / 1000), fractions.map(lambda n: n * 
 
 @st.composite
 def boxes(draw: st.DrawFn, names: st.SearchStrategy[str] = texts) -> Box:
-    # At least a pixel in both directions: some readers drop what is thinner.
+    # At least one pixel wide and high: some readers drop thinner boxes.
     x1, x2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     y1, y2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     box = (x1 * WIDTH / 100, y1 * HEIGHT / 100, x2 * WIDTH / 100, y2 * HEIGHT / 100)
@@ -61,24 +61,24 @@ def captions(draw: st.DrawFn) -> Text:
 
 
 @st.composite
-def datasets(
-    draw: st.DrawFn, notes: st.SearchStrategy[Any], names: st.SearchStrategy[str] = texts, folders: bool = True
+def lists_of_images(
+    draw: st.DrawFn, annotations: st.SearchStrategy[Any], names: st.SearchStrategy[str] = texts, folders: bool = True
 ) -> list[LabeledImage]:
-    """One to three pictures with up to five labels each; their names differ also without their suffixes."""
+    """One to three images with up to five annotations each. Their names differ even without the suffixes."""
     stems = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True))
-    pictures = []
+    images = []
     for n in stems:
         name = f"{draw(st.sampled_from(['', 'a/', 'a/b/']) if folders else st.just(''))}{n} {draw(names)}.png"
         labels = tuple(
-            TracedAnnotation(note, "step", review=draw(st.sampled_from(["", "small"])))
-            for note in draw(st.lists(notes, max_size=5))
+            TracedAnnotation(annotation, "step", review=draw(st.sampled_from(["", "small"])))
+            for annotation in draw(st.lists(annotations, max_size=5))
         )
-        pictures.append(LabeledImage.from_traces(name, WIDTH, HEIGHT, labels, lambda: PNG, sha256="0" * 64))
-    return pictures
+        images.append(LabeledImage.from_traces(name, WIDTH, HEIGHT, labels, lambda: PNG, sha256="0" * 64))
+    return images
 
 
 def example() -> list[LabeledImage]:
-    """A picture with a label of each kind, and one with none."""
+    """Returns an image with an annotation of each kind, and one without annotations."""
     labels = (
         TracedAnnotation(
             Box(label="cat", score=0.5, box=(1, 2, 11, 22)), "detect", "What?", "cat<loc_1>", "ab", "cd", "small"
@@ -96,19 +96,19 @@ def example() -> list[LabeledImage]:
     ]
 
 
-def export(name: str, pictures: Iterable[LabeledImage], out: Path, copy_images: bool = True) -> ExportReport:
-    return FORMATS[name].write(pictures, out, copy_images=copy_images)
+def export(name: str, images: Iterable[LabeledImage], out: Path, copy_images: bool = True) -> ExportReport:
+    return FORMATS[name].write(images, out, copy_images=copy_images)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, hidden ones too."""
+    """Returns the content of every file in a folder, hidden files included."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def near(values: Iterable[float], digits: int = 2) -> tuple[float, ...]:
-    """Rounded, so that what two sides computed can be compared; never minus zero."""
+    """Returns rounded values, so that two computations can be compared; never minus zero."""
     return tuple(round(float(v), digits) + 0.0 for v in values)
 
 
-def category(note: Box | Quad | Polygon) -> str:
-    return "text" if isinstance(note, Quad) else note.label or "object"
+def category(annotation: Box | Quad | Polygon) -> str:
+    return "text" if isinstance(annotation, Quad) else annotation.label or "object"

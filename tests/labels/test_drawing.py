@@ -24,10 +24,12 @@ def test_a_shape_is_drawn_where_it_is(image: Image.Image, shape: Annotation) -> 
     assert drawn.size == image.size
     left, top, right, bottom = ImageChops.difference(drawn, image).getbbox() or (0, 0, 0, 0)
     assert left == pytest.approx(20, abs=4)
-    assert top < 20, "the label stands above"
+    assert top < 20, "the label is above the shape"
     assert right >= 79
     assert bottom >= 79
-    assert ImageChops.difference(image, Image.new("RGB", (400, 300), "white")).getbbox() is None, "a copy is drawn on"
+    assert ImageChops.difference(image, Image.new("RGB", (400, 300), "white")).getbbox() is None, (
+        "the image itself is unchanged"
+    )
 
 
 def test_each_shape_has_its_label_above_it(image: Image.Image) -> None:
@@ -37,7 +39,7 @@ def test_each_shape_has_its_label_above_it(image: Image.Image) -> None:
     assert (drawn[0:18, 20:60] != 255).any()
 
 
-def test_a_text_stands_beneath(image: Image.Image) -> None:
+def test_a_caption_is_drawn_below_the_image(image: Image.Image) -> None:
     drawn = drawing.draw_annotations(image, [Text(label="A cat.\nIt sleeps on a sofa. " * 5, score=0.9)])
     assert drawn.width == 400
     assert drawn.height > 400
@@ -45,23 +47,23 @@ def test_a_text_stands_beneath(image: Image.Image) -> None:
 
 
 @pytest.mark.parametrize(("size", "longer"), [((1, 1), 320), ((64, 48), 320), ((5000, 1), 2048), ((3000, 2000), 2048)])
-def test_very_small_and_large_pictures(size: tuple[int, int], longer: int) -> None:
+def test_very_small_and_large_images_are_scaled(size: tuple[int, int], longer: int) -> None:
     box = Box(label="x", score=0.5, box=(0, 0, float(size[0]), float(size[1])))
     ring = Polygon(label="y", polygons=[[0, 0, size[0], 0, size[0], size[1]]])
     assert max(drawing.draw_annotations(Image.new("RGB", size), [box, ring]).size) == longer
 
 
 @pytest.mark.parametrize("label", ["", "Größe", "Привет Ελλάδα", "日本語 🐈", "a\nb", "x" * 500, "\0"])
-def test_labels_of_any_kind(image: Image.Image, label: str) -> None:
-    notes: list[Annotation] = [Box(label=label, box=(0, 0, 400, 300)), Text(label=label)]
-    drawing.draw_annotations(image, notes)
+def test_labels_in_any_script_are_drawn(image: Image.Image, label: str) -> None:
+    annotations: list[Annotation] = [Box(label=label, box=(0, 0, 400, 300)), Text(label=label)]
+    drawing.draw_annotations(image, annotations)
 
 
-def test_letters_are_found_in_the_font() -> None:
+def test_a_font_with_the_letters_is_found() -> None:
     assert drawing.find_font("Größe Привет Ελλάδα").name == "DejaVuSans.ttf"
 
 
-def test_a_contact_sheet(image: Image.Image) -> None:
+def test_a_contact_sheet_has_rows_and_columns(image: Image.Image) -> None:
     tall, gap = Image.new("RGB", (10, 300)), 10
     sheet = drawing.draw_contact_sheet([image, tall, image, image], columns=3, width=100, gap=gap)
     assert sheet.size == (3 * 100 + 4 * gap, 150 + 75 + 3 * gap)

@@ -1,4 +1,4 @@
-"""The picture zoo: everything that strangers send is answered, with a picture or a ImageError."""
+"""Everything that people send is answered, with an image or an ImageError."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds no pixels."""
+    """Returns a PNG with a size in its header and no pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -34,7 +34,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG", "JPEG2000", "AVIF"])
-def test_formats(kind: str) -> None:
+def test_every_file_format_is_decoded(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind in ("JPEG", "AVIF") else {}
     got = decode_image(encoded(RGB, kind, **options))
     assert (got.mode, got.size) == ("RGB", (12, 10))
@@ -42,7 +42,7 @@ def test_formats(kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
-def test_modes(mode: str) -> None:
+def test_every_mode_is_converted_to_rgb(mode: str) -> None:
     image = Image.new("I;16", (4, 3), 30000) if mode == "I;16" else RGB.convert(mode)
     # Some versions of Pillow cannot read the YCbCr TIFF that they write.
     got = decode_image(encoded(image, "JPEG" if mode == "YCbCr" else "TIFF"))
@@ -56,7 +56,7 @@ def test_one_bit_is_black_and_white() -> None:
     assert list(np.asarray(decode_image(encoded(bits)))[0, :, 0]) == [0, 255]
 
 
-def test_sixteen_bits_are_scaled() -> None:
+def test_sixteen_bits_are_scaled_to_eight() -> None:
     deep = Image.fromarray(np.array([[0, 257, 32768, 65535]], dtype=np.uint16))
     for kind in ("PNG", "TIFF"):
         assert np.asarray(decode_image(encoded(deep, kind)))[0, :, 0].tolist() == [0, 1, 128, 255]
@@ -66,12 +66,12 @@ def test_sixteen_bits_are_scaled() -> None:
     ("values", "expected"),
     [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100.0, 255.0], [0, 100, 255]), ([-1.0, 0.0, 1.0], [0, 128, 255])],
 )
-def test_floats(values: list[float], expected: list[int]) -> None:
+def test_floats_are_scaled(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))
     assert np.asarray(decode_image(encoded(image, "TIFF")))[0, :, 0].tolist() == expected
 
 
-def test_floats_that_are_no_numbers() -> None:
+def test_nan_and_infinity_are_clipped() -> None:
     image = Image.fromarray(np.array([[np.nan, np.inf, -np.inf, 0.5]], dtype=np.float32))
     assert decode_image(encoded(image, "TIFF")).size == (4, 1)
 
@@ -82,13 +82,13 @@ def test_wide_integers_are_stretched() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_laid_on_white(mode: str) -> None:
+def test_transparency_is_shown_on_white(mode: str) -> None:
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     clear.putpixel((1, 0), (0, 0, 0, 255))
     assert np.asarray(decode_image(encoded(clear.convert(mode))))[0, :, 0].tolist() == [255, 0]
 
 
-def test_a_transparent_palette_and_key_colour() -> None:
+def test_transparent_palettes_and_key_colors_are_shown_on_white() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([0, 0, 0, 10, 20, 30])
     palette.putpixel((1, 0), 1)
@@ -103,7 +103,7 @@ def test_exif_orientation_is_applied() -> None:
     image = Image.new("RGB", (20, 10), "black")
     image.paste("white", (0, 0, 10, 10))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise
+    exif[0x0112] = 6  # rotate 90° clockwise
     for kind in ("JPEG", "PNG", "WEBP"):
         got = decode_image(encoded(image, kind, exif=exif))
         assert got.size == (10, 20)
@@ -111,7 +111,7 @@ def test_exif_orientation_is_applied() -> None:
         assert got.getpixel((5, 16))[0] < 50
 
 
-def test_broken_exif_is_no_reason_to_refuse() -> None:
+def test_broken_exif_is_ignored() -> None:
     assert decode_image(encoded(RGB, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")).size == (12, 10)
 
 
@@ -124,7 +124,7 @@ def test_the_first_frame_counts(kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
-def test_absurd_shapes_are_answered(size: tuple[int, int]) -> None:
+def test_extreme_aspect_ratios_are_decoded(size: tuple[int, int]) -> None:
     assert decode_image(encoded(Image.new("RGB", size))).size == size
 
 
@@ -135,7 +135,7 @@ def refused(data: bytes, **limits: int) -> ImageErrorReason:
     return raised.value.reason
 
 
-def test_limits() -> None:
+def test_bytes_and_pixels_are_limited() -> None:
     data = encoded(RGB)
     assert refused(b"") == "empty"
     assert refused(data, max_bytes=len(data) - 1) == "too_large"
@@ -145,7 +145,7 @@ def test_limits() -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [(10_000, 9_500), (65_000, 65_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)])
-def test_bombs_are_refused_by_their_header(size: tuple[int, int]) -> None:
+def test_decompression_bombs_are_refused_by_their_header(size: tuple[int, int]) -> None:
     assert refused(png_header(*size)) == "too_large"
 
 
@@ -163,12 +163,12 @@ def test_bombs_are_refused_by_their_header(size: tuple[int, int]) -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_picture(data: bytes, reason: ImageErrorReason) -> None:
+def test_files_that_are_not_images_are_refused_with_a_reason(data: bytes, reason: ImageErrorReason) -> None:
     assert refused(data) == reason
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF"])
-def test_cut_files_are_refused(kind: str) -> None:
+def test_truncated_files_are_refused(kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     data = encoded(noise, kind)
     reasons = {refused(data[: int(len(data) * part)]) for part in (0.3, 0.6, 0.9)}
@@ -194,7 +194,7 @@ SPOILERS = {kind: flip(kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "
 @given(
     st.sampled_from(sorted(SPOILERS)), st.binary(min_size=1, max_size=12), st.integers(0, 10**6), st.integers(0, 400)
 )
-def test_spoiled_files_never_raise_anything_else(kind: str, noise: bytes, start: int, cut: int) -> None:
+def test_corrupted_files_raise_only_image_errors(kind: str, noise: bytes, start: int, cut: int) -> None:
     try:
         got = decode_image(SPOILERS[kind](noise, start, cut), max_pixels=1_000_000)
     except ImageError:

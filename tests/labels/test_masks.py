@@ -1,4 +1,4 @@
-"""Masks as run lengths, written by others' code: they come in as the outlines of what they cover."""
+"""Masks as run lengths, written by other tools, are read as the outlines of what they cover."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -34,13 +34,13 @@ MASK = (ellipse(32, 34, 20, 25) & ~HOLE) | ellipse(74, 59, 10, 10)
 
 
 def runs(values: np.ndarray) -> list[int]:
-    """Lengths of alternating runs, the first of what is not covered."""
+    """Returns the lengths of alternating runs; the first run is not covered."""
     found = [len(list(run)) for _, run in groupby(values.tolist())]
     return [0, *found] if values[0] else found
 
 
 def in_coco(save: Save, counts: Any, size: Any = (HEIGHT, WIDTH), **more: Any) -> Dataset:
-    """A whole box first, so that there is always something."""
+    """Writes a valid box first, so that the dataset is never empty."""
     save("a.png")
     whole = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5]}
     masked = {**whole, "id": 2, "bbox": [0, 0, 50, 50], "segmentation": {"size": list(size), "counts": counts}, **more}
@@ -49,9 +49,9 @@ def in_coco(save: Save, counts: Any, size: Any = (HEIGHT, WIDTH), **more: Any) -
     return open_dataset(save("labels.json", document))
 
 
-def in_cvat(save: Save, rle: str, place: str) -> Dataset:
+def in_cvat(save: Save, rle: str, position: str) -> Dataset:
     save("a.png")
-    inner = f'<box label="cat" xtl="1" ytl="1" xbr="6" ybr="6"/>\n<mask label="cat" rle="{rle}" {place}/>'
+    inner = f'<box label="cat" xtl="1" ytl="1" xbr="6" ybr="6"/>\n<mask label="cat" rle="{rle}" {position}/>'
     image = f'<image id="0" name="a.png" width="{WIDTH}" height="{HEIGHT}">{inner}</image>'
     return open_dataset(save("annotations.xml", f"<annotations><version>1.1</version>{image}</annotations>"))
 
@@ -67,27 +67,27 @@ def in_labelstudio(save: Save, rle: Any, *others: dict[str, Any]) -> Dataset:
 
 
 def brushed(mask: np.ndarray) -> list[int]:
-    """As Label Studio keeps it: red, green, blue and alpha of each pixel."""
+    """Returns a mask as Label Studio stores it: red, green, blue and alpha of each pixel."""
     pixels = np.stack([mask * 200, mask * 100, mask * 50, mask * 255], -1).astype(np.uint8)
     made: list[int] = encode_rle(pixels.ravel())
     return made
 
 
 CROP = MASK[TOP:BOTTOM, LEFT:RIGHT]
-PLACE = f'left="{LEFT}" top="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"'
-WRITTEN: dict[str, Callable[[Save], Dataset]] = {
+POSITION = f'left="{LEFT}" top="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"'
+WRITERS: dict[str, Callable[[Save], Dataset]] = {
     "COCO, compressed": lambda save: in_coco(
         save, coco_mask.encode(np.asfortranarray(MASK.astype(np.uint8)))["counts"].decode()
     ),
     "COCO": lambda save: in_coco(save, runs(MASK.ravel(order="F"))),
-    "CVAT": lambda save: in_cvat(save, ", ".join(map(str, runs(CROP.ravel()))), PLACE),
+    "CVAT": lambda save: in_cvat(save, ", ".join(map(str, runs(CROP.ravel()))), POSITION),
     "Label Studio": lambda save: in_labelstudio(save, brushed(MASK)),
 }
 
 
-@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("form", WRITERS)
 def test_a_mask_becomes_the_outlines_of_its_parts(form: str, save: Save) -> None:
-    dataset = WRITTEN[form](save)
+    dataset = WRITERS[form](save)
     assert dataset.unusable == ()
     (example,) = dataset.images
     box, polygon = example.annotations
@@ -97,30 +97,30 @@ def test_a_mask_becomes_the_outlines_of_its_parts(form: str, save: Save) -> None
     assert len(polygon.polygons) == 2
     assert bounding_box(polygon) == pytest.approx((LEFT, TOP, RIGHT, BOTTOM), abs=0.31)
     back, filled = drawn(polygon.polygons, (WIDTH, HEIGHT)), MASK | HOLE
-    assert (back & filled).sum() / (back | filled).sum() > 0.93  # Pillow draws the edge too
+    assert (back & filled).sum() / (back | filled).sum() > 0.93  # Pillow also draws the edge
     assert sum(map(signed_area, polygon.polygons)) == pytest.approx(filled.sum(), rel=0.01)
     assert example.complete == {LabelKind.OBJECTS}
 
 
-def test_a_straight_edge_has_no_points_between_its_ends_and_a_thin_thing_keeps_its_area(save: Save) -> None:
+def test_a_straight_edge_has_no_points_between_its_ends_and_a_thin_object_keeps_its_area(save: Save) -> None:
     for mask in ((X >= 10) & (X < 90) & (Y >= 20) & (Y < 60), (X >= 10) & (X < 90) & (Y == 20)):
         (example,) = in_coco(save, runs(mask.ravel(order="F"))).images
         polygon = example.annotations[-1]
         assert isinstance(polygon, Polygon)
         (ring,) = polygon.polygons
-        assert len(ring) <= 16  # each corner is cut by half a pixel
+        assert len(ring) <= 16  # half a pixel is cut off each corner
         assert signed_area(ring) == pytest.approx(mask.sum(), abs=0.51)
 
 
 def wavy(width: int, height: int) -> np.ndarray:
-    """A thing whose edge goes in and out forty times, as large as the picture; itself and not its bounds."""
+    """Returns a mask as large as the image whose edge goes in and out forty times."""
     y, x = np.ogrid[:height, :width]
     across, down = (x + 0.5) / width - 0.5, (y + 0.5) / height - 0.5
     return np.asarray(np.hypot(across, down) <= 0.4 + 0.05 * np.sin(40 * np.arctan2(down, across)))
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (2999, 4001)])
-def test_the_outline_of_a_large_mask_is_as_exact_as_locations_are(size: tuple[int, int]) -> None:
+def test_the_outline_of_a_large_mask_is_as_exact_as_location_bins(size: tuple[int, int]) -> None:
     mask, bin_ = wavy(*size), max(size) / 1000
     (ring,) = masks.trace_mask(mask, 7, 5)
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -129,25 +129,25 @@ def test_the_outline_of_a_large_mask_is_as_exact_as_locations_are(size: tuple[in
     assert signed_area(ring) == pytest.approx(mask.sum(), rel=0.005)
     moved = [value - (7, 5)[i % 2] for i, value in enumerate(ring)]
     wrong = int((drawn([moved], size) ^ mask).sum())
-    edge = int((mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum())  # its length, in pixels
+    edge = int((mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum())  # length of the edge in pixels
     assert wrong < bin_ / 2 * edge
 
 
-def test_what_is_thinner_than_a_location_can_tell_is_not_nothing() -> None:
+def test_parts_thinner_than_a_location_bin_are_kept() -> None:
     mask = np.zeros((3000, 6000), bool)
     mask[1500, 20:5900] = True
     (ring,) = masks.trace_mask(mask)
     assert bounds([ring]) == pytest.approx((20, 1500, 5900, 1501), abs=0.31)
 
 
-def test_a_large_mask_and_a_noisy_one_cost_little() -> None:
-    """What takes long, and memory, is to have more numbers, points and parts than an answer can tell."""
+def test_large_and_noisy_masks_need_little_time_and_memory() -> None:
+    """Time and memory do not depend on numbers, points and parts that an answer cannot hold."""
     large = wavy(4000, 3000)
     tracemalloc.start()
     found = masks.trace_mask(large)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 7 * large.nbytes  # a byte a pixel; as floats alone it would be eight
+    assert peak < 7 * large.nbytes  # one byte a pixel; floats alone would take eight
     assert sum(map(len, found)) // 2 < 4000
 
     rng = np.random.default_rng(0)
@@ -159,7 +159,7 @@ def test_a_large_mask_and_a_noisy_one_cost_little() -> None:
         assert signed_area(largest) > 0.98 * wavy(1000, 1000).sum()
 
 
-def test_literal_bytes_of_label_studio_and_runs_over_borders(save: Save) -> None:
+def test_rle_pack_with_literal_bytes_and_runs_across_rows(save: Save) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
     pixels[..., 3] = np.where(MASK, 255, 0)
@@ -170,7 +170,7 @@ def test_literal_bytes_of_label_studio_and_runs_over_borders(save: Save) -> None
     assert in_labelstudio(save, packed).images == in_labelstudio(save, brushed(MASK)).images
 
 
-def test_words_in_a_mask_have_the_box_around_it(save: Save) -> None:
+def test_words_in_a_mask_get_its_bounding_box(save: Save) -> None:
     (example,) = in_coco(save, runs(MASK.ravel(order="F")), text="STOP").images
     quad = example.annotations[-1]
     assert isinstance(quad, Quad)
@@ -183,7 +183,7 @@ def test_words_in_a_mask_have_the_box_around_it(save: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "size", "said"),
+    ("counts", "size", "message"),
     [
         ("abc", (HEIGHT, WIDTH), "its mask cannot be read"),
         ([10, 20], (HEIGHT, WIDTH), "its mask cannot be read"),
@@ -195,32 +195,34 @@ def test_words_in_a_mask_have_the_box_around_it(save: Save) -> None:
         ([0, WIDTH * HEIGHT], (WIDTH, HEIGHT), r"its mask's size is [100, 80], not the height and width of its image"),
     ],
 )
-def test_a_mask_of_coco_that_cannot_be_read_is_listed_and_no_box(save: Save, counts: Any, size: Any, said: str) -> None:
+def test_an_unreadable_coco_mask_is_listed_and_not_replaced_by_its_box(
+    save: Save, counts: Any, size: Any, message: str
+) -> None:
     dataset = in_coco(save, counts, size)
     assert [each.source for each in dataset.unusable] == ["labels.json: annotation 2"]
-    assert dataset.unusable[0].reason.startswith(said)
+    assert dataset.unusable[0].reason.startswith(message)
     (example,) = dataset.images
     assert len(example.annotations) == 1
     assert example.complete == set()
 
 
 @pytest.mark.parametrize(
-    ("rle", "place", "said"),
+    ("rle", "position", "message"),
     [
-        ("1, 2", PLACE, "its mask cannot be read"),
-        ("1, two", PLACE, "its mask cannot be read"),
+        ("1, 2", POSITION, "its mask cannot be read"),
+        ("1, two", POSITION, "its mask cannot be read"),
         ("0, 4", 'left="99" top="1" width="2" height="2"', "its mask lies outside the image of 100×80"),
         ("0, 4", 'left="1" top="1" width="2"', "its position contains None, which is not a number"),
     ],
 )
-def test_a_mask_of_cvat_that_cannot_be_read_is_listed(save: Save, rle: str, place: str, said: str) -> None:
-    dataset = in_cvat(save, rle, place)
+def test_an_unreadable_cvat_mask_is_listed(save: Save, rle: str, position: str, message: str) -> None:
+    dataset = in_cvat(save, rle, position)
     assert [each.source for each in dataset.unusable] == ["annotations.xml:2"]
-    assert dataset.unusable[0].reason.startswith(said)
+    assert dataset.unusable[0].reason.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("rle", "said"),
+    ("rle", "message"),
     [
         (brushed(MASK)[:-9], "it is cut short"),
         (brushed(MASK[:50]), "it has 20000 values of 8 bits, not 32000 of 8"),
@@ -230,7 +232,7 @@ def test_a_mask_of_cvat_that_cannot_be_read_is_listed(save: Save, rle: str, plac
         (brushed(MASK & False), "its mask covers nothing"),
     ],
 )
-def test_a_brush_of_label_studio_that_cannot_be_read_is_listed(save: Save, rle: Any, said: str) -> None:
+def test_an_unreadable_label_studio_brush_is_listed(save: Save, rle: Any, message: str) -> None:
     dataset = in_labelstudio(save, rle)
     assert [each.source for each in dataset.unusable] == ["export.json: task 7, result 2"]
-    assert said in dataset.unusable[0].reason
+    assert message in dataset.unusable[0].reason

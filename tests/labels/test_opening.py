@@ -14,24 +14,27 @@ from PIL import Image
 from finetune.datasets.samples import make_samples
 from labels import formats
 from labels.dataset import Dataset, DatasetError
+from labels.geometry import bounding_box
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from labels.verification import keep_readable
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
 from prompts.tasks import TASKS
+from seedling.scenes.drawing import draw_scene
+from seedling.scenes.labeled_images import to_labeled_image
 
 Save = Callable[..., Path]
 WIDTH, HEIGHT = 640, 480
 RINGS = [[100.0, 100.0, 200.0, 100.0, 200.0, 200.0], [300.0, 100.0, 400.0, 100.0, 400.0, 150.0, 300.0, 150.0]]
-NOTES: list[Annotation] = [
+ANNOTATIONS: list[Annotation] = [
     Box(label="cat", score=0.5, box=(10, 20, 110, 220)),
     Polygon(label="fire hydrant", polygons=RINGS),
     Box(label="Hündin <&> 犬", box=(0, 0, 640, 480)),
     Quad(label="STOP now", score=0.25, quad=(40, 10, 80, 20, 78, 40, 38, 30)),
     Text(label="a cat & a dog", score=0.9),
 ]
-# What each cannot say, or says otherwise.
+# The kinds of annotations that each format cannot hold.
 LOST = {
     "yolo-detect": ("polygon", "quad", "text"),
     "yolo-segment": ("box", "text"),
@@ -40,85 +43,92 @@ LOST = {
 }
 
 
-def png(colour: int) -> bytes:
+def png(color: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (WIDTH, HEIGHT), (colour, 0, 0)).save(buffer, "PNG")
+    Image.new("RGB", (WIDTH, HEIGHT), (color, 0, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def export(name: str, pictures: list[LabeledImage], folder: Path) -> Path:
+def export(name: str, images: list[LabeledImage], folder: Path) -> Path:
     form = formats.FORMATS[name]
     out = folder / f"out{form.suffix or ''}"
-    form.write(pictures, out, copy_images=form.suffix is None)
-    for picture in pictures if form.suffix else ():
-        path = folder / picture.name
+    form.write(images, out, copy_images=form.suffix is None)
+    for image in images if form.suffix else ():
+        path = folder / image.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture.read())
+        path.write_bytes(image.read())
     return out
 
 
-def labelled(*notes: Annotation, name: str = "a/1.png", colour: int = 0) -> LabeledImage:
+def make_image(*annotations: Annotation, name: str = "a/1.png", color: int = 0) -> LabeledImage:
     return LabeledImage.from_traces(
         name,
         WIDTH,
         HEIGHT,
-        tuple(TracedAnnotation(note, "step") for note in notes),
-        lambda: png(colour),
+        tuple(TracedAnnotation(annotation, "step") for annotation in annotations),
+        lambda: png(color),
         sha256="0" * 64,
     )
 
 
-def expected(name: str, note: Annotation) -> Annotation | None:
-    if note.kind in LOST.get(name, ()):
+def expected(name: str, annotation: Annotation) -> Annotation | None:
+    if annotation.kind in LOST.get(name, ()):
         return None
-    if name == "yolo-segment" and isinstance(note, Quad):
-        return Polygon(label="text", polygons=[list(note.quad)])
-    return note.model_copy(update={"score": None})
+    if name == "yolo-segment" and isinstance(annotation, Quad):
+        return Polygon(label="text", polygons=[list(annotation.quad)])
+    return annotation.model_copy(update={"score": None})
 
 
-def places(note: Annotation) -> list[float]:
-    match note:
+def coordinates(annotation: Annotation) -> list[float]:
+    match annotation:
         case Box():
-            return list(note.box)
+            return list(annotation.box)
         case Quad():
-            return list(note.quad)
+            return list(annotation.quad)
         case Polygon():
-            return [v for ring in note.polygons for v in ring]
+            return [v for ring in annotation.polygons for v in ring]
         case _:
             return []
 
 
-def same(found: tuple[Annotation, ...], true: list[Annotation], tolerance: float) -> None:
-    """In any order of kinds: some formats keep words and captions apart."""
+def assert_same(found: tuple[Annotation, ...], true: list[Annotation], tolerance: float) -> None:
+    """Compares in any order, since some formats store words and captions separately."""
 
-    def key(note: Annotation) -> tuple[object, ...]:
-        return note.kind, note.label, [round(v) for v in places(note)][:4]
+    def key(annotation: Annotation) -> tuple[object, ...]:
+        return annotation.kind, annotation.label, [round(v) for v in coordinates(annotation)][:4]
 
     assert [(n.kind, n.label) for n in sorted(found, key=key)] == [(n.kind, n.label) for n in sorted(true, key=key)]
     for one, other in zip(sorted(found, key=key), sorted(true, key=key), strict=True):
-        assert places(one) == pytest.approx(places(other), abs=tolerance)
+        assert coordinates(one) == pytest.approx(coordinates(other), abs=tolerance)
 
 
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_every_export_is_read_back(name: str, tmp_path: Path) -> None:
-    pictures = [labelled(*NOTES), labelled(name="b.png", colour=1), labelled(NOTES[0], name="a/b 2.png", colour=2)]
-    dataset = open_dataset(export(name, pictures, tmp_path))
-    true = [[note for note in (expected(name, label.annotation) for label in p.traces) if note] for p in pictures]
-    # VOC counts in whole pixels.
+    images = [
+        make_image(*ANNOTATIONS),
+        make_image(name="b.png", color=1),
+        make_image(ANNOTATIONS[0], name="a/b 2.png", color=2),
+    ]
+    dataset = open_dataset(export(name, images, tmp_path))
+    true = [
+        [annotation for annotation in (expected(name, label.annotation) for label in p.traces) if annotation]
+        for p in images
+    ]
+    # VOC has whole pixels.
     tolerance = 1 if name == "voc" else 0.01
     found = {example.open().getpixel((0, 0)): example for example in dataset.images}
     assert len(found) == len(dataset.images)
-    for colour, notes in enumerate(true):
-        example = found.pop((colour, 0, 0))
+    for color, annotations in enumerate(true):
+        example = found.pop((color, 0, 0))
         assert example.size == (WIDTH, HEIGHT)
-        same(example.annotations, notes, tolerance)
-        assert example.complete == found_kinds(dataset)
+        assert_same(example.annotations, annotations, tolerance)
+        assert example.complete == find_kinds(dataset)
     assert dataset.unusable == ()
     assert keep_readable(dataset) == dataset
 
 
-def found_kinds(dataset: Dataset) -> set[str]:
-    kinds = {note.kind for example in dataset.images for note in example.annotations}
+def find_kinds(dataset: Dataset) -> set[str]:
+    kinds = {annotation.kind for example in dataset.images for annotation in example.annotations}
     return ({"objects"} if kinds & {"box", "polygon"} else set()) | ({"words"} if "quad" in kinds else set())
 
 
@@ -158,21 +168,23 @@ def quads(draw: st.DrawFn) -> Quad:
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(notes=st.lists(st.one_of(boxes(), polygons(), quads()), min_size=1, max_size=5))
-def test_any_labels_are_read_back(name: str, notes: list[Annotation], tmp_path_factory: pytest.TempPathFactory) -> None:
-    true = [note for note in (expected(name, note) for note in notes) if note]
-    path = export(name, [labelled(*notes)], tmp_path_factory.mktemp("any"))
+@given(annotations=st.lists(st.one_of(boxes(), polygons(), quads()), min_size=1, max_size=5))
+def test_any_labels_are_read_back(
+    name: str, annotations: list[Annotation], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    true = [annotation for annotation in (expected(name, annotation) for annotation in annotations) if annotation]
+    path = export(name, [make_image(*annotations)], tmp_path_factory.mktemp("any"))
     if not true:
         with pytest.raises(DatasetError):
             open_dataset(path)
         return
     dataset = open_dataset(path)
     assert dataset.unusable == ()
-    same(dataset.images[0].annotations, true, 1 if name == "voc" else 0.01)
+    assert_same(dataset.images[0].annotations, true, 1 if name == "voc" else 0.01)
 
 
-def test_what_is_no_dataset_is_told_which_kinds_there_are(save: Save, tmp_path: Path) -> None:
-    paths = [save("picture.png"), save("notes.txt", "hello"), save("thing.json", {"a": 1}), save("a/b.xml", "<root/>")]
+def test_an_unknown_source_is_refused_with_the_list_of_formats(save: Save, tmp_path: Path) -> None:
+    paths = [save("image.png"), save("notes.txt", "hello"), save("other.json", {"a": 1}), save("a/b.xml", "<root/>")]
     (tmp_path / "empty").mkdir()
     for path in (*paths, tmp_path / "empty", tmp_path / "a"):
         with pytest.raises(DatasetError) as error:
@@ -184,14 +196,14 @@ def test_what_is_no_dataset_is_told_which_kinds_there_are(save: Save, tmp_path: 
         open_dataset("\0")
 
 
-def test_a_picture_that_is_cut_short_is_found_when_it_is_decoded(save: Save, tmp_path: Path) -> None:
+def test_a_truncated_image_is_found_when_it_is_decoded(save: Save, tmp_path: Path) -> None:
     whole = Image.effect_noise((100, 80), 90).convert("RGB")
     whole.save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()
     save("b.jpg", data[: len(data) // 2])
-    notes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]} for n in (1, 2)]
+    annotations = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]} for n in (1, 2)]
     images = [{"id": n, "file_name": name} for n, name in ((1, "a.jpg"), (2, "b.jpg"))]
-    document = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "cat"}]}
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
     dataset = open_dataset(save("labels.json", document))
     assert len(dataset.images) == 2
     checked = keep_readable(dataset)
@@ -203,9 +215,9 @@ VALUES = ["null", "NaN", "1e400", "-1", '""', "[]", "{}", '"x"', "<", ">", "}", 
 
 
 @pytest.mark.parametrize("name", formats.FORMATS)
-def test_whatever_is_broken_in_a_file_is_told_and_never_raised(name: str, tmp_path: Path) -> None:
-    """Files with parts of them taken away, doubled or replaced."""
-    path = export(name, [labelled(*NOTES), labelled(NOTES[0], name="b.png", colour=1)], tmp_path)
+def test_broken_files_raise_only_dataset_errors(name: str, tmp_path: Path) -> None:
+    """Parts of the files are removed, doubled or replaced."""
+    path = export(name, [make_image(*ANNOTATIONS), make_image(ANNOTATIONS[0], name="b.png", color=1)], tmp_path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".png")
     chance = random.Random(0)
     outcomes = set[type]()
@@ -229,12 +241,32 @@ def test_whatever_is_broken_in_a_file_is_told_and_never_raised(name: str, tmp_pa
             dataset = open_dataset(path)
             outcomes.add(Dataset)
             for example in dataset.images:
-                for note in example.annotations:
-                    assert all(map(math.isfinite, places(note)))
-                for question in make_samples(example, TASKS, classes=dataset.classes, rng=np.random.default_rng(0)):
-                    format_answer(question.task, question.answer, example.size)
+                for annotation in example.annotations:
+                    assert all(map(math.isfinite, coordinates(annotation)))
+                for sample in make_samples(example, TASKS, classes=dataset.classes, rng=np.random.default_rng(0)):
+                    format_answer(sample.task, sample.answer, example.size)
         except DatasetError:
             outcomes.add(DatasetError)
 
         file.write_bytes(whole)
     assert Dataset in outcomes
+
+
+def test_drawn_scenes_are_written_and_read_back(tmp_path: Path) -> None:
+    counts = [((0, 0), (0, 0)), ((0, 0), (1, 2)), ((1, 4), (0, 0)), *[((1, 4), (0, 2))] * 3]
+    scenes = [draw_scene(seed, objects=counts[seed % 6][0], words=counts[seed % 6][1]) for seed in range(12)]
+    given = [to_labeled_image(scene, str(number), polygons=number % 2 == 0) for number, scene in enumerate(scenes)]
+    formats.FORMATS["coco"].write(given, tmp_path / "demo", copy_images=True)
+    dataset = open_dataset(tmp_path / "demo")
+    assert dataset.unusable == ()
+    for back, true in zip(dataset.images, given, strict=True):
+        assert back.size == true.size
+        assert back.complete == true.complete
+        assert back.open().tobytes() == true.open().tobytes()
+        assert [(each.kind, each.label) for each in back.annotations] == [
+            (each.kind, each.label) for each in true.annotations
+        ]
+        for one, other in zip(back.annotations, true.annotations, strict=True):
+            assert not isinstance(one, Text)
+            assert not isinstance(other, Text)
+            assert bounding_box(one) == pytest.approx(bounding_box(other))

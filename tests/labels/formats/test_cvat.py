@@ -1,12 +1,32 @@
+import tempfile
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datumaro.components.annotation import AnnotationType
+from datumaro.components.dataset import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from prompts.annotations import Box, Polygon, Quad, Text
+from tests.labels.samples import (
+    PNG,
+    boxes,
+    captions,
+    category,
+    example,
+    export,
+    lists_of_images,
+    near,
+    polygons,
+    quads,
+    some,
+)
 
 Save = Callable[..., Path]
 
@@ -20,9 +40,9 @@ def box(place: str = 'xtl="10" ytl="20" xbr="30" ybr="40"', label: str = "cat", 
     return f'<box label="{label}" {place}>{inner}</box>'
 
 
-def test_shapes_groups_words_and_captions(save: Save) -> None:
+def test_shapes_groups_words_and_captions_are_read(save: Save) -> None:
     save("images/a.png")
-    said = '<attribute name="{}">{}</attribute>'
+    attributes = '<attribute name="{}">{}</attribute>'
     path = save(
         "annotations.xml",
         document(
@@ -30,18 +50,20 @@ def test_shapes_groups_words_and_captions(save: Save) -> None:
             '<polygon label="dog" points="10,10;30,10;30,30" group_id="2"/>',
             '<polygon label="dog" points="50,10;60,10;60,30" group_id="2"/>',
             '<polygon label="dog" points="50,10;60,10;60,30" group_id="0"/>',
-            f'<tag label="caption">{said.format("text", "a cat")}</tag>',
-            box(label="text", inner=said.format("text", "STOP")),
-            box('xtl="40" ytl="20" xbr="60" ybr="40" rotation="90.0"', "text", said.format("transcription", "GO")),
+            f'<tag label="caption">{attributes.format("text", "a cat")}</tag>',
+            box(label="text", inner=attributes.format("text", "STOP")),
+            box(
+                'xtl="40" ytl="20" xbr="60" ybr="40" rotation="90.0"', "text", attributes.format("transcription", "GO")
+            ),
         ),
     )
     dataset = open_dataset(path.parent)
     assert dataset.unusable == ()
     (example,) = dataset.images
     assert set(map(type, example.annotations)) == {Box, Polygon, Quad, Text}
-    polygons = [note for note in example.annotations if isinstance(note, Polygon)]
+    polygons = [annotation for annotation in example.annotations if isinstance(annotation, Polygon)]
     assert sorted(len(polygon.polygons) for polygon in polygons) == [1, 2]
-    stop, go = (note for note in example.annotations if isinstance(note, Quad))
+    stop, go = (annotation for annotation in example.annotations if isinstance(annotation, Quad))
     assert stop == Quad(label="STOP", quad=(10, 20, 30, 20, 30, 40, 10, 40))
     # A quarter turn clockwise: the words' top left is the upper right corner.
     assert go.quad == pytest.approx((60, 20, 60, 40, 40, 40, 40, 20))
@@ -49,16 +71,16 @@ def test_shapes_groups_words_and_captions(save: Save) -> None:
     assert example.source == "annotations.xml:3"
 
 
-def test_a_turned_box_is_a_polygon(save: Save) -> None:
+def test_a_rotated_box_becomes_a_polygon(save: Save) -> None:
     save("a.png")
     place = 'xtl="40" ytl="30" xbr="60" ybr="40" rotation="90"'
     (example,) = open_dataset(save("annotations.xml", document(box(place)))).images
-    (note,) = example.annotations
-    assert isinstance(note, Polygon)
-    assert note.polygons[0] == pytest.approx([55, 25, 55, 45, 45, 45, 45, 25])
+    (annotation,) = example.annotations
+    assert isinstance(annotation, Polygon)
+    assert annotation.polygons[0] == pytest.approx([55, 25, 55, 45, 45, 45, 45, 25])
 
 
-def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
+def test_unusable_entries_name_the_line(save: Save) -> None:
     save("a.png")
     shapes = [
         box(),
@@ -77,7 +99,61 @@ def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
         open_dataset(save("annotations.xml", document(box(), name="b.png")))
 
 
-def test_a_video_must_be_exported_as_pictures(save: Save) -> None:
+def test_a_video_must_be_exported_as_images(save: Save) -> None:
     path = save("annotations.xml", "<annotations><version>1.1</version><track/></annotations>")
     with pytest.raises(DatasetError, match="CVAT for images"):
         open_dataset(path)
+
+
+# Writing
+
+
+def expected(label: TracedAnnotation) -> list[tuple[object, ...]]:
+    annotation = label.annotation
+    text = annotation.label if isinstance(annotation, Quad | Text) else None
+    attributes = (None if annotation.score is None else str(annotation.score), text, label.review or None)
+    if isinstance(annotation, Text):
+        return [("caption", *attributes, ())]
+    if isinstance(annotation, Box):
+        return [(category(annotation), *attributes, near(annotation.box))]
+    return [
+        (category(annotation), *attributes, near(r))
+        for r in ([annotation.quad] if isinstance(annotation, Quad) else annotation.polygons)
+    ]
+
+
+@some
+@given(lists_of_images(st.one_of(boxes(), quads(), polygons(), captions())))
+def test_datumaro_reads_every_label(images: list[LabeledImage]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        export("cvat", images, Path(folder, "out"))
+        dataset = Dataset.import_from(folder + "/out", "cvat")
+        names = [c.name for c in dataset.categories()[AnnotationType.label]]
+        items = list(dataset)
+        assert len(items) == len(images)
+        by_number = {Path(item.media.path).name.split(" ")[0]: item for item in items}
+        for image in images:
+            item = by_number[image.name.split("/")[-1].split(" ")[0]]
+            assert Path(item.media.path).read_bytes() == PNG
+            attributes = [
+                (
+                    names[a.label],
+                    *(a.attributes.get(name) for name in ("score", "text", "review")),
+                    near(getattr(a, "points", ())),
+                )
+                for a in item.annotations
+            ]
+            assert attributes == [row for label in image.traces for row in expected(label)]
+
+
+def test_the_rings_of_one_object_are_a_group(tmp_path: Path) -> None:
+    export("cvat", example(), tmp_path / "out")
+    polygons = ET.parse(tmp_path / "out/annotations.xml").getroot().findall("image/polygon")
+    assert [polygon.get("group_id") for polygon in polygons] == [None, "3", "3"]
+
+
+def test_names_with_line_breaks_are_kept(tmp_path: Path) -> None:
+    name = 'a/"b"\n<c>.png'
+    export("cvat", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", copy_images=False)
+    root = ET.parse(tmp_path / "out/annotations.xml").getroot()
+    assert [image.get("name") for image in root.findall("image")] == [name]

@@ -1,4 +1,4 @@
-"""What holds of every format: whole or not at all, the same bytes each time, in bounded memory, whatever the names."""
+"""Every format: complete or not at all, the same bytes each time, bounded memory, any names."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def content(path: Path) -> object:
 
 
 @every
-def test_the_same_pictures_give_the_same_bytes(name: str, tmp_path: Path) -> None:
+def test_the_same_images_produce_the_same_bytes(name: str, tmp_path: Path) -> None:
     first, second = place(name, tmp_path / "one"), place(name, tmp_path / "two")
     for out in (first, second):
         export(name, example(), out, name in FOLDERS)
@@ -38,7 +38,7 @@ def test_the_same_pictures_give_the_same_bytes(name: str, tmp_path: Path) -> Non
 
 
 @every
-def test_a_broken_export_leaves_nothing(name: str, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_nothing(name: str, tmp_path: Path) -> None:
     def breaking() -> Iterator[LabeledImage]:
         yield from example()
         raise RuntimeError("the database went away")
@@ -49,7 +49,7 @@ def test_a_broken_export_leaves_nothing(name: str, tmp_path: Path) -> None:
 
 
 @every
-def test_an_export_replaces_the_last_one_whole_or_not_at_all(name: str, tmp_path: Path) -> None:
+def test_an_export_replaces_the_last_one_completely_or_not_at_all(name: str, tmp_path: Path) -> None:
     def breaking() -> Iterator[LabeledImage]:
         yield example()[1]
         raise RuntimeError("stop")
@@ -66,7 +66,7 @@ def test_an_export_replaces_the_last_one_whole_or_not_at_all(name: str, tmp_path
 
 
 @every_folder
-def test_what_is_no_export_is_not_replaced(name: str, tmp_path: Path) -> None:
+def test_other_files_are_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="name an empty or new folder"):
@@ -79,25 +79,25 @@ def test_what_is_no_export_is_not_replaced(name: str, tmp_path: Path) -> None:
 
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
-    for pictures in (example(), example()[1:]):
-        export("coco", pictures, tmp_path / "link")
+    for images in (example(), example()[1:]):
+        export("coco", images, tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert {path.name for path in (tmp_path / "disk").iterdir()} == {"out"}
     assert len(list((tmp_path / "link" / "images").iterdir())) == 1
 
 
-def test_a_file_is_not_put_in_a_folders_place(tmp_path: Path) -> None:
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="name a file"):
         export("jsonl", example(), tmp_path, False)
 
 
-def test_one_file_takes_no_pictures(tmp_path: Path) -> None:
+def test_a_format_of_one_file_has_no_place_for_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="export without them"):
         export("jsonl", example(), tmp_path / "out.jsonl", True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_export_left_is_taken_away(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_export_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".out.0123abcd.part"
     left.mkdir()
     (left / "half").write_text("")
@@ -107,7 +107,7 @@ def test_what_a_killed_export_left_is_taken_away(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"out", other.name}
 
 
-def test_an_export_at_work_is_left_alone(tmp_path: Path) -> None:
+def test_a_running_export_is_left_alone(tmp_path: Path) -> None:
     def another() -> Iterator[LabeledImage]:
         yield example()[0]
         export("coco", example()[1:], tmp_path / "out")
@@ -120,7 +120,7 @@ def test_an_export_at_work_is_left_alone(tmp_path: Path) -> None:
 
 
 @every_folder
-def test_pictures_that_cannot_be_read_are_left_out_with_their_labels(name: str, tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_with_their_annotations(name: str, tmp_path: Path) -> None:
     def gone() -> bytes:
         raise OSError("stale file handle")
 
@@ -165,10 +165,10 @@ HOSTILE += [
 
 @every_folder
 @pytest.mark.parametrize("copy_images", [True, False])
-def test_whatever_the_names_nothing_leaves_the_folder(name: str, copy_images: bool, tmp_path: Path) -> None:
+def test_hostile_names_never_leave_the_folder(name: str, copy_images: bool, tmp_path: Path) -> None:
     labels = (TracedAnnotation(Box(label="</name>\x00\udcff\r\n: \"'", score=0.5, box=(1, 2, 3, 4)), "step"),)
-    pictures = [LabeledImage.from_traces(n, 64, 64, labels, lambda: PNG, sha256="0" * 64) for n in HOSTILE]
-    assert export(name, pictures, tmp_path / "in" / "out", copy_images).images == len(HOSTILE)
+    images = [LabeledImage.from_traces(n, 64, 64, labels, lambda: PNG, sha256="0" * 64) for n in HOSTILE]
+    assert export(name, images, tmp_path / "in" / "out", copy_images).images == len(HOSTILE)
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
     assert {path.name for path in (tmp_path / "in").iterdir()} == {"out"}
     files = tree(tmp_path / "in" / "out")
@@ -180,13 +180,13 @@ def test_whatever_the_names_nothing_leaves_the_folder(name: str, copy_images: bo
 
 
 @pytest.mark.parametrize("name", ["yolo-detect", "voc", "labelme"])
-def test_pictures_that_differ_in_their_suffix_alone_keep_their_own_labels(name: str, tmp_path: Path) -> None:
+def test_images_that_differ_only_in_suffix_keep_their_own_labels(name: str, tmp_path: Path) -> None:
     def drawn(n: int) -> bytes:
         buffer = io.BytesIO()
         Image.new("L", (8, 8), n).save(buffer, "PNG")
         return buffer.getvalue()
 
-    pictures = [
+    images = [
         LabeledImage.from_traces(
             f"x.{s}",
             8,
@@ -197,7 +197,7 @@ def test_pictures_that_differ_in_their_suffix_alone_keep_their_own_labels(name: 
         )
         for n, s in enumerate(["png", "jpg", "webp"])
     ]
-    export(name, pictures, tmp_path / "out")
+    export(name, images, tmp_path / "out")
     files = tree(tmp_path / "out")
     copies = {data: Path(path).stem for path, data in files.items() if Path(path).suffix in (".png", ".jpg", ".webp")}
     assert [copies[drawn(n)] for n in range(3)] == ["x", "x-2", "x-3"]
@@ -205,7 +205,7 @@ def test_pictures_that_differ_in_their_suffix_alone_keep_their_own_labels(name: 
 
 
 @every
-def test_what_cannot_be_said_is_counted(name: str, tmp_path: Path) -> None:
+def test_what_the_format_cannot_hold_is_counted(name: str, tmp_path: Path) -> None:
     flat = TracedAnnotation(Polygon(label="line", polygons=[[0, 0, 5, 5]]), "cut")
     first = example()[0].with_traces(*example()[0].traces, flat)
     report = export(name, [first], place(name, tmp_path), False)
@@ -224,7 +224,7 @@ def test_what_cannot_be_said_is_counted(name: str, tmp_path: Path) -> None:
 
 
 def many(count: int) -> Iterator[LabeledImage]:
-    """Pictures with ten labels each, made one at a time."""
+    """Yields images with ten annotations each, made one at a time."""
     for n in range(count):
         boxes = [
             TracedAnnotation(Box(label=f"kind {i}", score=0.5, box=(i, 0, 20, 30)), "d", "p", "r" * 50)
@@ -238,7 +238,7 @@ def many(count: int) -> Iterator[LabeledImage]:
         ]
         labels = (
             *boxes,
-            *(TracedAnnotation(note, "s") for note in others),
+            *(TracedAnnotation(annotation, "s") for annotation in others),
             TracedAnnotation(Box(label="", box=(0, 0, 1, 1)), "d"),
         )
         yield LabeledImage.from_traces(f"{n % 10}/{n}.jpg", 64, 64, labels, sha256=f"{n:064x}")
@@ -254,6 +254,6 @@ def test_memory_does_not_grow_with_the_dataset(name: str, tmp_path: Path) -> Non
         finally:
             tracemalloc.stop()
 
-    peak(10)  # what is made once
-    small, large = peak(50), peak(500)  # 5,000 annotations are some 3 MB as objects
+    peak(10)  # fills caches
+    small, large = peak(50), peak(500)  # 5,000 annotations are about 3 MB as objects
     assert large < small + 300_000

@@ -1,19 +1,37 @@
 import json
 import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
+import datasets as hf
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from labels.split import hash_content
 from prompts.annotations import Box, Polygon, Quad, Text
+from tests.labels.samples import (
+    HEIGHT,
+    WIDTH,
+    boxes,
+    captions,
+    category,
+    example,
+    export,
+    lists_of_images,
+    near,
+    polygons,
+    quads,
+    some,
+)
 
 Save = Callable[..., Path]
 CLASSES = ["cat", "dog"]
@@ -23,25 +41,25 @@ def rows(*each: dict[str, Any]) -> str:
     return "\n".join(map(json.dumps, each))
 
 
-def made(save: Save, folder: str = "") -> datasets.Dataset:
-    """Two pictures with objects as the documentation of `datasets` has them, and a caption."""
+def make_dataset(save: Save, folder: str = "") -> hf.Dataset:
+    """Writes two images with objects in the form of the `datasets` documentation, and a caption."""
     paths = [str(save(f"{folder}source/{name}.png")) for name in "ab"]
     objects = [
         {"bbox": [[10.0, 20.0, 30.0, 40.0], [1.0, 2.0, 3.0, 4.0]], "category": [0, 1]},
         {"bbox": [], "category": []},
     ]
-    features = datasets.Features(
+    features = hf.Features(
         {
-            "image": datasets.Image(),
+            "image": hf.Image(),
             "objects": {
-                "bbox": datasets.List(datasets.List(datasets.Value("float32"))),
-                "category": datasets.List(datasets.ClassLabel(names=CLASSES)),
+                "bbox": hf.List(hf.List(hf.Value("float32"))),
+                "category": hf.List(hf.ClassLabel(names=CLASSES)),
             },
-            "caption": datasets.Value("string"),
+            "caption": hf.Value("string"),
         }
     )
     columns = {"image": paths, "objects": objects, "caption": ["a cat", None]}
-    return datasets.Dataset.from_dict(columns, features=features)
+    return hf.Dataset.from_dict(columns, features=features)
 
 
 def check(path: Path) -> None:
@@ -59,19 +77,19 @@ def check(path: Path) -> None:
     assert pickle.loads(pickle.dumps(a)).open().tobytes() == a.open().tobytes()
 
 
-def test_parquet_with_names_of_classes(save: Save, tmp_path: Path) -> None:
+def test_parquet_with_class_names_is_read(save: Save, tmp_path: Path) -> None:
     (tmp_path / "out" / "data").mkdir(parents=True)
-    made(save).to_parquet(tmp_path / "out" / "data" / "train-00000-of-00001.parquet")
+    make_dataset(save).to_parquet(tmp_path / "out" / "data" / "train-00000-of-00001.parquet")
     check(tmp_path / "out")
     check(tmp_path / "out" / "data" / "train-00000-of-00001.parquet")
 
 
 def test_what_save_to_disk_writes(save: Save, tmp_path: Path) -> None:
-    datasets.DatasetDict({"train": made(save)}).save_to_disk(tmp_path / "out")
+    hf.DatasetDict({"train": make_dataset(save)}).save_to_disk(tmp_path / "out")
     check(tmp_path / "out")
 
 
-def test_an_imagefolder_with_splits(save: Save) -> None:
+def test_an_imagefolder_with_splits_is_read(save: Save) -> None:
     save("train/a.png")
     save("test/a.png")
     row = {"file_name": "a.png", "objects": {"bbox": [[10, 20, 30, 40]], "categories": ["cat"]}, "text": ["one", "two"]}
@@ -87,7 +105,7 @@ def test_an_imagefolder_with_splits(save: Save) -> None:
     assert [each.name for each in open_dataset(root / "train").images] == ["a.png"]
 
 
-def test_names_of_classes_at_the_head_of_the_card(save: Save) -> None:
+def test_class_names_are_read_from_the_header_of_the_card(save: Save) -> None:
     save("a.png")
     card = """---
 dataset_info:
@@ -106,7 +124,7 @@ dataset_info:
     assert open_dataset(root).classes == ("dog",)
 
 
-def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
+def test_unusable_entries_name_file_and_line(save: Save) -> None:
     save("a.png")
     objects = [
         {"bbox": [10, 20, 30, 40], "category": "cat"},
@@ -126,7 +144,7 @@ def test_what_cannot_be_used_is_listed_by_file_and_line(save: Save) -> None:
     assert len(dataset.images[0].annotations) == 1
 
 
-def test_florists_records(save: Save) -> None:
+def test_the_writers_own_records_are_read(save: Save) -> None:
     save("a.png")
     ring = [1.0, 1.0, 9.0, 1.0, 9.0, 9.0]
     objects = [
@@ -142,10 +160,93 @@ def test_florists_records(save: Save) -> None:
     )
 
 
-def test_tables_without_pictures_and_broken_ones_are_refused(save: Save, tmp_path: Path) -> None:
+def test_tables_without_images_and_broken_tables_are_refused(save: Save, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": [1, 2]}), tmp_path / "a.parquet")
     with pytest.raises(DatasetError, match="row 0: its row contains no image"):
         open_dataset(tmp_path / "a.parquet")
     for name in ("b.parquet", "b.arrow"):
         with pytest.raises(DatasetError, match="cannot be read"):
             open_dataset(save(name, "nothing"))
+
+
+# Writing
+
+
+def load(folder: Path, cache: Path) -> hf.Dataset:
+    return hf.load_dataset(str(folder), split="train", cache_dir=str(cache))
+
+
+def expected(label: TracedAnnotation) -> tuple[object, ...]:
+    annotation = label.annotation
+    rings = (
+        [annotation.quad]
+        if isinstance(annotation, Quad)
+        else annotation.polygons
+        if isinstance(annotation, Polygon)
+        else []
+    )
+    if isinstance(annotation, Box):
+        box = annotation.box
+    else:
+        values = [v for ring in rings for v in ring]
+        box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+    text = annotation.label if isinstance(annotation, Quad) else None
+    return (
+        annotation.kind,
+        category(annotation),
+        text,
+        near(box),
+        [near(r) for r in rings],
+        annotation.score,
+        label.review,
+    )
+
+
+def check_rows(images: list[LabeledImage], rows: hf.Dataset, key: str) -> None:
+    found = {row["name"]: row for row in rows}
+    assert len(rows) == len(found) == len(images)
+    for image in images:
+        row = found[image.name]
+        assert (row["width"], row["height"]) == (image.width, image.height)
+        assert row[key].size == (WIDTH, HEIGHT) if key == "image" else row[key] == image.name
+        objects = [
+            (
+                o["kind"],
+                o["category"],
+                o["text"],
+                near(o["box"]),
+                [near(r) for r in o["polygons"]],
+                o["score"],
+                o["review"],
+            )
+            for o in row["objects"]
+        ]
+        assert objects == [expected(label) for label in image.traces if not isinstance(label.annotation, Text)]
+        caption_rows = [(caption["text"], caption["score"]) for caption in row["captions"]]
+        annotations = [label.annotation for label in image.traces]
+        assert caption_rows == [
+            (annotation.label, annotation.score) for annotation in annotations if isinstance(annotation, Text)
+        ]
+
+
+@settings(some, max_examples=6)
+@given(lists_of_images(st.one_of(boxes(), quads(), polygons(), captions())))
+def test_datasets_loads_every_label(images: list[LabeledImage]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        export("huggingface", images, Path(folder, "out"))
+        check_rows(images, load(Path(folder, "out"), Path(folder, "cache")), "image")
+
+
+@pytest.mark.parametrize("images", [example(), example()[1:]], ids=["labels", "none"])
+def test_without_copies_rows_have_the_names_of_the_images(images: list[LabeledImage], tmp_path: Path) -> None:
+    export("huggingface", images, tmp_path / "out", copy_images=False)
+    check_rows(images, load(tmp_path / "out", tmp_path / "cache"), "file_name")
+
+
+def test_folders_called_test_are_not_a_split(tmp_path: Path) -> None:
+    images = [
+        LabeledImage.from_traces(f"{name}/1.png", WIDTH, HEIGHT, (), example()[0].read, sha256="0")
+        for name in ("test", "train")
+    ]
+    export("huggingface", images, tmp_path / "out")
+    assert len(load(tmp_path / "out", tmp_path / "cache")) == 2

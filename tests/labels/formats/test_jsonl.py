@@ -1,17 +1,26 @@
+import json
+import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import datasets as hf
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from finetune.datasets.samples import find_trainable_tasks
 from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from labels.sample import Sample
-from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
 from prompts.tasks import TASKS, find_task
+from tests.labels.samples import boxes, captions, example, export, lists_of_images, polygons, quads, some
 
 Save = Callable[..., Path]
 BOX = {"kind": "box", "label": "cat", "score": 0.5, "box": [10, 20, 30, 40]}
@@ -27,11 +36,11 @@ def row(prefix: str, suffix: str, image: str = "a.png") -> str:
 
 def own(*annotations: str, **more: Any) -> str:
     extra = "".join(f', "{key}": {value}' for key, value in more.items())
-    labels = ", ".join(f'{{"annotation": {each}}}' for each in annotations)
-    return f'{{"name": "a.png", "width": 100, "height": 80, "labels": [{labels}]{extra}}}'
+    labels_json = ", ".join(f'{{"annotation": {each}}}' for each in annotations)
+    return f'{{"name": "a.png", "width": 100, "height": 80, "labels": [{labels_json}]{extra}}}'
 
 
-def test_florists_own_lines(save: Save) -> None:
+def test_the_writers_own_lines_are_read(save: Save) -> None:
     save("a.png")
     ring = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0]
     path = lines(
@@ -56,7 +65,7 @@ def test_florists_own_lines(save: Save) -> None:
     assert example.source == "data.jsonl:1"
 
 
-def test_texts_that_answered_a_prompt_on_a_region_are_questions(save: Save) -> None:
+def test_texts_about_a_region_become_samples(save: Save) -> None:
     save("a.png")
     region = TASKS["<REGION_TO_CATEGORY>"].build_prompt(region=(10, 20, 30, 40), size=(100, 80))
     labels = [
@@ -65,19 +74,19 @@ def test_texts_that_answered_a_prompt_on_a_region_are_questions(save: Save) -> N
         ("STOP", TASKS["<OCR>"].template),
         ("red", "<VQA>?"),
     ]
-    told = ", ".join(
+    labels_json = ", ".join(
         f'{{"annotation": {{"kind": "text", "label": "{label}"}}, "prompt": "{prompt}"}}' for label, prompt in labels
     )
-    (example,) = open_dataset(lines(save, f'{{"name": "a.png", "labels": [{told}]}}')).images
+    (example,) = open_dataset(lines(save, f'{{"name": "a.png", "labels": [{labels_json}]}}')).images
     assert example.annotations == (Text(label="a cat"),)
-    category, read, asked = example.samples
+    category, read, answered = example.samples
     assert category.task.token == "<REGION_TO_CATEGORY>"
     assert category.region == pytest.approx((10, 20, 30, 40), abs=0.1)
     assert read == Sample(TASKS["<OCR>"], (Text(label="STOP"),))
-    assert asked == Sample(find_task("<VQA>"), (Text(label="red"),), text="?")
+    assert answered == Sample(find_task("<VQA>"), (Text(label="red"),), text="?")
 
 
-def test_a_line_can_say_what_is_complete(save: Save) -> None:
+def test_a_line_can_state_which_kinds_are_complete(save: Save) -> None:
     save("a.png")
     box = '{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}'
     (example,) = open_dataset(lines(save, own(box, complete='["words"]'))).images
@@ -86,7 +95,7 @@ def test_a_line_can_say_what_is_complete(save: Save) -> None:
     assert example.complete == set()
 
 
-def test_prompts_and_answers(save: Save) -> None:
+def test_prompts_with_answers_are_read(save: Save) -> None:
     save("a.png"), save("b.png"), save("c.png")
     path = lines(
         save,
@@ -118,17 +127,17 @@ def test_prompts_and_answers(save: Save) -> None:
     assert "<OD>" in find_trainable_tasks(c)
 
 
-def test_answers_come_back_as_they_were_written(save: Save) -> None:
+def test_formatted_answers_are_parsed_back(save: Save) -> None:
     save("a.png")
     prompt = "<OPEN_VOCABULARY_DETECTION>cat"
     answer = "cat<poly><loc_1><loc_2><loc_300><loc_2><loc_300><loc_400></poly>cat<loc_100><loc_200><loc_300><loc_400>"
     (example,) = open_dataset(lines(save, row(prompt, answer))).images
-    (question,) = example.samples
-    written = format_answer(question.task, question.answer, example.size)
+    (sample,) = example.samples
+    written = format_answer(sample.task, sample.answer, example.size)
     assert written == answer.replace("</poly>cat", "</poly>")
 
 
-def test_paligemmas_lines(save: Save) -> None:
+def test_lines_of_paligemma_are_read(save: Save) -> None:
     save("a.png"), save("b.png"), save("c.png")
     path = lines(
         save,
@@ -152,7 +161,7 @@ def test_paligemmas_lines(save: Save) -> None:
     assert [str(each) for each in dataset.unusable] == ["data.jsonl:5: it has no labels"]
 
 
-def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
+def test_unusable_entries_name_the_line(save: Save) -> None:
     save("a.png")
     path = lines(
         save,
@@ -180,7 +189,7 @@ def test_what_cannot_be_used_is_listed_by_its_line(save: Save) -> None:
     assert [each.source.split(",")[0] for each in dataset.unusable] == [f"data.jsonl:{n}" for n in range(2, 17)]
 
 
-def test_bad_labels_of_own_lines_are_listed_by_their_place(save: Save) -> None:
+def test_bad_labels_are_listed_with_their_position(save: Save) -> None:
     save("a.png")
     annotations = [
         '{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}',
@@ -206,7 +215,7 @@ def test_several_files_must_be_chosen_from(save: Save) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", b"\x00\x01\xff", "nothing", "{}", '{"name": null, "labels": null}'])
-def test_a_file_of_nothing_is_refused(save: Save, content: Any) -> None:
+def test_an_empty_file_is_refused(save: Save, content: Any) -> None:
     with pytest.raises(DatasetError):
         open_dataset(save("data.jsonl", content))
 
@@ -220,8 +229,56 @@ def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
     assert [each.source for each in dataset.images] == ["train/annotations.jsonl:1", "valid/annotations.jsonl:1"]
 
 
-def test_pictures_that_were_only_questioned_are_not_known_to_be_empty(save: Save) -> None:
+def test_images_with_samples_only_are_not_complete(save: Save) -> None:
     save("a.png")
     (example,) = open_dataset(lines(save, row("<VQA>how many?", "two"), row("caption en", "two cats"))).images
     assert example.complete == set()
     assert find_trainable_tasks(example) == {"<VQA>", "<CAPTION>"}
+
+
+# Writing
+
+ANNOTATION: TypeAdapter[Annotation] = TypeAdapter(Annotation)
+
+
+def read(path: Path) -> list[LabeledImage]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    return [
+        LabeledImage.from_traces(
+            traces=[
+                TracedAnnotation(**{**label, "annotation": ANNOTATION.validate_python(label["annotation"])})
+                for label in row.pop("labels")
+            ],
+            **row,
+        )
+        for row in rows
+    ]
+
+
+@some
+@given(lists_of_images(st.one_of(boxes(), quads(), polygons(), captions())))
+def test_json_lines_lose_nothing(images: list[LabeledImage]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        report = export("jsonl", images, Path(folder, "out.jsonl"), copy_images=False)
+        assert read(Path(folder, "out.jsonl")) == images
+        assert report.annotations == sum(len(image.traces) for image in images)
+
+
+def test_the_origin_of_annotations_is_kept(tmp_path: Path) -> None:
+    export("jsonl", example(), tmp_path / "out.jsonl", copy_images=False)
+    assert read(tmp_path / "out.jsonl") == example()
+
+
+def test_names_with_half_a_surrogate_pair_are_kept(tmp_path: Path) -> None:
+    images = [LabeledImage.from_traces("half \udcff\n\u2028.png", 4, 4, sha256="0")]
+    export("jsonl", images, tmp_path / "out.jsonl", copy_images=False)
+    assert read(tmp_path / "out.jsonl") == images
+
+
+def test_datasets_reads_every_line(tmp_path: Path) -> None:
+    export("jsonl", example(), tmp_path / "out.jsonl", copy_images=False)
+    cache = str(tmp_path / "cache")
+    rows = hf.load_dataset("json", data_files=str(tmp_path / "out.jsonl"), split="train", cache_dir=cache)
+    assert [row["name"] for row in rows] == ["a/1.png", "b.png"]
+    fields = asdict(example()[0].traces[0]) | {"annotation": None}
+    assert {**rows[0]["labels"][0], "annotation": None} == fields

@@ -1,4 +1,4 @@
-"""Documents in which something is of another type than it should be: told by its position, and never raised."""
+"""Documents in which a value has the wrong type: it is reported with its position, and nothing else is raised."""
 
 import copy
 import json
@@ -20,10 +20,10 @@ from prompts.formatting import format_answer
 from prompts.tasks import TASKS
 
 Save = Callable[..., Path]
-PICTURES = ("a.png", "b.png")  # 100×80 pixels
+IMAGES = ("a.png", "b.png")  # 100×80 pixels
 
 COCO = {
-    "images": [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(PICTURES)],
+    "images": [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(IMAGES)],
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     "annotations": [
         {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 0, "segmentation": []},
@@ -58,7 +58,7 @@ LABEL_STUDIO = [
             }
         ],
     }
-    for i, name in enumerate(PICTURES)
+    for i, name in enumerate(IMAGES)
 ]  # fmt: skip
 LABEL_ME = {
     "imagePath": "a.png", "imageWidth": 100, "imageHeight": 80,
@@ -69,7 +69,7 @@ LABEL_ME = {
         {"label": "text", "shape_type": "rectangle", "points": [[1, 2], [30, 40]], "description": "STOP"},
     ],
 }  # fmt: skip
-PLACE = "<loc_1><loc_2><loc_300><loc_400>"
+LOCATIONS = "<loc_1><loc_2><loc_300><loc_400>"
 BOX = {"kind": "box", "label": "cat", "box": [1, 2, 30, 40], "score": 0.5}
 OWN = [
     {
@@ -79,13 +79,13 @@ OWN = [
             {"annotation": {"kind": "polygon", "label": "dog", "polygons": [[1, 2, 31, 2, 31, 30]]}},
             {"annotation": {"kind": "quad", "label": "STOP", "quad": [1, 2, 30, 2, 30, 20, 1, 20]}},
             {"annotation": {"kind": "text", "label": "a cat"}, "prompt": "<CAPTION>"},
-            {"annotation": {"kind": "text", "label": "cat"}, "prompt": f"<REGION_TO_CATEGORY>{PLACE}"},
+            {"annotation": {"kind": "text", "label": "cat"}, "prompt": f"<REGION_TO_CATEGORY>{LOCATIONS}"},
         ],
     }
-    for name in PICTURES
+    for name in IMAGES
 ]  # fmt: skip
 PROMPTED = [
-    {"image": "a.png", "prefix": "<OD>", "suffix": f"cat{PLACE}"},
+    {"image": "a.png", "prefix": "<OD>", "suffix": f"cat{LOCATIONS}"},
     {"image": "b.png", "prefix": "detect cat", "suffix": "<loc0001><loc0002><loc0500><loc0600> cat"},
 ]
 HUGGING_FACE = [
@@ -111,20 +111,20 @@ KINDS: dict[str, tuple[str, Any]] = {
 ODD: list[Any] = [None, True, 3, -1.5, 10**400, "", "3", "x", [], [1], ["x", None], [[]], {}, {"id": 1}, {"x": [None]}]
 
 
-def written(name: str, document: Any) -> str:
+def to_text(name: str, document: Any) -> str:
     return "\n".join(map(json.dumps, document)) if name.endswith(".jsonl") else json.dumps(document)
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to each value in a document."""
+def iter_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yields the path to each value in a document."""
     yield path
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in inner:
-        yield from places(each, (*path, key))
+        yield from iter_paths(each, (*path, key))
 
 
-def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """With another value at a place."""
+def replace_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Returns the document with another value at a path."""
     if not path:
         return value
     document = copy.deepcopy(document)
@@ -135,33 +135,33 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
     return document
 
 
-def asked(dataset: Dataset) -> None:
-    """All that it can teach is written."""
+def format_all_samples(dataset: Dataset) -> None:
+    """Formats every sample that the dataset can make."""
     for example in dataset.images:
-        for question in make_samples(example, TASKS, classes=dataset.classes, rng=np.random.default_rng(0)):
-            format_answer(question.task, question.answer, example.size)
+        for sample in make_samples(example, TASKS, classes=dataset.classes, rng=np.random.default_rng(0)):
+            format_answer(sample.task, sample.answer, example.size)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_odd_types_are_never_raised(kind: str, save: Save, data: st.DataObject) -> None:
+def test_odd_types_raise_only_dataset_errors(kind: str, save: Save, data: st.DataObject) -> None:
     name, document = KINDS[kind]
-    for picture in PICTURES:
-        save(picture)
+    for image in IMAGES:
+        save(image)
     for _ in range(data.draw(st.integers(1, 2))):
-        if not (found := list(places(document))):
+        if not (found := list(iter_paths(document))):
             break
-        document = changed(document, data.draw(st.sampled_from(found)), data.draw(st.sampled_from(ODD)))
+        document = replace_value(document, data.draw(st.sampled_from(found)), data.draw(st.sampled_from(ODD)))
     if name.endswith(".jsonl") and not isinstance(document, list):
         document = [document]
     with suppress(DatasetError):
-        asked(open_dataset(save(name, written(name, document))))
+        format_all_samples(open_dataset(save(name, to_text(name, document))))
 
 
-# Of each the first that is told; the other picture is still taught.
+# The first entry that is reported for each; the other image is still read.
 @pytest.mark.parametrize(
-    ("kind", "path", "value", "said"),
+    ("kind", "path", "value", "message"),
     [
         ("coco", ("images", 0), [], "labels.json: image 0: it needs an id and a file_name"),
         ("coco", ("images", 0, "id"), True, "labels.json: image 0: it needs an id and a file_name"),
@@ -212,30 +212,32 @@ def test_odd_types_are_never_raised(kind: str, save: Save, data: st.DataObject) 
         ("hugging-face", (0, "captions"), [3], "metadata.jsonl:1: its caption is 3, not text"),
     ],
 )
-def test_each_is_told_by_its_place(kind: str, path: tuple[Any, ...], value: Any, said: str, save: Save) -> None:
+def test_each_odd_value_is_reported_with_its_position(
+    kind: str, path: tuple[Any, ...], value: Any, message: str, save: Save
+) -> None:
     name, document = KINDS[kind]
-    for picture in PICTURES:
-        save(picture)
-    dataset = open_dataset(save(name, written(name, changed(document, path, value))))
-    if said:
-        assert said in str(dataset.unusable[0])
+    for image in IMAGES:
+        save(image)
+    dataset = open_dataset(save(name, to_text(name, replace_value(document, path, value))))
+    if message:
+        assert message in str(dataset.unusable[0])
     else:
         assert dataset.unusable == ()
-    asked(dataset)
+    format_all_samples(dataset)
 
 
 @pytest.mark.parametrize(("kind", "path"), [("hugging-face", (0, "objects")), ("label-studio", (0, "annotations"))])
-def test_what_cannot_be_read_is_not_taken_for_absent(kind: str, path: tuple[Any, ...], save: Save) -> None:
+def test_kinds_with_unreadable_labels_are_not_complete(kind: str, path: tuple[Any, ...], save: Save) -> None:
     name, document = KINDS[kind]
-    for picture in PICTURES:
-        save(picture)
-    dataset = open_dataset(save(name, written(name, changed(document, path, "x"))))
+    for image in IMAGES:
+        save(image)
+    dataset = open_dataset(save(name, to_text(name, replace_value(document, path, "x"))))
     assert all("objects" not in example.complete for example in dataset.images if example.name == "a.png")
 
 
-def test_classes_by_odd_numbers(save: Save) -> None:
+def test_class_ids_may_be_text_or_floats(save: Save) -> None:
     save("images/a.png")
     save("labels/a.txt", "0.5 0.5 0.5 0.2 0.2\n1e400 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n")
     dataset = open_dataset(save("data.yaml", "train: images\nnames: {0: cat, 0.5: dog, null: x}\n").parent)
-    assert [note.label for note in dataset.images[0].annotations] == ["dog", "cat"]
+    assert [annotation.label for annotation in dataset.images[0].annotations] == ["dog", "cat"]
     assert str(dataset.unusable[0]).startswith("labels/a.txt:2: ")
