@@ -33,7 +33,8 @@ from server.jobs import job_start
 from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job
-from server.jobs.sources.source import ImageListing, ImageSource
+from server.jobs.sources.listing import ImageListing
+from server.jobs.sources.source import ImageSource
 from server.store import JobStore, file_url
 
 RECIPE = validate_recipe(

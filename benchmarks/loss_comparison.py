@@ -1,9 +1,10 @@
-"""Which loss helps: one small task, taught by each in turn.
+"""Compares loss functions: one small task, trained with each in turn.
 
-`python -m benchmarks.loss_comparison` writes `docs/losses.md`. A LoRA on the seedling learns the emoji set that the seedling
-never saw, from a few dozen boxed scenes; everything but the loss is the same, the order of lessons too. What counts is
-what a person would still have to mend on held-out scenes, by kind, and how well the boxes lie. The interval is that of
-a paired bootstrap over the held-out scenes, against plain cross entropy (location tokens as one bin, as published).
+`python -m benchmarks.loss_comparison` writes docs/measurements/losses.md. A LoRA adapter on the seedling learns the
+holdout glyph set from a few dozen boxed scenes. Everything except the loss is the same, including the order of the
+batches. The metrics on holdout scenes are the corrections an annotator would still make, by kind, and the accuracy of
+boxes. The interval is that of a paired bootstrap over the holdout scenes against plain cross-entropy (with each
+location token as one bin, as published).
 """
 
 import json
@@ -16,14 +17,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.fine_tuning import FIRST, HELD, example
+from benchmarks.fine_tuning import HOLDOUT_SEED, TRAIN_SEED
 from benchmarks.labeling_loop import SETTINGS
-from benchmarks.machine import description
-from finetune.evaluation import bootstrap
-from finetune.evaluation.corrections import Tally, tally
-from finetune.evaluation.detection import Pictures, average_precision
+from benchmarks.machine import describe_machine
+from benchmarks.workloads import draw_boxed_image
+from finetune.evaluation.bootstrap import compare_corrections
+from finetune.evaluation.corrections import CorrectionCounts, count_corrections
+from finetune.evaluation.detection import AnnotationPairs, compute_average_precision
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.loop import tune
+from finetune.tuning.run_record import TuneData
 from labels.labeled_image import LabeledImage
 from prompts.tasks import TASKS
 from seedling.scenes.glyphs import CATEGORIES
@@ -37,103 +40,112 @@ ROOT = Path(__file__).parents[1]
 PLAIN = "plain cross entropy"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     PLAIN: {},
-    "location-aware smoothing, σ = 2.5 bins": {"sigma": 2.5},
-    "label smoothing of words, ε = 0.1": {"smoothing": 0.1},
-    "focal, γ = 2, words": {"gamma": 2.0},
-    "class weights, (mean / count)^0.5": {"balance": 0.5},
+    "location-aware smoothing, σ = 2.5 bins": {"location_sigma": 2.5},
+    "label smoothing of words, ε = 0.1": {"label_smoothing": 0.1},
+    "focal, γ = 2, words": {"focal_gamma": 2.0},
+    "class weights, (mean / count)^0.5": {"class_balance": 0.5},
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What a variant's adapter does on the held-out scenes: corrections of each, and COCO's mAP."""
+class LossResult:
+    """The quality of one adapter on the holdout scenes: corrections of each scene, and COCO's mAP."""
 
-    tallies: list[Tally]
+    corrections: list[CorrectionCounts]
     ap: float
     ap50: float
 
 
-def settings(steps: int, changed: Mapping[str, Any]) -> TuneConfig:
-    """The loop's own (`benchmarks.labeling_loop`), but for the loss; no replay, which would blur it."""
-    plain: dict[str, Any] = {"sigma": 0.0, "smoothing": 0.0, "gamma": 0.0, "balance": 0.0}
-    same: dict[str, Any] = {"steps": steps, "replay": 0.0, "evaluate": steps, "metric": "loss"}
-    return TuneConfig(**(SETTINGS | plain | same | changed))
+def make_config(steps: int, changes: Mapping[str, Any]) -> TuneConfig:
+    """Returns the settings of the labeling loop with another loss, and without replay, which would blur it."""
+    plain = {"location_sigma": 0.0, "label_smoothing": 0.0, "focal_gamma": 0.0, "class_balance": 0.0}
+    common = {"steps": steps, "replay_share": 0.0, "evaluate_every": steps, "metric": "loss"}
+    return TuneConfig(**(SETTINGS | plain | common | changes))
 
 
-def asked(engine: Engine, held: Sequence[LabeledImage], adapter: str | None) -> Marks:
-    """The held-out scenes' <OD>."""
+def evaluate(engine: Engine, holdout: Sequence[LabeledImage], adapter: str | None) -> LossResult:
+    """Evaluates `<OD>` on the holdout scenes."""
     task = TASKS["<OD>"]
-    handles = [engine.submit(Request(one.open(), task, adapter=adapter)) for one in held]
-    pairs: Pictures = [(h.wait().annotations, one.annotations) for h, one in zip(handles, held, strict=True)]
-    precision = average_precision(pairs)
-    return Marks([tally(found, true, task) for found, true in pairs], precision.ap, precision.ap50)
+    handles = [engine.submit(Request(image.open(), task, adapter=adapter)) for image in holdout]
+    pairs: AnnotationPairs = [
+        (h.wait().annotations, image.annotations) for h, image in zip(handles, holdout, strict=True)
+    ]
+    precision = compute_average_precision(pairs)
+    corrections = [count_corrections(predicted, truth, task) for predicted, truth in pairs]
+    return LossResult(corrections, precision.ap, precision.ap50)
 
 
-def taught(
-    steps: int, changed: Mapping[str, Any], train: Sequence[LabeledImage], held: Sequence[LabeledImage]
-) -> Marks:
-    """A new adapter by one loss."""
+def train_and_evaluate(
+    steps: int, changes: Mapping[str, Any], train: Sequence[LabeledImage], holdout: Sequence[LabeledImage]
+) -> LossResult:
+    """Trains a new adapter with one loss and evaluates it."""
     with tempfile.TemporaryDirectory() as folder:
-        outcome = tune(settings(steps, changed), train, Path(folder, "run"), labels=CATEGORIES, workers=0)
-        with Engine.load(EngineConfig(device="cpu", max_waiting=len(held))) as engine:
-            engine.load_adapter("taught", outcome.folder)
-            return asked(engine, held, "taught")
+        data = TuneData(tuple(train), classes=CATEGORIES)
+        result = tune(make_config(steps, changes), data, Path(folder, "run"), workers=0)
+        with Engine.load(EngineConfig(device="cpu", max_waiting=len(holdout))) as engine:
+            engine.load_adapter("tuned", result.folder)
+            return evaluate(engine, holdout, "tuned")
 
 
-def row(name: str, marks: Marks, plain: Marks | None) -> str:
-    """One line of the table."""
-    total = sum(marks.tallies, Tally())
-    kinds = (total.wrong_class, total.wrong_box, total.missed, total.made_up)
-    against = ""
+def format_row(name: str, result: LossResult, plain: LossResult | None) -> str:
+    """Returns one row of the table."""
+    total = sum(result.corrections, CorrectionCounts())
+    kinds = (total.wrong_class, total.localization_error, total.missed, total.false_positive)
+    difference = ""
     if plain is not None:
-        difference = bootstrap.corrections(plain.tallies, marks.tallies)
-        against = f"{difference.value:+.1f} ({difference.low:+.1f} … {difference.high:+.1f})"
+        d = compare_corrections(plain.corrections, result.corrections)
+        difference = f"{d.value:+.1f} ({d.low:+.1f} … {d.high:+.1f})"
     shares = " | ".join(f"{100 * kind / total.labels:.1f}" for kind in kinds)
-    return f"| {name} | {total.per_hundred:.1f} | {against} | {shares} | {marks.ap50:.3f} | {marks.ap:.3f} |"
+    return f"| {name} | {total.per_hundred:.1f} | {difference} | {shares} | {result.ap50:.3f} | {result.ap:.3f} |"
 
 
-def page(rows: Sequence[str], steps: int, pictures: int, held: int) -> str:
-    """The Markdown of docs/losses.md."""
+def format_page(rows: Sequence[str], steps: int, images: int, holdout: int, machine: str) -> str:
+    """Returns docs/measurements/losses.md."""
     head = (
-        "| loss | corrections per 100 labels | against plain (95 %) | wrong class | wrong box | missed | made up "
-        "| mAP@50 | mAP@50:95 |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+        "| loss | corrections per 100 labels | against plain (95 %) | wrong class | localization error | missed "
+        "| false positive | mAP@50 | mAP@50:95 |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     )
     about = (
-        f"Written by `python -m benchmarks.loss_comparison` on {description()}: a LoRA of rank 16 on the seedling, {steps} "
-        f"steps of 8 pictures, taught to detect on {pictures} scenes of the emoji set that the seedling never saw; "
-        f"figures on {held} others. Formulas and sources: `finetune/losses.py`."
+        f"Written by `python -m benchmarks.loss_comparison` on {machine}. A LoRA adapter of rank 16 on the seedling is "
+        f"trained for detection, {steps} steps of 8 images, on {images} scenes of the glyph set that the seedling was "
+        f"not trained on. The figures are from {holdout} other scenes. Formulas and sources: `finetune/losses.py`."
     )
-    return "\n".join(["# Losses compared", "", about, "", head, *rows, ""])
+    return "\n".join(["# Comparison of losses", "", about, "", head, *rows, ""])
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Of each loss.")] = 150,
-    pictures: Annotated[int, typer.Option(help="That are taught.")] = 60,
-    held: Annotated[int, typer.Option(help="Held-out scenes.")] = 200,
-    kept: Annotated[Path, typer.Option(help="Folder of what is done: called again, it goes on.")] = ROOT
+    steps: Annotated[int, typer.Option(help="Steps for each loss.")] = 150,
+    images: Annotated[int, typer.Option(help="Scenes for training.")] = 60,
+    holdout: Annotated[int, typer.Option(help="Scenes for the metrics.")] = 200,
+    results: Annotated[Path, typer.Option(help="Folder for results. Called again, the run continues.")] = ROOT
     / "runs/losses",
-    out: Annotated[Path, typer.Option(help="Where the table goes.")] = ROOT / "docs/losses.md",
+    out: Annotated[Path, typer.Option(help="File for the table.")] = ROOT / "docs/measurements/losses.md",
 ) -> None:
-    """Teaches each, and writes the table."""
+    """Trains with each loss and writes the table."""
     console = Console()
-    kept.mkdir(parents=True, exist_ok=True)
-    train, test = ([example(first + i) for i in range(count)] for first, count in ((FIRST, pictures), (HELD, held)))
-    found: dict[str, Marks] = {}
-    of = hash_weights(locate_checkpoint("seedling"))
-    for i, (name, changed) in enumerate(VARIANTS.items()):
-        path = kept / f"{of[:12]}-{i}-{steps}-{pictures}-{held}.json"
+    results.mkdir(parents=True, exist_ok=True)
+    train, test = (
+        [draw_boxed_image(first + i) for i in range(count)]
+        for first, count in ((TRAIN_SEED, images), (HOLDOUT_SEED, holdout))
+    )
+    found: dict[str, LossResult] = {}
+    base = hash_weights(locate_checkpoint("seedling"))
+    for i, (name, changes) in enumerate(VARIANTS.items()):
+        path = results / f"{base[:12]}-{i}-{steps}-{images}-{holdout}.json"
         if path.exists():
-            read = json.loads(path.read_text(encoding="utf-8"))
-            found[name] = Marks([Tally(**t) for t in read["tallies"]], read["ap"], read["ap50"])
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            corrections = [CorrectionCounts(**counts) for counts in saved["corrections"]]
+            found[name] = LossResult(corrections, saved["ap"], saved["ap50"])
         else:
-            found[name] = taught(steps, changed, train, test)
+            found[name] = train_and_evaluate(steps, changes, train, test)
             path.write_text(json.dumps(asdict(found[name])), encoding="utf-8")
-        console.print(f"{name}: {sum(found[name].tallies, Tally()).per_hundred:.1f} corrections per 100 labels")
-    with Engine.load(EngineConfig(device="cpu", max_waiting=held)) as engine:
-        untaught = row("the seedling, untaught", asked(engine, test, None), None)
+        per_hundred = sum(found[name].corrections, CorrectionCounts()).per_hundred
+        console.print(f"{name}: {per_hundred:.1f} corrections per 100 labels")
+    with Engine.load(EngineConfig(device="cpu", max_waiting=holdout)) as engine:
+        base_row = format_row("the seedling, without training", evaluate(engine, test, None), None)
     plain = found[PLAIN]
-    rows = [untaught, *(row(name, marks, plain if name != PLAIN else None) for name, marks in found.items())]
-    out.write_text(page(rows, steps, pictures, held), encoding="utf-8")
+    rows = [base_row, *(format_row(name, one, plain if name != PLAIN else None) for name, one in found.items())]
+    out.write_text(format_page(rows, steps, images, holdout, describe_machine()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -117,10 +117,10 @@ def main(
             (images := Path(folder, "images")).mkdir()
             save_scenes(images, count)
             # Each system has its own database: answers stored for one would be reused by another.
-            with JobStore(postgres.database()) as store:
+            with JobStore(postgres.create_database()) as store:
                 meters["without Ray, 1 engine"] = run_in_process(store, images, engine)
             for number in (1, engines):
-                with JobStore(url := postgres.database()) as store:
+                with JobStore(url := postgres.create_database()) as store:
                     system = f"Ray, {number} engine{'s' * (number > 1)}"
                     meters[system] = run_on_ray(store, url, images, engine, number)
     finally:

@@ -1,7 +1,7 @@
-"""The vision encoder alone: transformers against florist, with the same weights, images and type, alternating in one run.
+"""The vision encoder alone: transformers against florist, with the same weights, images and type, in one run.
 
 `python -m benchmarks.vision_encoder`. transformers runs with sdpa and with eager attention; the faster one is the
-baseline. The roofline is the time that the encoder's matrix products take alone on this machine, with prepared operands.
+baseline. The roofline is the time of the encoder's matrix products alone on this machine, with prepared operands.
 Times are the CPU time of the process, which a busy machine disturbs less; with several threads it is their sum.
 """
 

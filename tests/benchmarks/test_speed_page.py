@@ -1,53 +1,47 @@
-"""Figures on their way from a benchmark to the README."""
+"""From measurements to the published page and plot."""
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks import speed_page, speed_plot
-from benchmarks.results import Row, read, show
-from benchmarks.speed_page import BEGIN, END, Section
+from benchmarks.results import Measurement, read_measurements, report_measurements
+from benchmarks.speed_page import BenchmarkSection
 
-ROWS = [
-    Row("bfloat16, greedy", "transformers, one at a time", 6.0, "s a request", 1.0, 0.2),
-    Row("bfloat16, greedy", "transformers, one batch of 8", 4.0, "s a request", 1.5, 0.3),
-    Row("bfloat16, greedy", "florist", 1.5, "s a request", 4.0, 0.8, "the same tokens in 4 of 4"),
+MEASUREMENTS = [
+    Measurement("bfloat16, greedy", "transformers, one at a time", 6.0, "s/request", 1.0, 0.2),
+    Measurement("bfloat16, greedy", "transformers, one batch of 8", 4.0, "s/request", 1.5, 0.3),
+    Measurement("bfloat16, greedy", "florist", 1.5, "s/request", 4.0, 0.8, "same tokens in 4 of 4"),
 ]
+SECTIONS = {"mixed-lengths-bf16": BenchmarkSection("a machine", MEASUREMENTS)}
 
 
-def test_rows_come_back_from_json_as_they_were(tmp_path: Path) -> None:
-    show("title", ROWS, tmp_path / "rows.json")
-    assert read(tmp_path / "rows.json") == ROWS
+def test_measurements_are_read_back_unchanged(tmp_path: Path) -> None:
+    report_measurements("title", MEASUREMENTS, tmp_path / "measurements.json")
+    assert read_measurements(tmp_path / "measurements.json") == MEASUREMENTS
 
 
-def test_the_headline_holds_both_ratios(tmp_path: Path) -> None:
-    text = speed_page.headline({"mixed-bf16": Section("a machine", ROWS)})
+def test_the_main_table_has_both_speedups() -> None:
+    text = speed_page.format_headlines(SECTIONS)
     (line,) = [line for line in text.splitlines() if "60, 300" in line]
     assert [cell.strip() for cell in line.split("|")[2:-1]] == [
-        *("6.00 s a request", "4.00 s a request", "1.50 s a request", "4.0×, 2.7×", "80%")
+        *("6.00 s/request", "4.00 s/request", "1.50 s/request", "4.0×, 2.7×", "80%")
     ]
 
 
-def test_the_readme_changes_between_its_markers_only(tmp_path: Path) -> None:
-    readme, sections = tmp_path / "README.md", {"mixed-bf16": Section("a machine", ROWS)}
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
-    speed_page.insert(readme, sections)
-    once = readme.read_text(encoding="utf-8")
-    speed_page.insert(readme, sections)
-    assert readme.read_text(encoding="utf-8") == once
-    assert once.startswith(f"before\n{BEGIN}\n")
-    assert once.endswith(f"{END}\nafter\n")
+def test_the_page_holds_every_figure_and_is_repeatable(tmp_path: Path) -> None:
+    path = tmp_path / "speed.md"
+    speed_page.write_page(path, SECTIONS)
+    once = path.read_text(encoding="utf-8")
+    speed_page.write_page(path, SECTIONS)
+    assert path.read_text(encoding="utf-8") == once
+    assert once.startswith("# Speed\n")
     assert "a machine" in once
-    assert "old" not in once
+    assert "| florist | 1.50 s/request | 4.00× | 80% | same tokens in 4 of 4 |" in once
 
 
-def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("nothing here", encoding="utf-8")
-    with pytest.raises(ValueError, match="once each"):
-        speed_page.insert(tmp_path / "README.md", {})
-
-
-def test_the_plot_is_drawn_of_whatever_is_there(tmp_path: Path) -> None:
-    waits = [Row("w", f"{load}% of capacity, p{p}", 10.0 * load, "ms") for load in (30, 90) for p in (50, 99)]
-    speed_plot.draw(tmp_path / "plot.png", {"mixed-bf16": Section("m", ROWS), "arrivals": Section("m", waits)})
+def test_the_plot_uses_what_is_measured(tmp_path: Path) -> None:
+    latencies = [
+        Measurement("w", f"{load}% of capacity, p{p}", 10.0 * load, "ms") for load in (30, 90) for p in (50, 99)
+    ]
+    sections = {**SECTIONS, "poisson-arrivals": BenchmarkSection("m", latencies)}
+    speed_plot.draw_plot(tmp_path / "plot.png", sections)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
