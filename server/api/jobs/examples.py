@@ -30,10 +30,10 @@ steps:
 
 def create_job_examples() -> dict[str, Any]:
     """Returns example bodies of POST /v1/jobs by name."""
-    step = {"id": "objects", "task": "<OD>", "filter": {"score": 0.5}}
+    step = {"id": "objects", "task": "<OD>", "filter": {"min_score": 0.5}}
     return {
         "ready": {
-            "summary": "A ready recipe on a folder",
+            "summary": "A built-in recipe on a folder",
             "value": {"source": "/data/images", "recipe": "detect", "output": "first-look"},
         },
         "yaml": {

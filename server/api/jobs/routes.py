@@ -154,7 +154,7 @@ async def retry_job(
 
 
 def _read_recipe(recipe: str | dict[str, Any]) -> Recipe:
-    """Returns the recipe of a request: an object, the name of a ready recipe, or YAML. Reads no other files.
+    """Returns the recipe of a request: an object, the name of a built-in recipe, or YAML. Reads no other files.
 
     Raises RecipeError.
     """
@@ -164,7 +164,7 @@ def _read_recipe(recipe: str | dict[str, Any]) -> Recipe:
         return parsing.parse_recipe(recipe)
     if recipe in (ready := parsing.list_builtin_recipes()):
         return parsing.load_recipe(recipe)
-    message = f"there is no ready recipe {recipe!r}; there are {', '.join(ready)}. Or send a recipe in YAML"
+    message = f"there is no built-in recipe {recipe!r}; there are {', '.join(ready)}. Or send a recipe in YAML"
     raise parsing.RecipeError("recipe", [parsing.RecipeProblem(message)])
 
 

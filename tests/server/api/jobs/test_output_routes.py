@@ -1,0 +1,98 @@
+"""What a job produces, over HTTP: datasets, the summary page, and image files."""
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import httpx
+
+from labels.formats import FORMATS
+from server.engine.engine import Engine
+from tests.server.api.jobs.job_client import (
+    COUNT,
+    connect_server,
+    list_results,
+    start_job,
+    wait_for_end,
+)
+from tests.server.api.problem_checks import check_problem
+from tests.server.helpers import wait_until
+
+
+def test_a_job_can_be_exported_in_every_format(client: httpx.Client, images: Path) -> None:
+    number = start_job(client, images, output="mine")["id"]
+    wait_for_end(client, number)
+    for name, format in FORMATS.items():
+        response = client.get(f"/v1/jobs/{number}/export", params={"format": name})
+        assert response.status_code == 200, response.text
+        ending = format.suffix or ".zip"
+        assert response.headers["content-disposition"] == f'attachment; filename="mine-{name}{ending}"'
+        if format.suffix:
+            assert len(response.text.splitlines()) >= COUNT
+        else:
+            with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+                assert archive.testzip() is None
+                assert len(archive.namelist()) >= 1
+                assert all(entry.startswith(f"mine-{name}/") for entry in archive.namelist())
+    response = client.get(f"/v1/jobs/{number}/export", params={"images": True})
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        copies = [entry for entry in archive.namelist() if entry.endswith("00.png")]
+        assert [archive.read(copy) for copy in copies] == [(images / "00.png").read_bytes()]
+    no_place = client.get(f"/v1/jobs/{number}/export", params={"format": "jsonl", "images": True})
+    assert check_problem(no_place, 422, "invalid-request").field == "images"
+    unknown = client.get(f"/v1/jobs/{number}/export", params={"format": "psd"})
+    assert "coco" in check_problem(unknown, 422, "invalid-request").detail
+
+
+def test_images_can_be_downloaded_by_their_position(engine: Engine, images: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(images, own)
+    (own / "00.png").write_bytes(b"<script>alert(1)</script>")
+    with connect_server(engine, tmp_path / "jobs", own) as client:
+        number = start_job(client, own)["id"]
+        wait_for_end(client, number)
+        for row in list_results(client, number):
+            shown = client.get(f"/v1/jobs/{number}/images/{row['position']}")
+            assert shown.content == (own / row["name"]).read_bytes()
+        broken = client.get(f"/v1/jobs/{number}/images/0")  # unchanged, and not as a web page
+        assert (broken.headers["content-type"], broken.headers["x-content-type-options"]) == (
+            "application/octet-stream",
+            "nosniff",
+        )
+        behind = client.get(f"/v1/jobs/{number}/images/{len(list(own.iterdir()))}")
+        assert "the first is at 0" in check_problem(behind, 404, "not-found").detail
+        check_problem(client.get(f"/v1/jobs/{number}/images/-1"), 422, "invalid-request")
+
+
+def test_the_summary_page_contains_no_scripts(engine: Engine, images: Path, tmp_path: Path) -> None:
+    own = tmp_path / "<own>"
+    shutil.copytree(images, own)
+    (own / "<script>alert(1)<").mkdir()
+    (own / "00.png").rename(own / "<script>alert(1)<" / "script>.png")
+    with connect_server(engine, tmp_path / "jobs", own) as client:
+        number = start_job(client, own, output="mine")["id"]
+        wait_for_end(client, number)
+        response = client.get(f"/v1/jobs/{number}/summary")
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        page = response.text
+        assert page.count("<img") >= COUNT
+        assert all(message in page for message in ("mine", "seedling", "50.jpg", "&lt;own&gt;"))
+        assert "<script" not in page
+        assert list((tmp_path / "jobs" / "exports").iterdir()) == []
+
+        shutil.rmtree(own)
+        without = client.get(f"/v1/jobs/{number}/summary").text
+        assert "<img" not in without
+        assert "there is no" in without
+
+
+def test_exports_leave_no_files(client: httpx.Client, images: Path, tmp_path: Path) -> None:
+    number = start_job(client, images)["id"]
+    wait_for_end(client, number)
+    client.get(f"/v1/jobs/{number}/export")
+    with client.stream("GET", f"/v1/jobs/{number}/export"):
+        pass  # the client disconnects before it reads anything
+    wait_until(lambda: not list((tmp_path / "jobs" / "exports").iterdir()))
