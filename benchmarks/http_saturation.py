@@ -3,9 +3,9 @@
 `python -m benchmarks.http_saturation`. Clients in another process run closed loops: each sends its next request when it
 has the answer to its last. On every system a request starts as the bytes of a PNG, and every image is new, so nothing
 is cached between requests. First workload: one prompt per image; transformers answers one at a time, and behind
-LitServe (`pip install litserve`), which batches waiting requests. Second workload: all tasks of an image in one request, as in
-labeling; transformers answers one at a time, and sharing image features as the server does. Client, server and model
-share the cores of this machine: on two cores, the client's work reduces the server's throughput.
+LitServe (`pip install litserve`), which batches waiting requests. Second workload: all tasks of an image in one
+request, as in labeling; transformers answers one at a time, and sharing image features as the server does. Client,
+server and model share the cores of this machine: on two cores, the client's work reduces the server's throughput.
 """
 
 import io

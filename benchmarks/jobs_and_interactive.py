@@ -2,7 +2,8 @@
 
 `python -m benchmarks.jobs_and_interactive`. The job is a real one: the recipe of `benchmarks.cascade_job` over a folder
 of scenes, run by the server's job runner, which reads, decodes, prompts and writes. Interactive prompts arrive at
-random (Poisson) at a fraction of the engine's capacity, with a new image each. Their time runs from the scheduled arrival.
+random (Poisson) at a fraction of the engine's capacity, with a new image each. Their time runs from the scheduled
+arrival.
 """
 
 import tempfile
