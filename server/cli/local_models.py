@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-_SEEDLING = Path(__file__).parents[1] / "engine" / "seedling" / "model.safetensors"
+from server.engine.checkpoints.sources import SEEDLING_FOLDER
+
+_SEEDLING = SEEDLING_FOLDER / "model.safetensors"
 _PUBLISHERS = (
     ("florence-community", "native layout"),
     ("microsoft", "Microsoft's layout"),
