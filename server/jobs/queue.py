@@ -23,7 +23,7 @@ from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import JobFailedError, run_job
 from server.jobs.sources import ImageSource, SourceError, addresses, open_source, permissions
-from server.jobs.throughput import ThroughputMeter
+from server.jobs.throughput import RateMeter
 from server.store import (
     InvalidStateError,
     Job,
@@ -72,7 +72,7 @@ class JobQueue:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._stop = threading.Event()  # of the current job
-        self._throughput = ThroughputMeter()
+        self._throughput = RateMeter()
         self._current: int | None = None
 
     @property
@@ -194,7 +194,7 @@ class JobQueue:
         """Works on a job until it ends. Marks it as failed if it cannot continue."""
         engine = self._engine
         assert engine is not None
-        self._stop, self._throughput = threading.Event(), ThroughputMeter()
+        self._stop, self._throughput = threading.Event(), RateMeter()
         if self._closing.is_set():
             return
         self._current = job.id

@@ -4,7 +4,7 @@ import time
 from collections import deque
 
 
-class ThroughputMeter:
+class RateMeter:
     """Measures how many images a second end."""
 
     _WINDOW = 30.0  # seconds

@@ -71,7 +71,7 @@ def postgres() -> Iterator[Postgres]:
 def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
     """Returns a function that creates an empty database and returns its URL."""
     if request.param == "postgresql":
-        database: Callable[[], str] = request.getfixturevalue("postgres").database
+        database: Callable[[], str] = request.getfixturevalue("postgres").create_database
         return database
     names = (f"florist{n or ''}.db" for n in itertools.count())
     return lambda: f"sqlite:///{tmp_path / next(names)}"

@@ -32,7 +32,7 @@ class AnswerReader:
         return [finding for finding in findings if finding is not None]
 
     def check_mirrored(self, findings: Sequence[Finding], mirrored: Sequence[Finding], min_iou: float) -> list[Finding]:
-        """Drops findings that the mirrored image does not give too, at an IoU of `min_iou`, or marks them for
+        """Drops findings that are not found in the mirrored image, at an IoU of `min_iou`, or marks them for
         review."""
         agrees = (compute_iou(findings, mirrored) >= min_iou) & compare_labels(findings, mirrored)
         reasons = ["" if row.any() else "not found in the mirrored image" for row in agrees]
@@ -45,7 +45,7 @@ class AnswerReader:
         for finding, answer in zip(findings, answers, strict=True):
             words = " ".join(each.label for each in answer.annotations if isinstance(each, Text)) if answer else ""
             agrees = index.is_same_object(finding.words, words) or (words and index.find_label(words) == finding.label)
-            reason = f"the check gives {_truncate(words)!r}" if words else "the check gives no label"
+            reason = f"the check returned {_truncate(words)!r}" if words else "the check returned no label"
             reasons.append("" if agrees else reason)
         return self._handle_disagreement(findings, reasons)
 

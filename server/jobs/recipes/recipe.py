@@ -66,8 +66,8 @@ class RecipeStep(_RecipePart):
     )
     keep: bool = Field(True, description="Whether the annotations are stored, or only used by later steps.")
     tile: Tiling | None = None
-    flip: Iou | None = Field(None, description="The mirrored image must give the same annotation, at this IoU.")
-    check: bool = Field(False, description=f"Verify each region: {CATEGORY} must give the same label.")
+    flip: Iou | None = Field(None, description="The mirrored image must lead to the same annotation, at this IoU.")
+    check: bool = Field(False, description=f"Verify each region: {CATEGORY} must return the same label.")
     filter: AnnotationFilter = AnnotationFilter()
 
     @field_validator("task")

@@ -40,7 +40,7 @@ def find_problems(recipe: Recipe) -> Iterator[PathProblem]:
 
 
 def uses_ontology(step: RecipeStep) -> bool:
-    """Returns whether the ontology gives the labels of a step's annotations.
+    """Returns whether the ontology determines the labels of a step's annotations.
 
     It does for the names of objects. It does not for recognized text, descriptions of regions, and polygons of regions,
     which have the labels of their regions.
@@ -73,7 +73,7 @@ def _check_ontology(recipe: Recipe) -> Iterator[PathProblem]:
             if not key:
                 yield (ONTOLOGY, label, index), f"a phrase of {label} has no word in it; write the model's words"
             elif (owner := owners.setdefault(key, label)) != label:
-                message = f"{phrase!r} is already a phrase of {owner}, so it never gives {label}; remove one of them"
+                message = f"{phrase!r} is already a phrase of {owner}, so it never matches {label}; remove one of them"
                 yield (ONTOLOGY, label, index), message
             else:
                 try:
@@ -172,7 +172,7 @@ def _check_inputs(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
         except PromptError as error:
             yield ("text",), str(error)
     if step.reference not in (None, ONTOLOGY) and not _has_words(recipe, recipe.get_step(step.reference or "")):
-        yield ("text",), f"{step.reference} finds regions without words; use a step that gives labels or text"
+        yield ("text",), f"{step.reference} finds regions without words; use a step with labels or text"
     yield from _check_views(step)
     yield from _check_filter(recipe, step)
 
@@ -184,7 +184,7 @@ def _check_views(step: RecipeStep) -> Iterator[PathProblem]:
         ("flip", step.flip is not None, "compares positions in the mirrored image"),
     ):
         if is_set and not step.finds_shapes:
-            yield (key,), f"`{key}` {effect}, but {step.task} gives text without a position; remove it"
+            yield (key,), f"`{key}` {effect}, but {step.task} returns text without a position; remove it"
         elif is_set and step.for_each:
             yield (key,), f"`{key}` needs prompts about the whole image; remove it, or remove `for_each`"
     if step.flip is not None and step.task_definition.answer_kind is AnswerKind.QUADS:
@@ -194,10 +194,10 @@ def _check_views(step: RecipeStep) -> Iterator[PathProblem]:
 def _check_filter(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
     is_text = step.task_definition.answer_kind is AnswerKind.QUADS
     if step.check and not (step.finds_shapes and not is_text and _has_words(recipe, step)):
-        yield ("check",), f"`check` verifies the label of each region, but {step.task} gives no labeled regions"
+        yield ("check",), f"`check` verifies the label of each region, but {step.task} returns no labeled regions"
     for key in step.filter.model_fields_set - {"min_score", "max_count"}:
         if not step.finds_shapes and getattr(step.filter, key) is not None:
-            yield ("filter", key), f"{step.task} gives text, to which {key} does not apply; remove it"
+            yield ("filter", key), f"{step.task} returns text, to which {key} does not apply; remove it"
     for low, high in (("min_side", "max_side"), ("min_area", "max_area")):
         least, most = getattr(step.filter, low), getattr(step.filter, high)
         if least is not None and most is not None and least > most:

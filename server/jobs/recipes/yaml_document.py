@@ -16,8 +16,8 @@ from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.recipes.validation import KeyPath
 
 _MAX_LENGTH, _MAX_DEPTH = 1 << 20, 100  # characters; nested brackets
-# In YAML 1.2, a `?` inside a word is text, as in `{text: how many?}`. PyYAML takes it as an indicator in brackets, so it
-# gets the private character instead, and the character is replaced again in values.
+# In YAML 1.2, a `?` inside a word is text, as in `{text: how many?}`. Within brackets, PyYAML reads it as an indicator.
+# So the parser sees a private character instead, and values get the `?` back.
 _QUESTION_MARK = re.compile(r"(?<=[^\s\[\]{},])\?")
 _PRIVATE = "\U0010fffd"
 _TOO_DEEP = "it is nested too deeply; a recipe needs five levels"

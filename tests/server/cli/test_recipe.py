@@ -27,7 +27,7 @@ steps:
   - {id: things, task: <OD>, tile: {size: 768}, flip: 0.5, check: true, filter: {min_score: 0.1, nms: 0.6}}
   - {id: signs, task: <OCR_WITH_REGION>, for_each: things, keep: no}
   - {id: found, task: <OPEN_VOCABULARY_DETECTION>, text: "${signs}", adapter: mine}
-  - {id: asked, task: <OPEN_VOCABULARY_DETECTION>, text: "a [b]"}
+  - {id: literal, task: <OPEN_VOCABULARY_DETECTION>, text: "a [b]"}
   - {id: named, task: <OPEN_VOCABULARY_DETECTION>, text: "${ontology}"}
 """,
         encoding="utf-8",
@@ -50,7 +50,7 @@ def test_show_nests_steps_below_their_dependencies(path: Path) -> None:
     lines = run_recipe_command("show", path).stdout.splitlines()
     depth = {line.split("  <")[0].split()[-1]: len(line.split("── ")[0]) for line in lines if "  <" in line}
     assert depth["things"] < depth["signs"] < depth["found"]
-    assert depth["asked"] == depth["things"]
+    assert depth["literal"] == depth["things"]
     shown = " ".join(" ".join(lines).replace("│", " ").split())
     for words in (
         *("odd [red] name", "vehicle ← car, truck", "[blue]", "review below score 0.4", "not kept"),

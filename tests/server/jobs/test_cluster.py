@@ -215,7 +215,7 @@ def test_a_killed_node_does_not_change_the_results(
 ) -> None:
     undisturbed = start_labeling(images, recipe, tmp_path / "undisturbed")
     assert undisturbed.wait(TIMEOUT) == 1, undisturbed.log.read_text()
-    url, out = postgres.database(), tmp_path / "out"
+    url, out = postgres.create_database(), tmp_path / "out"
     with start_cluster(1, 1, monkeypatch=monkeypatch) as (ray_cluster, nodes), JobStore(url) as store:
         options = "--engine", "ray", "--workers", "2"
         running = start_labeling(
@@ -240,7 +240,7 @@ def test_a_killed_node_does_not_change_the_results(
 def test_a_node_without_the_images_ends_the_command_with_a_message(
     images: Path, recipe: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = postgres.database()
+    url = postgres.create_database()
     with start_cluster(1, monkeypatch=monkeypatch) as (ray_cluster, _):
         names = {"RAY_ADDRESS": ray_cluster.address, "FLORIST_DATABASE_URL": url}
         gone = tmp_path / "gone"

@@ -159,7 +159,7 @@ def test_one_of_two_workers_is_killed(
     process: LabelingProcess, images: Path, undisturbed: tuple[bytes, float], postgres: Postgres
 ) -> None:
     expected, _ = undisturbed
-    url = postgres.database()
+    url = postgres.create_database()
     victim, other = (process.start(url, images, exclusive=False, lease_seconds=3.0) for _ in range(2))
     with JobStore(url) as store:
         wait_until(lambda: store.list_jobs() and store.get_progress(store.list_jobs()[0]).done > 5)
@@ -173,7 +173,7 @@ def test_the_database_is_killed(process: LabelingProcess, images: Path, undistur
     expected, seconds = undisturbed
     own = Postgres()
     try:
-        url = own.database()
+        url = own.create_database()
         child = process.start(url, images)
         with JobStore(url) as store:
             wait_until(lambda: store.list_jobs() and store.get_progress(store.list_jobs()[0]).done > 5)

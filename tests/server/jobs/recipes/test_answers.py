@@ -144,18 +144,18 @@ def test_flip_requires_the_same_answer_for_the_mirrored_image(policy: str) -> No
 
 @pytest.mark.parametrize("policy", ["review", "drop"])
 def test_check_requires_the_same_label_for_the_region(policy: str) -> None:
-    said = {0.0: "the cat", 20.0: "wolf", 40.0: "lorry", 60.0: ""}
+    categories = {0.0: "the cat", 20.0: "wolf", 40.0: "lorry", 60.0: ""}
     traces, rounds = run_recipe(
         make_recipe("- {id: a, task: <OD>, check: true, adapter: mine}", f"disagreement: {policy}\n" + CHECKED),
         answer_by_task(
             OD=make_result(
                 *(
                     make_box(name, x, 0, x + 10, 9)
-                    for name, x in zip(["cat", "dog", "truck", "bird"], said, strict=True)
+                    for name, x in zip(["cat", "dog", "truck", "bird"], categories, strict=True)
                 )
             ),
             REGION_TO_CATEGORY=lambda prompt: (
-                make_text_result(said[prompt.region[0]]) if prompt.region else make_result()
+                make_text_result(categories[prompt.region[0]]) if prompt.region else make_result()
             ),
         ),
     )
@@ -175,10 +175,10 @@ def test_each_task_of_a_step_uses_its_own_champion() -> None:
     )
     for other, name in (("{model: 4, sha256: b}", "projects/birds/model-4"), ("null", None)):
         champions = f"champions: {{birds: {{<OD>: {{model: 3, sha256: a}}, <REGION_TO_CATEGORY>: {other}}}}}"
-        asked = make_recipe(steps, champions)
-        assert asked.projects == [("birds", "<OD>"), ("birds", "<REGION_TO_CATEGORY>")]
-        assert asked.models == {"projects/birds/model-3": "a", **({name: "b"} if name else {})}
-        traces, rounds = run_recipe(asked, answers)
+        recipe = make_recipe(steps, champions)
+        assert recipe.projects == [("birds", "<OD>"), ("birds", "<REGION_TO_CATEGORY>")]
+        assert recipe.models == {"projects/birds/model-3": "a", **({name: "b"} if name else {})}
+        traces, rounds = run_recipe(recipe, answers)
         who = [(prompt.task.token, prompt.adapter) for round_ in rounds for prompt in round_]
         assert who == [("<OD>", "projects/birds/model-3"), ("<OCR>", None), ("<REGION_TO_CATEGORY>", name)]
         assert [trace.adapter for trace in traces] == ["projects/birds/model-3", None]

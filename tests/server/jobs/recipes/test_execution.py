@@ -48,23 +48,24 @@ def test_independent_steps_run_in_the_same_round() -> None:
 def test_annotations_record_their_prompt_answer_and_parent() -> None:
     traces, _ = run_recipe(
         make_recipe(
-            "- {id: things, task: <OD>, adapter: mine}\n- {id: said, task: <REGION_TO_DESCRIPTION>, for_each: things}"
+            "- {id: things, task: <OD>, adapter: mine}\n"
+            "- {id: descriptions, task: <REGION_TO_DESCRIPTION>, for_each: things}"
         ),
         answer_by_task(
             OD=make_result(make_box("cat", 0, 0, 500, 250), text="cat<loc_0>"),
             REGION_TO_DESCRIPTION=make_text_result("a fine cat"),
         ),
     )
-    thing, said = traces
-    assert (thing.step, thing.prompt, thing.raw) == (
+    box, description = traces
+    assert (box.step, box.prompt, box.raw) == (
         "things",
         "Locate the objects with category name in the image.",
         "cat<loc_0>",
     )
-    assert (thing.adapter, thing.parent, thing.review) == ("mine", None, "")
-    assert (said.step, said.parent, said.adapter) == ("said", 0, None)
-    assert said.prompt == "What does the region <loc_0><loc_0><loc_500><loc_500> describe?"
-    assert said.annotation == Text(label="a fine cat", score=0.9)
+    assert (box.adapter, box.parent, box.review) == ("mine", None, "")
+    assert (description.step, description.parent, description.adapter) == ("descriptions", 0, None)
+    assert description.prompt == "What does the region <loc_0><loc_0><loc_500><loc_500> describe?"
+    assert description.annotation == Text(label="a fine cat", score=0.9)
 
 
 def test_annotations_are_ordered_by_step_then_parent_then_answer() -> None:
@@ -144,8 +145,8 @@ def test_a_step_with_for_each_uses_the_texts_of_the_same_region() -> None:
     _, rounds = run_recipe(
         make_recipe("""
             - {id: things, task: <OD>}
-            - {id: said, task: <REGION_TO_DESCRIPTION>, for_each: things}
-            - {id: cut, task: <REFERRING_EXPRESSION_SEGMENTATION>, for_each: things, text: "${said}"}
+            - {id: descriptions, task: <REGION_TO_DESCRIPTION>, for_each: things}
+            - {id: cut, task: <REFERRING_EXPRESSION_SEGMENTATION>, for_each: things, text: "${descriptions}"}
             - {id: whole, task: <OPEN_VOCABULARY_DETECTION>, text: "${things}"}
         """),
         answer_by_task(
@@ -155,8 +156,8 @@ def test_a_step_with_for_each_uses_the_texts_of_the_same_region() -> None:
             ),
         ),
     )
-    asked = [(prompt.task.token, prompt.text, prompt.crop) for round_ in rounds for prompt in round_ if prompt.text]
-    assert asked == [
+    sent = [(prompt.task.token, prompt.text, prompt.crop) for round_ in rounds for prompt in round_ if prompt.text]
+    assert sent == [
         ("<OPEN_VOCABULARY_DETECTION>", "cat", None),  # each text once
         ("<OPEN_VOCABULARY_DETECTION>", "dog", None),
         ("<REFERRING_EXPRESSION_SEGMENTATION>", "thing at 0", (0, 0, 9, 9)),

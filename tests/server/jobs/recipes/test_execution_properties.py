@@ -88,8 +88,8 @@ TOKENS = st.one_of(
 
 @deterministic
 @given(st.lists(st.lists(TOKENS, max_size=30), min_size=1, max_size=8))
-def test_any_tokens_do_not_raise(said: list[list[Token]]) -> None:
-    script = iter(said * 1000)
+def test_any_tokens_do_not_raise(answers: list[list[Token]]) -> None:
+    script = iter(answers * 1000)
 
     def answer(prompt: ModelPrompt) -> Result:
         read = parse_answer(prompt.task, next(script), get_view_size(prompt, SIZE))
@@ -147,7 +147,7 @@ def test_a_recipe_is_rejected_or_runs(data: dict[str, object], answers: list[Res
 def test_the_same_answers_give_the_same_annotations(name: str) -> None:
     def answer(prompt: ModelPrompt) -> Result:
         if prompt.task.answer_kind is AnswerKind.TEXT:
-            return make_text_result(f"a cat and a dog, asked of {prompt.region}")
+            return make_text_result(f"a cat and a dog, in {prompt.region}")
         return make_result(*(make_box("cat", x, 0, x + 90, 90, score=0.5) for x in range(0, 900, 40)))
 
     assert run_recipe(load_recipe(name), answer) == run_recipe(load_recipe(name), answer)

@@ -157,17 +157,21 @@ PROBLEMS = [
         "4:52",
         "a finds regions without words",
     ),
-    (TOP + "steps: [{id: a, task: <CAPTION>, tile: {size: 500}}]", "2:40", "gives text without a position"),
+    (TOP + "steps: [{id: a, task: <CAPTION>, tile: {size: 500}}]", "2:40", "returns text without a position"),
     (
         TOP + "steps: [{id: a, task: <OD>}, {id: b, task: <OD>, for_each: a, tile: {size: 500}}]",
         "2:69",
         "prompts about the whole image",
     ),
-    (TOP + "steps: [{id: a, task: <CAPTION>, flip: 0.5}]", "2:40", "gives text without a position"),
+    (TOP + "steps: [{id: a, task: <CAPTION>, flip: 0.5}]", "2:40", "returns text without a position"),
     (TOP + "steps: [{id: a, task: <OCR_WITH_REGION>, flip: 0.5}]", "2:48", "text cannot be read in a mirrored image"),
-    (TOP + "steps: [{id: a, task: <OCR_WITH_REGION>, check: true}]", "2:49", "gives no labeled regions"),
-    (TOP + "steps: [{id: a, task: <REGION_PROPOSAL>, check: true}]", "2:49", "gives no labeled regions"),
-    (TOP + "steps: [{id: a, task: <CAPTION>, filter: {nms: 0.5}}]", "2:48", "gives text, to which nms does not apply"),
+    (TOP + "steps: [{id: a, task: <OCR_WITH_REGION>, check: true}]", "2:49", "returns no labeled regions"),
+    (TOP + "steps: [{id: a, task: <REGION_PROPOSAL>, check: true}]", "2:49", "returns no labeled regions"),
+    (
+        TOP + "steps: [{id: a, task: <CAPTION>, filter: {nms: 0.5}}]",
+        "2:48",
+        "returns text, to which nms does not apply",
+    ),
     (TOP + "steps: [{id: a, task: <OD>, filter: {min_side: 0.5, max_side: 0.1}}]", "2:48", "is greater than max_side"),
     (TOP + "steps: [{id: a, task: <OD>, keep: false}]", "2:35", "has no effect"),
     (
@@ -266,3 +270,10 @@ def test_the_built_in_recipes_load() -> None:
     assert list_builtin_recipes() == ["caption", "dense", "detect", "full", "ground", "ocr", "segment"]
     for name in list_builtin_recipes():
         assert load_recipe(name).name == name
+
+
+def test_a_question_mark_in_brackets_is_text() -> None:
+    recipe = parse_recipe(
+        TOP + 'steps: [{id: a, task: <VQA>, text: how many? or none?}, {id: b, task: "<VQA>", text: "?"}]'
+    )
+    assert [step.text for step in recipe.steps] == ["how many? or none?", "?"]

@@ -141,7 +141,7 @@ def test_rare_classes_share_one_row(path: Path) -> None:
 
 
 def test_the_lowest_score_to_review_comes_first_with_its_reason(path: Path) -> None:
-    reason = "the check gives 'dog'"
+    reason = "the check returned 'dog'"
     images = [make_image(i, make_trace("cat", 0.9)) for i in range(20)]
     images += [
         make_image(30, make_trace("cat", 0.8, reason)),
@@ -157,7 +157,7 @@ def test_the_lowest_score_to_review_comes_first_with_its_reason(path: Path) -> N
     assert [get_text(line) for line in cards[0].select("li")] == [
         "hat things · 10% score 0.10", f"cat things · 40% {reason}",
     ]  # fmt: skip
-    assert "2 the check gives …" in get_text(page.select_one(".reasons"))
+    assert "2 the check returned …" in get_text(page.select_one(".reasons"))
 
 
 def test_without_reviews_the_lowest_scores_are_shown(path: Path) -> None:
