@@ -7,7 +7,7 @@ images, so it is measured on the first ones only. The overhead of the job is its
 the same prompts at once, for images that are already read and resized.
 
 Every system has one core and one thread. What counts is the CPU time of all threads: it includes all that a job does
-beside the model, and excludes what else runs on the machine. Rounds use new images, with all systems in each round, and
+outside the model, and excludes what else runs on the machine. Rounds use new images, with all systems in each round, and
 the best of each is taken. Linux only.
 """
 
@@ -212,7 +212,7 @@ class CascadeComparison:
         pairs = zip(*(self.systems[name].seconds for name in (WHOLE_JOB, BARE_ENGINE)), strict=True)
         overhead = 100 * statistics.median(1 - engine / job for job, engine in pairs)
         note = "CPU time beyond that of the engine alone"
-        return [*measurements, Measurement("time of a job", "overhead beside the model", overhead, "%", note=note)]
+        return [*measurements, Measurement("time of a job", "overhead outside the model", overhead, "%", note=note)]
 
 
 def main(

@@ -100,7 +100,7 @@ def main(
         *compute_percentiles(workload, "with a job", with_job),
         Measurement(workload, "the job meanwhile", finished / seconds, "images/s"),
     ]
-    report_measurements("Interactive prompts beside a job", measurements, out)
+    report_measurements("Interactive prompts during a job", measurements, out)
 
 
 if __name__ == "__main__":

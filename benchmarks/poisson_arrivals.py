@@ -2,7 +2,7 @@
 
 `python -m benchmarks.poisson_arrivals`. First the capacity: requests per second with all of them submitted at once.
 Then Poisson arrivals at fractions of it. The time of a request runs from its *scheduled* arrival, so that a late
-submission counts against the engine. Every image is new. Last: interactive requests beside a batch load that keeps the
+submission counts against the engine. Every image is new. Last: interactive requests during a batch load that keeps the
 engine busy, with their latency and the throughput that is left for the batch.
 """
 
@@ -56,10 +56,10 @@ def compute_percentiles(workload: str, system: str, seconds: Sequence[float]) ->
     return [Measurement(workload, f"{system}, p{p}", float(np.percentile(seconds, p)) * 1e3, "ms") for p in (50, 99)]
 
 
-def measure_beside_batch(
+def measure_during_batch(
     engine: Engine, requests: Sequence[Request], rate: float, capacity: float
 ) -> list[Measurement]:
-    """Measures interactive requests at `rate` per second beside a batch load that keeps its queue full."""
+    """Measures interactive requests at `rate` per second during a batch load that keeps its queue full."""
     batch_requests = make_new_image_requests(200, first=20_000)
     completed, stop = 0, threading.Event()
 
@@ -86,7 +86,7 @@ def measure_beside_batch(
         seconds = time.perf_counter() - start
         stop.set()
         thread.join()
-    workload = f"{WORKLOAD}: interactive at {rate / capacity:.0%} of capacity beside a batch load"
+    workload = f"{WORKLOAD}: interactive at {rate / capacity:.0%} of capacity during a batch load"
     throughput = completed / seconds
     note = f"{throughput / capacity:.0%} of capacity"
     batch = Measurement(workload, "batch load", throughput, "requests/s", note=note)
@@ -110,7 +110,7 @@ def main(
             latencies = measure_latencies(engine, requests, load * capacity, seed=i)
             system = f"{load:.0%} of capacity"
             measurements += compute_percentiles(f"{WORKLOAD}: Poisson arrivals", system, latencies)
-        measurements += measure_beside_batch(engine, requests, 0.3 * capacity, capacity)
+        measurements += measure_during_batch(engine, requests, 0.3 * capacity, capacity)
     report_measurements(f"Latency from scheduled arrival, {count} requests at each load", measurements, out)
 
 

@@ -56,9 +56,9 @@ def test_an_absent_phrase_has_no_target() -> None:
 
 
 def test_the_background_color_attends_to_uncovered_cells() -> None:
-    (part, ground), *things = find_targets("<MORE_DETAILED_CAPTION>")
+    (part, ground), *items = find_targets("<MORE_DETAILED_CAPTION>")
     assert part == "a red background"
-    raster, covered = ground.reshape(GRID, GRID), np.sum([cells for _, cells in things], 0).reshape(GRID, GRID)
+    raster, covered = ground.reshape(GRID, GRID), np.sum([cells for _, cells in items], 0).reshape(GRID, GRID)
     free, inner = covered == 0, np.s_[1:, 1:]
     assert raster[inner][free[inner]] == pytest.approx(ground.max())
     assert raster[inner][~free[inner]].max() < ground.max()
