@@ -1,4 +1,4 @@
-"""`florist evaluate`, as it is typed."""
+"""`florist evaluate` as a command."""
 
 import json
 import shutil
@@ -13,14 +13,16 @@ from server.cli.main import app
 
 
 def evaluate(*arguments: object) -> Result:
-    ended = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "200", "FLORIST_DEVICE": "cpu"})
-    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
-    return ended
+    result = CliRunner().invoke(
+        app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "200", "FLORIST_DEVICE": "cpu"}
+    )
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn scenes as COCO has them, one label of them wrong; and one picture that is none."""
+    """Three drawn scenes, as COCO, and an image that is missing."""
     folder = tmp_path_factory.mktemp("coco")
     names: list[str] = []
     images, annotations = [], []
@@ -28,10 +30,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scene = draw_scene(7000 + i, objects=(2, 3), words=(0, 0))
         scene.image.save(folder / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "width": scene.width, "height": scene.height})
-        for thing in scene.objects:
-            label = thing.category
+        for item in scene.objects:
+            label = item.category
             names += [label] if label not in names else []
-            x1, y1, x2, y2 = map(float, thing.box)
+            x1, y1, x2, y2 = map(float, item.box)
             row = {"image_id": i, "category_id": names.index(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
             annotations.append({**row, "id": len(annotations), "area": row["bbox"][2] * row["bbox"][3]})
     images.append({"id": 9, "file_name": "gone.png", "width": 10, "height": 10})
@@ -41,83 +43,83 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_dataset_is_asked_and_its_figures_are_written(dataset: Path, tmp_path: Path) -> None:
+def test_the_metrics_of_a_dataset_are_written(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    ended = evaluate("seedling", dataset, "--task", "<OD>", "--task", "<REGION_TO_CATEGORY>", "--out", out)
-    assert ended.exit_code == 0, ended.output
-    assert "corrections per 100 labels" in ended.stdout
-    assert "gone.png" in ended.stderr
+    result = evaluate("seedling", dataset, "--task", "<OD>", "--task", "<REGION_TO_CATEGORY>", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "corrections per 100 labels" in result.stdout
+    assert "gone.png" in result.stderr
     report = json.loads((out / "evaluation.json").read_text())
     assert list(report["tasks"]) == ["<OD>", "<REGION_TO_CATEGORY>"]
-    assert report["tasks"]["<OD>"]["figures"]["AP50"] > 0.3
+    assert report["tasks"]["<OD>"]["metrics"]["AP50"] > 0.3
     page = (out / "evaluation.html").read_text()
     assert "Object detection" in page
     assert (out / "reliability.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "message"),
     [
         (["--task", "<ODD>"], "no such task"),
-        (["--task", "<OCR>"], "nothing can be asked"),
+        (["--task", "<OCR>"], "has no labels for <OCR>"),
         (["--adapter", "nowhere"], "cannot be used"),
     ],
 )
-def test_what_cannot_be_is_refused(dataset: Path, arguments: list[str], why: str) -> None:
-    ended = evaluate("seedling", dataset, *arguments)
-    assert ended.exit_code == 2
-    assert why in ended.stderr
+def test_invalid_options_are_refused(dataset: Path, arguments: list[str], message: str) -> None:
+    result = evaluate("seedling", dataset, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
-def test_no_dataset(tmp_path: Path) -> None:
-    ended = evaluate("seedling", tmp_path / "nowhere")
-    assert ended.exit_code == 2
-    assert "nowhere" in ended.stderr
+def test_a_missing_dataset_is_refused(tmp_path: Path) -> None:
+    result = evaluate("seedling", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
 
 
-def test_a_suite_is_printed_beside_what_is_published(dataset: Path, tmp_path: Path) -> None:
+def test_a_suite_is_printed_with_the_published_values(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_val2017.json").write_text((dataset / "labels.json").read_text())
     shutil.copytree(dataset, tmp_path / "val2017")
-    ended = evaluate("seedling", tmp_path, "--suite", "coco", "--out", tmp_path / "out")
-    assert ended.exit_code == 0, ended.output
-    assert "gone.png" in ended.stderr
-    (row,) = [line for line in ended.stdout.splitlines() if "34.7" in line]
+    result = evaluate("seedling", tmp_path, "--suite", "coco", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "gone.png" in result.stderr
+    (row,) = [line for line in result.stdout.splitlines() if "34.7" in line]
     assert "mAP" in row
-    assert "Beside what is published" in (tmp_path / "out/evaluation.html").read_text()
+    assert "Published values" in (tmp_path / "out/evaluation.html").read_text()
     assert evaluate("seedling", tmp_path, "--suite", "coco", "--task", "<OD>").exit_code == 2
     assert evaluate("seedling", tmp_path, "--suite", "textvqa").exit_code == 2
 
 
-def test_figures_that_need_an_extra_are_told_with_how_to_have_them(
+def test_metrics_that_need_an_extra_are_reported(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pycocoevalcap.bleu.bleu", None)  # as if it were not installed
     row = {"image": str(dataset / "0.png"), "prefix": "<CAPTION>", "suffix": "a cat"}
-    (tmp_path / "said.jsonl").write_text(json.dumps(row))
-    ended = evaluate("seedling", tmp_path / "said.jsonl", "--out", tmp_path / "out")
-    assert ended.exit_code == 0, ended.output
+    (tmp_path / "captions.jsonl").write_text(json.dumps(row))
+    result = evaluate("seedling", tmp_path / "captions.jsonl", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
     assert "CIDEr, BLEU and ROUGE-L are left out: they need the extra `captions`, pip install 'florist[captions]'" in (
-        ended.stderr.splitlines()
+        result.stderr.splitlines()
     )
-    (note,) = json.loads((tmp_path / "out/evaluation.json").read_text())["notes"]
-    assert "florist[captions]" in note
+    (remark,) = json.loads((tmp_path / "out/evaluation.json").read_text())["remarks"]
+    assert "florist[captions]" in remark
 
 
-def test_all_that_cannot_be_used_is_in_a_file(dataset: Path, tmp_path: Path) -> None:
+def test_all_unusable_entries_are_in_a_file(dataset: Path, tmp_path: Path) -> None:
     content = json.loads((dataset / "labels.json").read_text())
     content["annotations"] += [
         {"id": 900 + i, "image_id": 0, "category_id": 0, "bbox": [5, 5, 0, 5]} for i in range(12)
     ]
     shutil.copytree(dataset, tmp_path / "data")
     (tmp_path / "data/labels.json").write_text(json.dumps(content))
-    ended = evaluate("seedling", tmp_path / "data", "--task", "<OD>", "--out", tmp_path / "out")
-    assert ended.exit_code == 0, ended.output
-    assert ended.stderr.count("left out: ") == 10
-    assert f"… and 3 more: {tmp_path / 'out/unusable.txt'} lists all" in ended.stderr
+    result = evaluate("seedling", tmp_path / "data", "--task", "<OD>", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("left out: ") == 10
+    assert f"… and 3 more: {tmp_path / 'out/unusable.txt'} will list all of them" in result.stderr
     lines = (tmp_path / "out/unusable.txt").read_text().splitlines()
     assert len(lines) == 13
-    assert lines[0].startswith("labels.json: image 9: there is no picture 'gone.png'")
+    assert lines[0].startswith("labels.json: image 9: there is no image 'gone.png'")
     assert [line.split(": ")[1] for line in lines[1:]] == [f"annotation {900 + i}" for i in range(12)]
     refused = evaluate("seedling", tmp_path / "data", "--task", "<OCR>")
-    assert "… and 3 more: --out FOLDER lists all, in unusable.txt" in refused.stderr
+    assert "… and 3 more: --out FOLDER lists all in unusable.txt" in refused.stderr
