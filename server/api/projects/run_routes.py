@@ -73,8 +73,8 @@ async def start_run(
     initial_model = settings.pop("initial_model", None)
     if not settings.get("tasks"):
         settings.pop("tasks", None)
-    if replay_source := settings.get("replay_from"):
-        settings["replay_from"] = _resolve_dataset(lifecycle.require_jobs(), replay_source)
+    if replay_source := settings.get("replay_dataset"):
+        settings["replay_dataset"] = _resolve_dataset(lifecycle.require_jobs(), replay_source)
 
     def start() -> RunResponse:
         project = projects.store.get_project(project_id)
@@ -152,7 +152,7 @@ def _resolve_dataset(queue: "JobQueue", source: str) -> str:
     if "\0" in source or addresses.is_url(source) or not queue.is_allowed(path):
         setting = get_variable_name("jobs_sources")
         detail = f"{redact_address(source)[:200]} is not in a folder that the setting {setting} allows"
-        raise ProblemError(SOURCE_NOT_ALLOWED, f"{detail}; the operator can add it", "replay_from")
+        raise ProblemError(SOURCE_NOT_ALLOWED, f"{detail}; the operator can add it", "replay_dataset")
     return path
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RunId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the run.")]
 # The project decides these: the base is the model of the server, and runs train adapters. Clients cannot name folders.
 _FIXED_SETTINGS = ("base", "method", "start_adapter")
+assert set(_FIXED_SETTINGS) <= TuneConfig.model_fields.keys()  # a renamed setting must not become public
 
 
 def _check_initial_model(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -49,7 +50,7 @@ RunRequest: type[BaseModel] = create_model(
         Field(
             None,
             description="The model to start from: the ID of a model of this project, or `champion`; null: the base "
-            "model. rank, alpha and frozen_stages are then those of that model.",
+            "model. lora_rank, lora_alpha and frozen_stages are then those of that model.",
         ),
     ),
 )

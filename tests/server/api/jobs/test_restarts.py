@@ -49,7 +49,10 @@ def test_a_source_that_changed_during_a_restart_fails_the_job(engine: Engine, im
         assert wait_for_end(client, 1)["state"] == "done"
     with connect_server(engine, tmp_path / "jobs", images) as client:  # the setting no longer allows the source
         assert len(list_results(client, 1)) == 2
-        assert "is not configured to read" in check_problem(client.get("/v1/jobs/1/images/0"), 422, "invalid-source").detail
+        assert (
+            "is not configured to read"
+            in check_problem(client.get("/v1/jobs/1/images/0"), 422, "invalid-source").detail
+        )
         refused = client.get("/v1/jobs/1/export", params={"images": True})
         assert "is not configured to read" in check_problem(refused, 422, "invalid-source").detail
 
