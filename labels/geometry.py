@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from operator import mul
 
+import numpy as np
 import shapely
 
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
@@ -129,11 +130,13 @@ def clip_ring(ring: Ring, box: Rectangle) -> list[list[float]]:
     if x1 <= min(xs) and max(xs) <= x2 and y1 <= min(ys) and max(ys) <= y2:
         return [list(ring)]
     polygon = shapely.Polygon(to_points(ring))
-    if not polygon.is_valid:
-        polygon = shapely.make_valid(polygon)
+    with np.errstate(over="ignore", invalid="ignore"):  # huge coordinates
+        if not polygon.is_valid:
+            polygon = shapely.make_valid(polygon)
+        clipped = shapely.intersection(polygon, shapely.box(*box))
     clockwise = signed_area(ring) > 0
     parts = []
-    for part in shapely.get_parts(shapely.intersection(polygon, shapely.box(*box))):
+    for part in shapely.get_parts(clipped):
         if isinstance(part, shapely.Polygon) and part.area > 0:
             corners = [(min(max(x, x1), x2), min(max(y, y1), y2)) for x, y in part.exterior.coords[:-1]]
             if (signed_area(to_ring(corners)) > 0) is not clockwise:

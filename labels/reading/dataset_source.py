@@ -1,4 +1,4 @@
-"""A file or folder that may be a dataset. Formats look at it to recognize theirs; documents are loaded once."""
+"""A file or folder that may be a dataset. Formats look at it to recognize theirs; large documents are loaded once."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -10,6 +10,7 @@ from labels.reading import documents
 from labels.reading.documents import Element
 
 JSON_LINES = (".jsonl", ".ndjson")
+_CACHED_SIZE = 1 << 20  # bytes: smaller documents are loaded again, so that very many of them fit in memory
 
 
 class DatasetSource:
@@ -71,11 +72,15 @@ class DatasetSource:
 
     def _iter_loaded(self, files: Sequence[Path], loaded: dict[Path, Any], load: Any) -> Iterator[tuple[Path, Any]]:
         for file in files:
-            if file not in loaded:
-                try:
-                    loaded[file] = load(file)
-                except DatasetError:
-                    if len(files) == 1:
-                        raise
-                    continue
-            yield file, loaded[file]
+            if file in loaded:
+                yield file, loaded[file]
+                continue
+            try:
+                content = load(file)
+            except DatasetError:
+                if len(files) == 1:
+                    raise
+                continue
+            if file.stat().st_size >= _CACHED_SIZE:
+                loaded[file] = content
+            yield file, content

@@ -4,6 +4,8 @@ import contourpy
 import numpy as np
 from PIL import Image
 
+from labels.geometry import signed_area
+
 MAX_POINTS = 16
 MAX_RINGS = 3
 MAX_SIDE = 112
@@ -29,7 +31,7 @@ def trace_outlines(alpha: np.ndarray) -> list[np.ndarray]:
         ring = np.asarray(part)[: offset[1] - 1]
         # A sample is the center of its pixel, half a pixel inside; the padding shifted everything by one.
         ring = ((ring - 0.5) * factors).clip(0, [width, height])
-        area = signed_area(ring)
+        area = signed_area(ring.ravel().tolist())
         rings.append((abs(area), ring if area > 0 else ring[::-1]))
     rings.sort(key=lambda sized: sized[0], reverse=True)
     outlines = []
@@ -40,14 +42,6 @@ def trace_outlines(alpha: np.ndarray) -> list[np.ndarray]:
         ring = np.roll(ring, -first, axis=0)
         outlines.append(simplify(ring, tolerance=0.012 * float(np.ptp(ring, axis=0).max())))
     return outlines
-
-
-def signed_area(ring: np.ndarray) -> float:
-    """Returns the area of an (n, 2) ring, positive when it runs clockwise on the screen (y down)."""
-    x, y = ring.T
-    # Relative to the first point, so that the closing edge adds nothing.
-    x, y = x - x[0], y - y[0]
-    return 0.5 * float(x[:-1] @ y[1:] - x[1:] @ y[:-1])
 
 
 def simplify(ring: np.ndarray, tolerance: float, max_points: int = MAX_POINTS) -> np.ndarray:
