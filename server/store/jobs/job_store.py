@@ -93,7 +93,7 @@ class JobStore:
             lines += [f"recipe: {line}" for line in compare_recipes(old.recipe, spec.recipe)]
         if old.fingerprint != spec.fingerprint:
             addresses = dict.fromkeys(redact_address(source) for source in (old.source, spec.source))
-            lines.append(f"source: {', now '.join(addresses)} does not contain the same images as before")
+            lines.append(f"source: {', now '.join(addresses)} does not contain the same images as when the job started")
         if old.model_hash != spec.model_hash:
             lines.append(
                 f"model and adapters: the weights have changed ({old.model_hash[:12]}, now {spec.model_hash[:12]})"

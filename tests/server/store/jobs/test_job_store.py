@@ -55,8 +55,8 @@ def make_completed(
 def test_images_are_leased_and_completed_in_order(store: JobStore) -> None:
     job = start_job(store)
     leases = store.open_leases(job, "me", 60)
-    assert [item.position for item in leases.acquire(3)] == [0, 1, 2]
-    assert [(item.position, item.name) for item in leases.acquire(9)] == [(3, "3.png"), (4, "4.png")]
+    assert [image.position for image in leases.acquire(3)] == [0, 1, 2]
+    assert [(image.position, image.name) for image in leases.acquire(9)] == [(3, "3.png"), (4, "4.png")]
     assert leases.complete([make_completed(4), make_completed(2), make_completed(0)]) == {0, 2, 4}
     assert leases.complete([make_completed(1)]) == {1}
     assert store.get_progress(job) == JobProgress(leased=1, done=4)
@@ -75,8 +75,8 @@ def test_images_are_leased_and_completed_in_order(store: JobStore) -> None:
 def test_a_leased_image_belongs_to_one_worker_until_the_lease_expires(store: JobStore) -> None:
     job = start_job(store)
     mine, yours = store.open_leases(job, "me", 0.3), store.open_leases(job, "you", 60)
-    assert [item.position for item in mine.acquire(2)] == [0, 1]
-    assert [item.position for item in yours.acquire(9)] == [2, 3, 4]
+    assert [image.position for image in mine.acquire(2)] == [0, 1]
+    assert [image.position for image in yours.acquire(9)] == [2, 3, 4]
     assert yours.acquire_suspect() is None
     assert yours.complete([make_completed(0)]) == set()
     mine.renew()
@@ -88,25 +88,25 @@ def test_a_leased_image_belongs_to_one_worker_until_the_lease_expires(store: Job
     assert mine.complete([make_completed(0), make_completed(1)]) == {1}
     assert yours.complete([make_completed(0)]) == {0}
     yours.release()
-    assert [item.position for item in mine.acquire(9)] == [2, 3, 4]
+    assert [image.position for image in mine.acquire(9)] == [2, 3, 4]
 
 
 def test_an_image_with_which_every_worker_crashes_fails(store: JobStore) -> None:
     job = start_job(store, 2)
-    assert [item.position for item in store.open_leases(job, "0", 60).acquire(1)] == [0]
-    for death in range(1, MAX_CRASHES):
+    assert [image.position for image in store.open_leases(job, "0", 60).acquire(1)] == [0]
+    for crash in range(1, MAX_CRASHES):
         store.expire_leases(job)
-        leases = store.open_leases(job, str(death), 60)
-        taken = leases.acquire_suspect()
-        assert taken is not None
-        assert taken.position == 0
+        leases = store.open_leases(job, str(crash), 60)
+        suspect = leases.acquire_suspect()
+        assert suspect is not None
+        assert suspect.position == 0
     store.expire_leases(job)
     leases = store.open_leases(job, "last", 60)
     assert leases.acquire_suspect() is None
     assert store.get_progress(job).failures_by_kind == {"crash": 1}
-    assert [item.position for item in leases.acquire(9)] == [1]
+    assert [image.position for image in leases.acquire(9)] == [1]
     assert store.retry_failed(job, "crash") == 1
-    assert [item.position for item in leases.acquire(9)] == [0]
+    assert [image.position for image in leases.acquire(9)] == [0]
 
 
 def test_a_failed_image_is_tried_again_later_and_fails_in_the_end(store: JobStore) -> None:
@@ -114,12 +114,12 @@ def test_a_failed_image_is_tried_again_later_and_fails_in_the_end(store: JobStor
     leases = store.open_leases(job, "me", 60)
     for attempt in range(MAX_ATTEMPTS):
         assert store.get_progress(job).waiting == 2
-        [item] = leases.acquire(1)
-        assert (item.position, item.attempts) == (0, attempt)
-        aside = leases.fail([FailedImage(0, "model", "it \0 failed\udcff", attempts=item.attempts)], delay=0.0)
-        assert bool(aside) is (attempt == MAX_ATTEMPTS - 1)
-    [item] = leases.acquire(9)
-    leases.fail([FailedImage(1, "unreachable", "no network", attempts=item.attempts)], delay=60)
+        [image] = leases.acquire(1)
+        assert (image.position, image.attempts) == (0, attempt)
+        failed = leases.fail([FailedImage(0, "model", "it \0 failed\udcff", attempts=image.attempts)], delay=0.0)
+        assert bool(failed) is (attempt == MAX_ATTEMPTS - 1)
+    [image] = leases.acquire(9)
+    leases.fail([FailedImage(1, "unreachable", "no network", attempts=image.attempts)], delay=60)
     assert leases.acquire(9) == []
     assert store.get_progress(job) == JobProgress(waiting=1, failed=1, failures_by_kind={"model": 1})
     assert [(f.reason, f.attempts) for f in store.iter_failures(job)] == [("it \\x00 failed\\udcff", MAX_ATTEMPTS)]
@@ -147,11 +147,11 @@ def test_an_output_has_one_job_with_one_spec(store: JobStore) -> None:
     assert store.get_or_create_job(SPEC, ["not listed again"]).id == job.id
     assert store.get_progress(job).total == 5
     changed = replace(SPEC, recipe_hash="c" * 64, fingerprint="g", source="elsewhere", model_hash="d" * 64)
-    with pytest.raises(JobMismatchError) as refused:
+    with pytest.raises(JobMismatchError) as error:
         store.get_or_create_job(changed, [], compare_recipes=lambda old, new: ["score was 0.3, is 0.5"])
-    assert refused.value.differences[0] == "recipe: score was 0.3, is 0.5"
-    assert "images, now elsewhere" in str(refused.value)
-    assert "bbbbbbbbbbbb, now dddddddddddd" in str(refused.value)
+    assert error.value.differences[0] == "recipe: score was 0.3, is 0.5"
+    assert "images, now elsewhere" in str(error.value)
+    assert "bbbbbbbbbbbb, now dddddddddddd" in str(error.value)
     signed = replace(SPEC, fingerprint="g", source="https://me:secret@host/a.zip?signature=secret")
     with pytest.raises(JobMismatchError, match=r"images, now https://host/a\.zip does not contain"):
         store.get_or_create_job(signed, [])
@@ -162,10 +162,10 @@ def test_an_output_has_one_job_with_one_spec(store: JobStore) -> None:
 
 
 def test_unusual_names_are_stored(store: JobStore) -> None:
-    names = ['a "b"\n.png', "日本/猫.jpg", "'; DROP TABLE items; --.png", "%s %(x)s.png", "\udcff.png", "🌺" * 300]
+    names = ['a "b"\n.png', "日本/猫.jpg", "'; DROP TABLE job_images; --.png", "%s %(x)s.png", "\udcff.png", "🌺" * 300]
     job = store.start(store.get_or_create_job(SPEC, names))
-    taken = store.open_leases(job, "me", 60).acquire(9)
-    assert [item.name for item in taken] == [*names[:4], "\\udcff.png", names[5]]
+    leased = store.open_leases(job, "me", 60).acquire(9)
+    assert [image.name for image in leased] == [*names[:4], "\\udcff.png", names[5]]
 
 
 def test_pause_resume_and_cancel(store: JobStore) -> None:
@@ -186,31 +186,31 @@ def test_pause_resume_and_cancel(store: JobStore) -> None:
 
 def test_concurrent_workers_lease_each_image_once(url: str) -> None:
     with JobStore(url) as first:
-        job, taken, lock = start_job(first, 300), [], threading.Lock()
+        job, leased, lock = start_job(first, 300), [], threading.Lock()
 
         def work(name: str) -> None:
             with JobStore(url) as own:
                 leases = own.open_leases(job, name, 60)
-                while items := leases.acquire(7):
+                while images := leases.acquire(7):
                     # Two images that all other workers have too, in both orders.
-                    leases.complete([make_completed(item.position, "xy"[item.position % 2] * 64) for item in items])
+                    leases.complete([make_completed(image.position, "xy"[image.position % 2] * 64) for image in images])
                     with lock:
-                        taken.extend(item.position for item in items)
+                        leased.extend(image.position for image in images)
 
         threads = [threading.Thread(target=work, args=(f"owner {i}",)) for i in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(taken) == list(range(300))
+        assert sorted(leased) == list(range(300))
         assert first.finish(job).state is JobState.DONE
 
 
 def test_a_large_job_is_read_in_pages(store: JobStore) -> None:
     job = start_job(store, 2000)
     leases = store.open_leases(job, "me", 60)
-    while items := leases.acquire(500):
-        leases.complete([make_completed(item.position) for item in items])
+    while images := leases.acquire(500):
+        leases.complete([make_completed(image.position) for image in images])
     tracemalloc.start()
     try:
         assert sum(1 for _ in store.iter_images(job)) == 2000
