@@ -11,5 +11,10 @@ console, error_console = Console(), Console(stderr=True)
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Prints an error message and exits."""
-    error_console.print(f"[bold red]florist:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    error_console.print(f"[bold red]florist:[/] {escape(to_printable(message))}", soft_wrap=True, highlight=False)
     raise typer.Exit(code)
+
+
+def to_printable(text: str) -> str:
+    """Returns text that UTF-8 can represent: file names on Linux can contain half a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode()

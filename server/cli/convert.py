@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from server.cli.console import console, error_console, fail
+from server.cli.console import console, error_console, fail, to_printable
 from server.cli.datasets import DatasetOpener
 
 if TYPE_CHECKING:
@@ -69,4 +69,4 @@ def _convert(dataset: "Dataset", source: str, format: "Format", out: Path, *, co
 
 
 def _print(text: str) -> None:
-    console.print(escape(text), soft_wrap=True, highlight=False)
+    console.print(escape(to_printable(text)), soft_wrap=True, highlight=False)

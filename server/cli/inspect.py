@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from server.cli.console import console, error_console, fail
+from server.cli.console import console, error_console, fail, to_printable
 from server.cli.datasets import DatasetOpener
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def inspect(
     except DatasetError as error:
         fail(str(error))
     if as_json:
-        print(json.dumps(summary.to_dict(), ensure_ascii=False, indent=2))
+        print(json.dumps(summary.to_dict(), indent=2))
     else:
         _print_summary(source, summary)
 
@@ -68,7 +68,7 @@ def _print_classes(summary: "DatasetSummary") -> None:
     for column in ("boxes", "polygons", "images"):
         table.add_column(column, justify="right")
     for each in summary.classes[:_MAX_CLASSES]:
-        table.add_row(escape(each.name), str(each.boxes), str(each.polygons), str(each.images))
+        table.add_row(escape(to_printable(each.name)), str(each.boxes), str(each.polygons), str(each.images))
     console.print(table)
     if (more := len(summary.classes) - _MAX_CLASSES) > 0:
         _print(f"… and {more} more classes: --json lists all")
@@ -93,4 +93,4 @@ def _format_extent(extent: "Extent") -> str:
 
 
 def _print(text: str) -> None:
-    console.print(escape(text), soft_wrap=True, highlight=False)
+    console.print(escape(to_printable(text)), soft_wrap=True, highlight=False)

@@ -1,6 +1,7 @@
 """`florist convert` on the command line."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -215,3 +216,20 @@ def test_progress_is_shown_for_many_images(
     result = run(tmp_path / "source", "--to", "voc", "--out", tmp_path / "target")
     assert result.exit_code == 0
     assert (tmp_path / "target/labelmap.txt").exists()
+
+
+def test_names_that_utf_8_cannot_represent_are_shown_escaped(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    try:
+        (source / os.fsdecode(b"bad\xff.json")).write_text("{")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    Image.new("RGB", (9, 9)).save(source / "a.png")
+    shape = {"label": "cat", "points": [[1, 1], [5, 5]], "shape_type": "rectangle"}
+    (source / "a.json").write_text(json.dumps({"shapes": [shape], "imagePath": "a.png"}))
+    result = run(source, "--to", "voc", "--out", tmp_path / "target")
+    assert result.exit_code == 0
+    assert "bad\\udcff.json" in (tmp_path / "target.left-out.txt").read_text()
+    shown = CliRunner().invoke(app, ["inspect", str(source)], env={"COLUMNS": "200"})
+    assert "bad\\udcff.json" in shown.stdout
