@@ -1,9 +1,11 @@
-"""The real server: over a socket, through signals, and when it cannot start."""
+"""The server process: sockets, signals, and failures to start."""
 
 import json
+import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,43 +14,43 @@ import pytest
 import uvicorn
 
 from prompts.annotations import Box
-from server.api import examples
+from server.api.prompt.examples import create_prompt_examples
 from server.app import create_app
-from server.process import Server
+from server.process import ServerProcess
 from server.settings import Settings
-from tests.server.helpers import PATIENCE, Process, StuckEngine, free_port, serving, until
+from tests.server.helpers import TIMEOUT, FloristProcess, StuckEngine, find_free_port, serve_app, wait_until
 
-ASK = examples.body()["detect"]["value"]
+BODY = create_prompt_examples()["detect"]["value"]
 
 
-def posted(body: bytes, path: str = "/v1/prompt", length: int | None = None) -> bytes:
-    """A request as it goes over the wire."""
+def create_request(body: bytes, path: str = "/v1/prompt", length: int | None = None) -> bytes:
+    """Returns the bytes of an HTTP request."""
     head = f"POST {path} HTTP/1.1\r\nHost: florist\r\nContent-Type: application/json\r\nContent-Length: "
     return head.encode() + str(len(body) if length is None else length).encode() + b"\r\n\r\n" + body
 
 
 @pytest.mark.parametrize("path", ["/v1/prompt", "/v1/prompt?stream=true"])
-def test_a_client_that_goes_away_frees_its_places(stuck: StuckEngine, path: str) -> None:
+def test_the_prompts_of_a_disconnected_client_are_cancelled(stuck: StuckEngine, path: str) -> None:
     app = create_app(Settings(), stuck)  # type: ignore[arg-type]
-    with serving(app) as url:
+    with serve_app(app) as url:
         address = httpx.URL(url)
         with socket.create_connection((address.host, address.port or 0)) as client:
-            body = {"image": ASK["image"], "prompts": [{"task": "<OD>"}, {"task": "<CAPTION>"}]}
-            client.sendall(posted(json.dumps(body).encode(), path))
-            until(lambda: len(stuck.handles) == 2)
-        until(lambda: all(handle.cancelled for handle in stuck.handles))
-        until(lambda: app.state.serving.running == 0)
+            body = {"image": BODY["image"], "prompts": [{"task": "<OD>"}, {"task": "<CAPTION>"}]}
+            client.sendall(create_request(json.dumps(body).encode(), path))
+            wait_until(lambda: len(stuck.handles) == 2)
+        wait_until(lambda: all(handle.cancelled for handle in stuck.handles))
+        wait_until(lambda: app.state.lifecycle.running == 0)
         assert httpx.get(f"{url}/healthz").status_code == 200
 
 
-def test_an_annotation_is_streamed_before_the_answer_is_whole(stuck: StuckEngine) -> None:
+def test_an_annotation_is_streamed_before_the_answer_is_complete(stuck: StuckEngine) -> None:
     box = Box(label="ball", score=0.9, box=(1, 2, 3, 4))
     with (
-        serving(create_app(Settings(), stuck)) as url,  # type: ignore[arg-type]
-        httpx.stream("POST", f"{url}/v1/prompt?stream=true", json=ASK, timeout=PATIENCE) as answer,
+        serve_app(create_app(Settings(), stuck)) as url,  # type: ignore[arg-type]
+        httpx.stream("POST", f"{url}/v1/prompt?stream=true", json=BODY, timeout=TIMEOUT) as answer,
     ):
         lines = answer.iter_lines()
-        until(lambda: stuck.handles)
+        wait_until(lambda: stuck.handles)
         stuck.handles[0].publish([box])
         assert next(lines) == "event: annotation"
         assert json.loads(next(lines).removeprefix("data: "))["box"] == [1, 2, 3, 4]
@@ -57,100 +59,117 @@ def test_an_annotation_is_streamed_before_the_answer_is_whole(stuck: StuckEngine
         assert "event: result" in list(lines)
 
 
-def test_a_client_gone_in_the_middle_of_its_body(stuck: StuckEngine) -> None:
+def test_a_client_that_disconnects_while_it_sends_its_body(stuck: StuckEngine) -> None:
     app = create_app(Settings(), stuck)  # type: ignore[arg-type]
-    with serving(app) as url:
+    with serve_app(app) as url:
         address = httpx.URL(url)
         with socket.create_connection((address.host, address.port or 0)) as client:
-            client.sendall(posted(b'{"image": ', length=1000))
-            until(lambda: app.state.serving.running == 1)
-        until(lambda: app.state.serving.running == 0)
+            client.sendall(create_request(b'{"image": ', length=1000))
+            wait_until(lambda: app.state.lifecycle.running == 1)
+        wait_until(lambda: app.state.lifecycle.running == 0)
         assert 'status="500"' not in httpx.get(f"{url}/metrics").text
 
 
-def test_a_body_that_never_comes_frees_its_place(stuck: StuckEngine) -> None:
-    app = create_app(Settings(timeout=0.3), stuck)  # type: ignore[arg-type]
-    with serving(app) as url:
+def test_a_body_that_does_not_arrive_times_out(stuck: StuckEngine) -> None:
+    app = create_app(Settings(request_timeout=0.3), stuck)  # type: ignore[arg-type]
+    with serve_app(app) as url:
         address = httpx.URL(url)
-        with socket.create_connection((address.host, address.port or 0), PATIENCE) as client:
-            client.sendall(posted(b'{"image": ', length=1000))
+        with socket.create_connection((address.host, address.port or 0), TIMEOUT) as client:
+            client.sendall(create_request(b'{"image": ', length=1000))
             assert client.recv(1000).startswith(b"HTTP/1.1 408")
-        assert app.state.serving.running == 0
+        assert app.state.lifecycle.running == 0
 
 
-def test_a_body_too_large_is_told_so_though_it_is_still_being_sent() -> None:
-    with serving(create_app(Settings(max_body_bytes=10_000), StuckEngine())) as url:  # type: ignore[arg-type]
-        answered = httpx.post(f"{url}/v1/prompt", content=b"x" * 5_000_000, timeout=PATIENCE)
-        assert answered.status_code == 413
-        chunked = httpx.post(f"{url}/v1/prompt", content=(b"x" * 1000 for _ in range(5000)), timeout=PATIENCE)
+def test_a_client_that_still_sends_a_large_body_gets_the_error() -> None:
+    with serve_app(create_app(Settings(max_body_bytes=10_000), StuckEngine())) as url:  # type: ignore[arg-type]
+        response = httpx.post(f"{url}/v1/prompt", content=b"x" * 5_000_000, timeout=TIMEOUT)
+        assert response.status_code == 413
+        chunked = httpx.post(f"{url}/v1/prompt", content=(b"x" * 1000 for _ in range(5000)), timeout=TIMEOUT)
         assert chunked.status_code == 413
 
 
-def test_serving_asking_and_sigterm(start: Callable[..., Process]) -> None:
-    """One process for several things, since each start costs seconds."""
+def test_the_server_answers_prompts_and_drains_on_sigterm(start: Callable[..., FloristProcess]) -> None:
+    """Tests several things with one process, because each start takes seconds."""
     server = start("--log-format", "json")
-    until(lambda: server.status("/healthz") == 200)  # perhaps before the model is there
+    wait_until(lambda: server.get_status("/healthz") == 200)  # possibly before the model is loaded
     server.wait_ready()
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: httpx.post(f"{server.url}/v1/prompt", json=ASK, timeout=PATIENCE), range(16)))
+        answers = list(pool.map(lambda _: httpx.post(f"{server.url}/v1/prompt", json=BODY, timeout=TIMEOUT), range(16)))
     assert {answer.status_code for answer in answers} == {200}
-    # Batches of other sizes round the last bit of a score otherwise.
-    said = [[{**note, "score": round(note["score"], 4)} for note in a.json()["annotations"]] for a in answers]
-    assert all(notes == said[0] for notes in said)
+    # The last bits of a score depend on the size of the batch.
+    output = [
+        [{**annotation, "score": round(annotation["score"], 4)} for annotation in a.json()["annotations"]]
+        for a in answers
+    ]
+    assert all(annotations == output[0] for annotations in output)
 
-    # A request that has begun when the signal comes is finished; what comes after it is refused.
-    body = json.dumps(ASK).encode()
-    with socket.create_connection(("127.0.0.1", server.port)) as begun:
-        begun.sendall(posted(body[:-10], length=len(body)))
-        until(lambda: 'route="/v1/prompt"' in httpx.get(f"{server.url}/metrics").text)
+    # A request that has started before the signal is finished. Later ones are refused.
+    body = json.dumps(BODY).encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(create_request(body[:-10], length=len(body)))
+        wait_until(lambda: 'route="/v1/prompt"' in httpx.get(f"{server.url}/metrics").text)
         server.terminate()
-        until(lambda: server.status("/readyz") == 503)
-        refused = httpx.post(f"{server.url}/v1/prompt", json=ASK, timeout=PATIENCE)
+        wait_until(lambda: server.get_status("/readyz") == 503)
+        refused = httpx.post(f"{server.url}/v1/prompt", json=BODY, timeout=TIMEOUT)
         assert refused.status_code == 503
         assert refused.json()["type"] == "urn:florist:problem:shutting-down"
         assert "retry-after" in refused.headers
-        assert server.status("/healthz") == 200
-        begun.sendall(body[-10:])
-        begun.settimeout(PATIENCE)
-        assert begun.recv(100).startswith(b"HTTP/1.1 200")
+        assert server.get_status("/healthz") == 200
+        connection.sendall(body[-10:])
+        connection.settimeout(TIMEOUT)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert server.wait() == 0
 
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     requests = [line for line in lines if line["event"] == "request" and line["path"] == "/v1/prompt"]
     assert {line["status"] for line in requests} == {200, 503}
     assert all(line["request_id"] and line["ms"] >= 0 for line in requests)
-    assert ASK["image"][:40] not in server.log.read_text()
+    assert BODY["image"][:40] not in server.log.read_text()
 
 
-def test_a_request_that_outlasts_the_shutdown_is_told_so(stuck: StuckEngine) -> None:
+def test_a_request_that_outlasts_the_shutdown_gets_an_error(stuck: StuckEngine) -> None:
     app = create_app(Settings(shutdown_timeout=0.3), stuck)  # type: ignore[arg-type]
-    port = free_port()
-    server = Server(uvicorn.Config(app, port=port, log_config=None))
+    port = find_free_port()
+    server = ServerProcess(uvicorn.Config(app, port=port, log_config=None), app.state.lifecycle)
     running = threading.Thread(target=server.run)
     running.start()
     with ThreadPoolExecutor(1) as pool:
-        until(lambda: server.started)
-        asked = pool.submit(httpx.post, f"http://127.0.0.1:{port}/v1/prompt", json=ASK, timeout=PATIENCE)
-        until(lambda: stuck.handles)
+        wait_until(lambda: server.started)
+        pending = pool.submit(httpx.post, f"http://127.0.0.1:{port}/v1/prompt", json=BODY, timeout=TIMEOUT)
+        wait_until(lambda: stuck.handles)
         server.handle_exit(signal.SIGTERM, None)
-        answered = asked.result()
-    running.join(PATIENCE)
-    assert (answered.status_code, answered.json()["type"]) == (503, "urn:florist:problem:shutting-down")
+        response = pending.result()
+    running.join(TIMEOUT)
+    assert (response.status_code, response.json()["type"]) == (503, "urn:florist:problem:shutting-down")
     assert not server.failed
 
 
-def test_a_model_that_is_not_there_ends_the_server(start: Callable[..., Process]) -> None:
+def test_a_missing_model_ends_the_server(start: Callable[..., FloristProcess]) -> None:
     server = start(model="/no/such/folder")
     assert server.wait() == 1
     assert "there is no folder /no/such/folder" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_port_in_use_is_told_at_once(start: Callable[..., Process]) -> None:
+def test_a_port_in_use_is_reported_at_once(start: Callable[..., FloristProcess]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = start("--port", str(taken.getsockname()[1]))
         assert server.wait() == 2
-    said = server.log.read_text()
-    assert "Address already in use" in said
-    assert "Traceback" not in said
+    output = server.log.read_text()
+    assert "Address already in use" in output
+    assert "Traceback" not in output
+
+
+def test_healthz_answers_while_the_model_loads(start: Callable[..., FloristProcess]) -> None:
+    load_per_core = os.getloadavg()[0] / (os.cpu_count() or 1)
+    started = time.monotonic()
+    server = start()
+    wait_until(lambda: server.get_status("/healthz") == 200)
+    # The goal is 1.5 s on an idle machine. Other processes, such as parallel tests, slow it down.
+    assert time.monotonic() - started < 3 * max(1, load_per_core)
+    loading = httpx.get(f"{server.url}/readyz", timeout=TIMEOUT)
+    if loading.status_code != 200:  # a fast machine may have loaded the model already
+        assert (loading.status_code, loading.json()["type"]) == (503, "urn:florist:problem:loading")
+        assert int(loading.headers["retry-after"]) > 0
+    server.wait_ready()

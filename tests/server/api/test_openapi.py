@@ -126,7 +126,10 @@ def job_and_project(app: FastAPI, images: Path) -> None:
             (f"/v1/projects/{{id}}{path}", "GET", 5)
             for path in ("", "/next-images", "/corrections", "/runs", "/models", "/backtests")
         ),
-        *((f"/v1/projects/{{id}}/{path}", "GET", 5) for path in ("runs/{run_id}", "runs/{run_id}/events", "backtests/{backtest_id}")),
+        *(
+            (f"/v1/projects/{{id}}/{path}", "GET", 5)
+            for path in ("runs/{run_id}", "runs/{run_id}/events", "backtests/{backtest_id}")
+        ),
         ("/v1/projects", "GET", 5),
         ("/v1/projects/{id}", "DELETE", 5),
         *((path, "GET", 10) for path in ("/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),
@@ -147,7 +150,7 @@ def test_responses_match_the_document(api: Any, path: str, method: str, examples
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        def check_case(: Any) -> None:
+        def check_case(case: Any) -> None:
             case.call_and_validate(checks=CHECKS)
 
         check_case()
