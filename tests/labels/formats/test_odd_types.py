@@ -81,6 +81,11 @@ OWN = [
             {"annotation": {"kind": "text", "label": "a cat"}, "prompt": "<CAPTION>"},
             {"annotation": {"kind": "text", "label": "cat"}, "prompt": f"<REGION_TO_CATEGORY>{LOCATIONS}"},
         ],
+        "samples": [
+            {"task": "<VQA>", "text": "how many?", "answer": [{"kind": "text", "label": "two"}]},
+            {"task": "<REGION_TO_SEGMENTATION>", "region": [1, 2, 30, 40],
+             "answer": [{"kind": "polygon", "polygons": [[1, 2, 31, 2, 31, 30]]}]},
+        ],
     }
     for name in IMAGES
 ]  # fmt: skip
