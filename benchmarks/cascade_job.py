@@ -7,7 +7,7 @@ images, so it is measured on the first ones only. The overhead of the job is its
 the same prompts at once, for images that are already read and resized.
 
 Every system has one core and one thread. What counts is the CPU time of all threads: it includes all that a job does
-outside the model, and excludes what else runs on the machine. Rounds use new images, with all systems in each round, and
+outside the model, and excludes what else runs on the machine. Rounds use new images. Each runs all systems, and
 the best of each is taken. Linux only.
 """
 
@@ -42,7 +42,8 @@ from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store import JobStore, file_url
+from server.store.database import file_url
+from server.store.jobs.job_store import JobStore
 
 # Nothing in it depends on a score.
 RECIPE = validate_recipe(

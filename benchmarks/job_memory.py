@@ -35,7 +35,8 @@ from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.source import ImageSource
-from server.store import JobStore, file_url
+from server.store.database import file_url
+from server.store.jobs.job_store import JobStore
 
 RECIPE = validate_recipe(
     {"name": "cascade", "steps": [{"id": "objects", "task": "<OD>", "check": True, "filter": {"nms": 0.7}}]}

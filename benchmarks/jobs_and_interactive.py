@@ -26,7 +26,9 @@ from server.jobs import job_start
 from server.jobs.recipes.execution import execute_recipe
 from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store import CompletedImage, FailedImage, JobStore, file_url
+from server.store import CompletedImage, FailedImage
+from server.store.database import file_url
+from server.store.jobs.job_store import JobStore
 
 LOAD = 0.3  # of the engine's capacity
 

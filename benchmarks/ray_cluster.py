@@ -31,7 +31,8 @@ from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store import CompletedImage, FailedImage, JobProgress, JobStore
+from server.store import CompletedImage, FailedImage, JobProgress
+from server.store.jobs.job_store import JobStore
 
 ROOT = Path(__file__).parents[1]
 RECIPE = validate_recipe({"name": "detect", "steps": [{"id": "objects", "task": "<OD>"}]})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from labels.labeled_image import LabeledImage
     from server.projects.image_store import ImageStore
     from server.projects.project_files import ProjectFiles
-    from server.store import JobStore
+    from server.store.jobs.job_store import JobStore
     from server.store.projects.project_store import ProjectStore
 
 PROJECT_PREFIX, JOB_PREFIX = "project:", "job:"
@@ -130,7 +130,8 @@ def open_projects(name: str, settings: Settings) -> "Iterator[tuple[ProjectStore
 def _open_database(name: str, settings: Settings) -> "Iterator[JobStore]":
     """Opens the database of a server for reading."""
     from labels.dataset import DatasetError
-    from server.store import JobStore, file_url
+    from server.store.database import file_url
+    from server.store.jobs.job_store import JobStore
 
     if settings.jobs_folder is None and settings.database_url is None:
         raise DatasetError(

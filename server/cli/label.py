@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from server.jobs.recipes.recipe import Recipe
     from server.jobs.sources import ImageSource
     from server.projects.pinned_models import PinnedProjectModels
-    from server.store import CompletedImage, FailedImage, Job, JobProgress, JobStore
+    from server.store import CompletedImage, FailedImage, Job, JobProgress
+    from server.store.jobs.job_store import JobStore
 
 DATABASE_VARIABLE = "FLORIST_DATABASE_URL"
 _DATABASE_FILE, _DRAWN_FOLDER, _SUMMARY_FILE = "florist.db", "drawn", "summary.html"
@@ -80,7 +81,9 @@ def label_images(
     from server.jobs.recipes.problems import RecipeError
     from server.jobs.runner import JobFailedError
     from server.jobs.sources import SourceError, addresses, open_source
-    from server.store import JobStore, StoreError, file_url
+    from server.store import StoreError
+    from server.store.database import file_url
+    from server.store.jobs.job_store import JobStore
 
     url = shared_url or file_url(out.resolve() / _DATABASE_FILE)
     try:

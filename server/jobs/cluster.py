@@ -18,7 +18,8 @@ from importlib.metadata import version
 from typing import Any
 
 from server.jobs.cluster_worker import ClusterError, ClusterJob, ClusterWorker
-from server.store import Job, JobProgress, JobState, JobStore, StoreUnavailableError
+from server.store import Job, JobProgress, JobState, StoreUnavailableError
+from server.store.jobs.job_store import JobStore
 
 _TURNS_PER_ACTOR = 4  # Ray Data enlarges the pool while turns wait
 _MAX_INIT_DEATHS = 10  # of actors in a row while they start, before Ray gives up: nodes come and go

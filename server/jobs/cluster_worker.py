@@ -23,7 +23,8 @@ from server.jobs.recipes.execution import execute_recipe
 from server.jobs.runner import LEASE_SECONDS, JobFailedError, run_job
 from server.jobs.sources import ImageSource, SourceError, SourceImageError, SourceImageFault, open_source
 from server.jobs.sources.listing import ImageListing
-from server.store import JobStore, StoreError, StoreUnavailableError
+from server.store import StoreError, StoreUnavailableError
+from server.store.jobs.job_store import JobStore
 from server.store.text import redact_address
 
 _CONNECT_SECONDS = 60.0  # that a new worker tries to reach the database

@@ -10,7 +10,8 @@ from server.jobs.recipes.differences import describe_differences
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.sources import ImageSource
-from server.store import Job, JobMismatchError, JobSpec, JobStore, StoreError
+from server.store import Job, JobMismatchError, JobSpec, StoreError
+from server.store.jobs.job_store import JobStore
 
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine

@@ -24,16 +24,9 @@ from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import JobFailedError, run_job
 from server.jobs.sources import ImageSource, SourceError, addresses, open_source, permissions
 from server.jobs.throughput import RateMeter
-from server.store import (
-    InvalidStateError,
-    Job,
-    JobState,
-    JobStore,
-    StoreError,
-    StoreUnavailableError,
-    UnknownJobError,
-    file_url,
-)
+from server.store import InvalidStateError, Job, JobState, StoreError, StoreUnavailableError, UnknownJobError
+from server.store.database import file_url
+from server.store.jobs.job_store import JobStore
 from server.store.text import redact_address
 
 if TYPE_CHECKING:  # torch

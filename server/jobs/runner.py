@@ -27,11 +27,11 @@ from server.store import (
     ImageAnnotations,
     Job,
     JobState,
-    JobStore,
     LeasedImage,
     StoreError,
     StoreUnavailableError,
 )
+from server.store.jobs.job_store import JobStore
 
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine

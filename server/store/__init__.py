@@ -1,8 +1,10 @@
-"""The database of jobs and projects, in SQLite or PostgreSQL."""
+"""The database of jobs and projects, in SQLite or PostgreSQL.
 
-from server.store.database import file_url
+The package exports the records and errors. It does not import SQLAlchemy, which takes half a second: import `JobStore`
+from `server.store.jobs.job_store`.
+"""
+
 from server.store.errors import StoreError, StoreUnavailableError
-from server.store.jobs.job_store import JobStore
 from server.store.jobs.records import (
     CompletedImage,
     FailedImage,
@@ -29,10 +31,8 @@ __all__ = [
     "JobProgress",
     "JobSpec",
     "JobState",
-    "JobStore",
     "LeasedImage",
     "StoreError",
     "StoreUnavailableError",
     "UnknownJobError",
-    "file_url",
 ]

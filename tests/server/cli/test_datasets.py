@@ -16,7 +16,7 @@ from server.cli.datasets import DatasetOpener
 from server.cli.main import app
 from server.projects.project_dataset import build_dataset
 from server.projects.projects import Projects
-from server.store import JobStore
+from server.store.jobs.job_store import JobStore
 from server.store.projects.records import Project
 from tests.server.engine.tiny import create_tiny_model, save_checkpoint
 from tests.server.projects.scenes import draw_scenes

@@ -20,7 +20,8 @@ from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store import JobSpec, JobStore
+from server.store import JobSpec
+from server.store.jobs.job_store import JobStore
 
 RECIPE = {
     "name": "cascade",

@@ -19,7 +19,8 @@ from server.jobs.cluster import WorkerPool, run_on_cluster
 from server.jobs.cluster_worker import ClusterJob, ClusterWorker, EngineSetup
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.sources import open_source
-from server.store import Job, JobProgress, JobState, JobStore
+from server.store import Job, JobProgress, JobState
+from server.store.jobs.job_store import JobStore
 from tests.server.databases import Postgres
 from tests.server.helpers import ROOT, wait_until
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from seedling.scenes.drawing import draw_scene
-from server.store import JobProgress, JobState, JobStore
+from server.store import JobProgress, JobState
+from server.store.jobs.job_store import JobStore
 from server.store.jobs.leases import TRACES
 from tests.server.databases import Postgres
 from tests.server.helpers import ROOT, wait_until

@@ -31,11 +31,11 @@ from server.store import (
     JobProgress,
     JobSpec,
     JobState,
-    JobStore,
     LeasedImage,
     StoreError,
     StoreUnavailableError,
 )
+from server.store.jobs.job_store import JobStore
 from server.store.jobs.leases import MAX_ATTEMPTS, JobLeases
 from tests.server.helpers import ROOT
 

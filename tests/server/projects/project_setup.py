@@ -10,7 +10,7 @@ from typing import Any
 from server.engine.engine import Engine
 from server.projects.forgetting import SceneEvaluation
 from server.projects.projects import Projects
-from server.store import JobStore
+from server.store.jobs.job_store import JobStore
 from server.store.projects.records import ExecutionState, ModelVersion, Project
 from tests.server.engine.tiny import save_adapter
 from tests.server.projects.scenes import draw_scenes

@@ -30,7 +30,9 @@ from server.jobs.runner import run_job
 from server.jobs.sources import open_source
 from server.projects.projects import Projects
 from server.settings import Settings
-from server.store import Job, JobMismatchError, JobState, JobStore, file_url
+from server.store import Job, JobMismatchError, JobState
+from server.store.database import file_url
+from server.store.jobs.job_store import JobStore
 from server.store.projects.ensembles import BoxFusion
 from server.store.projects.errors import NotFoundError
 from tests.server.engine.tiny import create_image

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from server.store import JobSpec, JobStore, StoreError, file_url
+from server.store import JobSpec, StoreError
+from server.store.database import file_url
+from server.store.jobs.job_store import JobStore
 
 SPEC = JobSpec("out", "{}", "a" * 64, "images", "f" * 32, "b" * 64)
 

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from server.store import JobStore, StoreError, schema
+from server.store import StoreError, schema
+from server.store.jobs.job_store import JobStore
 from server.store.tables import TableBase
 
 # SQLite rewrites the table, to which other tables refer.

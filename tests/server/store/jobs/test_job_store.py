@@ -21,9 +21,9 @@ from server.store import (
     JobProgress,
     JobSpec,
     JobState,
-    JobStore,
     StoreError,
 )
+from server.store.jobs.job_store import JobStore
 from server.store.jobs.leases import MAX_ATTEMPTS, MAX_CRASHES
 
 SPEC = JobSpec("out", '{"steps": ["<OD>"]}', "a" * 64, "images", "f" * 32, "b" * 64)

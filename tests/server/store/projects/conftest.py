@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.store import JobStore
+from server.store.jobs.job_store import JobStore
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import Project
 
