@@ -10,6 +10,7 @@ Prompt and answer, one sample a line, as maestro and PaliGemma use them: {"image
 "suffix": "car<loc_1>…"}; see `paligemma` for `detect car`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +31,7 @@ from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
 from labels.writing.json_array import to_json_line
 from prompts.annotations import Annotation, Box, Text
+from prompts.formatting import format_answer
 from prompts.tasks import find_task
 
 _IMAGE_KEYS = ("image", "file_name", "image_path")
@@ -171,7 +173,8 @@ def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
         if sample is None or sample.task.token in CAPTION_TASKS:
             draft.annotations.append(annotation)
         else:
-            draft.samples.append(Sample(sample.task, (annotation,), sample.text, sample.region))
+            format_answer(sample.task, [annotation], draft.size)  # raises ValueError if it is no answer to the task
+            draft.samples.append(replace(sample, answer=(annotation,)))
     except ValueError as error:
         draft.refuse(LabelKind.CAPTIONS, where, str(error))
 
@@ -188,7 +191,9 @@ def _read_sample(value: Any, size: Size) -> Sample:
         x1, y1, x2, y2 = checks.check_numbers(region, 4)
         corners = (x1, y1, x2, y2)
     task.build_prompt(text, corners, size)  # raises ValueError if the task does not take them
-    return Sample(task, tuple(_check_answer(_validate(a), size) for a in value["answer"]), text, corners)
+    answer = tuple(_check_answer(_validate(annotation), size) for annotation in value["answer"])
+    format_answer(task, answer, size)  # raises ValueError if it is no answer to the task
+    return Sample(task, answer, text, corners)
 
 
 def _check_answer(annotation: Annotation, size: Size) -> Annotation:
