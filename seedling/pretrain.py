@@ -126,7 +126,7 @@ def train(
     Writes `log.jsonl`, `state.pt` (to resume from) and `checkpoint/` (to serve) into `out`. Every `snapshot_every`
     steps it also writes `sheet-STEP.png`, a dozen unseen scenes with the current predictions, and a snapshot that
     `seedling.progress` can measure. `init` is a scheme for initial weights (see `architecture.initialize_weights`, also
-    for `ordered`), or a seedling checkpoint to start from. No checkpoint holds the dense heads; they start with new weights.
+    for `ordered`), or a seedling checkpoint to start from. No checkpoint holds the dense heads, which start untrained.
     """
     memory.retain_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
