@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seedling.scenes.draw import draw
+from seedling.scenes.drawing import draw_scene
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +31,7 @@ def make_venv(folder: Path) -> Path:
 def ask_for_boxes(python: Path, folder: Path) -> str:
     """Asks the installed florist for the objects of a drawn scene, away from the checkout."""
     image = folder / "scene.png"
-    draw(7, objects=(3, 3), words=(0, 0)).image.save(image)
+    draw_scene(7, objects=(3, 3), words=(0, 0)).image.save(image)
     command = [str(python.with_name("florist")), "prompt", str(image), "<OD>", "--json", "--device", "cpu"]
     return subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True).stdout
 
