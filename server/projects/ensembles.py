@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from server.engine.adapters.errors import UnknownAdapterError
 from server.projects.ensemble_handle import EnsembleHandle
-from server.projects.project_files import ProjectFiles
 from server.store.projects.ensembles import AdapterSum, BoxFusion, LabelRouting
-from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import ModelVersion, Project
 
-if TYPE_CHECKING:  # torch
+if TYPE_CHECKING:  # they import torch or SQLAlchemy
     from server.engine.engine import Engine
     from server.engine.handle import Handle
     from server.engine.request import Request, Result
+    from server.projects.project_files import ProjectFiles
+    from server.store.projects.project_store import ProjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Ensemble:
 class EnsembleBuilder:
     """Builds the ensembles of a store's models. A model with one adapter is an ensemble of one."""
 
-    def __init__(self, store: ProjectStore, files: ProjectFiles) -> None:
+    def __init__(self, store: "ProjectStore", files: "ProjectFiles") -> None:
         self._store, self._files = store, files
 
     def build(self, project: Project, model: ModelVersion) -> Ensemble:

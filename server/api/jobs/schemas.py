@@ -36,7 +36,8 @@ class JobRequest(BaseModel):
         "list, a COCO file or a URL. The setting FLORIST_JOBS_SOURCES must allow it.",
     )
     recipe: str | dict[str, Any] = Field(
-        description="How to label each image: the name of a built-in recipe, a recipe in YAML, or a recipe as an object."
+        description="How to label each image: the name of a built-in recipe, a recipe in YAML, or a recipe as an "
+        "object."
     )
     output: str | None = Field(
         None,

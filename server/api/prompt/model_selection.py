@@ -2,28 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from server.api.error_handlers import create_unavailable_problem
 from server.api.problems import BASE_MISMATCH, INVALID_PROMPT, ProblemError
 from server.api.prompt.schemas import Prompt
 from server.lifecycle import Lifecycle, ProjectsDisabledError, UnavailableError
-
-if TYPE_CHECKING:
-    from server.projects.ensembles import Ensemble
+from server.projects.ensembles import Ensemble
+from server.projects.errors import BaseMismatchError
+from server.store.projects.errors import NotFoundError
 
 
 @contextmanager
-def select_model(lifecycle: Lifecycle, prompt: Prompt) -> "Iterator[Ensemble]":
-    """Yields the model that answers a prompt. Its adapters stay loaded until the block ends: submit the prompt within
-    it.
+def select_model(lifecycle: Lifecycle, prompt: Prompt) -> Iterator[Ensemble]:
+    """Yields the model that answers a prompt. Raises ProblemError.
 
-    Raises ProblemError.
+    Its adapters stay loaded until the block ends: submit the prompt within it.
     """
-    from server.projects.ensembles import Ensemble
-    from server.projects.errors import BaseMismatchError
-    from server.store.projects.errors import NotFoundError
-
     if prompt.project is None:
         yield Ensemble.of_one(prompt.adapter)
         return

@@ -24,12 +24,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(engine: Engine, images: Path, tmp_path: Path) -> Iterator[httpx.Client]:
-    with connect_server(engine, tmp_path / "jobs", images) as connect:
-        yield connect
+    with connect_server(engine, tmp_path / "jobs", images) as connected_client:
+        yield connected_client
 
 
 @pytest.fixture(scope="module")
 def idle(engine: Engine, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of a server without jobs, for requests that are refused."""
-    with connect_server(engine, tmp_path_factory.mktemp("idle"), images) as connect:
-        yield connect
+    with connect_server(engine, tmp_path_factory.mktemp("idle"), images) as connected_client:
+        yield connected_client

@@ -20,8 +20,8 @@ def run_at_normal_priority() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with connect_server(engine, tmp_path_factory.mktemp("server")) as connect:
-        yield connect
+    with connect_server(engine, tmp_path_factory.mktemp("server")) as connected_client:
+        yield connected_client
 
 
 @pytest.fixture(scope="module")
