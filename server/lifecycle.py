@@ -3,36 +3,24 @@
 import asyncio
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
 from server.settings import Settings, get_variable_name
+from server.startup import Services, ServiceStartupError, StartupError, load_adapters, load_engine, open_services
 
 if TYPE_CHECKING:
-    from finetune.forgetting import ForgettingEvaluation
     from server.engine.adapters.store import AdapterStore
     from server.engine.engine import Engine
     from server.jobs.queue import JobQueue
     from server.projects.projects import Projects
 
-TUNE_COMMAND = (sys.executable, "-m", "server.cli.tune_process")
-"""Runs a fine-tune run in its own process."""
 logger = logging.getLogger(__name__)
-
-
-class StartupError(Exception):
-    """The model cannot be loaded. The message tells the operator why."""
-
-
-class ServiceStartupError(StartupError):
-    """Jobs or projects cannot be opened. The message tells the operator why."""
 
 
 class UnavailableError(Exception):
@@ -61,33 +49,6 @@ class JobsDisabledError(Exception):
 
 class ProjectsDisabledError(Exception):
     """The server has no projects, because no folder is set for them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The optional services of a server. None: the settings do not enable it."""
-
-    jobs: "JobQueue | None" = None
-    projects: "Projects | None" = None
-
-    def load(self, engine: "Engine") -> None:
-        """Loads the adapters of the projects into the engine."""
-        if self.projects is not None:
-            self.projects.load(engine)
-
-    def start(self, engine: "Engine") -> None:
-        """Starts the worker threads. They resume interrupted jobs and runs."""
-        if self.jobs is not None:
-            self.jobs.start(engine, self.projects.pinned_models if self.projects else None)
-        if self.projects is not None:
-            self.projects.start()
-
-    def close(self) -> None:
-        """Stops the worker threads and closes the database."""
-        if self.projects is not None:
-            self.projects.close()  # before the jobs: it uses their database
-        if self.jobs is not None:
-            self.jobs.close()
 
 
 class Lifecycle:
@@ -185,7 +146,7 @@ class Lifecycle:
         if self._engine is None:
             self._loading = asyncio.create_task(self._load())
             return
-        _load_adapters(self._engine, self.settings)
+        load_adapters(self._engine, self.settings)
         services = open_services(self.settings)
         services.load(self._engine)
         self._start_services(services)
@@ -235,48 +196,6 @@ class Lifecycle:
             await self.abort()
 
 
-def load_engine(settings: Settings) -> "Engine":
-    """Returns an engine with the model of the settings, without adapters. Raises StartupError."""
-    # Imports torch, which takes seconds. The server already answers /healthz.
-    from server.engine.checkpoints.errors import CheckpointError
-    from server.engine.engine import Engine
-
-    try:
-        return Engine.load(settings.engine_config)
-    except CheckpointError as error:
-        raise StartupError(str(error)) from error
-
-
-def open_services(settings: Settings) -> Services:
-    """Opens jobs and projects, as far as the settings enable them. Raises ServiceStartupError."""
-    if (jobs := _open_jobs(settings)) is None or settings.projects_folder is None:
-        return Services(jobs)
-    try:
-        from server.projects.projects import Projects
-
-        projects = Projects(
-            settings.projects_folder,
-            jobs.store.database,
-            tune_command=TUNE_COMMAND,
-            scene_evaluation=_create_scene_evaluation,
-        )
-        return Services(jobs, projects)
-    except ImportError as error:
-        jobs.close()
-        message = f"projects need the packages for training: pip install 'florist[train]' ({error})"
-        raise ServiceStartupError(message) from error
-    except OSError as error:
-        jobs.close()
-        raise ServiceStartupError(f"{get_variable_name('projects_folder')}: {error}") from error
-
-
-def _create_scene_evaluation(scenes: int) -> "ForgettingEvaluation":
-    """Returns the forgetting evaluation of the seedling, on drawn scenes."""
-    from seedling.forgetting import SceneForgetting  # needs the packages for drawing
-
-    return SceneForgetting(scenes)
-
-
 def _load_in_thread(settings: Settings, future: "Future[tuple[Engine, Services]]") -> None:
     services = Services()
     result, error = None, None
@@ -284,7 +203,7 @@ def _load_in_thread(settings: Settings, future: "Future[tuple[Engine, Services]]
         services = open_services(settings)  # before the model: errors here show up within a second
         engine = load_engine(settings)
         try:
-            _load_adapters(engine, settings)
+            load_adapters(engine, settings)
         except OSError as os_error:
             engine.close(drain=False)
             setting = get_variable_name("adapters_folder")
@@ -301,24 +220,3 @@ def _load_in_thread(settings: Settings, future: "Future[tuple[Engine, Services]]
             future.set_result(result)
     except InvalidStateError:  # cancelled: the server stopped while it was loading
         services.close()
-
-
-def _load_adapters(engine: "Engine", settings: Settings) -> None:
-    from server.engine.adapters.store import AdapterStore
-
-    AdapterStore(engine, settings.adapters_folder).load_all()
-
-
-def _open_jobs(settings: Settings) -> "JobQueue | None":
-    if settings.jobs_folder is None:
-        return None
-    from server.jobs.output_folder import OutputError
-    from server.jobs.queue import JobQueue
-    from server.store.database import StoreError
-
-    try:
-        return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources)
-    except OutputError as error:
-        raise ServiceStartupError(f"{get_variable_name('jobs_folder')}: {error}") from error
-    except StoreError as error:
-        raise ServiceStartupError(f"{get_variable_name('database_url')}: {error}") from error

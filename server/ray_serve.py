@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 from server.api.problems import METHOD_NOT_ALLOWED, ProblemError
 from server.app import create_app
-from server.lifecycle import load_engine
 from server.settings import Settings, SettingsError, get_variable_name, load_settings
+from server.startup import load_engine
 
 
 class DeploymentSize(BaseModel):
