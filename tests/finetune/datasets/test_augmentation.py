@@ -1,29 +1,34 @@
 """Augmentation: images are drawn from their labels and changed; the labels must stay on the colors."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from finetune.datasets.augmentation import AugmentationConfig, augment
 from finetune.datasets.copy_paste import ObjectBank
 from finetune.datasets.samples import find_trainable_tasks, make_samples
 from labels.geometry import bounding_box, to_points
-from labels.label_kind import LabelKind
-from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
-from prompts.tasks import TASKS, InputKind, find_task
+from prompts.tasks import TASKS, InputKind
+from tests.finetune.datasets.drawn_images import (
+    SIZE,
+    TWO,
+    check_boxes,
+    find_color,
+    find_extent,
+    make_image,
+    make_rngs,
+    paint,
+)
 
-RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)
-COLORS = {"red": RED, "green": GREEN, "blue": BLUE}
 NONE = AugmentationConfig()
 FLIP, CROP, SHRINK = AugmentationConfig(flip=1), AugmentationConfig(crop=1), AugmentationConfig(shrink=1)
 ROTATE, MOSAIC, COLOR = (
@@ -32,74 +37,6 @@ ROTATE, MOSAIC, COLOR = (
     AugmentationConfig(color=1),
 )
 EVERYTHING = AugmentationConfig(flip=0.5, crop=0.5, shrink=0.3, rotate=0.5, color=0.5, mosaic=0.3, paste=0.5)
-BOTH = frozenset((LabelKind.OBJECTS, LabelKind.WORDS))
-SIZE = (240, 160)
-
-
-def paint(size: tuple[int, int], shapes: tuple[tuple[str, str, tuple[float, ...]], ...]) -> Image.Image:
-    """Draws shapes (color, form, coordinates) on black."""
-    image = Image.new("RGB", size)
-    draw = ImageDraw.Draw(image)
-    for color, form, points in shapes:
-        x1, y1, *rest = points
-        if form == "polygon":
-            draw.polygon([(x - 0.5, y - 0.5) for x, y in to_points(points)], COLORS[color])
-        else:
-            (draw.ellipse if form == "ellipse" else draw.rectangle)((x1, y1, rest[0] - 1, rest[1] - 1), COLORS[color])
-    return image
-
-
-def make_image(
-    *annotations: Annotation, form: str = "rectangle", size: tuple[int, int] = SIZE,
-    complete: frozenset[LabelKind] = BOTH, name: str = "a.png",
-) -> LabeledImage:  # fmt: skip
-    shapes = tuple(
-        (annotation.label, "polygon", tuple(annotation.polygons[0]))
-        if isinstance(annotation, Polygon)
-        else (annotation.label, form, annotation.box)
-        for annotation in annotations
-        if isinstance(annotation, Box | Polygon)
-    )
-    return LabeledImage(name, name, *size, annotations, partial(paint, size, shapes), complete)
-
-
-def make_rngs(count: int = 40) -> Iterator[np.random.Generator]:
-    return (np.random.default_rng(seed) for seed in range(count))
-
-
-def find_color(image: Image.Image, color: str) -> np.ndarray:
-    """Returns the mask [h, w] of the pixels that are nearest to a color."""
-    pixels = np.asarray(image).astype(int)
-    channel = list(COLORS).index(color)
-    return (pixels[..., channel] > 125) & (np.delete(pixels, channel, axis=-1).max(axis=-1) < 125)
-
-
-def find_extent(image: Image.Image, color: str) -> tuple[int, int, int, int] | None:
-    mask = find_color(image, color)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-TWO = (Box(label="red", box=(20, 30, 90, 80)), Box(label="green", box=(120, 50, 200, 140)))
-
-
-def check_boxes(changed: LabeledImage, tolerance: float = 1.5, colors: tuple[str, ...] = ("red", "green")) -> None:
-    image = changed.open()
-    assert image.size == changed.size
-    labels = {
-        annotation.label: bounding_box(annotation)
-        for annotation in changed.annotations
-        if isinstance(annotation, Box | Polygon)
-    }
-    for color in colors:
-        extent = find_extent(image, color)
-        if color in labels:
-            assert extent == pytest.approx(labels[color], abs=tolerance), color
-        elif extent is not None:
-            # An object without a label is hardly visible.
-            assert find_color(image, color).sum() < 0.3 * 80 * 90
 
 
 @pytest.mark.parametrize("changes", [NONE, FLIP, CROP, SHRINK, replace(CROP, flip=0.5), replace(SHRINK, flip=0.5)])
@@ -225,96 +162,6 @@ def test_the_image_is_opened_once_and_lazily() -> None:
     assert calls == []
     changed.open()
     assert len(calls) == 1
-
-
-def test_left_and_right_are_exchanged_in_texts() -> None:
-    vqa = Sample(find_task("<VQA>"), (Text(label="the Left one"),), text="which is on the right?")
-    region = Sample(TASKS["<REGION_TO_CATEGORY>"], (Text(label="left shoe"),), region=(10, 20, 50, 60))
-    original = replace(
-        make_image(
-            Box(label="left shoe", box=(10, 20, 50, 60)),
-            Box(label="right shoe", box=(100, 20, 150, 60)),
-            Text(label="the leftmost shoe of two, brightly lit"),
-        ),
-        samples=(vqa, region),
-    )
-    changed = augment(original, FLIP, np.random.default_rng(0))
-    assert changed.annotations == (
-        Box(label="right shoe", box=(190, 20, 230, 60)),
-        Box(label="left shoe", box=(90, 20, 140, 60)),
-        Text(label="the rightmost shoe of two, brightly lit"),
-    )
-    assert changed.samples == (
-        Sample(find_task("<VQA>"), (Text(label="the Right one"),), text="which is on the left?"),
-        Sample(TASKS["<REGION_TO_CATEGORY>"], (Text(label="right shoe"),), region=(190, 20, 230, 60)),
-    )
-
-
-@pytest.mark.parametrize(
-    ("annotation", "flipped"),
-    [
-        (Quad(label="STOP", quad=(1, 1, 50, 1, 50, 20, 1, 20)), False),
-        (Box(label="right whale", box=(1, 1, 50, 50)), False),
-        (Box(label="cat", box=(1, 1, 50, 50)), True),
-        (Box(label="the cat to the right", box=(1, 1, 50, 50)), True),
-    ],
-)
-def test_labels_without_a_mirror_image_prevent_flips(annotation: Annotation, flipped: bool) -> None:
-    original = replace(make_image(complete=BOTH), annotations=(annotation,))
-    assert (augment(original, FLIP, np.random.default_rng(0)) != original) is flipped
-
-
-def test_texts_about_the_image_are_dropped_if_they_may_be_wrong() -> None:
-    caption = Text(label="a red thing and a green one")
-    position = Text(label="a red thing at the top")
-    count = Sample(find_task("<VQA>"), (Text(label="2"),), text="how many?")
-    original = replace(make_image(*TWO), annotations=(*TWO, caption, position), samples=(count,))
-    kept, lost = 0, 0
-    for rng in make_rngs(80):
-        changed = augment(original, CROP, rng)
-        shapes = [annotation for annotation in changed.annotations if isinstance(annotation, Box)]
-        whole = sorted(n.box[2] - n.box[0] for n in shapes) == [70, 80] and sorted(
-            n.box[3] - n.box[1] for n in shapes
-        ) == [50, 90]
-        assert (caption in changed.annotations) is whole
-        assert (count in changed.samples) is whole
-        assert (position in changed.annotations) is (changed == original)  # a crop can show the whole image
-        kept, lost = kept + whole, lost + (not whole)
-    assert kept > 3
-    assert lost > 3
-    assert position in augment(original, FLIP, np.random.default_rng(0)).annotations
-
-
-def test_an_image_with_only_texts_is_not_cropped() -> None:
-    original = make_image(Text(label="a cat"), complete=frozenset())
-    assert all(augment(original, CROP, rng) == original for rng in make_rngs(10))
-
-
-def test_a_cut_word_makes_the_words_incomplete() -> None:
-    quad = Quad(label="STOP", quad=(100, 60, 160, 60, 160, 90, 100, 90))
-    original = make_image(quad, *TWO)
-    outcomes = set[tuple[int, bool]]()
-    for rng in make_rngs(200):
-        changed = augment(original, replace(CROP, min_scale=0.3), rng)
-        left = [annotation for annotation in changed.annotations if isinstance(annotation, Quad)]
-        outcomes.add((len(left), LabelKind.WORDS in changed.complete))
-        assert LabelKind.OBJECTS in changed.complete
-    assert outcomes == {(1, True), (0, False), (0, True)}
-
-
-def test_regions_of_samples_move_with_the_image() -> None:
-    region = Sample(TASKS["<REGION_TO_CATEGORY>"], (Text(label="red"),), region=TWO[0].box)
-    mask = Sample(TASKS["<REGION_TO_SEGMENTATION>"], (Polygon(polygons=[[20, 30, 90, 30, 90, 80]]),), region=TWO[0].box)
-    original = replace(make_image(*TWO), samples=(region, mask))
-    for changes in (FLIP, CROP, SHRINK):
-        for rng in make_rngs(20):
-            changed = augment(original, changes, rng)
-            for sample in changed.samples:
-                (red,) = [annotation for annotation in changed.annotations if annotation.label == "red"]
-                assert isinstance(red, Box)
-                assert sample.region == pytest.approx(red.box)
-                if isinstance(sample.answer[0], Polygon):
-                    assert bounding_box(sample.answer[0]) == pytest.approx(red.box)
 
 
 xs, ys = st.integers(0, SIZE[0]).map(float), st.integers(0, SIZE[1]).map(float)
