@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs/seedling
-SOURCES := prompts labels server finetune seedling tests benchmarks
+SOURCES := prompts labels server finetune seedling tests benchmarks examples docs
 
 .PHONY: help install setup demo serve test test-slow test-ray lint types format docs wheel seedling seedling-report bench loop clean
 .DEFAULT_GOAL := help
