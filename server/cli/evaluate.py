@@ -1,143 +1,46 @@
-"""Runs `florist evaluate`: prints the metrics of a model, and writes them with an HTML page."""
+"""`florist evaluate`: the options of the command. `evaluate_runner` runs the evaluation."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+import typer
 
-from prompts.tasks import PromptError, find_task
-from server.cli.console import console, error_console
+from server.cli import evaluate_runner
+from server.cli.console import fail
+from server.cli.datasets import DatasetOpener
+from server.cli.engine import get_adapter_name, load_engine
+from server.cli.options import AdapterOption, DeviceOption
 
 if TYPE_CHECKING:
-    from finetune.evaluation.report import EvaluationReport
-    from finetune.evaluation.suites import SuiteMetric
-    from labels.dataset import Dataset, UnusableEntry
-    from labels.labeled_image import LabeledImage
-    from labels.sample import Sample
     from server.engine.engine import Engine
 
 
-class EvaluateError(Exception):
-    """The evaluation cannot run. The message says what to do."""
+def evaluate(
+    model: Annotated[str, typer.Argument(help="The checkpoint: seedling, a folder, or a hub ID.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Labeled images: a file or folder, such as a COCO dataset, project:NAME, or job:ID.")
+    ],
+    task: Annotated[list[str], typer.Option(help="Evaluate this task only. Can be repeated.")] = [],  # noqa: B006
+    suite: Annotated[
+        str | None, typer.Option(help="The dataset is a public test set: coco, refcoco, flickr30k or textvqa.")
+    ] = None,
+    adapter: AdapterOption = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for the metrics and an HTML report.")] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Evaluates a model on a labeled dataset: metrics, and the corrections that its answers would need."""
+    if suite is not None and task:
+        fail("a suite has its own tasks: remove --task")
 
+    def load() -> "Engine":
+        return load_engine(model, device, adapter)
 
-def evaluate_dataset(
-    dataset: str, tasks: Sequence[str], load: "Callable[[], Engine]", adapter: str | None, out: Path | None,
-    opener: "Callable[[str], Dataset]",
-) -> None:  # fmt: skip
-    """Evaluates a model on a dataset: on its holdout if it has one.
-
-    `tasks`: none for all that the labels allow; `adapter`: the name of an adapter that `load` loads; `out`: folder for
-    the results. Raises EvaluateError.
-    """
     try:
-        from finetune.evaluation.report import make_evaluation_samples
-        from labels.dataset import DatasetError
-    except ImportError as error:
-        raise _missing_extra(error) from error
-    try:
-        for token in tasks:
-            find_task(token)
-        opened = opener(dataset)
-    except (DatasetError, PromptError) as error:
-        raise EvaluateError(str(error)) from error
-    _print_unusable(opened.unusable, out)
-    if opened.holdout:
-        error_console.print(
-            f"evaluating on the holdout: {len(opened.evaluation_images)} of {len(opened.images)} images"
-        )
-    samples = make_evaluation_samples(opened.evaluation_images, tasks or None, classes=opened.classes)
-    if not any(own for _, own in samples):
-        raise EvaluateError(f"{dataset} has no labels for {', '.join(tasks) or 'any task'}")
-    _write_results(_evaluate(samples, load, adapter), dataset, out, opened.unusable)
-
-
-def evaluate_suite(name: str, folder: str, load: "Callable[[], Engine]", adapter: str | None, out: Path | None) -> None:
-    """Evaluates a model on a public test set and prints the published values too. Raises EvaluateError."""
-    try:
-        from finetune.evaluation.suites import open_suite
-        from labels.dataset import DatasetError
-    except ImportError as error:
-        raise _missing_extra(error) from error
-    try:
-        suite = open_suite(name, folder)
-    except DatasetError as error:
-        raise EvaluateError(str(error)) from error
-    _print_unusable(suite.unusable, out)
-    report = _evaluate(suite.samples, load, adapter)
-    _write_results(report, name, out, suite.unusable, suite.compute_metrics(report))
-
-
-def _missing_extra(error: ImportError) -> EvaluateError:
-    return EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})")
-
-
-def _evaluate(
-    samples: "Sequence[tuple[LabeledImage, Sequence[Sample]]]", load: "Callable[[], Engine]", adapter: str | None
-) -> "EvaluationReport":
-    from finetune.evaluation.report import evaluate_samples
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with load() as engine, Progress(*columns, console=error_console, transient=True) as progress:
-        bar = progress.add_task("images", total=len(samples))
-        return evaluate_samples(engine, samples, adapter=adapter, on_image=lambda: progress.advance(bar))
-
-
-def _print_unusable(entries: "Sequence[UnusableEntry]", out: Path | None) -> None:
-    from labels.unusable_entries import FILE_NAME, print_unusable
-
-    hint = f"--out FOLDER lists all in {FILE_NAME}" if out is None else f"{out / FILE_NAME} will list all of them"
-    print_unusable(entries, error_console, hint)
-
-
-def _write_results(
-    report: "EvaluationReport", name: str, out: Path | None, unusable: "Sequence[UnusableEntry]",
-    published: "Sequence[SuiteMetric]" = (),
-) -> None:  # fmt: skip
-    """Prints the metrics, and writes them, the HTML page and the unusable entries into `out`."""
-    from finetune.evaluation.page import write_page
-    from finetune.evaluation.reliability import plot_reliability
-    from labels.unusable_entries import write_unusable
-
-    table = Table("task", "metric")
-    table.add_column("", justify="right")
-    for task in report.tasks.values():
-        counts = task.corrections
-        rows = {"corrections per 100 labels": f"{counts.per_hundred:.1f}"} if counts.labels else {}
-        rows |= {metric: f"{value:.3f}" for metric, value in task.metrics.items()}
-        for i, (metric, value) in enumerate(rows.items()):
-            table.add_row("" if i else task.task.token, metric, value, end_section=i == len(rows) - 1)
-    console.print(table)
-    if published:
-        _print_published(published)
-    for remark in report.remarks:
-        error_console.print(escape(remark), soft_wrap=True, highlight=False)
-    _print_unusable(report.failures, out)
-    if out is None:
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_unusable(out, [*unusable, *report.failures])
-        report.save(out / "evaluation.json")
-        write_page(out / "evaluation.html", report, name, published)
-        series = {token: task.scores for token, task in report.tasks.items() if task.scores}
-        if series:
-            plot_reliability(out / "reliability.png", series)
-    except OSError as error:
-        raise EvaluateError(f"{error.filename or out}: {error.strerror or error}") from error
-    console.print(f"report: {escape(str(out / 'evaluation.html'))}", soft_wrap=True, highlight=False)
-
-
-def _print_published(metrics: "Sequence[SuiteMetric]") -> None:
-    from finetune.evaluation.suites import CHECKPOINTS
-
-    table = Table("task", "metric", title="Published values are for the complete test sets (arXiv:2311.06242)")
-    for column in ("this model", *CHECKPOINTS):
-        table.add_column(column, justify="right")
-    for row in metrics:
-        published = (f"{row.published[name]:.1f}" if name in row.published else "" for name in CHECKPOINTS)
-        table.add_row(row.task, row.metric, f"{row.value:.1f}", *published)
-    console.print(table)
+        if suite is not None:
+            evaluate_runner.evaluate_suite(suite, dataset, load, get_adapter_name(adapter), out)
+        else:
+            evaluate_runner.evaluate_dataset(dataset, task, load, get_adapter_name(adapter), out, DatasetOpener())
+    except evaluate_runner.EvaluateError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted", 130)

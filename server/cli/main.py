@@ -8,10 +8,10 @@ import typer
 from server.cli import recipe
 from server.cli.convert import convert
 from server.cli.datasets import DatasetOpener
-from server.cli.evaluate_command import evaluate
+from server.cli.evaluate import evaluate
 from server.cli.inspect import inspect
 from server.cli.key import key
-from server.cli.label_command import label
+from server.cli.label import label
 from server.cli.models import models
 from server.cli.prompt import prompt
 from server.cli.serve import serve
