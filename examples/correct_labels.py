@@ -1,0 +1,53 @@
+"""Corrects the labels of a folder in a project: `python examples/correct_labels.py FOLDER`.
+
+The folder must be one that the server may read (`--jobs-sources`). A real project shows the images to a person;
+this script keeps all labels but those of a low score.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SERVER = os.environ.get("FLORIST_URL", "http://localhost:8000")
+
+
+def label_all(client: httpx.Client, folder: str) -> int:
+    """Labels the folder; returns the job's ID."""
+    body = {"source": str(Path(folder).resolve()), "recipe": "detect"}
+    job = client.post("/v1/jobs", json=body).raise_for_status().json()
+    while job["state"] in ("queued", "running"):
+        time.sleep(0.5)
+        job = client.get(f"/v1/jobs/{job['id']}").raise_for_status().json()
+    return int(job["id"])
+
+
+def correct(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the annotations that stay. Put a person here."""
+    annotations = [trace["annotation"] for trace in traces]
+    return [annotation for annotation in annotations if (annotation["score"] or 0) >= 0.3]
+
+
+def main(folder: str) -> None:
+    """Labels the folder, fetches the images with the most expected errors, and sends their corrections."""
+    with httpx.Client(base_url=SERVER, timeout=60) as client:
+        job = label_all(client, folder)
+        name = f"example-{time.time_ns()}"
+        project = client.post("/v1/projects", json={"name": name, "tasks": ["<OD>"]}).raise_for_status().json()
+        query = {"job": job, "count": 3}
+        found = client.get(f"/v1/projects/{project['id']}/next-images", params=query).raise_for_status().json()
+        for image in found["images"]:
+            data = client.get(f"/v1/jobs/{job}/images/{image['position']}").raise_for_status().content
+            form = {"annotations": json.dumps(correct(image["annotations"])), "kind": "objects"}
+            url = f"/v1/projects/{project['id']}/corrections"
+            client.post(url, files={"image": data}, data=form).raise_for_status()
+            print(f"{image['name']}: {image['uncertainty']:.2f} expected errors")
+        print(f"{len(found['images'])} corrections in project {name}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
