@@ -107,6 +107,12 @@ class FloristProcess:
         except httpx.TransportError:
             return 0
 
+    def read_cpu_seconds(self) -> float:
+        """Returns the CPU time of the process so far, from Linux's /proc."""
+        fields = Path(f"/proc/{self.running.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = int(fields[11]), int(fields[12])
+        return (user + system) / os.sysconf("SC_CLK_TCK")
+
     def terminate(self) -> None:
         self.running.send_signal(signal.SIGTERM)
 

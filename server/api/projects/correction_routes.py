@@ -115,13 +115,13 @@ async def list_next_images(
     projects: ProjectsDep,
     queue: JobQueueDep,
     project_id: ProjectId,
-    job: Annotated[int, Query(ge=1, le=MAX_ID, description="The ID of the job whose images are considered.")],
+    job: Annotated[int, Query(ge=1, le=MAX_ID, description="The ID of the job with the images.")],
     count: Annotated[int, Query(ge=1, le=1000, description="The maximum number of images.")] = 20,
 ) -> NextImagesResponse:
     """Returns the labeled images of a job without a correction, the most useful first: images with uncertain
     annotations, and with labels that are rare in the corrections and in this list.
 
-    To create a correction, fix the annotations of one kind whose `parent` is null. Ask again after some corrections
+    To create a correction, fix the annotations of one kind with `parent` null. Ask again after some corrections
     for the next images.
     """
 

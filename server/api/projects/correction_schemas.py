@@ -35,7 +35,7 @@ class CorrectionRequest(StrictRequest):
 
 
 class JobCorrectionsRequest(StrictRequest):
-    """A job whose annotations become corrections."""
+    """The job to import annotations from."""
 
     job: EntryId = Field(description="The ID of the job.")
     author: str = Field("", max_length=200, description=_AUTHOR)

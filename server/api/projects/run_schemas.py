@@ -93,7 +93,7 @@ class RunListResponse(BaseModel):
 
 
 def create_run_response(run: "Run", progress: dict[str, Any] | None, models: list[int]) -> RunResponse:
-    """Returns the response for a run. `models`: the IDs of those that it created."""
+    """Returns the response for a run. `models`: the IDs of the models that it created."""
     return RunResponse(
         id=run.id,
         state=run.state,

@@ -110,9 +110,9 @@ def test_an_adapter_from_a_folder_answers(image: Path, tmp_path: Path) -> None:
     assert answers[0]["text"] != answers[1]["text"]
 
     (tmp_path / "in").mkdir()
-    out, asked = tmp_path / "out", image.rename(tmp_path / "in" / image.name).parent
+    out, folder_in = tmp_path / "out", image.rename(tmp_path / "in" / image.name).parent
     command = "--task", "<CAPTION>", "--out", out, "--format", "jsonl", "--model", base, "--adapter", folder
-    result = run("label", asked, *command)
+    result = run("label", folder_in, *command)
     assert result.exit_code == 0, result.stderr
     (label,) = json.loads((out / "labels.jsonl").read_text())["labels"]
     assert label["annotation"]["label"] == answers[1]["annotations"][0]["label"]

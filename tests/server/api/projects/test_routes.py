@@ -135,10 +135,10 @@ def test_projects_are_created_and_deleted(client: httpx.Client, engine: Engine) 
     assert client.delete(path).status_code == 204
     for response in (client.get(path), client.delete(path), client.get(f"{path}/corrections")):
         check_details(response, 404, "not-found")
-    asked = client.post(
+    response = client.post(
         "/v1/prompt", json={"image": next(draw_scenes(1)).body["image"], "task": "<OD>", "project": "passing"}
     )
-    assert check_details(asked, 422, "invalid-prompt")["field"] == "project"
+    assert check_details(response, 422, "invalid-prompt")["field"] == "project"
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def site() -> Iterator[Any]:
 
 
 async def resolve_test_host(host: str, _: int) -> list[str]:
-    """Resolves the hosts of the tests to loopback addresses, of which one counts as public."""
+    """Resolves the hosts of the tests to loopback addresses. The test treats one of them as public."""
     return {"site.test": ["127.0.0.1"], "internal.test": ["127.0.0.9"], "both.test": ["127.0.0.1", "10.0.0.1"]}[host]
 
 
