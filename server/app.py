@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None, engine: "Engine | None" = None)
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.settings, app.state.lifecycle, app.state.metrics = settings, lifecycle, metrics
+    app.state.lifecycle, app.state.metrics = lifecycle, metrics
     app.include_router(api_router)
     add_error_handlers(app)
     add_middleware(app, settings, metrics)

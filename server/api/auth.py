@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from server.api.deps import SettingsDep
 from server.api.problems import UNAUTHORIZED, ProblemError
-from server.settings import Settings
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, if the server requires one.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key, for clients without Bearer.")
@@ -33,12 +33,11 @@ def get_key(request: Request) -> str:
 
 
 async def check_key(
-    request: Request,
+    settings: SettingsDep,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
 ) -> None:
     """Raises ProblemError (401) unless the server has no keys or the request carries one of them."""
-    settings: Settings = request.app.state.settings
     if not settings.api_keys:
         return
     key = bearer.credentials if bearer else header
@@ -54,3 +53,14 @@ async def check_key(
 
 
 KeyRequired = Depends(check_key)
+
+
+async def get_client_id(request: Request, settings: SettingsDep) -> str:
+    """Returns an ID of the client: the start of its key's hash, or its address on a server without keys."""
+    key = get_key(request)
+    if key and settings.api_keys:
+        return hash_key(key)[:16]
+    return request.client.host if request.client else ""
+
+
+ClientIdDep = Annotated[str, Depends(get_client_id)]

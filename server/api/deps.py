@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
-from server.api.auth import get_key, hash_key
 from server.api.metrics.metrics import Metrics
 from server.lifecycle import Lifecycle
 from server.settings import Settings
@@ -82,14 +81,3 @@ async def get_request_stack(lifecycle: LifecycleDep) -> AsyncIterator[ExitStack]
 
 
 RequestStackDep = Annotated[ExitStack, Depends(get_request_stack)]
-
-
-async def get_client_id(request: Request, settings: SettingsDep) -> str:
-    """Returns an ID of the client: the start of its key's hash, or its address on a server without keys."""
-    key = get_key(request)
-    if key and settings.api_keys:
-        return hash_key(key)[:16]
-    return request.client.host if request.client else ""
-
-
-ClientIdDep = Annotated[str, Depends(get_client_id)]

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from server.api.auth import KeyRequired
+from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
-from server.api.deps import ClientIdDep, EngineDep, ProjectsDep
+from server.api.deps import EngineDep, ProjectsDep
 from server.api.parameters import AfterQuery, LimitQuery, ProjectId
 from server.api.problems import BASE_MISMATCH, BODY_PROBLEMS, NOT_FOUND, document_problems
 from server.api.projects.access import PROJECT_RESPONSES, run_in_thread

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from server.api.auth import KeyRequired
+from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
-from server.api.deps import ClientIdDep, EngineDep, JobQueueDep, LifecycleDep, ProjectsDep
+from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, ProjectsDep
 from server.api.parameters import MAX_ID, AfterQuery, LimitQuery, ProjectId
 from server.api.problems import (
     BODY_PROBLEMS,

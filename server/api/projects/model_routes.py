@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from server.api.auth import KeyRequired
+from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
-from server.api.deps import ClientIdDep, EngineDep, LifecycleDep, ProjectsDep
+from server.api.deps import EngineDep, LifecycleDep, ProjectsDep
 from server.api.parameters import ProjectId
 from server.api.problems import (
     BASE_MISMATCH,

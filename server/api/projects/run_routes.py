@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 
-from server.api.auth import KeyRequired
+from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
-from server.api.deps import ClientIdDep, EngineDep, LifecycleDep, ProjectsDep, RequestStackDep
+from server.api.deps import EngineDep, LifecycleDep, ProjectsDep, RequestStackDep
 from server.api.parameters import AfterQuery, LimitQuery, ProjectId
 from server.api.problems import (
     BASE_MISMATCH,

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sse_starlette import EventSourceResponse
 
-from server.api.auth import KeyRequired
+from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JSON
-from server.api.deps import ClientIdDep, EngineDep, LifecycleDep, MetricsDep, RequestStackDep
+from server.api.deps import EngineDep, LifecycleDep, MetricsDep, RequestStackDep
 from server.api.problems import (
     BODY_PROBLEMS,
     INVALID_IMAGE,
