@@ -7,7 +7,6 @@ import pytest
 
 from tests.server.helpers import ROOT
 
-
 SLOW_MODULES = {"torch", "transformers", "peft", "matplotlib", "supervision", "scipy", "sqlalchemy"}
 
 
