@@ -4,13 +4,14 @@ import logging
 import socket
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from server.app import create_app
-from server.lifecycle import Lifecycle
-from server.logs import configure_logging
 from server.settings import Settings, get_option_name
+
+if TYPE_CHECKING:
+    from server.lifecycle import Lifecycle
 
 _SEND_TIMEOUT = 3  # seconds to send the last responses after all requests have ended
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class ListenError(OSError):
 class ServerProcess(uvicorn.Server):
     """Drains on the first SIGTERM or SIGINT: running requests finish, new ones get 503. Exits on the second one."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: "Lifecycle") -> None:
         super().__init__(config)
         self.lifecycle = lifecycle
         self.lifecycle.on_failure = self._stop_after_failure
@@ -54,6 +55,10 @@ class ServerProcess(uvicorn.Server):
 def run_server(settings: Settings) -> int:
     """Serves until the process is told to stop, and returns its exit code. Raises ListenError."""
     listener = _listen(settings.host, settings.port)
+    # Imported only now: that takes a second, in which clients can connect already and wait.
+    from server.app import create_app
+    from server.logs import configure_logging
+
     configure_logging(settings.log_format, settings.log_level)
     app = create_app(settings)
     config = uvicorn.Config(
