@@ -12,16 +12,16 @@ from PIL import Image
 from labels.dataset import Dataset
 from labels.format import Format
 from labels.image_files import SUFFIXES, ImageFile
-from labels.images import FORMATS as IMAGE_FORMATS
+from labels.images import IMAGE_FORMATS
 from labels.labeled_image import LabeledImage
 from labels.writing.export_report import ExportReport
 
-_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}  # where the suffix is not the format's name
+_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}  # those that differ from the format's name
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """The result of a conversion. `left_out` is the file that lists what was left out; None if nothing was."""
+    """The result of a conversion. `left_out` is the file that lists what was left out; None if nothing was left out."""
 
     report: ExportReport
     left_out: Path | None
@@ -37,9 +37,8 @@ def convert_dataset(
 ) -> Conversion:
     """Writes a dataset to the folder `out` in another format, completely or not at all.
 
-    What the source or the new format leaves out is listed in a file beside `out`, whose name ends in `.left-out.txt`:
-    one line each, with file and line for the source, and the image's name for the new format. `on_image` is called
-    after each image.
+    Everything that is left out is listed in `<out>.left-out.txt`, one entry per line: with file and line if the source
+    cannot be used, with the image's name if the new format cannot hold it. `on_image` is called after each image.
 
     An earlier export at `out` is replaced. Raises FileExistsError if anything else is there, and OSError if `out`
     cannot be written.
@@ -82,7 +81,8 @@ def _write_line(file: IO[str], source: str, reason: str) -> None:
 def _iter_renamed(dataset: Dataset, on_image: Callable[[], None]) -> Iterator[LabeledImage]:
     """Yields the images with names for the new dataset."""
     for image in dataset.images:
-        # Folders called `images` belong to the layout of the source, and YOLO would look for labels beside the last.
+        # Folders called `images` belong to the layout of the source. In YOLO they would also determine where the
+        # labels are.
         path = PurePosixPath(*(part for part in image.name.split("/") if part != "images"))
         name = path.as_posix()
         if not isinstance(image.open, ImageFile) and path.suffix.lower() not in SUFFIXES:

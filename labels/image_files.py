@@ -10,7 +10,7 @@ from typing import IO, Protocol, runtime_checkable
 
 from PIL import Image
 
-from labels.images import FORMATS, MAX_BYTES, MAX_PIXELS, decode_image
+from labels.images import IMAGE_FORMATS, MAX_BYTES, MAX_PIXELS, decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
 _ORIENTATION = 0x0112  # EXIF tag
@@ -19,7 +19,7 @@ _TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 
 @runtime_checkable
 class EncodedImage(Protocol):
-    """An image whose encoded file is available. Can be pickled. Most `LabeledImage.open` are one."""
+    """An image whose encoded file is available. Can be pickled. Most values of `LabeledImage.open` are of this type."""
 
     def stream(self) -> IO[bytes]:
         """Opens the file. Raises OSError."""
@@ -83,7 +83,7 @@ def read_size(image: EncodedImage) -> tuple[int, int]:
     with suppress(Exception), image.stream() as stream:
         length = stream.seek(0, io.SEEK_END)
         stream.seek(0)
-        with Image.open(stream, formats=FORMATS) as opened:
+        with Image.open(stream, formats=IMAGE_FORMATS) as opened:
             width, height = opened.size
             if length <= MAX_BYTES and 0 < width * height <= MAX_PIXELS:
                 transposed = opened.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
@@ -92,7 +92,7 @@ def read_size(image: EncodedImage) -> tuple[int, int]:
 
 
 def find_image(name: str, folders: Sequence[Path]) -> Path:
-    """Returns the file of the image that a dataset calls `name`, from the first of `folders` that has it.
+    """Returns the file of an image by its name in a dataset, from the first of `folders` that has it.
 
     Raises FileNotFoundError.
     """

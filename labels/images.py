@@ -18,7 +18,7 @@ MAX_PIXELS = 64_000_000  # below the size at which Pillow itself warns
 
 # Only formats that this process decodes itself and that their first bytes identify: EPS would start Ghostscript, and
 # TGA accepts anything.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000 or AVIF"
 # Other kinds of files that people send as images, by the bytes at an offset.
 _UNSUPPORTED = (
@@ -64,20 +64,20 @@ def decode_image(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = M
         message = f"the image has {len(data):,} bytes, more than the limit of {max_bytes:,}"
         raise ImageError(message, ImageErrorReason.TOO_LARGE)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
             width, height = opened.size
             if width < 1 or height < 1:
                 raise ImageError(f"the image is empty: {width}×{height} pixels", ImageErrorReason.EMPTY)
             if width * height > max_pixels:
-                raise _too_many_pixels(f"{width}×{height}", max_pixels)
+                raise _make_pixels_error(f"{width}×{height}", max_pixels)
             opened.load()
             return to_rgb(_apply_orientation(opened))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise _too_many_pixels("far too many", max_pixels) from error
+        raise _make_pixels_error("far too many", max_pixels) from error
     except UnidentifiedImageError as error:
-        raise _not_an_image(data) from error
+        raise _make_format_error(data) from error
     except Exception as error:  # decoders raise nearly anything on broken files: SyntaxError, struct.error, EOFError …
         if isinstance(error, EOFError | struct.error) or "truncated" in str(error).lower():
             message = "the image is cut short: its file ends before its last pixel"
@@ -114,12 +114,12 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
     return image
 
 
-def _too_many_pixels(count: str, limit: int) -> ImageError:
+def _make_pixels_error(count: str, limit: int) -> ImageError:
     message = f"the image has {count} pixels, more than the limit of {limit:,}. Shrink it"
     return ImageError(message, ImageErrorReason.TOO_LARGE)
 
 
-def _not_an_image(data: bytes) -> ImageError:
+def _make_format_error(data: bytes) -> ImageError:
     start = data[:64].lstrip().lower()
     for offset, magic, kind in _UNSUPPORTED:
         if start[offset:].startswith(magic.lower()):

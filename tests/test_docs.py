@@ -10,6 +10,7 @@ import pytest
 import typer.main
 from click import Group
 
+from labels.formats import FORMATS
 from server.app import create_app
 from server.cli.main import app
 from server.settings import Settings
@@ -80,3 +81,10 @@ def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), target
+
+
+def test_every_dataset_format_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "dataset-formats.md").read_text(encoding="utf-8")
+    for name, row in FORMATS.items():
+        assert f"| `{name}` |" in page
+        assert f"::: {row.read.__module__}\n" in page

@@ -3,7 +3,7 @@
 from labels.format import Format
 from labels.formats import coco, cvat, huggingface, jsonl, label_studio, labelme, voc, yolo
 
-# In the order in which a source is tried: the formats with the clearest marks first.
+# A source is matched against the formats in this order: those that are easiest to recognize first.
 FORMATS: dict[str, Format] = {
     "yolo-detect": Format(
         "YOLO, boxes", "YOLO (a folder with data.yaml)", yolo.recognize, yolo.read, yolo.YoloDetectWriter
@@ -33,7 +33,7 @@ FORMATS: dict[str, Format] = {
         huggingface.HuggingFaceWriter,
     ),
     "jsonl": Format(
-        "JSON lines: everything that is known about every annotation",
+        "JSON lines: all information about every annotation",
         "JSON lines (florist's export, or image, prefix and suffix)",
         jsonl.recognize,
         jsonl.read,

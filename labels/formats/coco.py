@@ -22,7 +22,7 @@ from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
 from labels.sample import Sample
-from labels.writing.categories import CategoryIds, category_of
+from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
@@ -47,7 +47,7 @@ def recognize(source: DatasetSource) -> bool:
 
 
 def read(source: DatasetSource) -> Dataset:
-    """Returns the images and labels of the COCO files; labels of one image in several files belong together.
+    """Returns the images and labels of the COCO files. Labels of one image in several files are combined.
 
     Images are looked for beside a file, in `images` there, and, as in COCO's own layout
     (annotations/instances_val2017.json beside val2017/), beside its folder. Raises DatasetError.
@@ -58,8 +58,8 @@ def read(source: DatasetSource) -> Dataset:
         # Files of one folder belong together if they are of one split: instances_val2017 and captions_val2017.
         files = [path for path, _ in documents if path.parent == folder]
         if len({path.stem.rpartition("_")[2] for path in files}) > 1:
-            raise source.describe_several(files)
-    partial = any("sentences" in entry for _, document in documents for entry in _dicts(document["annotations"]))
+            raise source.make_several_error(files)
+    partial = any("sentences" in entry for _, document in documents for entry in _select_dicts(document["annotations"]))
     reader = _CocoReader(DatasetBuilder(source.path, partial=partial))
     for path, document in documents:
         reader.read(path, document, f"{path.parent.name}/" if len(folders) > 1 else "")
@@ -85,7 +85,7 @@ class _CocoReader:
                 self.builder.refuse(source, "an earlier image has the same id")
             else:
                 images[key] = self._add_image(image, source, folders, prefix)
-        categories = {_to_key(each.get("id")): each.get("name") for each in _dicts(document.get("categories"))}
+        categories = {_to_key(each.get("id")): each.get("name") for each in _select_dicts(document.get("categories"))}
         entries = document["annotations"]
         if not isinstance(entries, list):
             self.builder.refuse(path.name, "its annotations are not a list")
@@ -117,7 +117,7 @@ def _add_annotation(entry: dict[str, Any], draft: ImageDraft, source: str, categ
     if "caption" in entry:
         draft.add(LabelKind.CAPTIONS, source, checks.check_caption, entry["caption"])
     elif entry.get("iscrowd"):
-        draft.refuse(LabelKind.OBJECTS, source, "it is a crowd: one region for many objects")
+        draft.refuse_label(LabelKind.OBJECTS, source, "it is a crowd: one region for many objects")
     elif words is not None:
         draft.add(LabelKind.WORDS, source, _read_words, words, entry, draft.size)
     else:
@@ -158,7 +158,7 @@ def _read_corners(entry: dict[str, Any]) -> tuple[float, float, float, float]:
 
 
 def _is_bbox(ring: Any, entry: dict[str, Any]) -> bool:
-    """Returns whether a ring repeats the bbox: tools without masks write it like that."""
+    """Returns whether a ring repeats the bbox, as tools without masks write it."""
     try:
         pairs = zip(checks.check_numbers(ring, 8), box_to_ring(_read_corners(entry)), strict=True)
         return all(abs(one - other) <= _TOLERANCE for one, other in pairs)
@@ -185,7 +185,7 @@ def _add_sentence(sentence: Any, shape: Box | Polygon, draft: ImageDraft, source
         draft.samples.append(Sample(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (outline,), text=text))
 
 
-def _dicts(values: Any) -> list[dict[str, Any]]:
+def _select_dicts(values: Any) -> list[dict[str, Any]]:
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
@@ -241,7 +241,7 @@ def _to_entry(annotation: Annotation, categories: CategoryIds) -> dict[str, Any]
         rings = to_rings(annotation)
         x1, y1, x2, y2 = bounds(rings)
         entry = {
-            "category_id": categories.id_of(category_of(annotation)),
+            "category_id": categories.get_id(get_category(annotation)),
             "bbox": [round(v, _DIGITS) for v in (x1, y1, x2 - x1, y2 - y1)],
             "area": round(sum(map(area, rings)), _DIGITS),
             "segmentation": [[round(v, _DIGITS) for v in ring] for ring in rings],

@@ -1,7 +1,7 @@
 """CVAT XML 1.1 for images: annotations.xml and images/; https://docs.cvat.ai/docs/manual/advanced/xml_format/.
 
 Words and captions have their text in an attribute called `text`; captions are tags. The writer also adds the attributes
-`score` and `review`, why a person should look at an annotation.
+`score` and `review` (why a person should check an annotation).
 """
 
 import shutil
@@ -19,7 +19,7 @@ from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element
 from labels.writing import xml
-from labels.writing.categories import CategoryIds, category_of
+from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
@@ -82,7 +82,7 @@ def _read_image(image: Element, draft: ImageDraft, file: str) -> None:
                 kind = LabelKind.OBJECTS if _find_words(element) is None else LabelKind.WORDS
                 draft.add(kind, where, _read_shape, [element], draft.size)
             case _:
-                draft.refuse(LabelKind.OBJECTS, where, f"a {element.tag} cannot be used; draw a box or a polygon")
+                draft.refuse_label(LabelKind.OBJECTS, where, f"a {element.tag} cannot be used; draw a box or a polygon")
     for elements in groups.values():
         draft.add(LabelKind.OBJECTS, f"{file}:{elements[0].sourceline}", _read_shape, elements, draft.size)
 
@@ -131,7 +131,7 @@ class CvatWriter(DatasetWriter):
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)
         self._categories = CategoryIds()
-        self._body = folder.open(_BODY)  # the list of labels goes before it, but is known after it
+        self._body = folder.open(_BODY)  # the list of labels precedes it, but is complete only at the end
 
     def add(self, image: LabeledImage, name: str) -> int:
         number = self.report.images - 1
@@ -164,8 +164,8 @@ class CvatWriter(DatasetWriter):
 
     def _add_annotation(self, parent: ET.Element, traced: TracedAnnotation, group: int) -> None:
         annotation = traced.annotation
-        name = xml.to_legal_text(CAPTION if isinstance(annotation, Text) else category_of(annotation))
-        self._categories.id_of(name)
+        name = xml.to_legal_text(CAPTION if isinstance(annotation, Text) else get_category(annotation))
+        self._categories.get_id(name)
         common = xml.to_attributes(label=name, source="auto")
         match annotation:
             case Text():

@@ -25,7 +25,7 @@ from labels.reading import checks, documents
 from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
-from labels.writing.categories import category_of
+from labels.writing.categories import get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
@@ -48,7 +48,7 @@ def read(source: DatasetSource) -> Dataset:
     builder = DatasetBuilder(source.path)
     if files := _find_metadata(source):
         if len({file.parent for file in files}) < len(files):
-            raise source.describe_several(files)
+            raise source.make_several_error(files)
         names = _read_card(source.path / "README.md")
         for file in files:
             _read_metadata(file, source, names, builder)
@@ -90,7 +90,7 @@ def _read_metadata(file: Path, source: DatasetSource, names: ClassNames, builder
 
 
 def _read_card(card: Path) -> ClassNames:
-    """Returns the class names by the features in the header of README.md; none if it has none."""
+    """Returns the class names in the features of README.md's header; empty if there are none."""
     try:
         _, header, _ = card.read_text(encoding="utf-8").split("---\n", 2)
         features = yaml.safe_load(header)["dataset_info"]["features"]
@@ -109,12 +109,14 @@ def _add_image(
     if isinstance(objects, dict):
         objects = _to_records(objects)
     if not isinstance(objects, list):
-        draft.refuse(LabelKind.OBJECTS, where, "its objects are neither a list nor a list for each of their fields")
+        draft.refuse_label(
+            LabelKind.OBJECTS, where, "its objects are neither a list nor a list for each of their fields"
+        )
         objects = []
     for position, record in enumerate(objects):
         source = f"{where}, object {position}"
         if not isinstance(record, dict):
-            draft.refuse(LabelKind.OBJECTS, source, "it is not a record of fields")
+            draft.refuse_label(LabelKind.OBJECTS, source, "it is not a record of fields")
             continue
         is_word = isinstance(record.get("text"), str) and record.get("kind", "quad") == "quad"
         kind = LabelKind.WORDS if is_word else LabelKind.OBJECTS
@@ -190,7 +192,7 @@ def _to_object(traced: TracedAnnotation) -> dict[str, Any]:
     rings = to_rings(annotation)
     return {
         "kind": annotation.kind,
-        "category": category_of(annotation),
+        "category": get_category(annotation),
         "text": annotation.label if isinstance(annotation, Quad) else None,
         "box": list(bounds(rings)),
         "polygons": [] if isinstance(annotation, Box) else rings,

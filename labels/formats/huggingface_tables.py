@@ -85,7 +85,7 @@ def iter_rows(
 
 
 def find_class_names(feature: Any) -> ClassNames:
-    """Returns the names of the first class label in a feature of `datasets`, at any depth; none if there is none."""
+    """Returns the names of the first class label in a feature of `datasets`, at any depth; empty if there is none."""
     if isinstance(feature, dict):
         names = feature.get("names")
         if isinstance(names, list):
@@ -97,7 +97,7 @@ def find_class_names(feature: Any) -> ClassNames:
 
 
 def _iter_table(file: Path) -> Iterator[tuple[Row, ClassNames]]:
-    """Yields the rows of a table. Images of Arrow files stay where they are."""
+    """Yields the rows of a table. Images of Arrow files are not loaded."""
     if file.suffix == ".arrow":
         table = _open_arrow(file)
         column = _find_image_column(table.schema)
@@ -150,7 +150,7 @@ def _find_row_image(row: Mapping[str, Any], file: Path, number: int) -> EncodedI
 
 
 def _read_schema_names(schema: Any) -> ClassNames:
-    """Returns the class names by the features that `datasets` stores in a table."""
+    """Returns the class names in the features that `datasets` stores in a table; empty if there are none."""
     metadata: bytes = (schema.metadata or {}).get(b"huggingface", b"{}")
     try:
         features = json.loads(metadata).get("info", {}).get("features", {})

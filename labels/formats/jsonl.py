@@ -1,13 +1,13 @@
 """JSON lines of two kinds.
 
-florist's own, one image a line, with everything that is known about its annotations; nothing is rounded or left out:
+florist's own format has one image per line, with all information about its annotations. Nothing is rounded or left out:
 {"name": "a/b.jpg", "sha256": "…", "width": 640, "height": 480, "labels": [{"annotation": {"kind": "box", …},
  "step": "detect", "prompt": "…", "raw": "…", "model": "…", "adapter": null, "review": "", "parent": null}, …]}
-`complete` lists the kinds for which everything is labeled, if that is not what occurs in the file; `samples` are
-prompts with answers: [{"task": "<VQA>", "text": "how many?", "region": null, "answer": [{"kind": "text", …}]}, …].
+`complete` lists the kinds for which everything is labeled; the default is the kinds that occur in the file. `samples`
+are prompts with answers: [{"task": "<VQA>", "text": "how many?", "region": null, "answer": [{"kind": "text", …}]}, …].
 
-Prompt and answer, one sample a line, as maestro and PaliGemma use them: {"image": "a.jpg", "prefix": "<OD>",
-"suffix": "car<loc_1>…"}; see `paligemma` for `detect car`.
+Prompts with answers, as maestro and PaliGemma use them, have one sample per line: {"image": "a.jpg", "prefix": "<OD>",
+"suffix": "car<loc_1>…"}. See `paligemma` for prompts such as `detect car`.
 """
 
 from dataclasses import replace
@@ -53,7 +53,7 @@ def read(source: DatasetSource) -> Dataset:
     """
     files = source.json_lines
     if len({file.parent for file in files}) < len(files):
-        raise source.describe_several(files)
+        raise source.make_several_error(files)
     builder = DatasetBuilder(source.path)
     for file in files:
         prefix = f"{file.parent.name}/" if len(files) > 1 else ""
@@ -79,7 +79,7 @@ class _JsonlReader:
         self._detected: dict[str, set[str]] = {}  # the labels that prompts asked to detect, by image
 
     def read_image(self, row: dict[str, Any], where: str) -> None:
-        """Reads a line of florist's own kind."""
+        """Reads a line of florist's own format."""
         draft = self._add_image(row["name"], where, checks.parse_size(row.get("width"), row.get("height")))
         if draft is None:
             return
@@ -116,7 +116,7 @@ class _JsonlReader:
             try:
                 self._add_answer(draft, prefix, suffix, where)
             except ValueError as error:  # of checks, tasks and prompts
-                draft.refuse(LabelKind.OBJECTS, where, str(error))
+                draft.refuse_label(LabelKind.OBJECTS, where, str(error))
 
     def finish(self) -> None:
         """Marks images as complete if prompts asked to detect every label of the file."""
@@ -129,7 +129,7 @@ class _JsonlReader:
                 draft.complete.add(LabelKind.OBJECTS)
 
     def _add_answer(self, draft: ImageDraft, prefix: str, suffix: str, where: str) -> None:
-        """Adds annotations for prompts that ask for all objects, all words or a caption, and else a sample."""
+        """Adds annotations if the prompt asks for all objects, all words or a caption; otherwise a sample."""
         if labels := paligemma.parse_labels(prefix):
             self._detected.setdefault(draft.name, set()).update(labels)
             for label, box in paligemma.parse_boxes(suffix, draft.size):
@@ -157,7 +157,7 @@ class _JsonlReader:
 
 
 def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
-    """Adds one label of florist's own kind. A text about a region, or that was read, becomes a sample."""
+    """Adds one label of florist's own format. A text about a region, or a recognized text, becomes a sample."""
     value = label.get("annotation")
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind != "text":
@@ -176,11 +176,11 @@ def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
             format_answer(sample.task, [annotation], draft.size)  # raises ValueError if it is no answer to the task
             draft.samples.append(replace(sample, answer=(annotation,)))
     except ValueError as error:
-        draft.refuse(LabelKind.CAPTIONS, where, str(error))
+        draft.refuse_label(LabelKind.CAPTIONS, where, str(error))
 
 
 def _read_sample(value: Any, size: Size) -> Sample:
-    """Raises ValueError with the reason if it is not a sample."""
+    """Returns the sample in a JSON value. Raises ValueError with the reason if it is not a sample."""
     if not isinstance(value, dict) or not isinstance(value.get("answer"), list):
         raise LabelError("it has no answer")
     task, text, region = find_task(str(value.get("task"))), value.get("text"), value.get("region")
@@ -215,7 +215,7 @@ def _validate(value: Any) -> Annotation:
 
 
 class JsonlWriter(DatasetWriter):
-    """One file of florist's own kind."""
+    """One file in florist's own format."""
 
     keeps_degenerate_polygons: ClassVar[bool] = True
     keeps_samples: ClassVar[bool] = True
@@ -227,7 +227,7 @@ class JsonlWriter(DatasetWriter):
     def add(self, image: LabeledImage, name: str) -> int:
         row: dict[str, Any] = {field: getattr(image, field) for field in _IMAGE_FIELDS}
         row["name"] = name if self.has_copies else image.name
-        if image.source:  # the images of a dataset say what is complete, those of a job do not
+        if image.source:  # only images of a dataset know what is complete
             row["complete"] = sorted(image.complete)
         row["labels"] = [
             {"annotation": traced.annotation.model_dump(), **{field: getattr(traced, field) for field in _TRACE_FIELDS}}

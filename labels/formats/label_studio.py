@@ -1,8 +1,9 @@
 """Label Studio: its JSON export, and tasks with predictions; https://labelstud.io/guide/export.
 
 The reader takes the newest annotation of a task, or the newest prediction if nobody has annotated it. The writer writes
-tasks.json, a label_config.xml that fits it, and images/: annotations are predictions, for a person to accept or
-correct. Copied images are addressed as local storage serves them if this folder is the document root; others by name.
+tasks.json, the matching label_config.xml, and images/. Annotations become predictions, which a person can accept or
+correct. Copied images get the address that local storage serves if this folder is the document root; others get their
+name.
 """
 
 import urllib.parse
@@ -12,6 +13,7 @@ from typing import Any
 
 from labels import masks
 from labels.dataset import Dataset
+from labels.formats.coco import is_coco
 from labels.geometry import box_to_ring, rotate_ring, to_points, to_rings
 from labels.image_files import SUFFIXES, ImageFile, find_image
 from labels.label_kind import LabelKind
@@ -21,7 +23,7 @@ from labels.reading.checks import Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
 from labels.writing import xml
-from labels.writing.categories import CategoryIds, category_of
+from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
@@ -51,10 +53,10 @@ def read(source: DatasetSource) -> Dataset:
     Images are looked for beside it and in `images` there, by the path in their address and by its last part. Raises
     DatasetError.
     """
-    exports = [(path, document) for path, document in source.iter_json() if is_label_studio(document)]
-    if len(exports) > 1:
-        raise source.describe_several([path for path, _ in exports])
-    path, document = exports[0]
+    datasets = [(path, doc) for path, doc in source.iter_json() if is_label_studio(doc) or is_coco(doc)]
+    if len(datasets) > 1:
+        raise source.make_several_error([path for path, _ in datasets])
+    path, document = datasets[0]
     builder = DatasetBuilder(path)
     for position, task in enumerate(document):
         number = task.get("id", position + 1) if isinstance(task, dict) else position + 1
@@ -84,7 +86,7 @@ def _read_task(task: dict[str, Any], where: str, folder: Path, builder: DatasetB
         return
     for index, result in enumerate(found):
         if not isinstance(result, dict):
-            draft.refuse(LabelKind.OBJECTS, f"{where}, result {index}", "it is not a JSON object")
+            draft.refuse_label(LabelKind.OBJECTS, f"{where}, result {index}", "it is not a JSON object")
     _read_results(results, draft, where)
 
 
@@ -101,7 +103,7 @@ def _find_results(task: dict[str, Any]) -> Any:
 
 
 def _find_image(data: dict[str, Any], folders: list[Path]) -> Path:
-    """Returns the image's file: of the value that looks most like an image's address. Raises FileNotFoundError."""
+    """Returns the file of the image. Prefers values that end in an image suffix. Raises FileNotFoundError."""
     addresses = [value for value in data.values() if isinstance(value, str)]
     addresses.sort(key=lambda value: not _to_path(value).lower().endswith(SUFFIXES))
     if not addresses:
@@ -135,16 +137,16 @@ def _read_results(results: list[dict[str, Any]], draft: ImageDraft, where: str) 
     for result in results:
         value = result.get("value")
         if isinstance(value, dict) and result.get("type") == "textarea" and _is_region(value):
-            texts[_region_id(result)] = str(_read_text(value) or "")
+            texts[_get_region_id(result)] = str(_read_text(value) or "")
         elif isinstance(value, dict) and result.get("type") == "labels":
-            labels[_region_id(result)] = value.get("labels")
-    shaped = {_region_id(result) for result in results if result.get("type") in _SHAPE_TYPES}
+            labels[_get_region_id(result)] = value.get("labels")
+    shaped = {_get_region_id(result) for result in results if result.get("type") in _SHAPE_TYPES}
     groups: dict[str, list[dict[str, Any]]] = {}
     for position, result in enumerate(results):
         source, kind, value = f"{where}, result {result.get('id', position)}", result.get("type"), result.get("value")
-        region = _region_id(result)
+        region = _get_region_id(result)
         if not isinstance(value, dict):
-            draft.refuse(LabelKind.OBJECTS, source, "it has no value")
+            draft.refuse_label(LabelKind.OBJECTS, source, "it has no value")
         elif kind in _SHAPE_TYPES:
             if texts.get(region) is None and kind == "polygonlabels" and (parent := _find_parent(result, shaped)):
                 groups.setdefault(parent, []).append(result)
@@ -157,7 +159,7 @@ def _read_results(results: list[dict[str, Any]], draft: ImageDraft, where: str) 
         elif kind in ("choices", "taxonomy", "rating", "number", "labels"):
             draft.builder.refuse(source, f"{kind} cannot be used")
         else:
-            draft.refuse(LabelKind.OBJECTS, source, f"{kind} cannot be used; draw a box or a polygon")
+            draft.refuse_label(LabelKind.OBJECTS, source, f"{kind} cannot be used; draw a box or a polygon")
     for region, parts in groups.items():
         words = texts.get(region)
         label_kind = LabelKind.OBJECTS if words is None else LabelKind.WORDS
@@ -167,21 +169,21 @@ def _read_results(results: list[dict[str, Any]], draft: ImageDraft, where: str) 
 def _read_textarea(value: dict[str, Any], region: str, shaped: set[str], draft: ImageDraft, source: str) -> None:
     is_region = _is_region(value)
     if not isinstance(_read_text(value), str):
-        draft.refuse(LabelKind.WORDS if is_region else LabelKind.CAPTIONS, source, "its text is not text")
+        draft.refuse_label(LabelKind.WORDS if is_region else LabelKind.CAPTIONS, source, "its text is not text")
     elif not is_region:
         draft.add(LabelKind.CAPTIONS, source, checks.check_caption, _read_text(value))
     elif region not in shaped:
-        draft.refuse(LabelKind.WORDS, source, "its words have no box, polygon or mask")
+        draft.refuse_label(LabelKind.WORDS, source, "its words have no box, polygon or mask")
 
 
 def _read_text(value: dict[str, Any]) -> str | None:
-    """Returns what a person typed: a list of lines, or, in older exports, one text. None if it is not text."""
+    """Returns the entered text, a list of lines or (in older exports) one text; None if it is not text."""
     text = value.get("text") or ""
     lines = text if isinstance(text, list) else [text]
     return " ".join(lines) if all(isinstance(line, str) for line in lines) else None
 
 
-def _region_id(result: dict[str, Any]) -> str:
+def _get_region_id(result: dict[str, Any]) -> str:
     return str(result.get("id"))
 
 
@@ -191,7 +193,7 @@ def _is_region(value: dict[str, Any]) -> bool:
 
 def _find_parent(result: dict[str, Any], regions: set[str]) -> str | None:
     """Returns the region that this is another ring of, as the writer names them: label-3, then label-3-1."""
-    parent, dash, number = _region_id(result).rpartition("-")
+    parent, dash, number = _get_region_id(result).rpartition("-")
     return parent if dash and number.isdigit() and parent.startswith("label-") and parent in regions else None
 
 
@@ -276,14 +278,14 @@ class LabelStudioWriter(DatasetWriter):
         if isinstance(annotation, Text):
             value: dict[str, Any] = {"text": [annotation.label]}
             return [{"id": name, "type": "textarea", "from_name": CAPTION, **common, "value": value}]
-        category = xml.to_legal_text(category_of(annotation))
+        category = xml.to_legal_text(get_category(annotation))
         if isinstance(annotation, Box):
-            self._boxes.id_of(category)
+            self._boxes.get_id(category)
             (x1, y1), (x2, y2) = _to_percent(list(annotation.box), size)
             corner = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
             value = {**corner, "rectanglelabels": [category]}
             return [{"id": name, "type": "rectanglelabels", "from_name": BOXES, **common, "value": value}]
-        self._polygons.id_of(category)
+        self._polygons.get_id(category)
         results = []
         for i, ring in enumerate(to_rings(annotation)):
             outline = {"points": _to_percent(ring, size), "closed": True}

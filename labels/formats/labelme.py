@@ -1,7 +1,7 @@
 """LabelMe: a JSON file beside each image; https://github.com/wkentaro/labelme.
 
-A shape with the label `text` is a word: its text is the first line of its description. The writer puts the reason why a
-person should look into the description too, and adds `score`, which LabelMe keeps. Captions have no place.
+A shape with the label `text` is a word: its text is the first line of its description. The writer also adds the reason
+for review to the description, and `score`, which LabelMe preserves. It leaves out captions.
 """
 
 import base64
@@ -19,12 +19,12 @@ from labels.reading import checks, documents
 from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
-from labels.writing.categories import WORD_CATEGORY, category_of, describe_kind
+from labels.writing.categories import WORD_CATEGORY, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.json_array import to_json_line
 from prompts.annotations import Annotation, Box, Quad, Text
 
-_VERSION = "5.0.0"  # LabelMe reads what is written here from this version on
+_VERSION = "5.0.0"  # the first version that reads these files
 
 
 def is_labelme(document: Any) -> bool:
@@ -33,7 +33,7 @@ def is_labelme(document: Any) -> bool:
 
 
 def recognize(source: DatasetSource) -> bool:
-    """Returns whether one of the JSON files is LabelMe's. If there are none, those in deeper folders count."""
+    """Returns whether one of the JSON files is LabelMe's. If there are none, checks deeper folders."""
     has_json = False
     for _, document in source.iter_json():
         if is_labelme(document):
@@ -104,13 +104,13 @@ def _find_image(document: dict[str, Any], file: Path) -> tuple[str, EncodedImage
 def _add_annotation(shapes: list[Any], draft: ImageDraft, where: str) -> None:
     first = shapes[0]
     if not isinstance(first, dict):
-        draft.refuse(LabelKind.OBJECTS, where, "it is not a JSON object")
+        draft.refuse_label(LabelKind.OBJECTS, where, "it is not a JSON object")
         return
     kind = first.get("shape_type", "polygon")
     is_word = first.get("label") == WORD_CATEGORY
     words = str(first.get("description") or "").partition("\n")[0] if is_word else ""
     if kind not in ("rectangle", "polygon"):
-        draft.refuse(LabelKind.OBJECTS, where, f"a {kind} cannot be used; draw a rectangle or a polygon")
+        draft.refuse_label(LabelKind.OBJECTS, where, f"a {kind} cannot be used; draw a rectangle or a polygon")
     else:
         label_kind = LabelKind.WORDS if words else LabelKind.OBJECTS
         draft.add(label_kind, where, _read_shape, shapes, kind, words, draft.size)
@@ -164,7 +164,7 @@ def _to_shapes(traced: TracedAnnotation, group: int) -> list[dict[str, Any]]:
     description = [annotation.label if isinstance(annotation, Quad) else "", traced.review]
     return [
         {
-            "label": category_of(annotation),
+            "label": get_category(annotation),
             "points": [[round(x, 3), round(y, 3)] for x, y in to_points(ring)],
             # The rings of one object are shapes of one group.
             "group_id": group if len(rings) > 1 else None,

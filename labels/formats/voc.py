@@ -1,8 +1,8 @@
 """Pascal VOC: Annotations/ with an XML file for each image of JPEGImages/, or both side by side.
 
-http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixels that count from 1, and the last one
-is inside. The writer adds ImageSets/Main/default.txt, and labelmap.txt for CVAT and Datumaro; it writes boxes only, and
-there is no place for scores.
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixels that count from 1, and include the
+last pixel. The writer adds ImageSets/Main/default.txt, and labelmap.txt for CVAT and Datumaro. It writes only boxes,
+without scores.
 """
 
 import xml.etree.ElementTree as ET
@@ -19,7 +19,7 @@ from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element, find_text
 from labels.writing import xml
-from labels.writing.categories import CategoryIds, category_of, describe_kind
+from labels.writing.categories import CategoryIds, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
@@ -114,12 +114,12 @@ class VocWriter(DatasetWriter):
             if annotation.score is not None:
                 self.leave_out("scores", image, annotation)
             written += 1
-            category = _to_line(category_of(annotation))
-            self._categories.id_of(category)
+            category = _to_line(get_category(annotation))
+            self._categories.get_id(category)
             element = ET.SubElement(root, "object")
             xml.add_texts(element, name=category, pose="Unspecified", truncated=0, difficult=0)
             x1, y1, x2, y2 = (round(v) for v in annotation.box)
-            # A box thinner than a pixel gets one.
+            # A box is at least one pixel wide and high.
             corners = dict(zip(_SIDES, (x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)), strict=True))
             xml.add_texts(ET.SubElement(element, "bndbox"), **corners)
         self.write_sidecar(name, xml.to_document(root))
@@ -133,5 +133,5 @@ class VocWriter(DatasetWriter):
 
 
 def _to_line(label: str) -> str:
-    """Returns the label as labelmap.txt can hold it, where colons are separators; both files must agree."""
+    """Returns a label that labelmap.txt can hold, where colons are separators. The XML files use the same label."""
     return " ".join(label.replace(":", " ").split()).lstrip("# ") or "object"

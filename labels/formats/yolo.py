@@ -1,8 +1,8 @@
 """YOLO, as Ultralytics reads it; https://docs.ultralytics.com/datasets/.
 
-data.yaml, and for each image of images/ a file of the same name in labels/, with a line for each object: the number of
-its class and fractions of the image's width and height. Four numbers are a box, six or more a polygon. Label Studio
-exports classes.txt instead of data.yaml. The writers use images/train/ and labels/train/; there is no place for scores.
+data.yaml, and for each image in images/ a file with the same name in labels/. It has a line for each object: the number
+of its class, and fractions of the image's width and height. Four fractions are a box, six or more a polygon. Label
+Studio exports classes.txt instead of data.yaml. The writers use images/train/ and labels/train/, and leave out scores.
 """
 
 from abc import abstractmethod
@@ -21,7 +21,7 @@ from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
-from labels.writing.categories import CategoryIds, category_of, describe_kind
+from labels.writing.categories import CategoryIds, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
@@ -38,7 +38,7 @@ def recognize(source: DatasetSource) -> bool:
 
 
 def read(source: DatasetSource) -> Dataset:
-    """Returns the images of the dataset, or of the part of it, that the source is. All splits are read together.
+    """Returns the images of the source: a dataset with all its splits, or a part of a dataset.
 
     Raises DatasetError.
     """
@@ -52,7 +52,7 @@ def read(source: DatasetSource) -> Dataset:
     for folder in folders:
         for image in _iter_images(folder):
             if image in seen:
-                continue  # validated on its own training images
+                continue  # an image of several splits
             seen.add(image)
             _read_image(image, description.parent, names, has_keypoints, builder)
     if not seen:
@@ -64,7 +64,7 @@ def read(source: DatasetSource) -> Dataset:
 
 
 def _find_description(path: Path) -> Path | None:
-    """Returns the data.yaml (or classes.txt) of the dataset that a folder is, or is a part of."""
+    """Returns the data.yaml (or classes.txt) of a dataset, given its folder or a part of it; None if there is none."""
     if path.is_file():
         return path if path.suffix in (".yaml", ".yml") else None
     for folder in (path, *([path.parent, path.parent.parent] if _has_labels(path) else [])):
@@ -75,12 +75,15 @@ def _find_description(path: Path) -> Path | None:
 
 
 def _has_labels(path: Path) -> bool:
-    """Returns whether a folder has YOLO's two folders, or is the one of the images."""
+    """Returns whether a folder has YOLO's `labels` folder, or is its `images` folder."""
     return (path / "labels").is_dir() or (path.name == "images" and (path.parent / "labels").is_dir())
 
 
 def _read_description(description: Path) -> tuple[dict[float, Any], list[Path], bool]:
-    """Returns names by number, the folders (or lists) of images, and whether lines also have keypoints."""
+    """Returns class names by number, the folders (or lists) of images, and whether lines also have keypoints.
+
+    Raises DatasetError.
+    """
     try:
         text = description.read_bytes().decode("utf-8-sig")
         if description.name == _CLASSES:
@@ -108,7 +111,7 @@ def _to_list(entry: Any) -> list[str]:
 
 
 def _resolve_split(entry: str, root: Path, folder: Path) -> Path:
-    """Returns where a split is: below `path`, below the file's folder, or there without the `../` of Roboflow."""
+    """Returns the path of a split: relative to `path`, to the file's folder, or to it without Roboflow's `../`."""
     places = [root / entry, folder / entry, folder / entry.removeprefix("../")]
     return next((place for place in places if place.exists()), places[0])
 
@@ -124,14 +127,14 @@ def _iter_images(split: Path) -> Iterator[Path]:
 
 
 def _read_image(image: Path, root: Path, names: dict[float, Any], has_keypoints: bool, builder: DatasetBuilder) -> None:
-    labels = _labels_path(image)
-    draft = builder.add_image(_relative_name(image, root), _relative_name(labels, root), ImageFile(image))
+    labels = _to_labels_path(image)
+    draft = builder.add_image(_to_relative_name(image, root), _to_relative_name(labels, root), ImageFile(image))
     if draft is None or not labels.is_file():
         return  # an image without a labels file shows no object
     try:
         lines = labels.read_bytes().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        draft.refuse(LabelKind.OBJECTS, draft.source, f"it is not text that can be read: {error}")
+        draft.refuse_label(LabelKind.OBJECTS, draft.source, f"it is not text that can be read: {error}")
         return
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -169,7 +172,7 @@ def _split_rings(ring: list[float]) -> list[list[float]]:
     return [to_ring(points[: at[1]]), *(to_ring(loop[:-1]) for loop in loops)]
 
 
-def _labels_path(image: Path) -> Path:
+def _to_labels_path(image: Path) -> Path:
     """Returns the labels file of an image: the last `images` of its path becomes `labels`."""
     parts = list(image.parts)
     at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i] == "images"), None)
@@ -180,14 +183,14 @@ def _labels_path(image: Path) -> Path:
 
 def _refuse_orphans(seen: set[Path], root: Path, builder: DatasetBuilder) -> None:
     """Records files in `labels` whose images are missing."""
-    known = {_labels_path(image) for image in seen}
+    known = {_to_labels_path(image) for image in seen}
     for folder in sorted({labels.parent for labels in known if "labels" in labels.parts}):
         for path in sorted(folder.glob("*.txt")):
             if path not in known and path.name != _CLASSES:
-                builder.refuse(_relative_name(path, root), "its image is missing")
+                builder.refuse(_to_relative_name(path, root), "its image is missing")
 
 
-def _relative_name(path: Path, root: Path) -> str:
+def _to_relative_name(path: Path, root: Path) -> str:
     root = root.resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
@@ -215,7 +218,7 @@ class _YoloWriter(DatasetWriter):
                 self.leave_out("texts of words", image, annotation)
             values = self._to_fractions(annotation, image.width, image.height)
             numbers = " ".join(f"{min(max(v, 0.0), 1.0):.6f}" for v in values)
-            lines.append(f"{self._categories.id_of(category_of(annotation))} {numbers}\n")
+            lines.append(f"{self._categories.get_id(get_category(annotation))} {numbers}\n")
         self.write_sidecar(name, "".join(lines))
         return len(lines)
 
@@ -229,7 +232,7 @@ class _YoloWriter(DatasetWriter):
 
 
 class YoloDetectWriter(_YoloWriter):
-    """Writes boxes, but not the bounds of polygons: where boxes were segmented, each object would appear twice."""
+    """Writes boxes, but not the bounds of polygons: objects with a box and a polygon would appear twice."""
 
     shapes = (Box,)
 

@@ -1,4 +1,4 @@
-"""Collects what a reader finds in a source into a dataset, and what of the source cannot be used."""
+"""Builds a dataset from the images and labels that a reader finds, and records entries that cannot be used."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec
 
-from labels.dataset import Dataset, DatasetError, UnusableEntry
+from labels.dataset import Dataset, DatasetError, UnusableEntry, list_reasons
 from labels.image_files import EncodedImage, ImageFile, read_size
 from labels.images import ImageError
-from labels.label_kind import LabelKind, label_kind_of
+from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
-from labels.reading.checks import LabelError
+from labels.reading.checks import LabelError, Size
 from labels.sample import Sample
 from prompts.annotations import Annotation
 
-_SHOWN = 5  # reasons in the error message of a dataset without usable images
-
 P = ParamSpec("P")
-Size = tuple[int, int]
 
 
 @dataclass
@@ -60,12 +57,12 @@ class ImageDraft:
         try:
             annotation = make(*args, **kwargs)
         except LabelError as error:
-            self.refuse(kind, source, str(error))
+            self.refuse_label(kind, source, str(error))
             return None
         self.annotations.append(annotation)
         return annotation
 
-    def refuse(self, kind: LabelKind, source: str, reason: str) -> None:
+    def refuse_label(self, kind: LabelKind, source: str, reason: str) -> None:
         """Records a label that cannot be used. The image is then no longer complete for labels of this kind."""
         self.incomplete.add(kind)
         self.refused = True
@@ -73,7 +70,7 @@ class ImageDraft:
 
 
 class DatasetBuilder:
-    """Builds the dataset at `path`. `partial`: the labels do not cover everything that the images show."""
+    """Builds the dataset at `path`. `partial`: whether the labels do not cover everything that the images show."""
 
     def __init__(self, path: Path, *, partial: bool = False) -> None:
         self.path, self.partial = path, partial
@@ -114,7 +111,7 @@ class DatasetBuilder:
         A kind of label that occurs in the dataset is complete in every image without a refused label of that kind.
         Images without any information are left out. Raises DatasetError if no image is left.
         """
-        occurring = {label_kind_of(a) for draft in self._drafts.values() for a in draft.annotations}
+        occurring = {get_label_kind(a) for draft in self._drafts.values() for a in draft.annotations}
         occurring = set() if self.partial else occurring - {LabelKind.CAPTIONS}
         images = []
         for draft in self._drafts.values():
@@ -128,16 +125,10 @@ class DatasetBuilder:
                 LabeledImage(draft.name, draft.source, *draft.size, annotations, draft.open, complete, samples)
             )
         if not images:
-            raise DatasetError(_explain_empty(self.path, self._unusable))
+            if not self._unusable:
+                raise DatasetError(f"{self.path} has no labeled images")
+            raise DatasetError(f"{self.path} has nothing that can be used:\n{list_reasons(self._unusable)}")
         return Dataset(tuple(images), tuple(self._unusable))
-
-
-def _explain_empty(path: Path, unusable: list[UnusableEntry]) -> str:
-    if not unusable:
-        return f"{path} has no labeled images"
-    reasons = "\n".join(f"  {entry}" for entry in unusable[:_SHOWN])
-    more = f"\n  and {len(unusable) - _SHOWN} more" if len(unusable) > _SHOWN else ""
-    return f"{path} has nothing that can be used:\n{reasons}{more}"
 
 
 def describe_error(error: Exception) -> str:

@@ -22,7 +22,7 @@ def convert(
         str, typer.Argument(help="A folder or file in any format that florist reads; project:NAME, job:ID.")
     ],
     to: Annotated[
-        str, typer.Option(help="coco, cvat, huggingface, jsonl, label-studio, labelme, voc, yolo-detect, yolo-segment.")
+        str, typer.Option(help="A dataset format, such as coco or yolo-detect; an unknown name lists all formats.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the new dataset. An earlier export there is replaced.")],
     copy_images: Annotated[bool, typer.Option("--copy-images", help="Copy the images into the folder.")] = False,

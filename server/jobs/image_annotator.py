@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from labels.images import FORMATS, decode_image
+from labels.images import IMAGE_FORMATS, decode_image
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation
 from server.engine.errors import RequestCancelledError
@@ -130,6 +130,6 @@ def round_scores(annotations: Sequence[Annotation]) -> list[Annotation]:
 
 def _read_pixel_count(data: bytes) -> int:
     """Returns the number of pixels in an image's header; 0 for a broken image, which fails when it is decoded."""
-    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
         return opened.width * opened.height
     return 0
