@@ -1,9 +1,12 @@
-"""A dataset: labeled images of one source, and what of the source cannot be used."""
+"""A dataset: the labeled images of one source, and the entries of the source that cannot be used."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labels.labeled_image import LabeledImage
+
+_SHOWN = 5  # entries in the message of an error
 
 
 class DatasetError(ValueError):
@@ -19,6 +22,14 @@ class UnusableEntry:
 
     def __str__(self) -> str:
         return f"{self.source}: {self.reason}"
+
+
+def list_reasons(entries: Sequence[UnusableEntry]) -> str:
+    """Returns the first entries, one per line, for the message of an error."""
+    lines = [f"  {entry}" for entry in entries[:_SHOWN]]
+    if (more := len(entries) - _SHOWN) > 0:
+        lines.append(f"  and {more} more")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def draw_annotations(image: Image.Image, annotations: Sequence[Annotation], max_
 
 
 def draw_contact_sheet(images: Sequence[Image.Image], columns: int = 4, width: int = 400, gap: int = 16) -> Image.Image:
-    """Returns the images side by side, each up to `width` pixels wide and 1.5 times as high, in rows."""
+    """Returns the images in a grid. Each is scaled to at most `width` × 1.5 · `width` pixels; `gap` is in pixels."""
     cells = [ImageOps.contain(image.convert("RGB"), (width, width * 3 // 2)) for image in images]
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) for row in rows]
@@ -72,7 +72,7 @@ def draw_contact_sheet(images: Sequence[Image.Image], columns: int = 4, width: i
 
 
 def find_font(text: str) -> Path:
-    """Returns a font of this machine that has all letters of `text`, or else the font that has the most of them."""
+    """Returns an installed font with all letters of `text`, or else the one with the fewest missing letters."""
     wanted = {ord(c) for c in text if not c.isspace()}
     if not wanted - _read_letters(_DEJAVU):
         return _DEJAVU
@@ -125,7 +125,7 @@ def _draw_polygons(
 
 
 def _to_detections(shapes: Sequence[Shape], names: Sequence[str], scale: float) -> sv.Detections:
-    """Returns the shapes as supervision has them. All have four corners, since labels are placed by those."""
+    """Converts the shapes for supervision. Each gets four corners, because supervision places labels by them."""
     boxes, corners = np.zeros((len(shapes), 4)), np.zeros((len(shapes), 4, 2))
     for i, shape in enumerate(shapes):
         box = bounding_box(shape)

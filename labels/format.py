@@ -21,12 +21,12 @@ class Format:
     """A row of the table in `labels.formats`.
 
     Attributes:
-        title: For people.
-        recognized_by: How a dataset of this format looks on disk, for people.
+        title: The name that users see.
+        recognized_by: How a dataset of this format looks on disk, for messages.
         recognize: Returns whether a source is a dataset of this format.
         read: Returns the dataset of a source that `recognize` accepts. Raises DatasetError.
-        writer: Writes a dataset.
-        suffix: Of the one file that is written; None if the format is a folder.
+        writer: The class that writes a dataset.
+        suffix: The suffix of the one file that is written; None if the format is a folder.
     """
 
     title: str
@@ -53,15 +53,15 @@ class Format:
         """Writes a dataset to `out`, completely or not at all. `copy_images` copies the images into it.
 
         Memory does not grow with the dataset, and the same images produce the same bytes. `on_left_out` is called with
-        the image's name and the reason for each thing that the format has no place for. With `as_folder`, a format of
-        one file is written as `labels` with its suffix in the folder `out`, where there is a place for images.
+        the image's name and the reason for everything that the format cannot hold. With `as_folder`, a format of one
+        file is written to `out/labels` with its suffix, so that images can be copied too.
 
-        An earlier export at `out` is replaced. Raises FileExistsError if anything else is there, ValueError if the
-        format has no place for images, and OSError if `out` cannot be written.
+        An earlier export at `out` is replaced. Raises FileExistsError if anything else is there, ValueError if images
+        cannot be copied into the format, and OSError if `out` cannot be written.
         """
         one_file = self.suffix is not None and not as_folder
         if copy_images and one_file:
-            raise ValueError(f"{self.suffix} is one file, without a place for images: export without them")
+            raise ValueError(f"{self.suffix} is one file and cannot contain images: export without them")
         report = ExportReport(on_left_out=on_left_out)
         with open_export(out, one_file=one_file, main_file=f"labels{self.suffix or ''}") as folder:
             writer = self.writer(folder, report, has_copies=copy_images)

@@ -16,7 +16,7 @@ Ring = Sequence[float]
 Rectangle = tuple[float, float, float, float]  # x1, y1, x2, y2
 Point = tuple[float, float]
 Shape = Box | Quad | Polygon
-NO_AREA = 1e-6  # square pixels: rounding can leave this much of nothing
+NO_AREA = 1e-6  # square pixels: a smaller area is a rounding error
 MIN_RING = 6  # numbers in the smallest ring: three corners
 MAX_ANSWER_POINTS = 100  # of a polygon in an answer: 200 location tokens
 
@@ -70,7 +70,7 @@ def bounding_box(shape: Shape) -> Rectangle:
 
 
 def bounding_box_or_none(annotation: Annotation) -> Rectangle | None:
-    """As `bounding_box`; None for a text and for a polygon without points."""
+    """Same as `bounding_box`, but returns None for a text and for a polygon without points."""
     if isinstance(annotation, Text):
         return None
     try:
@@ -83,13 +83,13 @@ def bounding_box_or_none(annotation: Annotation) -> Rectangle | None:
 
 
 def signed_area(ring: Ring) -> float:
-    """Returns the area by the shoelace formula: positive if the ring runs clockwise as seen, else negative."""
+    """Returns the area in square pixels by the shoelace formula: positive if the ring runs clockwise on screen."""
     xs, ys = list(ring[::2]), list(ring[1::2])
     return (sum(map(mul, xs, ys[1:] + ys[:1])) - sum(map(mul, ys, xs[1:] + xs[:1]))) / 2
 
 
 def area(ring: Ring) -> float:
-    """Returns the area of a ring, whichever way it runs."""
+    """Returns the area of a ring of either direction, in square pixels."""
     return abs(signed_area(ring))
 
 
@@ -145,7 +145,7 @@ def clip_ring(ring: Ring, box: Rectangle) -> list[list[float]]:
     return parts
 
 
-# Changes
+# Transforms
 
 
 def transform_rings(rings: Iterable[Ring], move: Callable[[float, float], Point]) -> list[list[float]]:
@@ -154,7 +154,7 @@ def transform_rings(rings: Iterable[Ring], move: Callable[[float, float], Point]
 
 
 def rotate_ring(ring: Ring, degrees: float, center: Point) -> list[float]:
-    """Returns the ring rotated clockwise, as seen, around a point."""
+    """Returns the ring rotated clockwise on screen around a point."""
     (x0, y0), cos, sin = center, math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     (rotated,) = transform_rings(
         [ring], lambda x, y: (x0 + cos * (x - x0) - sin * (y - y0), y0 + sin * (x - x0) + cos * (y - y0))
@@ -228,7 +228,7 @@ def simplify_ring(ring: Ring, tolerance: float) -> list[float]:
 
 
 def canonicalize_rings(rings: Iterable[Ring]) -> list[list[float]]:
-    """Returns the rings in the one form that drawn scenes use, so that one shape has one answer.
+    """Returns the rings in the canonical form that drawn scenes use, so that a shape has only one correct answer.
 
     The largest ring comes first; each runs clockwise from its topmost, then leftmost point.
     """

@@ -1,4 +1,4 @@
-"""HTML pages in one file: templates with a shared style sheet, and writing that leaves no partial file."""
+"""HTML pages in one file: templates with a shared style sheet, and files that are written completely or not at all."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""Summarizes a dataset: its images, annotations, sizes, and what cannot be used."""
+"""Summarizes a dataset: its images, annotations, sizes, and entries that cannot be used."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from labels.dataset import Dataset, UnusableEntry
 from labels.geometry import bounding_box
-from labels.label_kind import LabelKind, label_kind_of
+from labels.label_kind import LabelKind, get_label_kind
 from prompts.annotations import Box, Polygon
 
 _COMMON_SIZES = 5
@@ -39,22 +39,22 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """What is in a dataset.
+    """The content of a dataset.
 
     Attributes:
-        format: The format's name.
-        images: How many can be used.
-        empty_images: How many of them have no annotation.
-        holdout_images: How many the source keeps out of training.
+        format: The name of the format.
+        images: Number of usable images.
+        empty_images: Number of usable images without annotations.
+        holdout_images: Number of images that the source itself keeps out of training.
         classes: The classes of boxes and polygons, the most frequent first.
-        annotations: How many of each kind: box, polygon, quad (a word), text (a caption).
-        samples: How many prompts came with their answers.
-        complete: For each kind of label, the number of images in which all of it is labeled.
-        widths: Of the images.
-        heights: Of the images.
-        common_sizes: The most frequent image sizes (width, height), and how many images have them.
+        annotations: Number of annotations by kind: box, polygon, quad (a word), text (a caption).
+        samples: Number of prompts with answers.
+        complete: For each kind of label, the number of images in which all labels of this kind are known.
+        widths: Widths of the images.
+        heights: Heights of the images.
+        common_sizes: The most frequent image sizes (width, height) with their numbers of images.
         object_sides: The longer sides of the bounding boxes of objects; None without objects.
-        unusable: What was left out, by file and line.
+        unusable: The entries that were left out, by file and line.
     """
 
     format: str
@@ -96,7 +96,7 @@ class DatasetSummary:
 
 
 def summarize_dataset(dataset: Dataset) -> DatasetSummary:
-    """Returns what is in a dataset. Decodes no image."""
+    """Returns a summary of the dataset. Decodes no image."""
     boxes, polygons, class_images = Counter[str](), Counter[str](), Counter[str]()
     kinds, complete = Counter[str](), Counter[str]()
     sides = list[float]()
@@ -107,7 +107,7 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
                 (boxes if isinstance(annotation, Box) else polygons)[annotation.label] += 1
                 x1, y1, x2, y2 = bounding_box(annotation)
                 sides.append(max(x2 - x1, y2 - y1))
-        class_images.update({each.label for each in image.annotations if label_kind_of(each) is LabelKind.OBJECTS})
+        class_images.update({each.label for each in image.annotations if get_label_kind(each) is LabelKind.OBJECTS})
         complete.update(kind.value for kind in image.complete)
     sizes = Counter(image.size for image in dataset.images)
     return DatasetSummary(

@@ -21,6 +21,6 @@ _KINDS = {
 }
 
 
-def label_kind_of(annotation: Annotation) -> LabelKind:
+def get_label_kind(annotation: Annotation) -> LabelKind:
     """Returns the kind of label that an annotation is."""
     return _KINDS[annotation.kind]

@@ -20,12 +20,12 @@ class TracedAnnotation:
     Attributes:
         annotation: The shape or text, in pixels of its image.
         step: ID of the recipe step that made it.
-        prompt: The text that the model read.
+        prompt: The text of the model's prompt.
         raw: The model's whole answer, with location tokens.
         model: Hash of the model that answered.
         adapter: Hash of the adapter that answered; None without an adapter.
-        review: Why a person should look at it; empty if nobody needs to.
-        parent: Index, among the image's annotations, of the annotation whose region the prompt was about.
+        review: Why a person should check it; empty if no review is needed.
+        parent: Index of the annotation whose region the prompt was about, among the image's annotations.
     """
 
     annotation: Annotation
@@ -49,16 +49,16 @@ class LabeledImage:
     Attributes:
         name: Unique within the dataset: the path in its source, relative, with forward slashes and no `..`.
         source: File and line that the labels came from, for error messages.
-        width: In pixels, as a viewer shows the image, with EXIF orientation applied.
-        height: As `width`.
-        annotations: In pixels. A Box or Polygon is an object, a Quad is a word, a Text is a caption.
+        width: Width in pixels, with EXIF orientation applied.
+        height: Height in pixels, with EXIF orientation applied.
+        annotations: Shapes and texts in pixels. A Box or Polygon is an object, a Quad is a word, a Text is a caption.
         open: Returns the decoded image, RGB. Raises OSError, and ImageError if the image is broken.
-        complete: The kinds for which every object (word) in the image is labeled, so that what is not labeled is
-            known to be absent. An image of a detection dataset that shows no object has no annotations, and
-            `complete` contains OBJECTS.
-        samples: Prompts that came with their answers, in addition to what the annotations can train.
-        sha256: Of the image's file, in hex; empty if unknown.
-        traces: `annotations` again, each with where it came from; empty if that is unknown.
+        complete: The kinds for which everything in the image is labeled, so that all other objects (words) are known
+            to be absent. In a detection dataset, an image without objects has no annotations, and `complete` contains
+            OBJECTS.
+        samples: Prompts with answers that the dataset itself contains, in addition to those made from annotations.
+        sha256: SHA-256 of the image file in hex; empty if unknown.
+        traces: The same annotations with their origin; empty if that is unknown.
     """
 
     name: str
@@ -100,7 +100,7 @@ class LabeledImage:
 
     @property
     def traced_annotations(self) -> tuple[TracedAnnotation, ...]:
-        """The annotations with where they came from, which is empty for those of a dataset."""
+        """The annotations with their origin, which is empty for annotations of a dataset."""
         return self.traces or tuple(map(TracedAnnotation, self.annotations))
 
     def with_annotations(self, *annotations: Annotation) -> Self:
@@ -112,9 +112,9 @@ class LabeledImage:
         return replace(self, annotations=tuple(trace.annotation for trace in traces), traces=traces)
 
     def read(self) -> bytes:
-        """Returns the bytes of the image's file. An image that has no file, since it is drawn, is encoded as PNG.
+        """Returns the bytes of the image file. An image without a file, such as a drawn scene, is encoded as PNG.
 
-        Raises OSError, and ImageError if the image is drawn and cannot be.
+        Raises OSError, and ImageError if an image without a file cannot be rendered.
         """
         if isinstance(self.open, EncodedImage):
             with self.open.stream() as stream:

@@ -1,8 +1,8 @@
 """Converts masks that files store as run lengths to the outer rings of their parts.
 
-Holes are filled, since an answer cannot have any. A mask with more pixels than locations can distinguish is reduced to
-squares, by the share of each square that it covers: its outline is then off by at most a fifth of a square, and
-anything thinner than half a square is lost.
+Holes are filled, because an answer cannot have any. A mask with more pixels than locations can distinguish is reduced
+to squares, each with the share that the mask covers. The outline is then off by at most a fifth of a square, and parts
+thinner than half a square are lost.
 """
 
 import math

@@ -12,8 +12,9 @@ from labels.reading.dataset_source import DatasetSource
 def open_dataset(path: str | Path) -> Dataset:
     """Returns the dataset at `path`, a folder or a file.
 
-    What cannot be used is in its `unusable`. Images are measured, not decoded; `labels.verification.keep_readable`
-    decodes them. Raises DatasetError if there is no dataset of a known format, and if nothing in it can be used.
+    Entries that cannot be used are listed in its `unusable`. Images are not decoded here; use
+    `labels.verification.keep_readable` to find broken ones. Raises DatasetError if there is no dataset of a known
+    format, or no usable image in it.
     """
     path = Path(path)
     try:
@@ -37,5 +38,5 @@ def find_format(source: DatasetSource) -> Format:
 
 
 def describe_formats() -> str:
-    """Returns one line for each format that can be read: how it looks on disk."""
+    """Returns one line per format: how a dataset of this format looks on disk."""
     return "\n".join(f"  {line}" for line in dict.fromkeys(format.recognized_by for format in FORMATS.values()))

@@ -1,4 +1,4 @@
-"""A prompt and its true answer: what a model is trained on and evaluated with."""
+"""A prompt and its true answer, for training and evaluation."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,10 @@ CAPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`text` and `region` are the task's inputs. `region` and `answer` are in pixels of the image."""
+    """A prompt and its true answer.
+
+    `text` and `region` are the inputs of the task. `region` (x1, y1, x2, y2) and `answer` are in pixels of the image.
+    """
 
     task: Task
     answer: tuple[Annotation, ...]

@@ -1,7 +1,7 @@
-"""Splits of images into training and holdout: images with the same content are never on both sides.
+"""Splits images into training and holdout. Images with the same content are always on the same side.
 
-The seed and the images decide, not their order. Labels are distributed as evenly as possible, the rarest first
-(iterative stratification: Sechidis, Tsoumakas and Vlahavas 2011).
+The split depends on the seed and the content of the images, not on their order. Labels are distributed as evenly as
+possible, the rarest first (iterative stratification: Sechidis, Tsoumakas and Vlahavas 2011).
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def split_images(images: Sequence[LabeledImage], holdout_share: float, *, seed: 
 def hash_content(image: LabeledImage) -> str:
     """Returns a SHA-256 in hex that is equal for images with the same content.
 
-    It is of the image's file, or of the pixels if there is no file, or of the name if the image cannot be read.
+    It is the hash of the image's file; without a file, of the pixels; if the image cannot be read, of its name.
     """
     try:
         if isinstance(image.open, EncodedImage):
@@ -86,7 +86,7 @@ def _assign_sides(images: Sequence[LabeledImage], shares: Sequence[float], seed:
 
 
 def _compute_sizes(count: int, shares: Sequence[float]) -> list[int]:
-    """Returns how many each side gets: at least one, then by its share and the largest remainder."""
+    """Returns the number of images on each side: at least one, otherwise by share and the largest remainder."""
     exact = [share * count for share in shares]
     sizes = [max(int(value + 1e-9), 1) for value in exact]
     while sum(sizes) != count:

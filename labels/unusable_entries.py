@@ -1,4 +1,4 @@
-"""Reports what cannot be used in datasets: the first entries on the terminal, all of them in a file."""
+"""Reports the unusable entries of datasets: the first ones on the terminal, all of them in a file."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labels.dataset import Dataset, DatasetError, UnusableEntry
+from labels.dataset import Dataset, DatasetError, UnusableEntry, list_reasons
 from labels.images import ImageError
 from labels.labeled_image import LabeledImage
 from labels.reading.dataset_builder import describe_error
-
-_SHOWN = 5  # reasons in the error message
 
 
 def keep_readable(dataset: Dataset) -> Dataset:
@@ -19,13 +17,12 @@ def keep_readable(dataset: Dataset) -> Dataset:
     images, broken = find_readable(dataset.images)
     unusable = (*dataset.unusable, *broken)
     if not images:
-        reasons = "\n".join(f"  {entry}" for entry in unusable[:_SHOWN])
-        raise DatasetError(f"no image of the dataset can be opened:\n{reasons}")
+        raise DatasetError(f"no image of the dataset can be opened:\n{list_reasons(unusable)}")
     return replace(dataset, images=images, unusable=unusable)
 
 
 def find_readable(images: Sequence[LabeledImage]) -> tuple[tuple[LabeledImage, ...], tuple[UnusableEntry, ...]]:
-    """Returns the images that can be decoded, and an entry with the reason for each other one."""
+    """Returns the images that can be decoded, and an entry with the reason for every other image."""
     readable, broken = [], []
     for image in images:
         try:

@@ -1,1 +1,1 @@
-"""What readers share: documents, checks of labels, and the builder of a dataset."""
+"""Shared by all readers: documents, checks of labels, and the builder of a dataset."""

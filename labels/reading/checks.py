@@ -1,18 +1,18 @@
-"""Turns what a file says about a label into an annotation, or into the reason why it cannot be one."""
+"""Converts untrusted values of a file to annotations, or raises LabelError with the reason."""
 
 import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from labels.geometry import MIN_RING, NO_AREA, area, bounds, box_area, box_to_ring, clip_ring
+from labels.geometry import MIN_RING, NO_AREA, Rectangle, area, bounds, box_area, box_to_ring, clip_box, clip_ring
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.vocabulary import find_special_token
 
 MAX_LABEL = 200  # characters
-MAX_TEXT = 4000  # characters of a caption, or of words that were read
+MAX_TEXT = 4000  # characters of a caption, or of recognized text
 MIN_INSIDE = 0.5  # share of a shape's area that must be inside the image; the rest is clipped
-MIN_SIDE = 0.5  # pixels; anything thinner is a slip of the mouse
+MIN_SIDE = 0.5  # pixels; thinner shapes are accidental clicks
 
 Size = tuple[int, int]
 
@@ -70,14 +70,14 @@ def check_number(value: object) -> float:
 
 
 def parse_size(width: object, height: object) -> Size | None:
-    """Returns the image size that a file states; None if it states none, or nonsense."""
+    """Returns the image size (width, height) that a file states; None if it is missing or invalid."""
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
         return width, height
     return None
 
 
 def parse_size_text(width: str | None, height: str | None) -> Size | None:
-    """As `parse_size`, for sizes that are written as text."""
+    """Same as `parse_size`, for sizes that are written as text."""
     values = [int(v) if v and v.isascii() and v.isdigit() and len(v) < 10 else 0 for v in (width, height)]
     return parse_size(*values)
 
@@ -85,15 +85,14 @@ def parse_size_text(width: str | None, height: str | None) -> Size | None:
 def check_box(label: object, corners: object, size: Size) -> Box:
     """Returns a box from x1, y1, x2, y2 in pixels, clipped to an image of `size` (width, height). Raises LabelError."""
     x1, y1, x2, y2 = check_numbers(corners, 4)
+    whole = (x1, y1, x2, y2)
     name = check_label(label)
     if x2 < x1 or y2 < y1:
-        raise LabelError(f"its box {_show_numbers((x1, y1, x2, y2))} is inverted: it needs x1 < x2 and y1 < y2")
+        raise LabelError(f"its box {_show_numbers(whole)} is inverted: it needs x1 < x2 and y1 < y2")
     if x2 - x1 < MIN_SIDE or y2 - y1 < MIN_SIDE:
-        raise LabelError(f"its box {_show_numbers((x1, y1, x2, y2))} has no area")
-    width, height = size
-    inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    is_outside = inside[0] >= inside[2] or inside[1] >= inside[3]
-    _check_inside(0.0 if is_outside else box_area(inside), box_area((x1, y1, x2, y2)), size)
+        raise LabelError(f"its box {_show_numbers(whole)} has no area")
+    inside = clip_box(whole, size) or (0.0, 0.0, 0.0, 0.0)
+    _check_inside(box_area(inside), box_area(whole), size)
     return Box(label=name, box=inside)
 
 
@@ -106,7 +105,7 @@ def check_polygon(label: object, rings: Sequence[object], size: Size) -> Polygon
     whole = [ring for ring in map(_check_ring, rings) if area(ring) >= MIN_SIDE**2]
     if not whole:
         raise LabelError("its polygon has no area")
-    parts = [part for ring in whole for part in clip_ring(ring, _border(size)) if area(part) > NO_AREA]
+    parts = [part for ring in whole for part in clip_ring(ring, _to_rectangle(size)) if area(part) > NO_AREA]
     _check_inside(sum(map(area, parts)), sum(map(area, whole)), size)
     return Polygon(label=name, polygons=parts)
 
@@ -120,13 +119,13 @@ def check_quad(words: object, corners: object, size: Size) -> Quad:
     ring = check_numbers(corners, 8)
     if area(ring) < MIN_SIDE**2:
         raise LabelError("its quadrangle has no area")
-    _check_inside(sum(map(area, clip_ring(ring, _border(size)))), area(ring), size)
+    _check_inside(sum(map(area, clip_ring(ring, _to_rectangle(size)))), area(ring), size)
     x1, y1, x2, y2, x3, y3, x4, y4 = (min(max(v, 0.0), float(size[i % 2])) for i, v in enumerate(ring))
     return Quad(label=text, quad=(x1, y1, x2, y2, x3, y3, x4, y4))
 
 
 def check_words(words: object, rings: Sequence[object], size: Size) -> Quad:
-    """Returns words in any rings: one ring of four corners becomes the quad, others their bounds. Raises LabelError."""
+    """Returns words in a quad: a single ring of four corners, or the bounding box of the rings. Raises LabelError."""
     whole = [_check_ring(ring) for ring in rings]
     if not whole:
         raise LabelError("its position is empty")
@@ -163,7 +162,7 @@ def _check_ring(values: object) -> list[float]:
     return ring
 
 
-def _border(size: Size) -> tuple[float, float, float, float]:
+def _to_rectangle(size: Size) -> Rectangle:
     return 0.0, 0.0, float(size[0]), float(size[1])
 
 

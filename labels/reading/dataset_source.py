@@ -1,4 +1,4 @@
-"""A file or folder that may be a dataset. Formats look at it to recognize theirs; large documents are loaded once."""
+"""A file or folder that may be a dataset. All formats inspect it to recognize theirs; it loads large documents once."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -28,7 +28,7 @@ class DatasetSource:
 
     @property
     def suffix(self) -> str:
-        """Of the file, in lower case; empty for a folder."""
+        """The suffix of the file in lower case; empty for a folder."""
         return "" if self.path.is_dir() else self.path.suffix.lower()
 
     def iter_json(self) -> Iterator[tuple[Path, Any]]:
@@ -65,7 +65,7 @@ class DatasetSource:
         """Returns the first JSON object of a JSON lines file; an empty one if there is none. Raises DatasetError."""
         return next((row for _, row, _ in documents.read_json_lines(file) if isinstance(row, dict)), {})
 
-    def describe_several(self, files: Sequence[Path]) -> DatasetError:
+    def make_several_error(self, files: Sequence[Path]) -> DatasetError:
         """Returns the error of a source with several datasets."""
         names = ", ".join(map(str, files))
         return DatasetError(f"{self.path} contains several datasets; name one of them: {names}")

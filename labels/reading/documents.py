@@ -1,4 +1,4 @@
-"""Reads JSON, JSON lines and XML files from anywhere: errors name the line, and nothing is loaded from elsewhere."""
+"""Reads untrusted JSON, JSON lines and XML files. Errors name the line; no other file or URL is loaded."""
 
 import json
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str]]:
 def load_xml(path: Path) -> Element:
     """Returns the root of an XML file.
 
-    Elements have their line in `sourceline`; past line 65535, libxml2 can give the next one. Entities are not expanded
+    Elements have their line in `sourceline`; past line 65535 it may be off by one (libxml2). Entities are not expanded,
     and nothing is loaded from the network or another file. Raises DatasetError, with the line, if the file cannot be
     read, or if it declares a document type, whose entities could expand without limit.
     """

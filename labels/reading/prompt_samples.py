@@ -1,4 +1,4 @@
-"""Turns a prompt and an answer, as datasets write them, into a sample."""
+"""Converts a prompt and its answer, as datasets write them, to a sample."""
 
 import re
 from dataclasses import replace
@@ -18,8 +18,8 @@ _TOKEN = re.compile(r"\s*(<[A-Za-z][A-Za-z0-9_.-]*>)(.*)", re.DOTALL)
 def parse_sample(prompt: str, answer: str, size: Size) -> Sample:
     """Returns the sample of a prompt and its answer about an image of `size` (width, height).
 
-    `prompt` is a task's token and its input (`<OD>`, `<VQA>how many?`), or the text that the model reads. `answer` is
-    what the model should generate. Raises ValueError with the reason.
+    `prompt` is a task's token and its input (`<OD>`, `<VQA>how many?`), or the text of the prompt as the encoder gets
+    it. `answer` is the text that the model should generate. Raises ValueError with the reason.
     """
     sample = parse_prompt(prompt, size)
     if sample is None:
@@ -65,7 +65,7 @@ def _split_prompt(prompt: str) -> tuple[Task | None, str]:
 
 @cache
 def _compile_templates() -> list[tuple[Task, re.Pattern[str]]]:
-    """Returns a pattern for each task, the longest first: `Locate {input} in the image.` also matches others."""
+    """Returns a pattern for each task, the longest template first, because short ones also match other prompts."""
     tasks = sorted(TASKS.values(), key=lambda task: (task.input_kind is InputKind.TEXT, -len(task.template)))
     return [
         (task, re.compile(re.escape(task.template).replace(re.escape("{input}"), "(.+)"), re.DOTALL)) for task in tasks

@@ -1,1 +1,1 @@
-"""What writers share: the folder that appears when it is complete, the base class, and the report."""
+"""Shared by all writers: the folder that appears when it is complete, the base class, and the report."""

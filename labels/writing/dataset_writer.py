@@ -1,4 +1,4 @@
-"""The base class of every format's writer: it writes one dataset, image by image."""
+"""The base class of the writers: writes one dataset, image by image."""
 
 from abc import ABC, abstractmethod
 from pathlib import PurePosixPath
@@ -11,7 +11,7 @@ from prompts.annotations import Annotation
 
 
 class DatasetWriter(ABC):
-    """Writes one dataset to `folder` and counts in `report`. Used once; keeps no image and no annotation in memory.
+    """Writes one dataset to `folder` and counts in `report`. Can be used once. Keeps no annotations in memory.
 
     Attributes:
         images_folder: The subfolder for copies of the images.
@@ -33,7 +33,9 @@ class DatasetWriter(ABC):
     def add(self, image: LabeledImage, name: str) -> int:
         """Writes one image's labels and returns how many annotations were written.
 
-        `name` is the path of the image's copy in `images_folder`; without copies, the name to use for its sidecar.
+        `name` is the path of the image's copy in `images_folder`, which is written already. Without copies, it is the
+        name to use for the sidecar, or `image.name` if the format has none. Polygons of fewer than three corners are
+        removed already, unless `keeps_degenerate_polygons`.
         """
 
     def write_sidecar(self, name: str, content: str) -> None:
@@ -43,8 +45,8 @@ class DatasetWriter(ABC):
         self.folder.write(f"{folder}/{PurePosixPath(name).with_suffix(suffix)}", content)
 
     def leave_out(self, what: str, image: LabeledImage, annotation: Annotation) -> None:
-        """Counts an annotation, or its score, for which the format has no place."""
+        """Counts an annotation, or a part of it such as its score, that the format cannot hold."""
         self.report.leave_out(what, image.name, annotation.label)
 
     def close(self) -> None:  # noqa: B027 (not every format has something to write at the end)
-        """Writes what is known only at the end."""
+        """Writes everything that is known only after the last image."""

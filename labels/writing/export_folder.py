@@ -1,6 +1,7 @@
 """A folder, or one file, that appears when it is complete or not at all."""
 
 import fcntl
+import glob
 import json
 import os
 import re
@@ -13,15 +14,15 @@ from typing import IO
 
 MARKER = ".florist"  # the file that identifies an export, so that the next one may replace it
 _FILE = "file"
-# What some file system or list of files does not allow.
+# Characters that some file systems, or text files with one name per line, do not allow.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\:*?\"<>|]")
 _MAX_PART = 200  # bytes of one part of a path: most systems allow 255, and suffixes are added
 
 
 class ExportFolder:
-    """A folder that is being written, at `root`. Paths are relative to it, with forward slashes.
+    """The folder `root` while it is written. Paths are relative to it, with forward slashes.
 
-    `main_file` is the path of the file of a format that is one file.
+    `main_file` is the path of the one file of a format without a folder.
     """
 
     def __init__(self, root: Path, main_file: str = _FILE) -> None:
@@ -31,7 +32,7 @@ class ExportFolder:
     def open(self, path: str) -> IO[str]:
         """Opens a text file that stays open, to write and read, until the folder is complete.
 
-        What UTF-8 cannot represent (half a surrogate pair of a file name) is escaped as in JSON.
+        Characters that UTF-8 cannot represent (lone surrogates of a file name) are escaped as in JSON.
         """
         file = self._resolve(path).open("w+", encoding="utf-8", errors="backslashreplace", newline="\n")
         return self._files.enter_context(file)
@@ -46,9 +47,9 @@ class ExportFolder:
         (self.root / path).unlink()
 
     def choose_name(self, name: str, images_folder: str, sidecars: tuple[str, str] | None) -> str:
-        """Returns a path for a copy of the image `name` that every system allows and nothing else uses yet.
+        """Returns an unused path for a copy of the image `name`, which every file system allows.
 
-        It is free in `images_folder` and, with the other suffix, in the folder of `sidecars`.
+        The path is unused in `images_folder` and, with the other suffix, in the folder of `sidecars`.
         """
         path = to_portable_path(name)
         candidate, n = path, 1
@@ -89,7 +90,7 @@ def _truncate(text: str, size: int) -> str:
 def open_export(out: Path, *, one_file: bool, main_file: str = _FILE) -> Iterator[ExportFolder]:
     """Yields a temporary folder beside `out` that replaces `out` at the end, and is removed after an error.
 
-    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` has anything but an export.
+    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` is anything but an earlier export.
     """
     out = out.resolve()  # a link stays, and what it points to is replaced
     check_target(out, one_file=one_file)
@@ -128,12 +129,12 @@ def check_target(out: Path, *, one_file: bool) -> None:
     """Raises FileExistsError if an export to `out` would replace anything but an earlier export."""
     if one_file:
         if out.is_dir():
-            raise FileExistsError(f"{out} is a folder, but this format is one file: name a file")
+            raise FileExistsError(f"{out} is a folder, but this format is one file: choose a file")
     elif out.is_dir():
         if any(out.iterdir()) and not _is_export(out):
-            raise FileExistsError(f"{out} contains other things than a florist export: name an empty or new folder")
+            raise FileExistsError(f"{out} contains files that are not a florist export: choose an empty or new folder")
     elif out.exists():
-        raise FileExistsError(f"{out} is a file, but this format is a folder: name a new folder")
+        raise FileExistsError(f"{out} is a file, but this format is a folder: choose a new folder")
 
 
 def _is_export(folder: Path) -> bool:
@@ -144,8 +145,8 @@ def _is_export(folder: Path) -> bool:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Removes what killed exports to `out` left behind: nobody holds the lock of their folders."""
-    for part in out.parent.glob(f".{_escape_glob(out.name)}.*.part"):
+    """Removes temporary folders of killed exports to `out`: those that no process has locked."""
+    for part in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         try:
             lock = os.open(part, os.O_RDONLY)
         except OSError:
@@ -157,7 +158,3 @@ def _remove_leftovers(out: Path) -> None:
             pass  # another export is writing it
         finally:
             os.close(lock)
-
-
-def _escape_glob(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)

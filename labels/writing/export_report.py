@@ -1,4 +1,4 @@
-"""The result of an export: what was written, and what the format has no place for."""
+"""The result of an export: what was written, and what the format cannot hold."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +13,12 @@ class ExportReport:
     """Counts of an export.
 
     Attributes:
-        images: How many were written.
-        annotations: How many were written.
-        left_out: What was left out, and how often: "captions" → 12.
-        unreadable: The first ten images that were to be copied and could not be read. They are left out with their
-            annotations.
-        on_left_out: Called with the image's name and the reason for each thing that is left out.
+        images: Number of written images.
+        annotations: Number of written annotations.
+        left_out: Numbers of things that were left out, by their plural: "captions" → 12.
+        unreadable: The first ten images that should have been copied, but could not be read. They are left out with
+            their annotations.
+        on_left_out: Called with the image's name and the reason, for everything that is left out.
     """
 
     images: int = 0
@@ -28,13 +28,13 @@ class ExportReport:
     on_left_out: Callable[[str, str], None] | None = field(default=None, repr=False)
 
     def leave_out(self, what: str, image: str, label: str = "", count: int = 1) -> None:
-        """Counts something that the format cannot hold. `what` is its plural; `label` names it within the image."""
+        """Counts `count` things that the format cannot hold. `what` is their plural, `label` that of the annotation."""
         self.left_out[what] += count
         if self.on_left_out is not None:
             self.on_left_out(image, f"{what} have no place in this format" + (f": {label!r}" if label else ""))
 
     def leave_out_unreadable(self, image: str, error: Exception) -> None:
-        """Counts an image that was to be copied and cannot be read."""
+        """Counts an image that should be copied, but cannot be read."""
         self.left_out["images that cannot be read"] += 1
         if len(self.unreadable) < _SHOWN:
             self.unreadable.append(image)

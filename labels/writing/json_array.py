@@ -10,7 +10,7 @@ def to_json_line(value: Any) -> str:
 
 
 class JsonArray:
-    """Writes the elements of an array, one a line, with commas between them. The caller writes the brackets."""
+    """Writes the elements of an array, one per line, with commas between them. The caller writes the brackets."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file

@@ -3,7 +3,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-# What XML 1.0 cannot represent, and the carriage return, which readers turn into something else.
+# Characters that XML 1.0 cannot represent, and the carriage return, which parsers convert to a newline.
 _ILLEGAL = re.compile("[^\t\n\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -30,5 +30,5 @@ def to_fragment(element: ET.Element, level: int = 0) -> str:
 
 
 def to_document(root: ET.Element) -> str:
-    """Returns a whole file."""
+    """Returns a complete XML file."""
     return '<?xml version="1.0" encoding="utf-8"?>\n' + to_fragment(root)

@@ -7,6 +7,7 @@ FLORIST_DATABASE_URL), while the server may be running. Nothing of the server's 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from server.settings import Settings, SettingsError, get_variable_name, load_set
 if TYPE_CHECKING:
     from labels.dataset import Dataset
     from labels.labeled_image import LabeledImage
+    from prompts.annotations import Annotation
     from server.projects.image_store import ImageStore
     from server.projects.project_files import ProjectFiles
     from server.store.jobs.job_store import JobStore
@@ -130,7 +132,7 @@ def open_projects(name: str, settings: Settings) -> "Iterator[tuple[ProjectStore
 def _open_database(name: str, settings: Settings) -> "Iterator[JobStore]":
     """Opens the database of a server for reading."""
     from labels.dataset import DatasetError
-    from server.store.database import file_url
+    from server.store.database import to_file_url
     from server.store.jobs.job_store import JobStore
 
     if settings.jobs_folder is None and settings.database_url is None:
@@ -139,7 +141,7 @@ def _open_database(name: str, settings: Settings) -> "Iterator[JobStore]":
             f"{get_variable_name('database_url')} to the server's value"
         )
     folder = (settings.jobs_folder or Path()).absolute()
-    with JobStore(settings.database_url or file_url(folder / "florist.db"), read_only=True) as job_store:
+    with JobStore(settings.database_url or to_file_url(folder / "florist.db"), read_only=True) as job_store:
         yield job_store
 
 
@@ -149,24 +151,20 @@ def _copy_image(image: "LabeledImage", source: str, store: "ImageStore") -> "Lab
     Raises OSError and InvalidAnnotationsError.
     """
     from labels.image_files import ImageFile
-    from labels.label_kind import LabelKind, label_kind_of
+    from labels.label_kind import LabelKind, get_label_kind
     from labels.labeled_image import LabeledImage
     from server.projects.annotation_validation import validate_annotations
 
     own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]
     if not own:
         raise OSError("it has no annotations")
-    kinds = list(dict.fromkeys(map(label_kind_of, own)))
-    annotations = [
-        annotation
-        for kind in kinds
-        for annotation in validate_annotations([each for each in own if label_kind_of(each) is kind], image.size, kind)[
-            1
-        ]
-    ]
+    by_kind: dict[LabelKind, list[Annotation]] = {}
+    for annotation in own:
+        by_kind.setdefault(get_label_kind(annotation), []).append(annotation)
+    validated = [validate_annotations(annotations, image.size, kind)[1] for kind, annotations in by_kind.items()]
     if (sha256 := store.add_image(image.read())) != image.sha256:
         raise OSError("its file has changed since the job labeled it")
     file = ImageFile(store.get_path(sha256))
     return LabeledImage(
-        image.name, source, *image.size, tuple(annotations), file, frozenset(kinds) - {LabelKind.CAPTIONS}
+        image.name, source, *image.size, tuple(chain(*validated)), file, frozenset(by_kind) - {LabelKind.CAPTIONS}
     )

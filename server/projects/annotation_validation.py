@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from labels.label_kind import LabelKind, label_kind_of
+from labels.label_kind import LabelKind, get_label_kind
 from labels.reading.checks import LabelError, check_annotation
 from prompts.annotations import Annotation
 from server.projects.errors import AnnotationProblem, InvalidAnnotationsError
@@ -16,7 +16,7 @@ def validate_annotations(
     They are clipped to the image, their spaces are normalized, and their scores are removed. `size`: of the image, as
     (width, height). `kind`: None for the one that all annotations have. Raises InvalidAnnotationsError.
     """
-    kinds = list(dict.fromkeys(map(label_kind_of, annotations)))
+    kinds = list(dict.fromkeys(map(get_label_kind, annotations)))
     if kind is None:
         if len(kinds) != 1:
             found = f"there are {' and '.join(kinds)}: send each kind separately" if kinds else "there are none"
@@ -27,7 +27,7 @@ def validate_annotations(
     validated: list[Annotation] = []
     for index, annotation in enumerate(annotations):
         try:
-            if label_kind_of(annotation) is not kind:
+            if get_label_kind(annotation) is not kind:
                 raise LabelError(f"a {annotation.kind} does not belong to the kind {kind}; send it separately")
             validated.append(check_annotation(annotation, size))
         except LabelError as error:

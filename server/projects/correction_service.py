@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from labels.images import MAX_PIXELS, decode_image
-from labels.label_kind import LabelKind, label_kind_of
+from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from server.projects.annotation_validation import validate_annotations
@@ -43,7 +43,7 @@ class CorrectionService:
             by_kind: dict[LabelKind, list[Annotation]] = {}
             for trace in image.traced_annotations:
                 if trace.parent is None:  # an answer about a region is not a caption of the image
-                    by_kind.setdefault(label_kind_of(trace.annotation), []).append(trace.annotation)
+                    by_kind.setdefault(get_label_kind(trace.annotation), []).append(trace.annotation)
             validated = [validate_annotations(annotations, image.size, kind) for kind, annotations in by_kind.items()]
             if validated:
                 sha256 = self._files.get_image_store(project).add_image(image.read())

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from finetune.active_learning import estimate_uncertainty, select_next
-from labels.label_kind import LabelKind, label_kind_of
+from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS, AnswerKind, InputKind
@@ -41,7 +41,7 @@ def select_candidates(
 
     def get_relevant(image: LabeledImage) -> list[Annotation]:
         own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]
-        return [annotation for annotation in own if label_kind_of(annotation) in kinds]
+        return [annotation for annotation in own if get_label_kind(annotation) in kinds]
 
     def find_uncorrected() -> Iterator[ReviewCandidate]:
         for position, image in images:

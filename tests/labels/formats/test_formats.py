@@ -69,11 +69,11 @@ def test_an_export_replaces_the_last_one_completely_or_not_at_all(name: str, tmp
 def test_other_files_are_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="name an empty or new folder"):
+    with pytest.raises(FileExistsError, match="choose an empty or new folder"):
         export(name, example(), tmp_path / "out")
     assert tree(tmp_path) == {"out/thesis.txt": b"years of work"}
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError, match="name a new folder"):
+    with pytest.raises(FileExistsError, match="choose a new folder"):
         export(name, example(), tmp_path / "file")
 
 
@@ -87,7 +87,7 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError, match="name a file"):
+    with pytest.raises(FileExistsError, match="choose a file"):
         export("jsonl", example(), tmp_path, False)
 
 

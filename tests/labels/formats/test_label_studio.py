@@ -48,6 +48,18 @@ def task(*results: dict[str, Any], image: str = "/data/upload/1/1a2b3c4d-a.png",
     return {"id": 7, "data": {"image": image}, "annotations": [{"result": list(results)}], **more}
 
 
+def test_several_files_must_be_chosen_from(save: Save) -> None:
+    save("a.png")
+    for name in ("one.json", "other.json"):
+        folder = save(f"both/{name}", [task(rectangle())]).parent
+    with pytest.raises(DatasetError, match=r"several datasets.*one.json, .*other.json"):
+        open_dataset(folder)
+    coco = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}
+    save("mixed/coco.json", coco)
+    with pytest.raises(DatasetError, match=r"several datasets.*coco.json, .*tasks.json"):
+        open_dataset(save("mixed/tasks.json", [task(rectangle())]).parent)
+
+
 def test_shapes_words_and_captions_are_read(save: Save) -> None:
     save("a.png")
     points = [[10, 10], [50, 10], [50, 50], [10, 50]]

@@ -182,7 +182,7 @@ def test_a_folder_with_other_files_is_refused(images: list[LabeledImage], tmp_pa
     (tmp_path / "target/notes.txt").write_text("mine")
     result = run(tmp_path / "source", "--to", "voc", "--out", tmp_path / "target")
     assert result.exit_code == 2
-    assert "other things than a florist export" in result.stderr
+    assert "files that are not a florist export" in result.stderr
     assert [path.name for path in tmp_path.glob("target*")] == ["target"]
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["notes.txt"]
 

@@ -50,5 +50,5 @@ def test_images_keep_their_format_and_unreadable_ones_are_left_out(tmp_path: Pat
 def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="name an empty or new folder"):
+    with pytest.raises(FileExistsError, match="choose an empty or new folder"):
         drawn_images.write_drawn_images([], tmp_path / "drawn")
