@@ -8,6 +8,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Score = Annotated[float, Field(gt=0.0, lt=1.0)]
+MIN_SCORE = 1e-6
+"""The lowest score that florist computes; the highest is 1 - MIN_SCORE."""
+
+
+def clamp_score(score: float) -> float:
+    """Returns the score, at least MIN_SCORE and at most 1 - MIN_SCORE. NaN becomes MIN_SCORE."""
+    return min(score, 1 - MIN_SCORE) if score > MIN_SCORE else MIN_SCORE
 
 
 class _BaseAnnotation(BaseModel):

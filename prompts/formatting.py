@@ -14,8 +14,8 @@ def format_answer(task: Task, annotations: Iterable[Annotation], size: tuple[int
 
     The text does not preserve scores, white space around labels, and the order of a box's corners (the top left is
     written first). Consecutive boxes or polygons with the same label share it, as in the answers of the published
-    checkpoints (`wheel<loc>×4<loc>×4`). Quads never share a label. No annotations give the empty text. A single polygon
-    without a label is written without <poly>, where the task allows it.
+    checkpoints (`wheel<loc>×4<loc>×4`). Quads never share a label. Without annotations, the text is empty. A single
+    polygon without a label is written without <poly>, where the task allows it.
 
     `size` is (width, height) in pixels. Coordinates outside the image are clamped to its border.
 

@@ -10,7 +10,8 @@ probabilities of nearby locations (`server.engine.decoding.token_selection`). Th
 the text tokens of the label, and 1 without a label. The score of a shape is the product of both, because naming and
 locating an object can fail independently: an uncertain label should not rank as high as a certain one. Shapes that
 share a label share its label score. The score of a text is its label score. The mean makes long and short labels
-comparable. Control and structure tokens do not count. Every score is clamped to 1e-6 … 1 - 1e-6.
+comparable. Control and structure tokens do not count. Every score is clamped to 1e-6 … 1 - 1e-6; NaN, from invalid log
+probabilities, becomes the lowest score.
 """
 
 import codecs
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text, clamp_score
 from prompts.grammar import (
     FILLER_PHRASES,
     LOCATIONS_PER_SHAPE,
@@ -32,8 +33,6 @@ from prompts.grammar import (
 from prompts.locations import dequantize_points, format_locations
 from prompts.tasks import AnswerKind, Task
 from prompts.vocabulary import Token
-
-_MIN_SCORE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class AnswerParser:
         words, self._words = self._words.strip(), ""
         if self._kind is AnswerKind.TEXT:
             if words:
-                self._completed.append(Text(label=words, score=_clamp_score(self._words_score.compute())))
+                self._completed.append(Text(label=words, score=clamp_score(self._words_score.compute())))
         else:
             self._end_shape()
             if words:
@@ -261,7 +260,7 @@ class AnswerParser:
         return dequantize_points([token.location for token in ring], *self._size)
 
     def _compute_score(self, ring: Sequence[_LocationToken]) -> float:
-        return _clamp_score(self._label_score * _MeanProbability(token.logprob for token in ring).compute())
+        return clamp_score(self._label_score * _MeanProbability(token.logprob for token in ring).compute())
 
     def _describe(self, ring: Sequence[_LocationToken]) -> str:
         text = format_locations([token.location for token in ring])
@@ -279,11 +278,6 @@ class AnswerParser:
     def _pop_completed(self) -> list[Annotation]:
         completed, self._completed = self._completed, []
         return completed
-
-
-def _clamp_score(score: float) -> float:
-    # NaN, from invalid log probabilities, becomes the lowest score.
-    return min(score, 1 - _MIN_SCORE) if score > _MIN_SCORE else _MIN_SCORE
 
 
 def _shorten(words: str) -> str:

@@ -136,6 +136,9 @@ TASKS: dict[str, Task] = _build_table(
 # ruff: enable[E501]
 # fmt: on
 
+UNLABELED_TASK = "<REGION_PROPOSAL>"
+"""The task whose boxes have no labels."""
+
 _TASK_TOKEN = re.compile(r"<[A-Za-z][A-Za-z0-9_.-]*>")
 
 

@@ -1,4 +1,4 @@
-"""Calibration: maps scores to the fraction of answers that is correct. Fitted by `finetune.calibration`.
+"""Calibration: maps scores to the fraction of answers that are correct. Fitted by `finetune.calibration`.
 
 A scale is increasing and maps 0 … 1 to 0 … 1, so the order of answers to a task does not change. A calibration has one
 scale per task. It is stored next to the weights of a checkpoint or an adapter, and is valid for those weights only.
@@ -14,12 +14,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from prompts.annotations import Annotation
+from prompts.annotations import Annotation, clamp_score
 from prompts.tasks import Task
 
 CALIBRATION_FILE = "calibration.json"
 _MAX_FILE_BYTES = 16 << 20  # a curve with a hundred thousand points for each task
-_MIN_SCORE = 1e-6  # as in prompts.parsing
+
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -45,7 +45,7 @@ class TemperatureScale(_FrozenModel):
     def __call__(self, score: float) -> float:
         """Returns the calibrated score."""
         logit = math.log(score) - math.log1p(-score)
-        return _clamp_score(1 / (1 + math.exp(-max(-40.0, min(logit / self.temperature + self.shift, 40.0)))))
+        return clamp_score(1 / (1 + math.exp(-max(-40.0, min(logit / self.temperature + self.shift, 40.0)))))
 
 
 class IsotonicScale(_FrozenModel):
@@ -67,7 +67,7 @@ class IsotonicScale(_FrozenModel):
         xs, ys = (0.0, *self.scores, 1.0), (0.0, *self.calibrated_scores, 1.0)
         i = bisect.bisect_right(xs, score, 1, len(xs) - 1)
         fraction = (score - xs[i - 1]) / (xs[i] - xs[i - 1])
-        return _clamp_score(ys[i - 1] + fraction * (ys[i] - ys[i - 1]))
+        return clamp_score(ys[i - 1] + fraction * (ys[i] - ys[i - 1]))
 
 
 Scale = Annotated[TemperatureScale | IsotonicScale, Field(discriminator="kind")]
@@ -127,7 +127,3 @@ def apply_scale(annotations: Iterable[Annotation], scale: TemperatureScale | Iso
     if scale is None:
         return list(annotations)
     return [a if a.score is None else a.model_copy(update={"score": scale(a.score)}) for a in annotations]
-
-
-def _clamp_score(score: float) -> float:
-    return min(max(score, _MIN_SCORE), 1 - _MIN_SCORE)

@@ -1,4 +1,4 @@
-"""Constrained decoding: a finite-state machine that tells which tokens may come next in an answer.
+"""Constrained decoding: a finite-state machine that determines which tokens may come next in an answer.
 
 It accepts exactly the answers that `prompts.formatting` writes and `prompts.parsing` reads without dropping anything,
 with the labels of the request if it lists any. The empty answer is always accepted: the object is not in the image.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prompts.grammar import FILLER_PHRASES, POLYGON_END, POLYGON_START, RING_SEPARATOR
-from prompts.tasks import TASKS, AnswerKind, Task
+from prompts.tasks import TASKS, UNLABELED_TASK, AnswerKind, Task
 from prompts.vocabulary import Vocabulary
 from server.engine.checkpoints.tokenizer import Tokenizer
 from server.engine.decoding.label_matching import FreeLabel, LabelMatcher, LabelTrie, spell_label
@@ -24,9 +24,8 @@ State = Hashable
 
 _CACHED_MASKS = 256  # least recently used are evicted; 13 MB at 51,328 ids
 _MAX_BOS = 3  # Florence-2-large generates `<s>` three times before its answer, and the n-gram ban forbids a fourth
-_WITHOUT_LABELS = "<REGION_PROPOSAL>"
-# Tasks with one label as their text. Other texts are prose or whole pages; custom tasks of a fine-tuned model may be
-# either.
+# Tasks whose answer text is a label. Answers to other text tasks of the table are prose; custom tasks of a fine-tuned
+# model may have either.
 _TEXT_IS_LABEL = ("<REGION_TO_CATEGORY>", "<REGION_TO_OCR>")
 
 
@@ -123,11 +122,11 @@ class CompiledConstraint:
             case _AfterShape(ended=True):
                 return _Allowed((self._eos,))
             case _Start(bos_count):
-                started = self._between_shapes(*((False, ()) if self._labels else (True, poly)))
+                started = self._allow_between_shapes(*((False, ()) if self._labels else (True, poly)))
                 return started if bos_count == _MAX_BOS else started._replace(tokens=(self._bos, *started.tokens))
             case _AfterShape():
                 # Boxes may share a label, each quad has its own text, and a further polygon needs its <poly>.
-                return self._between_shapes(kind in (AnswerKind.BOXES, AnswerKind.PHRASES, mixed), poly)
+                return self._allow_between_shapes(kind in (AnswerKind.BOXES, AnswerKind.PHRASES, mixed), poly)
             case _InLabel(progress) if self._labels:
                 tokens, text = self._labels.list_next_tokens(progress), self._labels.allows_any_text
                 if not self._labels.can_end(progress):
@@ -141,8 +140,8 @@ class CompiledConstraint:
                 return _Allowed(min_bin=bins[-2])  # x2 is at least x1, y2 at least y1
         return _Allowed(min_bin=0)
 
-    def _between_shapes(self, locations: bool, structure: tuple[int, ...]) -> _Allowed:
-        """Where the answer may end, start a label, or continue with `structure` tokens or, if set, `locations`."""
+    def _allow_between_shapes(self, locations: bool, structure: tuple[int, ...]) -> _Allowed:
+        """Allows the end, the start of a label, `structure` tokens and, if set, `locations`."""
         if not self._grammar:
             mixed = self._answer_kind is AnswerKind.BOXES_OR_POLYGONS
             locations, structure = True, (self._poly, self._end_poly, self._separator) if mixed else ()
@@ -169,7 +168,7 @@ def compile_constraint(
         raise ValueError("grammar is false and labels is missing, so nothing is constrained; leave constrain out")
     kind = task.answer_kind
     is_text = kind is AnswerKind.TEXT
-    has_labels = kind is not AnswerKind.POLYGONS and task.token != _WITHOUT_LABELS
+    has_labels = kind is not AnswerKind.POLYGONS and task.token != UNLABELED_TASK
     if constraint.labels is None:
         excluded = () if is_text else ("", *FILLER_PHRASES) if kind is AnswerKind.PHRASES else ("",)
         labels = FreeLabel(vocabulary, excluded) if has_labels else None
@@ -183,5 +182,5 @@ def compile_constraint(
     if not constraint.labels:
         raise ValueError("labels is empty; name at least one, or leave labels out")
     spellings = [s for label in constraint.labels for s in spell_label(task, label, tokenizer, vocabulary)]
-    # A text has no locations whose grammar could be off.
+    # Answers of text have no locations, so the grammar is always enforced.
     return CompiledConstraint(kind, constraint.grammar or is_text, LabelTrie(spellings), tokenizer, vocabulary, size)

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator
 
-from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError, check_text
+from prompts.tasks import TASKS, UNLABELED_TASK, AnswerKind, InputKind, PromptError, check_text
 from server.jobs.recipes.ontology import contains_words, normalize_words
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, RecipeStep
 
@@ -11,7 +11,6 @@ KeyPath = tuple[str | int, ...]
 """Keys and indexes from the top of a recipe to a value."""
 PathProblem = tuple[KeyPath, str]
 
-_WITHOUT_LABELS = "<REGION_PROPOSAL>"  # its boxes have no labels
 _INHERITS_LABELS = "<REGION_TO_SEGMENTATION>"  # its polygons have the labels of their regions
 
 
@@ -42,13 +41,13 @@ def find_problems(recipe: Recipe) -> Iterator[PathProblem]:
 def uses_ontology(step: RecipeStep) -> bool:
     """Returns whether the ontology determines the labels of a step's annotations.
 
-    It does for the names of objects. It does not for recognized text, descriptions of regions, and polygons of regions,
+    It applies to the names of objects, but not to recognized text, descriptions of regions, and polygons of regions,
     which have the labels of their regions.
     """
     if step.task == CATEGORY:
         return True
     is_text = step.task_definition.answer_kind is AnswerKind.QUADS
-    return step.finds_shapes and not is_text and step.task not in (_WITHOUT_LABELS, _INHERITS_LABELS)
+    return step.finds_shapes and not is_text and step.task not in (UNLABELED_TASK, _INHERITS_LABELS)
 
 
 def _check_champions(recipe: Recipe) -> Iterator[PathProblem]:
@@ -155,7 +154,7 @@ def _check_text(recipe: Recipe, index: int, seen: set[str]) -> list[tuple[str, s
 
 
 def _check_inputs(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
-    """Yields where the dependencies of a step, which exist and come earlier, do not fit its task."""
+    """Yields the problems of a step's inputs. Its dependencies must exist and come earlier."""
     task = step.task_definition
     source = recipe.get_step(step.for_each) if step.for_each else None
     if source and not source.finds_shapes:
@@ -178,7 +177,7 @@ def _check_inputs(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
 
 
 def _check_views(step: RecipeStep) -> Iterator[PathProblem]:
-    """`tile` and `flip` need prompts about the whole image, with shapes as answers."""
+    """Yields problems of `tile` and `flip`, which need prompts about the whole image, with shapes as answers."""
     for key, is_set, effect in (
         ("tile", step.tile is not None, "splits the image into tiles"),
         ("flip", step.flip is not None, "compares positions in the mirrored image"),
@@ -208,4 +207,4 @@ def _has_words(recipe: Recipe, step: RecipeStep) -> bool:
     """Returns whether a step's annotations have words."""
     if step.task == _INHERITS_LABELS:
         return bool(step.for_each) and _has_words(recipe, recipe.get_step(step.for_each or ""))
-    return step.task != _WITHOUT_LABELS
+    return step.task != UNLABELED_TASK
