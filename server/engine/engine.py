@@ -157,7 +157,7 @@ class Engine:
                 decode_seconds=sum(runner.seconds.decode for runner in runners),
                 waiting=len(self._scheduler),
                 running=sum(len(loop.running) for loop in loops),
-                cache=CacheStats.total(cache.get_stats() for cache in self._caches.values()),
+                cache=CacheStats.combine(cache.get_stats() for cache in self._caches.values()),
             )
 
     def close(self, *, drain: bool = True) -> None:

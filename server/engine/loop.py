@@ -38,7 +38,7 @@ class EngineLoop:
         self.max_batch = max_batch
         self.capacity = max_batch  # shrinks when memory runs out, and grows by one with each answer
         self.running: list[Sequence] = []
-        self.abort_all = False  # set to end all requests with EngineClosedError
+        self.abort_all = False  # set by `Worker.close` to end all requests with EngineClosedError
         self.out_of_memory = self.steps = self.rows = 0
 
     def run_once(self) -> None:

@@ -1,4 +1,4 @@
-"""What a caller passes to the engine and what it gets back. Imports no torch."""
+"""The requests and results of the engine. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

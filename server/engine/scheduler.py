@@ -29,7 +29,7 @@ class Scheduler:
         self._interactive: Queue = OrderedDict()
         self._jobs: Queue = OrderedDict()
         self._requeued: OrderedDict[Sequence, None] = OrderedDict()
-        self._interactive_since_job = 0  # interactive sequences taken while a job waits
+        self._interactive_since_job = 0  # interactive sequences scheduled while a job waits
         self._earliest_deadline = math.inf  # at most the earliest deadline of the waiting sequences
         self._size = 0
         self._last_interactive = -math.inf  # when the last interactive sequence was added
@@ -49,17 +49,17 @@ class Scheduler:
         """Adds a sequence behind those of the same client."""
         if sequence.interactive:
             self._last_interactive = self.clock()
-        self._queue_of(sequence).setdefault(sequence.client, OrderedDict())[sequence] = None
-        self._count(sequence)
+        self._get_queue(sequence).setdefault(sequence.client, OrderedDict())[sequence] = None
+        self._record_added(sequence)
 
     def requeue(self, sequences: list[Sequence]) -> None:
-        """Puts sequences that were taken back to the front, in their order."""
+        """Returns scheduled sequences to the front of the queue, in their order."""
         for sequence in reversed(sequences):
             self._requeued[sequence] = None
             self._requeued.move_to_end(sequence, last=False)
-            self._count(sequence)
+            self._record_added(sequence)
 
-    def _count(self, sequence: Sequence) -> None:
+    def _record_added(self, sequence: Sequence) -> None:
         self._size += 1
         if sequence.deadline is not None:
             self._earliest_deadline = min(self._earliest_deadline, sequence.deadline)
@@ -84,7 +84,7 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> bool:
         """Removes a sequence. Returns False when it is not waiting."""
-        queue = self._queue_of(sequence)
+        queue = self._get_queue(sequence)
         if sequence in self._requeued:
             del self._requeued[sequence]
         elif sequence in (sequences := queue.get(sequence.client, OrderedDict())):
@@ -100,10 +100,10 @@ class Scheduler:
         """Removes and returns the sequences whose deadline has passed."""
         if (now := self.clock()) < self._earliest_deadline:
             return []
-        expired = [s for s in self._waiting() if s.deadline is not None and s.deadline <= now]
+        expired = [s for s in self._iter_waiting() if s.deadline is not None and s.deadline <= now]
         for sequence in expired:
             self.remove(sequence)
-        deadlines: Iterable[float] = (s.deadline for s in self._waiting() if s.deadline is not None)
+        deadlines: Iterable[float] = (s.deadline for s in self._iter_waiting() if s.deadline is not None)
         self._earliest_deadline = min(deadlines, default=math.inf)
         return expired
 
@@ -114,8 +114,8 @@ class Scheduler:
             removed.append(sequence)
         return removed
 
-    def _queue_of(self, sequence: Sequence) -> Queue:
+    def _get_queue(self, sequence: Sequence) -> Queue:
         return self._interactive if sequence.interactive else self._jobs
 
-    def _waiting(self) -> Iterator[Sequence]:
+    def _iter_waiting(self) -> Iterator[Sequence]:
         return itertools.chain(self._requeued, *self._interactive.values(), *self._jobs.values())

@@ -41,7 +41,7 @@ class Worker:
         self._thread.start()
         if cores:
             pinned.wait()
-            torch.set_num_threads(threads)  # the worker changed the default of threads that start later
+            torch.set_num_threads(threads)  # the worker has changed the default for threads that start later
 
     def close(self, *, drain: bool) -> None:
         """Ends the thread after all answers, or without `drain` at once. The caller holds `ready`."""

@@ -94,7 +94,7 @@ def read_lora(folder: Path, targets: Mapping[str, LoraTarget], base_sha256: str,
 
 
 def _get_module_size(targets: Mapping[str, LoraTarget], path: str) -> tuple[int, int]:
-    """Returns inputs and outputs of a module, which may be a part of a merged layer."""
+    """Returns the numbers of inputs and outputs of a module, which may be a part of a merged layer."""
     layer, first = targets[path]
     next_outputs = [target.first_output for target in targets.values() if target.layer is layer]
     end = min((output for output in next_outputs if output > first), default=layer.weight.shape[0])
@@ -125,7 +125,10 @@ def compute_lora_scale(config: Mapping[str, Any], path: str) -> float:
 
 
 def _find_value(config: Mapping[str, Any], name: str, patterns_name: str, path: str) -> float:
-    """Returns the rank or alpha of a module, as PEFT does: of the first pattern that matches the end of its path."""
+    """Returns the rank or alpha of a module, as PEFT does: of the first pattern that matches the end of its path.
+
+    `name`: the setting with the default; `patterns_name`: the setting with the patterns. Raises AdapterError.
+    """
     value = config.get(name, _DEFAULT_VALUE)
     try:
         patterns = config.get(patterns_name) or {}

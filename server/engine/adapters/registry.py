@@ -63,7 +63,7 @@ class AdapterRegistry:
 
         `sha256`: the expected hash of its weight file. Raises AdapterError, and then changes nothing.
         """
-        with self._load_lock:  # one at a time, so that at most one adapter exceeds the capacity temporarily
+        with self._load_lock:  # one load at a time, so that at most one adapter exceeds the capacity temporarily
             pairs, file_sha256 = read_lora(folder, self._targets[0], self.base_sha256, self.capacity)
             if sha256 is not None and sha256.lower() != file_sha256:
                 raise AdapterError(f"its weights have the SHA-256 {file_sha256}, not {sha256}; copy the folder again")

@@ -106,7 +106,7 @@ def _write_temporary_folder(files: Mapping[str, BinaryIO], parent: Path | None) 
 
 
 def _replace_folder(source: Path, target: Path) -> None:
-    """Renames `source` to `target`, and replaces it in two steps. `_recover` repairs a crash between them."""
+    """Renames `source` to `target`. Replaces an old `target` in two steps; `_recover` repairs a crash between them."""
     old = target.with_name(_OLD_PREFIX + target.name)
     _remove(old)
     replaces = target.exists()

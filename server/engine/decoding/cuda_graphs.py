@@ -1,9 +1,8 @@
 """Decoder steps as CUDA graphs. On a GPU, launching the many small kernels of a step takes longer than running them.
 
-A graph is bound to shapes and addresses. Each step is therefore padded to a bucket: a number of slots (1, 2, 4, …),
-of self-attention positions, and of encoder states. Masks hide the padding, or its output is discarded. A graph is
-captured when its bucket is first used. Without a GPU the padded step runs without a graph, which lets tests on a CPU
-check its output.
+A graph is bound to shapes and addresses. Each step is therefore padded to a bucket: a number of slots (1, 2, 4, …), of
+self-attention positions, and of encoder states. Masks hide the padding, or its output is discarded. A graph is captured
+when its bucket is first used. Without a GPU the padded step runs without a graph, so that tests on a CPU can check it.
 """
 
 from collections.abc import Sequence

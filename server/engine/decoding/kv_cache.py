@@ -127,7 +127,7 @@ class KVCache:
         positions = torch.arange(length, device=self.beam_ancestry.device).expand(count, -1)
         self.beam_ancestry[first : self.used, :, :length] = 0
         beams = torch.zeros(length, dtype=torch.long, device=positions.device)
-        return self._view(first, positions, beams, length)
+        return self._build_view(first, positions, beams, length)
 
     def view_step(self, positions: Sequence[int]) -> CacheView:
         """Returns a view of all slots in use for the next token of every beam. `positions`: one per slot."""
@@ -135,9 +135,9 @@ class KVCache:
         index = torch.tensor(positions, device=beams.device)
         slots = torch.arange(len(positions), device=beams.device)
         self.beam_ancestry[slots[:, None], beams, index[:, None]] = beams.to(self.beam_ancestry.dtype)
-        return self._view(0, index[:, None].expand(-1, self.width), beams, max(positions) + 1)
+        return self._build_view(0, index[:, None].expand(-1, self.width), beams, max(positions) + 1)
 
-    def _view(self, first: int, positions: Tensor, beams: Tensor, length: int) -> CacheView:
+    def _build_view(self, first: int, positions: Tensor, beams: Tensor, length: int) -> CacheView:
         """`positions` [count, queries]; `beams` [queries]: beam of each query; `length`: the largest position + 1."""
         count, queries = positions.shape
         like = self.k[0]
@@ -157,12 +157,12 @@ class KVCache:
             positions=positions,
             columns=positions * self.width + beams,
             key_count=length * self.width,
-            self_mask=self._self_mask(ancestry, positions, like),
+            self_mask=self._build_self_mask(ancestry, positions, like),
             cross_length=cross_length,
             cross_mask=cross_mask,
         )
 
-    def _self_mask(self, ancestry: Tensor, positions: Tensor, like: Tensor) -> Tensor | None:
+    def _build_self_mask(self, ancestry: Tensor, positions: Tensor, like: Tensor) -> Tensor | None:
         """`ancestry` [count, queries, length], `positions` [count, queries] → [count, 1, queries, length · width]."""
         length = ancestry.shape[2]
         past = torch.arange(length, device=positions.device)

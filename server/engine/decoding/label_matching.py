@@ -1,4 +1,4 @@
-"""Which token ids spell a label: any text, or one of a list."""
+"""Matches the token ids of a label: any text, or one of a list."""
 
 import codecs
 from collections.abc import Hashable, Iterable
@@ -35,7 +35,7 @@ class FreeLabel:
         if text not in self._prefixes:
             if text.rstrip() not in self._excluded:
                 return None
-            text = text.rstrip() + "  "  # an excluded label and any amount of white space: one state for all of them
+            text = text.rstrip() + "  "  # one state for an excluded label with any amount of white space after it
         return text, decoder.getstate()[0]
 
     def can_end(self, progress: Hashable) -> bool:

@@ -1,5 +1,4 @@
-"""From logits to the candidates of each search: transformers' logits processors, for many requests at once, on the
-device."""
+"""Selects the candidates of each search from logits: transformers' logits processors, batched on the device."""
 
 from collections.abc import Sequence
 
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from server.engine.decoding.search import Candidate, Search
 
-NEARBY_BINS = 10  # 1 % of the image side: a location this far off still counts as nearly the same
+NEARBY_BINS = 10  # 1 % of the image side: locations within this distance count as nearly the same
 PADDING = -1  # not a token: pads the shorter rows of generated tokens
 
 

@@ -155,7 +155,7 @@ class DecoderLayer(EncoderLayer):
 
 
 class BartStack(nn.Module):
-    """What encoder and decoder have in common: position embeddings [positions, d], a layer norm, and layers."""
+    """The common parts of encoder and decoder: position embeddings [positions, d], a layer norm, and layers."""
 
     def __init__(self, config: BartConfig, layers: Sequence[EncoderLayer]) -> None:
         super().__init__()
@@ -167,6 +167,8 @@ class BartStack(nn.Module):
 
 
 class BartEncoder(BartStack):
+    """The encoder: image features and embedded prompts → encoder states."""
+
     def __init__(self, config: BartConfig) -> None:
         heads, hidden = config.encoder_attention_heads, config.encoder_ffn_dim
         layers = [EncoderLayer(config.d_model, heads, hidden) for _ in range(config.encoder_layers)]
@@ -183,6 +185,8 @@ class BartEncoder(BartStack):
 
 
 class BartDecoder(BartStack):
+    """The decoder: the newest tokens and the KV cache → decoder states."""
+
     def __init__(self, config: BartConfig) -> None:
         heads, hidden = config.decoder_attention_heads, config.decoder_ffn_dim
         layers = [DecoderLayer(config.d_model, heads, hidden) for _ in range(config.decoder_layers)]

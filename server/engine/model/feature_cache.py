@@ -19,8 +19,8 @@ class CacheStats:
     images: int = 0
 
     @classmethod
-    def total(cls, stats: Iterable[Self]) -> Self:
-        """Returns the sum over several caches."""
+    def combine(cls, stats: Iterable[Self]) -> Self:
+        """Returns the sums over several caches."""
         return cls(*map(sum, zip(*map(astuple, stats), strict=True)))
 
 
