@@ -42,7 +42,7 @@ from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import run_job
 from server.jobs.sources import open_source
-from server.store.database import file_url
+from server.store.database import to_file_url
 from server.store.jobs.job_store import JobStore
 
 # Nothing in it depends on a score.
@@ -76,7 +76,7 @@ class RecordingEngine(Engine):
 
 def label_with_job(engine: Engine, recipe: Recipe, images: Path, folder: Path) -> list[list[TracedAnnotation]]:
     """Labels a folder as `florist label` does, without the export; returns the labels of each image."""
-    with JobStore(file_url(folder / "florist.db")) as store, open_source(str(images)) as source:
+    with JobStore(to_file_url(folder / "florist.db")) as store, open_source(str(images)) as source:
         started = job_start.start_job(store, engine, recipe, source, str(images), ".")
         job = run_job(store, started, engine, source, lambda size: execute_recipe(recipe, size), exclusive=True)
         return [list(image.traces) for image in store.iter_images(job)]

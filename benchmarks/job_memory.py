@@ -35,7 +35,7 @@ from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.source import ImageSource
-from server.store.database import file_url
+from server.store.database import to_file_url
 from server.store.jobs.job_store import JobStore
 
 RECIPE = validate_recipe(
@@ -104,7 +104,7 @@ def run_tiny_job(count: int) -> None:
     Prints megabytes after its first tenth, at its end, at most, and after the export, and seconds.
     """
     engine: Any = FakeEngine()
-    with tempfile.TemporaryDirectory() as name, JobStore(file_url(Path(name) / "florist.db")) as store:
+    with tempfile.TemporaryDirectory() as name, JobStore(to_file_url(Path(name) / "florist.db")) as store:
         source, sampler = TinyImageSource(count), MemorySampler(max(1, count // SAMPLES))
         start = time.perf_counter()
         started = job_start.start_job(store, engine, RECIPE, source, "tiny", ".")

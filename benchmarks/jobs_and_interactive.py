@@ -27,7 +27,7 @@ from server.jobs.recipes.execution import execute_recipe
 from server.jobs.runner import run_job
 from server.jobs.sources import open_source
 from server.store import CompletedImage, FailedImage
-from server.store.database import file_url
+from server.store.database import to_file_url
 from server.store.jobs.job_store import JobStore
 
 LOAD = 0.3  # of the engine's capacity
@@ -40,7 +40,7 @@ class BackgroundJob:
         images = folder / "images"
         images.mkdir()
         save_scenes(images, scenes)
-        self.store = JobStore(file_url(folder / "florist.db"))
+        self.store = JobStore(to_file_url(folder / "florist.db"))
         self.source = open_source(str(images))
         self.job = job_start.start_job(self.store, engine, RECIPE, self.source, str(images), ".")
         self.finished, self.total = 0, scenes

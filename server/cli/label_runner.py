@@ -82,10 +82,10 @@ def label_images(
     from server.jobs.runner import JobFailedError
     from server.jobs.sources import SourceError, addresses, open_source
     from server.store import StoreError
-    from server.store.database import file_url
+    from server.store.database import to_file_url
     from server.store.jobs.job_store import JobStore
 
-    url = shared_url or file_url(out.resolve() / _DATABASE_FILE)
+    url = shared_url or to_file_url(out.resolve() / _DATABASE_FILE)
     try:
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         _check_options(recipe, formats, adapter, on_cluster=cluster is not None)

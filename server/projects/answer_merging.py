@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from finetune.ensembling import fuse_boxes, route_classes
 from prompts.annotations import Annotation
-from server.store.projects.ensembles import BoxFusion, LabelRouting, model_name
+from server.store.projects.ensembles import BoxFusion, LabelRouting, describe_model
 
 
 def merge_answers(ensemble: BoxFusion | LabelRouting, answers: Sequence[Sequence[Annotation]]) -> Sequence[Annotation]:
@@ -14,6 +14,7 @@ def merge_answers(ensemble: BoxFusion | LabelRouting, answers: Sequence[Sequence
             fused = fuse_boxes(answers, ensemble.weights, ensemble.iou_threshold)
             return [box for box in fused if (box.score or 0.0) >= ensemble.min_score]
         case LabelRouting():
-            by_name = {model_name(member): answer for member, answer in zip(ensemble.member_ids, answers, strict=True)}
-            routes = {label: model_name(member) for label, member in ensemble.routes.items()}
-            return route_classes(by_name, routes, model_name(ensemble.default))
+            names = map(describe_model, ensemble.member_ids)
+            by_name = dict(zip(names, answers, strict=True))
+            routes = {label: describe_model(member) for label, member in ensemble.routes.items()}
+            return route_classes(by_name, routes, describe_model(ensemble.default))

@@ -40,14 +40,14 @@ class Database:
                 if read_only:
                     schema.check_version(self.engine)
                 else:
-                    schema.upgrade(_for_writes(self.engine))
+                    schema.upgrade(_enable_writes(self.engine))
         except BaseException:
             self.engine.dispose()
             raise
-        self._writer = _for_writes(self.engine)
+        self._writer = _enable_writes(self.engine)
         is_postgresql = self.engine.dialect.name == "postgresql"
         self.insert: Callable[..., Any] = postgresql.insert if is_postgresql else sqlite.insert
-        # Several machines share one clock: the database's.
+        # The clock of the database, which all machines share.
         self._clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double) if is_postgresql else None
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Database:
         return sa.literal(time.time()) if self._clock is None else self._clock
 
 
-def file_url(path: Path) -> str:
+def to_file_url(path: Path) -> str:
     """Returns the URL of an SQLite file. Characters such as `?` and `%` in its path are escaped."""
     return f"sqlite:///{urllib.parse.quote(str(path))}"
 
@@ -115,11 +115,11 @@ def _create_engine(url: str, *, read_only: bool) -> sa.Engine:
     raise StoreError(f"the database must be SQLite or PostgreSQL, not {kind}")
 
 
-def _for_writes(engine: sa.Engine) -> sa.Engine:
+def _enable_writes(engine: sa.Engine) -> sa.Engine:
     """Returns the engine for transactions that write.
 
-    SQLite takes its lock at their start: a transaction that reads first and then writes fails if another process wrote
-    in between.
+    SQLite locks the database at the start of these transactions. Otherwise, a transaction that first reads and then
+    writes would fail if another process wrote in between.
     """
     return engine.execution_options(writes=True)
 
@@ -142,7 +142,7 @@ def _translate(engine: sa.Engine, error: DBAPIError) -> StoreError:
         return _translate_sqlite(engine, error, location, message)
     state = getattr(error.orig, "sqlstate", None)
     if state == _DISK_FULL_STATE:
-        return StoreError(_disk_full(location))
+        return StoreError(_describe_full_disk(location))
     if error.connection_invalidated or state is None or state.startswith(_UNAVAILABLE_STATES):
         return StoreUnavailableError(f"the database {location} does not answer: {message}")
     return StoreError(f"the database {location}: {message}")
@@ -153,7 +153,7 @@ def _translate_sqlite(engine: sa.Engine, error: DBAPIError, location: str, messa
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreUnavailableError(f"another process has been writing to {location} for {LOCK_TIMEOUT:.0f} s")
     if code.startswith("SQLITE_FULL"):
-        return StoreError(_disk_full(location))
+        return StoreError(_describe_full_disk(location))
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         verb = "read" if engine.url.query.get("mode") == "ro" else "written"
         return StoreError(f"{location} cannot be {verb} ({message}): check the access rights of it and of its folder")
@@ -164,5 +164,5 @@ def _translate_sqlite(engine: sa.Engine, error: DBAPIError, location: str, messa
     return StoreError(f"{location}: {message}")
 
 
-def _disk_full(location: str) -> str:
+def _describe_full_disk(location: str) -> str:
     return f"the disk of {location} is full; all finished work is kept: free some space and run the same command again"

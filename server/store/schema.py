@@ -61,10 +61,10 @@ def _create_config() -> Config:
 
 @contextmanager
 def _without_foreign_keys(connection: sa.Connection) -> Iterator[None]:
-    """Turns SQLite's foreign keys off. Call it outside of transactions.
+    """Disables SQLite's foreign keys within the block. Call it outside of transactions.
 
-    To alter a table, SQLite writes it again and drops the old one. With foreign keys on, that would delete all rows
-    that refer to it (https://sqlite.org/lang_altertable.html, section 7).
+    Alembic alters a table of SQLite by copying it and dropping the old one. With foreign keys enabled, that would
+    delete all rows that refer to it (https://sqlite.org/lang_altertable.html, section 7).
     """
     if connection.dialect.name != "sqlite":
         yield

@@ -19,7 +19,7 @@ class JobRow(TableBase):
     """A batch labeling job.
 
     `output` is unique in the database and identifies the job. `recipe` and `options` are JSON. `model_hash` is the hash
-    of the model and of everything else that answers prompts. Times are Unix timestamps in seconds.
+    of the base model, the adapters and the project models that answer. Times are Unix timestamps in seconds.
     """
 
     __tablename__ = "jobs"
@@ -92,7 +92,7 @@ class JobImageRow(TableBase):
 # Projects. Deleting a project deletes all its rows.
 
 
-def _project_id() -> Mapped[int]:
+def _create_project_id() -> Mapped[int]:
     return mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
 
 
@@ -128,7 +128,7 @@ class CorrectionRow(TableBase):
     __table_args__ = (UniqueConstraint("project_id", "image_sha256", "label_kind", "version"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _project_id()
+    project_id: Mapped[int] = _create_project_id()
     image_sha256: Mapped[str] = mapped_column(String(64))
     label_kind: Mapped[str] = mapped_column(String(16))
     version: Mapped[int]
@@ -142,7 +142,7 @@ class CorrectionRow(TableBase):
 
 
 class RunRow(TableBase):
-    """A fine-tuning run.
+    """A fine-tune run.
 
     `config` and `metrics` are JSON. `dataset_hash` is the hash of the training and holdout images, `train_images` and
     `holdout_images` are their numbers. `folder` is the path of the run's files in the project's folder.
@@ -153,7 +153,7 @@ class RunRow(TableBase):
     __tablename__ = "runs"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _project_id()
+    project_id: Mapped[int] = _create_project_id()
     initial_model_id: Mapped[int | None] = mapped_column(_Id)
     config: Mapped[str] = mapped_column(Text)
     folder: Mapped[str] = mapped_column(String(64))
@@ -172,14 +172,14 @@ class RunRow(TableBase):
 class ModelRow(TableBase):
     """A model for one task: the adapter of a run, or an ensemble of other models.
 
-    `ensemble` is JSON, not null for an ensemble. `folder` is then the path of its own adapter in the project's folder,
-    or empty. `sha256` is the hash of the weights.
+    `ensemble` is the definition of an ensemble in JSON, "null" for the adapter of a run. `folder` is the path of an
+    ensemble's own adapter in the project's folder, or empty. `sha256` is the hash of the weights.
     """
 
     __tablename__ = "models"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _project_id()
+    project_id: Mapped[int] = _create_project_id()
     run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
     task: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(String(64))
@@ -197,7 +197,7 @@ class BacktestRow(TableBase):
     __tablename__ = "backtests"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _project_id()
+    project_id: Mapped[int] = _create_project_id()
     challenger_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
     champion_id: Mapped[int | None] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
     dataset_hash: Mapped[str] = mapped_column(String(64))
@@ -220,7 +220,7 @@ class PromotionRow(TableBase):
     __tablename__ = "promotions"
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    project_id: Mapped[int] = _project_id()
+    project_id: Mapped[int] = _create_project_id()
     task: Mapped[str] = mapped_column(String(64))
     model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
     backtest_id: Mapped[int | None] = mapped_column(ForeignKey("backtests.id", ondelete="CASCADE"))

@@ -6,8 +6,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: C:// i
 
 
 def clean_text(text: str) -> str:
-    """Returns the text in a form that every database stores: bytes of a file name that are not UTF-8 are escaped, and
-    so are NUL characters."""
+    """Returns the text in a form that every database can store: escapes lone surrogates (bytes of a file name that are
+    not UTF-8) and NUL characters."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 

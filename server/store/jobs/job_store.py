@@ -55,8 +55,8 @@ class JobStore:
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        """Opens the database. Creates or upgrades its tables, unless it is `read_only`: then other processes may write
-        to it, and writes by this one fail."""
+        """Opens the database and creates or upgrades its tables. With `read_only`, the tables stay as they are and
+        writes fail; other processes can still write."""
         self.database = Database(url, read_only=read_only)
 
     def close(self) -> None:

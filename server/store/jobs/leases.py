@@ -51,13 +51,15 @@ class JobLeases:
         """Extends all leases by `seconds`."""
         with self._database.begin_write() as connection:
             available_at = self._database.now() + self.seconds
-            connection.execute(sa.update(JobImageRow).where(*self._is_mine()).values(available_at=available_at))
+            connection.execute(
+                sa.update(JobImageRow).where(*self._get_own_conditions()).values(available_at=available_at)
+            )
 
     def release(self) -> None:
-        """Returns all leased images, so that any worker can lease them."""
+        """Releases all leased images, so that any worker can lease them."""
         values = {"state": ImageState.WAITING, "lease_owner": None, "available_at": 0.0}
         with self._database.begin_write() as connection:
-            connection.execute(sa.update(JobImageRow).where(*self._is_mine()).values(**values))
+            connection.execute(sa.update(JobImageRow).where(*self._get_own_conditions()).values(**values))
 
     def complete(self, images: Sequence[CompletedImage]) -> set[int]:
         """Stores annotations and marks the images as done that are still leased. Returns their positions.
@@ -70,9 +72,9 @@ class JobLeases:
             # Sorted, so that two workers with the same images cannot deadlock.
             insert = self._database.insert(AnnotationsRow).on_conflict_do_nothing()
             connection.execute(insert, [rows[sha256] for sha256 in sorted(rows)])
-            stored = sa.select(AnnotationsRow.image_sha256, AnnotationsRow.id).where(*_matches(spec, list(rows)))
+            stored = sa.select(AnnotationsRow.image_sha256, AnnotationsRow.id).where(*_get_conditions(spec, list(rows)))
             ids = {row.image_sha256: row.id for row in connection.execute(stored.order_by(AnnotationsRow.version))}
-            mine = self._is_mine([image.position for image in images])
+            mine = self._get_own_conditions([image.position for image in images])
             leased = set(connection.scalars(sa.select(JobImageRow.position).where(*mine).with_for_update()))
             changes = [
                 {"done_position": image.position, "row_id": ids[image.result.sha256]}
@@ -109,13 +111,13 @@ class JobLeases:
                     "failure_reason": clean_text(failure.reason),
                     "lease_owner": None,
                 }
-                change = sa.update(JobImageRow).where(*self._is_mine([failure.position])).values(**values)
+                change = sa.update(JobImageRow).where(*self._get_own_conditions([failure.position])).values(**values)
                 if connection.execute(change).rowcount and final:
                     failed.append(failure)
         return failed
 
     def _acquire(self, count: int, state: ImageState, *conditions: sa.ColumnElement[bool]) -> list[LeasedImage]:
-        """Leases up to `count` images in a state, of which `leased` means that the lease of their owner expired."""
+        """Leases up to `count` images in a state. The state LEASED selects images with an expired lease."""
         crashed = state is ImageState.LEASED
         with self._database.begin_write() as connection:
             found = connection.execute(
@@ -153,7 +155,7 @@ class JobLeases:
                     )
             return [LeasedImage(row.position, row.name, row.attempts) for row in leased]
 
-    def _is_mine(self, positions: Sequence[int] | None = None) -> list[sa.ColumnElement[bool]]:
+    def _get_own_conditions(self, positions: Sequence[int] | None = None) -> list[sa.ColumnElement[bool]]:
         """Returns the conditions for images that the owner has leased, optionally only at these positions."""
         conditions = [
             JobImageRow.job_id == self.job.id,
@@ -175,7 +177,7 @@ class JobLeases:
         }
 
 
-def _matches(spec: JobSpec, hashes: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
+def _get_conditions(spec: JobSpec, hashes: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
     """Returns the conditions for annotations of these images by a job's recipe and model."""
     return (
         AnnotationsRow.image_sha256.in_(hashes),

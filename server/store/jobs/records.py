@@ -30,11 +30,11 @@ class ImageState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What a job does. The job with the same `output` is the same job and continues.
+    """The definition of a job. A job is identified by its `output`.
 
     `recipe` is normalized JSON, `recipe_hash` its SHA-256. `source` is the address of the images as the user typed it,
-    `fingerprint` the hash of its content. `model_hash` is the hash of the model and of everything else that answers
-    prompts. `options` is JSON for the process that resumes the job.
+    `fingerprint` the hash of its content. `model_hash` is the hash of the base model, the adapters and the project
+    models that answer. `options` is JSON for the process that resumes the job.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""The Alembic environment: runs migrations on the connection from `database.connect`."""
+"""The Alembic environment: runs migrations on the connection of `server.store.schema.upgrade`."""
 
 from alembic import context
 

@@ -24,8 +24,8 @@ class BacktestStore:
     def add_backtest(
         self, project: Project, challenger: ModelVersion, champion_id: int | None, forgetting_images: int, author: str
     ) -> Backtest:
-        """Stores a queued backtest. `forgetting_images`: maximum number of images of the forgetting evaluation; 0:
-        there is none."""
+        """Stores a queued backtest. `forgetting_images`: maximum number of images of the forgetting evaluation; 0 for
+        no evaluation."""
         forgetting = {"forgetting_images": forgetting_images} if forgetting_images else {}
         backtest_id = insert_row(
             self._database, BacktestRow, project, challenger_id=challenger.id, champion_id=champion_id, dataset_hash="",
@@ -35,16 +35,16 @@ class BacktestStore:
         return self.get_backtest(project, backtest_id)
 
     def list_backtests(self, project: Project, after: int = 0, limit: int | None = None) -> list[Backtest]:
-        """Returns the backtests with an id above `after`, oldest first."""
+        """Returns the backtests with an ID above `after`, oldest first."""
         return list(map(to_backtest, select_rows(self._database, BacktestRow, project, BacktestRow.id > after, limit)))
 
     def get_backtest(self, project: Project, backtest_id: int) -> Backtest:
-        """Returns a backtest by its id. Raises NotFoundError."""
+        """Returns a backtest by its ID. Raises NotFoundError."""
         rows = select_rows(self._database, BacktestRow, project, BacktestRow.id == backtest_id)
         return to_backtest(require_one(rows, f"project {project.name} has no backtest {backtest_id}"))
 
     def find_open_backtest(self, storage_id: str) -> tuple[int, Backtest] | None:
-        """Returns the oldest queued or running backtest of a storage, after the id of its project."""
+        """Returns the ID of the project and the backtest, for the oldest queued or running backtest of a storage."""
         row = find_open_row(self._database, BacktestRow, storage_id)
         return None if row is None else (row.project_id, to_backtest(row))
 

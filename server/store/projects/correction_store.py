@@ -50,7 +50,7 @@ class CorrectionStore:
         return [found for each in ids for found in self._select(project, CorrectionRow.id == each)]
 
     def list_corrections(self, project: Project, after: int = 0, limit: int | None = None) -> list[Correction]:
-        """Returns all versions with an id above `after`, oldest first."""
+        """Returns all versions with an ID above `after`, oldest first."""
         return self._select(project, CorrectionRow.id > after, limit)
 
     def list_current(self, project: Project) -> list[Correction]:

@@ -1,4 +1,4 @@
-"""How a model is built from other models of its project and task: the form of requests and of the stored JSON."""
+"""Definitions of models that are built from other models of the same project and task, in requests and in the store."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
@@ -17,8 +17,8 @@ class _Definition(BaseModel):
 
 
 class AdapterSum(_Definition):
-    """One adapter whose change of the base model is exactly the weighted sum of the models' changes. A negative weight
-    removes what a model has learned. One model with a weight below 1 lies between that model and the base model."""
+    """One adapter that changes the base model by the weighted sum of the models' changes, exactly. A negative weight
+    removes what a model has learned. A single model with a weight below 1 is between that model and the base model."""
 
     combine: Literal["add"]
     models: tuple[ModelId, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
@@ -87,11 +87,11 @@ class LabelRouting(_Definition):
         _check_unique(self.models)
         used = {*self.routes.values(), self.default}
         if unknown := used - {*self.models, None}:
-            raise ValueError(f"{model_name(min(filter(None, unknown)))} has labels, but is not one of the models")
+            raise ValueError(f"{describe_model(min(filter(None, unknown)))} has labels, but is not one of the models")
         if unused := [model for model in self.models if model not in used]:
-            raise ValueError(f"{model_name(unused[0])} has no label; give it one, or leave it out")
+            raise ValueError(f"{describe_model(unused[0])} has no label; give it one, or leave it out")
         if len(used) == 1:
-            raise ValueError(f"{model_name(self.default)} has all labels; there is nothing to combine")
+            raise ValueError(f"{describe_model(self.default)} has all labels; there is nothing to combine")
         return self
 
     @property
@@ -104,14 +104,14 @@ class LabelRouting(_Definition):
 EnsembleDefinition = Annotated[AdapterSum | BoxFusion | LabelRouting, Field(discriminator="combine")]
 
 
-def model_name(model_id: int | None) -> str:
+def describe_model(model_id: int | None) -> str:
     """Returns the name of a model in messages."""
     return "the base model" if model_id is None else f"model {model_id}"
 
 
 def _check_unique(models: Sequence[int | None]) -> None:
     if repeated := [model for i, model in enumerate(models) if model in models[:i]]:
-        raise ValueError(f"{model_name(repeated[0])} appears twice; name it once")
+        raise ValueError(f"{describe_model(repeated[0])} appears twice; name it once")
 
 
 def _check_count(models: Sequence[int | None], weights: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""What the stores of projects raise. Each message says what to do."""
+"""The errors of the stores of projects. Each message says what to do."""
 
 from server.store.errors import StoreError
 

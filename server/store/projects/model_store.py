@@ -29,7 +29,7 @@ class ModelStore:
         return self._select(project, sa.true())
 
     def get_model(self, project: Project, model_id: int) -> ModelVersion:
-        """Returns a model by its id. Raises NotFoundError."""
+        """Returns a model by its ID. Raises NotFoundError."""
         models = self._select(project, ModelRow.id == model_id)
         return require_one(models, f"project {project.name} has no model {model_id}")
 

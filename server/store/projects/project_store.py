@@ -21,7 +21,7 @@ from server.store.tables import ProjectRow
 class ProjectStore:
     """Stores projects and everything that belongs to them.
 
-    Servers can share a database: a store sees the projects of one `storage_id`, the id of a projects folder. All
+    Servers can share a database: a store sees the projects of one `storage_id`, the ID of a projects folder. All
     methods, also those of the parts, raise StoreError, and StoreUnavailableError if the same call can be retried.
     """
 
@@ -34,7 +34,7 @@ class ProjectStore:
         self.promotions = PromotionStore(database)
 
     def create_project(self, project: Project) -> Project:
-        """Stores a new project and returns it with its id. Raises NameTakenError."""
+        """Stores a new project and returns it with its ID. Raises NameTakenError."""
         try:
             with self.database.begin_write() as connection:
                 project_id = connection.scalar(
@@ -51,11 +51,11 @@ class ProjectStore:
         return self.get_project(project_id or 0)
 
     def list_projects(self, after: int = 0, limit: int | None = None) -> list[Project]:
-        """Returns the projects with an id above `after`, oldest first."""
+        """Returns the projects with an ID above `after`, oldest first."""
         return self._select(ProjectRow.id > after, limit)
 
     def get_project(self, project_id: int) -> Project:
-        """Returns a project by its id. Raises NotFoundError."""
+        """Returns a project by its ID. Raises NotFoundError."""
         projects = self._select(ProjectRow.id == project_id)
         return require_one(projects, f"there is no project {project_id}")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from server.store.projects.ensembles import model_name
+from server.store.projects.ensembles import describe_model
 from server.store.projects.errors import NothingPromotedError, PromotionNotEarnedError
 from server.store.projects.records import MIN_HOLDOUT_IMAGES, Backtest, ModelVersion, Project, Promotion
 
@@ -14,7 +14,7 @@ def check_promotion(model: ModelVersion, champion_id: int | None, backtest: Back
 
     `backtest`: the newest one of the model against this champion.
     """
-    champion = model_name(champion_id)
+    champion = describe_model(champion_id)
     if backtest is None or backtest.comparison is None:
         raise PromotionNotEarnedError(
             f"model {model.id} has no backtest against {champion}, which answers {model.task} now: start one and wait "
@@ -36,7 +36,7 @@ def check_promotion(model: ModelVersion, champion_id: int | None, backtest: Back
 
 
 def find_previous(history: Sequence[Promotion], project: Project, task: str) -> int | None:
-    """Returns the id of the champion before the current one; None for the base model.
+    """Returns the ID of the champion before the current one; None for the base model.
 
     `history`: all promotions of the task, oldest first. Raises NothingPromotedError.
     """

@@ -1,4 +1,4 @@
-"""The promotions of projects: which model answers prompts of a task, now and before."""
+"""The promotions of projects: the current and earlier champions of each task."""
 
 import time
 from typing import Any
@@ -26,12 +26,12 @@ class PromotionStore:
         return list(map(_to_promotion, select_rows(self._database, PromotionRow, project, _has_task(task))))
 
     def find_champion(self, project: Project, task: str) -> int | None:
-        """Returns the id of the model that answers; None for the base model."""
+        """Returns the ID of the model that answers; None for the base model."""
         history = self.list_promotions(project, task)
         return history[-1].model_id if history else None
 
     def find_previous(self, project: Project, task: str) -> int | None:
-        """Returns the id of the champion before the current one; None for the base model. Raises
+        """Returns the ID of the champion before the current one; None for the base model. Raises
         NothingPromotedError."""
         return promotion_rules.find_previous(self.list_promotions(project, task), project, task)
 
@@ -69,7 +69,8 @@ class PromotionStore:
         return _to_promotion(require_one(rows, f"project {project.name} was deleted"))
 
     def _lock_history(self, connection: sa.Connection, project: Project, task: str) -> list[Promotion]:
-        """Returns a task's promotions, oldest first. Nobody else can add one until the transaction ends."""
+        """Returns a task's promotions, oldest first. Locks the project: nobody else can add one until the transaction
+        ends."""
         connection.execute(sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update())
         statement = sa.select(PromotionRow.__table__).where(PromotionRow.project_id == project.id, _has_task(task))
         return [_to_promotion(row) for row in connection.execute(statement.order_by(PromotionRow.id))]

@@ -1,4 +1,4 @@
-"""Statements on tables whose rows belong to a project, for the stores of this package."""
+"""Shared statements on the tables of projects."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def insert_row(database: Database, table: Any, project: Project, **values: Any) -> int:
-    """Inserts a row and returns its id. Sets `project_id` and `created`."""
+    """Inserts a row and returns its ID. Sets `project_id` and `created`."""
     row = {"project_id": project.id, "created": time.time(), **values}
     with database.begin_write() as connection:
         return connection.scalar(sa.insert(table).values(**row).returning(table.id)) or 0
@@ -24,7 +24,7 @@ def insert_row(database: Database, table: Any, project: Project, **values: Any) 
 def select_rows(
     database: Database, table: Any, project: Project, where: sa.ColumnElement[bool], limit: int | None = None
 ) -> list[sa.Row[Any]]:
-    """Returns a project's rows that match, in the order of their ids."""
+    """Returns a project's rows that match, in the order of their IDs."""
     statement = sa.select(table.__table__).where(table.project_id == project.id, where)
     with database.begin_read() as connection:
         return list(connection.execute(statement.order_by(table.id).limit(limit)))

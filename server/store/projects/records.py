@@ -1,4 +1,4 @@
-"""The records of projects, as the stores take and return them. All times are seconds since 1970."""
+"""The records that the stores of projects take and return. All times are Unix timestamps in seconds."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -48,14 +48,14 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class CorrectionContent:
-    """An image with all its annotations of one kind, as a person left them.
+    """An image with all its annotations of one kind, as a person corrected them.
 
     Attributes:
         image_sha256: Hash of the image file.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
         complete: Whether every object of this kind in the image is annotated.
-        image_name: What the client calls the image.
+        image_name: The client's name for the image.
         author: Who made the correction.
     """
 
@@ -118,8 +118,8 @@ class ModelVersion:
         run_id: The run that trained it; None for an ensemble.
         sha256: Hash of the adapter's weights, or of the ensemble with all its members.
         folder: Path of its adapter, relative to the project's folder; empty if only its members have adapters.
-        dataset_hash: The run's; empty for an ensemble.
-        metrics: The run's; empty for an ensemble.
+        dataset_hash: Dataset hash of the run; empty for an ensemble.
+        metrics: Metrics of the run; empty for an ensemble.
         ensemble: How it is built from other models; None for the adapter of a run.
         initial_model_id: The model that its run started from; None for the base model.
     """
@@ -138,7 +138,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class ImageCounts:
-    """One holdout image of a backtest: corrections by kind and the number of labels, for both models."""
+    """One holdout image of a backtest: the numbers of corrections by kind, then of labels, for both models."""
 
     image_sha256: str
     champion: tuple[int, ...]
@@ -150,8 +150,8 @@ class PairedComparison:
     """The result of a backtest.
 
     Attributes:
-        champion: Corrections per 100 labels.
-        challenger: Corrections per 100 labels.
+        champion: Corrections per 100 labels of the champion.
+        challenger: Corrections per 100 labels of the challenger.
         low: Lower end of the 95 % interval of challenger minus champion.
         high: Upper end of that interval.
         probability_better: Probability that the challenger needs fewer corrections.
@@ -172,8 +172,8 @@ class Backtest:
         champion_id: None for the base model.
         dataset_hash: Hash of the holdout images and their annotations.
         reason: Why the backtest failed; empty otherwise.
-        forgetting: Until the backtest has ended, `forgetting_images`: the maximum number of images of the forgetting
-            evaluation; empty if there is none. Then the result of the evaluation, or the `reason` why there is none.
+        forgetting: Before the end of the backtest, `forgetting_images`, the maximum number of images of the forgetting
+            evaluation; empty without an evaluation. After the end, the result, or the `reason` why there is none.
     """
 
     id: int
@@ -192,11 +192,8 @@ class Backtest:
     @property
     def won(self) -> bool:
         """Whether the challenger needs significantly fewer corrections, on enough images."""
-        return (
-            self.comparison is not None
-            and self.comparison.high < 0
-            and len(self.image_counts) >= MIN_HOLDOUT_IMAGES
-        )  # fmt: skip
+        is_better = self.comparison is not None and self.comparison.high < 0
+        return is_better and len(self.image_counts) >= MIN_HOLDOUT_IMAGES
 
 
 @dataclass(frozen=True, slots=True)

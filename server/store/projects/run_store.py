@@ -34,16 +34,16 @@ class RunStore:
         return self.get_run(project, run_id)
 
     def list_runs(self, project: Project, after: int = 0, limit: int | None = None) -> list[Run]:
-        """Returns the runs with an id above `after`, oldest first."""
+        """Returns the runs with an ID above `after`, oldest first."""
         return list(map(_to_run, select_rows(self._database, RunRow, project, RunRow.id > after, limit)))
 
     def get_run(self, project: Project, run_id: int) -> Run:
-        """Returns a run by its id. Raises NotFoundError."""
+        """Returns a run by its ID. Raises NotFoundError."""
         rows = select_rows(self._database, RunRow, project, RunRow.id == run_id)
         return _to_run(require_one(rows, f"project {project.name} has no run {run_id}"))
 
     def find_open_run(self, storage_id: str) -> tuple[int, Run] | None:
-        """Returns the oldest queued or running run of a storage, after the id of its project."""
+        """Returns the ID of the project and the run, for the oldest queued or running run of a storage."""
         row = find_open_row(self._database, RunRow, storage_id)
         return None if row is None else (row.project_id, _to_run(row))
 
@@ -65,8 +65,8 @@ class RunStore:
     def resume_run(self, project: Project, run: Run) -> Run:
         """Queues a failed run again.
 
-        Raises InvalidStateError, also for a run that made models: it would fail in the same way again, and would change
-        the adapter of these models.
+        Raises InvalidStateError, also for a run that has produced models: it would fail in the same way again, and
+        change the adapter of these models.
         """
         if run.state is ExecutionState.FAILED and (models := self.list_model_ids([run])[run.id]):
             raise InvalidStateError(
@@ -93,7 +93,7 @@ class RunStore:
         return True
 
     def list_model_ids(self, runs: Sequence[Run]) -> dict[int, list[int]]:
-        """Returns, for each run's id, the ids of the models that it made."""
+        """Returns the IDs of the models that each run has produced, by the ID of the run."""
         model_ids: dict[int, list[int]] = {run.id: [] for run in runs}
         statement = sa.select(ModelRow.run_id, ModelRow.id).where(ModelRow.run_id.in_(model_ids)).order_by(ModelRow.id)
         with self._database.begin_read() as connection:

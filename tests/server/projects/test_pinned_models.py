@@ -31,7 +31,7 @@ from server.jobs.sources import open_source
 from server.projects.projects import Projects
 from server.settings import Settings
 from server.store import Job, JobMismatchError, JobState
-from server.store.database import file_url
+from server.store.database import to_file_url
 from server.store.jobs.job_store import JobStore
 from server.store.projects.ensembles import BoxFusion
 from server.store.projects.errors import NotFoundError
@@ -106,7 +106,7 @@ def find_adapters(images: list[LabeledImage]) -> set[str | None]:
 def test_a_job_uses_the_model_that_was_promoted_when_it_started(narrow: Engine, images: Path, tmp_path: Path) -> None:
     with (
         open_projects(tmp_path, narrow, start=False) as projects,
-        JobStore(file_url(tmp_path / "florist.db")) as store,
+        JobStore(to_file_url(tmp_path / "florist.db")) as store,
         open_source(str(images)) as source,
     ):
         pinned_models = projects.pinned_models
@@ -156,7 +156,7 @@ def test_two_concurrent_requests_with_a_promotion_between_them_start_one_job(
 ) -> None:
     with (
         open_projects(tmp_path, narrow, start=False) as projects,
-        JobStore(file_url(tmp_path / "florist.db")) as store,
+        JobStore(to_file_url(tmp_path / "florist.db")) as store,
         open_source(str(images)) as source,
     ):
         pinned_models = projects.pinned_models
@@ -249,7 +249,7 @@ def test_a_job_whose_project_was_deleted_fails_with_its_reason(narrow: Engine, i
         project = create_project(projects)
         force_promotion(projects, project, add_random_model(projects, project, 1))
         (tmp_path / "jobs").mkdir()
-        with JobStore(file_url(tmp_path / "jobs" / "florist.db")) as store:  # of a server that has not started yet
+        with JobStore(to_file_url(tmp_path / "jobs" / "florist.db")) as store:  # of a server that has not started yet
             options = '{"by": "server"}'
             job = job_start.start_job(
                 store, narrow, create_recipe(), source, str(images), "out", options, projects.pinned_models

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.store import JobSpec, StoreError
-from server.store.database import file_url
+from server.store.database import to_file_url
 from server.store.jobs.job_store import JobStore
 
 SPEC = JobSpec("out", "{}", "a" * 64, "images", "f" * 32, "b" * 64)
@@ -32,7 +32,7 @@ def test_a_file_url_leads_to_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     file = tmp_path / name / "florist.db"
     for read_only in (False, True):
-        with JobStore(file_url(file), read_only=read_only) as store:
+        with JobStore(to_file_url(file), read_only=read_only) as store:
             assert store.list_jobs() == []
     assert file.stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir()] == [name]

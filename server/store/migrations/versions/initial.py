@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("storage_id", sa.String(32), nullable=False),
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("base_sha256", sa.String(64), nullable=False),
-        *_texts("tasks"),
+        *_create_texts("tasks"),
         sa.Column("holdout_share", sa.Double, nullable=False),
         sa.Column("folder", sa.String(64), nullable=False),
         sa.Column("created", sa.Double, nullable=False),
@@ -33,15 +33,15 @@ def upgrade() -> None:
     op.create_table(
         "corrections",
         sa.Column("id", _ID, primary_key=True),
-        _reference("projects", "project_id", index=True),
+        _create_reference("projects", "project_id", index=True),
         sa.Column("image_sha256", sa.String(64), nullable=False),
         sa.Column("label_kind", sa.String(16), nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("width", sa.Integer, nullable=False),
         sa.Column("height", sa.Integer, nullable=False),
-        *_texts("annotations"),
+        *_create_texts("annotations"),
         sa.Column("complete", sa.Boolean, nullable=False),
-        *_texts("image_name", "author"),
+        *_create_texts("image_name", "author"),
         sa.Column("created", sa.Double, nullable=False),
         sa.UniqueConstraint("project_id", "image_sha256", "label_kind", "version"),
     )
@@ -105,15 +105,15 @@ def _create_model_tables() -> None:
     op.create_table(
         "runs",
         sa.Column("id", _ID, primary_key=True),
-        _reference("projects", "project_id", index=True),
+        _create_reference("projects", "project_id", index=True),
         sa.Column("initial_model_id", _ID),
-        *_texts("config"),
+        *_create_texts("config"),
         sa.Column("folder", sa.String(64), nullable=False),
         sa.Column("dataset_hash", sa.String(64), nullable=False),
         sa.Column("train_images", sa.Integer, nullable=False),
         sa.Column("holdout_images", sa.Integer, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
-        *_texts("reason", "metrics", "author"),
+        *_create_texts("reason", "metrics", "author"),
         sa.Column("created", sa.Double, nullable=False),
         sa.Column("started", sa.Double),
         sa.Column("ended", sa.Double),
@@ -121,8 +121,8 @@ def _create_model_tables() -> None:
     op.create_table(
         "models",
         sa.Column("id", _ID, primary_key=True),
-        _reference("projects", "project_id", index=True),
-        _reference("runs", "run_id", nullable=True),
+        _create_reference("projects", "project_id", index=True),
+        _create_reference("runs", "run_id", nullable=True),
         sa.Column("task", sa.String(64), nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("folder", sa.String(64), nullable=False, server_default=""),
@@ -132,33 +132,33 @@ def _create_model_tables() -> None:
     op.create_table(
         "backtests",
         sa.Column("id", _ID, primary_key=True),
-        _reference("projects", "project_id", index=True),
-        _reference("models", "challenger_id"),
-        _reference("models", "champion_id", nullable=True),
+        _create_reference("projects", "project_id", index=True),
+        _create_reference("models", "challenger_id"),
+        _create_reference("models", "champion_id", nullable=True),
         sa.Column("dataset_hash", sa.String(64), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
-        *_texts("reason", "image_counts", "comparison", "forgetting", "author"),
+        *_create_texts("reason", "image_counts", "comparison", "forgetting", "author"),
         sa.Column("created", sa.Double, nullable=False),
         sa.Column("ended", sa.Double),
     )
     op.create_table(
         "promotions",
         sa.Column("id", _ID, primary_key=True),
-        _reference("projects", "project_id", index=True),
+        _create_reference("projects", "project_id", index=True),
         sa.Column("task", sa.String(64), nullable=False),
-        _reference("models", "model_id", nullable=True),
-        _reference("backtests", "backtest_id", nullable=True),
+        _create_reference("models", "model_id", nullable=True),
+        _create_reference("backtests", "backtest_id", nullable=True),
         sa.Column("is_rollback", sa.Boolean, nullable=False),
         sa.Column("forced", sa.Boolean, nullable=False),
-        *_texts("reason", "author"),
+        *_create_texts("reason", "author"),
         sa.Column("created", sa.Double, nullable=False),
     )
 
 
-def _reference(table: str, name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[Any]:
+def _create_reference(table: str, name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[Any]:
     """Returns a foreign key column; deleting the referenced row deletes this row too."""
     return sa.Column(name, _ID, sa.ForeignKey(f"{table}.id", ondelete="CASCADE"), nullable=nullable, index=index)
 
 
-def _texts(*names: str) -> list[sa.Column[Any]]:
+def _create_texts(*names: str) -> list[sa.Column[Any]]:
     return [sa.Column(name, sa.Text, nullable=False) for name in names]

@@ -34,7 +34,7 @@ def add_model(store: ProjectStore, project: Project, task: str = "<OD>") -> Mode
 def add_backtest(
     store: ProjectStore, project: Project, challenger: ModelVersion, comparison: PairedComparison, images: int = 10
 ) -> int:
-    """Adds a finished backtest against the champion and returns its id."""
+    """Adds a finished backtest against the champion and returns its ID."""
     champion_id = store.promotions.find_champion(project, challenger.task)
     backtest = store.backtests.add_backtest(project, challenger, champion_id, 0, "Ada")
     counts = [ImageCounts(f"{number:064}", (1, 0, 0, 0, 0, 2), (0,) * 6) for number in range(images)]
