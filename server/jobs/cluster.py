@@ -1,11 +1,11 @@
 """Runs a job on a Ray cluster: an engine in each actor of a pool, and the job store between them.
 
-Ray Data manages the pool: as many actors as fit, between two bounds, and started again elsewhere if their node dies. It
-distributes turns, not images. In its turn, an actor works with `server.jobs.runner.run_job`, as a process on one
-machine does, until all images have ended; its leases decide which images it processes. So exactly-once processing
-depends on the database alone, whatever Ray repeats or loses: the leases of a node that dies expire, and other workers
-take its images. If Ray distributed positions instead, an image would wait for one certain actor, and the engine's batch
-would run empty at the end of every block. No image and no annotation travels through Ray.
+Ray Data manages the pool of actors: it starts as many as fit, within limits, and restarts them elsewhere if their node
+dies. It distributes turns, not images. In its turn, an actor runs `server.jobs.runner.run_job`, like a process on one
+machine, until all images have ended; its leases determine which images it processes. Exactly-once processing therefore
+depends only on the database, whatever Ray repeats or loses: if a node dies, its leases expire, and other workers
+process its images. If Ray distributed images, each would be bound to one actor, and the engine's batch would run empty
+at the end of every block. Neither images nor annotations are sent through Ray.
 """
 
 import logging
@@ -22,25 +22,25 @@ from server.store import Job, JobProgress, JobState, StoreUnavailableError
 from server.store.jobs.job_store import JobStore
 
 _TURNS_PER_ACTOR = 4  # Ray Data enlarges the pool while turns wait
-_MAX_INIT_DEATHS = 10  # of actors in a row while they start, before Ray gives up: nodes come and go
-_POLL_SECONDS = 1.0  # between two looks at the job store
-_FINAL_SECONDS = 10.0  # in which the actors notice that the job has ended
+_MAX_INIT_DEATHS = 10  # consecutive actors that may die while they start, since nodes may leave the cluster
+_POLL_SECONDS = 1.0  # between two reads of the job's state
+_FINAL_SECONDS = 10.0  # that the actors have to notice the end of the job
 _ACTIVE = JobState.QUEUED, JobState.RUNNING
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPool:
-    """From `least` to `most` actors with `cpus` cores each. None means as many as fit when the job starts."""
+    """The number of actors, with `cpus` cores each. `max_actors` None means as many as fit when the job starts."""
 
-    least: int = 1
-    most: int | None = None
+    min_actors: int = 1
+    max_actors: int | None = None
     cpus: int = 1
 
     def fit(self, resources: Mapping[str, float], gpu: bool) -> "WorkerPool":
-        """Returns the pool with a number for `most`. `resources` are the cluster's CPU and GPU counts."""
+        """Returns the pool with a number for `max_actors`. `resources` are the numbers of CPUs and GPUs."""
         fits = int(min(resources.get("CPU", 0) / self.cpus, resources.get("GPU", 0) if gpu else math.inf))
-        return replace(self, most=self.most or max(self.least, fits))
+        return replace(self, max_actors=self.max_actors or max(self.min_actors, fits))
 
 
 def run_on_cluster(
@@ -78,7 +78,7 @@ def run_on_cluster(
         # An actor whose node has died may wait for another node, with nothing left to do there.
         dispatcher.join(_FINAL_SECONDS)
         job = store.get_job(job.id)
-        # If the job is done, the problem of a node that came late does not matter.
+        # If the job is done, the problem of a node that joined late does not matter.
         if dispatcher.problem and job.state is not JobState.DONE:
             raise ClusterError(dispatcher.problem)
         return job
@@ -87,7 +87,7 @@ def run_on_cluster(
 
 
 def _connect() -> Any:
-    # Otherwise, calls of Ray Data while the connection closes would open another one.
+    # Otherwise, calls of Ray Data could open another connection while this one closes.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
@@ -118,13 +118,13 @@ class _TurnDispatcher(threading.Thread):
         context.enable_progress_bars = False
         context.max_consecutive_actor_init_deaths = _MAX_INIT_DEATHS
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        # From items: tasks would create a range, and need cores that the actors use.
-        count = _TURNS_PER_ACTOR * (self.pool.most or 1)
+        # Not `ray.data.range`, whose tasks need cores that the actors use.
+        count = _TURNS_PER_ACTOR * (self.pool.max_actors or 1)
         turns = ray.data.from_items([{"turn": n} for n in range(count)], override_num_blocks=count).map_batches(
             ClusterWorker,
             fn_constructor_args=(self.cluster_job, self.pool.cpus),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=self.pool.least, max_size=self.pool.most),
+            compute=ray.data.ActorPoolStrategy(min_size=self.pool.min_actors, max_size=self.pool.max_actors),
             num_cpus=self.pool.cpus,
             num_gpus=1 if self.gpu else 0,
         )
@@ -134,18 +134,13 @@ class _TurnDispatcher(threading.Thread):
                     self.problem = row["problem"]
                     return  # this ends the other actors too
         except Exception as error:
-            self.problem = _explain(error)
+            self.problem = _describe_ray_error(error)
 
 
-def _explain(error: Exception) -> str:
+def _describe_ray_error(error: Exception) -> str:
     message = str(error).strip()
+    last_line = message.splitlines()[-1] if message else "without a message"
     if "No module named" in message:
-        return (
-            f"a node lacks a package: install florist[ray] {version('florist')} on every node ({_last_line(message)})"
-        )
+        return f"a node lacks a package: install florist[ray] {version('florist')} on every node ({last_line})"
     logger.debug("Ray failed", exc_info=error)
-    return f"Ray failed: {_last_line(message)}"
-
-
-def _last_line(message: str) -> str:
-    return message.splitlines()[-1] if message else "without a message"
+    return f"Ray failed: {last_line}"

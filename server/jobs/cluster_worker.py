@@ -1,4 +1,4 @@
-"""The worker of a Ray cluster's node: one engine, and a connection to the job store."""
+"""A worker of a Ray cluster: one engine, and a connection to the job store."""
 
 import logging
 import socket
@@ -27,8 +27,8 @@ from server.store import StoreError, StoreUnavailableError
 from server.store.jobs.job_store import JobStore
 from server.store.text import redact_address
 
-_CONNECT_SECONDS = 60.0  # that a new worker tries to reach the database
-_NODE_FAULTS = SourceImageFault.MISSING, SourceImageFault.DENIED  # which may be true on this node only
+_CONNECT_SECONDS = 60.0  # for which a new worker tries to reach the database
+_NODE_FAULTS = SourceImageFault.MISSING, SourceImageFault.DENIED  # faults that other nodes may not have
 logger = logging.getLogger(__name__)
 
 
@@ -57,11 +57,11 @@ class EngineSetup:
 
 @dataclass(frozen=True, slots=True)
 class ClusterJob:
-    """What a worker must know, on any node.
+    """The settings of a worker, valid on every node.
 
-    `database` is the database's URL, `source` the address of the images, both valid on every node. `output` is the
-    output folder, which is not part of the source. `lease_seconds` is the time until a worker that does not renew its
-    leases is considered dead.
+    `database` is the URL of the database, `source` the address of the images. `output` is the output folder, which is
+    not part of the source. `lease_seconds` is the time after which a worker that does not renew its leases is
+    considered dead.
     """
 
     database: str
@@ -76,8 +76,8 @@ class ClusterJob:
 class ClusterWorker:
     """One engine and the job store, created by Ray Data in each actor of the pool.
 
-    Problems of its node are returned as the result of a turn. If the constructor raised them, Ray would try again, and
-    the user would see them wrapped in stack traces.
+    Problems of the node are returned as the result of a turn. If the constructor raised them, Ray would retry, and
+    users would see them wrapped in stack traces.
     """
 
     def __init__(self, cluster_job: ClusterJob, threads: int) -> None:

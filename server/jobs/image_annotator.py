@@ -1,4 +1,4 @@
-"""A recipe that is executed on images: the engine, or the pinned models of projects, answer its prompts."""
+"""Executes a recipe on images. The engine, or the pinned models of projects, answer its prompts."""
 
 import io
 import threading
@@ -28,13 +28,13 @@ ExecuteRecipe = Callable[[tuple[int, int]], RecipeExecution]
 """Starts a recipe on an image of a size (width, height)."""
 
 _MAX_PIXELS = 150_000_000  # of images that are decoded at the same time
-# The batch in which a prompt is answered changes an fp32 score by about 1e-7, and the batch depends on timing. Scores
-# are rounded before a recipe sees them, so that neither they nor its thresholds depend on timing.
+# The composition of a batch depends on timing, and changes an fp32 score by about 1e-7. Scores are rounded before a
+# recipe compares them with its thresholds, so that results do not depend on timing.
 _SCORE_DIGITS = 3
 
 
 class JobStoppedError(Exception):
-    """The job was stopped; the current images are not done."""
+    """The job was stopped before the current images were done."""
 
 
 class ImageAnnotator:

@@ -1,4 +1,4 @@
-"""The start of a job: its recipe and models are recorded, so that they cannot change until it ends."""
+"""Starts a job: records its recipe and models, so that they cannot change until it ends."""
 
 import json
 from contextlib import suppress
@@ -21,10 +21,10 @@ def start_job(
     store: JobStore, engine: "Engine", recipe: Recipe, source: ImageSource, address: str, output: str,
     options: str = "{}", projects: ProjectModels | None = None,
 ) -> Job:  # fmt: skip
-    """Returns the job of the output, and creates it if there is none.
+    """Returns the job of the output. Creates the job if there is none.
 
-    `address` is the source's address as it is stored. `options` is JSON for the process that resumes the job.
-    `projects` has the champions that the recipe may use. Raises JobMismatchError if the output belongs to a job with
+    `address` is the address of the source, which is stored. `options` is JSON for the process that resumes the job.
+    `projects` provides the champions that the recipe uses. Raises JobMismatchError if the output belongs to a job with
     another recipe, source or model, RecipeError if a champion is not available, and StoreError.
     """
 

@@ -1,4 +1,4 @@
-"""The hash of everything that answers the prompts of a job."""
+"""The hash of the model, adapters and project models that answer the prompts of a job."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

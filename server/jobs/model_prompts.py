@@ -1,4 +1,4 @@
-"""The interface between recipes, which send prompts, and runners, which let a model answer them."""
+"""The interface between recipes, which yield prompts, and the runner, which sends them to a model."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ _LOCK_FILE = ".florist.lock"
 
 
 class OutputError(OSError):
-    """A folder that cannot be written to now; the message says why."""
+    """An output folder cannot be used now. The message says why."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The project models that a job uses: those that are promoted when it starts, used until its end.
+"""The project models that a job uses: the champions at its start, pinned until its end.
 
-Later promotions do not affect the job. A dataset by two models would be judged as if one model had made it, and could
-not be reproduced.
+Later promotions do not affect the job. Otherwise one dataset could contain labels of two models, and could not be
+reproduced or evaluated as the work of one model.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,8 +30,8 @@ class PendingResult(Protocol):
 class PinnedModel:
     """A loaded project model.
 
-    `sha256` is the hash of everything that answers. `submit` submits a request to the model; its first argument is the
-    function that submits a request to the engine.
+    `sha256` is the hash of its adapter, or of the ensemble with all its members. `submit` submits a request to the
+    model; its first argument is the function that submits a request to the engine.
     """
 
     sha256: str
@@ -72,7 +72,7 @@ def pin_champions(recipe: Recipe, previous: Recipe | None, base_sha256: str, pro
             pinned[task] = before[task]
             continue
         if projects is None:
-            raise _error(
+            raise _make_error(
                 recipe,
                 f"a step uses the project {project!r}, but this server has no projects: set FLORIST_PROJECTS_FOLDER, "
                 "or remove `project`",
@@ -80,14 +80,14 @@ def pin_champions(recipe: Recipe, previous: Recipe | None, base_sha256: str, pro
         expected = named.get(task)
         found = projects.find_champion(project, task, base_sha256, expected.model if expected else None)
         if expected and found != expected:
-            raise _error(
+            raise _make_error(
                 recipe,
                 f"model {expected.model} of {project} has other weights than `champions` says; remove the entry to use "
                 "the model that is promoted now",
             )
         is_main_task = any((step.project, step.task) == (project, task) for step in recipe.steps)  # not from `check`
         if found is None and is_main_task and task not in named:
-            raise _error(
+            raise _make_error(
                 recipe,
                 f"no model of {project} is promoted for {task}: promote one, or remove `project` from the step to use "
                 "the base model",
@@ -96,5 +96,5 @@ def pin_champions(recipe: Recipe, previous: Recipe | None, base_sha256: str, pro
     return recipe.model_copy(update={"champions": champions})
 
 
-def _error(recipe: Recipe, message: str) -> RecipeError:
+def _make_error(recipe: Recipe, message: str) -> RecipeError:
     return RecipeError(recipe.name, [RecipeProblem(message)])

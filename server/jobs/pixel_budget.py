@@ -14,7 +14,7 @@ class PixelBudget:
 
     @contextmanager
     def reserve(self, pixels: int) -> Iterator[None]:
-        """Reserves pixels during the block, and waits until they are free. An image larger than the whole budget
+        """Waits until `pixels` are free, and reserves them during the block. An image larger than the whole budget
         reserves all of it."""
         pixels = min(pixels, self._total)
         with self._changed:

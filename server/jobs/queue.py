@@ -25,18 +25,18 @@ from server.jobs.runner import JobFailedError, run_job
 from server.jobs.sources import ImageSource, SourceError, addresses, open_source, permissions
 from server.jobs.throughput import RateMeter
 from server.store import InvalidStateError, Job, JobState, StoreError, StoreUnavailableError, UnknownJobError
-from server.store.database import file_url
+from server.store.database import to_file_url
 from server.store.jobs.job_store import JobStore
 from server.store.text import redact_address
 
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine
 
-# Marks the jobs of servers. The command line may have jobs in the same database, which servers leave alone.
+# Marks the jobs of servers. Servers ignore jobs of the command line in the same database.
 _SERVER_OPTIONS = json.dumps({"by": "server"})
-_POLL_SECONDS = 5.0  # after which an idle thread looks for jobs that another server added
+_POLL_SECONDS = 5.0  # after which an idle thread checks for jobs that another server added
 _RETRY_SECONDS = 5.0  # between two attempts to use the database
-_CLOSE_SECONDS = 15.0  # that a closing server waits for the images in progress
+_CLOSE_SECONDS = 15.0  # for which a closing server waits for the images in progress
 logger = logging.getLogger(__name__)
 
 
@@ -46,18 +46,18 @@ class JobQueue:
     def __init__(self, folder: Path, database_url: str | None = None, sources: Sequence[str] = ()) -> None:
         """Opens the database.
 
-        `folder` belongs to this server alone. It has the database, unless `database_url` names another one, and exports
-        in progress. `sources` are the folders and URLs that may have images. Raises OutputError for the folder, and
-        StoreError.
+        `folder` is used only by this server, for exports in progress and, without `database_url`, for the database.
+        `sources` are the folders and URLs from which jobs may read. Raises OutputError if the folder cannot be used,
+        and StoreError.
         """
         self.folder = folder.absolute()
         self.is_allowed = permissions.allow_within(sources)
-        # The database in the folder is this server's alone, but several servers can share a PostgreSQL database.
+        # Nobody else uses the database in the folder, but several servers can share a PostgreSQL database.
         self._exclusive = database_url is None
         with ExitStack() as stack:
             stack.enter_context(claim_output_folder(self.folder))
             shutil.rmtree(self._exports, ignore_errors=True)  # from a process that died
-            self.store = stack.enter_context(JobStore(database_url or file_url(self.folder / "florist.db")))
+            self.store = stack.enter_context(JobStore(database_url or to_file_url(self.folder / "florist.db")))
             self._resources = stack.pop_all()
         self._engine: Engine | None = None
         self._projects: ProjectModels | None = None
@@ -73,13 +73,13 @@ class JobQueue:
         return self.folder / "exports"
 
     def start(self, engine: "Engine", projects: ProjectModels | None = None) -> None:
-        """Starts to work, beginning with jobs that another process left unfinished. `projects` has the champions that
-        recipes can use."""
+        """Starts the thread, which first continues unfinished jobs of earlier processes. `projects` provides the
+        champions that recipes can use."""
         self._engine, self._projects = engine, projects
         self._thread.start()
 
     def close(self) -> None:
-        """Stops. The current images are released, and processed after the next start."""
+        """Stops the thread and closes the database. Images in progress are processed after the next start."""
         self._closing.set()
         self._stop.set()
         self._wake.set()

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class JobFailedError(Exception):
-    """The job cannot continue, for a reason that is not about one image. It can be resumed after that is fixed."""
+    """The job cannot continue, for a reason that is not about one image. It can be resumed once the reason is fixed."""
 
 
 def run_job(
@@ -144,7 +144,7 @@ class _JobRunner:
 
     def _wait_for_others(self) -> None:
         """Waits while other workers hold the remaining images, or while failed images wait for their next attempt."""
-        # Nothing is in progress here. A lease of ours is from a call that succeeded without a response.
+        # Nothing is in progress here. If we still have a lease, the response of the call that acquired it was lost.
         self._retry(self.leases.release)
         self.stop.wait(_POLL_SECONDS)
 

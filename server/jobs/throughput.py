@@ -5,7 +5,7 @@ from collections import deque
 
 
 class RateMeter:
-    """Measures how many images a second end."""
+    """Measures how many images per second are completed."""
 
     _WINDOW = 30.0  # seconds
 

@@ -1,4 +1,4 @@
-"""Reads answers into findings: in pixels of the image, with the labels of the ontology. Marks contradictions for
+"""Converts answers to findings, in pixels of the image and with labels of the ontology. Marks contradictions for
 review."""
 
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from server.jobs.recipes.recipe import ONTOLOGY, Recipe, RecipeStep
 from server.jobs.recipes.step_prompts import build_check_prompt, build_prompts
 from server.jobs.recipes.tiles import merge_findings
 
-_SAME_OBJECT_IOU = 0.5  # from which boxes that two phrases of one label found are one object
+_SAME_OBJECT_IOU = 0.5  # from which two boxes of different phrases with one label are the same object
 
 _StepExecution = Generator[Sequence[ModelPrompt], Sequence[Result], list[Finding]]
 

@@ -10,9 +10,9 @@ from prompts.annotations import Annotation
 class Finding:
     """An annotation with its label from the ontology, in pixels of the image, before it is stored.
 
-    `words` are the model's words for it, `prompt` the text that the model read, and `raw` its whole answer. `parent` is
-    the finding whose region the prompt was about. `review_reasons` are why a person should look at it. `is_cut` is
-    whether it ends at the edge of a tile, so that it may be a part of an object. Findings are compared by identity.
+    `words` are the model's words for it, `prompt` the text of the prompt, and `raw` the whole answer. `parent` is the
+    finding whose region the prompt was about. `review_reasons` are the reasons why a person should check it. `is_cut`
+    is whether it ends at the edge of a tile, so that it may be a part of an object. Findings are compared by identity.
     """
 
     annotation: Annotation

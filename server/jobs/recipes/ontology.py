@@ -57,8 +57,8 @@ class OntologyIndex:
         return next((self._labels[tail] for tail in tails if tail in self._labels), None)
 
     def is_same_object(self, one: str, other: str) -> bool:
-        """Returns whether two names are of one object: by the ontology, or because one contains the other ("cat" and "a
-        black cat")."""
+        """Returns whether two names may mean the same object: they have the same label, or one contains the other
+        ("cat" and "a black cat")."""
         label = self.find_label(one)
         same_label = label is not None and label == self.find_label(other)
         return same_label or contains_words(one, other) or contains_words(other, one)

@@ -81,7 +81,7 @@ def _sort(problems: list[RecipeProblem]) -> list[RecipeProblem]:
 
 
 def _translate(error: Any) -> tuple[KeyPath, str, bool]:
-    """Returns where a pydantic error is, a message that says what to do, and whether it is about the key."""
+    """Returns the path of a pydantic error, a message that says what to do, and whether it is about the key."""
     path: KeyPath = error["loc"]
     name = ".".join(str(part) for part in path if not isinstance(part, int)) or "a recipe"
     name = name.removeprefix("steps.")
@@ -109,7 +109,7 @@ def _translate(error: Any) -> tuple[KeyPath, str, bool]:
 
 
 def _find_model(path: KeyPath) -> type[BaseModel]:
-    """Returns the model that a path is in or of."""
+    """Returns the pydantic model of a path, or of the closest part of the recipe that contains it."""
     return next((_MODELS[str(part)] for part in reversed(path) if part in _MODELS), Recipe)
 
 

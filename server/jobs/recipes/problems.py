@@ -13,7 +13,7 @@ class RecipeProblem:
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be used. Its message has a line `source:line:column: what to do` for each problem."""
+    """A recipe cannot be used. The message has a line `source:line:column: what to do` for each problem."""
 
     def __init__(self, source: str, problems: list[RecipeProblem]) -> None:
         self.source, self.problems = source, problems

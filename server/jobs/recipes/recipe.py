@@ -32,7 +32,7 @@ class Tiling(_RecipePart):
 
 
 class AnnotationFilter(_RecipePart):
-    """Which annotations of a step are kept. Sides and areas are shares of the image's; overlaps are those of bounding
+    """Which annotations of a step are kept. Sides and areas are relative to the image; overlaps are those of bounding
     boxes."""
 
     min_score: Share | None = Field(None, description="Minimum score.")

@@ -97,7 +97,7 @@ def _iter_texts(
     elif step.text is None:
         yield None, "", None
     elif step.reference is None:
-        yield step.text, _default_words(step, step.text), None
+        yield step.text, _get_default_words(step, step.text), None
     elif step.reference == ONTOLOGY:
         for phrase, label in recipe.ontology_index.phrases:
             yield phrase, phrase, label if step.finds_shapes else None
@@ -107,10 +107,10 @@ def _iter_texts(
             texts = [each for each in texts if each is parent or each.parent is parent]  # of the same region
         for words in dict.fromkeys(_truncate(each.words) for each in texts):
             if words:
-                yield words, _default_words(step, words), None
+                yield words, _get_default_words(step, words), None
 
 
-def _default_words(step: RecipeStep, text: str) -> str:
+def _get_default_words(step: RecipeStep, text: str) -> str:
     """Returns the words for a shape without words. A phrase of a caption is not the caption."""
     return "" if step.task_definition.answer_kind is AnswerKind.PHRASES else text
 

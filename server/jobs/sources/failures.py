@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import httpx
 
-from server.jobs.sources.source import SourceError, SourceImageFault
+from server.jobs.sources.source import SourceError, SourceImageError, SourceImageFault
 from server.store.text import redact_address
 
 
@@ -17,8 +17,13 @@ def raise_source_error(address: str, error: Exception) -> NoReturn:
     raise SourceError(f"{redact_address(address)} cannot be read: {reason}") from error
 
 
+def to_image_error(error: Exception) -> SourceImageError:
+    """Converts any file system's error to the error of one image."""
+    return SourceImageError(*explain_error(error))
+
+
 def explain_error(error: Exception) -> tuple[str, SourceImageFault]:
-    """Returns a message for people and the kind of fault for any file system's error."""
+    """Returns a message for users and the kind of fault, for any file system's error."""
     name, cause = type(error).__name__, error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
         return explain_error(cause)  # fsspec reports a server that does not answer as a missing file

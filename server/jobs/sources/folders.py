@@ -92,8 +92,8 @@ def _walk(root: str, exclude: Path | None, depth: int | None, unlistable: dict[s
     """Yields the paths below `root` of all files, and of folders that cannot be listed. Adds the latter to
     `unlistable`.
 
-    Follows links, but enters each folder once, and by its own path if it has one below `root`. So loops of links end,
-    and no image is listed twice. A link to a folder that contains `root` is not followed.
+    Follows links, but enters each folder only once, and by its own path if it is below `root`. Therefore loops of links
+    end, and no image is listed twice. A link to a folder that contains `root` is not followed.
     """
     real_root = os.path.realpath(root)
     entered = {_get_identity(str(exclude))} if exclude is not None and exclude.is_dir() else set()

@@ -32,7 +32,7 @@ class ImageListing:
         return self._hash.hexdigest()
 
     def _make_unique(self, name: str) -> str:
-        """Returns the name, or one like cat~2.jpg if another image has it."""
+        """Returns the name, or a new one such as cat~2.jpg if another image has it."""
         original, (stem, suffix) = name, split_suffix(name)
         while name in self._taken:
             self._repeats[original] = self._repeats.get(original, 1) + 1

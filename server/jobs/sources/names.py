@@ -6,7 +6,7 @@ SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"]
 )
 SUFFIX_LIST = ", ".join(sorted(SUFFIXES))
-_MAX_PART, _MAX_NAME = 255, 1024  # bytes: the limit of file systems for one part of a name, and ours for a whole name
+_MAX_PART, _MAX_NAME = 255, 1024  # bytes: the limit of file systems for a part of a path, and ours for a whole path
 _HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")  # a part that begins with a dot and is neither . nor ..
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # characters that UTF-8 or PostgreSQL cannot store
 

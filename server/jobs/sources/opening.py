@@ -1,4 +1,4 @@
-"""Opens a source by its address: finds out what kind it is."""
+"""Opens a source by its address. Detects the kind of source."""
 
 import os
 import posixpath

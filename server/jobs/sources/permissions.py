@@ -43,8 +43,11 @@ def allow_within(locations: Sequence[str]) -> AccessCheck:
 
 
 def _split_url(url: str) -> _UrlParts | None:
-    """Returns scheme, host and the parts of the path; None for a URL that may lead elsewhere: a path with `..`, and
-    fsspec's chained URLs (`a::b`), which open one file through another."""
+    """Returns the scheme, the host and the parts of the path.
+
+    Returns None for a URL that may lead elsewhere: with `..` in its path, or a chained URL of fsspec (`a::b`), which
+    opens one file through another.
+    """
     try:
         split = urllib.parse.urlsplit(url)
     except ValueError:

@@ -11,7 +11,7 @@ import fsspec
 import httpx
 
 from server.jobs.sources.addresses import is_http
-from server.jobs.sources.failures import explain_error
+from server.jobs.sources.failures import to_image_error
 from server.jobs.sources.source import (
     MAX_FILE_BYTES,
     AccessCheck,
@@ -48,8 +48,7 @@ def read_image(address: str, is_allowed: AccessCheck | None = None) -> bytes:
     except SourceImageError:
         raise
     except Exception as error:  # file systems raise the errors of the libraries that they use
-        reason, fault = explain_error(error)
-        raise SourceImageError(reason, fault) from error
+        raise to_image_error(error) from error
 
 
 def _check_access(address: str, is_allowed: AccessCheck | None) -> None:

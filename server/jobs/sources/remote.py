@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from server.jobs.sources import addresses
-from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.names import is_image_name
 from server.jobs.sources.reading import read_image
@@ -42,7 +42,7 @@ class RemoteSource(ImageSource):
         super().__init__(listing)
 
     def _iter_files(self) -> Iterator[tuple[str, int]]:
-        """Yields paths below the root, with sizes in bytes; -1 if the server does not tell."""
+        """Yields paths below the root, with sizes in bytes; -1 if the server does not report the size."""
         start = len(self._root) + 1
         files = _iter_s3_objects(self._fs, self._root) if hasattr(self._fs, "call_s3") else self._walk()
         for path, size in files:
@@ -66,8 +66,7 @@ class RemoteSource(ImageSource):
         except SourceImageError:
             raise
         except Exception as error:
-            reason, fault = explain_error(error)
-            raise SourceImageError(reason, fault) from error
+            raise to_image_error(error) from error
 
 
 def _iter_s3_objects(fs: Any, root: str) -> Iterator[tuple[str, int]]:

@@ -60,8 +60,8 @@ class SourceImage:
 class ImageSource(ABC):
     """Images by position. They can be read from several threads.
 
-    `fingerprint` is a hash of names and sizes; with it, a resumed job notices that its source has changed. `notes` are
-    messages for the user.
+    `fingerprint` is a hash of names and sizes, by which a resumed job detects a changed source. `notes` are messages
+    for the user.
     """
 
     def __init__(self, listing: "ImageListing") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from server.jobs.sources import addresses
-from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.reading import read_image
 from server.jobs.sources.source import (
@@ -27,8 +27,8 @@ SUFFIXES = (".parquet", ".arrow")
 _BYTES_COLUMNS = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 _MAGIC = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 _BATCH = 16  # rows read at once, whose images are in memory together
-_READ_AHEAD = 64  # rows that are read over, instead of starting a new pass
-_SKIPPED_BYTES = 64 * 1024 * 1024  # of images that were skipped and may be requested next
+_READ_AHEAD = 64  # rows that may be skipped; for more, a new pass starts
+_SKIPPED_BYTES = 64 * 1024 * 1024  # of skipped images that are kept, since they may be requested next
 
 
 class _Table(Protocol):
@@ -45,7 +45,7 @@ class TableSource(ImageSource):
     """The images of tables, one a row, in order.
 
     An image is named after its path in the table, below the table's name, or after its row number. Parquet is read
-    forward: rows in order cost one pass, a row before the last one read costs its row group again.
+    forward: all rows in order need one pass, but going back to an earlier row reads its row group again.
     """
 
     def __init__(self, files: Sequence[tuple[str, str, int]], is_allowed: AccessCheck | None = None) -> None:
@@ -79,7 +79,7 @@ class TableSource(ImageSource):
         suffix = _guess_suffix(next(table.iter_values(0), None))
         for row, path in enumerate(table.iter_paths()):
             path = posixpath.basename(path) if path and (path.startswith("/") or is_url(path)) else path
-            # The size of a row is in the column that is not read here. The file's size shows changes as well.
+            # The sizes of images are in the column that is not read here, so changes are detected by the file's size.
             listing.add(f"{name}/{path or f'{row:08}{suffix}'}", size)
 
     def _open_table(self, number: int) -> _Table:
@@ -94,8 +94,7 @@ class TableSource(ImageSource):
             with self._lock:
                 number, value = self._read_value(position)
         except Exception as error:
-            reason, fault = explain_error(error)
-            raise SourceImageError(reason, fault) from error
+            raise to_image_error(error) from error
         data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if data is None and path:
             folder = addresses.get_parent(self._addresses[number])
@@ -181,7 +180,7 @@ def list_tables(root: Path, paths: Sequence[str]) -> list[tuple[str, str, int]]:
 
 
 def _find_column(schema: Any) -> str:
-    """Returns the column of images: one that `datasets` calls an Image, or else one of bytes with a usual name."""
+    """Returns the column of images: a column of the type Image of `datasets`, or one of bytes with a usual name."""
     from pyarrow import types
 
     features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})

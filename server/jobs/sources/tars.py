@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 import indexed_gzip
 
 from server.jobs.sources import addresses
-from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.names import is_image_name
 from server.jobs.sources.source import (
@@ -25,8 +25,8 @@ MAX_ENTRIES = 20_000_000
 _MAX_HEADER = 1024 * 1024  # bytes of one entry: tarfile reads a long name as a whole
 _MAX_RATIO = 100  # images are compressed already, so an archive that expands more has no images
 _ALWAYS_ALLOWED = 1024 * 1024 * 1024  # bytes that may be unpacked at any ratio
-_SPACING = 16 * 1024 * 1024  # bytes between the points where unpacking can start; each takes 32 kB of memory
-_BUFFER = 256 * 1024  # the default is four times the spacing
+_SPACING = 16 * 1024 * 1024  # bytes between the points where unpacking can start; each point needs 32 kB of memory
+_BUFFER = 256 * 1024  # bytes; the default is four times the spacing
 
 
 class TarSource(ImageSource):
@@ -110,8 +110,7 @@ class TarSource(ImageSource):
                 self._file.seek(self._offsets[position])
                 data = self._file.read(size)
         except Exception as error:
-            reason, fault = explain_error(error)
-            raise SourceImageError(reason, fault) from error
+            raise to_image_error(error) from error
         if len(data) < size:
             raise SourceImageError("the archive is truncated here", SourceImageFault.BROKEN)
         return data

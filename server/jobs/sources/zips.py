@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from server.jobs.sources import addresses
-from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.names import is_image_name
 from server.jobs.sources.source import (
@@ -100,8 +100,7 @@ class ZipSource(ImageSource):
         except zlib.error as error:
             raise SourceImageError(f"the archive is broken here: {error}", SourceImageFault.BROKEN) from error
         except Exception as error:
-            reason, fault = explain_error(error)
-            raise SourceImageError(reason, fault) from error
+            raise to_image_error(error) from error
         if len(data) > size:
             raise SourceImageError(
                 f"it expands to more than the {size:,} bytes that the archive declares", SourceImageFault.TOO_LARGE

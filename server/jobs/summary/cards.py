@@ -16,7 +16,7 @@ from prompts.annotations import Annotation, Text
 from server.jobs.summary.selection import find_least_certain
 
 _SIDE = 400  # pixels of the longer side: about the width of a card, so that drawn text is readable
-_MAX_DRAWN = 100  # annotations on an image; more would cover it
+_MAX_DRAWN = 100  # annotations on an image; more of them would cover it
 _MAX_LINES, _MAX_CHARACTERS = 8, 240  # of the text beside an image
 
 

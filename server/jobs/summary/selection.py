@@ -1,4 +1,4 @@
-"""The selection of images that the summary shows: random samples, and the least certain ones."""
+"""Selects the images that the summary shows: random samples, and the least certain ones."""
 
 import hashlib
 from typing import Any
@@ -30,7 +30,7 @@ class SmallestKeys:
 
 
 def make_sampling_key(image: LabeledImage) -> str:
-    """Returns a key that is as good as random, and the same in every summary with this image."""
+    """Returns a pseudo-random key that is the same in every summary with this image."""
     return hashlib.sha256(f"sample {image.sha256}".encode()).hexdigest()
 
 

@@ -17,8 +17,8 @@ from server.jobs.summary.selection import SmallestKeys, make_review_key, make_sa
 from server.jobs.summary.statistics import JobStatistics
 from server.store import FailedImage, JobProgress
 
-# Of the samples. Each sample is drawn for every step that finds shapes, and more drawings would make the page slow.
-_MAX_DRAWINGS = 240
+# Each sample is drawn once for every step that finds shapes, and more drawings would make the page slow.
+_MAX_DRAWINGS = 240  # of all samples together
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,11 +120,11 @@ def test_a_missing_image_may_exist_on_another_node(
 
 
 def test_a_pool_without_a_maximum_fits_the_cluster() -> None:
-    assert WorkerPool().fit({"CPU": 16}, gpu=False).most == 16
-    assert WorkerPool(cpus=4).fit({"CPU": 18}, gpu=False).most == 4
-    assert WorkerPool(cpus=4).fit({"CPU": 18, "GPU": 2}, gpu=True).most == 2
-    assert WorkerPool(3).fit({"CPU": 1}, gpu=False).most == 3
-    assert WorkerPool(1, 50).fit({"CPU": 1}, gpu=True).most == 50  # Ray's autoscaler may add machines
+    assert WorkerPool().fit({"CPU": 16}, gpu=False).max_actors == 16
+    assert WorkerPool(cpus=4).fit({"CPU": 18}, gpu=False).max_actors == 4
+    assert WorkerPool(cpus=4).fit({"CPU": 18, "GPU": 2}, gpu=True).max_actors == 2
+    assert WorkerPool(3).fit({"CPU": 1}, gpu=False).max_actors == 3
+    assert WorkerPool(1, 50).fit({"CPU": 1}, gpu=True).max_actors == 50  # Ray's autoscaler may add machines
 
 
 def test_a_job_that_has_ended_needs_no_cluster(

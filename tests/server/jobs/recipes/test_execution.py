@@ -138,7 +138,7 @@ def test_regions_are_clipped_to_the_image_and_empty_ones_are_skipped(wild: tuple
     _, rounds = run_recipe(
         make_recipe(steps + "- {id: c, task: <OCR>, for_each: a}"), answer_by_task(OD=make_result(make_box("x", *wild)))
     )
-    assert len(rounds) == (3 if wild[0] < 0 else 1)  # `play` holds each prompt to what the tasks take
+    assert len(rounds) == (3 if wild[0] < 0 else 1)  # `run_recipe` checks that the tasks accept each prompt
 
 
 def test_a_step_with_for_each_uses_the_texts_of_the_same_region() -> None:

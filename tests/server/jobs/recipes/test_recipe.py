@@ -59,7 +59,7 @@ def test_each_difference_is_one_line(old: str, new: str, lines: list[str]) -> No
     assert before.hash != after.hash
 
 
-def test_another_order_of_steps_is_a_describe_differences() -> None:
+def test_another_order_of_steps_is_a_difference() -> None:
     one, other = "{id: a, task: <OD>}", "{id: b, task: <OCR>}"
     before, after = (
         parse_recipe(f"name: x\nsteps: [{first}, {second}]") for first, second in ((one, other), (other, one))
