@@ -1,4 +1,4 @@
-"""Conversion between Microsoft's remote-code layout and transformers' native layout: weights and config, both ways.
+"""Conversion of weights and configs from Microsoft's remote-code layout to transformers' native layout.
 
 Source: the checkpoints microsoft/Florence-2-* and transformers' `Florence2ForConditionalGeneration`.
 """
@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 from transformers import BartConfig, Florence2VisionConfig
 
-from server.engine.checkpoints.generation_config import GenerationConfig
-
-# Keys inside DaViT blocks: Microsoft's pattern → native replacement, native pattern → Microsoft's replacement.
-# The first pattern that matches is applied.
+# Keys inside DaViT blocks: Microsoft's pattern → native replacement. The first pattern that matches is applied.
 _BLOCK_KEYS = (
-    (r"\.(conv[12])\.fn\.dw\.", r".\1.", r"\.(conv[12])\.", r".\1.fn.dw."),
-    (r"\.(window|channel)_attn\.norm\.", r".norm1.", None, None),
-    (r"\.(window|channel)_attn\.fn\.", r".\1_attn.", r"\.(window|channel)_attn\.", r".\1_attn.fn."),
-    (r"\.ffn\.norm\.", ".norm2.", r"\.norm2\.", ".ffn.norm."),
-    (r"\.ffn\.fn\.net\.", ".ffn.", r"\.ffn\.", ".ffn.fn.net."),
+    (r"\.(conv[12])\.fn\.dw\.", r".\1."),
+    (r"\.(window|channel)_attn\.norm\.", r".norm1."),
+    (r"\.(window|channel)_attn\.fn\.", r".\1_attn."),
+    (r"\.ffn\.norm\.", ".norm2."),
+    (r"\.ffn\.fn\.net\.", ".ffn."),
 )
 _PROJECTOR = "model.multi_modal_projector."
 _LOGITS_BIAS = "language_model.final_logits_bias"
@@ -44,7 +41,7 @@ def to_native_key(key: str) -> str:
     if key.startswith("vision_tower.convs."):
         return "model." + key.replace(".proj.", ".conv.")
     if key.startswith("vision_tower."):
-        for pattern, native, _, _ in _BLOCK_KEYS:
+        for pattern, native in _BLOCK_KEYS:
             if re.search(pattern, key):
                 return "model." + re.sub(pattern, native, key)
         return "model." + key
@@ -57,29 +54,6 @@ def to_native_key(key: str) -> str:
     if key.startswith("language_model.model."):
         return key.replace("language_model.model.", "model.language_model.", 1)
     return "lm_head.weight" if key == "language_model.lm_head.weight" else key
-
-
-def to_microsoft_key(key: str) -> str:
-    """The inverse of `to_native_key`."""
-    if key.startswith("model.vision_tower.convs."):
-        return key.removeprefix("model.").replace(".conv.", ".proj.")
-    if key.startswith("model.vision_tower."):
-        key = key.removeprefix("model.")
-        if ".norm1." in key:
-            return key.replace(".norm1.", ".window_attn.norm." if ".spatial_block." in key else ".channel_attn.norm.")
-        for _, _, pattern, microsoft in _BLOCK_KEYS:
-            if pattern and microsoft and re.search(pattern, key):
-                return re.sub(pattern, microsoft, key)
-        return key
-    if key == _PROJECTOR + "image_projection.weight":
-        return "image_projection"
-    if key.startswith(_PROJECTOR):
-        return key.removeprefix(_PROJECTOR).replace("image_position_embed.", "image_pos_embed.")
-    return (
-        "language_model.lm_head.weight"
-        if key == "lm_head.weight"
-        else key.replace("model.language_model.", "language_model.model.", 1)
-    )
 
 
 def to_native_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
@@ -101,19 +75,6 @@ def to_native_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, T
             table = native[key]
             native[key] = torch.cat([table, table.new_zeros(missing, table.shape[1])])
     return native
-
-
-def to_microsoft_state(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
-    """The inverse of `to_native_state`. Cuts the embedding to `vocab_size` rows and adds a zero final_logits_bias."""
-    microsoft = {
-        to_microsoft_key(k): v.T.contiguous() if k == _PROJECTOR + "image_projection.weight" else v
-        for k, v in state.items()
-    }
-    for key in map(to_microsoft_key, TIED_EMBEDDING_KEYS):
-        if key in microsoft:
-            microsoft[key] = microsoft[key][:vocab_size].clone()
-    microsoft[_LOGITS_BIAS] = torch.zeros(1, vocab_size)
-    return microsoft
 
 
 def is_microsoft_config(config: Mapping[str, Any]) -> bool:
@@ -147,32 +108,6 @@ def to_native_config(config: Mapping[str, Any], vocab_size: int) -> dict[str, An
         "vision_config": vision,
         "is_encoder_decoder": True,
         "tie_word_embeddings": True,
-    } | {k: config[k] for k in ("bos_token_id", "pad_token_id", "eos_token_id", "image_token_id") if k in config}
-
-
-def to_microsoft_config(config: Mapping[str, Any], generation: GenerationConfig, vocab_size: int) -> dict[str, Any]:
-    """The inverse of `to_native_config`. Microsoft keeps the generation settings in text_config."""
-    vision = {k: v for k, v in config["vision_config"].items() if k in _get_own_fields(Florence2VisionConfig)}
-    vision |= {
-        "model_type": "davit",
-        "dim_embed": vision.pop("embed_dim"),
-        "visual_temporal_embedding": {
-            "type": "COSINE",
-            "max_temporal_embeddings": vision.pop("max_temporal_embeddings"),
-        },
-        "image_pos_embed": {"type": "learned_abs_2d", "max_pos_embeddings": vision.pop("max_position_embeddings")},
-        "image_feature_source": ["spatial_avg_pool", "temporal_avg_pool"],
-    }
-    settings = {name: getattr(generation, name) for name in GenerationConfig.__slots__}
-    text = {k: v for k, v in config["text_config"].items() if k in _get_own_fields(BartConfig)}
-    return {
-        "model_type": "florence2",
-        "architectures": ["Florence2ForConditionalGeneration"],
-        "projection_dim": vision["projection_dim"],
-        "text_config": text | settings | {"vocab_size": vocab_size},
-        "vision_config": vision,
-        "vocab_size": vocab_size,
-        "is_encoder_decoder": True,
     } | {k: config[k] for k in ("bos_token_id", "pad_token_id", "eos_token_id", "image_token_id") if k in config}
 
 

@@ -83,12 +83,6 @@ class FeatureCache:
             while self._bytes > self.capacity:
                 self._bytes -= self._features.popitem(last=False)[1].nbytes
 
-    def clear(self) -> None:
-        """Removes all features. Keeps the numbers of hits and misses."""
-        with self._lock:
-            self._features.clear()
-            self._bytes = 0
-
     def get_stats(self) -> CacheStats:
         """Returns the current statistics."""
         with self._lock:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from server.engine import sequence as engine_sequence
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.model.feature_cache import FeatureCache
@@ -26,7 +26,7 @@ def create_requests(
     shapes = ((80, 60), (40, 90), (64, 64))
     return [
         reference.create_request(token, draw_image(i % 4, shapes[i % 3]), beams=beams, limit=LIMITS[i % len(LIMITS)])
-        for i, token in enumerate(TASKS)
+        for i, token in enumerate(FLORENCE_TASKS)
     ]
 
 

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from prompts.tasks import TASKS
 from server.engine.adapters.errors import AdapterError, UnknownAdapterError
 from server.engine.adapters.registry import AdapterRegistry
-from server.engine.checkpoints.conversion import to_microsoft_key
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -29,6 +28,7 @@ from server.engine.request import Request
 from server.engine.runner import ModelRunner
 from tests.server.engine import reference
 from tests.server.engine.adapters.helpers import TIMEOUT, find_adapter_keys
+from tests.server.engine.microsoft_layout import to_microsoft_key
 from tests.server.engine.tiny import create_image
 
 

@@ -1,4 +1,4 @@
-"""Conversion between Microsoft's layout and the native layout, both ways, on tiny models."""
+"""Conversion of Microsoft's layout to the native layout, on tiny models and published names."""
 
 import json
 import shutil
@@ -16,9 +16,6 @@ from server.engine.checkpoints import conversion
 from server.engine.checkpoints.conversion import (
     EMBEDDING_KEY,
     TIED_EMBEDDING_KEYS,
-    to_microsoft_config,
-    to_microsoft_key,
-    to_microsoft_state,
     to_native_config,
     to_native_key,
     to_native_state,
@@ -29,6 +26,7 @@ from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import locate_checkpoint
 from server.engine.model.florence2 import Florence2
 from tests.server.engine import reference
+from tests.server.engine.microsoft_layout import to_microsoft_config, to_microsoft_key, to_microsoft_state
 from tests.server.engine.tiny import create_image, create_tiny_model, create_tokenizer, save_checkpoint
 
 IMAGE = create_tokenizer().token_to_id("<image>")  # Microsoft's embedding ends before it

@@ -43,12 +43,3 @@ def test_a_cache_without_capacity_stores_nothing() -> None:
     cache.put(b"a", create_features(1))
     assert cache.get(b"a") is None
     assert cache.get_stats().bytes == 0
-
-
-def test_clear_removes_all_features() -> None:
-    cache = FeatureCache(100)
-    cache.put(b"a", create_features(3))
-    assert cache.get(b"a") is not None
-    cache.clear()
-    assert b"a" not in cache
-    assert (cache.get_stats().bytes, cache.get_stats().images, cache.get_stats().hits) == (0, 0, 1)
