@@ -12,19 +12,19 @@ from PIL import Image
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.writing.export_report import ExportReport
-from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 WIDTH, HEIGHT = 640, 480
 some = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
-def png(width: int = WIDTH, height: int = HEIGHT) -> bytes:
+def make_png(width: int = WIDTH, height: int = HEIGHT) -> bytes:
     buffer = io.BytesIO()
     Image.new("L", (width, height)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-PNG = png()
+PNG = make_png()
 # Letters of file and category names. Surrogates, control characters and separators have their own tests.
 letters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="/")
 texts = st.text(letters, min_size=1, max_size=12).map(str.strip).filter(bool)
@@ -77,7 +77,7 @@ def lists_of_images(
     return images
 
 
-def example() -> list[LabeledImage]:
+def make_example_images() -> list[LabeledImage]:
     """Returns an image with an annotation of each kind, and one without annotations."""
     labels = (
         TracedAnnotation(
@@ -100,15 +100,28 @@ def export(name: str, images: Iterable[LabeledImage], out: Path, copy_images: bo
     return FORMATS[name].write(images, out, copy_images=copy_images)
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def read_tree(folder: Path) -> dict[str, bytes]:
     """Returns the content of every file in a folder, hidden files included."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def near(values: Iterable[float], digits: int = 2) -> tuple[float, ...]:
+def round_values(values: Iterable[float], digits: int = 2) -> tuple[float, ...]:
     """Returns rounded values, so that two computations can be compared; never minus zero."""
     return tuple(round(float(v), digits) + 0.0 for v in values)
 
 
-def category(annotation: Box | Quad | Polygon) -> str:
+def list_coordinates(annotation: Annotation) -> list[float]:
+    """Returns all coordinates of an annotation in order; none for a text."""
+    match annotation:
+        case Box():
+            return list(annotation.box)
+        case Quad():
+            return list(annotation.quad)
+        case Polygon():
+            return [value for ring in annotation.polygons for value in ring]
+        case Text():
+            return []
+
+
+def expect_category(annotation: Box | Quad | Polygon) -> str:
     return "text" if isinstance(annotation, Quad) else annotation.label or "object"

@@ -6,9 +6,9 @@ import pytest
 from labels.conversion import convert_dataset, would_replace_source
 from labels.dataset import Dataset, UnusableEntry
 from labels.formats import FORMATS
-from tests.labels.samples import example
+from tests.labels.samples import make_example_images
 
-IMAGES = tuple(example())
+IMAGES = tuple(make_example_images())
 
 
 def test_each_image_is_reported(tmp_path: Path) -> None:

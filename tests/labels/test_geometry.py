@@ -13,24 +13,26 @@ SQUARE = [0.0, 0.0, 10.0, 0.0, 10.0, 10.0, 0.0, 10.0]
 some = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def box(label: str, x1: float, y1: float, x2: float, y2: float) -> Box:
+def make_box(label: str, x1: float, y1: float, x2: float, y2: float) -> Box:
     return Box(label=label, box=(x1, y1, x2, y2))
 
 
-def quad(label: str, *corners: float) -> Quad:
+def make_quad(label: str, *corners: float) -> Quad:
     return Quad(label=label, quad=corners)  # type: ignore[arg-type]
 
 
-def polygon(*rings: list[float]) -> Polygon:
+def make_polygon(*rings: list[float]) -> Polygon:
     return Polygon(polygons=list(rings))
 
 
 WHOLE = st.integers(-2000, 2000).map(float)
 SHAPES = st.one_of(
-    st.tuples(*[WHOLE] * 4).map(lambda p: box("a", min(p[0], p[2]), min(p[1], p[3]), max(p[0], p[2]), max(p[1], p[3]))),
-    st.tuples(*[WHOLE] * 8).map(lambda p: quad("a", *p)),
+    st.tuples(*[WHOLE] * 4).map(
+        lambda p: make_box("a", min(p[0], p[2]), min(p[1], p[3]), max(p[0], p[2]), max(p[1], p[3]))
+    ),
+    st.tuples(*[WHOLE] * 8).map(lambda p: make_quad("a", *p)),
     st.lists(st.lists(WHOLE, min_size=3, max_size=4).map(lambda p: [*p, *p]), min_size=1, max_size=3).map(
-        lambda rings: polygon(*rings)
+        lambda rings: make_polygon(*rings)
     ),
     st.just(Text(label="a")),
 )
@@ -66,9 +68,9 @@ def test_bounding_box_of_each_shape() -> None:
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        (box("", 1, 2, 3, 4), (1, 2, 3, 4)),
-        (quad("", 5, 0, 9, 5, 5, 9, 0, 5), (0, 0, 9, 9)),
-        (polygon([0, 0, 2, 0, 2, 2], [7, 8, 9, 8, 9, 9]), (0, 0, 9, 9)),
+        (make_box("", 1, 2, 3, 4), (1, 2, 3, 4)),
+        (make_quad("", 5, 0, 9, 5, 5, 9, 0, 5), (0, 0, 9, 9)),
+        (make_polygon([0, 0, 2, 0, 2, 2], [7, 8, 9, 8, 9, 9]), (0, 0, 9, 9)),
         (Polygon(polygons=[]), None),
         (Polygon(polygons=[[], [1.0]]), None),
         (Text(label="x"), None),
@@ -125,8 +127,8 @@ def test_mirroring_twice_restores_the_shape(shape: Annotation) -> None:
 
 
 def test_corners_stay_clockwise_in_the_mirror_image() -> None:
-    assert mirror(quad("", 10, 0, 30, 0, 30, 9, 10, 9), 100) == quad("", 70, 0, 90, 0, 90, 9, 70, 9)
-    assert mirror(polygon([10, 0, 30, 0, 30, 9]), 100) == polygon([70, 9, 70, 0, 90, 0])
+    assert mirror(make_quad("", 10, 0, 30, 0, 30, 9, 10, 9), 100) == make_quad("", 70, 0, 90, 0, 90, 9, 70, 9)
+    assert mirror(make_polygon([10, 0, 30, 0, 30, 9]), 100) == make_polygon([70, 9, 70, 0, 90, 0])
 
 
 @some

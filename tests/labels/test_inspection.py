@@ -3,11 +3,11 @@ from dataclasses import replace
 from labels.dataset import Dataset, UnusableEntry
 from labels.inspection import ClassSummary, Extent, group_by_reason, summarize_dataset
 from labels.label_kind import LabelKind
-from tests.labels.samples import HEIGHT, WIDTH, example
+from tests.labels.samples import HEIGHT, WIDTH, make_example_images
 
 
 def test_a_dataset_is_summarized() -> None:
-    first, second = example()
+    first, second = make_example_images()
     images = (replace(first, complete=frozenset({LabelKind.OBJECTS})), replace(second, width=10, height=20))
     summary = summarize_dataset(Dataset(images, holdout=frozenset({"b.png"}), format="COCO"))
     assert (summary.images, summary.empty_images, summary.holdout_images) == (2, 1, 1)

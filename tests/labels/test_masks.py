@@ -25,21 +25,21 @@ LEFT, TOP, RIGHT, BOTTOM = 12, 9, 84, 69  # of MASK
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
 
 
-def ellipse(x: float, y: float, a: float, b: float) -> np.ndarray:
+def fill_ellipse(x: float, y: float, a: float, b: float) -> np.ndarray:
     return np.asarray(((X + 0.5 - x) / a) ** 2 + ((Y + 0.5 - y) / b) ** 2 <= 1)
 
 
-HOLE = ellipse(32, 34, 6, 8)
-MASK = (ellipse(32, 34, 20, 25) & ~HOLE) | ellipse(74, 59, 10, 10)
+HOLE = fill_ellipse(32, 34, 6, 8)
+MASK = (fill_ellipse(32, 34, 20, 25) & ~HOLE) | fill_ellipse(74, 59, 10, 10)
 
 
-def runs(values: np.ndarray) -> list[int]:
+def count_runs(values: np.ndarray) -> list[int]:
     """Returns the lengths of alternating runs; the first run is not covered."""
     found = [len(list(run)) for _, run in groupby(values.tolist())]
     return [0, *found] if values[0] else found
 
 
-def in_coco(save: Save, counts: Any, size: Any = (HEIGHT, WIDTH), **more: Any) -> Dataset:
+def write_coco(save: Save, counts: Any, size: Any = (HEIGHT, WIDTH), **more: Any) -> Dataset:
     """Writes a valid box first, so that the dataset is never empty."""
     save("a.png")
     whole = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5]}
@@ -49,14 +49,14 @@ def in_coco(save: Save, counts: Any, size: Any = (HEIGHT, WIDTH), **more: Any) -
     return open_dataset(save("labels.json", document))
 
 
-def in_cvat(save: Save, rle: str, position: str) -> Dataset:
+def write_cvat(save: Save, rle: str, position: str) -> Dataset:
     save("a.png")
     inner = f'<box label="cat" xtl="1" ytl="1" xbr="6" ybr="6"/>\n<mask label="cat" rle="{rle}" {position}/>'
     image = f'<image id="0" name="a.png" width="{WIDTH}" height="{HEIGHT}">{inner}</image>'
     return open_dataset(save("annotations.xml", f"<annotations><version>1.1</version>{image}</annotations>"))
 
 
-def in_labelstudio(save: Save, rle: Any, *others: dict[str, Any]) -> Dataset:
+def write_label_studio(save: Save, rle: Any, *others: dict[str, Any]) -> Dataset:
     save("a.png")
     box = {"id": "1", "type": "rectanglelabels",
            "value": {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["cat"]}}  # fmt: skip
@@ -66,7 +66,7 @@ def in_labelstudio(save: Save, rle: Any, *others: dict[str, Any]) -> Dataset:
     return open_dataset(save("export.json", [task]))
 
 
-def brushed(mask: np.ndarray) -> list[int]:
+def encode_brush(mask: np.ndarray) -> list[int]:
     """Returns a mask as Label Studio stores it: red, green, blue and alpha of each pixel."""
     pixels = np.stack([mask * 200, mask * 100, mask * 50, mask * 255], -1).astype(np.uint8)
     made: list[int] = encode_rle(pixels.ravel())
@@ -76,12 +76,12 @@ def brushed(mask: np.ndarray) -> list[int]:
 CROP = MASK[TOP:BOTTOM, LEFT:RIGHT]
 POSITION = f'left="{LEFT}" top="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"'
 WRITERS: dict[str, Callable[[Save], Dataset]] = {
-    "COCO, compressed": lambda save: in_coco(
+    "COCO, compressed": lambda save: write_coco(
         save, coco_mask.encode(np.asfortranarray(MASK.astype(np.uint8)))["counts"].decode()
     ),
-    "COCO": lambda save: in_coco(save, runs(MASK.ravel(order="F"))),
-    "CVAT": lambda save: in_cvat(save, ", ".join(map(str, runs(CROP.ravel()))), POSITION),
-    "Label Studio": lambda save: in_labelstudio(save, brushed(MASK)),
+    "COCO": lambda save: write_coco(save, count_runs(MASK.ravel(order="F"))),
+    "CVAT": lambda save: write_cvat(save, ", ".join(map(str, count_runs(CROP.ravel()))), POSITION),
+    "Label Studio": lambda save: write_label_studio(save, encode_brush(MASK)),
 }
 
 
@@ -104,7 +104,7 @@ def test_a_mask_becomes_the_outlines_of_its_parts(form: str, save: Save) -> None
 
 def test_a_straight_edge_has_no_points_between_its_ends_and_a_thin_object_keeps_its_area(save: Save) -> None:
     for mask in ((X >= 10) & (X < 90) & (Y >= 20) & (Y < 60), (X >= 10) & (X < 90) & (Y == 20)):
-        (example,) = in_coco(save, runs(mask.ravel(order="F"))).images
+        (example,) = write_coco(save, count_runs(mask.ravel(order="F"))).images
         polygon = example.annotations[-1]
         assert isinstance(polygon, Polygon)
         (ring,) = polygon.polygons
@@ -112,7 +112,7 @@ def test_a_straight_edge_has_no_points_between_its_ends_and_a_thin_object_keeps_
         assert signed_area(ring) == pytest.approx(mask.sum(), abs=0.51)
 
 
-def wavy(width: int, height: int) -> np.ndarray:
+def make_wavy_mask(width: int, height: int) -> np.ndarray:
     """Returns a mask as large as the image whose edge goes in and out forty times."""
     y, x = np.ogrid[:height, :width]
     across, down = (x + 0.5) / width - 0.5, (y + 0.5) / height - 0.5
@@ -121,7 +121,7 @@ def wavy(width: int, height: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(4000, 3000), (2999, 4001)])
 def test_the_outline_of_a_large_mask_is_as_exact_as_location_bins(size: tuple[int, int]) -> None:
-    mask, bin_ = wavy(*size), max(size) / 1000
+    mask, bin_ = make_wavy_mask(*size), max(size) / 1000
     (ring,) = masks.trace_mask(mask, 7, 5)
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     box = (columns[0] + 7, rows[0] + 5, columns[-1] + 8, rows[-1] + 6)
@@ -142,7 +142,7 @@ def test_parts_thinner_than_a_location_bin_are_kept() -> None:
 
 def test_large_and_noisy_masks_need_little_time_and_memory() -> None:
     """Time and memory do not depend on numbers, points and parts that an answer cannot hold."""
-    large = wavy(4000, 3000)
+    large = make_wavy_mask(4000, 3000)
     tracemalloc.start()
     found = masks.trace_mask(large)
     peak = tracemalloc.get_traced_memory()[1]
@@ -154,9 +154,9 @@ def test_large_and_noisy_masks_need_little_time_and_memory() -> None:
     for share in (0.02, 0.5):
         noisy = rng.random((1000, 1000)) < share
         assert len(masks.trace_mask(noisy)) <= 100
-        noisy |= wavy(1000, 1000)
+        noisy |= make_wavy_mask(1000, 1000)
         largest = max(masks.trace_mask(noisy), key=signed_area)
-        assert signed_area(largest) > 0.98 * wavy(1000, 1000).sum()
+        assert signed_area(largest) > 0.98 * make_wavy_mask(1000, 1000).sum()
 
 
 def test_rle_pack_with_literal_bytes_and_runs_across_rows(save: Save) -> None:
@@ -167,17 +167,17 @@ def test_rle_pack_with_literal_bytes_and_runs_across_rows(save: Save) -> None:
     bits += "".join(f"{value:08b}" for value in pixels.ravel())
     bits += "0" * (-len(bits) % 8)
     packed = [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
-    assert in_labelstudio(save, packed).images == in_labelstudio(save, brushed(MASK)).images
+    assert write_label_studio(save, packed).images == write_label_studio(save, encode_brush(MASK)).images
 
 
 def test_words_in_a_mask_get_its_bounding_box(save: Save) -> None:
-    (example,) = in_coco(save, runs(MASK.ravel(order="F")), text="STOP").images
+    (example,) = write_coco(save, count_runs(MASK.ravel(order="F")), text="STOP").images
     quad = example.annotations[-1]
     assert isinstance(quad, Quad)
     x1, y1, x2, y2 = LEFT, TOP, RIGHT, BOTTOM
     assert quad.quad == pytest.approx((x1, y1, x2, y1, x2, y2, x1, y2), abs=0.31)
     written = {"id": "2", "type": "textarea", "value": {"rle": [], "text": ["STOP"]}}
-    (example,) = in_labelstudio(save, brushed(MASK), written).images
+    (example,) = write_label_studio(save, encode_brush(MASK), written).images
     assert example.annotations[-1].label == "STOP"
     assert example.annotations[-1].kind == "quad"
 
@@ -198,7 +198,7 @@ def test_words_in_a_mask_get_its_bounding_box(save: Save) -> None:
 def test_an_unreadable_coco_mask_is_listed_and_not_replaced_by_its_box(
     save: Save, counts: Any, size: Any, message: str
 ) -> None:
-    dataset = in_coco(save, counts, size)
+    dataset = write_coco(save, counts, size)
     assert [each.source for each in dataset.unusable] == ["labels.json: annotation 2"]
     assert dataset.unusable[0].reason.startswith(message)
     (example,) = dataset.images
@@ -216,7 +216,7 @@ def test_an_unreadable_coco_mask_is_listed_and_not_replaced_by_its_box(
     ],
 )
 def test_an_unreadable_cvat_mask_is_listed(save: Save, rle: str, position: str, message: str) -> None:
-    dataset = in_cvat(save, rle, position)
+    dataset = write_cvat(save, rle, position)
     assert [each.source for each in dataset.unusable] == ["annotations.xml:2"]
     assert dataset.unusable[0].reason.startswith(message)
 
@@ -224,15 +224,15 @@ def test_an_unreadable_cvat_mask_is_listed(save: Save, rle: str, position: str, 
 @pytest.mark.parametrize(
     ("rle", "message"),
     [
-        (brushed(MASK)[:-9], "it is cut short"),
-        (brushed(MASK[:50]), "it has 20000 values of 8 bits, not 32000 of 8"),
+        (encode_brush(MASK)[:-9], "it is cut short"),
+        (encode_brush(MASK[:50]), "it has 20000 values of 8 bits, not 32000 of 8"),
         ([1], "it is cut short"),
         ([300], "its mask cannot be read"),
         (None, "its mask cannot be read"),
-        (brushed(MASK & False), "its mask covers nothing"),
+        (encode_brush(MASK & False), "its mask covers nothing"),
     ],
 )
 def test_an_unreadable_label_studio_brush_is_listed(save: Save, rle: Any, message: str) -> None:
-    dataset = in_labelstudio(save, rle)
+    dataset = write_label_studio(save, rle)
     assert [each.source for each in dataset.unusable] == ["export.json: task 7, result 2"]
     assert message in dataset.unusable[0].reason

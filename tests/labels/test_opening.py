@@ -23,6 +23,7 @@ from prompts.formatting import format_answer
 from prompts.tasks import TASKS
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.labeled_images import to_labeled_image
+from tests.labels.samples import list_coordinates
 
 Save = Callable[..., Path]
 WIDTH, HEIGHT = 640, 480
@@ -43,7 +44,7 @@ LOST = {
 }
 
 
-def png(color: int) -> bytes:
+def make_png(color: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (WIDTH, HEIGHT), (color, 0, 0)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -66,12 +67,12 @@ def make_image(*annotations: Annotation, name: str = "a/1.png", color: int = 0) 
         WIDTH,
         HEIGHT,
         tuple(TracedAnnotation(annotation, "step") for annotation in annotations),
-        lambda: png(color),
+        lambda: make_png(color),
         sha256="0" * 64,
     )
 
 
-def expected(name: str, annotation: Annotation) -> Annotation | None:
+def expect_annotation(name: str, annotation: Annotation) -> Annotation | None:
     if annotation.kind in LOST.get(name, ()):
         return None
     if name == "yolo-segment" and isinstance(annotation, Quad):
@@ -79,27 +80,17 @@ def expected(name: str, annotation: Annotation) -> Annotation | None:
     return annotation.model_copy(update={"score": None})
 
 
-def coordinates(annotation: Annotation) -> list[float]:
-    match annotation:
-        case Box():
-            return list(annotation.box)
-        case Quad():
-            return list(annotation.quad)
-        case Polygon():
-            return [v for ring in annotation.polygons for v in ring]
-        case _:
-            return []
-
-
 def assert_same(found: tuple[Annotation, ...], true: list[Annotation], tolerance: float) -> None:
     """Compares in any order, since some formats store words and captions separately."""
 
-    def key(annotation: Annotation) -> tuple[object, ...]:
-        return annotation.kind, annotation.label, [round(v) for v in coordinates(annotation)][:4]
+    def to_key(annotation: Annotation) -> tuple[object, ...]:
+        return annotation.kind, annotation.label, [round(v) for v in list_coordinates(annotation)][:4]
 
-    assert [(n.kind, n.label) for n in sorted(found, key=key)] == [(n.kind, n.label) for n in sorted(true, key=key)]
-    for one, other in zip(sorted(found, key=key), sorted(true, key=key), strict=True):
-        assert coordinates(one) == pytest.approx(coordinates(other), abs=tolerance)
+    assert [(n.kind, n.label) for n in sorted(found, key=to_key)] == [
+        (n.kind, n.label) for n in sorted(true, key=to_key)
+    ]
+    for one, other in zip(sorted(found, key=to_key), sorted(true, key=to_key), strict=True):
+        assert list_coordinates(one) == pytest.approx(list_coordinates(other), abs=tolerance)
 
 
 @pytest.mark.parametrize("name", formats.FORMATS)
@@ -111,7 +102,7 @@ def test_every_export_is_read_back(name: str, tmp_path: Path) -> None:
     ]
     dataset = open_dataset(export(name, images, tmp_path))
     true = [
-        [annotation for annotation in (expected(name, label.annotation) for label in p.traces) if annotation]
+        [annotation for annotation in (expect_annotation(name, label.annotation) for label in p.traces) if annotation]
         for p in images
     ]
     # VOC has whole pixels.
@@ -172,7 +163,9 @@ def quads(draw: st.DrawFn) -> Quad:
 def test_any_labels_are_read_back(
     name: str, annotations: list[Annotation], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    true = [annotation for annotation in (expected(name, annotation) for annotation in annotations) if annotation]
+    true = [
+        annotation for annotation in (expect_annotation(name, annotation) for annotation in annotations) if annotation
+    ]
     path = export(name, [make_image(*annotations)], tmp_path_factory.mktemp("any"))
     if not true:
         with pytest.raises(DatasetError):
@@ -242,7 +235,7 @@ def test_broken_files_raise_only_dataset_errors(name: str, tmp_path: Path) -> No
             outcomes.add(Dataset)
             for example in dataset.images:
                 for annotation in example.annotations:
-                    assert all(map(math.isfinite, coordinates(annotation)))
+                    assert all(map(math.isfinite, list_coordinates(annotation)))
                 for sample in make_samples(example, TASKS, classes=dataset.classes, rng=np.random.default_rng(0)):
                     format_answer(sample.task, sample.answer, example.size)
         except DatasetError:

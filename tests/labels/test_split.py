@@ -23,11 +23,11 @@ def make_image(name: str, content: int, *labels: str) -> LabeledImage:
     return LabeledImage(name, name, 2, 2, annotations, ImageBytes(content.to_bytes(4)))
 
 
-def names_of(examples: Sequence[LabeledImage]) -> set[str]:
+def get_names(examples: Sequence[LabeledImage]) -> set[str]:
     return {each.name for each in examples}
 
 
-def contents_of(examples: Sequence[LabeledImage]) -> set[str]:
+def get_contents(examples: Sequence[LabeledImage]) -> set[str]:
     return {hash_content(each) for each in examples}
 
 
@@ -39,31 +39,31 @@ datasets = st.lists(
 @some
 @given(datasets, st.floats(0.05, 0.9), st.integers(0, 9))
 def test_no_image_is_on_both_sides_or_lost(examples: list[LabeledImage], share: float, seed: int) -> None:
-    if len(contents_of(examples)) < 2:
+    if len(get_contents(examples)) < 2:
         with pytest.raises(DatasetError, match="add images"):
             split_images(examples, share, seed=seed)
         return
     train, holdout = split_images(examples, share, seed=seed)
     assert train
     assert holdout
-    assert not contents_of(train) & contents_of(holdout)
+    assert not get_contents(train) & get_contents(holdout)
     assert sorted((*train, *holdout), key=lambda each: int(each.name)) == examples
-    assert abs(len(contents_of(holdout)) - share * len(contents_of(examples))) <= 1
+    assert abs(len(get_contents(holdout)) - share * len(get_contents(examples))) <= 1
 
 
 @some
 @given(datasets, st.randoms(use_true_random=False), st.integers(0, 9))
 def test_the_order_of_the_images_does_not_matter(examples: list[LabeledImage], order: random.Random, seed: int) -> None:
-    if len(contents_of(examples)) < 2:
+    if len(get_contents(examples)) < 2:
         return
     shuffled = list(examples)
     order.shuffle(shuffled)
-    assert names_of(split_images(examples, 0.3, seed=seed)[1]) == names_of(split_images(shuffled, 0.3, seed=seed)[1])
+    assert get_names(split_images(examples, 0.3, seed=seed)[1]) == get_names(split_images(shuffled, 0.3, seed=seed)[1])
 
 
 def test_the_seed_determines_the_holdout() -> None:
     examples = [make_image(str(i), i) for i in range(50)]
-    holdout = [frozenset(names_of(split_images(examples, 0.2, seed=seed)[1])) for seed in (0, 0, 1, 2)]
+    holdout = [frozenset(get_names(split_images(examples, 0.2, seed=seed)[1])) for seed in (0, 0, 1, 2)]
     assert holdout[0] == holdout[1]
     assert len(set(holdout)) == 3
     assert len(holdout[0]) == 10
@@ -93,14 +93,15 @@ def test_invalid_shares_are_refused(share: float) -> None:
 
 
 def test_images_without_a_file_are_compared_by_pixels() -> None:
-    def drawn(name: str, color: str) -> LabeledImage:
+    def make_drawn_image(name: str, color: str) -> LabeledImage:
         return LabeledImage(name, name, 2, 2, (), lambda: Image.new("RGB", (2, 2), color))
 
-    def broken() -> Image.Image:
+    def fail_to_open() -> Image.Image:
         raise ImageError("it is broken", "unreadable")  # type: ignore[arg-type]
 
-    assert hash_content(drawn("a", "red")) == hash_content(drawn("b", "red")) != hash_content(drawn("a", "blue"))
-    one, other = (LabeledImage(name, name, 2, 2, (), broken) for name in "ab")
+    red, same, blue = (hash_content(make_drawn_image(*each)) for each in (("a", "red"), ("b", "red"), ("a", "blue")))
+    assert red == same != blue
+    one, other = (LabeledImage(name, name, 2, 2, (), fail_to_open) for name in "ab")
     assert hash_content(one) != hash_content(other)
 
 

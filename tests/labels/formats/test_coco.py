@@ -24,13 +24,13 @@ from tests.labels.samples import (
     PNG,
     boxes,
     captions,
-    category,
-    example,
+    expect_category,
     export,
     lists_of_images,
-    near,
+    make_example_images,
     polygons,
     quads,
+    round_values,
     some,
 )
 
@@ -38,7 +38,7 @@ Save = Callable[..., Path]
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
 
 
-def document(*entries: dict[str, Any], images: list[Any] | None = None) -> dict[str, Any]:
+def make_document(*entries: dict[str, Any], images: list[Any] | None = None) -> dict[str, Any]:
     images = [{"id": 1, "file_name": "a.png", "width": 100, "height": 80}] if images is None else images
     return {"images": images, "annotations": list(entries), "categories": CATEGORIES}
 
@@ -52,7 +52,7 @@ def test_boxes_masks_captions_and_words_are_read(save: Save) -> None:
     ring = [10, 10, 30, 10, 30, 30]
     path = save(
         "labels.json",
-        document(
+        make_document(
             make_annotation(1, bbox=[10, 20, 30, 40]),
             make_annotation(2, bbox=[10, 10, 20, 20], segmentation=[ring, [50, 50, 60, 50, 60, 60]], category_id=7),
             make_annotation(3, bbox=[1, 2, 3, 4], segmentation=[[1, 2, 4, 2, 4, 6, 1, 6]]),
@@ -112,7 +112,7 @@ def test_unusable_entries_name_the_id(save: Save) -> None:
         make_annotation(16, bbox=["1", "x", 3, 4]),
         {"id": 17, "image_id": 1, "caption": ""},
     ]
-    path = save("labels.json", document(*entries, images=images))
+    path = save("labels.json", make_document(*entries, images=images))
     dataset = open_dataset(path)
     (example,) = dataset.images
     assert example.annotations == (
@@ -138,7 +138,7 @@ def test_unusable_entries_name_the_id(save: Save) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 201, "cat<loc_5>", "</s>", "<od>", 7, None])
 def test_labels_that_an_answer_cannot_hold_are_refused(save: Save, name: Any) -> None:
     save("a.png")
-    entry = document(
+    entry = make_document(
         make_annotation(1, bbox=[1, 1, 9, 9], category_id=3), make_annotation(2, bbox=[1, 1, 9, 9], category_id=8)
     )
     entry["categories"] = [{"id": 3, "name": "cat"}, {"id": 8, "name": name}]
@@ -149,17 +149,17 @@ def test_labels_that_an_answer_cannot_hold_are_refused(save: Save, name: Any) ->
 
 def test_a_dataset_without_usable_images_is_refused_with_reasons(save: Save) -> None:
     save("a.png")
-    path = save("labels.json", document(*(make_annotation(n, bbox=[1, 1, 0, 0]) for n in range(9))))
+    path = save("labels.json", make_document(*(make_annotation(n, bbox=[1, 1, 0, 0]) for n in range(9))))
     with pytest.raises(DatasetError, match=r"annotation 0: its box .* has no area(.|\n)*and 4 more"):
         open_dataset(path)
     with pytest.raises(DatasetError, match="image 1: it has no labels"):
-        open_dataset(save("labels.json", document()))
+        open_dataset(save("labels.json", make_document()))
 
 
 def test_an_image_without_labels_is_complete_if_others_have_labels(save: Save) -> None:
     save("a.png"), save("b.png")
     images = [{"id": n, "file_name": name} for n, name in ((1, "a.png"), (2, "b.png"))]
-    dataset = open_dataset(save("labels.json", document(make_annotation(bbox=[1, 1, 9, 9]), images=images)))
+    dataset = open_dataset(save("labels.json", make_document(make_annotation(bbox=[1, 1, 9, 9]), images=images)))
     assert dataset.images[1].annotations == ()
     assert dataset.images[1].complete == {LabelKind.OBJECTS}
     (sample,) = make_samples(dataset.images[1], ["<OD>"], classes=dataset.classes, rng=np.random.default_rng(0))
@@ -171,7 +171,7 @@ def test_labels_of_another_size_are_refused(save: Save) -> None:
     save("b.png")
     images = [{"id": n, "file_name": name, "width": 100, "height": 80} for n, name in ((1, "a.png"), (2, "b.png"))]
     entries = [make_annotation(1, bbox=[1, 1, 9, 9]), make_annotation(2, bbox=[1, 1, 9, 9], image_id=2)]
-    dataset = open_dataset(save("labels.json", document(*entries, images=images)))
+    dataset = open_dataset(save("labels.json", make_document(*entries, images=images)))
     assert [each.name for each in dataset.images] == ["b.png"]
     assert "its labels are for 100×80 pixels, its image has 80×100" in dataset.unusable[0].reason
 
@@ -181,14 +181,16 @@ def test_sizes_are_those_that_a_viewer_shows(tmp_path: Path, save: Save) -> None
     exif[0x0112] = 6
     Image.new("RGB", (80, 100)).save(tmp_path / "a.jpg", exif=exif)
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
-    (example,) = open_dataset(save("labels.json", document(make_annotation(bbox=[1, 1, 9, 9]), images=images))).images
+    (example,) = open_dataset(
+        save("labels.json", make_document(make_annotation(bbox=[1, 1, 9, 9]), images=images))
+    ).images
     assert example.size == example.open().size == (100, 80)
 
 
 def test_instances_and_captions_of_one_image_are_combined(save: Save) -> None:
     save("val2017/a.png")
-    save("annotations/instances_val2017.json", document(make_annotation(bbox=[1, 1, 9, 9])))
-    captions = document({"id": 1, "image_id": 5, "caption": "a cat"}, images=[{"id": 5, "file_name": "a.png"}])
+    save("annotations/instances_val2017.json", make_document(make_annotation(bbox=[1, 1, 9, 9])))
+    captions = make_document({"id": 1, "image_id": 5, "caption": "a cat"}, images=[{"id": 5, "file_name": "a.png"}])
     root = save("annotations/captions_val2017.json", captions).parent.parent
     for path in (root, root / "annotations"):
         (example,) = open_dataset(path).images
@@ -198,7 +200,7 @@ def test_instances_and_captions_of_one_image_are_combined(save: Save) -> None:
 def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
     for split in ("train", "valid"):
         save(f"{split}/a.png")
-        path = save(f"{split}/_annotations.coco.json", document(make_annotation(bbox=[1, 1, 9, 9])))
+        path = save(f"{split}/_annotations.coco.json", make_document(make_annotation(bbox=[1, 1, 9, 9])))
     dataset = open_dataset(path.parent.parent)
     assert [each.name for each in dataset.images] == ["train/a.png", "valid/a.png"]
     assert len(open_dataset(path.parent).images) == 1
@@ -207,7 +209,7 @@ def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
 def test_several_files_that_are_not_of_one_split_must_be_chosen_from(save: Save) -> None:
     save("a.png")
     for name in ("instances_train.json", "instances_val.json"):
-        path = save(f"annotations/{name}", document(make_annotation(bbox=[1, 1, 9, 9])))
+        path = save(f"annotations/{name}", make_document(make_annotation(bbox=[1, 1, 9, 9])))
     with pytest.raises(DatasetError, match=r"instances_train.json, .*instances_val.json"):
         open_dataset(path.parent.parent)
 
@@ -218,7 +220,7 @@ def test_sentences_are_grounded_and_the_image_is_not_complete(save: Save) -> Non
     entry = make_annotation(
         bbox=[10, 10, 20, 20], segmentation=[ring], sentences=[{"sent": "left cat"}, "the cat", {"sent": 4}]
     )
-    dataset = open_dataset(save("labels.json", document(entry)))
+    dataset = open_dataset(save("labels.json", make_document(entry)))
     (example,) = dataset.images
     assert example.complete == set()
     assert "<OD>" not in find_trainable_tasks(example)
@@ -233,7 +235,7 @@ def test_samples_of_sentences_can_be_formatted(save: Save) -> None:
     save("a.png")
     circle = [v for i in range(900) for v in (50 + 30 * math.cos(i / 900 * 6.28), 40 + 30 * math.sin(i / 900 * 6.28))]
     entry = make_annotation(bbox=[20, 10, 60, 60], segmentation=[circle], sentences=["him", "the wheel"])
-    (example,) = open_dataset(save("labels.json", document(entry))).images
+    (example,) = open_dataset(save("labels.json", make_document(entry))).images
     texts = [format_answer(sample.task, sample.answer, example.size) for sample in example.samples]
     assert len(texts) == 5  # `him` is not a phrase that can be grounded
     assert max(text.count("<loc_") for text in texts) <= 2 * MAX_ANSWER_POINTS
@@ -242,7 +244,7 @@ def test_samples_of_sentences_can_be_formatted(save: Save) -> None:
 def test_a_single_sentence_needs_no_list(save: Save) -> None:
     save("a.png")
     (example,) = open_dataset(
-        save("labels.json", document(make_annotation(bbox=[10, 10, 20, 20], sentences="left cat")))
+        save("labels.json", make_document(make_annotation(bbox=[10, 10, 20, 20], sentences="left cat")))
     ).images
     assert {sample.text for sample in example.samples} == {"left cat", None}
 
@@ -271,9 +273,9 @@ def test_broken_files_are_refused_with_the_line(save: Save, content: Any, messag
 
 def test_a_huge_number_is_not_a_position(save: Save) -> None:
     save("a.png")
-    text = json.dumps(document(make_annotation(bbox=[1, 1, 9, 9]), make_annotation(2, bbox=["!", 1, 1, 1]))).replace(
-        '"!"', "9" * 400
-    )
+    text = json.dumps(
+        make_document(make_annotation(bbox=[1, 1, 9, 9]), make_annotation(2, bbox=["!", 1, 1, 1]))
+    ).replace('"!"', "9" * 400)
     dataset = open_dataset(save("labels.json", text))
     assert len(dataset.unusable) == 1
 
@@ -281,11 +283,11 @@ def test_a_huge_number_is_not_a_position(save: Save) -> None:
 # Writing
 
 
-def outlines(shape: Box | Quad | Polygon) -> list[tuple[float, ...]]:
+def list_outlines(shape: Box | Quad | Polygon) -> list[tuple[float, ...]]:
     if isinstance(shape, Box):
         x1, y1, x2, y2 = shape.box
-        return [near([x1, y1, x2, y1, x2, y2, x1, y2])]
-    return [near(shape.quad)] if isinstance(shape, Quad) else [near(ring) for ring in shape.polygons]
+        return [round_values([x1, y1, x2, y1, x2, y2, x1, y2])]
+    return [round_values(shape.quad)] if isinstance(shape, Quad) else [round_values(ring) for ring in shape.polygons]
 
 
 @some
@@ -305,13 +307,13 @@ def test_pycocotools_reads_every_label(labeled_images: list[LabeledImage]) -> No
                     shapes.cats[a["category_id"]]["name"],
                     a.get("text"),
                     a.get("score"),
-                    [near(r) for r in a["segmentation"]],
+                    [round_values(r) for r in a["segmentation"]],
                 )
                 for a in shapes.loadAnns(shapes.getAnnIds(imgIds=image["id"]))
             ]
             annotations = [label.annotation for label in labeled.traces]
             assert entry == [
-                (category(n), n.label if isinstance(n, Quad) else None, n.score, outlines(n))
+                (expect_category(n), n.label if isinstance(n, Quad) else None, n.score, list_outlines(n))
                 for n in annotations
                 if not isinstance(n, Text)
             ]
@@ -321,7 +323,7 @@ def test_pycocotools_reads_every_label(labeled_images: list[LabeledImage]) -> No
 
 
 def test_pycocotools_draws_masks_and_boxes(tmp_path: Path) -> None:
-    export("coco", example(), tmp_path / "out")
+    export("coco", make_example_images(), tmp_path / "out")
     read = COCO(tmp_path / "out/annotations/instances_default.json")
     box, quad, polygon, bare = read.loadAnns(read.getAnnIds())
     assert (box["bbox"], box["area"]) == ([1, 2, 10, 20], 200)

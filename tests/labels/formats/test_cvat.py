@@ -18,25 +18,25 @@ from tests.labels.samples import (
     PNG,
     boxes,
     captions,
-    category,
-    example,
+    expect_category,
     export,
     lists_of_images,
-    near,
+    make_example_images,
     polygons,
     quads,
+    round_values,
     some,
 )
 
 Save = Callable[..., Path]
 
 
-def document(*shapes: str, name: str = "a.png") -> str:
+def make_document(*shapes: str, name: str = "a.png") -> str:
     lines = "\n".join(shapes)
     return f'<annotations>\n<version>1.1</version>\n<image id="0" name="{name}" width="100" height="80">\n{lines}\n</image>\n</annotations>'  # noqa: E501
 
 
-def box(place: str = 'xtl="10" ytl="20" xbr="30" ybr="40"', label: str = "cat", inner: str = "") -> str:
+def format_box(place: str = 'xtl="10" ytl="20" xbr="30" ybr="40"', label: str = "cat", inner: str = "") -> str:
     return f'<box label="{label}" {place}>{inner}</box>'
 
 
@@ -45,14 +45,14 @@ def test_shapes_groups_words_and_captions_are_read(save: Save) -> None:
     attributes = '<attribute name="{}">{}</attribute>'
     path = save(
         "annotations.xml",
-        document(
-            box(),
+        make_document(
+            format_box(),
             '<polygon label="dog" points="10,10;30,10;30,30" group_id="2"/>',
             '<polygon label="dog" points="50,10;60,10;60,30" group_id="2"/>',
             '<polygon label="dog" points="50,10;60,10;60,30" group_id="0"/>',
             f'<tag label="caption">{attributes.format("text", "a cat")}</tag>',
-            box(label="text", inner=attributes.format("text", "STOP")),
-            box(
+            format_box(label="text", inner=attributes.format("text", "STOP")),
+            format_box(
                 'xtl="40" ytl="20" xbr="60" ybr="40" rotation="90.0"', "text", attributes.format("transcription", "GO")
             ),
         ),
@@ -74,7 +74,7 @@ def test_shapes_groups_words_and_captions_are_read(save: Save) -> None:
 def test_a_rotated_box_becomes_a_polygon(save: Save) -> None:
     save("a.png")
     place = 'xtl="40" ytl="30" xbr="60" ybr="40" rotation="90"'
-    (example,) = open_dataset(save("annotations.xml", document(box(place)))).images
+    (example,) = open_dataset(save("annotations.xml", make_document(format_box(place)))).images
     (annotation,) = example.annotations
     assert isinstance(annotation, Polygon)
     assert annotation.polygons[0] == pytest.approx([55, 25, 55, 45, 45, 45, 45, 25])
@@ -83,20 +83,20 @@ def test_a_rotated_box_becomes_a_polygon(save: Save) -> None:
 def test_unusable_entries_name_the_line(save: Save) -> None:
     save("a.png")
     shapes = [
-        box(),
-        box('xtl="10" ytl="20" xbr="30"'),
-        box('xtl="10" ytl="20" xbr="5" ybr="40"'),
+        format_box(),
+        format_box('xtl="10" ytl="20" xbr="30"'),
+        format_box('xtl="10" ytl="20" xbr="5" ybr="40"'),
         '<polygon label="cat" points="1,2;3"/>',
         '<polygon label="cat" points=""/>',
         '<polyline label="cat" points="1,2;3,4"/>',
         '<points label="cat" points="1,2"/>',
         '<tag label="sunny"/>',
-        box(label=""),
+        format_box(label=""),
     ]
-    dataset = open_dataset(save("annotations.xml", document(*shapes)))
+    dataset = open_dataset(save("annotations.xml", make_document(*shapes)))
     assert [each.source for each in dataset.unusable] == [f"annotations.xml:{line}" for line in range(5, 13)]
     with pytest.raises(DatasetError, match=r"there is no image 'b\.png'"):
-        open_dataset(save("annotations.xml", document(box(), name="b.png")))
+        open_dataset(save("annotations.xml", make_document(format_box(), name="b.png")))
 
 
 def test_a_video_must_be_exported_as_images(save: Save) -> None:
@@ -108,16 +108,16 @@ def test_a_video_must_be_exported_as_images(save: Save) -> None:
 # Writing
 
 
-def expected(label: TracedAnnotation) -> list[tuple[object, ...]]:
+def expect_elements(label: TracedAnnotation) -> list[tuple[object, ...]]:
     annotation = label.annotation
     text = annotation.label if isinstance(annotation, Quad | Text) else None
     attributes = (None if annotation.score is None else str(annotation.score), text, label.review or None)
     if isinstance(annotation, Text):
         return [("caption", *attributes, ())]
     if isinstance(annotation, Box):
-        return [(category(annotation), *attributes, near(annotation.box))]
+        return [(expect_category(annotation), *attributes, round_values(annotation.box))]
     return [
-        (category(annotation), *attributes, near(r))
+        (expect_category(annotation), *attributes, round_values(r))
         for r in ([annotation.quad] if isinstance(annotation, Quad) else annotation.polygons)
     ]
 
@@ -139,15 +139,15 @@ def test_datumaro_reads_every_label(images: list[LabeledImage]) -> None:
                 (
                     names[a.label],
                     *(a.attributes.get(name) for name in ("score", "text", "review")),
-                    near(getattr(a, "points", ())),
+                    round_values(getattr(a, "points", ())),
                 )
                 for a in item.annotations
             ]
-            assert attributes == [row for label in image.traces for row in expected(label)]
+            assert attributes == [row for label in image.traces for row in expect_elements(label)]
 
 
 def test_the_rings_of_one_object_are_a_group(tmp_path: Path) -> None:
-    export("cvat", example(), tmp_path / "out")
+    export("cvat", make_example_images(), tmp_path / "out")
     polygons = ET.parse(tmp_path / "out/annotations.xml").getroot().findall("image/polygon")
     assert [polygon.get("group_id") for polygon in polygons] == [None, "3", "3"]
 

@@ -14,54 +14,54 @@ from labels.formats import FORMATS
 from labels.image_files import DeferredImage
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Quad, Text
-from tests.labels.samples import PNG, example, export, tree
+from tests.labels.samples import PNG, export, make_example_images, read_tree
 
 FOLDERS = [name for name, row in FORMATS.items() if row.suffix is None]
 every = pytest.mark.parametrize("name", FORMATS)
 every_folder = pytest.mark.parametrize("name", FOLDERS)
 
 
-def place(name: str, folder: Path) -> Path:
+def choose_path(name: str, folder: Path) -> Path:
     return folder / f"out{FORMATS[name].suffix or ''}"
 
 
-def content(path: Path) -> object:
-    return tree(path) if path.is_dir() else path.read_bytes()
+def read_content(path: Path) -> object:
+    return read_tree(path) if path.is_dir() else path.read_bytes()
 
 
 @every
 def test_the_same_images_produce_the_same_bytes(name: str, tmp_path: Path) -> None:
-    first, second = place(name, tmp_path / "one"), place(name, tmp_path / "two")
+    first, second = choose_path(name, tmp_path / "one"), choose_path(name, tmp_path / "two")
     for out in (first, second):
-        export(name, example(), out, name in FOLDERS)
-    assert content(first) == content(second)
+        export(name, make_example_images(), out, name in FOLDERS)
+    assert read_content(first) == read_content(second)
 
 
 @every
 def test_a_failed_export_leaves_nothing(name: str, tmp_path: Path) -> None:
-    def breaking() -> Iterator[LabeledImage]:
-        yield from example()
+    def yield_and_fail() -> Iterator[LabeledImage]:
+        yield from make_example_images()
         raise RuntimeError("the database went away")
 
     with pytest.raises(RuntimeError, match="went away"):
-        export(name, breaking(), place(name, tmp_path), name in FOLDERS)
+        export(name, yield_and_fail(), choose_path(name, tmp_path), name in FOLDERS)
     assert list(tmp_path.iterdir()) == []
 
 
 @every
 def test_an_export_replaces_the_last_one_completely_or_not_at_all(name: str, tmp_path: Path) -> None:
-    def breaking() -> Iterator[LabeledImage]:
-        yield example()[1]
+    def yield_and_fail() -> Iterator[LabeledImage]:
+        yield make_example_images()[1]
         raise RuntimeError("stop")
 
-    out = place(name, tmp_path)
-    export(name, example(), out, False)
-    before = content(out)
+    out = choose_path(name, tmp_path)
+    export(name, make_example_images(), out, False)
+    before = read_content(out)
     with pytest.raises(RuntimeError, match="stop"):
-        export(name, breaking(), out, False)
-    assert content(out) == before
-    export(name, example()[1:], out, False)
-    assert content(out) != before
+        export(name, yield_and_fail(), out, False)
+    assert read_content(out) == before
+    export(name, make_example_images()[1:], out, False)
+    assert read_content(out) != before
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
@@ -70,16 +70,16 @@ def test_other_files_are_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="choose an empty or new folder"):
-        export(name, example(), tmp_path / "out")
-    assert tree(tmp_path) == {"out/thesis.txt": b"years of work"}
+        export(name, make_example_images(), tmp_path / "out")
+    assert read_tree(tmp_path) == {"out/thesis.txt": b"years of work"}
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="choose a new folder"):
-        export(name, example(), tmp_path / "file")
+        export(name, make_example_images(), tmp_path / "file")
 
 
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
-    for images in (example(), example()[1:]):
+    for images in (make_example_images(), make_example_images()[1:]):
         export("coco", images, tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert {path.name for path in (tmp_path / "disk").iterdir()} == {"out"}
@@ -88,12 +88,12 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="choose a file"):
-        export("jsonl", example(), tmp_path, False)
+        export("jsonl", make_example_images(), tmp_path, False)
 
 
 def test_a_format_of_one_file_has_no_place_for_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="export without them"):
-        export("jsonl", example(), tmp_path / "out.jsonl", True)
+        export("jsonl", make_example_images(), tmp_path / "out.jsonl", True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,17 +103,17 @@ def test_leftovers_of_a_killed_export_are_removed(tmp_path: Path) -> None:
     (left / "half").write_text("")
     other = tmp_path / ".other.0123abcd.part"
     other.mkdir()
-    export("coco", example(), tmp_path / "out")
+    export("coco", make_example_images(), tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out", other.name}
 
 
 def test_a_running_export_is_left_alone(tmp_path: Path) -> None:
-    def another() -> Iterator[LabeledImage]:
-        yield example()[0]
-        export("coco", example()[1:], tmp_path / "out")
-        yield example()[1]
+    def export_meanwhile() -> Iterator[LabeledImage]:
+        yield make_example_images()[0]
+        export("coco", make_example_images()[1:], tmp_path / "out")
+        yield make_example_images()[1]
 
-    assert export("coco", another(), tmp_path / "out").images == 2
+    assert export("coco", export_meanwhile(), tmp_path / "out").images == 2
     document = json.loads((tmp_path / "out/annotations/instances_default.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["a/1.png", "b.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -121,25 +121,25 @@ def test_a_running_export_is_left_alone(tmp_path: Path) -> None:
 
 @every_folder
 def test_unreadable_images_are_left_out_with_their_annotations(name: str, tmp_path: Path) -> None:
-    def gone() -> bytes:
+    def fail_to_read() -> bytes:
         raise OSError("stale file handle")
 
-    first, second = example()
-    report = export(name, [replace(first, open=DeferredImage(gone)), second], tmp_path / "out")
+    first, second = make_example_images()
+    report = export(name, [replace(first, open=DeferredImage(fail_to_read)), second], tmp_path / "out")
     assert report.unreadable == ["a/1.png"]
     assert (report.images, report.annotations) == (1, 0)
     assert report.left_out == {"images that cannot be read": 1}
-    assert not any("1.png" in path for path in tree(tmp_path / "out"))
+    assert not any("1.png" in path for path in read_tree(tmp_path / "out"))
 
 
 @every_folder
 def test_a_full_disk_is_an_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> int:
+    def fail_to_write(path: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", fail_to_write)
     with pytest.raises(OSError, match="No space left"):
-        export(name, example(), tmp_path / "out")
+        export(name, make_example_images(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,7 +171,7 @@ def test_hostile_names_never_leave_the_folder(name: str, copy_images: bool, tmp_
     assert export(name, images, tmp_path / "in" / "out", copy_images).images == len(HOSTILE)
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
     assert {path.name for path in (tmp_path / "in").iterdir()} == {"out"}
-    files = tree(tmp_path / "in" / "out")
+    files = read_tree(tmp_path / "in" / "out")
     assert sum(data == PNG for data in files.values()) == copy_images * len(HOSTILE)
     for data in files.values():
         if data != PNG:
@@ -181,7 +181,7 @@ def test_hostile_names_never_leave_the_folder(name: str, copy_images: bool, tmp_
 
 @pytest.mark.parametrize("name", ["yolo-detect", "voc", "labelme"])
 def test_images_that_differ_only_in_suffix_keep_their_own_labels(name: str, tmp_path: Path) -> None:
-    def drawn(n: int) -> bytes:
+    def encode_png(n: int) -> bytes:
         buffer = io.BytesIO()
         Image.new("L", (8, 8), n).save(buffer, "PNG")
         return buffer.getvalue()
@@ -192,23 +192,23 @@ def test_images_that_differ_only_in_suffix_keep_their_own_labels(name: str, tmp_
             8,
             8,
             (TracedAnnotation(Box(label=s, box=(0, 0, 4, 4)), "s"),),
-            lambda n=n: drawn(n),
+            lambda n=n: encode_png(n),
             sha256="0" * 64,
         )
         for n, s in enumerate(["png", "jpg", "webp"])
     ]
     export(name, images, tmp_path / "out")
-    files = tree(tmp_path / "out")
+    files = read_tree(tmp_path / "out")
     copies = {data: Path(path).stem for path, data in files.items() if Path(path).suffix in (".png", ".jpg", ".webp")}
-    assert [copies[drawn(n)] for n in range(3)] == ["x", "x-2", "x-3"]
+    assert [copies[encode_png(n)] for n in range(3)] == ["x", "x-2", "x-3"]
     assert sum(Path(path).stem in copies.values() for path in files) == 6
 
 
 @every
 def test_what_the_format_cannot_hold_is_counted(name: str, tmp_path: Path) -> None:
     flat = TracedAnnotation(Polygon(label="line", polygons=[[0, 0, 5, 5]]), "cut")
-    first = example()[0].with_traces(*example()[0].traces, flat)
-    report = export(name, [first], place(name, tmp_path), False)
+    first = make_example_images()[0].with_traces(*make_example_images()[0].traces, flat)
+    report = export(name, [first], choose_path(name, tmp_path), False)
     lost = {"polygons of fewer than three corners": 1}
     expected = {
         "yolo-detect": lost | {"quads": 1, "polygons": 1, "captions": 1, "scores": 1},
@@ -223,7 +223,7 @@ def test_what_the_format_cannot_hold_is_counted(name: str, tmp_path: Path) -> No
     )
 
 
-def many(count: int) -> Iterator[LabeledImage]:
+def yield_images(count: int) -> Iterator[LabeledImage]:
     """Yields images with ten annotations each, made one at a time."""
     for n in range(count):
         boxes = [
@@ -246,14 +246,14 @@ def many(count: int) -> Iterator[LabeledImage]:
 
 @every
 def test_memory_does_not_grow_with_the_dataset(name: str, tmp_path: Path) -> None:
-    def peak(count: int) -> int:
+    def measure_peak(count: int) -> int:
         tracemalloc.start()
         try:
-            FORMATS[name].write(many(count), tmp_path / f"out-{count}", copy_images=False)
+            FORMATS[name].write(yield_images(count), tmp_path / f"out-{count}", copy_images=False)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    peak(10)  # fills caches
-    small, large = peak(50), peak(500)  # 5,000 annotations are about 3 MB as objects
+    measure_peak(10)  # fills caches
+    small, large = measure_peak(50), measure_peak(500)  # 5,000 annotations are about 3 MB as objects
     assert large < small + 300_000

@@ -23,13 +23,13 @@ from tests.labels.samples import (
     WIDTH,
     boxes,
     captions,
-    category,
-    example,
+    expect_category,
     export,
     lists_of_images,
-    near,
+    make_example_images,
     polygons,
     quads,
+    round_values,
     some,
 )
 
@@ -37,7 +37,7 @@ Save = Callable[..., Path]
 CLASSES = ["cat", "dog"]
 
 
-def rows(*each: dict[str, Any]) -> str:
+def format_rows(*each: dict[str, Any]) -> str:
     return "\n".join(map(json.dumps, each))
 
 
@@ -93,8 +93,8 @@ def test_an_imagefolder_with_splits_is_read(save: Save) -> None:
     save("train/a.png")
     save("test/a.png")
     row = {"file_name": "a.png", "objects": {"bbox": [[10, 20, 30, 40]], "categories": ["cat"]}, "text": ["one", "two"]}
-    save("train/metadata.jsonl", rows(row))
-    root = save("test/metadata.jsonl", rows(row)).parent.parent
+    save("train/metadata.jsonl", format_rows(row))
+    root = save("test/metadata.jsonl", format_rows(row)).parent.parent
     dataset = open_dataset(root)
     assert [each.name for each in dataset.images] == ["test/a.png", "train/a.png"]
     assert dataset.images[0].annotations == (
@@ -120,7 +120,7 @@ dataset_info:
 # Pets
 """
     root = save("README.md", card).parent
-    save("metadata.jsonl", rows({"file_name": "a.png", "objects": [{"bbox": [1, 2, 3, 4], "category": 1}]}))
+    save("metadata.jsonl", format_rows({"file_name": "a.png", "objects": [{"bbox": [1, 2, 3, 4], "category": 1}]}))
     assert open_dataset(root).classes == ("dog",)
 
 
@@ -136,7 +136,7 @@ def test_unusable_entries_name_file_and_line(save: Save) -> None:
         {"box": [1, 1, 9, 9], "polygons": "x", "category": "cat"},
     ]
     lines = [{"file_name": "a.png", "objects": objects, "caption": 7}, {"file_name": "b.png"}, {"file": "c.png"}]
-    dataset = open_dataset(save("metadata.jsonl", rows(*lines) + "\n{").parent)
+    dataset = open_dataset(save("metadata.jsonl", format_rows(*lines) + "\n{").parent)
     assert [each.source for each in dataset.unusable] == [
         *(f"metadata.jsonl:1, object {n}" for n in range(1, 7)),
         *(f"metadata.jsonl:{line}" for line in range(1, 5)),
@@ -152,7 +152,7 @@ def test_the_writers_own_records_are_read(save: Save) -> None:
         {"kind": "quad", "category": "text", "text": "GO", "box": [1, 1, 9, 9], "polygons": [[1, 1, 9, 1, 9, 9, 1, 9]]},
     ]
     row = {"file_name": "a.png", "name": "x", "objects": objects, "captions": [{"text": "a cat", "score": 0.5}]}
-    (example,) = open_dataset(save("metadata.jsonl", rows(row))).images
+    (example,) = open_dataset(save("metadata.jsonl", format_rows(row))).images
     assert example.annotations == (
         Polygon(label="cat", polygons=[ring]),
         Quad(label="GO", quad=(1, 1, 9, 1, 9, 9, 1, 9)),
@@ -172,11 +172,11 @@ def test_tables_without_images_and_broken_tables_are_refused(save: Save, tmp_pat
 # Writing
 
 
-def load(folder: Path, cache: Path) -> hf.Dataset:
+def load_rows(folder: Path, cache: Path) -> hf.Dataset:
     return hf.load_dataset(str(folder), split="train", cache_dir=str(cache))
 
 
-def expected(label: TracedAnnotation) -> tuple[object, ...]:
+def expect_object(label: TracedAnnotation) -> tuple[object, ...]:
     annotation = label.annotation
     rings = (
         [annotation.quad]
@@ -193,10 +193,10 @@ def expected(label: TracedAnnotation) -> tuple[object, ...]:
     text = annotation.label if isinstance(annotation, Quad) else None
     return (
         annotation.kind,
-        category(annotation),
+        expect_category(annotation),
         text,
-        near(box),
-        [near(r) for r in rings],
+        round_values(box),
+        [round_values(r) for r in rings],
         annotation.score,
         label.review,
     )
@@ -214,14 +214,14 @@ def check_rows(images: list[LabeledImage], rows: hf.Dataset, key: str) -> None:
                 o["kind"],
                 o["category"],
                 o["text"],
-                near(o["box"]),
-                [near(r) for r in o["polygons"]],
+                round_values(o["box"]),
+                [round_values(r) for r in o["polygons"]],
                 o["score"],
                 o["review"],
             )
             for o in row["objects"]
         ]
-        assert objects == [expected(label) for label in image.traces if not isinstance(label.annotation, Text)]
+        assert objects == [expect_object(label) for label in image.traces if not isinstance(label.annotation, Text)]
         caption_rows = [(caption["text"], caption["score"]) for caption in row["captions"]]
         annotations = [label.annotation for label in image.traces]
         assert caption_rows == [
@@ -234,19 +234,19 @@ def check_rows(images: list[LabeledImage], rows: hf.Dataset, key: str) -> None:
 def test_datasets_loads_every_label(images: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export("huggingface", images, Path(folder, "out"))
-        check_rows(images, load(Path(folder, "out"), Path(folder, "cache")), "image")
+        check_rows(images, load_rows(Path(folder, "out"), Path(folder, "cache")), "image")
 
 
-@pytest.mark.parametrize("images", [example(), example()[1:]], ids=["labels", "none"])
+@pytest.mark.parametrize("images", [make_example_images(), make_example_images()[1:]], ids=["labels", "none"])
 def test_without_copies_rows_have_the_names_of_the_images(images: list[LabeledImage], tmp_path: Path) -> None:
     export("huggingface", images, tmp_path / "out", copy_images=False)
-    check_rows(images, load(tmp_path / "out", tmp_path / "cache"), "file_name")
+    check_rows(images, load_rows(tmp_path / "out", tmp_path / "cache"), "file_name")
 
 
 def test_folders_called_test_are_not_a_split(tmp_path: Path) -> None:
     images = [
-        LabeledImage.from_traces(f"{name}/1.png", WIDTH, HEIGHT, (), example()[0].read, sha256="0")
+        LabeledImage.from_traces(f"{name}/1.png", WIDTH, HEIGHT, (), make_example_images()[0].read, sha256="0")
         for name in ("test", "train")
     ]
     export("huggingface", images, tmp_path / "out")
-    assert len(load(tmp_path / "out", tmp_path / "cache")) == 2
+    assert len(load_rows(tmp_path / "out", tmp_path / "cache")) == 2

@@ -20,21 +20,21 @@ from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
 from prompts.tasks import TASKS, find_task
-from tests.labels.samples import boxes, captions, example, export, lists_of_images, polygons, quads, some
+from tests.labels.samples import boxes, captions, export, lists_of_images, make_example_images, polygons, quads, some
 
 Save = Callable[..., Path]
 BOX = {"kind": "box", "label": "cat", "score": 0.5, "box": [10, 20, 30, 40]}
 
 
-def lines(save: Save, *rows: str) -> Path:
+def write_lines(save: Save, *rows: str) -> Path:
     return save("data.jsonl", "\n".join(rows) + "\n")
 
 
-def row(prefix: str, suffix: str, image: str = "a.png") -> str:
+def format_sample(prefix: str, suffix: str, image: str = "a.png") -> str:
     return f'{{"image": "{image}", "prefix": "{prefix}", "suffix": "{suffix}"}}'
 
 
-def own(*annotations: str, **more: Any) -> str:
+def format_image(*annotations: str, **more: Any) -> str:
     extra = "".join(f', "{key}": {value}' for key, value in more.items())
     labels_json = ", ".join(f'{{"annotation": {each}}}' for each in annotations)
     return f'{{"name": "a.png", "width": 100, "height": 80, "labels": [{labels_json}]{extra}}}'
@@ -43,9 +43,9 @@ def own(*annotations: str, **more: Any) -> str:
 def test_the_writers_own_lines_are_read(save: Save) -> None:
     save("a.png")
     ring = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0]
-    path = lines(
+    path = write_lines(
         save,
-        own(
+        format_image(
             '{"kind": "box", "label": "cat", "score": 0.5, "box": [10, 20, 30, 40]}',
             f'{{"kind": "polygon", "label": "dog", "score": null, "polygons": [{ring}]}}',
             '{"kind": "quad", "label": "A\\nB", "quad": [1, 1, 9, 1, 9, 5, 1, 5]}',
@@ -77,7 +77,7 @@ def test_texts_about_a_region_become_samples(save: Save) -> None:
     labels_json = ", ".join(
         f'{{"annotation": {{"kind": "text", "label": "{label}"}}, "prompt": "{prompt}"}}' for label, prompt in labels
     )
-    (example,) = open_dataset(lines(save, f'{{"name": "a.png", "labels": [{labels_json}]}}')).images
+    (example,) = open_dataset(write_lines(save, f'{{"name": "a.png", "labels": [{labels_json}]}}')).images
     assert example.annotations == (Text(label="a cat"),)
     category, read, answered = example.samples
     assert category.task.token == "<REGION_TO_CATEGORY>"
@@ -89,23 +89,23 @@ def test_texts_about_a_region_become_samples(save: Save) -> None:
 def test_a_line_can_state_which_kinds_are_complete(save: Save) -> None:
     save("a.png")
     box = '{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}'
-    (example,) = open_dataset(lines(save, own(box, complete='["words"]'))).images
+    (example,) = open_dataset(write_lines(save, format_image(box, complete='["words"]'))).images
     assert example.complete == {LabelKind.WORDS}
-    (example,) = open_dataset(lines(save, own(box, complete="[]"))).images
+    (example,) = open_dataset(write_lines(save, format_image(box, complete="[]"))).images
     assert example.complete == set()
 
 
 def test_prompts_with_answers_are_read(save: Save) -> None:
     save("a.png"), save("b.png"), save("c.png")
-    path = lines(
+    path = write_lines(
         save,
-        row("<OD>", "cat<loc_100><loc_200><loc_300><loc_400><loc_0><loc_0><loc_500><loc_500>"),
-        row("<CAPTION>", "two cats"),
-        row("<VQA>how many?", "2"),
-        row("<OCR_WITH_REGION>", "A<loc_0><loc_0><loc_99><loc_0><loc_99><loc_99><loc_0><loc_99>"),
-        row("<REGION_TO_CATEGORY><loc_100><loc_200><loc_300><loc_400>", "cat", "b.png"),
-        row("<OD>", "", "c.png"),
-        row("What does the image describe?", "three cats"),
+        format_sample("<OD>", "cat<loc_100><loc_200><loc_300><loc_400><loc_0><loc_0><loc_500><loc_500>"),
+        format_sample("<CAPTION>", "two cats"),
+        format_sample("<VQA>how many?", "2"),
+        format_sample("<OCR_WITH_REGION>", "A<loc_0><loc_0><loc_99><loc_0><loc_99><loc_99><loc_0><loc_99>"),
+        format_sample("<REGION_TO_CATEGORY><loc_100><loc_200><loc_300><loc_400>", "cat", "b.png"),
+        format_sample("<OD>", "", "c.png"),
+        format_sample("What does the image describe?", "three cats"),
     )
     dataset = open_dataset(path)
     assert dataset.unusable == ()
@@ -131,7 +131,7 @@ def test_formatted_answers_are_parsed_back(save: Save) -> None:
     save("a.png")
     prompt = "<OPEN_VOCABULARY_DETECTION>cat"
     answer = "cat<poly><loc_1><loc_2><loc_300><loc_2><loc_300><loc_400></poly>cat<loc_100><loc_200><loc_300><loc_400>"
-    (example,) = open_dataset(lines(save, row(prompt, answer))).images
+    (example,) = open_dataset(write_lines(save, format_sample(prompt, answer))).images
     (sample,) = example.samples
     written = format_answer(sample.task, sample.answer, example.size)
     assert written == answer.replace("</poly>cat", "</poly>")
@@ -139,16 +139,16 @@ def test_formatted_answers_are_parsed_back(save: Save) -> None:
 
 def test_lines_of_paligemma_are_read(save: Save) -> None:
     save("a.png"), save("b.png"), save("c.png")
-    path = lines(
+    path = write_lines(
         save,
-        row(
+        format_sample(
             "detect cat ; fire hydrant",
             "<loc0256><loc0512><loc0768><loc1023> cat ; <loc0000><loc0000><loc0512><loc0512> fire hydrant",
         ),
-        row("caption en", "a cat"),
-        row("detect cat", "", "b.png"),
-        row("detect fire hydrant", "", "b.png"),
-        row("detect cat", "", "c.png"),
+        format_sample("caption en", "a cat"),
+        format_sample("detect cat", "", "b.png"),
+        format_sample("detect fire hydrant", "", "b.png"),
+        format_sample("detect cat", "", "c.png"),
     )  # fmt: skip
     dataset = open_dataset(path)
     assert [each.name for each in dataset.images] == ["a.png", "b.png"]
@@ -163,24 +163,24 @@ def test_lines_of_paligemma_are_read(save: Save) -> None:
 
 def test_unusable_entries_name_the_line(save: Save) -> None:
     save("a.png")
-    path = lines(
+    path = write_lines(
         save,
-        row("<OD>", "cat<loc_100><loc_200><loc_300><loc_400>"),
+        format_sample("<OD>", "cat<loc_100><loc_200><loc_300><loc_400>"),
         "{",
         "[1]",
         '{"image": "a.png", "prefix": "<OD>"}',
-        row("<OD>", "cat<loc_100><loc_200><loc_300>"),
-        row("<ODD>", "cat"),
-        row("<OD>", "cat<loc_100><loc_200><loc_100><loc_400>"),
-        row("what is this", "cat"),
-        row("<REGION_TO_CATEGORY>", "cat"),
-        row("<OD>what", "cat"),
-        row("<OD>", "cat<loc_100><loc_200><loc_300><loc_400>", "missing.png"),
-        row("detect cat", "<loc0256><loc0512><loc0768> cat"),
-        row("segment cat", "<loc0256><loc0512><loc0768><loc0001><seg001>"),
-        own('{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}'),
+        format_sample("<OD>", "cat<loc_100><loc_200><loc_300>"),
+        format_sample("<ODD>", "cat"),
+        format_sample("<OD>", "cat<loc_100><loc_200><loc_100><loc_400>"),
+        format_sample("what is this", "cat"),
+        format_sample("<REGION_TO_CATEGORY>", "cat"),
+        format_sample("<OD>what", "cat"),
+        format_sample("<OD>", "cat<loc_100><loc_200><loc_300><loc_400>", "missing.png"),
+        format_sample("detect cat", "<loc0256><loc0512><loc0768> cat"),
+        format_sample("segment cat", "<loc0256><loc0512><loc0768><loc0001><seg001>"),
+        format_image('{"kind": "box", "label": "cat", "box": [10, 20, 30, 40]}'),
         '{"name": 5, "labels": []}',
-        row("<OD>", "\\ud800<loc_100><loc_200><loc_300><loc_400>"),
+        format_sample("<OD>", "\\ud800<loc_100><loc_200><loc_300><loc_400>"),
     )
     dataset = open_dataset(path)
     (example,) = dataset.images
@@ -201,14 +201,14 @@ def test_bad_labels_are_listed_with_their_position(save: Save) -> None:
         "null",
         '{"kind": "text", "label": " "}',
     ]
-    dataset = open_dataset(lines(save, own(*annotations)))
+    dataset = open_dataset(write_lines(save, format_image(*annotations)))
     assert [each.source for each in dataset.unusable] == [f"data.jsonl:1, label {n}" for n in range(1, 8)]
 
 
 def test_several_files_must_be_chosen_from(save: Save) -> None:
     save("a.png")
-    save("one.jsonl", row("<CAPTION>", "a cat"))
-    path = save("two.jsonl", row("<CAPTION>", "a cat"))
+    save("one.jsonl", format_sample("<CAPTION>", "a cat"))
+    path = save("two.jsonl", format_sample("<CAPTION>", "a cat"))
     with pytest.raises(DatasetError, match=r"one.jsonl, .*two.jsonl"):
         open_dataset(path.parent)
     assert len(open_dataset(path).images) == 1
@@ -223,7 +223,7 @@ def test_an_empty_file_is_refused(save: Save, content: Any) -> None:
 def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
     for split in ("train", "valid"):
         save(f"{split}/a.png")
-        root = save(f"{split}/annotations.jsonl", row("<CAPTION>", "a cat")).parent.parent
+        root = save(f"{split}/annotations.jsonl", format_sample("<CAPTION>", "a cat")).parent.parent
     dataset = open_dataset(root)
     assert [each.name for each in dataset.images] == ["train/a.png", "valid/a.png"]
     assert [each.source for each in dataset.images] == ["train/annotations.jsonl:1", "valid/annotations.jsonl:1"]
@@ -231,7 +231,9 @@ def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
 
 def test_images_with_samples_only_are_not_complete(save: Save) -> None:
     save("a.png")
-    (example,) = open_dataset(lines(save, row("<VQA>how many?", "two"), row("caption en", "two cats"))).images
+    (example,) = open_dataset(
+        write_lines(save, format_sample("<VQA>how many?", "two"), format_sample("caption en", "two cats"))
+    ).images
     assert example.complete == set()
     assert find_trainable_tasks(example) == {"<VQA>", "<CAPTION>"}
 
@@ -241,7 +243,7 @@ def test_images_with_samples_only_are_not_complete(save: Save) -> None:
 ANNOTATION: TypeAdapter[Annotation] = TypeAdapter(Annotation)
 
 
-def read(path: Path) -> list[LabeledImage]:
+def read_images(path: Path) -> list[LabeledImage]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
     return [
         LabeledImage.from_traces(
@@ -260,25 +262,25 @@ def read(path: Path) -> list[LabeledImage]:
 def test_json_lines_lose_nothing(images: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = export("jsonl", images, Path(folder, "out.jsonl"), copy_images=False)
-        assert read(Path(folder, "out.jsonl")) == images
+        assert read_images(Path(folder, "out.jsonl")) == images
         assert report.annotations == sum(len(image.traces) for image in images)
 
 
 def test_the_origin_of_annotations_is_kept(tmp_path: Path) -> None:
-    export("jsonl", example(), tmp_path / "out.jsonl", copy_images=False)
-    assert read(tmp_path / "out.jsonl") == example()
+    export("jsonl", make_example_images(), tmp_path / "out.jsonl", copy_images=False)
+    assert read_images(tmp_path / "out.jsonl") == make_example_images()
 
 
 def test_names_with_half_a_surrogate_pair_are_kept(tmp_path: Path) -> None:
     images = [LabeledImage.from_traces("half \udcff\n\u2028.png", 4, 4, sha256="0")]
     export("jsonl", images, tmp_path / "out.jsonl", copy_images=False)
-    assert read(tmp_path / "out.jsonl") == images
+    assert read_images(tmp_path / "out.jsonl") == images
 
 
 def test_datasets_reads_every_line(tmp_path: Path) -> None:
-    export("jsonl", example(), tmp_path / "out.jsonl", copy_images=False)
+    export("jsonl", make_example_images(), tmp_path / "out.jsonl", copy_images=False)
     cache = str(tmp_path / "cache")
     rows = hf.load_dataset("json", data_files=str(tmp_path / "out.jsonl"), split="train", cache_dir=cache)
     assert [row["name"] for row in rows] == ["a/1.png", "b.png"]
-    fields = asdict(example()[0].traces[0]) | {"annotation": None}
+    fields = asdict(make_example_images()[0].traces[0]) | {"annotation": None}
     assert {**rows[0]["labels"][0], "annotation": None} == fields

@@ -13,16 +13,26 @@ from hypothesis import strategies as st
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from prompts.annotations import Box, Polygon, Quad
-from tests.labels.samples import boxes, category, example, export, lists_of_images, near, polygons, quads, some
+from tests.labels.samples import (
+    boxes,
+    expect_category,
+    export,
+    lists_of_images,
+    make_example_images,
+    polygons,
+    quads,
+    round_values,
+    some,
+)
 
 Save = Callable[..., Path]
 
 
-def shape(label: str, *points: list[float], kind: str = "rectangle", **more: Any) -> dict[str, Any]:
+def make_shape(label: str, *points: list[float], kind: str = "rectangle", **more: Any) -> dict[str, Any]:
     return {"label": label, "points": list(points), "shape_type": kind, "group_id": None, **more}
 
 
-def document(*shapes: Any, name: str = "a.png", **more: Any) -> dict[str, Any]:
+def make_document(*shapes: Any, name: str = "a.png", **more: Any) -> dict[str, Any]:
     return {"shapes": list(shapes), "imagePath": name, "imageWidth": 100, "imageHeight": 80, **more}
 
 
@@ -31,11 +41,11 @@ def test_shapes_in_any_direction_groups_and_words_are_read(save: Save) -> None:
     triangle: list[list[float]] = [[1, 1], [9, 1], [9, 9]]
     path = save(
         "deep/a.json",
-        document(
-            shape("cat", [30, 40], [10, 20]),
-            shape("dog", *triangle, kind="polygon", group_id=3),
-            shape("dog", [20, 1], [29, 1], [29, 9], kind="polygon", group_id=3),
-            shape("text", [0, 0], [20, 0], [20, 9], [0, 9], kind="polygon", description="STOP\nsmall"),
+        make_document(
+            make_shape("cat", [30, 40], [10, 20]),
+            make_shape("dog", *triangle, kind="polygon", group_id=3),
+            make_shape("dog", [20, 1], [29, 1], [29, 9], kind="polygon", group_id=3),
+            make_shape("text", [0, 0], [20, 0], [20, 9], [0, 9], kind="polygon", description="STOP\nsmall"),
         ),
     )
     for opened in (path.parent.parent, path.parent, path):
@@ -49,7 +59,7 @@ def test_shapes_in_any_direction_groups_and_words_are_read(save: Save) -> None:
 
 def test_an_embedded_image_is_read_if_there_is_no_file(save: Save, tmp_path: Path) -> None:
     data = base64.b64encode(save("elsewhere/b.png").read_bytes()).decode()
-    path = save("a.json", document(shape("cat", [1, 1], [9, 9]), imageData=data))
+    path = save("a.json", make_document(make_shape("cat", [1, 1], [9, 9]), imageData=data))
     (example,) = open_dataset(path).images
     assert example.open().size == (100, 80)
 
@@ -57,17 +67,17 @@ def test_an_embedded_image_is_read_if_there_is_no_file(save: Save, tmp_path: Pat
 def test_unusable_entries_are_listed(save: Save) -> None:
     save("a.png")
     shapes = [
-        shape("cat", [1, 1], [9, 9]),
-        shape("cat", [1, 1], kind="point"),
-        shape("cat", [1, 1]),
-        shape("", [1, 1], [9, 9]),
+        make_shape("cat", [1, 1], [9, 9]),
+        make_shape("cat", [1, 1], kind="point"),
+        make_shape("cat", [1, 1]),
+        make_shape("", [1, 1], [9, 9]),
         5,
         {"label": "cat", "points": 3},
     ]
-    save("a.json", document(*shapes))
-    save("b.json", document(name="missing.png"))
+    save("a.json", make_document(*shapes))
+    save("b.json", make_document(name="missing.png"))
     save("c.json", "{")
-    path = save("d.json", document(name="d.png", imageData="!!"))
+    path = save("d.json", make_document(name="d.png", imageData="!!"))
     dataset = open_dataset(path.parent)
     assert len(dataset.images) == 1
     assert [each.source for each in dataset.unusable] == [
@@ -80,7 +90,7 @@ def test_unusable_entries_are_listed(save: Save) -> None:
 KEYS = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
 
 
-def expected(label: TracedAnnotation, group: int) -> list[tuple[object, ...]]:
+def expect_shapes(label: TracedAnnotation, group: int) -> list[tuple[object, ...]]:
     annotation = label.annotation
     described = "\n".join(filter(None, [annotation.label if isinstance(annotation, Quad) else "", label.review]))
     rings = (
@@ -92,7 +102,9 @@ def expected(label: TracedAnnotation, group: int) -> list[tuple[object, ...]]:
     )
     kind = "rectangle" if isinstance(annotation, Box) else "polygon"
     grouped = group if len(rings) > 1 else None
-    return [(category(annotation), kind, grouped, described, annotation.score, near(ring)) for ring in rings]
+    return [
+        (expect_category(annotation), kind, grouped, described, annotation.score, round_values(ring)) for ring in rings
+    ]
 
 
 @some
@@ -123,11 +135,11 @@ def test_files_pass_labelmes_own_loading_rules(images: list[LabeledImage]) -> No
                     s["group_id"],
                     s["description"],
                     s.get("score"),
-                    near(v for point in s["points"] for v in point),
+                    round_values(v for point in s["points"] for v in point),
                 )
                 for s in document["shapes"]
             ]
-            assert shapes == [row for i, label in enumerate(image.traces, start=1) for row in expected(label, i)]
+            assert shapes == [row for i, label in enumerate(image.traces, start=1) for row in expect_shapes(label, i)]
 
 
 @some
@@ -141,7 +153,7 @@ def test_supervision_reads_every_box(images: list[LabeledImage]) -> None:
             detections = found[image.name.split(" ")[0]]
             annotations = [label.annotation for label in image.traces]
             assert [dataset.classes[i] for i in detections.class_id] == [
-                category(annotation) for annotation in annotations
+                expect_category(annotation) for annotation in annotations
             ]
             np.testing.assert_allclose(
                 detections.xyxy, np.array([n.box for n in annotations]).reshape(-1, 4), atol=0.01
@@ -151,7 +163,11 @@ def test_supervision_reads_every_box(images: list[LabeledImage]) -> None:
 def test_supervision_reads_the_rings_of_one_object_as_one(tmp_path: Path) -> None:
     export(
         "labelme",
-        [LabeledImage.from_traces("1.png", 640, 480, example()[0].traces, example()[0].read, sha256="0")],
+        [
+            LabeledImage.from_traces(
+                "1.png", 640, 480, make_example_images()[0].traces, make_example_images()[0].read, sha256="0"
+            )
+        ],
         tmp_path / "out",
     )
     dataset = sv.DetectionDataset.from_labelme(str(tmp_path / "out"), str(tmp_path / "out"))

@@ -14,7 +14,7 @@ from labels.dataset import DatasetError
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from prompts.annotations import Box, Polygon
-from tests.labels.samples import PNG, boxes, example, export, lists_of_images, some
+from tests.labels.samples import PNG, boxes, export, lists_of_images, make_example_images, some
 
 Save = Callable[..., Path]
 
@@ -24,14 +24,16 @@ def make_object(name: str, *corners: object) -> str:
     return f"<object><name>{name}</name><bndbox>{sides}</bndbox></object>"
 
 
-def document(*objects: str, filename: str = "a.png", size: str = "<width>100</width><height>80</height>") -> str:
+def make_document(*objects: str, filename: str = "a.png", size: str = "<width>100</width><height>80</height>") -> str:
     lines = "\n".join(objects)
     return f"<annotation>\n<filename>{filename}</filename><size>{size}</size>\n{lines}\n</annotation>"
 
 
 def test_pixels_count_from_one_and_the_last_one_is_inside(save: Save) -> None:
     save("JPEGImages/a.png")
-    path = save("Annotations/a.xml", document(make_object("cat", 1, 1, 100, 80), make_object("dog", 11, 21, 11, 21)))
+    path = save(
+        "Annotations/a.xml", make_document(make_object("cat", 1, 1, 100, 80), make_object("dog", 11, 21, 11, 21))
+    )
     (example,) = open_dataset(path.parent.parent).images
     assert example.annotations == (Box(label="cat", box=(0, 0, 100, 80)), Box(label="dog", box=(10, 20, 11, 21)))
     assert example.source == "Annotations/a.xml:1"
@@ -41,7 +43,7 @@ def test_images_beside_their_xml_files_and_polygons_are_read(save: Save) -> None
     save("train/a.png")
     polygon = "".join(f"<{a}{n}>{v}</{a}{n}>" for n, (x, y) in enumerate(((1, 1), (50, 1), (50, 40)), 1) for a, v in
                       (("x", x), ("y", y)))  # fmt: skip
-    path = save("train/a.xml", document(f"<object><name>cat</name><polygon>{polygon}</polygon></object>"))
+    path = save("train/a.xml", make_document(f"<object><name>cat</name><polygon>{polygon}</polygon></object>"))
     for opened in (path.parent, path):
         (example,) = open_dataset(opened).images
         assert example.annotations == (Polygon(label="cat", polygons=[[1, 1, 50, 1, 50, 40]]),)
@@ -49,7 +51,9 @@ def test_images_beside_their_xml_files_and_polygons_are_read(save: Save) -> None
 
 def test_the_filename_element_is_used_if_no_image_has_the_name_of_the_xml_file(save: Save) -> None:
     save("JPEGImages/other.png")
-    path = save("Annotations/a.xml", document(make_object("cat", 1, 1, 9, 9), filename="somewhere/other.png", size=""))
+    path = save(
+        "Annotations/a.xml", make_document(make_object("cat", 1, 1, 9, 9), filename="somewhere/other.png", size="")
+    )
     assert open_dataset(path.parent.parent).images[0].name == "other.png"
 
 
@@ -63,10 +67,10 @@ def test_unusable_entries_name_file_and_line(save: Save) -> None:
         make_object("cat", 201, 1, 209, 9),
         "<object><name>cat</name></object>",
     ]
-    root = save("Annotations/a.xml", document(*objects)).parent.parent
-    save("Annotations/b.xml", document(filename="b.png"))
+    root = save("Annotations/a.xml", make_document(*objects)).parent.parent
+    save("Annotations/b.xml", make_document(filename="b.png"))
     save("Annotations/c.xml", "<annotation>\n<object>")
-    save("Annotations/d.xml", document(filename="d.png", size="<width>9</width><height>9</height>"))
+    save("Annotations/d.xml", make_document(filename="d.png", size="<width>9</width><height>9</height>"))
     dataset = open_dataset(root)
     assert len(dataset.images) == 1
     assert [each.source for each in dataset.unusable] == [
@@ -116,7 +120,7 @@ def test_datumaro_reads_every_box(images: list[LabeledImage]) -> None:
 
 
 def test_supervision_reads_every_box(tmp_path: Path) -> None:
-    flat = [LabeledImage.from_traces("1.png", 640, 480, example()[0].traces, lambda: PNG, sha256="0")]
+    flat = [LabeledImage.from_traces("1.png", 640, 480, make_example_images()[0].traces, lambda: PNG, sha256="0")]
     export("voc", flat, tmp_path / "out")
     dataset = sv.DetectionDataset.from_pascal_voc(str(tmp_path / "out/JPEGImages"), str(tmp_path / "out/Annotations"))
     _, _, detections = next(iter(dataset))

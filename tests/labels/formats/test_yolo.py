@@ -22,13 +22,13 @@ from tests.labels.samples import (
     HEIGHT,
     WIDTH,
     boxes,
-    category,
-    example,
+    expect_category,
     export,
     lists_of_images,
-    near,
+    make_example_images,
     polygons,
     quads,
+    round_values,
     some,
 )
 
@@ -131,7 +131,7 @@ def test_useless_descriptions_are_refused(save: Save, content: str, message: str
 # Writing
 
 
-def read(folder: Path) -> sv.DetectionDataset:
+def load_with_supervision(folder: Path) -> sv.DetectionDataset:
     return sv.DetectionDataset.from_yolo(
         str(folder / "images/train"), str(folder / "labels/train"), str(folder / "data.yaml")
     )
@@ -142,14 +142,14 @@ def read(folder: Path) -> sv.DetectionDataset:
 def test_supervision_reads_every_box(images: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export("yolo-detect", images, Path(folder, "out"))
-        dataset = read(Path(folder, "out"))
+        dataset = load_with_supervision(Path(folder, "out"))
         found = {Path(path).name[: Path(path).name.index(" ")]: detections for path, _, detections in dataset}
         assert len(found) == len(images)
         for image in images:
             detections = found[image.name[: image.name.index(" ")]]
             annotations = [label.annotation for label in image.traces]
             assert [dataset.classes[i] for i in detections.class_id] == [
-                category(annotation) for annotation in annotations
+                expect_category(annotation) for annotation in annotations
             ]
             np.testing.assert_allclose(
                 detections.xyxy, np.array([n.box for n in annotations]).reshape(-1, 4), atol=0.01
@@ -158,11 +158,11 @@ def test_supervision_reads_every_box(images: list[LabeledImage]) -> None:
 
 def test_datumaro_reads_every_box(tmp_path: Path) -> None:
     # Datumaro does not look into subfolders of images/train.
-    first, second = example()
+    first, second = make_example_images()
     export("yolo-detect", [replace(first, name="1.png"), second], tmp_path / "out")
     dataset = Dataset.import_from(str(tmp_path / "out"), "yolo")
     names = [named.name for named in dataset.categories()[AnnotationType.label]]
-    detections = {item.id: [(names[a.label], near(a.points, 1)) for a in item.annotations] for item in dataset}
+    detections = {item.id: [(names[a.label], round_values(a.points, 1)) for a in item.annotations] for item in dataset}
     assert detections == {"1": [("cat", (1, 2, 11, 22)), ("object", (0, 0, 1, 1))], "b": []}
 
 
@@ -187,7 +187,7 @@ def test_lines_follow_ultralytics_rules(images: list[LabeledImage]) -> None:
                 assert all(re.fullmatch(r"[01]\.\d{6}", v) and 0 <= float(v) <= 1 for v in values)
                 lines += 1
         assert lines == sum(len(image.traces) for image in images)
-        assert set(data["names"].values()) == {category(lb.annotation) for p in images for lb in p.traces}
+        assert set(data["names"].values()) == {expect_category(lb.annotation) for p in images for lb in p.traces}
 
 
 def test_supervision_draws_joined_rings_as_pycocotools_draws_them(tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_supervision_draws_joined_rings_as_pycocotools_draws_them(tmp_path: Path
     labels = (TracedAnnotation(Polygon(label="cat", polygons=rings), "cut"),)
     export(
         "yolo-segment",
-        [LabeledImage.from_traces("a.png", WIDTH, HEIGHT, labels, example()[0].read, sha256="0")],
+        [LabeledImage.from_traces("a.png", WIDTH, HEIGHT, labels, make_example_images()[0].read, sha256="0")],
         tmp_path / "out",
     )
-    _, _, detections = next(iter(read(tmp_path / "out")))
+    _, _, detections = next(iter(load_with_supervision(tmp_path / "out")))
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.fillPoly(expected, [np.array(ring, np.int32).reshape(-1, 2) for ring in rings], 1)
     both = np.logical_and(detections.mask[0], expected).sum() / np.logical_or(detections.mask[0], expected).sum()

@@ -17,6 +17,7 @@ from labels.labeled_image import LabeledImage
 from labels.opening import open_dataset
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.cli.main import app
+from tests.labels.samples import list_coordinates
 
 WIDTH, HEIGHT = 100, 80
 RINGS = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0], [50.0, 10.0, 70.0, 10.0, 70.0, 25.0, 50.0, 25.0]]
@@ -62,18 +63,6 @@ def keep(annotations: list[Annotation], format: str) -> list[Annotation]:
     return kept
 
 
-def places(annotation: Annotation) -> list[float]:
-    match annotation:
-        case Box():
-            return list(annotation.box)
-        case Quad():
-            return list(annotation.quad)
-        case Polygon():
-            return [value for ring in annotation.polygons for value in ring]
-        case Text():
-            return []
-
-
 def assert_same(found: Dataset, expected: dict[int, list[Annotation]], tolerance: float) -> None:
     """The images have the expected annotations; an image is identified by its color."""
     by_color = {image.open().getpixel((0, 0))[0]: image for image in found.images}  # type: ignore[index]
@@ -81,11 +70,11 @@ def assert_same(found: Dataset, expected: dict[int, list[Annotation]], tolerance
     for color, annotations in expected.items():
         image = by_color[color]
         assert image.size == (WIDTH, HEIGHT)
-        key = lambda a: (a.kind, a.label, [round(v) for v in places(a)])  # noqa: E731
+        key = lambda a: (a.kind, a.label, [round(v) for v in list_coordinates(a)])  # noqa: E731
         got, wanted = sorted(image.annotations, key=key), sorted(annotations, key=key)
         assert [(a.kind, a.label) for a in got] == [(a.kind, a.label) for a in wanted]
         for one, other in zip(got, wanted, strict=True):
-            assert places(one) == pytest.approx(places(other), abs=tolerance)
+            assert list_coordinates(one) == pytest.approx(list_coordinates(other), abs=tolerance)
 
 
 @pytest.mark.parametrize("target", FORMATS)
@@ -173,7 +162,7 @@ def test_images_in_tables_get_a_suffix(tmp_path: Path) -> None:
     (image,) = open_dataset(tmp_path / "target").images
     assert image.name.endswith(".png")
     (box,) = image.annotations
-    assert places(box) == pytest.approx([1, 1, 6, 6], abs=0.01)
+    assert list_coordinates(box) == pytest.approx([1, 1, 6, 6], abs=0.01)
 
 
 def test_a_folder_with_other_files_is_refused(images: list[LabeledImage], tmp_path: Path) -> None:
