@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
 from prompts.special_tokens import ADDED_TOKENS
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from prompts.vocabulary import unicode_to_bytes
 from server.engine.checkpoints.generation_config import PUBLISHED_SETTINGS
 
@@ -38,7 +38,7 @@ def build_base_config() -> Florence2Config:
 def build_base_tokenizer() -> Tokenizer:
     """Returns a tokenizer with as many tokens as BART's: bytes, the words of the prompts, and unused ones."""
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(unicode_to_bytes(), key=unicode_to_bytes().__getitem__)]
-    words = " ".join(task.template.replace("{input}", "") for task in TASKS.values())
+    words = " ".join(task.template.replace("{input}", "") for task in FLORENCE_TASKS.values())
     merges: list[tuple[str, str]] = []
     for word in sorted({*re.findall(r"[A-Za-z]+", words), *re.findall(r" [A-Za-z]+", words)}):
         text = word.replace(" ", "Ġ")

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Box
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS, TASKS
 from seedling.scenes import samples
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import HOLDOUT_SET
@@ -51,7 +51,7 @@ def make_all_task_requests(count: int, beams: int = 1, first: int = 0) -> list[R
     requests = []
     for i, scene in enumerate(draw_scenes(count, first)):
         rng = np.random.default_rng((FIRST_SEED + first + i, 3))
-        scene_samples = [s for token in TASKS if (s := samples.make_sample(scene, token, rng))]
+        scene_samples = [s for token in FLORENCE_TASKS if (s := samples.make_sample(scene, token, rng))]
         requests += [
             Request(scene.image, s.task, s.text, s.region, max_new_tokens=MAX_ANSWER_TOKENS, num_beams=beams)
             for s in scene_samples
@@ -62,7 +62,7 @@ def make_all_task_requests(count: int, beams: int = 1, first: int = 0) -> list[R
 def make_new_image_requests(count: int, first: int = 0) -> list[Request]:
     """Returns requests with one image each, which no other range of numbers has, and with alternating tasks."""
     requests: list[Request] = []
-    tokens = itertools.cycle(TASKS)
+    tokens = itertools.cycle(FLORENCE_TASKS)
     for i, scene in enumerate(draw_scenes(count, first)):
         sample = None
         while sample is None:  # a scene may not allow every task
@@ -77,7 +77,7 @@ def make_same_image_requests(image: Image, prompts: int, *, limit: int, beams: i
     width, height = image.size
     requests: list[Request] = []
     for i in range(prompts):
-        task = list(TASKS.values())[i % len(TASKS)]
+        task = list(FLORENCE_TASKS.values())[i % len(FLORENCE_TASKS)]
         corner = width * (0.1 + 0.02 * i), height * 0.1
         region = (*corner, width * 0.9, height * 0.9) if task.input_kind == "region" else None
         text = "a cat and a red car" if task.input_kind == "text" else None
@@ -92,6 +92,13 @@ def make_fixed_length_requests(images: Sequence[Image], lengths: Sequence[int], 
         Request(images[i % len(images)], tasks[i % len(tasks)], max_new_tokens=length, num_beams=beams)
         for i, length in enumerate(lengths)
     ]
+
+
+def get_image(request: Request) -> Image:
+    """Returns the image of a request that is not prepared. Raises TypeError if it is."""
+    if isinstance(request.image, PreparedImage):
+        raise TypeError("the image is prepared already")
+    return request.image
 
 
 def run_concurrently(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:

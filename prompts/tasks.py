@@ -2,10 +2,10 @@
 
 Source: Microsoft's Florence2Processor (task_prompts_*, tasks_answer_post_processing_type) and the model card.
 
-To add a task, add a row to `TASKS`: its token, a title, the prompt text with `{input}` where the input goes, what
-input it needs and which grammar its answer follows. Everything else (the HTTP API, the command line, recipes,
-constrained decoding, fine-tuning) reads the table. A new kind of answer needs a new `AnswerKind` and its grammar in
-`prompts.grammar`.
+To add a task, add a row to `TASKS`, not to `FLORENCE_TASKS`: its token, a title, the prompt text with `{input}` where
+the input goes, what input it needs and which grammar its answer follows. The HTTP API, the command line, recipes,
+constrained decoding and fine-tuning on a dataset's own samples read the table. A new kind of answer needs a new
+`AnswerKind` and its grammar in `prompts.grammar`.
 """
 
 import difflib
@@ -116,7 +116,7 @@ _N, _T, _R = InputKind.NOTHING, InputKind.TEXT, InputKind.REGION
 _A = AnswerKind
 # fmt: off
 # ruff: disable[E501]
-TASKS: dict[str, Task] = _build_table(
+FLORENCE_TASKS: dict[str, Task] = _build_table(
     ("<CAPTION>", "Caption", "What does the image describe?", _N, _A.TEXT),
     ("<DETAILED_CAPTION>", "Detailed caption", "Describe in detail what is shown in the image.", _N, _A.TEXT),
     ("<MORE_DETAILED_CAPTION>", "Paragraph", "Describe with a paragraph what is shown in the image.", _N, _A.TEXT),
@@ -133,6 +133,9 @@ TASKS: dict[str, Task] = _build_table(
     ("<REGION_TO_DESCRIPTION>", "Region to description", "What does the region {input} describe?", _R, _A.TEXT),
     ("<REGION_TO_OCR>", "Region to text", "What text is in the region {input}?", _R, _A.TEXT),
 )
+"""The tasks of Microsoft's models, with Microsoft's prompts. The seedling is made with these and no others."""
+
+TASKS: dict[str, Task] = FLORENCE_TASKS | _build_table()  # a new task is a row here
 # ruff: enable[E501]
 # fmt: on
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from finetune.evaluation.page import write_page
 from finetune.evaluation.report import evaluate_samples
 from labels.sample import Sample
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling.robustness import draw_false_positives, measure_robustness
 from seedling.scenes import samples
 from seedling.scenes.batches import TRAINING_SEEDS
@@ -40,7 +40,7 @@ OBJECTS = (1, 6)
 
 def submit_scenes(
     engine: Engine, scenes: int, sets: tuple[str, ...] = TRAINING_SETS, objects: tuple[int, int] = OBJECTS,
-    adapter: str | None = None, tasks: Collection[str] = tuple(TASKS),
+    adapter: str | None = None, tasks: Collection[str] = tuple(FLORENCE_TASKS),
 ) -> Iterator[tuple[Scene, list[tuple[Sample, Handle]]]]:  # fmt: skip
     """Yields the report's scenes, seeds 0 to `scenes` - 1, with its samples of `tasks` (tokens), already submitted.
 
@@ -52,7 +52,7 @@ def submit_scenes(
         rng = np.random.default_rng((seed, 2))
         scene = draw_scene(seed, sets=sets, objects=objects, words=(0, 2))
         # All tasks share one generator, so samples do not depend on `tasks`.
-        scene_samples = [sample for token in TASKS if (sample := samples.make_sample(scene, token, rng))]
+        scene_samples = [sample for token in FLORENCE_TASKS if (sample := samples.make_sample(scene, token, rng))]
         selected = [sample for sample in scene_samples if sample.task.token in tasks]
         requests = [Request(scene.image, s.task, s.text, s.region, adapter=adapter) for s in selected]
         yield scene, [(s, engine.submit(request)) for s, request in zip(selected, requests, strict=True)]

@@ -17,7 +17,7 @@ from finetune.evaluation.reliability import auroc, ece
 from labels.geometry import box_iou
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling.scenes.colors import CLEAR_MARGIN, COLOR_NAMES, main_color_margin
 from seedling.scenes.descriptions import SIZES
 from seedling.scenes.glyphs import CATEGORIES
@@ -124,7 +124,7 @@ class TaskScores:
             precision = compute_average_precision(self.detections)
             figures |= {"<OD> mAP@50": precision.ap50, "<OD> mAP@50:95": precision.ap}
             figures = {name: value for name, value in figures.items() if not math.isnan(value)}
-        order = [*TASKS, CLEAR_COLOR_FIGURE.split(" ")[0]]
+        order = [*FLORENCE_TASKS, CLEAR_COLOR_FIGURE.split(" ")[0]]
         figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
         ranking = auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
         if not math.isnan(ranking):  # JSON has no NaN

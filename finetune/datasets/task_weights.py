@@ -1,4 +1,8 @@
-"""How often each task is trained, relative to the others."""
+"""How often each task is trained, relative to the others.
+
+The table has the tasks of the base models, because the seedling is pretrained with the same weights. Tasks that a project
+adds have OTHER_WEIGHT.
+"""
 
 # Tasks whose answer depends most on the prompt come most often: two prompts for one image with different answers train
 # a model to follow its prompt.

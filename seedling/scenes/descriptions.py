@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from finetune.datasets.wording import NUMBERS, add_article, count_noun, join_list, pluralize
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling.scenes.colors import COLOR_NAMES, have_distinct_colors
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.scene import Scene, SceneObject, SceneWord
@@ -114,7 +114,7 @@ def _join_parts(parts: Sequence[TextPart]) -> str:
 
 def _collect_words() -> tuple[str, ...]:
     texts = [
-        *(task.template.replace("{input}", " ") for task in TASKS.values()),
+        *(task.template.replace("{input}", " ") for task in FLORENCE_TASKS.values()),
         *CATEGORIES, *map(pluralize, CATEGORIES), *COLOR_NAMES, *SIZES, *POSITIONS, *NUMBERS,
         "word words object objects an empty picture on a background with and the The A is at shows of in",
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.sample import CAPTION_TASKS, Sample
 from prompts.annotations import Box, Polygon, Quad, Text
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS, TASKS
 from seedling.scenes.descriptions import describe_region
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.samples import make_sample
@@ -57,6 +57,6 @@ def make_labeled_samples(
     labeled = []
     for seed in seeds:
         scene, rng = draw_scene(seed, objects=objects, words=(0, 2)), np.random.default_rng((seed, 2))
-        samples = [sample for token in TASKS if (sample := make_sample(scene, token, rng))]
+        samples = [sample for token in FLORENCE_TASKS if (sample := make_sample(scene, token, rng))]
         labeled.append((to_labeled_image(scene, str(seed)), samples))
     return labeled

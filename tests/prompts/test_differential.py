@@ -16,7 +16,7 @@ from prompts.grammar import FILLER_PHRASES
 from prompts.locations import BINS, dequantize, quantize
 from prompts.parsing import parse_answer
 from prompts.special_tokens import ADDED_TOKENS
-from prompts.tasks import TASKS, AnswerKind, InputKind, find_task
+from prompts.tasks import FLORENCE_TASKS, TASKS, AnswerKind, InputKind, find_task
 from prompts.vocabulary import classify_token, tokenize_answer, unicode_to_bytes
 from tests.prompts.answers import SIZE, locs
 
@@ -94,7 +94,7 @@ def floor_values(values):
 # Prompts
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.token)
+@pytest.mark.parametrize("task", FLORENCE_TASKS.values(), ids=lambda t: t.token)
 def test_the_template_is_the_same(task):
     table = create_processor().task_prompts_without_inputs | create_processor().task_prompts_with_input
     assert table[task.token] == task.template
@@ -102,7 +102,7 @@ def test_the_template_is_the_same(task):
 
 
 def test_the_tasks_are_the_same():
-    assert TASKS.keys() == create_processor().tasks_answer_post_processing_type.keys()
+    assert FLORENCE_TASKS.keys() == create_processor().tasks_answer_post_processing_type.keys()
     shapes = {
         "pure_text": AnswerKind.TEXT,
         "ocr": AnswerKind.QUADS,
@@ -117,7 +117,7 @@ def test_the_tasks_are_the_same():
 
 
 def test_the_prompts_are_the_same():
-    for task in TASKS.values():
+    for task in FLORENCE_TASKS.values():
         match task.input_kind:
             case InputKind.NOTHING:
                 input_text, prompt = "", task.build_prompt()
@@ -178,7 +178,9 @@ def test_shapes_are_the_same_to_the_pixel(task, data, size):
             assert all(-1e-3 < a - b < 1 + 1e-3 for a, b in zip(values, rounded, strict=True))
 
 
-@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.answer_kind is AnswerKind.TEXT], ids=lambda t: t.token)
+@pytest.mark.parametrize(
+    "task", [t for t in FLORENCE_TASKS.values() if t.answer_kind is AnswerKind.TEXT], ids=lambda t: t.token
+)
 @settings(max_examples=50)
 @given(text=st.text().filter(lambda t: "<" not in t and t.strip()))
 def test_texts_are_the_same(task, text):

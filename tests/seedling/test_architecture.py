@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from prompts.special_tokens import ADDED_TOKENS, BOS, EOS, IMAGE
-from prompts.tasks import TASKS, InputKind
+from prompts.tasks import FLORENCE_TASKS, InputKind
 from prompts.vocabulary import Vocabulary, find_special_token, tokenize_answer
 from seedling import architecture
 from seedling.initialization import InitScheme, initialize_layer
@@ -204,7 +204,7 @@ def test_the_saved_processor_prepares_inputs_as_training_does(folder: Path, toke
         InputKind.TEXT: ("a cat", "a cat", None),
         InputKind.REGION: ("<loc_0><loc_0><loc_499><loc_999>", None, (0, 0, 128.4, 131)),
     }
-    for task in TASKS.values():
+    for task in FLORENCE_TASKS.values():
         suffix, text, region = inputs[task.input_kind]
         encoded = processor(text=task.token + suffix, images=image, return_tensors="pt")
         prompt = encode(tokenizer, BOS + task.build_prompt(text, region, image.size) + EOS)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from prompts.annotations import Annotation, Text
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling.error_sheet import draw_error_sheet
 from seedling.report import OBJECTS
 from seedling.robustness import pad_to_aspect
@@ -25,7 +25,7 @@ class FakeEngine:
         self.wrong, self.answers = wrong, dict[tuple[bytes, str], list[Annotation]]()
         for seed in range(SCENES):
             scene, rng = draw_scene(seed, objects=OBJECTS, words=(0, 2)), np.random.default_rng((seed, 2))
-            for token in TASKS:  # the report's samples share one generator
+            for token in FLORENCE_TASKS:  # the report's samples share one generator
                 sample = make_sample(scene, token, rng)
                 image = pad_to_aspect(scene.image, 3) if token == "<OD>" else scene.image
                 if sample is not None:

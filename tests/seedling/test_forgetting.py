@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling.forgetting import compute_lost_points, measure_quality
 from server.engine.engine import Engine
 
@@ -10,7 +10,7 @@ from server.engine.engine import Engine
 def test_every_task_has_a_quality() -> None:
     with Engine.load() as engine:
         quality = measure_quality(engine, scenes=4)
-    assert set(quality) == set(TASKS)
+    assert set(quality) == set(FLORENCE_TASKS)
     assert all(0 <= value <= 1 for value in quality.values())
     assert quality["<OD>"] > 0.5  # the seedling knows its own domain
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labels.sample import Sample
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling import report
 from seedling.scenes import samples
 from seedling.scenes.glyphs import HOLDOUT_SET, TRAINING_SETS
@@ -51,8 +51,8 @@ def test_measure_sends_every_task_of_every_scene(monkeypatch: pytest.MonkeyPatch
     engine = FakeEngine(monkeypatch, correct=True)
     figures = report.measure(engine, 4, TRAINING_SETS)  # type: ignore[arg-type]
     assert figures == dict.fromkeys(figures, 1.0)
-    assert len(engine.requests) >= 4 * (len(TASKS) - 1)  # a scene without words has no region to read
-    assert {request.task.token for request in engine.requests} == set(TASKS)
+    assert len(engine.requests) >= 4 * (len(FLORENCE_TASKS) - 1)  # a scene without words has no region to read
+    assert {request.task.token for request in engine.requests} == set(FLORENCE_TASKS)
     for request in engine.requests:  # raises as the engine would
         request.task.build_prompt(request.text, request.region, request.image.size)
 

@@ -10,7 +10,7 @@ from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Text
 from prompts.formatting import format_answer
 from prompts.parsing import parse_answer
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from prompts.vocabulary import tokenize_answer
 from seedling.scenes import descriptions
 from seedling.scenes.colors import CLEAR_MARGIN, main_color_margin
@@ -29,7 +29,7 @@ def pairs(scenes: list[Scene]) -> Pairs:
         (make_sample(scene, token, np.random.default_rng((number, 2))), scene)
         for number, scene in enumerate(scenes)
         if scene.objects
-        for token in TASKS
+        for token in FLORENCE_TASKS
     ]
     return [(sample, scene) for sample, scene in made if sample]
 
@@ -74,7 +74,7 @@ def test_every_category_is_counted_in_singular_and_plural() -> None:
 
 def test_true_answers_are_perfect(pairs: Pairs) -> None:
     figures = score(pairs, [list(sample.answer) for sample, _ in pairs])
-    assert {name.split(" ")[0] for name in figures} == {*TASKS, CLEAR_COLOR_FIGURE.split(" ")[0]}
+    assert {name.split(" ")[0] for name in figures} == {*FLORENCE_TASKS, CLEAR_COLOR_FIGURE.split(" ")[0]}
     assert figures == dict.fromkeys(figures, 1.0)
 
 

@@ -28,7 +28,7 @@ from finetune.evaluation.report import (
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Box, Text
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS, TASKS
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.samples import make_sample
 from server.engine.config import EngineConfig
@@ -152,7 +152,7 @@ def test_a_page_without_images(engine: Engine, tmp_path: Path) -> None:
 def test_samples_of_every_task_have_metrics(engine: Engine) -> None:
     scene = draw_scene(1234, objects=(2, 2), words=(1, 1))
     rng = np.random.default_rng(0)
-    samples = [sample for token in TASKS if (sample := make_sample(scene, token, rng))]
+    samples = [sample for token in FLORENCE_TASKS if (sample := make_sample(scene, token, rng))]
     image = LabeledImage("scene", "scene", *scene.image.size, (), lambda: scene.image)
     report = evaluate_samples(engine, [(image, samples)])
     assert {len(task.predictions) for task in report.tasks.values()} == {1}

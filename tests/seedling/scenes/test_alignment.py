@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from prompts.formatting import format_answer
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling.scenes.alignment import AttentionTarget, make_attention_targets
 from seedling.scenes.colors import pure_color_shares
 from seedling.scenes.drawing import draw_scene
@@ -116,7 +116,7 @@ def test_targets_of_drawn_scenes_sum_to_one() -> None:
     tasks = set[str]()
     for seed in range(12):
         scene = draw_scene(seed, objects=(0, 4), words=(0, 2))
-        for token in TASKS:
+        for token in FLORENCE_TASKS:
             if sample := make_sample(scene, token, np.random.default_rng(seed)):
                 answer = format_answer(sample.task, sample.answer, (scene.width, scene.height))
                 targets: list[AttentionTarget] = make_attention_targets(sample, scene, SIDE, GRID)
@@ -127,4 +127,4 @@ def test_targets_of_drawn_scenes_sum_to_one() -> None:
                 assert all(t.cells.shape == (GRID**2,) and t.cells.min() >= 0 for t in targets)
                 assert [t.cells.sum() for t in targets] == pytest.approx([1.0] * len(targets))
                 tasks |= {token} if targets else set()
-    assert tasks == set(TASKS)
+    assert tasks == set(FLORENCE_TASKS)

@@ -16,7 +16,7 @@ from prompts import locations
 from prompts.annotations import Box
 from prompts.parsing import parse_answer
 from prompts.special_tokens import BOS, EOS
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS, TASKS
 from prompts.vocabulary import tokenize_answer
 from seedling.scenes import batches, out_of_distribution
 from seedling.scenes.batches import TRAINING_SEEDS, SceneBatch, SceneBatchDataset, choose_samples, to_pixels
@@ -108,7 +108,9 @@ def test_shapes_and_padding(tokenizer: PreTrainedTokenizerBase) -> None:
 def test_prompts_and_answers_belong_together(tokenizer: PreTrainedTokenizerBase) -> None:
     """Every answer is well-formed for the task of its prompt, and detects what its image shows."""
     batch = make_dataset(tokenizer, images=4)[3]
-    tasks = {task.template.split("{input}")[0].strip(): task for task in TASKS.values() if "{" not in task.template}
+    tasks = {
+        task.template.split("{input}")[0].strip(): task for task in FLORENCE_TASKS.values() if "{" not in task.template
+    }
     detections = 0
     for owner, prompt, label in zip(batch.owner, batch.prompts, batch.labels, strict=True):
         prompt_text = strip(tokenizer.decode(prompt[prompt != tokenizer.pad_token_id]))
@@ -202,8 +204,8 @@ def test_a_batch_without_prompts_has_dense_targets_only(tokenizer: PreTrainedTok
     assert dense_only.owner.dtype == dense_only.labels.dtype == torch.long
 
 
-def test_every_task_has_a_weight() -> None:
-    assert set(TASK_WEIGHTS) == set(TASKS)
+def test_every_task_of_the_seedling_has_a_weight() -> None:
+    assert set(TASK_WEIGHTS) == set(FLORENCE_TASKS)
     assert min(TASK_WEIGHTS.values()) > 0
 
 

@@ -7,8 +7,8 @@ from finetune.datasets.samples import find_trainable_tasks, make_samples
 from labels.label_kind import LabelKind
 from labels.split import hash_content
 from prompts.annotations import Box, Polygon
-from prompts.tasks import TASKS
-from seedling.scenes.labeled_images import to_labeled_image
+from prompts.tasks import FLORENCE_TASKS, TASKS, AnswerKind, InputKind, Task
+from seedling.scenes.labeled_images import make_labeled_samples, to_labeled_image
 from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Scene
 
@@ -41,7 +41,7 @@ def test_a_labeled_image_has_the_samples_of_its_scene(scenes: list[Scene], token
 
 def test_every_task_can_be_trained(scenes: list[Scene]) -> None:
     tasks = (find_trainable_tasks(to_labeled_image(scene, "a", polygons=True)) for scene in scenes)
-    assert set[str]().union(*tasks) == set(TASKS)
+    assert set[str]().union(*tasks) == set(FLORENCE_TASKS)
 
 
 def test_objects_are_boxes_or_polygons(scenes: list[Scene]) -> None:
@@ -53,3 +53,11 @@ def test_objects_are_boxes_or_polygons(scenes: list[Scene]) -> None:
 
 def test_scenes_have_different_content_hashes(scenes: list[Scene]) -> None:
     assert len({hash_content(to_labeled_image(scene, "same")) for scene in scenes}) == len(scenes)
+
+
+def test_a_task_that_a_project_adds_does_not_change_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seedling knows only the tasks of Florence-2."""
+    before = make_labeled_samples([3])
+    added = Task("<COUNT>", "Count", "How many {input} are there?", InputKind.TEXT, AnswerKind.TEXT)
+    monkeypatch.setitem(TASKS, added.token, added)
+    assert make_labeled_samples([3]) == before

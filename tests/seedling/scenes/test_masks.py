@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prompts.tasks import TASKS
+from prompts.tasks import FLORENCE_TASKS
 from seedling.scenes.colors import pure_color_shares
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.masks import find_subjects, make_image_mask, make_relevance_mask
@@ -81,7 +81,7 @@ def test_samples_of_drawn_scenes_have_one_subject_per_answer() -> None:
     for seed in range(30):
         scene = draw_scene(seed, objects=(0, 4), words=(0, 2))
         rng = np.random.default_rng(seed)
-        for token in TASKS:
+        for token in FLORENCE_TASKS:
             if sample := make_sample(scene, token, rng):
                 mask = make_relevance_mask(sample, scene, SIDE, GRID)
                 assert mask.shape == (GRID**2, 16)

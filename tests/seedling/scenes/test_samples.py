@@ -14,7 +14,7 @@ from prompts import locations
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.formatting import format_answer
 from prompts.parsing import parse_answer
-from prompts.tasks import TASKS, InputKind
+from prompts.tasks import FLORENCE_TASKS, InputKind
 from prompts.vocabulary import tokenize_answer
 from seedling.scenes.colors import COLOR_NAMES
 from seedling.scenes.descriptions import size_name
@@ -28,7 +28,7 @@ PER_TASK = 4  # samples of each task and scene
 def make_all(scenes: list[Scene], *tokens: str) -> Iterator[tuple[Sample, Scene]]:
     for number, scene in enumerate(scenes):
         rng = np.random.default_rng(number)
-        for token in tokens or TASKS:
+        for token in tokens or FLORENCE_TASKS:
             for _ in range(PER_TASK):
                 if sample := make_sample(scene, token, rng):
                     yield sample, scene
@@ -47,7 +47,7 @@ def quantize(annotation: Annotation, size: tuple[int, int]) -> list[list[int]]:
 
 
 def test_every_task_has_samples(scenes: list[Scene]) -> None:
-    assert {sample.task.token for sample, _ in make_all(scenes)} == set(TASKS)
+    assert {sample.task.token for sample, _ in make_all(scenes)} == set(FLORENCE_TASKS)
 
 
 def test_the_same_generator_makes_the_same_samples(scenes: list[Scene]) -> None:
@@ -141,7 +141,7 @@ def test_words_are_read_in_the_order_of_the_scene(scenes: list[Scene]) -> None:
 
 
 def test_region_answers_are_about_what_lies_in_the_region(scenes: list[Scene]) -> None:
-    region_tasks = (token for token, task in TASKS.items() if task.input_kind is InputKind.REGION)
+    region_tasks = (token for token, task in FLORENCE_TASKS.items() if task.input_kind is InputKind.REGION)
     for sample, scene in make_all(scenes, *region_tasks):
         region, (annotation,) = sample.region, sample.answer
         assert region is not None
@@ -168,7 +168,7 @@ def test_region_answers_are_about_what_lies_in_the_region(scenes: list[Scene]) -
 
 def test_an_empty_scene_has_samples_of_some_tasks_only() -> None:
     empty, rng = make_scene(), np.random.default_rng(0)
-    made = {token: make_sample(empty, token, rng) for token in TASKS}
+    made = {token: make_sample(empty, token, rng) for token in FLORENCE_TASKS}
     assert {token for token, sample in made.items() if sample is None} == {
         *("<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_TO_SEGMENTATION>", "<REGION_TO_CATEGORY>"),
         *("<REGION_TO_DESCRIPTION>", "<REGION_TO_OCR>"),

@@ -11,6 +11,7 @@ from server.engine.checkpoints.sources import SEEDLING_FOLDER
 from server.engine.checkpoints.tokenizer import Tokenizer
 from server.engine.decoding.constraint import compile_constraint
 from server.engine.request import Constraint
+from tests.prompts.answers import locs
 from tests.server.engine.tiny import create_tokenizer
 
 SIZE = (1000, 1000)
@@ -53,10 +54,6 @@ def compile_for(kind, task, options=Constraint()):
 
 def encode(kind, text):
     return load_tokenizer(kind).backend.encode(text, add_special_tokens=False).ids
-
-
-def locs(*bins):
-    return "".join(f"<loc_{k}>" for k in bins)
 
 
 def find_rejected(constraint, ids, state=None):
