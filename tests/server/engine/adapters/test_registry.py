@@ -25,9 +25,9 @@ from server.engine.errors import (
     RequestCancelledError,
 )
 from server.engine.request import Request
-from server.engine.runner import ModelRunner
 from tests.server.engine import reference
 from tests.server.engine.adapters.helpers import TIMEOUT, find_adapter_keys
+from tests.server.engine.engines import Gate
 from tests.server.engine.microsoft_layout import to_microsoft_key
 from tests.server.engine.tiny import create_image
 
@@ -46,26 +46,6 @@ def create_request(
     adapter: str | None, token: str = "<OD>", seed: int = 0, *, beams: int = 1, limit: int = 20
 ) -> Request:
     return replace(reference.create_request(token, create_image(seed), beams=beams, limit=limit), adapter=adapter)
-
-
-class Gate:
-    """Blocks the decoder before its next step until `open` is set."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-        step = ModelRunner.step
-
-        def wait_and_step(runner: ModelRunner) -> None:
-            self.reached.set()
-            assert self.open.wait(TIMEOUT)
-            step(runner)
-
-        monkeypatch.setattr(ModelRunner, "step", wait_and_step)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    return Gate(monkeypatch)
 
 
 def test_a_mixed_batch_gives_the_same_answers_as_each_adapter_alone(
