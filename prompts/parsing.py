@@ -32,6 +32,7 @@ from prompts.grammar import (
 )
 from prompts.locations import dequantize_points, format_locations
 from prompts.tasks import AnswerKind, Task
+from prompts.text import truncate
 from prompts.vocabulary import Token
 
 
@@ -148,7 +149,7 @@ class AnswerParser:
         else:
             self._end_shape()
             if words:
-                self._drop(f"the text {_shorten(words)}", "no location follows it")
+                self._drop(f"the text {truncate(words)!r}", "no location follows it")
         return self._pop_completed()
 
     def _parse_text(self, text_bytes: bytes, logprob: float) -> None:
@@ -204,7 +205,7 @@ class AnswerParser:
             self._end_label()
             self._label, self._label_score = label, self._words_score.compute()
             if self._is_filler():
-                self._drop(f"the phrase {_shorten(label)}", "a pronoun or filler names no object in the image")
+                self._drop(f"the phrase {truncate(label)!r}", "a pronoun or filler names no object in the image")
         self._words, self._words_score = "", _MeanProbability()
 
     def _end_label(self) -> None:
@@ -264,7 +265,7 @@ class AnswerParser:
 
     def _describe(self, ring: Sequence[_LocationToken]) -> str:
         text = format_locations([token.location for token in ring])
-        return f"{text} of {_shorten(self._label)}" if self._label else text
+        return f"{text} of {truncate(self._label)!r}" if self._label else text
 
     def _drop(self, what: str, reason: str) -> None:
         self.dropped.append(DroppedFragment(what, reason))
@@ -278,7 +279,3 @@ class AnswerParser:
     def _pop_completed(self) -> list[Annotation]:
         completed, self._completed = self._completed, []
         return completed
-
-
-def _shorten(words: str) -> str:
-    return repr(words if len(words) <= 60 else words[:59] + "…")

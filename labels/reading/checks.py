@@ -7,6 +7,7 @@ from typing import Any
 
 from labels.geometry import MIN_RING, NO_AREA, Rectangle, area, bounds, box_area, box_to_ring, clip_box, clip_ring
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
+from prompts.text import truncate
 from prompts.vocabulary import find_special_token
 
 MAX_LABEL = 200  # characters
@@ -177,4 +178,4 @@ def _show_numbers(values: Sequence[float]) -> str:
 
 def _show(value: Any) -> str:
     text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
-    return text if len(text) <= 40 else text[:39] + "…"
+    return truncate(text, 40)

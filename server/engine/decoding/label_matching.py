@@ -6,10 +6,9 @@ from collections.abc import Hashable, Iterable
 from prompts.grammar import FILLER_PHRASES
 from prompts.special_tokens import LOCATION_TOKENS
 from prompts.tasks import AnswerKind, Task
+from prompts.text import truncate
 from prompts.vocabulary import Vocabulary, find_special_token
 from server.engine.checkpoints.tokenizer import Tokenizer
-
-_SHOWN = 60  # characters of a label quoted in an error
 
 
 class FreeLabel:
@@ -88,7 +87,7 @@ def spell_label(task: Task, label: str, tokenizer: Tokenizer, vocabulary: Vocabu
     the tokenizer splits there in either case. Raises ValueError for a label that the parser would not read back
     unchanged.
     """
-    quoted = repr(label if len(label) <= _SHOWN else label[: _SHOWN - 1] + "…")
+    quoted = repr(truncate(label))
     if not label.strip():
         raise ValueError(f"the label {quoted} is blank; remove it")
     if label != label.strip():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from labels.geometry import bounding_box_or_none, mirror, translate
 from prompts.annotations import Annotation, Text
 from prompts.tasks import AnswerKind
+from prompts.text import truncate
 from server.engine.request import Result
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.ontology import contains_words
@@ -45,7 +46,7 @@ class AnswerReader:
         for finding, answer in zip(findings, answers, strict=True):
             words = " ".join(each.label for each in answer.annotations if isinstance(each, Text)) if answer else ""
             agrees = index.is_same_object(finding.words, words) or (words and index.find_label(words) == finding.label)
-            reason = f"the check returned {_truncate(words)!r}" if words else "the check returned no label"
+            reason = f"the check returned {truncate(words)!r}" if words else "the check returned no label"
             reasons.append("" if agrees else reason)
         return self._handle_disagreement(findings, reasons)
 
@@ -93,7 +94,3 @@ class AnswerReader:
         if label is None and self.recipe.unmatched == "review":
             reasons.append("no phrase of the ontology matches")
         return label or words, reasons
-
-
-def _truncate(words: str) -> str:
-    return words if len(words) <= 60 else f"{words[:59]}…"

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from prompts.text import truncate
 from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.recipes.recipe import AnnotationFilter, PinnedChampion, Recipe, RecipeStep, Tiling
 from server.jobs.recipes.validation import KeyPath, find_problems
@@ -94,18 +95,18 @@ def _translate(error: Any) -> tuple[KeyPath, str, bool]:
         case "dict_type":
             return path, f"{name} must have a list of phrases for each label, as in `cat: [cat, kitten]`", False
         case "list_type":
-            return path, f"{name} must be a list, not {_truncate(error['input'])}", False
+            return path, f"{name} must be a list, not {truncate(repr(error['input']))}", False
         case "model_type" | "model_attributes_type":
             return path, f"{name} must have keys: {', '.join(_find_model(path).model_fields)}", False
         case "string_pattern_mismatch":
             value = error["input"]
             return path, f"{name} must be letters, digits, - and _, and start with a letter; not {value!r}", False
         case "string_type":
-            return path, f"{name} must be text, not {_truncate(error['input'])}; put it in quotes", False
+            return path, f"{name} must be text, not {truncate(repr(error['input']))}; put it in quotes", False
         case "value_error":
             return path, error["msg"].removeprefix("Value error, "), False
     message = error["msg"].removeprefix("Input ").removeprefix("should be a valid ").removeprefix("should ")
-    return path, f"{name} must be {message.removeprefix('be ')}, not {_truncate(error['input'])}", False
+    return path, f"{name} must be {message.removeprefix('be ')}, not {truncate(repr(error['input']))}", False
 
 
 def _find_model(path: KeyPath) -> type[BaseModel]:
@@ -117,8 +118,3 @@ def _suggest_key(path: KeyPath) -> str:
     fields = list(_find_model(path[:-1]).model_fields)
     similar = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.5)
     return f"did you mean `{similar[0]}`?" if similar else f"the keys are {', '.join(fields)}"
-
-
-def _truncate(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:59]}…"

@@ -8,6 +8,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from prompts.text import truncate
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error
 from server.jobs.sources.listing import ImageListing
@@ -17,6 +18,7 @@ from server.store.text import is_url, redact_address
 
 COLUMNS = ("file_name", "file", "path", "filename", "filepath", "image", "image_path", "url", "image_url")
 _MAX_LINE = 64 * 1024  # characters
+_MAX_SHOWN = 80  # characters of a path or column in a message
 
 
 class ListSource(ImageSource):
@@ -50,10 +52,10 @@ class ListSource(ImageSource):
         if not seen:
             raise SourceError(f"{redact_address(address)} names no image: it has no rows, or no row has a path or URL")
         if not any(self._may_exist(target) for target in self._targets if target):
-            first = next(target for target in self._targets if target)
+            first = truncate(next(target for target in self._targets if target), _MAX_SHOWN)
             raise SourceError(
                 f"{redact_address(address)} is not a list of existing images: none of its {len(seen):,} rows names a "
-                f"file in {' or '.join(dict.fromkeys(self._folders))}; the first is {_truncate(first)!r}. A list has a "
+                f"file in {' or '.join(dict.fromkeys(self._folders))}; the first is {first!r}. A list has a "
                 f"path or URL in each line, or is a CSV file with one of the columns {', '.join(COLUMNS)}"
             )
         super().__init__(listing)
@@ -142,7 +144,7 @@ def _find_column(columns: list[str]) -> str:
     for name in COLUMNS:
         if name in by_name:
             return by_name[name]
-    found = ", ".join(map(repr, map(_truncate, columns[:20]))) or "missing"
+    found = ", ".join(repr(truncate(column, _MAX_SHOWN)) for column in columns[:20]) or "missing"
     raise _ListError(
         f"no column names the images: the columns are {found}; "
         f"rename one of them to {', '.join(COLUMNS[:3])}, image or url"
@@ -165,7 +167,3 @@ def _exists(path: str) -> bool:
         return Path(path).exists()
     except (OSError, ValueError):
         return False
-
-
-def _truncate(text: str) -> str:
-    return text if len(text) <= 80 else text[:79] + "…"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Of one image file. The 64 million pixels that the engine accepts take 192 MB as an uncompressed TIFF.
 MAX_FILE_BYTES = 256 * 1024 * 1024
+MAX_ENTRIES = 20_000_000  # of an archive
 
 AccessCheck = Callable[[str], bool]
 """Returns whether a file (its path with links resolved) or a URL may be opened."""

@@ -12,6 +12,7 @@ from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.names import is_image_name
 from server.jobs.sources.source import (
+    MAX_ENTRIES,
     MAX_FILE_BYTES,
     ImageSource,
     SourceError,
@@ -21,7 +22,6 @@ from server.jobs.sources.source import (
 )
 from server.store.text import redact_address
 
-MAX_ENTRIES = 20_000_000
 _MAX_HEADER = 1024 * 1024  # bytes of one entry: tarfile reads a long name as a whole
 _MAX_RATIO = 100  # images are compressed already, so an archive that expands more has no images
 _ALWAYS_ALLOWED = 1024 * 1024 * 1024  # bytes that may be unpacked at any ratio

@@ -17,6 +17,7 @@ from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.names import is_image_name
 from server.jobs.sources.source import (
+    MAX_ENTRIES,
     MAX_FILE_BYTES,
     ImageSource,
     SourceError,
@@ -25,8 +26,6 @@ from server.jobs.sources.source import (
     make_size_error,
 )
 from server.store.text import redact_address
-
-MAX_ENTRIES = 20_000_000
 
 # The end of the directory: signature, disks, entries, its size and offset, comment.
 _END = struct.Struct("<4s4H2LH")

@@ -13,6 +13,7 @@ from labels.geometry import bounding_box_or_none
 from labels.images import ImageError, decode_image
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Annotation, Text
+from prompts.text import truncate
 from server.jobs.summary.selection import find_least_certain
 
 _SIDE = 400  # pixels of the longer side: about the width of a card, so that drawn text is readable
@@ -101,21 +102,17 @@ def _make_drawing(image: Image.Image, steps: tuple[str, ...], shapes: Sequence[A
     file = io.BytesIO()
     drawing.draw_annotations(image, drawn, max_side=_SIDE).save(file, "WEBP", quality=82)
     url = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-    counts = Counter(_truncate(shape.label) or shape.kind for shape in drawn)
+    counts = Counter(truncate(shape.label, _MAX_CHARACTERS) or shape.kind for shape in drawn)
     alt = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) or "nothing found"
-    return CardDrawing(steps, url, _truncate(alt))
+    return CardDrawing(steps, url, truncate(alt, _MAX_CHARACTERS))
 
 
 def _make_line(image: LabeledImage, trace: TracedAnnotation) -> CardLine:
     annotation, parent = trace.annotation, _get_parent(image, trace)
-    about = _truncate(parent.annotation.label) if parent and isinstance(annotation, Text) else ""
-    return CardLine(trace.step, _truncate(annotation.label), about, annotation.score, trace.review)
+    about = truncate(parent.annotation.label, _MAX_CHARACTERS) if parent and isinstance(annotation, Text) else ""
+    return CardLine(trace.step, truncate(annotation.label, _MAX_CHARACTERS), about, annotation.score, trace.review)
 
 
 def _get_parent(image: LabeledImage, trace: TracedAnnotation) -> TracedAnnotation | None:
     is_valid = trace.parent is not None and 0 <= trace.parent < len(image.traces)
     return image.traces[trace.parent] if is_valid and trace.parent is not None else None
-
-
-def _truncate(text: str) -> str:
-    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"
