@@ -18,6 +18,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -172,18 +173,17 @@ class CascadeComparison:
                 prompts += len(requests)
                 return generate(requests)
 
-            seconds, labels = time_cpu(
-                lambda generate=generate_counted: label_with_script(paths[:first], generate, self.checkpoint, RECIPE)
-            )
+            label = partial(label_with_script, paths[:first], generate_counted, self.checkpoint, RECIPE)
+            seconds, labels = time_cpu(label)
             self.systems[name].seconds.append(seconds / prompts)
             reference = reference or labels
-        with RecordingEngine(self.checkpoint) as engine:
-            engine.requests = []
-            label_with_job(engine, RECIPE, self.folder / "warmup", folder)
+        with RecordingEngine(self.checkpoint) as recorder:
+            recorder.requests = []
+            label_with_job(recorder, RECIPE, self.folder / "warmup", folder)
             (folder / "florist.db").unlink()
-            engine.requests = []
-            job_seconds, labels = time_cpu(lambda: label_with_job(engine, RECIPE, folder / "images", folder))
-            requests = engine.requests
+            recorder.requests = []
+            job_seconds, labels = time_cpu(lambda: label_with_job(recorder, RECIPE, folder / "images", folder))
+            requests = recorder.requests
         with Engine(self.checkpoint) as engine:  # with an empty cache
             warmup = draw_scenes(1, 100_000)[0].image
             run_bare_engine(engine, [replace(request, image=warmup) for request in requests[:8]])

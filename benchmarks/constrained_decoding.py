@@ -103,7 +103,8 @@ def main(
             run_requests(engine, warmup)
         runs = {"free": run_requests(engine, free), "constrained": run_requests(engine, constrained)}
     workload = f"seedling, {scenes} unseen scenes, {len(made)} prompts"
-    allowed, measurements = set(ALLOWED_LABELS), []
+    allowed = set(ALLOWED_LABELS)
+    measurements: list[Measurement] = []
     for name, run in runs.items():
         ms = run.ms_per_token
         unit, speedup = "ms/token in the decoder", runs["free"].ms_per_token / ms
@@ -111,15 +112,15 @@ def main(
     for name, run in runs.items():
         pairs = [(s, r) for (s, _), r in zip(made, run.results, strict=True)]
         labels = [a.label for s, r in pairs if s.task.token in NAMING_TASKS for a in r.annotations]
+        shares: dict[str, float] = {
+            "malformed answers": float(np.mean([bool(r.dropped) for r in run.results])),
+            "answers cut off at the limit": float(np.mean([r.finish == "length" for r in run.results])),
+            "labels not in the list": float(np.mean([label not in allowed for label in labels])),
+            "detection F1": compute_detection_f1(pairs),
+            "region category accuracy": compute_category_accuracy(pairs),
+        }
         measurements += [
-            Measurement(f"{workload}: errors", f"{name}: {what}", 100 * share, "%")
-            for what, share in {
-                "malformed answers": np.mean([bool(r.dropped) for r in run.results]),
-                "answers cut off at the limit": np.mean([r.finish == "length" for r in run.results]),
-                "labels not in the list": np.mean([label not in allowed for label in labels]),
-                "detection F1": compute_detection_f1(pairs),
-                "region category accuracy": compute_category_accuracy(pairs),
-            }.items()
+            Measurement(f"{workload}: errors", f"{name}: {what}", 100 * share, "%") for what, share in shares.items()
         ]
     report_measurements("Constrained decoding", measurements, out)
 

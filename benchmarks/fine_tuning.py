@@ -28,7 +28,7 @@ from benchmarks.results import Measurement, report_measurements
 from benchmarks.workloads import draw_boxed_image
 from finetune import memory
 from finetune.evaluation.corrections import CorrectionCounts
-from finetune.tuning.batches import TrainingBatch, TrainingBatches
+from finetune.tuning.batches import TrainingBatches
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.trainer import Trainer
 from finetune.tuning.validation import ValidationSet
@@ -54,7 +54,7 @@ def train_with_huggingface(config: TuneConfig, batches: TrainingBatches, trainer
     image_token = trainer.model.config.image_token_id
     tokens = count_image_tokens(trainer.pretrained.files.config, preprocessor)
 
-    def collate(batch: TrainingBatch) -> dict[str, Tensor]:
+    def collate(batch: Any) -> dict[str, Tensor]:  # a TrainingBatch; DataLoader declares a list
         """Returns one row per prompt, with the pixels of its image."""
         image = torch.full((len(batch.prompts), tokens), image_token)
         ids = torch.cat([image, batch.prompts], 1)

@@ -18,7 +18,7 @@ import typer
 from benchmarks.results import Measurement, report_measurements
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage, TracedAnnotation
-from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 PER_IMAGE = 10  # annotations
 
@@ -29,10 +29,14 @@ def make_labeled_images(count: int) -> Iterator[LabeledImage]:
         boxes = [Box(label=f"kind {(n + i) % 80}", score=0.5, box=(i, n % 100, 200 + i, 300)) for i in range(6)]
         ring = [float((n + 7 * i) % 480) for i in range(24)]
         polygons = [Polygon(label=f"kind {(n + i) % 80}", score=0.5, polygons=[ring]) for i in range(2)]
-        others = [Quad(label="STOP", score=0.5, quad=(0, 0, 40, 0, 40, 20, 0, 20)), Text(label=f"picture {n}")]
+        others: list[Annotation] = [
+            Quad(label="STOP", score=0.5, quad=(0, 0, 40, 0, 40, 20, 0, 20)),
+            Text(label=f"image {n}"),
+        ]
+        annotations: list[Annotation] = [*boxes, *polygons, *others]
         traces = tuple(
             TracedAnnotation(annotation, "full", "Locate the objects.", "kind<loc_1>", "ab" * 32)
-            for annotation in (*boxes, *polygons, *others)
+            for annotation in annotations
         )
         yield LabeledImage.from_traces(f"{n // 1000}/{n}.jpg", 640, 480, traces, sha256=f"{n:064x}")
 

@@ -34,7 +34,7 @@ from PIL import Image
 from benchmarks.machine import run_in_thread, time_call
 from benchmarks.results import Measurement, report_measurements
 from benchmarks.transformers_baseline import TransformersBaseline
-from benchmarks.workloads import make_all_task_requests, make_new_image_requests, run_concurrently
+from benchmarks.workloads import get_image, make_all_task_requests, make_new_image_requests, run_concurrently
 from prompts.tasks import TASKS
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
@@ -67,7 +67,7 @@ def group_by_image(requests: Sequence[Request]) -> list[ImagePrompts]:
     groups: list[ImagePrompts] = []
     for _, own in itertools.groupby(requests, key=lambda request: id(request.image)):
         prompts, file = list(own), io.BytesIO()
-        prompts[0].image.save(file, "PNG", compress_level=1)
+        get_image(prompts[0]).save(file, "PNG", compress_level=1)
         groups.append(ImagePrompts(file.getvalue(), prompts))
     return groups
 
@@ -138,21 +138,21 @@ def _run_threads(target: Callable[[], None], count: int) -> None:
 
 
 @contextmanager
-def start_server(command: Callable[[int], list[str]], ready_path: str) -> Iterator[int]:
-    """Starts a server as a user does; yields its port once `ready_path` answers."""
+def start_server(command: Sequence[str], ready_path: str) -> Iterator[int]:
+    """Starts a server as a user does; yields its port once `ready_path` answers. The port is appended to `command`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FLORIST_")}
     process = subprocess.Popen(
-        command(port), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [*command, str(port)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + TIMEOUT
         while not _is_ready(port, ready_path):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{' '.join(command(port))} did not start; run it by hand to see why")
+                raise RuntimeError(f"{' '.join(command)} {port} did not start; run it by hand to see why")
             time.sleep(0.1)
         yield port
     finally:
@@ -201,7 +201,7 @@ class SaturationBenchmark:
             seconds, _ = time_call(lambda: run_bare_engine(engine, work, self.clients))
         device = ",".join(["cpu"] * workers)
         serve = [sys.executable, "-m", "server.cli.main", "serve", "--device", device, "--log-level", "error", "--port"]
-        with start_server(lambda port: [*serve, str(port)], "/readyz") as port:
+        with start_server(serve, "/readyz") as port:
             http_seconds = self._time_requests(work, warmup, port, "/v1/prompt")
         return {BARE_ENGINE: prompts / seconds, "florist serve": prompts / http_seconds}
 
@@ -212,7 +212,7 @@ class SaturationBenchmark:
         rates = {}
         for workers in sorted({1, choose_worker_count(self.checkpoint.model)}):
             command = [sys.executable, "-m", "benchmarks.litserve_server", str(workers)]
-            with start_server(lambda port, command=command: [*command, str(port)], "/health") as port:
+            with start_server(command, "/health") as port:
                 seconds = self._time_requests(work, warmup, port, "/predict")
             name = f"transformers behind LitServe, batches of 16, {workers} worker{'s' * (workers > 1)}"
             rates[name] = len(work) / seconds
@@ -269,7 +269,7 @@ def main(
     all_tasks_warmup = group_by_image(make_all_task_requests(4, first=5000))
     checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
     baseline = TransformersBaseline(checkpoint, torch.float32)
-    run_in_thread(lambda: baseline.select_attention([warmup[0].decode()[0].image]))
+    run_in_thread(lambda: baseline.select_attention([get_image(warmup[0].decode()[0])]))
     run_in_thread(lambda: baseline.generate_one_by_one([p for group in warmup[:8] for p in group.decode()]))
     benchmark = SaturationBenchmark(checkpoint, baseline, clients)
     rates = benchmark.measure_one_by_one(single[:alone])

@@ -79,7 +79,7 @@ class FakeEngine:
     def submit_blocking(self, request: Request, stop: threading.Event) -> Handle:
         handle = Handle(lambda: None)
         is_detection = request.task.answer_kind is AnswerKind.BOXES
-        annotations = BOXES if is_detection else [Text(label="cat", score=0.8)]
+        annotations: list[Annotation] = BOXES if is_detection else [Text(label="cat", score=0.8)]
         handle.set_result(Result(annotations, "cat<loc_1><loc_2><loc_3><loc_4>" * 2, [0], [0.0], "stop"))
         return handle
 

@@ -93,8 +93,8 @@ class LabelingLoop:
         path = self.out / "rows.json"
         base = hash_weights(locate_checkpoint(self.settings.base))
         identity = {"base": base, "settings": self.settings.model_dump(mode="json"), "images": self.images}
-        saved = json.loads(path.read_text()) if path.exists() else {**identity, "rows": []}
-        finished = saved.pop("rows")
+        saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {**identity, "rows": []}
+        finished: list[dict[str, Any]] = saved.pop("rows")
         if saved != identity:
             message = f"{path} belongs to other weights, settings or images; use another folder"
             raise typer.BadParameter(message, param_hint="--out")

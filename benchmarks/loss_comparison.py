@@ -60,7 +60,7 @@ def make_config(steps: int, changes: Mapping[str, Any]) -> TuneConfig:
     """Returns the settings of the labeling loop with another loss, and without replay, which would blur it."""
     plain = {"location_sigma": 0.0, "label_smoothing": 0.0, "focal_gamma": 0.0, "class_balance": 0.0}
     common = {"steps": steps, "replay_share": 0.0, "evaluate_every": steps, "metric": "loss"}
-    return TuneConfig(**(SETTINGS | plain | common | changes))
+    return TuneConfig(**{**SETTINGS, **plain, **common, **changes})
 
 
 def evaluate(engine: Engine, holdout: Sequence[LabeledImage], adapter: str | None) -> LossResult:

@@ -8,6 +8,7 @@ import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from transformers import Florence2ForConditionalGeneration
 from benchmarks.machine import run_in_thread, time_call
 from benchmarks.results import Measurement, report_measurements
 from benchmarks.transformers_baseline import TransformersBaseline
-from benchmarks.workloads import make_new_image_requests, run_concurrently
+from benchmarks.workloads import get_image, make_new_image_requests, run_concurrently
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
@@ -81,7 +82,7 @@ def main(
         folders = {name: save_random_adapter(Path(root) / name, checkpoint, seed) for seed, name in enumerate(names)}
         paths = {name: str(folder) for name, folder in folders.items()}
         baseline = TransformersBaseline(checkpoint, torch.float32, paths)
-        run_in_thread(lambda: baseline.select_attention([plain[0].image]))
+        run_in_thread(lambda: baseline.select_attention([get_image(plain[0])]))
         run_in_thread(lambda: generate_switching(baseline, mixed[:8]))
         results = {"PEFT, one at a time, switching": time_call(lambda: generate_switching(baseline, mixed))}
         name = "PEFT, sorted by adapter, batches of 16"
@@ -93,7 +94,7 @@ def main(
             run_concurrently(engine, [replace(r, adapter=names[i % adapters]) for i, r in enumerate(warmup)])
             cases = (("no adapter", plain), ("one adapter", single), (f"{adapters} adapters mixed", mixed))
             for case, requests in cases:
-                results[f"florist, {case}"] = time_call(lambda requests=requests: run_concurrently(engine, requests))
+                results[f"florist, {case}"] = time_call(partial(run_concurrently, engine, requests))
     ms = {name: seconds * 1e3 / sum(map(len, answers)) for name, (seconds, answers) in results.items()}
     first, last = (list(results)[i] for i in (0, -1))
     same = sum(a == b for a, b in zip(results[first][1], results[last][1], strict=True))

@@ -20,7 +20,7 @@ from benchmarks.machine import measure_machine, run_in_thread, time_call
 from benchmarks.results import Measurement, report_measurements
 from benchmarks.roofline import Roofline
 from benchmarks.transformers_baseline import TransformersBaseline
-from benchmarks.workloads import draw_scenes, make_fixed_length_requests, run_concurrently
+from benchmarks.workloads import draw_scenes, get_image, make_fixed_length_requests, run_concurrently
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
@@ -36,7 +36,7 @@ def compare(folder: Path, dtype_name: str, beams: int, count: int, alone: int, b
     requests = make_fixed_length_requests(images, [LENGTHS[i % len(LENGTHS)] for i in range(count)], beams)
     baseline = TransformersBaseline(checkpoint, dtype)
     warmup = make_fixed_length_requests([draw_scenes(1, first=900)[0].image], [3], beams)
-    run_in_thread(lambda: baseline.select_attention([warmup[0].image]))
+    run_in_thread(lambda: baseline.select_attention([get_image(warmup[0])]))
     run_in_thread(lambda: baseline.generate(warmup))
     systems = {
         "transformers, one at a time": lambda: baseline.generate_one_by_one(requests[:alone]),

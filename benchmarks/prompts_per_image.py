@@ -17,7 +17,7 @@ from benchmarks.machine import measure_machine, run_in_thread, time_call
 from benchmarks.results import Measurement, report_measurements
 from benchmarks.roofline import Roofline
 from benchmarks.transformers_baseline import TransformersBaseline
-from benchmarks.workloads import MAX_ANSWER_TOKENS, draw_scenes, make_same_image_requests, run_concurrently
+from benchmarks.workloads import MAX_ANSWER_TOKENS, draw_scenes, get_image, make_same_image_requests, run_concurrently
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
@@ -70,7 +70,7 @@ class PromptsComparison:
     def _run_round(self, requests: list[Request]) -> dict[str, tuple[float, list[list[int]]]]:
         """Returns seconds and answers of each system."""
         baseline, prompts = self.baseline, len(requests)
-        features = run_in_thread(lambda: baseline.encode_images([requests[0].image]))
+        features = run_in_thread(lambda: baseline.encode_images([get_image(requests[0])]))
         results = {
             REFERENCE: time_call(lambda: baseline.generate_one_by_one(requests)),
             "cold: transformers, one at a time, sharing features": time_call(

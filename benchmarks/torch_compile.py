@@ -16,7 +16,7 @@ import typer
 from benchmarks.machine import run_in_thread, time_call
 from benchmarks.results import Measurement, report_measurements
 from benchmarks.transformers_baseline import TransformersBaseline
-from benchmarks.workloads import make_new_image_requests, run_concurrently
+from benchmarks.workloads import get_image, make_new_image_requests, run_concurrently
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
@@ -29,7 +29,7 @@ def run_compiled(requests: list[Request], warmup: list[Request], connection: Con
     """Sends (seconds until ready, seconds of all requests, answers), or an error message."""
     try:
         baseline = TransformersBaseline(load_checkpoint(SEEDLING), torch.float32)
-        baseline.select_attention([warmup[0].image])
+        baseline.select_attention([get_image(warmup[0])])
         baseline.model.forward = torch.compile(baseline.model.forward, dynamic=True)  # prompts differ in length
         start = time.perf_counter()
         for one in warmup:
@@ -59,7 +59,7 @@ def main(
     process.join()
     checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
     baseline = TransformersBaseline(checkpoint, torch.float32)
-    run_in_thread(lambda: baseline.select_attention([warmup[0].image]))
+    run_in_thread(lambda: baseline.select_attention([get_image(warmup[0])]))
     run_in_thread(lambda: baseline.generate_one_by_one(warmup))
     plain_seconds, answers = time_call(lambda: baseline.generate_one_by_one(requests))
     with Engine(checkpoint) as engine:

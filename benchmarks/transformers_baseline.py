@@ -13,6 +13,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, Florence2ForCondit
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
+from benchmarks.workloads import get_image
 from prompts.special_tokens import BOS, EOS, IMAGE
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.request import Request
@@ -85,10 +86,11 @@ class TransformersBaseline:
         ids = [torch.tensor(encode(image + BOS + p + EOS, add_special_tokens=False).ids) for p in prompts]
         images: dict[str, Any]
         if features is None:
-            images = {"pixel_values": self._to_pixels([r.image for r in requests])}
+            images = {"pixel_values": self._to_pixels([get_image(r) for r in requests])}
         else:
             images = {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
-        limits = [r.max_new_tokens or c.max_new_tokens for r in requests]
+        # A loaded checkpoint always has a limit.
+        limits = [r.max_new_tokens or c.max_new_tokens or self.checkpoint.max_new_tokens for r in requests]
         inputs = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=1),
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
@@ -114,7 +116,7 @@ class TransformersBaseline:
         last: tuple[object, Tensor] | None = None
         for request in requests:
             if last is None or last[0] is not request.image:
-                last = request.image, self.encode_images([request.image])
+                last = request.image, self.encode_images([get_image(request)])
             answers += self.generate([request], last[1])
         return answers
 
@@ -146,7 +148,7 @@ class TransformersBaseline:
         groups: dict[int, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             groups[id(request.image)].append(i)
-        features = self.encode_images([requests[group[0]].image for group in groups.values()])
+        features = self.encode_images([get_image(requests[group[0]]) for group in groups.values()])
         row_of = {i: n for n, group in enumerate(groups.values()) for i in group}
         return features[[row_of[i] for i in range(len(requests))]]
 

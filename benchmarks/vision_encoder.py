@@ -59,9 +59,9 @@ def compare(model_name: str, dtype_name: str, images: int, rounds: int) -> list[
     best = {name: min(values) for name, values in times.items()}
     least = 0.0
     for product in list_matrix_products(model.config.vision_config, side, dtype):
-        run = product.prepare()
-        run()
-        least += product.count * min(measure_cpu_seconds(run) for _ in range(rounds))
+        compute = product.prepare()
+        compute()
+        least += product.count * min(measure_cpu_seconds(compute) for _ in range(rounds))
     baseline = min(best[name] for name in best if name != "florist")
     theirs, ours = features["transformers, sdpa"], features["florist"]
     difference = (theirs - ours).abs().max() / theirs.abs().max()
