@@ -19,6 +19,7 @@ from labels import drawing
 from labels.html_pages import create_environment, replace_when_complete
 from labels.images import ImageError
 from prompts.annotations import Annotation, Box, Text
+from prompts.text import truncate
 
 _IMAGE_SIDE = 360  # pixels of the longer side of an image
 _MAX_CARDS, _MIN_CARDS_PER_TASK = 48, 4
@@ -98,7 +99,7 @@ def _make_card(prediction: Prediction, corrections: Sequence[RequiredCorrection]
 
 
 def _describe(correction: RequiredCorrection) -> str:
-    own, true = (_shorten(a.label) if a else "" for a in (correction.predicted, correction.true))
+    own, true = (truncate(a.label, 80) if a else "" for a in (correction.predicted, correction.true))
     match correction.kind:
         case CorrectionKind.MISSED | CorrectionKind.LOCALIZATION_ERROR:
             return f"{correction.kind}: {true or 'an object'}"
@@ -112,7 +113,3 @@ def _draw_url(image: Image.Image, annotations: Sequence[Annotation]) -> str:
     file = io.BytesIO()
     drawing.draw_annotations(image, annotations, max_side=_IMAGE_SIDE).save(file, "WEBP", quality=82)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:79]}…"
