@@ -153,21 +153,6 @@ def make_evaluation_samples(
     ]
 
 
-def evaluate_images(
-    engine: Engine,
-    images: Sequence[LabeledImage],
-    tasks: Iterable[str] | None = None,
-    *,
-    adapter: str | None = None,
-    classes: Sequence[str] = (),
-    seed: int = 0,
-    on_image: Callable[[], None] = lambda: None,
-) -> EvaluationReport:
-    """Evaluates a model on labeled images; see `make_evaluation_samples` and `evaluate_samples`."""
-    samples = make_evaluation_samples(images, tasks, classes=classes, seed=seed)
-    return evaluate_samples(engine, samples, adapter=adapter, on_image=on_image)
-
-
 def evaluate_samples(
     engine: Engine,
     samples: Iterable[tuple[LabeledImage, Sequence[Sample]]],

@@ -1,4 +1,4 @@
-"""Errors of a fine-tune run."""
+"""The result of a fine-tune run, and its errors."""
 
 from dataclasses import dataclass
 from pathlib import Path

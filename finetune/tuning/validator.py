@@ -59,10 +59,8 @@ class Validator:
 
     def _compute_loss(self, batches: TrainingBatches, should_stop: Callable[[], bool]) -> float:
         trainer, losses = self._trainer, []
-        training_cache, trainer.feature_cache = (
-            trainer.feature_cache,
-            FrozenFeatureCache(),
-        )  # view numbers are different
+        training_cache = trainer.feature_cache
+        trainer.feature_cache = FrozenFeatureCache()  # the numbers of views have another meaning here
         try:
             with torch.no_grad(), trainer.trainable.eval_mode(), trainer.trainable.use_values(trainer.average):
                 for number in range(_LOSS_BATCHES):

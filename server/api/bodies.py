@@ -69,7 +69,7 @@ def get_content_type(request: Request) -> str:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a body of this media type is read as JSON. A body without a type is."""
+    """Returns whether a body of this media type is read as JSON. A body without a type is too."""
     return content_type in (JSON, "") or content_type.endswith("+json")
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 
-from server.cli.console import console, error_console, fail, to_printable
+from server.cli.console import error_console, fail, print_line
 from server.cli.datasets import DatasetOpener
 
 if TYPE_CHECKING:
@@ -57,16 +56,14 @@ def _convert(dataset: "Dataset", source: str, format: "Format", out: Path, *, co
         bar = progress.add_task("images", total=len(dataset.images))
         result = convert_dataset(dataset, format, out, copy_images=copy_images, on_image=lambda: progress.advance(bar))
     report = result.report
-    _print(f"{report.annotations} annotations on {report.images} images: {out}")
+    print_line(f"{report.annotations} annotations on {report.images} images: {out}")
     if not copy_images:
-        _print(f"the images were not copied: put them into {out / format.writer.images_folder}, or use --copy-images")
+        print_line(
+            f"the images were not copied: put them into {out / format.writer.images_folder}, or use --copy-images"
+        )
     for what, count in report.left_out.items():
-        _print(f"left out: {count} {what}")
+        print_line(f"left out: {count} {what}")
     if dataset.unusable:
-        _print(f"left out: {len(dataset.unusable)} images or labels of {source} that cannot be used")
+        print_line(f"left out: {len(dataset.unusable)} images or labels of {source} that cannot be used")
     if result.left_out:
-        _print(f"{result.left_out} lists everything that was left out")
-
-
-def _print(text: str) -> None:
-    console.print(escape(to_printable(text)), soft_wrap=True, highlight=False)
+        print_line(f"{result.left_out} lists everything that was left out")

@@ -1,7 +1,7 @@
-"""Opens the datasets of `florist tune` and `florist evaluate`: files, and the projects and jobs of a server.
+"""Opens the datasets that commands name: files, and the projects and jobs of a server.
 
 `project:NAME` and `job:ID` are read with the server's settings (FLORIST_PROJECTS_FOLDER, FLORIST_JOBS_FOLDER,
-FLORIST_DATABASE_URL), while the server may be running. Nothing of the server's is changed.
+FLORIST_DATABASE_URL), also while the server runs. Its database and files are only read.
 """
 
 import tempfile
@@ -16,7 +16,6 @@ from server.settings import Settings, SettingsError, get_variable_name, load_set
 if TYPE_CHECKING:
     from labels.dataset import Dataset
     from labels.labeled_image import LabeledImage
-    from prompts.annotations import Annotation
     from server.projects.image_store import ImageStore
     from server.projects.project_files import ProjectFiles
     from server.store.jobs.job_store import JobStore
@@ -153,6 +152,7 @@ def _copy_image(image: "LabeledImage", source: str, store: "ImageStore") -> "Lab
     from labels.image_files import ImageFile
     from labels.label_kind import LabelKind, get_label_kind
     from labels.labeled_image import LabeledImage
+    from prompts.annotations import Annotation
     from server.projects.annotation_validation import validate_annotations
 
     own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]

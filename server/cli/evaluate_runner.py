@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prompts.tasks import PromptError, find_task
-from server.cli.console import console, error_console
+from server.cli.console import console, error_console, print_line
 
 if TYPE_CHECKING:
     from finetune.evaluation.report import EvaluationReport
@@ -128,7 +128,7 @@ def _write_results(
             plot_reliability(out / "reliability.png", series)
     except OSError as error:
         raise EvaluateError(f"{error.filename or out}: {error.strerror or error}") from error
-    console.print(f"report: {escape(str(out / 'evaluation.html'))}", soft_wrap=True, highlight=False)
+    print_line(f"report: {out / 'evaluation.html'}")
 
 
 def _print_published(metrics: "Sequence[SuiteMetric]") -> None:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from server.cli.console import console, error_console, fail, to_printable
+from server.cli.console import console, error_console, fail, print_line, to_printable
 from server.cli.datasets import DatasetOpener
 
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ def _print_summary(source: str, summary: "DatasetSummary") -> None:
     if summary.samples:
         counts.append(f"{summary.samples} prompts with answers")
     format = f" ({summary.format})" if summary.format else ""
-    _print(f"{source}{format}: {summary.images} images, {', '.join(counts) or 'no annotations'}")
+    print_line(f"{source}{format}: {summary.images} images, {', '.join(counts) or 'no annotations'}")
     if summary.empty_images:
-        _print(f"{summary.empty_images} images have no annotations")
+        print_line(f"{summary.empty_images} images have no annotations")
     if summary.holdout_images:
-        _print(f"{summary.holdout_images} images are in the holdout")
-    _print(f"widths {_format_extent(summary.widths)}, heights {_format_extent(summary.heights)}")
+        print_line(f"{summary.holdout_images} images are in the holdout")
+    print_line(f"widths {_format_extent(summary.widths)}, heights {_format_extent(summary.heights)}")
     sizes = [f"{width}×{height} ({count} images)" for (width, height), count in summary.common_sizes]
-    _print(f"most common sizes: {', '.join(sizes)}")
+    print_line(f"most common sizes: {', '.join(sizes)}")
     if summary.object_sides:
-        _print(f"longer sides of objects {_format_extent(summary.object_sides)}")
+        print_line(f"longer sides of objects {_format_extent(summary.object_sides)}")
     if summary.classes:
         _print_classes(summary)
     if summary.unusable:
@@ -71,26 +71,22 @@ def _print_classes(summary: "DatasetSummary") -> None:
         table.add_row(escape(to_printable(each.name)), str(each.boxes), str(each.polygons), str(each.images))
     console.print(table)
     if (more := len(summary.classes) - _MAX_CLASSES) > 0:
-        _print(f"… and {more} more classes: --json lists all")
+        print_line(f"… and {more} more classes: --json lists all")
 
 
 def _print_unusable(summary: "DatasetSummary") -> None:
     from labels.inspection import group_by_reason
 
-    _print(f"{len(summary.unusable)} images or labels cannot be used:")
+    print_line(f"{len(summary.unusable)} images or labels cannot be used:")
     groups = group_by_reason(summary.unusable)
     for reason, sources in groups[:_MAX_REASONS]:
         shown = ", ".join(sources[:_MAX_SOURCES]) + (" …" if len(sources) > _MAX_SOURCES else "")
-        _print(f"  {shown}: {reason}" + (f" ({len(sources)} times)" if len(sources) > 1 else ""))
+        print_line(f"  {shown}: {reason}" + (f" ({len(sources)} times)" if len(sources) > 1 else ""))
     if len(groups) > _MAX_REASONS or any(len(sources) > _MAX_SOURCES for _, sources in groups):
-        _print("  --json lists all")
+        print_line("  --json lists all")
 
 
 def _format_extent(extent: "Extent") -> str:
     if extent.smallest == extent.largest:
         return f"{extent.smallest:.0f} px"
     return f"{extent.smallest:.0f} to {extent.largest:.0f} px (median {extent.median:.0f})"
-
-
-def _print(text: str) -> None:
-    console.print(escape(to_printable(text)), soft_wrap=True, highlight=False)

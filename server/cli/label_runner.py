@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from server.cli.console import console, error_console
+from server.cli.console import error_console, print_line
 from server.cli.datasets import open_projects
 from server.cli.progress import ProgressDisplay
 
@@ -247,10 +247,7 @@ def _write_results(
             target = out / (name if suffix is None else f"labels{suffix}")
             report = FORMATS[name].write(images, target, copy_images=False)
         left_out = "".join(f"; {count} {what} left out" for what, count in report.left_out.items())
-        console.print(
-            f"{report.annotations} annotations on {report.images} images: {escape(str(target))}{left_out}",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
+        print_line(f"{report.annotations} annotations on {report.images} images: {target}{left_out}")
     if not progress.failed:
         return 0
     error_console.print(f"[bold red]{progress.failed} failed[/] (run the same command with --retry to try again):")
@@ -278,4 +275,4 @@ def _write_summary(
     )
     images = store.iter_images(job, lambda position: source[position].read())
     write_summary(out / _SUMMARY_FILE, images, info)
-    console.print(f"summary: {escape(str(out / _SUMMARY_FILE))}", soft_wrap=True, highlight=False)
+    print_line(f"summary: {out / _SUMMARY_FILE}")

@@ -16,7 +16,7 @@ from server.cli.console import fail
 
 def tune(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="COCO, YOLO, VOC, CVAT, Label Studio, JSONL or Hugging Face dataset.")],
+    dataset: Annotated[str, typer.Argument(help="A dataset in any format that florist reads; project:NAME, job:ID.")],
     out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues a run that was stopped.")],
     config: Annotated[Path | None, typer.Option(help="YAML file with settings; options override them.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Dataset that selects the best checkpoint.")] = None,

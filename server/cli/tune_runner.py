@@ -32,7 +32,7 @@ from labels.unusable_entries import FILE_NAME, print_unusable
 from labels.verification import keep_readable
 from seedling.forgetting import SceneForgetting
 from seedling.replay import find_replay
-from server.cli.console import console, error_console
+from server.cli.console import console, error_console, print_line
 from server.engine.adapters.errors import AdapterError
 from server.engine.checkpoints.errors import CheckpointError
 from server.engine.checkpoints.sources import SEEDLING
@@ -101,7 +101,7 @@ class TuneRunner:
                 console.print(f"holdout {metric}: {result.before:.3g} ({start}), {best}")
             with error_console.status("measuring forgetting and calibrating scores …"):
                 self._evaluate(result.folder, forgetting=forgetting)
-        console.print(f"{result.folder} ({result.seconds:.0f} s); curves: {self._out / PLOT_FILE}", soft_wrap=True)
+        print_line(f"{result.folder} ({result.seconds:.0f} s); curves: {self._out / PLOT_FILE}")
 
     def _load_dataset(self, name: str) -> Dataset:
         dataset = keep_readable(self._open(name))

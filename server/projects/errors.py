@@ -1,4 +1,4 @@
-"""What projects raise, beside the errors of their store. Each message says what to do."""
+"""Errors of projects, besides those of their store. Each message says what to do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

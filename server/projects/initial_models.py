@@ -10,11 +10,8 @@ from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import ModelVersion, Project
 
 InitialModel = int | Literal["champion"]
-_SHAPE_SETTINGS = (
-    "lora_rank",
-    "lora_alpha",
-    "frozen_stages",
-)  # they decide which matrices an adapter has, and their shapes
+# They decide which matrices an adapter has, and their shapes.
+_SHAPE_SETTINGS = ("lora_rank", "lora_alpha", "frozen_stages")
 
 
 def find_initial_model(

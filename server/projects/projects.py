@@ -82,6 +82,7 @@ class Projects:
 
     @property
     def engine(self) -> Engine:
+        """The engine that `load` was given."""
         assert self._engine is not None
         return self._engine
 

@@ -20,7 +20,7 @@ from server.api.problems import (
     summarize,
 )
 from server.jobs.errors import SourceNotAllowedError
-from server.jobs.recipes.parsing import RecipeError, RecipeProblem
+from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.sources import SourceError
 from server.projects.errors import BaseMismatchError
 from server.settings import get_variable_name

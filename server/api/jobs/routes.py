@@ -34,6 +34,7 @@ from server.api.problems import (
 )
 from server.api.progress_events import document_progress_events, generate_progress_events
 from server.jobs.recipes import parsing
+from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _read_recipe(recipe: str | dict[str, Any]) -> Recipe:
     if recipe in (ready := parsing.list_builtin_recipes()):
         return parsing.load_recipe(recipe)
     message = f"there is no built-in recipe {recipe!r}; there are {', '.join(ready)}. Or send a recipe in YAML"
-    raise parsing.RecipeError("recipe", [parsing.RecipeProblem(message)])
+    raise RecipeError("recipe", [RecipeProblem(message)])
 
 
 async def _change_job(queue: "JobQueue", job_id: int, change: "Callable[[Job], object]") -> JobResponse:

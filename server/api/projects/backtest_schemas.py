@@ -65,7 +65,7 @@ class BacktestResponse(BaseModel):
     comparison: BacktestComparison | None
     forgetting: dict[str, Any] = Field(
         description="The result of the forgetting evaluation: what the model has `lost` by task and in the `mean`, "
-        "`what` it measures, on how many `scenes` or `images`; or the `reason` why there is no result. Until the "
+        "the `metric` in words, on how many `scenes` or `images`; or the `reason` why there is no result. Until the "
         "backtest is done: `forgetting_images` of the request. Empty if there is no evaluation."
     )
     author: str

@@ -21,7 +21,6 @@ from finetune.evaluation.page import write_page
 from finetune.evaluation.report import (
     EvaluationReport,
     TaskReport,
-    evaluate_images,
     evaluate_samples,
     make_evaluation_samples,
 )
@@ -66,7 +65,7 @@ def images() -> list[LabeledImage]:
 @pytest.fixture(scope="module")
 def report(engine: Engine, images: list[LabeledImage]) -> EvaluationReport:
     tasks = ["<OD>", "<CAPTION>", "<REGION_TO_CATEGORY>", "<OPEN_VOCABULARY_DETECTION>"]
-    return evaluate_images(engine, images, tasks)
+    return evaluate_samples(engine, make_evaluation_samples(images, tasks))
 
 
 def test_every_image_has_a_prediction_for_each_task(report: EvaluationReport, engine: Engine) -> None:
@@ -125,7 +124,7 @@ def test_unreadable_images_and_invalid_prompts_are_failures(engine: Engine, imag
 
 
 def test_an_adapter_must_be_loaded(engine: Engine, images: list[LabeledImage]) -> None:
-    report = evaluate_images(engine, images[:1], ["<OD>"], adapter="nobody")
+    report = evaluate_samples(engine, make_evaluation_samples(images[:1], ["<OD>"]), adapter="nobody")
     assert "no adapter 'nobody' is loaded" in str(report.failures[0])
 
 
@@ -181,9 +180,10 @@ def test_missing_caption_metrics_are_reported(
 
 def test_missing_negatives_are_reported(engine: Engine, images: list[LabeledImage]) -> None:
     token = "<OPEN_VOCABULARY_DETECTION>"
-    (remark,) = evaluate_images(engine, images[:2], [token]).remarks
+    (remark,) = evaluate_samples(engine, make_evaluation_samples(images[:2], [token])).remarks
     assert remark.startswith(f"{token} was only prompted for labels that are in the image")
     empty = replace(images[0].with_annotations(), name="empty")  # known to show none of the classes
-    report = evaluate_images(engine, [*images[:1], empty], [token], classes=["dinosaur"])
+    samples = make_evaluation_samples([*images[:1], empty], [token], classes=["dinosaur"])
+    report = evaluate_samples(engine, samples)
     assert report.remarks == []
     assert "absent: nothing found" in report.tasks[token].metrics
