@@ -20,7 +20,7 @@ def main(image: str, *classes: str) -> None:
     response = httpx.post(f"{SERVER}/v1/prompt", json=body, timeout=60)
     response.raise_for_status()
     for annotation in response.json()["annotations"]:
-        print(annotation["label"], annotation["box"])
+        print(annotation["label"], annotation["score"], annotation["box"])
 
 
 if __name__ == "__main__":
