@@ -25,7 +25,7 @@ logging.set_verbosity_error()
 class TransformersBaseline:
     """The model in `dtype`, with the attention implementation that is faster on this machine.
 
-    Answers are token ids after the decoder's start token, without padding, like the engine's.
+    Answers are token IDs after the decoder's start token, without padding, like the engine's.
     """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, adapters: dict[str, str] | None = None) -> None:

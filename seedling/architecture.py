@@ -157,7 +157,7 @@ def build_generation_config() -> GenerationConfig:
     )
 
 
-def fourier_features(positions: torch.Tensor, dim: int) -> torch.Tensor:
+def compute_fourier_features(positions: torch.Tensor, dim: int) -> torch.Tensor:
     """Returns ordered features of positions in 0 … 1: similar for neighbors, so their order need not be learned.
 
     sin and cos of 2π·f·p with f geometric from 0.5 to 40 and amplitude f^-0.35, rows of unit length. [n] → [n, dim].
@@ -168,7 +168,7 @@ def fourier_features(positions: torch.Tensor, dim: int) -> torch.Tensor:
     return nn.functional.normalize(torch.cat([angle.sin() * amplitude, angle.cos() * amplitude], -1), dim=-1)
 
 
-def cell_centers(grid: int) -> torch.Tensor:
+def compute_cell_centers(grid: int) -> torch.Tensor:
     """Returns the centers of the cells along one side, as fractions of it.
 
     Strided convolutions with odd kernels keep the center of the first pixel, so cell k is centered at pixel k · 16, not
@@ -200,18 +200,18 @@ def initialize_weights(
             table[i] = nn.functional.normalize(table[ids[token[1:]]] + 0.5 * table[i], dim=-1)
     first = ids["<loc_0>"]
     if ordered:
-        table[first : first + BINS] = fourier_features((torch.arange(BINS) + 0.5) / BINS, table.shape[1])
+        table[first : first + BINS] = compute_fourier_features((torch.arange(BINS) + 0.5) / BINS, table.shape[1])
     table[tokenizer.pad_token_id] = 0
     for positions in (
         model.model.language_model.encoder.embed_positions,
         model.model.language_model.decoder.embed_positions,
     ):
         nn.init.normal_(positions.weight, std=0.02)
-    centers = cell_centers(model.config.vision_config.max_position_embeddings)
+    centers = compute_cell_centers(model.config.vision_config.max_position_embeddings)
     position_embed = model.model.multi_modal_projector.image_position_embed
     for axis in (position_embed.row_embeddings, position_embed.column_embeddings):
         if ordered:
-            axis.weight.copy_(fourier_features(centers, axis.weight.shape[1]))
+            axis.weight.copy_(compute_fourier_features(centers, axis.weight.shape[1]))
         else:
             axis.weight.copy_(nn.functional.normalize(torch.randn_like(axis.weight), dim=-1))
 

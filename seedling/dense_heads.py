@@ -71,7 +71,7 @@ class DenseHeads(nn.Module):
         self, dim: int, early_dim: int, category_ids: list[int], letter_ids: list[int], color_ids: list[int],
         first_location: int,
     ) -> None:  # fmt: skip
-        """`early_dim` is the number of channels halfway; the ids are token ids, rows of the tied embeddings."""
+        """`early_dim` is the number of channels halfway; the IDs are token IDs, rows of the tied embeddings."""
         super().__init__()
         heads = 1 + 4 + HALVES
         self.heads = nn.ModuleList(
@@ -107,12 +107,14 @@ class DenseHeads(nn.Module):
         weights = torch.ones(1 + len(self.category_ids), device=cells.device)
         weights[NOTHING] = 0.2
         rows = torch.cat([self.nothing[:1], table[self.category_ids]])
-        class_loss = F.cross_entropy(self._logits(0, flat, rows), classes, weight=weights)
+        class_loss = F.cross_entropy(self._compute_logits(0, flat, rows), classes, weight=weights)
 
         locations = table[self.first_location : self.first_location + 1000]
         inside = flat[occupied]
         bins = targets.boxes.flatten(0, 1)[occupied]
-        boxes = [location_loss(self._logits(1 + side, inside, locations), bins[:, side], sigma) for side in range(4)]
+        boxes = [
+            location_loss(self._compute_logits(1 + side, inside, locations), bins[:, side], sigma) for side in range(4)
+        ]
 
         logits = (self.color(flat) @ table[self.color_ids].T).float() * self.scale
         shares = targets.colors.flatten(0, 1)
@@ -125,7 +127,9 @@ class DenseHeads(nn.Module):
         weights = torch.ones(len(rows), device=cells.device)
         weights[NOTHING] = 0.05
         letters = [
-            F.cross_entropy(self._logits(5 + half, flat, rows), targets.letters[..., half].flatten(), weight=weights)
+            F.cross_entropy(
+                self._compute_logits(5 + half, flat, rows), targets.letters[..., half].flatten(), weight=weights
+            )
             for half in range(HALVES)
         ]
         logits = self.letter_index(flat).float().view(-1, 1 + MAX_WORD_LENGTH)
@@ -134,7 +138,7 @@ class DenseHeads(nn.Module):
         )
         early = early_features.flatten(0, 1)
         early_letters = F.cross_entropy(
-            self._logits(5 + HALVES, early, rows), targets.early_letters.flatten(), weight=weights
+            self._compute_logits(5 + HALVES, early, rows), targets.early_letters.flatten(), weight=weights
         )
         early_colors = F.cross_entropy(self.early_color(early).float(), targets.early_colors.flatten(0, 1))
         return DenseLoss(
@@ -147,7 +151,7 @@ class DenseHeads(nn.Module):
             early_colors,
         )
 
-    def relevance_loss(self, cells: Tensor, relevance: Tensor) -> Tensor:
+    def compute_relevance_loss(self, cells: Tensor, relevance: Tensor) -> Tensor:
         """Returns the binary cross-entropy of each subcell being relevant; positives weigh three times as much.
 
         `cells` [n, c, dim] are the encoder's states of the image tokens without the pooled one; `relevance` [n, c, 16]
@@ -158,5 +162,5 @@ class DenseHeads(nn.Module):
         weight = torch.tensor(3.0, device=cells.device)
         return F.binary_cross_entropy_with_logits(self.relevance(cells).float(), relevance.float(), pos_weight=weight)
 
-    def _logits(self, head: int, tokens: Tensor, rows: Tensor) -> Tensor:
+    def _compute_logits(self, head: int, tokens: Tensor, rows: Tensor) -> Tensor:
         return (self.heads[head](tokens) @ rows.T).float() * self.scale

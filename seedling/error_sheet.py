@@ -83,7 +83,7 @@ def _draw_padded_error(engine: Engine, scene: Scene) -> Image.Image | None:
 
 def main(
     file: Annotated[Path, typer.Argument(help="Where to write the sheet, PNG or JPEG.")],
-    model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub id.")] = "seedling",
+    model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub ID.")] = "seedling",
     scenes: Annotated[int, typer.Option(min=1, help="Number of unseen scenes to search.")] = 100,
 ) -> None:
     """Draws the first unseen scenes with wrong answers."""

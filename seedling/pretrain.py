@@ -147,7 +147,7 @@ def train(
         resizing.resize_input(model, side, ordered=ordered)
     trainer = Pretrainer(model, tokenizer, accelerator)
     if saved:
-        trainer.restore(saved["trainer"])
+        trainer.load_state(saved["trainer"])
         accelerator.print(f"resuming at step {start_step} of {len(dataset)}", flush=True)
     is_main = accelerator.is_main_process
     accelerator.wait_for_everyone()  # until all processes have read what is overwritten here
@@ -226,7 +226,7 @@ def _save(out: Path, trainer: Pretrainer, step: int, *, snapshot: bool) -> None:
         folder.parent.mkdir(exist_ok=True)
         (out / "snapshot.partial").rename(folder)
     partial = out / "state.partial"
-    torch.save({"step": step, "trainer": trainer.state()}, partial)
+    torch.save({"step": step, "trainer": trainer.get_state()}, partial)
     partial.replace(out / "state.pt")
 
 

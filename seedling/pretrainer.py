@@ -89,8 +89,8 @@ class Pretrainer:
         the loss or the gradient is not finite.
         """
         for group in self.groups:
-            group["lr"] = stage.learning_rate_at(step)
-        sigma = stage.sigma_at(step)
+            group["lr"] = stage.compute_learning_rate(step)
+        sigma = stage.compute_sigma(step)
         with self.accelerator.autocast():
             losses = self.compute_losses(batch, stage, sigma)
         total = losses["total"]
@@ -112,7 +112,7 @@ class Pretrainer:
                 if value.is_floating_point():
                     self.average[name].lerp_(value, weight)
         values = {name: value.item() for name, value in losses.items()}
-        return values | {"sigma": sigma, "learning_rate": stage.learning_rate_at(step)}
+        return values | {"sigma": sigma, "learning_rate": stage.compute_learning_rate(step)}
 
     def _average_gradients(self) -> None:
         """Averages the gradients over all processes, each of which has its own images."""
@@ -146,7 +146,7 @@ class Pretrainer:
         prompts, labels = batch.prompts.to(device), batch.labels.to(device)
         owner = batch.owner.to(device)
         encoded, mask = forward.encode_prompts(self.model, image, owner, prompts)
-        relevance = self.heads.relevance_loss(encoded[:, 1 : image.shape[1]], batch.relevance.to(device))
+        relevance = self.heads.compute_relevance_loss(encoded[:, 1 : image.shape[1]], batch.relevance.to(device))
         weights: list[Tensor] = []
         decoded, tokens, answers = forward.decode_answers(self.model, encoded, mask, labels, weights)
         answer = answer_loss(self.model.lm_head(decoded), tokens, answers, self.first_location, sigma)
@@ -164,7 +164,7 @@ class Pretrainer:
             "location": answer.location, "kind": answer.kind,
         }  # fmt: skip
 
-    def state(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """Returns everything that is needed to resume a run."""
         return {
             "model": self.model.state_dict(),
@@ -173,8 +173,8 @@ class Pretrainer:
             "average": self.average,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restores what `state` returned."""
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores the result of `get_state`."""
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

@@ -85,7 +85,7 @@ def write_pages(engine: Engine, folder: Path, scenes: int) -> None:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub id.")] = "seedling",
+    model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub ID.")] = "seedling",
     scenes: Annotated[int, typer.Option(min=1, help="Number of unseen scenes.")] = 500,
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this file, as JSON.")] = None,
     page: Annotated[Path | None, typer.Option(help="Folder for errors.html and false-positives.png.")] = None,

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
 from seedling import architecture
-from seedling.architecture import cell_centers, count_cells, fourier_features
+from seedling.architecture import compute_cell_centers, compute_fourier_features, count_cells
 from seedling.initialization import InitScheme, initialize_layer
 
 
@@ -23,11 +23,11 @@ def resize_input(model: Florence2ForConditionalGeneration, image_side: int, *, o
     old, new = vision.max_position_embeddings, count_cells(image_side)
     if old == new:
         return
-    weights = interpolation_weights(cell_centers(old), cell_centers(new))
+    weights = compute_interpolation_weights(compute_cell_centers(old), compute_cell_centers(new))
     position_embed = model.model.multi_modal_projector.image_position_embed
     for axis in (position_embed.row_embeddings, position_embed.column_embeddings):
         old_features, new_features = (
-            fourier_features(cell_centers(n), axis.weight.shape[1]) * ordered for n in (old, new)
+            compute_fourier_features(compute_cell_centers(n), axis.weight.shape[1]) * ordered for n in (old, new)
         )
         axis.weight = nn.Parameter((weights @ (axis.weight.cpu() - old_features) + new_features).to(axis.weight))
         axis.num_embeddings = new
@@ -74,7 +74,7 @@ def extend_architecture(model: Florence2ForConditionalGeneration) -> None:
     text.max_position_embeddings = architecture.MAX_POSITIONS
 
 
-def interpolation_weights(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+def compute_interpolation_weights(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """Returns linear interpolation weights, [new, old].
 
     A new position takes the two old ones around it by proximity; beyond the first or last one, only that one.

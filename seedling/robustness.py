@@ -41,7 +41,7 @@ def add_noise(image: Image.Image) -> Image.Image:
 
 
 def pad_to_aspect(image: Image.Image, aspect: int) -> Image.Image:
-    """Pads with grey on the right or below to at least `aspect` times the shorter side. Coordinates stay the same."""
+    """Pads with gray on the right or below to at least `aspect` times the shorter side. Coordinates stay the same."""
     w, h = image.size
     canvas = Image.new("RGB", (max(w, aspect * h), h) if w >= h else (w, max(h, aspect * w)), (128, 128, 128))
     canvas.paste(image)
@@ -50,10 +50,10 @@ def pad_to_aspect(image: Image.Image, aspect: int) -> Image.Image:
 
 def enlarge(image: Image.Image) -> Image.Image:
     """Enlarges to LARGE_SIDE pixels."""
-    return image.resize(_enlarged_size(image.size), Image.Resampling.BICUBIC)
+    return image.resize(_compute_enlarged_size(image.size), Image.Resampling.BICUBIC)
 
 
-def _enlarged_size(size: tuple[int, int]) -> tuple[int, int]:
+def _compute_enlarged_size(size: tuple[int, int]) -> tuple[int, int]:
     return round(size[0] * LARGE_SIDE / max(size)), round(size[1] * LARGE_SIDE / max(size))
 
 
@@ -129,6 +129,6 @@ def _scale(annotation: Annotation, size: tuple[int, int], change: Callable[[Imag
     """Scales a true box when `change` enlarges the image."""
     if change is not enlarge or not isinstance(annotation, Box):
         return annotation
-    across, down = (new / old for new, old in zip(_enlarged_size(size), size, strict=True))
+    across, down = (new / old for new, old in zip(_compute_enlarged_size(size), size, strict=True))
     x1, y1, x2, y2 = annotation.box
     return annotation.model_copy(update={"box": (x1 * across, y1 * down, x2 * across, y2 * down)})

@@ -18,13 +18,13 @@ from labels.geometry import box_iou
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad
 from prompts.tasks import FLORENCE_TASKS
-from seedling.scenes.colors import CLEAR_MARGIN, COLOR_NAMES, main_color_margin
+from seedling.scenes.colors import CLEAR_MARGIN, COLOR_NAMES, compute_main_color_margin
 from seedling.scenes.descriptions import SIZES
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.masks import find_best_overlap
 from seedling.scenes.scene import Scene
 
-CLEAR_COLOR_FIGURE = "description: color accuracy where one color is clear"
+CLEAR_COLOR_METRIC = "description: color accuracy where one color is clear"
 """A subset of another figure. It does not start with a task token, since the figures of a task are averaged to measure
 forgetting (`seedling.forgetting`)."""
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, pluralize(noun))}
@@ -93,8 +93,8 @@ class TaskScores:
             self._add_attributes(token, text, true_text)
             if sample.region:
                 shares = find_best_overlap(scene.objects, sample.region).color_shares
-                if main_color_margin(shares) >= CLEAR_MARGIN:
-                    self.values[CLEAR_COLOR_FIGURE].append(self.values[f"{token} color accuracy"][-1])
+                if compute_main_color_margin(shares) >= CLEAR_MARGIN:
+                    self.values[CLEAR_COLOR_METRIC].append(self.values[f"{token} color accuracy"][-1])
             same_position = text.rpartition(" at the ")[2] == true_text.rpartition(" at the ")[2]
             self.values[f"{token} position accuracy"].append(same_position)
         if token == "<REGION_TO_OCR>":
@@ -124,7 +124,7 @@ class TaskScores:
             precision = compute_average_precision(self.detections)
             figures |= {"<OD> mAP@50": precision.ap50, "<OD> mAP@50:95": precision.ap}
             figures = {name: value for name, value in figures.items() if not math.isnan(value)}
-        order = [*FLORENCE_TASKS, CLEAR_COLOR_FIGURE.split(" ")[0]]
+        order = [*FLORENCE_TASKS, CLEAR_COLOR_METRIC.split(" ")[0]]
         figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
         ranking = auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
         if not math.isnan(ranking):  # JSON has no NaN

@@ -50,12 +50,12 @@ class Stage:
     task_weights: dict[str, float] = field(default_factory=TASK_WEIGHTS.copy)
     wide_share: float = WIDE_SHARE
 
-    def learning_rate_at(self, step: int) -> float:
+    def compute_learning_rate(self, step: int) -> float:
         """Returns the learning rate at a step of this stage, 0 … steps - 1."""
         remaining = (self.steps - step) / max(self.steps * self.cooldown, 1)
         return self.learning_rate * min(1.0, (step + 1) / max(self.warmup, 1), remaining)
 
-    def sigma_at(self, step: int) -> float:
+    def compute_sigma(self, step: int) -> float:
         """Returns the width of the location targets, in bins; it shrinks geometrically."""
         start, end = self.sigma
         return start * (end / start) ** min(1.0, step / (self.steps * 2 / 3))

@@ -16,10 +16,10 @@ from prompts.formatting import format_answer
 from prompts.locations import LOCATION_PATTERN, dequantize
 from seedling.scenes.descriptions import (
     TextPart,
-    caption_parts,
     describe_background,
-    detailed_caption_parts,
-    paragraph_parts,
+    list_caption_parts,
+    list_detailed_caption_parts,
+    list_paragraph_parts,
 )
 from seedling.scenes.masks import find_best_overlap, make_coverage_mask, make_image_mask
 from seedling.scenes.scene import Scene, SceneObject, SceneWord
@@ -47,39 +47,39 @@ def make_attention_targets(sample: Sample, scene: Scene, side: int, grid: int) -
     text = format_answer(sample.task, sample.answer, (scene.width, scene.height))
     targets: list[AttentionTarget] = []
     at = 0
-    for words, items in _text_parts(sample, scene):
+    for words, items in _list_text_parts(sample, scene):
         at = text.index(words, at)
         if sample.task.token in ("<OCR>", "<REGION_TO_OCR>"):
-            targets += _letter_targets(items[0], at, scene, grid)
+            targets += _make_letter_targets(items[0], at, scene, grid)
         else:
             targets.append(AttentionTarget(at, at + len(words), _attend_to_items(items, scene, side, grid)))
         at += len(words)
-    return targets + list(_shape_targets(sample, scene, side, grid))
+    return targets + list(_make_shape_targets(sample, scene, side, grid))
 
 
-def _all_items(scene: Scene) -> Items:
+def _list_items(scene: Scene) -> Items:
     return [*scene.objects, *scene.words]
 
 
-def _text_parts(sample: Sample, scene: Scene) -> list[TextPart]:
+def _list_text_parts(sample: Sample, scene: Scene) -> list[TextPart]:
     """Returns the parts of a text answer in order. A part without items is about the background."""
     match sample.task.token:
         case "<OCR>":
             return [(word.text, [word]) for word in scene.words]
         case "<CAPTION>":
-            return caption_parts(scene)
+            return list_caption_parts(scene)
         case "<DETAILED_CAPTION>":
-            return [*detailed_caption_parts(scene), (describe_background(scene), [])]
+            return [*list_detailed_caption_parts(scene), (describe_background(scene), [])]
         case "<MORE_DETAILED_CAPTION>":
-            return [(describe_background(scene), []), *paragraph_parts(scene)]
+            return [(describe_background(scene), []), *list_paragraph_parts(scene)]
     if sample.region and sample.answer and bounding_box_or_none(sample.answer[0]) is None:
-        return [(sample.answer[0].label, [find_best_overlap(_all_items(scene), sample.region)])]
+        return [(sample.answer[0].label, [find_best_overlap(_list_items(scene), sample.region)])]
     return []
 
 
-def _shape_targets(sample: Sample, scene: Scene, side: int, grid: int) -> Iterator[AttentionTarget]:
+def _make_shape_targets(sample: Sample, scene: Scene, side: int, grid: int) -> Iterator[AttentionTarget]:
     """Yields the targets of an answer that consists of shapes."""
-    items, size = _all_items(scene), (scene.width, scene.height)
+    items, size = _list_items(scene), (scene.width, scene.height)
     before = ""
     for number, annotation in enumerate(sample.answer, 1):
         box = bounding_box_or_none(annotation)
@@ -91,7 +91,7 @@ def _shape_targets(sample: Sample, scene: Scene, side: int, grid: int) -> Iterat
             yield AttentionTarget(start, len(before), _attend_to_items([item], scene, side, grid))
             continue
         if isinstance(annotation, Quad):
-            yield from _letter_targets(find_best_overlap(items, box), start, scene, grid)
+            yield from _make_letter_targets(find_best_overlap(items, box), start, scene, grid)
         for pair in _POINT.finditer(before, start):
             x, y = (dequantize(int(part), 1.0) for part in pair.groups())
             yield AttentionTarget(pair.start(), pair.end(), _attend_to_point(x, y, grid))
@@ -99,7 +99,7 @@ def _shape_targets(sample: Sample, scene: Scene, side: int, grid: int) -> Iterat
 
 def _attend_to_items(items: Items, scene: Scene, side: int, grid: int) -> np.ndarray:
     """Spreads attention over everything that the items cover; without items, over everything that no item covers."""
-    covered = make_coverage_mask(items or _all_items(scene), scene, side, grid)
+    covered = make_coverage_mask(items or _list_items(scene), scene, side, grid)
     if not items:
         inside = make_image_mask(side, grid)
         free = inside & ~covered
@@ -110,7 +110,9 @@ def _attend_to_items(items: Items, scene: Scene, side: int, grid: int) -> np.nda
     return _attend_to_point((x1 + x2) / 2 / scene.width, (y1 + y2) / 2 / scene.height, grid)
 
 
-def _letter_targets(word: SceneObject | SceneWord, start: int, scene: Scene, grid: int) -> Iterator[AttentionTarget]:
+def _make_letter_targets(
+    word: SceneObject | SceneWord, start: int, scene: Scene, grid: int
+) -> Iterator[AttentionTarget]:
     """Yields a target at the center of each letter of a word that begins at the character `start`."""
     if isinstance(word, SceneWord):
         for k, (x, y) in enumerate(word.letter_centers / (scene.width, scene.height), start):

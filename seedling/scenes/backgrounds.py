@@ -20,12 +20,12 @@ def draw_plain(rng: np.random.Generator, base: np.ndarray, size: Size) -> Image.
 
 
 def draw_gradient(rng: np.random.Generator, base: np.ndarray, size: Size) -> Image.Image:
-    return _to_image(_random_colors_near(rng, base, 45, (2, 2))).resize(size, Image.Resampling.BICUBIC)
+    return _to_image(_draw_random_colors_near(rng, base, 45, (2, 2))).resize(size, Image.Resampling.BICUBIC)
 
 
 def draw_blobs(rng: np.random.Generator, base: np.ndarray, size: Size) -> Image.Image:
     shape = (int(rng.integers(3, 9)), int(rng.integers(3, 9)))
-    return _to_image(_random_colors_near(rng, base, 50, shape)).resize(size, Image.Resampling.BICUBIC)
+    return _to_image(_draw_random_colors_near(rng, base, 50, shape)).resize(size, Image.Resampling.BICUBIC)
 
 
 def draw_stripes(rng: np.random.Generator, base: np.ndarray, size: Size) -> Image.Image:
@@ -52,7 +52,7 @@ def draw_octaves(rng: np.random.Generator, base: np.ndarray, size: Size) -> Imag
     side = 64
     total = np.zeros((side, side, 3), np.float32)
     for cells, amplitude in ((3, 34), (6, 24), (12, 16), (24, 11), (side, 7)):
-        layer = _to_image(128 + _random_colors_near(rng, np.zeros(3), amplitude, (cells, cells)))
+        layer = _to_image(128 + _draw_random_colors_near(rng, np.zeros(3), amplitude, (cells, cells)))
         total += np.asarray(layer.resize((side, side), Image.Resampling.BICUBIC), np.float32) - 128
     return _to_image(base + total).resize(size, Image.Resampling.BICUBIC)
 
@@ -65,7 +65,7 @@ def _to_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _random_colors_near(
+def _draw_random_colors_near(
     rng: np.random.Generator, base: np.ndarray, spread: float, shape: tuple[int, int]
 ) -> np.ndarray:
     """Returns (rows, columns, 3) colors around `base`: brightness varies by `spread` (0-255), channels by a third."""

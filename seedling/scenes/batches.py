@@ -161,7 +161,7 @@ class SceneBatchDataset(Dataset[SceneBatch]):
         return labels, rows, torch.from_numpy(np.array(cells, np.float32).reshape(-1, self.grid**2))
 
     def _tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Returns the ids, padded on the right, and the position in the text where each token ends (0 for padding).
+        """Returns the IDs, padded on the right, and the position in the text where each token ends (0 for padding).
 
         Both are [n, l].
         """

@@ -43,17 +43,17 @@ def measure_color_shares(pixels: np.ndarray) -> tuple[float, ...]:
     return tuple((np.bincount(classify_pixels(pixels), minlength=len(COLOR_NAMES)) / len(pixels)).tolist())
 
 
-def pure_color_shares(name: str) -> tuple[float, ...]:
+def make_pure_color_shares(name: str) -> tuple[float, ...]:
     """Returns the color shares of something that has one color only."""
     return tuple(float(one == name) for one in COLOR_NAMES)
 
 
-def main_color(shares: tuple[float, ...]) -> str:
+def get_main_color(shares: tuple[float, ...]) -> str:
     """Returns the name with the largest share."""
     return COLOR_NAMES[int(np.argmax(shares))]
 
 
-def main_color_margin(shares: tuple[float, ...]) -> float:
+def compute_main_color_margin(shares: tuple[float, ...]) -> float:
     """Returns the difference between the largest and the second largest share."""
     first, second = sorted(shares)[-1:-3:-1]
     return first - second
@@ -61,14 +61,14 @@ def main_color_margin(shares: tuple[float, ...]) -> float:
 
 def have_distinct_colors(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Returns whether the main colors of two objects differ and are both clear (`CLEAR_MARGIN`)."""
-    if main_color(one) == main_color(other):
+    if get_main_color(one) == get_main_color(other):
         return False
-    return min(main_color_margin(one), main_color_margin(other)) >= CLEAR_MARGIN
+    return min(compute_main_color_margin(one), compute_main_color_margin(other)) >= CLEAR_MARGIN
 
 
 def find_main_color(pixels: np.ndarray) -> str:
     """Returns the most common name among (n, 3) RGB pixels, n > 0."""
-    return main_color(measure_color_shares(pixels))
+    return get_main_color(measure_color_shares(pixels))
 
 
 def pick_random_color(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -84,7 +84,7 @@ def pick_random_color(rng: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def luma(color: np.ndarray | tuple[int, int, int]) -> float:
+def compute_luma(color: np.ndarray | tuple[int, int, int]) -> float:
     """Returns the Rec. 601 brightness of one RGB color, 0-255."""
     red, green, blue = (float(c) for c in color)
     return 0.299 * red + 0.587 * green + 0.114 * blue
@@ -99,6 +99,6 @@ def pick_contrasting_color(
     """
     for _ in range(12):
         color = pick_random_color(rng)
-        if abs(luma(color) - luma(other)) >= least:
+        if abs(compute_luma(color) - compute_luma(other)) >= least:
             return color
-    return (0, 0, 0) if luma(other) > 127 else (255, 255, 255)
+    return (0, 0, 0) if compute_luma(other) > 127 else (255, 255, 255)

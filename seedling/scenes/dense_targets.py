@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prompts import locations
 from seedling.dense_heads import HALVES, LETTERS, DenseTargets
-from seedling.scenes.colors import COLOR_NAMES, classify_pixels, pure_color_shares
+from seedling.scenes.colors import COLOR_NAMES, classify_pixels, make_pure_color_shares
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.scene import Scene, SceneWord
 
@@ -17,8 +17,8 @@ def make_dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> De
     """Returns the targets of a `grid` × `grid` raster.
 
     `pixels` are the scenes as the model sees them (`batches.to_pixels`), uint8 [b, 3, side, side]. Cell k is centered
-    at pixel k · side / grid (`architecture.cell_centers`). A cell belongs to the smallest box over its center. A half
-    cell belongs to the letter under its center, and each letter has at least the nearest half.
+    at pixel k · side / grid (`architecture.compute_cell_centers`). A cell belongs to the smallest box over its center.
+    A half cell belongs to the letter under its center, and each letter has at least the nearest half.
     """
     cells = grid * grid
     classes = np.zeros((len(scenes), cells), dtype=np.int64)
@@ -31,7 +31,7 @@ def make_dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> De
     half_centers = (np.arange(grid * HALVES) - (HALVES - 1) / 2) / (grid * HALVES)
     fine_centers = np.arange(2 * grid) / (2 * grid)
     for i, scene in enumerate(scenes):
-        colors[i] = 0 if scene.multicolored else pure_color_shares(scene.background)
+        colors[i] = 0 if scene.multicolored else make_pure_color_shares(scene.background)
         by_area = sorted(scene.objects, key=lambda o: -(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]))
         for item in by_area:
             x1, y1, x2, y2 = item.box
@@ -49,12 +49,12 @@ def make_dense_targets(scenes: Sequence[Scene], pixels: Tensor, grid: int) -> De
             _write_letters(letter_indices[i].reshape(half_raster), half_centers, centers, word, size, positions)
             fine_raster = (2 * grid, 2 * grid)
             _write_letters(early_letters[i].reshape(fine_raster), fine_centers, fine_centers, word, size, letter_ids)
-    early_colors = np.stack([_local_color_shares(image.permute(1, 2, 0).numpy(), 2 * grid) for image in pixels])
+    early_colors = np.stack([_measure_local_color_shares(image.permute(1, 2, 0).numpy(), 2 * grid) for image in pixels])
     arrays = (classes, boxes, colors, letters, letter_indices, early_letters, early_colors)
     return DenseTargets(*map(torch.from_numpy, arrays))
 
 
-def _local_color_shares(image: np.ndarray, raster: int) -> np.ndarray:
+def _measure_local_color_shares(image: np.ndarray, raster: int) -> np.ndarray:
     """Returns the color shares around each point of a `raster` × `raster`, [raster², colors].
 
     Point k is centered at pixel k · side / raster. Every second pixel counts.

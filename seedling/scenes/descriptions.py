@@ -16,14 +16,14 @@ TextPart = tuple[str, Sequence[SceneObject | SceneWord]]
 """A part of a text, and the objects and words that it is about."""
 
 
-def size_name(box: Sequence[float], scene: Scene) -> str:
+def describe_size(box: Sequence[float], scene: Scene) -> str:
     """Returns small, medium or large, by the square root of the share of the image that the box covers."""
     x1, y1, x2, y2 = box
     side = ((x2 - x1) * (y2 - y1) / (scene.width * scene.height)) ** 0.5
     return SIZES[int(side > 0.22) + int(side > 0.34)]
 
 
-def position_name(box: Sequence[float], scene: Scene) -> str:
+def describe_position(box: Sequence[float], scene: Scene) -> str:
     """Returns the cell of a 3 × 3 grid that holds the center of the box."""
     x1, y1, x2, y2 = box
     column = min(int((x1 + x2) / 2 / scene.width * 3), 2)
@@ -33,12 +33,12 @@ def position_name(box: Sequence[float], scene: Scene) -> str:
 
 def describe_object(item: SceneObject, scene: Scene) -> str:
     """Returns `small orange cat`."""
-    return f"{size_name(item.box, scene)} {item.color} {item.category}"
+    return f"{describe_size(item.box, scene)} {item.color} {item.category}"
 
 
 def describe_region(item: SceneObject, scene: Scene) -> str:
     """Returns `a small orange cat at the top left`."""
-    return f"a {describe_object(item, scene)} at the {position_name(item.box, scene)}"
+    return f"a {describe_object(item, scene)} at the {describe_position(item.box, scene)}"
 
 
 def describe_background(scene: Scene) -> str:
@@ -46,54 +46,54 @@ def describe_background(scene: Scene) -> str:
     return f"{add_article(scene.background)} background"
 
 
-def caption(scene: Scene) -> str:
+def make_caption(scene: Scene) -> str:
     """Returns `a cat, two dogs and a word`."""
-    return _join_parts(caption_parts(scene))
+    return _join_parts(list_caption_parts(scene))
 
 
-def detailed_caption(scene: Scene) -> str:
+def make_detailed_caption(scene: Scene) -> str:
     """Returns `a small orange cat, a large red car and a word on a blue background`."""
-    return f"{_join_parts(detailed_caption_parts(scene))} on {describe_background(scene)}"
+    return f"{_join_parts(list_detailed_caption_parts(scene))} on {describe_background(scene)}"
 
 
-def paragraph(scene: Scene) -> str:
+def make_paragraph(scene: Scene) -> str:
     """Returns a sentence with the number of objects, then one sentence per object and word with its position."""
     count = len(scene.objects)
     noun = "object" if count == 1 else "objects"
     first = f"The picture shows {NUMBERS[count]} {noun} on {describe_background(scene)}."
-    return " ".join([first, *(sentence for sentence, _ in paragraph_parts(scene))])
+    return " ".join([first, *(sentence for sentence, _ in list_paragraph_parts(scene))])
 
 
-def caption_parts(scene: Scene) -> list[TextPart]:
-    """Returns the parts that `caption` lists."""
+def list_caption_parts(scene: Scene) -> list[TextPart]:
+    """Returns the parts that `make_caption` lists."""
     groups = group_by_category(scene.objects)
     objects: list[TextPart] = [(count_noun(noun, len(group)), group) for noun, group in groups.items()]
-    return objects + _word_parts(scene)
+    return objects + _list_word_parts(scene)
 
 
-def detailed_caption_parts(scene: Scene) -> list[TextPart]:
-    """Returns the parts that `detailed_caption` lists."""
+def list_detailed_caption_parts(scene: Scene) -> list[TextPart]:
+    """Returns the parts that `make_detailed_caption` lists."""
     objects: list[TextPart] = [("a " + describe_object(item, scene), [item]) for item in scene.objects]
-    return objects + _word_parts(scene)
+    return objects + _list_word_parts(scene)
 
 
-def paragraph_parts(scene: Scene) -> list[TextPart]:
-    """Returns the sentences of `paragraph` after the first."""
+def list_paragraph_parts(scene: Scene) -> list[TextPart]:
+    """Returns the sentences of `make_paragraph` after the first."""
     named: list[tuple[str, SceneObject | SceneWord]] = [(describe_object(item, scene), item) for item in scene.objects]
     named += [("word", word) for word in scene.words]
-    return [(f"A {name} is at the {position_name(item.box, scene)}.", [item]) for name, item in named]
+    return [(f"A {name} is at the {describe_position(item.box, scene)}.", [item]) for name, item in named]
 
 
-def referring_expression(item: SceneObject, scene: Scene) -> str:
+def make_referring_expression(item: SceneObject, scene: Scene) -> str:
     """Returns the shortest expression that identifies the object: category, then color, size or position."""
     rivals = [other for other in scene.objects if other is not item and other.category == item.category]
     if not rivals:
         return f"the {item.category}"
     if all(have_distinct_colors(rival.color_shares, item.color_shares) for rival in rivals):
         return f"the {item.color} {item.category}"
-    if all(size_name(rival.box, scene) != size_name(item.box, scene) for rival in rivals):
-        return f"the {size_name(item.box, scene)} {item.category}"
-    return f"the {item.category} at the {position_name(item.box, scene)}"
+    if all(describe_size(rival.box, scene) != describe_size(item.box, scene) for rival in rivals):
+        return f"the {describe_size(item.box, scene)} {item.category}"
+    return f"the {item.category} at the {describe_position(item.box, scene)}"
 
 
 def group_by_category(items: Iterable[SceneObject]) -> dict[str, list[SceneObject]]:
@@ -104,7 +104,7 @@ def group_by_category(items: Iterable[SceneObject]) -> dict[str, list[SceneObjec
     return groups
 
 
-def _word_parts(scene: Scene) -> list[TextPart]:
+def _list_word_parts(scene: Scene) -> list[TextPart]:
     return [(count_noun("word", len(scene.words)), scene.words)] if scene.words else []
 
 
@@ -122,4 +122,4 @@ def _collect_words() -> tuple[str, ...]:
 
 
 WORDS: tuple[str, ...] = _collect_words()
-"""All words of prompts and answers, in the order of their token ids."""
+"""All words of prompts and answers, in the order of their token IDs."""

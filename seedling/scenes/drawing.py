@@ -100,7 +100,7 @@ def draw_scene(
 
 
 @cache
-def _premultiplied(glyph: glyphs.Glyph, halved: bool) -> Image.Image:
+def _render_premultiplied(glyph: glyphs.Glyph, halved: bool) -> Image.Image:
     """Returns the glyph with premultiplied alpha, so that resizing and rotating leave no black edges.
 
     `halved` saves time for small objects.
@@ -111,7 +111,7 @@ def _premultiplied(glyph: glyphs.Glyph, halved: bool) -> Image.Image:
 
 def _transform(rng: np.random.Generator, glyph: glyphs.Glyph, side: float) -> Image.Image:
     """Returns the glyph `side` pixels long, slightly stretched, with varied colors; half are flipped, some rotated."""
-    image = _premultiplied(glyph, 2 * side <= glyphs.SIDE)
+    image = _render_premultiplied(glyph, 2 * side <= glyphs.SIDE)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     scale, stretch = side / max(image.size), float(np.exp(rng.uniform(-0.1, 0.1)))

@@ -51,7 +51,7 @@ def load_font(name: str | None, size: int) -> ImageFont.FreeTypeFont | ImageFont
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)
 
 
-def random_text(rng: np.random.Generator) -> str:
+def make_random_text(rng: np.random.Generator) -> str:
     """Returns 3 to 8 characters (mostly 3 to 6): letters in most cases, digits in some, both in the rest."""
     length = int(rng.choice([3, 4, 5, 6, 7, 8], p=[0.2, 0.28, 0.26, 0.18, 0.05, 0.03]))
     kind = rng.random()
@@ -66,7 +66,7 @@ def lay_out_word(rng: np.random.Generator, canvas: tuple[int, int]) -> WordLayou
     and lose letters when they do not fit.
     """
     width, height = canvas
-    content = random_text(rng)
+    content = make_random_text(rng)
     name = FONTS[int(rng.integers(len(FONTS)))]
     letter_width = rng.uniform(7.5, min(19.0, 0.8 * MODEL_SIDE / len(content))) * width / MODEL_SIDE
     reference = load_font(name, 64)

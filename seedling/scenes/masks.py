@@ -1,4 +1,4 @@
-"""Rasterizes what a sample is about: the target of the encoder's relevance head (`DenseHeads.relevance_loss`).
+"""Rasterizes what a sample is about: the target of the encoder's relevance head (`DenseHeads.compute_relevance_loss`).
 
 Masks are booleans [grid², 16]: each grid cell is divided into 4 × 4 subcells. Cell k is centered at pixel
 k · side / grid of the image resized to `side` pixels and covers half a cell in each direction. The subcells beyond the
@@ -49,7 +49,7 @@ def make_relevance_mask(sample: Sample, scene: Scene, side: int, grid: int) -> n
 
 def make_coverage_mask(items: Iterable[SceneObject | SceneWord], scene: Scene, side: int, grid: int) -> np.ndarray:
     """Returns which subcells lie on one of the items."""
-    pixels = _subcell_centers(side, grid).clip(0).astype(int)
+    pixels = _compute_subcell_centers(side, grid).clip(0).astype(int)
     covered = np.zeros((grid * SUBCELLS, grid * SUBCELLS), bool)
     for item in items:
         rings = item.polygons if isinstance(item, SceneObject) else [item.quad]
@@ -61,11 +61,11 @@ def make_coverage_mask(items: Iterable[SceneObject | SceneWord], scene: Scene, s
 
 def make_image_mask(side: int, grid: int) -> np.ndarray:
     """Returns which subcells lie in the image, not beyond its upper or left border."""
-    inside = _subcell_centers(side, grid) >= 0
+    inside = _compute_subcell_centers(side, grid) >= 0
     return _group_by_cell(np.outer(inside, inside), grid)
 
 
-def _subcell_centers(side: int, grid: int) -> np.ndarray:
+def _compute_subcell_centers(side: int, grid: int) -> np.ndarray:
     """Returns the centers of a row's subcells, in pixels."""
     return ((np.arange(grid * SUBCELLS) + 0.5) / SUBCELLS - 0.5) * side / grid
 

@@ -55,7 +55,7 @@ def simplify(ring: np.ndarray, tolerance: float, max_points: int = MAX_POINTS) -
     def find_worst(i: int, j: int) -> tuple[float, int]:
         if j - i < 2:
             return 0.0, i
-        distances = _distances_to_segment(closed[i + 1 : j], closed[i], closed[j])
+        distances = _compute_distances_to_segment(closed[i + 1 : j], closed[i], closed[j])
         k = int(distances.argmax())
         return float(distances[k]), i + 1 + k
 
@@ -74,7 +74,7 @@ def simplify(ring: np.ndarray, tolerance: float, max_points: int = MAX_POINTS) -
     return closed[[i for i, _ in spans]]
 
 
-def _distances_to_segment(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _compute_distances_to_segment(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Returns the distances of (n, 2) points from the segment start-end."""
     direction = end - start
     position = ((points - start) @ direction / max(float(direction @ direction), 1e-9)).clip(0, 1)

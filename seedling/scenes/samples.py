@@ -93,7 +93,7 @@ def _make_referring(scene: Scene, rng: np.random.Generator) -> Sample | None:
     item = scene.objects[int(rng.integers(len(scene.objects)))]
     full = descriptions.describe_object(item, scene)
     unique = [descriptions.describe_object(other, scene) for other in scene.objects].count(full) == 1
-    text = f"the {full}" if rng.random() >= 0.7 and unique else descriptions.referring_expression(item, scene)
+    text = f"the {full}" if rng.random() >= 0.7 and unique else descriptions.make_referring_expression(item, scene)
     shape = Polygon(polygons=item.polygons)
     return Sample(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (shape,), text=text)
 
@@ -128,9 +128,11 @@ def _make_region_category(scene: Scene, rng: np.random.Generator) -> Sample | No
 
 # fmt: off
 _MAKERS: dict[str, SampleMaker] = {
-    "<CAPTION>": lambda s, _: _make_text_sample("<CAPTION>", descriptions.caption(s)),
-    "<DETAILED_CAPTION>": lambda s, _: _make_text_sample("<DETAILED_CAPTION>", descriptions.detailed_caption(s)),
-    "<MORE_DETAILED_CAPTION>": lambda s, _: _make_text_sample("<MORE_DETAILED_CAPTION>", descriptions.paragraph(s)),
+    "<CAPTION>": lambda s, _: _make_text_sample("<CAPTION>", descriptions.make_caption(s)),
+    "<DETAILED_CAPTION>": lambda s, _: _make_text_sample("<DETAILED_CAPTION>", descriptions.make_detailed_caption(s)),
+    "<MORE_DETAILED_CAPTION>": lambda s, _: _make_text_sample(
+        "<MORE_DETAILED_CAPTION>", descriptions.make_paragraph(s)
+    ),
     "<OCR>": lambda s, _: _make_text_sample("<OCR>", "\n".join(w.text for w in s.words)),
     "<OCR_WITH_REGION>": lambda s, _: _make_quad_sample(s),
     "<OD>": lambda s, _: _make_box_sample("<OD>", s, lambda o: o.category),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from seedling.scenes.colors import main_color
+from seedling.scenes.colors import get_main_color
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SceneObject:
     @property
     def color(self) -> str:
         """The most common of `colors.COLOR_NAMES` among the visible pixels."""
-        return main_color(self.color_shares)
+        return get_main_color(self.color_shares)
 
 
 @dataclass(frozen=True)

@@ -170,5 +170,5 @@ def test_relevant_subcells_weigh_three_times_as_much(heads: DenseHeads, cells: T
     relevance = torch.rand(IMAGES, CELLS, 16, generator=torch.Generator().manual_seed(5)) < 0.2
     probability = heads.relevance(cells).sigmoid()
     expected = -(3 * probability.log() * relevance + (1 - probability).log() * ~relevance).mean()
-    torch.testing.assert_close(heads.relevance_loss(cells, relevance), expected)
-    assert heads.relevance_loss(cells[:0], relevance[:0]) == 0
+    torch.testing.assert_close(heads.compute_relevance_loss(cells, relevance), expected)
+    assert heads.compute_relevance_loss(cells[:0], relevance[:0]) == 0

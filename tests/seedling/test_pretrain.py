@@ -89,7 +89,9 @@ def test_unordered_positions_are_interpolated_directly(tmp_path: Path) -> None:
     train(tmp_path, stages, ordered=False, save_every=1, workers=0)
     name = "model.multi_modal_projector.image_position_embed.row_embeddings.weight"
     start = architecture.build_model(0, ordered=False, image_side=64)[0].state_dict()[name]
-    interpolation = resizing.interpolation_weights(architecture.cell_centers(4), architecture.cell_centers(6))
+    interpolation = resizing.compute_interpolation_weights(
+        architecture.compute_cell_centers(4), architecture.compute_cell_centers(6)
+    )
     state = torch.load(tmp_path / "state.pt", weights_only=True)["trainer"]
     for weights in (state["model"], state["average"]):
         torch.testing.assert_close(weights[name], interpolation @ start)

@@ -195,7 +195,7 @@ def test_one_step_moves_weights_and_average(batch: SceneBatch) -> None:
     moved = (after[name] - before[name]).abs()
     # Adam's first step is as long as the learning rate, wherever there is a gradient; a bias does not decay.
     assert float(moved.max()) == pytest.approx(5e-4, rel=0.05)
-    assert {g["lr"] for g in trainer.groups} == {stage.learning_rate_at(1)} == {parts["learning_rate"]}
+    assert {g["lr"] for g in trainer.groups} == {stage.compute_learning_rate(1)} == {parts["learning_rate"]}
     decay = 2 / 11
     torch.testing.assert_close(trainer.average[name], decay * before[name] + (1 - decay) * after[name])
     assert trainer.average["lm_head.weight"].equal(trainer.average["model.language_model.shared.weight"])

@@ -26,7 +26,7 @@ def test_a_larger_image_keeps_the_meaning_of_positions(tokenizer: PreTrainedToke
     vision = model.config.vision_config
     assert (vision.max_position_embeddings, vision.window_size) == (16, 16)
     # Cell 4 of 16 has the center of cell 3 of 12: a quarter of the side, up to half a pixel.
-    features = architecture.fourier_features(architecture.cell_centers(16), 96)
+    features = architecture.compute_fourier_features(architecture.compute_cell_centers(16), 96)
     learned = position_embed.row_embeddings.weight.detach() - features
     for new, old in ((0, 0), (4, 3), (8, 6), (12, 9)):
         assert learned[new, 0] == pytest.approx(-1 + 2 * old / 11, abs=2e-3)
@@ -56,7 +56,8 @@ def test_a_smaller_image_keeps_its_positions_and_frees_the_rest() -> None:
     before = positions.weight.detach().clone()
     resizing.resize_input(model, 96)
     torch.testing.assert_close(
-        position_embed.row_embeddings.weight.detach(), architecture.fourier_features(architecture.cell_centers(6), 96)
+        position_embed.row_embeddings.weight.detach(),
+        architecture.compute_fourier_features(architecture.compute_cell_centers(6), 96),
     )
     prompt = before[3 + 144 :]
     assert torch.equal(positions.weight[3 + 36 : 3 + 36 + len(prompt)], prompt)
@@ -67,7 +68,9 @@ def test_unordered_positions_are_interpolated_directly() -> None:
     model = architecture.build_model(0, ordered=False, image_side=192)[0]
     axis = model.model.multi_modal_projector.image_position_embed.row_embeddings
     before = axis.weight.detach().clone()
-    weights = resizing.interpolation_weights(architecture.cell_centers(12), architecture.cell_centers(16))
+    weights = resizing.compute_interpolation_weights(
+        architecture.compute_cell_centers(12), architecture.compute_cell_centers(16)
+    )
     resizing.resize_input(model, 256, ordered=False)
     torch.testing.assert_close(axis.weight.detach(), weights @ before)
     assert axis.weight.norm(dim=-1).max() <= 1 + 1e-5

@@ -13,11 +13,11 @@ from prompts.parsing import parse_answer
 from prompts.tasks import FLORENCE_TASKS
 from prompts.vocabulary import tokenize_answer
 from seedling.scenes import descriptions
-from seedling.scenes.colors import CLEAR_MARGIN, main_color_margin
+from seedling.scenes.colors import CLEAR_MARGIN, compute_main_color_margin
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Scene
-from seedling.scores import CLEAR_COLOR_FIGURE, TaskScores, count_categories, count_positions
+from seedling.scores import CLEAR_COLOR_METRIC, TaskScores, count_categories, count_positions
 
 AUROC = "score: AUROC of correct against wrong boxes"
 Pairs = list[tuple[Sample, Scene]]
@@ -62,7 +62,7 @@ def test_categories_are_counted(text: str, counts: dict[str, int]) -> None:
 def test_categories_are_counted_in_every_caption_of_a_scene(scenes: list[Scene]) -> None:
     for scene in scenes:
         truth = Counter(item.category for item in scene.objects)
-        for describe in (descriptions.caption, descriptions.detailed_caption, descriptions.paragraph):
+        for describe in (descriptions.make_caption, descriptions.make_detailed_caption, descriptions.make_paragraph):
             assert count_categories(describe(scene)) == truth
 
 
@@ -74,7 +74,7 @@ def test_every_category_is_counted_in_singular_and_plural() -> None:
 
 def test_true_answers_are_perfect(pairs: Pairs) -> None:
     figures = score(pairs, [list(sample.answer) for sample, _ in pairs])
-    assert {name.split(" ")[0] for name in figures} == {*FLORENCE_TASKS, CLEAR_COLOR_FIGURE.split(" ")[0]}
+    assert {name.split(" ")[0] for name in figures} == {*FLORENCE_TASKS, CLEAR_COLOR_METRIC.split(" ")[0]}
     assert figures == dict.fromkeys(figures, 1.0)
 
 
@@ -163,8 +163,8 @@ def test_a_description_is_scored_word_by_word(scenes: list[Scene]) -> None:
         _, size, color, rest = sample.answer[0].label.split(" ", 3)
         other = "red" if color != "red" else "blue"
         figures = score([(sample, scene)], [[Text(label=f"a {size} {other} {rest}")]])
-        is_clear = main_color_margin(scene.objects[0].color_shares) >= CLEAR_MARGIN
-        assert figures.pop(CLEAR_COLOR_FIGURE, None) == (0.0 if is_clear else None)
+        is_clear = compute_main_color_margin(scene.objects[0].color_shares) >= CLEAR_MARGIN
+        assert figures.pop(CLEAR_COLOR_METRIC, None) == (0.0 if is_clear else None)
         own = {name.split(" ", 1)[1]: value for name, value in figures.items()}
         assert own == {"color accuracy": 0.0, "size accuracy": 1.0, "position accuracy": 1.0, "exact match": 0.0}
         clear, unclear = clear + is_clear, unclear + (not is_clear)

@@ -7,18 +7,20 @@ from PIL import Image
 from prompts.formatting import format_answer
 from prompts.tasks import FLORENCE_TASKS
 from seedling.scenes.alignment import AttentionTarget, make_attention_targets
-from seedling.scenes.colors import pure_color_shares
+from seedling.scenes.colors import make_pure_color_shares
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Scene, SceneObject, SceneWord
 
 SIDE, GRID = 192, 12
-CAT = SceneObject("cat", "noto/x", (40, 20, 90, 110), [[40, 20, 90, 20, 90, 110, 40, 110]], pure_color_shares("red"))
+CAT = SceneObject(
+    "cat", "noto/x", (40, 20, 90, 110), [[40, 20, 90, 20, 90, 110, 40, 110]], make_pure_color_shares("red")
+)
 DOG = SceneObject(
-    "dog", "noto/y", (230, 80, 290, 170), [[230, 80, 290, 80, 290, 170, 230, 170]], pure_color_shares("blue")
+    "dog", "noto/y", (230, 80, 290, 170), [[230, 80, 290, 80, 290, 170, 230, 170]], make_pure_color_shares("blue")
 )
 OTHER = SceneObject(
-    "cat", "noto/x", (300, 20, 350, 60), [[300, 20, 350, 20, 350, 60, 300, 60]], pure_color_shares("green")
+    "cat", "noto/x", (300, 20, 350, 60), [[300, 20, 350, 20, 350, 60, 300, 60]], make_pure_color_shares("green")
 )
 WIDE = SceneWord("WI", (32, 144, 96, 144, 96, 160, 32, 160), (32, 144, 96, 160), letter_boundaries=(0.75,))
 SCENE = Scene(Image.new("RGB", (384, 192)), (CAT, DOG, OTHER), (WIDE,), "red")
@@ -69,7 +71,9 @@ def test_the_background_color_attends_to_uncovered_cells() -> None:
 
 
 def test_a_fully_covered_background_attends_everywhere() -> None:
-    full = SceneObject("cat", "noto/x", (0, 0, 384, 192), [[0, 0, 384, 0, 384, 192, 0, 192]], pure_color_shares("red"))
+    full = SceneObject(
+        "cat", "noto/x", (0, 0, 384, 192), [[0, 0, 384, 0, 384, 192, 0, 192]], make_pure_color_shares("red")
+    )
     scene = Scene(SCENE.image, (full,), (), "red")
     sample = make_sample(scene, "<MORE_DETAILED_CAPTION>", np.random.default_rng(0))
     assert sample

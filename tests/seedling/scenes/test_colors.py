@@ -33,4 +33,4 @@ def test_contrasting_colors_differ_in_brightness() -> None:
     rng = np.random.default_rng(0)
     for level in range(0, 256, 15):
         other = (level, level, level)
-        assert abs(colors.luma(colors.pick_contrasting_color(rng, other)) - level) >= 95
+        assert abs(colors.compute_luma(colors.pick_contrasting_color(rng, other)) - level) >= 95

@@ -8,7 +8,7 @@ from PIL import Image
 from prompts import locations
 from seedling.dense_heads import LETTERS, DenseTargets
 from seedling.scenes.batches import to_pixels
-from seedling.scenes.colors import COLOR_NAMES, pure_color_shares
+from seedling.scenes.colors import COLOR_NAMES, make_pure_color_shares
 from seedling.scenes.dense_targets import make_dense_targets
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES
@@ -94,7 +94,7 @@ def test_a_cell_belongs_to_the_smallest_object_over_its_center(scenes: list[Scen
 
 def test_the_order_of_objects_does_not_matter() -> None:
     def make_item(category: str, box: tuple[float, float, float, float]) -> SceneObject:
-        return SceneObject(category, "noto/x", box, [[0.0, 0.0, 1.0, 0.0, 1.0, 1.0]], pure_color_shares("red"))
+        return SceneObject(category, "noto/x", box, [[0.0, 0.0, 1.0, 0.0, 1.0, 1.0]], make_pure_color_shares("red"))
 
     large, small = make_item("cat", (0, 0, 120, 120)), make_item("dog", (30, 30, 60, 60))
     orders = ((large, small), (small, large))

@@ -7,7 +7,7 @@ import pytest
 
 from seedling.scenes import descriptions
 from seedling.scenes.colors import COLOR_NAMES
-from seedling.scenes.descriptions import WORDS, referring_expression
+from seedling.scenes.descriptions import WORDS, make_referring_expression
 from seedling.scenes.glyphs import CATEGORIES
 from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import SceneObject, SceneWord
@@ -27,14 +27,14 @@ def test_boxes_and_captions_follow_a_jittered_order() -> None:
         assert sample
         names = [annotation.label for annotation in sample.answer]
         assert names == [item.category for item in jittered.objects]
-        assert descriptions.caption(jittered) == f"a {names[0]} and a {names[1]}"
+        assert descriptions.make_caption(jittered) == f"a {names[0]} and a {names[1]}"
 
 
 def test_captions_of_an_empty_scene() -> None:
     empty = make_scene()
-    assert descriptions.caption(empty) == "an empty picture"
-    assert descriptions.detailed_caption(empty) == "an empty picture on a blue background"
-    assert descriptions.paragraph(empty) == "The picture shows no objects on a blue background."
+    assert descriptions.make_caption(empty) == "an empty picture"
+    assert descriptions.make_detailed_caption(empty) == "an empty picture on a blue background"
+    assert descriptions.make_paragraph(empty) == "The picture shows no objects on a blue background."
 
 
 def test_captions_of_a_known_scene() -> None:
@@ -45,11 +45,11 @@ def test_captions_of_a_known_scene() -> None:
         make_object("bus", (180, 150, 300, 300), "black"),
         words=(word,),
     )
-    assert descriptions.caption(scene) == "an apple, two buses and a word"
-    assert descriptions.detailed_caption(scene) == (
+    assert descriptions.make_caption(scene) == "an apple, two buses and a word"
+    assert descriptions.make_detailed_caption(scene) == (
         "a small green apple, a medium red bus, a large black bus and a word on a blue background"
     )
-    assert descriptions.paragraph(scene) == (
+    assert descriptions.make_paragraph(scene) == (
         "The picture shows three objects on a blue background. A small green apple is at the top left. "
         "A medium red bus is at the center. A large black bus is at the bottom right. A word is at the bottom left."
     )
@@ -71,7 +71,7 @@ def test_captions_of_a_known_scene() -> None:
 )
 def test_expressions_are_as_short_as_possible(rivals: list[SceneObject], expected: str) -> None:
     dog = make_object("dog", (10, 10, 60, 60))
-    assert referring_expression(dog, make_scene(dog, *rivals)) == expected
+    assert make_referring_expression(dog, make_scene(dog, *rivals)) == expected
 
 
 def test_a_color_with_a_small_margin_does_not_identify_an_object() -> None:
@@ -79,7 +79,7 @@ def test_a_color_with_a_small_margin_does_not_identify_an_object() -> None:
     shares = tuple(0.45 * (name == "red") + 0.55 * (name == "blue") for name in COLOR_NAMES)
     multicolored = replace(other, color_shares=shares)
     assert (multicolored.color, dog.color) == ("blue", "red")
-    assert referring_expression(dog, make_scene(dog, multicolored)) == "the dog at the top left"
+    assert make_referring_expression(dog, make_scene(dog, multicolored)) == "the dog at the top left"
 
 
 def test_a_referring_expression_fits_one_object_only() -> None:

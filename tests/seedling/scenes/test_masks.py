@@ -5,15 +5,15 @@ import pytest
 from PIL import Image
 
 from prompts.tasks import FLORENCE_TASKS
-from seedling.scenes.colors import pure_color_shares
+from seedling.scenes.colors import make_pure_color_shares
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.masks import find_subjects, make_image_mask, make_relevance_mask
 from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Scene, SceneObject, SceneWord
 
 SIDE, GRID = 192, 12
-LEFT = SceneObject("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], pure_color_shares("red"))
-RIGHT = SceneObject("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], pure_color_shares("blue"))
+LEFT = SceneObject("cat", "noto/x", (40, 40, 88, 72), [[40, 40, 88, 40, 88, 72, 40, 72]], make_pure_color_shares("red"))
+RIGHT = SceneObject("dog", "noto/y", (240, 40, 288, 72), [[240, 40, 288, 40, 264, 72]], make_pure_color_shares("blue"))
 WORD = SceneWord("ABC", (40, 140, 100, 140, 100, 160, 40, 160), (40, 140, 100, 160))
 SCENE = Scene(Image.new("RGB", (384, 192)), (LEFT, RIGHT), (WORD,), "red")
 

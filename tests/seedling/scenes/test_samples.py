@@ -17,7 +17,7 @@ from prompts.parsing import parse_answer
 from prompts.tasks import FLORENCE_TASKS, InputKind
 from prompts.vocabulary import tokenize_answer
 from seedling.scenes.colors import COLOR_NAMES
-from seedling.scenes.descriptions import size_name
+from seedling.scenes.descriptions import describe_size
 from seedling.scenes.samples import make_sample
 from seedling.scenes.scene import Scene, SceneObject, SceneWord
 from tests.seedling.scenes.objects import make_scene
@@ -125,7 +125,7 @@ def test_detection_lists_every_object_in_the_order_of_the_scene(scenes: list[Sce
     labels: dict[str, Callable[[SceneObject, Scene], str]] = {
         "<OD>": lambda o, _: o.category,
         "<REGION_PROPOSAL>": lambda *_: "",
-        "<DENSE_REGION_CAPTION>": lambda o, s: f"{size_name(o.box, s)} {o.color} {o.category}",
+        "<DENSE_REGION_CAPTION>": lambda o, s: f"{describe_size(o.box, s)} {o.color} {o.category}",
     }
     for sample, scene in make_all(scenes, *labels):
         label_of = labels[sample.task.token]

@@ -5,14 +5,14 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from seedling.scenes.colors import pure_color_shares
+from seedling.scenes.colors import make_pure_color_shares
 from seedling.scenes.scene import Scene, SceneObject
 
 
 def scene_of(*boxes: tuple[float, float, float, float]) -> Scene:
     ring = [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]
     objects = tuple(
-        SceneObject(str(i), "set/name", box, [ring], pure_color_shares("red")) for i, box in enumerate(boxes)
+        SceneObject(str(i), "set/name", box, [ring], make_pure_color_shares("red")) for i, box in enumerate(boxes)
     )
     return Scene(Image.new("RGB", (600, 200)), objects, (), "blue")
 
