@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from finetune.evaluation.reliability import Scores, ece
+from finetune.evaluation.reliability import Scores, compute_ece
 from finetune.evaluation.report import EvaluationReport, evaluate_samples
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
@@ -48,7 +48,7 @@ class CalibrationResult:
     @property
     def ece(self) -> tuple[float, float]:
         """The expected calibration error before and after."""
-        return ece(self.before), ece(self.after)
+        return compute_ece(self.before), compute_ece(self.after)
 
 
 def calibrate_adapter(

@@ -17,8 +17,8 @@ class LossConfig:
     """Settings of the loss. The default is plain cross entropy, with location targets smoothed by σ = 2.5 bins.
 
     `sigma`: the width of a location's target in bins (`make_location_targets`); 0: one bin, as Microsoft trained. The
-    others apply to words and structure tokens only: `smoothing` and `focal` as in `text_loss`, `weights` by token ID,
-    above 0, 1 for other tokens. Raises ValueError for values out of range.
+    others apply to words and structure tokens only: `smoothing` and `focal` as in `compute_text_loss`, `weights` by
+    token ID, above 0, 1 for other tokens. Raises ValueError for values out of range.
     """
 
     sigma: float = 2.5
@@ -51,8 +51,8 @@ def compute_class_weights(counts: Mapping[int, int], strength: float) -> dict[in
     }
 
 
-def text_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """Cross entropy over the vocabulary, modified as `config` says. [n, vocabulary], [n] → scalar.
+def compute_text_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
+    """Returns the cross entropy over the vocabulary, modified as `config` says. [n, vocabulary], [n] → scalar.
 
     With p the softmax of the logits, y the true token, w the weights, ε `smoothing`, γ `focal`, V the number of tokens:
 
@@ -90,9 +90,10 @@ def make_location_targets(bins: Tensor, sigma: float, count: int = 1000) -> Tens
     return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=-1)
 
 
-def location_loss(logits: Tensor, bins: Tensor, sigma: float, weights: Tensor | None = None) -> Tensor:
-    """Cross entropy with `make_location_targets`, minus its minimum, so that 0 is perfect. [n, 1000], [n] → scalar.
+def compute_location_loss(logits: Tensor, bins: Tensor, sigma: float, weights: Tensor | None = None) -> Tensor:
+    """Returns the cross entropy with `make_location_targets`, minus its minimum, so that 0 is perfect.
 
+    [n, 1000], [n] → scalar.
     `weights` [n] make it a weighted mean. Within about 3σ of the first or last bin the Gaussian is cut off and its
     entropy is lower: a perfect answer there has a loss down to -ln 2.
     """
@@ -116,7 +117,7 @@ class AnswerLoss:
 
 
 def sum_token_weights(labels: Tensor, first_location: int, config: LossConfig, count: int = 1000) -> AnswerLoss:
-    """Returns the divisor of each part of `answer_loss`, for labels [n, l] with -100 ignored.
+    """Returns the divisor of each part of `compute_answer_loss`, for labels [n, l] with -100 ignored.
 
     With them the losses of parts of a batch can be weighted so that they add up to the loss of the batch.
     """
@@ -127,7 +128,7 @@ def sum_token_weights(labels: Tensor, first_location: int, config: LossConfig, c
     return AnswerLoss(torch.tensor(sum(weights, 0.0)), locations.float().sqrt().sum(), locations.sum().float())
 
 
-def answer_loss(
+def compute_answer_loss(
     logits: Tensor,
     labels: Tensor,
     answers: Tensor,
@@ -135,34 +136,34 @@ def answer_loss(
     config: LossConfig | float,
     count: int = 1000,
 ) -> AnswerLoss:
-    """The loss of answers with teacher forcing.
+    """Returns the loss of answers with teacher forcing.
 
     `logits` […, vocabulary]; `labels` […], -100 ignored; `answers` […]: the index of the answer that each token belongs
     to; `config`: a number is the sigma of an otherwise plain loss.
 
-    Words have `text_loss`. Locations have `location_loss` over the location tokens, and as `kind` the negative log of
-    the probability of all location tokens together. A location has the weight 1/√n, with n the number of locations in
-    its answer: with equal weights the hundreds of a polygon would outweigh the four of a box.
+    Words have `compute_text_loss`. Locations have `compute_location_loss` over the location tokens, and as `kind` the
+    negative log of the probability of all location tokens together. A location has the weight 1/√n, with n the number
+    of locations in its answer: with equal weights the hundreds of a polygon would outweigh the four of a box.
     """
     config = config if isinstance(config, LossConfig) else LossConfig(sigma=config)
     logits, labels, answers = logits.flatten(0, -2), labels.flatten(), answers.flatten()
     is_location = (labels >= first_location) & (labels < first_location + count)
     is_word = ~is_location & (labels != IGNORE)
-    text = text_loss(logits[is_word].float(), labels[is_word], config)
+    text = compute_text_loss(logits[is_word].float(), labels[is_word], config)
     chosen = logits[is_location].float()
     rows = chosen[:, first_location : first_location + count]
     kind = (chosen.logsumexp(-1) - rows.logsumexp(-1)).mean() if len(chosen) else chosen.sum() * 0
     own = answers[is_location]
     weights = own.bincount()[own].float().rsqrt()
-    location = location_loss(rows, labels[is_location] - first_location, config.sigma, weights)
+    location = compute_location_loss(rows, labels[is_location] - first_location, config.sigma, weights)
     return AnswerLoss(text, location, kind)
 
 
-def alignment_loss(attention: Tensor, cells: Tensor, answers: Tensor) -> Tensor:
-    """The mean Kullback-Leibler divergence of an attention head from its target; 0 is perfect.
+def compute_alignment_loss(attention: Tensor, cells: Tensor, answers: Tensor) -> Tensor:
+    """Returns the mean Kullback-Leibler divergence of an attention head from its target; 0 is perfect.
 
     `attention` [n, cells]: log probabilities; `cells` [n, cells]: target probabilities; `answers` [n]: the index of the
-    answer of each token, with weights as in `answer_loss`.
+    answer of each token, with weights as in `compute_answer_loss`.
 
     Garg et al. 2019 (arXiv:1909.02074, section 4.2): one head of the second-to-last cross-attention is trained to
     align, so that the next layer knows the place when it predicts the token.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from finetune.losses import location_loss
+from finetune.losses import compute_location_loss
 
 NOTHING = 0  # the class and letter of a cell that shows neither
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -113,7 +113,8 @@ class DenseHeads(nn.Module):
         inside = flat[occupied]
         bins = targets.boxes.flatten(0, 1)[occupied]
         boxes = [
-            location_loss(self._compute_logits(1 + side, inside, locations), bins[:, side], sigma) for side in range(4)
+            compute_location_loss(self._compute_logits(1 + side, inside, locations), bins[:, side], sigma)
+            for side in range(4)
         ]
 
         logits = (self.color(flat) @ table[self.color_ids].T).float() * self.scale

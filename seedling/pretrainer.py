@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
 
 from finetune import forward
-from finetune.losses import IGNORE, alignment_loss, answer_loss
+from finetune.losses import IGNORE, compute_alignment_loss, compute_answer_loss
 from seedling import architecture, resizing
 from seedling.dense_heads import LETTERS, DenseHeads, DenseLoss
 from seedling.muon import Muon
@@ -149,12 +149,12 @@ class Pretrainer:
         relevance = self.heads.compute_relevance_loss(encoded[:, 1 : image.shape[1]], batch.relevance.to(device))
         weights: list[Tensor] = []
         decoded, tokens, answers = forward.decode_answers(self.model, encoded, mask, labels, weights)
-        answer = answer_loss(self.model.lm_head(decoded), tokens, answers, self.first_location, sigma)
+        answer = compute_answer_loss(self.model.lm_head(decoded), tokens, answers, self.first_location, sigma)
         answer_total = stage.text_weight * answer.text + 0.7 * answer.location + answer.kind
         order = answers.unique_consecutive()
         rows = batch.attention_rows.to(device)[order][labels[order] != IGNORE]
         targeted, targets = rows >= 0, batch.attention_targets.to(device)
-        attention = alignment_loss(
+        attention = compute_alignment_loss(
             torch.cat(weights)[targeted, 1 : image.shape[1]], targets[rows[targeted]], answers[targeted]
         )
         total = stage.dense_weight * dense_total

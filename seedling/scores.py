@@ -13,7 +13,7 @@ from finetune.datasets.wording import NUMBERS, pluralize
 from finetune.evaluation.corrections import CORRECT_IOU
 from finetune.evaluation.detection import compute_average_precision
 from finetune.evaluation.matching import MatchCounts, polygon_iou
-from finetune.evaluation.reliability import auroc, ece
+from finetune.evaluation.reliability import compute_auroc, compute_ece
 from labels.geometry import box_iou
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Quad
@@ -126,10 +126,10 @@ class TaskScores:
             figures = {name: value for name, value in figures.items() if not math.isnan(value)}
         order = [*FLORENCE_TASKS, CLEAR_COLOR_METRIC.split(" ")[0]]
         figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
-        ranking = auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
+        ranking = compute_auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
         if not math.isnan(ranking):  # JSON has no NaN
             figures["score: AUROC of correct against wrong boxes"] = ranking
-            figures["score: ECE of boxes"] = ece(self.counts["<OD> F1@0.5"].scores)
+            figures["score: ECE of boxes"] = compute_ece(self.counts["<OD> F1@0.5"].scores)
         return figures
 
 

@@ -136,7 +136,7 @@ def augment(
 def _to_augmented(image: LabeledImage) -> AugmentedImage:
     if isinstance(image.open, AugmentedImage):
         return image.open
-    return AugmentedImage(image.size, ((image.open, _full_view(image.size)),))
+    return AugmentedImage(image.size, ((image.open, _create_full_view(image.size)),))
 
 
 def _paste(image: LabeledImage, annotations: tuple[Annotation, ...], patches: tuple[Patch, ...]) -> LabeledImage:
@@ -155,12 +155,12 @@ def _labels(annotations: Sequence[Annotation]) -> Iterator[str]:
     return (annotation.label for annotation in annotations)
 
 
-def _full_view(size: Size) -> AffineView:
+def _create_full_view(size: Size) -> AffineView:
     return AffineView(size, size, IDENTITY, (0, 0, *size))
 
 
 def _apply_view(image: LabeledImage, view: AffineView) -> LabeledImage:
-    if view == _full_view(image.size):
+    if view == _create_full_view(image.size):
         return image
     annotations, samples, complete = view_labels(image, view)
     width, height = view.size
@@ -182,7 +182,7 @@ def _choose_view(
         degrees = rng.uniform(-config.max_degrees, config.max_degrees)
         matrix = compose(matrix, _rotate_around_center(math.radians(degrees), size))
     if happens(config.shrink):
-        matrix = compose(matrix, _shrink(size, config.min_scale, rng))
+        matrix = compose(matrix, _compute_shrinking(size, config.min_scale, rng))
     elif happens(config.crop):
         for _ in range(_MAX_TRIES):
             x, y, width, height = _choose_crop(size, config.min_scale, rng)
@@ -200,7 +200,7 @@ def _rotate_around_center(angle: float, size: Size) -> Matrix:
     return cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y
 
 
-def _shrink(size: Size, min_scale: float, rng: np.random.Generator) -> Matrix:
+def _compute_shrinking(size: Size, min_scale: float, rng: np.random.Generator) -> Matrix:
     scale = float(rng.uniform(min_scale, 1))
     x, y = (float(rng.uniform(0, side * (1 - scale))) for side in size)
     return scale, 0.0, x, 0.0, scale, y

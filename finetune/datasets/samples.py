@@ -89,7 +89,7 @@ def _to_box(shape: ObjectShape, label: str) -> Box:
     return Box(label=label, box=bounding_box(shape))
 
 
-def _box_builder(token: str, get_label: Callable[[ObjectShape], str]) -> Callable[[ImageLabels], Sample]:
+def _create_box_builder(token: str, get_label: Callable[[ObjectShape], str]) -> Callable[[ImageLabels], Sample]:
     def make(labels: ImageLabels) -> Sample:
         return Sample(TASKS[token], tuple(_to_box(shape, get_label(shape)) for shape in labels.objects))
 
@@ -100,7 +100,7 @@ def _make_region(token: str, shape: ObjectShape | Quad, answer: Annotation, labe
     return Sample(TASKS[token], (answer,), region=jitter_region(bounding_box(shape), labels.image.size, labels.rng))
 
 
-def _region_text_builder(
+def _create_region_text_builder(
     token: str, get_shapes: Callable[[ImageLabels], Sequence[ObjectShape | Quad]]
 ) -> Callable[[ImageLabels], Sample]:
     """Makes samples whose answer is the label of one of the shapes."""
@@ -112,7 +112,7 @@ def _region_text_builder(
     return make
 
 
-def _caption_builder(token: str) -> Callable[[ImageLabels], Sample]:
+def _create_caption_builder(token: str) -> Callable[[ImageLabels], Sample]:
     def make(labels: ImageLabels) -> Sample:
         captions = [caption for caption in labels.captions if select_caption_task(caption) == token]
         return Sample(TASKS[token], (Text(label=labels.choose(captions)),))
@@ -187,33 +187,36 @@ def _make_region_polygon(labels: ImageLabels) -> Sample:
 # Task token → whether an image has a sample of it, and the function that makes one.
 # fmt: off
 _BUILDERS: dict[str, tuple[Callable[[ImageLabels], bool], Callable[[ImageLabels], Sample | None]]] = {
-    **{token: (_has_caption(token), _caption_builder(token)) for token in CAPTION_TASKS},
+    **{token: (_has_caption(token), _create_caption_builder(token)) for token in CAPTION_TASKS},
     "<OCR>": (lambda labels: labels.has_all_words, _make_ocr),
     "<OCR_WITH_REGION>": (lambda labels: labels.has_all_words, _make_ocr_with_region),
     "<OD>": (
-        lambda labels: labels.has_all_objects and labels.all_named, _box_builder("<OD>", lambda shape: shape.label)
+        lambda labels: labels.has_all_objects and labels.all_named,
+        _create_box_builder("<OD>", lambda shape: shape.label),
     ),
     "<DENSE_REGION_CAPTION>": (
         lambda labels: (
             labels.has_all_objects and 0 < len(labels.objects) == len(labels.described_objects)
         ),
-        _box_builder("<DENSE_REGION_CAPTION>", lambda shape: shape.label),
+        _create_box_builder("<DENSE_REGION_CAPTION>", lambda shape: shape.label),
     ),
-    "<REGION_PROPOSAL>": (lambda labels: labels.has_all_objects, _box_builder("<REGION_PROPOSAL>", lambda _: "")),
+    "<REGION_PROPOSAL>": (
+        lambda labels: labels.has_all_objects, _create_box_builder("<REGION_PROPOSAL>", lambda _: "")
+    ),
     "<CAPTION_TO_PHRASE_GROUNDING>": (lambda labels: labels.can_search, _make_grounding),
     "<REFERRING_EXPRESSION_SEGMENTATION>": (lambda labels: bool(labels.unique_polygons), _make_referring),
     "<REGION_TO_SEGMENTATION>": (lambda labels: bool(labels.polygons), _make_region_polygon),
     "<OPEN_VOCABULARY_DETECTION>": (lambda labels: labels.can_search, _make_open_vocabulary),
     "<REGION_TO_CATEGORY>": (
         lambda labels: bool(labels.named_objects),
-        _region_text_builder("<REGION_TO_CATEGORY>", lambda labels: labels.named_objects),
+        _create_region_text_builder("<REGION_TO_CATEGORY>", lambda labels: labels.named_objects),
     ),
     "<REGION_TO_DESCRIPTION>": (
         lambda labels: bool(labels.described_objects),
-        _region_text_builder("<REGION_TO_DESCRIPTION>", lambda labels: labels.described_objects),
+        _create_region_text_builder("<REGION_TO_DESCRIPTION>", lambda labels: labels.described_objects),
     ),
     "<REGION_TO_OCR>": (
-        lambda labels: bool(labels.words), _region_text_builder("<REGION_TO_OCR>", lambda labels: labels.words)
+        lambda labels: bool(labels.words), _create_region_text_builder("<REGION_TO_OCR>", lambda labels: labels.words)
     ),
 }
 # fmt: on

@@ -1,7 +1,7 @@
 """How often each task is trained, relative to the others.
 
-The table has the tasks of the base models, because the seedling is pretrained with the same weights. Tasks that a project
-adds have OTHER_WEIGHT.
+The table has the tasks of the base models, because the seedling is pretrained with the same weights. Tasks that a
+project adds have OTHER_WEIGHT.
 """
 
 # Tasks whose answer depends most on the prompt come most often: two prompts for one image with different answers train

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def polygon_iou(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], size: tuple[int, int]) -> float:
-    """Intersection over union of two objects, in pixels of an image of `size` (width, height).
+    """Returns the intersection over union of two objects, in pixels of an image of `size` (width, height).
 
     Each object is a list of rings x1, y1, x2, y2 …
     """
@@ -34,7 +34,7 @@ def rasterize(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> np.nda
 
 
 def annotation_iou(a: Annotation, b: Annotation) -> float:
-    """Intersection over union of two shapes; 0 if one of them is a text.
+    """Returns the intersection over union of two shapes; 0 if one of them is a text.
 
     Polygons and quads are compared by pixels. If one of the two is a box, the bounds of both are compared, so that a
     tight box around an outline counts as correct.
@@ -48,10 +48,10 @@ def annotation_iou(a: Annotation, b: Annotation) -> float:
     left, top = min(first[0], second[0]), min(first[1], second[1])
     right, bottom = max(first[2], second[2]), max(first[3], second[3])
     size = (int(right - left) + 2, int(bottom - top) + 2)  # only the part of the image that the two shapes cover
-    return polygon_iou(_rings(translate(a, -left, -top)), _rings(translate(b, -left, -top)), size)
+    return polygon_iou(_list_rings(translate(a, -left, -top)), _list_rings(translate(b, -left, -top)), size)
 
 
-def _rings(shape: Annotation) -> Sequence[Sequence[float]]:
+def _list_rings(shape: Annotation) -> Sequence[Sequence[float]]:
     return shape.polygons if isinstance(shape, Polygon) else [shape.quad] if isinstance(shape, Quad) else []
 
 

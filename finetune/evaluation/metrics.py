@@ -13,8 +13,8 @@ from finetune.evaluation.corrections import (
 )
 from finetune.evaluation.matching import normalize_class
 from finetune.evaluation.predictions import Prediction
-from finetune.evaluation.reliability import Scores, auroc, ece
-from finetune.evaluation.vqa import vqa_accuracy
+from finetune.evaluation.reliability import Scores, compute_auroc, compute_ece
+from finetune.evaluation.vqa import compute_vqa_accuracy
 from prompts.annotations import Annotation
 from prompts.tasks import TASKS, AnswerKind, Task
 
@@ -24,7 +24,10 @@ DESCRIPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>
 def compute_metrics(task: Task, predictions: Sequence[Prediction]) -> dict[str, float]:
     """Returns metrics by name. Shares and rates are 0 to 1; undefined metrics are left out."""
     scores = collect_scores(task, predictions)
-    metrics = _select_metrics(task)(predictions) | {"score AUROC": auroc(scores), "score ECE": ece(scores)}
+    metrics = _select_metrics(task)(predictions) | {
+        "score AUROC": compute_auroc(scores),
+        "score ECE": compute_ece(scores),
+    }
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
@@ -38,8 +41,8 @@ def collect_scores(task: Task, predictions: Sequence[Prediction]) -> Scores:
     ]
 
 
-def task_order(token: str) -> tuple[int, str]:
-    """A sort key: tasks in the order of the task table, others after them."""
+def get_task_order(token: str) -> tuple[int, str]:
+    """Returns a sort key: tasks in the order of the task table, others after them."""
     tokens = list(TASKS)
     return (tokens.index(token) if token in tokens else len(tokens), token)
 
@@ -90,9 +93,8 @@ def _measure_phrases(predictions: Sequence[Prediction]) -> dict[str, float]:
 def _measure_outlines(predictions: Sequence[Prediction]) -> dict[str, float]:
     overlaps = [segmentation.measure_overlap(p.predicted, p.truth, p.image.size) for p in predictions]
     above_half = _mean([overlap.iou >= 0.5 for overlap in overlaps])
-    return {
-        "mIoU": segmentation.mean_iou(overlaps), "oIoU": segmentation.overall_iou(overlaps), "IoU ≥ 0.5": above_half,
-    }  # fmt: skip
+    mean, overall = segmentation.compute_mean_iou(overlaps), segmentation.compute_overall_iou(overlaps)
+    return {"mIoU": mean, "oIoU": overall, "IoU ≥ 0.5": above_half}
 
 
 def _measure_words(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -114,7 +116,7 @@ def _measure_words(predictions: Sequence[Prediction]) -> dict[str, float]:
 def _measure_reading(predictions: Sequence[Prediction]) -> dict[str, float]:
     pairs = [(_join(p.predicted), _join(p.truth)) for p in predictions]
     exact = _mean([own.split() == true.split() for own, true in pairs])
-    return {"CER": text_errors.cer(pairs), "WER": text_errors.wer(pairs), "exact": exact}
+    return {"CER": text_errors.compute_cer(pairs), "WER": text_errors.compute_wer(pairs), "exact": exact}
 
 
 def _measure_captions(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -134,7 +136,7 @@ def _measure_categories(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def _measure_vqa(predictions: Sequence[Prediction]) -> dict[str, float]:
-    accuracies = [vqa_accuracy(_join(p.predicted), [text.label for text in p.truth]) for p in predictions]
+    accuracies = [compute_vqa_accuracy(_join(p.predicted), [text.label for text in p.truth]) for p in predictions]
     return {"accuracy": _mean(accuracies)}
 
 

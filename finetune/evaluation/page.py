@@ -12,7 +12,7 @@ from PIL import Image
 
 from finetune.evaluation.corrections import CorrectionKind, RequiredCorrection, count_labels, find_corrections
 from finetune.evaluation.predictions import Prediction
-from finetune.evaluation.reliability import bin_scores, ece
+from finetune.evaluation.reliability import bin_scores, compute_ece
 from finetune.evaluation.report import EvaluationReport, TaskReport
 from finetune.evaluation.suites import CHECKPOINTS, SuiteMetric
 from labels import drawing
@@ -57,7 +57,7 @@ def write_page(path: Path, report: EvaluationReport, dataset: str, published: Se
         "sections": [(task, _select_worst(task, most)) for task in report.tasks.values()],
         "most_classes": _MAX_CLASSES,
         "bin_scores": bin_scores,
-        "ece": ece,
+        "ece": compute_ece,
     }
     with replace_when_complete(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(_load_template().generate(content))

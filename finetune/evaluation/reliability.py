@@ -14,8 +14,8 @@ _COLORS = ("#1f7a4d", "#2767c4", "#dc8a12", "#d1373f")
 BINS = 15  # as in Guo et al. 2017
 
 
-def auroc(scores: Iterable[tuple[float, bool]]) -> float:
-    """The probability that a correct answer scores higher than a wrong one.
+def compute_auroc(scores: Iterable[tuple[float, bool]]) -> float:
+    """Returns the probability that a correct answer scores higher than a wrong one.
 
     Ties count half. nan unless there are correct and wrong answers.
     """
@@ -55,8 +55,8 @@ def bin_scores(scores: Scores, bins: int = BINS) -> list[ReliabilityBin]:
     ]
 
 
-def ece(scores: Scores, bins: int = BINS) -> float:
-    """The expected calibration error: the difference of a bin's mean score and accuracy, averaged over answers.
+def compute_ece(scores: Scores, bins: int = BINS) -> float:
+    """Returns the expected calibration error: the mean difference of a bin's score and accuracy, over all answers.
 
     Naeini et al. 2015; Guo et al. 2017, equation 3. 0 is perfect; nan if there are no answers.
     """
@@ -76,7 +76,7 @@ def plot_reliability(path: Path, series: dict[str, Scores]) -> None:
     upper.plot([0, 1], [0, 1], color="#98a49f", linestyle="--", linewidth=1)
     for color, (name, scores) in zip(cycle(_COLORS), series.items(), strict=False):
         bins = bin_scores(scores)
-        label = f"{name}: {len(scores):,} answers, ECE {ece(scores):.3f}"
+        label = f"{name}: {len(scores):,} answers, ECE {compute_ece(scores):.3f}"
         upper.plot([b.score for b in bins], [b.accuracy for b in bins], "o-", color=color, label=label, markersize=4)
         edges, counts = [b.low for b in bins], [b.count for b in bins]
         lower.bar(edges, counts, 1 / BINS, align="edge", color=color, alpha=0.5)

@@ -19,7 +19,7 @@ from finetune.evaluation.corrections import (
     find_corrections,
 )
 from finetune.evaluation.matching import normalize_class
-from finetune.evaluation.metrics import DESCRIPTION_TASKS, collect_scores, compute_metrics, task_order
+from finetune.evaluation.metrics import DESCRIPTION_TASKS, collect_scores, compute_metrics, get_task_order
 from finetune.evaluation.predictions import Prediction, predict
 from finetune.evaluation.reliability import Scores, bin_scores
 from labels.dataset import UnusableEntry
@@ -146,7 +146,7 @@ def make_evaluation_samples(
     only on `seed` and the position of the image, so that two models get the same prompts.
     """
     wanted = {token for image in images for token in find_trainable_tasks(image)} if tasks is None else set(tasks)
-    tokens = sorted(wanted, key=task_order)
+    tokens = sorted(wanted, key=get_task_order)
     return [
         (image, make_samples(image, tokens, classes=classes, rng=np.random.default_rng((seed, i))))
         for i, image in enumerate(images)
@@ -173,7 +173,7 @@ def evaluate_samples(
         for prediction in result.predictions:
             by_task.setdefault(prediction.sample.task, []).append(prediction)
         on_image()
-    tasks = sorted(by_task, key=lambda task: task_order(task.token))
+    tasks = sorted(by_task, key=lambda task: get_task_order(task.token))
     hashes = {loaded.name: loaded.sha256 for loaded in engine.list_adapters()}
     return EvaluationReport(
         model=engine.checkpoint.name,

@@ -29,14 +29,14 @@ def measure_overlap(predicted: Sequence[Annotation], truth: Sequence[Annotation]
     return MaskOverlap(int((first & second).sum()), int((first | second).sum()))
 
 
-def mean_iou(overlaps: Iterable[MaskOverlap]) -> float:
-    """The mean IoU (mIoU of referring segmentation); nan if there is nothing to average."""
+def compute_mean_iou(overlaps: Iterable[MaskOverlap]) -> float:
+    """Returns the mean IoU (mIoU of referring segmentation); nan if there is nothing to average."""
     ious = [overlap.iou for overlap in overlaps]
     return sum(ious) / len(ious) if ious else float("nan")
 
 
-def overall_iou(overlaps: Iterable[MaskOverlap]) -> float:
-    """All intersections divided by all unions (oIoU): large objects weigh more; nan if all masks are empty."""
+def compute_overall_iou(overlaps: Iterable[MaskOverlap]) -> float:
+    """Returns all intersections divided by all unions (oIoU): large objects weigh more; nan if all masks are empty."""
     overlaps = list(overlaps)
     union = sum(overlap.union for overlap in overlaps)
     return sum(overlap.intersection for overlap in overlaps) / union if union else float("nan")

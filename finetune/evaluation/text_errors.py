@@ -36,11 +36,11 @@ def count_word_edits(predicted: str, truth: str) -> EditCounts:
     return EditCounts(Levenshtein.distance(predicted.split(), truth.split()), len(truth.split()))
 
 
-def cer(pairs: TextPairs) -> float:
-    """The character error rate over all pairs together: long texts weigh more than short ones."""
+def compute_cer(pairs: TextPairs) -> float:
+    """Returns the character error rate over all pairs together: long texts weigh more than short ones."""
     return sum((count_character_edits(*pair) for pair in pairs), EditCounts()).rate
 
 
-def wer(pairs: TextPairs) -> float:
-    """The word error rate over all pairs together."""
+def compute_wer(pairs: TextPairs) -> float:
+    """Returns the word error rate over all pairs together."""
     return sum((count_word_edits(*pair) for pair in pairs), EditCounts()).rate

@@ -29,8 +29,8 @@ def normalize_answer(answer: str) -> str:
     return " ".join(words)
 
 
-def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
-    """The agreement of a prediction with the answers of several people, usually ten (Antol et al. 2015).
+def compute_vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
+    """Returns the agreement of a prediction with the answers of several people, usually ten (Antol et al. 2015).
 
     Each person is left out in turn: the score is then a third for each of the others who gave the predicted answer, at
     most 1. The result is the mean. With a single answer it is 1 for the same answer and 0 for another.

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from finetune import forward
-from finetune.losses import AnswerLoss, LossConfig, answer_loss
+from finetune.losses import AnswerLoss, LossConfig, compute_answer_loss
 from finetune.tuning.batches import TrainingBatch
 from finetune.tuning.config import Anchor, Method, TuneConfig
 from finetune.tuning.frozen_features import FrozenFeatureCache
@@ -190,7 +190,7 @@ class Trainer:
         encoded, mask = forward.encode_prompts(self.model, image, owner, prompts)
         states, tokens, answers = forward.decode_answers(self.model, encoded, mask, labels)
         logits = self._compute_logits(states)
-        loss = answer_loss(logits, tokens, answers, self.pretrained.first_location, config=self.loss_config)
+        loss = compute_answer_loss(logits, tokens, answers, self.pretrained.first_location, config=self.loss_config)
         return loss, logits, batch.replayed.to(device)[answers]
 
     def _combine_losses(

@@ -21,7 +21,7 @@ from finetune.calibration import (
     fit_scale,
     fit_temperature,
 )
-from finetune.evaluation.reliability import auroc, ece
+from finetune.evaluation.reliability import compute_auroc, compute_ece
 from finetune.evaluation.report import evaluate_samples
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
@@ -65,8 +65,8 @@ def test_other_answers_with_the_same_error_are_calibrated(
     scale = fit(make_scores(5000, 3.0, 0.7, seed=1))
     holdout = make_scores(5000, 3.0, 0.7, seed=2)
     after = apply_scale(scale, holdout)
-    assert ece(after) < 0.03 < ece(holdout)
-    assert auroc(after) == pytest.approx(auroc(holdout), abs=1e-6)  # the order is kept
+    assert compute_ece(after) < 0.03 < compute_ece(holdout)
+    assert compute_auroc(after) == pytest.approx(compute_auroc(holdout), abs=1e-6)  # the order is kept
 
 
 def test_isotonic_pools_adjacent_violators() -> None:
@@ -194,9 +194,10 @@ def test_the_scores_of_unknown_emoji_are_calibrated(engine: Engine, folder: Path
     results = calibrate_adapter(engine, "mine", folder, make_samples(range(80)))
     other = evaluate_samples(engine, make_samples(range(500, 580))).tasks["<OD>"].scores
     after = apply_scale(results["<OD>"].scale, other)
-    print(f"ECE of {len(other)} answers: {ece(other):.3f} before, {ece(after):.3f} after; AUROC {auroc(other):.3f}")
-    assert ece(after) < ece(other)
-    assert auroc(after) == pytest.approx(auroc(other))
+    errors = f"{compute_ece(other):.3f} before, {compute_ece(after):.3f} after"
+    print(f"ECE of {len(other)} answers: {errors}; AUROC {compute_auroc(other):.3f}")
+    assert compute_ece(after) < compute_ece(other)
+    assert compute_auroc(after) == pytest.approx(compute_auroc(other))
 
 
 def test_too_few_answers_delete_the_file(engine: Engine, folder: Path) -> None:

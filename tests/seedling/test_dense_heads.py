@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from finetune.losses import location_loss
+from finetune.losses import compute_location_loss
 from seedling.dense_heads import LETTERS, MAX_WORD_LENGTH, NOTHING, DenseHeads, DenseLoss, DenseTargets
 
 DIM, EARLY_DIM, CELLS, IMAGES = 16, 8, 9, 2
@@ -77,7 +77,9 @@ def test_losses_equal_plain_sums(
     rows = torch.cat([heads.nothing[0:1], table[[3, 1, 7]]])
     torch.testing.assert_close(loss.classes, weighted_loss(logits(0, rows), classes, 0.2))
     sides = [
-        location_loss(logits(1 + side, table[FIRST:])[classes > 0], targets.boxes.flatten(0, 1)[classes > 0, side], 5.0)
+        compute_location_loss(
+            logits(1 + side, table[FIRST:])[classes > 0], targets.boxes.flatten(0, 1)[classes > 0, side], 5.0
+        )
         for side in range(4)
     ]
     torch.testing.assert_close(loss.boxes, sum(sides, torch.tensor(0.0)) / 4)

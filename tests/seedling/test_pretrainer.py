@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModelForImageTextToText
 
 from finetune import forward
-from finetune.losses import IGNORE, alignment_loss, answer_loss
+from finetune.losses import IGNORE, compute_alignment_loss, compute_answer_loss
 from finetune.precision import select_precision
 from seedling import architecture
 from seedling.pretrain import StageDataset
@@ -89,7 +89,7 @@ def test_training_computes_what_transformers_computes(frozen: Pretrainer, batch:
     for ours, expected, label in zip(compute_logits(frozen, batch), theirs, batch.labels, strict=True):
         torch.testing.assert_close(ours, expected[label != IGNORE], atol=1e-4, rtol=1e-4)
     rows = torch.arange(len(batch.labels))[:, None].expand_as(batch.labels)
-    answer = answer_loss(theirs, batch.labels, rows, frozen.tokenizer.convert_tokens_to_ids("<loc_0>"), 5.0)
+    answer = compute_answer_loss(theirs, batch.labels, rows, frozen.tokenizer.convert_tokens_to_ids("<loc_0>"), 5.0)
     losses = compute_losses(frozen, batch)
     for part in ("text", "location", "kind"):
         torch.testing.assert_close(losses[part], getattr(answer, part), atol=1e-5, rtol=1e-4)
@@ -146,7 +146,7 @@ def test_total_is_the_weighted_sum(frozen: Pretrainer, batch: SceneBatch) -> Non
 def test_the_attention_loss_is_of_the_attention_that_transformers_computes(
     frozen: Pretrainer, batch: SceneBatch
 ) -> None:
-    """The loss equals `alignment_loss` of the attention weights that transformers returns."""
+    """The loss equals `compute_alignment_loss` of the attention weights that transformers returns."""
     model = AutoModelForImageTextToText.from_config(frozen.model.config, attn_implementation="eager").eval()
     model.load_state_dict(frozen.model.state_dict())
     pixels = (batch.pixels.float() / 255 - MEAN) / STD
@@ -162,7 +162,7 @@ def test_the_attention_loss_is_of_the_attention_that_transformers_computes(
     assert 0 < int(targeted.sum()) < int((batch.labels != IGNORE).sum())
     answers = torch.arange(len(targeted))[:, None].expand_as(targeted)[targeted]
     targets = batch.attention_targets[batch.attention_rows[targeted]]
-    expected = alignment_loss(theirs[targeted][:, 1 : image.shape[1]].log(), targets, answers)
+    expected = compute_alignment_loss(theirs[targeted][:, 1 : image.shape[1]].log(), targets, answers)
     torch.testing.assert_close(compute_losses(frozen, batch)["attention"], expected, atol=1e-4, rtol=1e-3)
 
 

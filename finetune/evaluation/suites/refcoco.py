@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from finetune.evaluation.grounding import is_hit
 from finetune.evaluation.report import EvaluationReport
-from finetune.evaluation.segmentation import mean_iou, measure_overlap
+from finetune.evaluation.segmentation import compute_mean_iou, measure_overlap
 from finetune.evaluation.suites.suite import Suite, SuiteBuilder, SuiteMetric, find_file
 from labels.dataset import DatasetError
 from labels.reading import documents
@@ -62,7 +62,7 @@ def read_suite(folder: Path) -> Suite:
             for split, own in sorted(hits.items())
         ]
         return grounding + [
-            SuiteMetric(SEGMENTATION, f"mIoU, {split}", 100 * mean_iou(own), iou.get(split, {}))
+            SuiteMetric(SEGMENTATION, f"mIoU, {split}", 100 * compute_mean_iou(own), iou.get(split, {}))
             for split, own in sorted(overlaps.items())
         ]
 

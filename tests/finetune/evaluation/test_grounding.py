@@ -5,7 +5,7 @@ import math
 import pytest
 
 from finetune.evaluation.grounding import find_phrase_hits, is_hit
-from finetune.evaluation.segmentation import mean_iou, measure_overlap, overall_iou
+from finetune.evaluation.segmentation import compute_mean_iou, compute_overall_iou, measure_overlap
 from prompts.annotations import Box, Polygon
 
 
@@ -37,11 +37,11 @@ def test_mean_and_overall_iou() -> None:
     small, large = measure_overlap([square(0, 20)], [square(0, 20)], size), measure_overlap([], [square(0, 200)], size)
     assert small.iou == 1
     assert large.iou == 0
-    assert mean_iou([small, large]) == 0.5
-    assert overall_iou([small, large]) == pytest.approx(20**2 / (20**2 + 200**2), abs=0.01)
+    assert compute_mean_iou([small, large]) == 0.5
+    assert compute_overall_iou([small, large]) == pytest.approx(20**2 / (20**2 + 200**2), abs=0.01)
     assert measure_overlap([square(0, 100), square(100, 100)], [square(100, 100)], size).iou == pytest.approx(
         0.5, abs=0.02
     )
     assert measure_overlap([], [], size).iou == 1
-    assert math.isnan(mean_iou([]))
-    assert math.isnan(overall_iou([]))
+    assert math.isnan(compute_mean_iou([]))
+    assert math.isnan(compute_overall_iou([]))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.evaluation.matching import MatchCounts, polygon_iou
-from finetune.evaluation.reliability import auroc
+from finetune.evaluation.reliability import compute_auroc
 from labels.geometry import box_iou
 
 quick = settings(derandomize=True, deadline=None, max_examples=200, database=None)
@@ -155,10 +155,10 @@ def test_the_greedy_matching_is_at_least_half_of_the_best(predicted: list[Point]
 
 
 def test_auroc_of_small_cases() -> None:
-    assert auroc([(0.9, True), (0.8, True), (0.1, False)]) == 1
-    assert auroc([(0.1, True), (0.9, False)]) == 0
-    assert auroc([(0.5, True), (0.5, False)]) == 0.5
-    assert auroc([(0.9, True), (0.3, True), (0.5, False), (0.1, False)]) == 0.75
+    assert compute_auroc([(0.9, True), (0.8, True), (0.1, False)]) == 1
+    assert compute_auroc([(0.1, True), (0.9, False)]) == 0
+    assert compute_auroc([(0.5, True), (0.5, False)]) == 0.5
+    assert compute_auroc([(0.9, True), (0.3, True), (0.5, False), (0.1, False)]) == 0.75
 
 
 @quick
@@ -167,6 +167,6 @@ def test_auroc_counts_pairs(scores: list[tuple[float, bool]]) -> None:
     correct, wrong = [s for s, ok in scores if ok], [s for s, ok in scores if not ok]
     pairs = [1.0 if r > w else 0.5 if r == w else 0.0 for r in correct for w in wrong]
     if pairs:
-        assert auroc(iter(scores)) == pytest.approx(sum(pairs) / len(pairs))
+        assert compute_auroc(iter(scores)) == pytest.approx(sum(pairs) / len(pairs))
     else:
-        assert math.isnan(auroc(iter(scores)))
+        assert math.isnan(compute_auroc(iter(scores)))

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from finetune.evaluation.reliability import bin_scores, ece, plot_reliability
+from finetune.evaluation.reliability import bin_scores, compute_ece, plot_reliability
 
 
 def calibrated(count: int, seed: int = 0) -> list[tuple[float, bool]]:
@@ -19,12 +19,12 @@ def calibrated(count: int, seed: int = 0) -> list[tuple[float, bool]]:
 
 
 def test_calibrated_scores_have_no_error() -> None:
-    assert ece(calibrated(20_000)) < 0.02  # random noise
+    assert compute_ece(calibrated(20_000)) < 0.02  # random noise
 
 
 def test_the_error_of_overconfident_scores_is_their_excess() -> None:
-    assert ece([(0.9, i < 6) for i in range(10)]) == pytest.approx(0.3)
-    assert ece([(0.95, False), (0.05, True)]) == pytest.approx(0.95)
+    assert compute_ece([(0.9, i < 6) for i in range(10)]) == pytest.approx(0.3)
+    assert compute_ece([(0.95, False), (0.05, True)]) == pytest.approx(0.95)
 
 
 def test_bins_contain_all_answers_and_their_means() -> None:
@@ -35,7 +35,7 @@ def test_bins_contain_all_answers_and_their_means() -> None:
 
 def test_no_answers_have_no_bins() -> None:
     assert bin_scores([]) == []
-    assert math.isnan(ece([]))
+    assert math.isnan(compute_ece([]))
 
 
 def test_the_plot_is_an_image(tmp_path: Path) -> None:

@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from finetune.evaluation.text_errors import EditCounts, cer, count_character_edits, count_word_edits, wer
+from finetune.evaluation.text_errors import (
+    EditCounts,
+    compute_cer,
+    compute_wer,
+    count_character_edits,
+    count_word_edits,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +26,7 @@ def test_word_edits_are_counted() -> None:
 
 
 def test_rates_are_over_all_characters_not_over_pairs() -> None:
-    assert cer([("ab", "ab"), ("x", "abcdef")]) == pytest.approx(6 / 8)
-    assert wer([("a b", "a c"), ("d", "d")]) == pytest.approx(1 / 3)
-    assert cer([("much too long", "a")]) > 1
-    assert math.isnan(cer([]))
+    assert compute_cer([("ab", "ab"), ("x", "abcdef")]) == pytest.approx(6 / 8)
+    assert compute_wer([("a b", "a c"), ("d", "d")]) == pytest.approx(1 / 3)
+    assert compute_cer([("much too long", "a")]) > 1
+    assert math.isnan(compute_cer([]))

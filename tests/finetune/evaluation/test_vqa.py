@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.evaluation.vqa import normalize_answer, vqa_accuracy
+from finetune.evaluation.vqa import compute_vqa_accuracy, normalize_answer
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def test_answers_are_normalized(answer: str, plain: str) -> None:
 @pytest.mark.parametrize(("agreeing", "score"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_three_agreeing_people_make_an_answer_correct(agreeing: int, score: float) -> None:
     answers = ["blue"] * agreeing + [f"other {i}" for i in range(10 - agreeing)]
-    assert vqa_accuracy("Blue", answers) == pytest.approx(score)
+    assert compute_vqa_accuracy("Blue", answers) == pytest.approx(score)
 
 
 def test_a_single_answer_is_correct_or_wrong() -> None:
-    assert vqa_accuracy("the STOP", ["stop"]) == 1
-    assert vqa_accuracy("go", ["stop"]) == 0
-    assert vqa_accuracy("go", []) == 0
+    assert compute_vqa_accuracy("the STOP", ["stop"]) == 1
+    assert compute_vqa_accuracy("go", ["stop"]) == 0
+    assert compute_vqa_accuracy("go", []) == 0
