@@ -30,8 +30,8 @@ def dataset(tmp_path: Path) -> Path:
         path = tmp_path / f"{number}.png"
         path.write_bytes(scene.data)
         images.append(LabeledImage(path.name, "", 120, 100, scene.boxes, ImageFile(path)))
-    FORMATS["coco"].write(images, tmp_path / "world", copy_images=True)
-    return tmp_path / "world"
+    FORMATS["coco"].write(images, tmp_path / "dataset", copy_images=True)
+    return tmp_path / "dataset"
 
 
 def run_backtest(projects: Projects, project: Project, model: ModelVersion, forgetting_images: int) -> Backtest:
@@ -57,9 +57,9 @@ def test_forgetting_is_measured_on_the_dataset_that_was_replayed(engine: Engine,
         lost = []
         base = forgetting.measure_corrections(engine, replay.holdout, replay.classes)
         for model in (two, one):
-            engine.load_adapter("asked", projects.files.get_adapter_folder(project, model))
-            own = forgetting.measure_corrections(engine, replay.holdout, replay.classes, "asked")
-            engine.unload_adapter("asked")
+            engine.load_adapter("member", projects.files.get_adapter_folder(project, model))
+            own = forgetting.measure_corrections(engine, replay.holdout, replay.classes, "member")
+            engine.unload_adapter("member")
             lost.append(own["<OD>"] - base["<OD>"])
         assert backtest.forgetting["lost"] == {"<OD>": pytest.approx(lost[1]), "mean": pytest.approx(lost[1])}
         # The mean of two members, on the dataset of the one that has a dataset.

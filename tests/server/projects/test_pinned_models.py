@@ -260,7 +260,7 @@ def test_a_job_whose_project_was_deleted_fails_with_its_reason(narrow: Engine, i
             assert "there is no project 'emoji'" in queue.get_job(job.id).reason
 
 
-def test_over_http(narrow: Engine, images: Path, tmp_path: Path) -> None:
+def test_a_job_over_http_uses_the_promoted_model(narrow: Engine, images: Path, tmp_path: Path) -> None:
     with open_projects(tmp_path, narrow, start=False) as projects:
         project = create_project(projects)
         model = add_random_model(projects, project, 1)
@@ -303,7 +303,7 @@ def test_over_http(narrow: Engine, images: Path, tmp_path: Path) -> None:
         client.delete("/v1/projects/1")
 
 
-def test_on_the_command_line(narrow: Engine, checkpoint: str, images: Path, tmp_path: Path) -> None:
+def test_florist_label_uses_the_promoted_model(narrow: Engine, checkpoint: str, images: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "birds.yaml"
     recipe.write_text("name: birds\nsteps: [{id: a, task: <OD>, project: emoji}]\n")
     command = ["label", str(images), "--recipe", str(recipe), "--model", checkpoint, "--format", "jsonl"]

@@ -15,13 +15,13 @@ from server.engine.checkpoints.loading import Checkpoint
 from server.engine.engine import Engine
 from server.engine.model.linear import LoraLinear
 from server.settings import Settings
-from tests.server.api.problem_checks import check_problem
+from tests.server.api.problem_checks import check_field
 from tests.server.engine import reference
 from tests.server.engine.tiny import create_image
 from tests.server.helpers import connect
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-TARGETS = {"text": r"model\.language_model\..*(q_proj|v_proj|fc1)", "tower": ["q_proj", "fc2", "qkv"]}
+TARGETS = {"text": r"model\.language_model\..*(q_proj|v_proj|fc1)", "vision": ["q_proj", "fc2", "qkv"]}
 PROMPT = {"task": "<OD>", "num_beams": 1, "max_new_tokens": 20}
 
 
@@ -78,9 +78,7 @@ def generate_expected(checkpoint: Checkpoint, folder: Path | None, task: str = "
 
 def check_detail(response: httpx.Response, status: int, kind: str, field: str | None = None) -> str:
     """Checks that a response has problem details of this kind and field. Returns their detail."""
-    details = check_problem(response, status, kind)
-    assert details.field == field
-    return details.detail
+    return check_field(response, status, kind, field).detail
 
 
 async def list_names(client: httpx.AsyncClient) -> list[str]:

@@ -57,10 +57,10 @@ async def test_an_adapter_is_loaded_replaced_and_removed(
     assert (await client.get("/v1/adapters")).json()["adapters"] == [row]
     assert await ask(client, "project") == others[0]
 
-    replaced = await put_adapter(client, "project", folders["tower"], sha256="")
+    replaced = await put_adapter(client, "project", folders["vision"], sha256="")
     assert (replaced.status_code, replaced.json()["adapts_vision"]) == (200, True)
     assert [await ask(client, "project"), await ask(client)] == [others[1], base]
-    assert (saved_folder / "project" / WEIGHTS_FILE).read_bytes() == (folders["tower"] / WEIGHTS_FILE).read_bytes()
+    assert (saved_folder / "project" / WEIGHTS_FILE).read_bytes() == (folders["vision"] / WEIGHTS_FILE).read_bytes()
 
     gone = await client.delete("/v1/adapters/project")
     assert (gone.status_code, gone.content) == (204, b"")
@@ -94,7 +94,7 @@ async def test_prompts_of_one_request_use_different_adapters(
             tiny, folders[name], str(prompt["task"]), int(str(prompt["num_beams"]))
         )
     assert (unknown["status"], unknown["field"]) == (422, "adapter")
-    assert unknown["detail"].endswith("loaded adapters: text, tower")
+    assert unknown["detail"].endswith("loaded adapters: text, vision")
     streamed = await client.post("/v1/prompt?stream=true", files={"image": create_png()}, data=form)
     last = json.loads(streamed.text.strip().split("data: ")[-1])["results"]
     assert [r["text"] for r in last[:-1]] == [r["text"] for r in results]
@@ -162,13 +162,13 @@ async def test_a_running_prompt_keeps_its_adapter(
 
     reached, opened, step = threading.Event(), threading.Event(), ModelRunner.step
 
-    def gated(runner: ModelRunner) -> None:
+    def wait_and_step(runner: ModelRunner) -> None:
         reached.set()
         assert opened.wait(60)
         step(runner)
 
-    await put_adapter(client, "project", folders["tower"])
-    monkeypatch.setattr(ModelRunner, "step", gated)
+    await put_adapter(client, "project", folders["vision"])
+    monkeypatch.setattr(ModelRunner, "step", wait_and_step)
     first = asyncio.create_task(ask(client, "project"))
     assert await asyncio.to_thread(reached.wait, 60)
     assert (await put_adapter(client, "project", folders["text"])).status_code == 200
@@ -177,7 +177,7 @@ async def test_a_running_prompt_keeps_its_adapter(
         await asyncio.sleep(0.01)
     assert (await client.delete("/v1/adapters/project")).status_code == 204
     opened.set()
-    assert [await first, await second] == [generate_expected(tiny, folders[name]) for name in ("tower", "text")]
+    assert [await first, await second] == [generate_expected(tiny, folders[name]) for name in ("vision", "text")]
 
 
 async def test_the_server_answers_while_an_adapter_loads(

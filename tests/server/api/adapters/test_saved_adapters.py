@@ -29,7 +29,7 @@ async def test_adapters_survive_a_restart(
 ) -> None:
     with Engine(tiny) as first:
         async with connect_server(first, saved_folder) as client:
-            for name, folder in (("a", "text"), ("b", "tower"), ("c", "text"), ("b", "text"), ("a", "tower")):
+            for name, folder in (("a", "text"), ("b", "vision"), ("c", "text"), ("b", "text"), ("a", "vision")):
                 await put_adapter(client, name, folders[folder])
             await client.delete("/v1/adapters/c")
             before = (await client.get("/v1/adapters")).json()
@@ -50,7 +50,7 @@ async def test_adapters_survive_a_restart(
         async with connect_server(second, saved_folder) as client:
             now = (await client.get("/v1/adapters")).json()["adapters"]
             assert [row for row in now if row["name"] != "linked"] == before["adapters"]
-            for name, folder in (("a", "tower"), ("b", "text"), ("linked", "text")):
+            for name, folder in (("a", "vision"), ("b", "text"), ("linked", "text")):
                 assert await ask(client, name) == generate_expected(tiny, folders[folder])
             errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
             assert all(message.startswith("cannot load the adapter ") for message in errors)
@@ -96,11 +96,11 @@ async def test_a_read_only_folder_is_reported(
     original = Path.rename
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
-        for response in (await put_adapter(client, "b", folders["tower"]), await client.delete("/v1/adapters/a")):
+        for response in (await put_adapter(client, "b", folders["vision"]), await client.delete("/v1/adapters/a")):
             assert "Read-only file system" in check_detail(response, 507, "insufficient-storage")
     assert await list_names(client) == ["a"]
     shutil.rmtree(saved_folder)
-    check_detail(await put_adapter(client, "a", folders["tower"]), 507, "insufficient-storage")
+    check_detail(await put_adapter(client, "a", folders["vision"]), 507, "insufficient-storage")
     assert await ask(client, "a") == generate_expected(tiny, folders["text"])
 
 
@@ -121,7 +121,7 @@ async def test_a_replacement_that_cannot_be_saved_changes_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
-        check_detail(await put_adapter(client, "a", folders["tower"]), 507, "insufficient-storage")
+        check_detail(await put_adapter(client, "a", folders["vision"]), 507, "insufficient-storage")
     assert await ask(client, "a") == generate_expected(tiny, folders["text"])
     assert [path.name for path in saved_folder.iterdir()] == ["a"]
     assert (saved_folder / "a" / WEIGHTS_FILE).read_bytes() == (folders["text"] / WEIGHTS_FILE).read_bytes()

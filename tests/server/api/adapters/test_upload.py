@@ -166,7 +166,7 @@ async def test_an_invalid_upload_changes_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     await put_adapter(client, "project", folders["text"])
-    before, files = await ask(client, "project"), read_files(folders["tower"])
+    before, files = await ask(client, "project"), read_files(folders["vision"])
     change, kind, field, words = INVALID_UPLOADS[case]
     change(files)
     for name in ("project", "new"):

@@ -11,6 +11,7 @@ import httpx
 from server.app import create_app
 from server.engine.engine import Engine
 from server.settings import Settings
+from tests.server.api.problem_checks import check_problem
 from tests.server.helpers import TIMEOUT, serve_app
 from tests.server.projects.scenes import draw_scenes
 
@@ -23,8 +24,6 @@ QUICK = {
     "replay_share": 0,
     "lora_rank": 4,
 }
-
-
 FINAL_STATES = ("done", "failed", "cancelled")
 
 
@@ -68,10 +67,8 @@ def wait_for_end(client: httpx.Client, path: str) -> dict[str, Any]:
 
 
 def check_details(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    details = dict(response.json())
-    assert details["type"] == f"urn:florist:problem:{kind}"
-    return details
+    """Checks that a response has problem details of this kind, and returns them as JSON."""
+    return check_problem(response, status, kind).model_dump(exclude_none=True)
 
 
 def create_box(label: str, *corners: float) -> dict[str, Any]:

@@ -58,13 +58,13 @@ async def test_invalid_images_are_refused(client: httpx.AsyncClient, name: str) 
 
 def create_unusual_images() -> dict[str, bytes]:
     palette = Image.open(io.BytesIO(draw_sample_image()))
-    grey16 = Image.frombytes("I;16", (20, 10), bytes(range(200)) * 2)
+    gray16 = Image.frombytes("I;16", (20, 10), bytes(range(200)) * 2)
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     return {
         "1×1": save_image(Image.new("RGB", (1, 1), "red")),
         "30000×1": save_image(Image.new("RGB", (30_000, 1))),
         "1×30000": save_image(Image.new("L", (1, 30_000))),
-        "16 bit": save_image(grey16),
+        "16 bit": save_image(gray16),
         "CMYK": save_image(Image.new("CMYK", (20, 20)), "JPEG"),
         "palette with alpha": save_image(palette, transparency=0),
         "alpha": save_image(Image.new("RGBA", (20, 20), (1, 2, 3, 0))),
