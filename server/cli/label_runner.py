@@ -73,20 +73,16 @@ def label_images(
             f"a job on several machines needs a PostgreSQL database that all of them reach: set {DATABASE_VARIABLE}="
             "postgresql://user:password@host/name"
         )
-    from server.engine.adapters.errors import AdapterError
-    from server.jobs.cluster_worker import ClusterError, ClusterJob
+    from server.jobs.cluster_worker import ClusterJob
     from server.jobs.job_start import get_job_recipe
-    from server.jobs.output_folder import OutputError, claim_output_folder
+    from server.jobs.output_folder import claim_output_folder
     from server.jobs.recipes.parsing import load_recipe
-    from server.jobs.recipes.problems import RecipeError
-    from server.jobs.runner import JobFailedError
-    from server.jobs.sources import SourceError, addresses, open_source
-    from server.store import StoreError
+    from server.jobs.sources import addresses, open_source
     from server.store.database import to_file_url
     from server.store.jobs.job_store import JobStore
 
     url = shared_url or to_file_url(out.resolve() / _DATABASE_FILE)
-    try:
+    with _translate_errors(out):
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         _check_options(recipe, formats, adapter, on_cluster=cluster is not None)
         with (
@@ -115,6 +111,21 @@ def label_images(
             code = _write_results(store, job, source, out, formats, draw=draw)
             _write_summary(store, job, recipe, model, out, source)
             return code
+
+
+@contextmanager
+def _translate_errors(out: Path) -> Iterator[None]:
+    """Raises errors whose message says what to do as LabelCommandError. `out`: named if an OSError names no file."""
+    from server.engine.adapters.errors import AdapterError
+    from server.jobs.cluster_worker import ClusterError
+    from server.jobs.output_folder import OutputError
+    from server.jobs.recipes.problems import RecipeError
+    from server.jobs.runner import JobFailedError
+    from server.jobs.sources import SourceError
+    from server.store import StoreError
+
+    try:
+        yield
     except (AdapterError, ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailedError) as error:
         raise LabelCommandError(str(error)) from error
     except OSError as error:
