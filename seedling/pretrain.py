@@ -26,7 +26,7 @@ everything is present from the first step.
 Several processes share the images of each batch (`ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 -m
 seedling.pretrain …`). The number of images should be a multiple of the number of processes; otherwise some images weigh
 more. On two cores, two processes with one thread each are faster than one with two. docs/measurements/seedling.md
-describes what made a difference, with the figures of each trial.
+describes what made a difference, with the metrics of each trial.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Shows the progress of a training run.
 
 During training: a sheet of a dozen unseen scenes with the current predictions. Afterwards, `python -m
-seedling.progress RUN` measures all snapshots of a run and plots their figures over the minutes of training.
+seedling.progress RUN` measures all snapshots of a run and plots their metrics over the minutes of training.
 """
 
 import json
@@ -28,7 +28,7 @@ from server.engine.request import Request
 
 SEEDS = range(TRAINING_SEEDS - 12, TRAINING_SEEDS)
 SNAPSHOTS = "snapshots"
-# Label in the plot → name of the figure.
+# Label in the plot → name of the metric.
 LEFT_PLOT = {
     "detection, mAP@50": "<OD> mAP@50",
     "region → category": "<REGION_TO_CATEGORY> exact match",
@@ -79,7 +79,7 @@ def read_minutes(log: Path) -> dict[int, float]:
 
 
 def measure_snapshots(run: Path, scenes: int) -> list[dict[str, Any]]:
-    """Returns the figures of each snapshot of a run on the report's first scenes, with its step and minutes.
+    """Returns the metrics of each snapshot of a run on the report's first scenes, with its step and minutes.
 
     Results are kept in `curve.json`; snapshots found there are not measured again.
     """
@@ -91,19 +91,19 @@ def measure_snapshots(run: Path, scenes: int) -> list[dict[str, Any]]:
         if rows.get(step, {}).get("scenes") == scenes:
             continue
         with Engine.load(EngineConfig(str(folder))) as engine:
-            figures = measure(engine, scenes)
+            metrics = measure(engine, scenes)
         earlier = [total for at, total in minutes.items() if at <= step]
-        rows[step] = {"step": step, "minutes": earlier[-1] if earlier else 0.0, "scenes": scenes, "figures": figures}
+        rows[step] = {"step": step, "minutes": earlier[-1] if earlier else 0.0, "scenes": scenes, "metrics": metrics}
         results.write_text(json.dumps([rows[step] for step in sorted(rows)], indent=1) + "\n")
     return [rows[step] for step in sorted(rows)]
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plots the figures over the minutes of training: located objects on the left, the rest on the right."""
+    """Plots the metrics over the minutes of training: located objects on the left, the rest on the right."""
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     for axes, names in zip(figure.subplots(1, 2, sharey=True), (LEFT_PLOT, RIGHT_PLOT), strict=True):
         for label, name in names.items():
-            points = [(row["minutes"], row["figures"][name]) for row in rows if name in row["figures"]]
+            points = [(row["minutes"], row["metrics"][name]) for row in rows if name in row["metrics"]]
             if points:  # a few scenes may lack samples of a task
                 axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=label)
         axes.set(xlabel="minutes of training", ylim=(0, 1))
@@ -117,7 +117,7 @@ def main(
     scenes: Annotated[int, typer.Option(min=1, help="Number of the report's scenes per snapshot.")] = 40,
     out: Annotated[Path | None, typer.Option(help="File of the plot; its suffix sets the format.")] = None,
 ) -> None:
-    """Measures a run's snapshots and plots their figures."""
+    """Measures a run's snapshots and plots their metrics."""
     if not (run / SNAPSHOTS).is_dir():
         raise typer.BadParameter(f"{run} has no {SNAPSHOTS}: a run takes one every 500 steps", param_hint="RUN")
     plot_curves(measure_snapshots(run, scenes), out or run / "curve.png")

@@ -62,7 +62,7 @@ def measure(
     engine: Engine, scenes: int, sets: tuple[str, ...] = TRAINING_SETS, objects: tuple[int, int] = OBJECTS,
     adapter: str | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Returns the figures of all tasks on scenes with seeds 0 to `scenes` - 1, drawn from the glyph `sets`."""
+    """Returns the metrics of all tasks on scenes with seeds 0 to `scenes` - 1, drawn from the glyph `sets`."""
     scores = TaskScores()
     submitted = submit_scenes(engine, scenes, sets, objects, adapter)
     for scene, answers in track(submitted, "scenes", total=scenes, transient=True):
@@ -87,19 +87,19 @@ def write_pages(engine: Engine, folder: Path, scenes: int) -> None:
 def main(
     model: Annotated[str, typer.Option(help="Checkpoint: `seedling`, a folder or a hub ID.")] = "seedling",
     scenes: Annotated[int, typer.Option(min=1, help="Number of unseen scenes.")] = 500,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures to this file, as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the metrics to this file, as JSON.")] = None,
     page: Annotated[Path | None, typer.Option(help="Folder for errors.html and false-positives.png.")] = None,
 ) -> None:
-    """Prints the figures of a checkpoint on unseen scenes, also on a glyph set that training never uses."""
+    """Prints the metrics of a checkpoint on unseen scenes, also on a glyph set that training never uses."""
     with closing(Engine.load(EngineConfig(model))) as engine:
         known = measure(engine, scenes, TRAINING_SETS)
         holdout = measure(engine, scenes, (HOLDOUT_SET,))
         robustness = measure_robustness(engine, min(scenes, 200))
         if out:
-            figures = {"scenes": scenes, "training_glyphs": known, HOLDOUT_SET: holdout, "robustness": robustness}
-            out.write_text(json.dumps(figures, indent=2))
+            metrics = {"scenes": scenes, "training_glyphs": known, HOLDOUT_SET: holdout, "robustness": robustness}
+            out.write_text(json.dumps(metrics, indent=2))
         table = Table(title=f"{model}: {scenes} unseen scenes of {OBJECTS[0]}-{OBJECTS[1]} objects, greedy")
-        table.add_column("Figure")
+        table.add_column("Metric")
         table.add_column("glyph sets of training", justify="right")
         table.add_column(f"{HOLDOUT_SET} (holdout)", justify="right")
         for name, value in known.items():

@@ -75,7 +75,7 @@ def draw_texture(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 
 
 def measure_robustness(engine: Engine, scenes: int) -> dict[str, float]:
-    """Returns figures by condition, on the scenes with seeds 0 to `scenes` - 1.
+    """Returns metrics by condition, on the scenes with seeds 0 to `scenes` - 1.
 
     These are the drop of `<OD>` mAP@50, and the share of plain backgrounds and of textures without a detection.
     """
@@ -94,11 +94,11 @@ def measure_robustness(engine: Engine, scenes: int) -> dict[str, float]:
         return compute_average_precision(pairs).ap50
 
     unchanged = measure_map50(lambda image: image)
-    figures = {f"{name}: mAP@50 drop": unchanged - measure_map50(change) for name, change in CONDITIONS.items()}
+    metrics = {f"{name}: mAP@50 drop": unchanged - measure_map50(change) for name, change in CONDITIONS.items()}
     for name, images in ("empty image", _draw_empty(scenes)), ("texture", _draw_textures(scenes)):
         no_detections = [not annotations for annotations in _detect(engine, images)]
-        figures[f"{name}: no detections"] = float(np.mean(no_detections))
-    return figures
+        metrics[f"{name}: no detections"] = float(np.mean(no_detections))
+    return metrics
 
 
 def draw_false_positives(engine: Engine, count: int = 6) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Scores answers to samples of drawn scenes: one or more figures per task."""
+"""Scores answers to samples of drawn scenes: one or more metrics per task."""
 
 import math
 import re
@@ -25,7 +25,7 @@ from seedling.scenes.masks import find_best_overlap
 from seedling.scenes.scene import Scene
 
 CLEAR_COLOR_METRIC = "description: color accuracy where one color is clear"
-"""A subset of another figure. It does not start with a task token, since the figures of a task are averaged to measure
+"""A subset of another metric. It does not start with a task token, since the metrics of a task are averaged to measure
 forgetting (`seedling.forgetting`)."""
 _NOUNS = {form: noun for noun in CATEGORIES for form in (noun, pluralize(noun))}
 
@@ -114,23 +114,23 @@ class TaskScores:
             self.values[f"{token} {name} accuracy"].append(find_words(words, text) == find_words(words, true_text))
 
     def compute(self) -> dict[str, float]:
-        """Returns all figures by name, in the order of the task table."""
-        figures = {name: counts.f1 for name, counts in self.counts.items()}
-        figures |= {name: float(np.mean(values)) for name, values in self.values.items()}
+        """Returns all metrics by name, in the order of the task table."""
+        metrics = {name: counts.f1 for name, counts in self.counts.items()}
+        metrics |= {name: float(np.mean(values)) for name, values in self.values.items()}
         proposals = self.counts.get("<REGION_PROPOSAL> F1@0.5")
         if proposals and proposals.true_positives + proposals.false_negatives:
-            figures["<REGION_PROPOSAL> recall@0.5"] = proposals.recall
+            metrics["<REGION_PROPOSAL> recall@0.5"] = proposals.recall
         if self.detections:
             precision = compute_average_precision(self.detections)
-            figures |= {"<OD> mAP@50": precision.ap50, "<OD> mAP@50:95": precision.ap}
-            figures = {name: value for name, value in figures.items() if not math.isnan(value)}
+            metrics |= {"<OD> mAP@50": precision.ap50, "<OD> mAP@50:95": precision.ap}
+            metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
         order = [*FLORENCE_TASKS, CLEAR_COLOR_METRIC.split(" ")[0]]
-        figures = dict(sorted(figures.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
+        metrics = dict(sorted(metrics.items(), key=lambda kv: order.index(kv[0].split(" ")[0])))
         ranking = compute_auroc(self.counts["<OD> F1@0.5"].scores) if "<OD> F1@0.5" in self.counts else math.nan
         if not math.isnan(ranking):  # JSON has no NaN
-            figures["score: AUROC of correct against wrong boxes"] = ranking
-            figures["score: ECE of boxes"] = compute_ece(self.counts["<OD> F1@0.5"].scores)
-        return figures
+            metrics["score: AUROC of correct against wrong boxes"] = ranking
+            metrics["score: ECE of boxes"] = compute_ece(self.counts["<OD> F1@0.5"].scores)
+        return metrics
 
 
 def count_categories(text: str) -> dict[str, int]:

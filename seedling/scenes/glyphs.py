@@ -26,7 +26,7 @@ TRAINING_SETS: tuple[str, ...] = (
     "streamline-emojis",
 )
 HOLDOUT_SET = "openmoji"
-"""Never used for training. Figures on it measure transfer to an unseen style."""
+"""Never used for training. Metrics on it measure transfer to an unseen style."""
 
 SIDE = 256
 """Width in pixels at which a glyph is rendered. Objects are drawn by shrinking, hardly ever by enlarging."""

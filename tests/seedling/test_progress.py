@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Path:
 def test_snapshots_are_measured_once_and_plotted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = progress.measure_snapshots(run, 1)
     assert (row["step"], row["minutes"], row["scenes"]) == (100, 2.0, 1)
-    assert 0 <= row["figures"]["<OD> mAP@50"] <= 1
+    assert 0 <= row["metrics"]["<OD> mAP@50"] <= 1
     monkeypatch.setattr(progress, "measure", lambda *_: pytest.fail("measured again"))
     progress.main(run, scenes=1)
     with Image.open(run / "curve.png") as image:
@@ -52,7 +52,7 @@ def test_missing_figures_are_left_out_of_the_plot(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Figure, "savefig", record)
     rows = [
-        {"minutes": m, "figures": {"<OD> mAP@50": v, "<REGION_TO_OCR> exact match": v / 2}}
+        {"minutes": m, "metrics": {"<OD> mAP@50": v, "<REGION_TO_OCR> exact match": v / 2}}
         for m, v in ((0, 0.5), (9, 0.75))
     ]
     progress.plot_curves(rows, tmp_path / "curve.png")

@@ -49,8 +49,8 @@ class FakeEngine:
 
 def test_measure_sends_every_task_of_every_scene(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine(monkeypatch, correct=True)
-    figures = report.measure(engine, 4, TRAINING_SETS)  # type: ignore[arg-type]
-    assert figures == dict.fromkeys(figures, 1.0)
+    metrics = report.measure(engine, 4, TRAINING_SETS)  # type: ignore[arg-type]
+    assert metrics == dict.fromkeys(metrics, 1.0)
     assert len(engine.requests) >= 4 * (len(FLORENCE_TASKS) - 1)  # a scene without words has no region to read
     assert {request.task.token for request in engine.requests} == set(FLORENCE_TASKS)
     for request in engine.requests:  # raises as the engine would
@@ -62,8 +62,8 @@ def test_the_command_writes_strict_json(correct: bool, tmp_path: Path, monkeypat
     engine = FakeEngine(monkeypatch, correct=correct)
     monkeypatch.setattr(report, "Engine", SimpleNamespace(load=lambda config: engine))
     monkeypatch.setattr(report, "measure_robustness", lambda engine, scenes: {"blur: mAP@50 drop": 0.25})
-    report.main("seedling", scenes=2, out=tmp_path / "figures.json")
-    written = json.loads((tmp_path / "figures.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+    report.main("seedling", scenes=2, out=tmp_path / "metrics.json")
+    written = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=lambda word: pytest.fail(word))
     assert written.keys() == {"scenes", "training_glyphs", HOLDOUT_SET, "robustness"}
     assert written["training_glyphs"]["<OD> mAP@50"] == float(correct)
     assert written["training_glyphs"]["<OD> F1@0.5"] == float(correct)

@@ -56,12 +56,12 @@ class FakeEngine:
 
 
 def test_drops_and_false_positives_are_measured() -> None:
-    figures = robustness.measure_robustness(FakeEngine(3), 3)  # type: ignore[arg-type]
-    assert figures.keys() == {
+    metrics = robustness.measure_robustness(FakeEngine(3), 3)  # type: ignore[arg-type]
+    assert metrics.keys() == {
         *(f"{name}: mAP@50 drop" for name in CONDITIONS), "empty image: no detections", "texture: no detections",
     }  # fmt: skip
-    assert all(figures[f"{name}: mAP@50 drop"] == pytest.approx(1.0) for name in CONDITIONS)
-    assert figures["empty image: no detections"] == figures["texture: no detections"] == 0.0
+    assert all(metrics[f"{name}: mAP@50 drop"] == pytest.approx(1.0) for name in CONDITIONS)
+    assert metrics["empty image: no detections"] == metrics["texture: no detections"] == 0.0
 
 
 def test_true_boxes_grow_with_an_enlarged_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,5 +83,5 @@ def test_true_boxes_grow_with_an_enlarged_image(monkeypatch: pytest.MonkeyPatch)
         return SimpleNamespace(wait=lambda: SimpleNamespace(annotations=annotations))
 
     monkeypatch.setattr(robustness, "CONDITIONS", {"2000 pixels": robustness.enlarge})
-    figures = robustness.measure_robustness(SimpleNamespace(submit=submit), 2)  # type: ignore[arg-type]
-    assert figures["2000 pixels: mAP@50 drop"] == pytest.approx(0.0)
+    metrics = robustness.measure_robustness(SimpleNamespace(submit=submit), 2)  # type: ignore[arg-type]
+    assert metrics["2000 pixels: mAP@50 drop"] == pytest.approx(0.0)

@@ -73,9 +73,9 @@ def test_every_category_is_counted_in_singular_and_plural() -> None:
 
 
 def test_true_answers_are_perfect(pairs: Pairs) -> None:
-    figures = score(pairs, [list(sample.answer) for sample, _ in pairs])
-    assert {name.split(" ")[0] for name in figures} == {*FLORENCE_TASKS, CLEAR_COLOR_METRIC.split(" ")[0]}
-    assert figures == dict.fromkeys(figures, 1.0)
+    metrics = score(pairs, [list(sample.answer) for sample, _ in pairs])
+    assert {name.split(" ")[0] for name in metrics} == {*FLORENCE_TASKS, CLEAR_COLOR_METRIC.split(" ")[0]}
+    assert metrics == dict.fromkeys(metrics, 1.0)
 
 
 def test_true_answers_are_nearly_perfect_after_quantization(pairs: Pairs) -> None:
@@ -89,12 +89,12 @@ def test_true_answers_are_nearly_perfect_after_quantization(pairs: Pairs) -> Non
 
 
 def test_empty_answers_score_zero(pairs: Pairs) -> None:
-    figures = score(pairs, [[] for _ in pairs])
-    absent = {name for name in figures if name.endswith("absent phrases rejected")}
+    metrics = score(pairs, [[] for _ in pairs])
+    absent = {name for name in metrics if name.endswith("absent phrases rejected")}
     reading = {"<OCR_WITH_REGION>", "<OCR>"}
     assert absent
-    assert reading <= {name.split(" ")[0] for name in figures}
-    assert {name: value for name, value in figures.items() if value} == dict.fromkeys(absent, 1.0)
+    assert reading <= {name.split(" ")[0] for name in metrics}
+    assert {name: value for name, value in metrics.items() if value} == dict.fromkeys(absent, 1.0)
 
 
 def test_false_positives_for_absent_phrases_cost(pairs: Pairs) -> None:
@@ -109,10 +109,10 @@ def test_false_positives_for_absent_phrases_cost(pairs: Pairs) -> None:
 def test_labels_matter_in_tasks_with_labels(pairs: Pairs, token: str, mislabeled: float) -> None:
     own = [(s, scene) for s, scene in pairs if s.task.token == token]
     renamed = [[a.model_copy(update={"label": "giraffe"}) for a in s.answer] for s, _ in own]
-    figures = score(own, renamed)
-    assert figures[f"{token} F1@0.5"] == mislabeled
+    metrics = score(own, renamed)
+    assert metrics[f"{token} F1@0.5"] == mislabeled
     if token == "<DENSE_REGION_CAPTION>":
-        assert figures["<DENSE_REGION_CAPTION> box F1@0.5"] == 1.0
+        assert metrics["<DENSE_REGION_CAPTION> box F1@0.5"] == 1.0
 
 
 def test_half_the_words_are_half_the_recall(scenes: list[Scene]) -> None:
@@ -150,9 +150,9 @@ def test_a_paragraph_with_one_wrong_position_and_one_wrong_object(scenes: list[S
     assert sample is not None
     first, second = sample.answer[0].label.split(". ")[1:]
     wrong = f"{first}. A red cat is at the {'bottom' if second.endswith(' top.') else 'top'}."
-    figures = score([(sample, scene)], [[Text(label=wrong)]])
-    assert figures["<MORE_DETAILED_CAPTION> position accuracy"] == 0.5
-    assert figures["<MORE_DETAILED_CAPTION> count accuracy"] == 0.0
+    metrics = score([(sample, scene)], [[Text(label=wrong)]])
+    assert metrics["<MORE_DETAILED_CAPTION> position accuracy"] == 0.5
+    assert metrics["<MORE_DETAILED_CAPTION> count accuracy"] == 0.0
 
 
 def test_a_description_is_scored_word_by_word(scenes: list[Scene]) -> None:
@@ -162,10 +162,10 @@ def test_a_description_is_scored_word_by_word(scenes: list[Scene]) -> None:
         assert sample is not None
         _, size, color, rest = sample.answer[0].label.split(" ", 3)
         other = "red" if color != "red" else "blue"
-        figures = score([(sample, scene)], [[Text(label=f"a {size} {other} {rest}")]])
+        metrics = score([(sample, scene)], [[Text(label=f"a {size} {other} {rest}")]])
         is_clear = compute_main_color_margin(scene.objects[0].color_shares) >= CLEAR_MARGIN
-        assert figures.pop(CLEAR_COLOR_METRIC, None) == (0.0 if is_clear else None)
-        own = {name.split(" ", 1)[1]: value for name, value in figures.items()}
+        assert metrics.pop(CLEAR_COLOR_METRIC, None) == (0.0 if is_clear else None)
+        own = {name.split(" ", 1)[1]: value for name, value in metrics.items()}
         assert own == {"color accuracy": 0.0, "size accuracy": 1.0, "position accuracy": 1.0, "exact match": 0.0}
         clear, unclear = clear + is_clear, unclear + (not is_clear)
     assert clear
@@ -179,26 +179,26 @@ def test_dense_captions_are_scored_word_by_word_where_the_object_is_located(scen
     first, *others = sample.answer
     size, color, noun = first.label.split(" ")
     other = "red" if color != "red" else "blue"
-    figures = score([(sample, scene)], [[first.model_copy(update={"label": f"{size} {other} {noun}"})]])
-    assert figures["<DENSE_REGION_CAPTION> color accuracy"] == 0.0
-    assert figures["<DENSE_REGION_CAPTION> size accuracy"] == 1.0  # missed objects do not count for words
-    figures = score([(sample, scene)], [[first, *others]])
-    assert figures["<DENSE_REGION_CAPTION> color accuracy"] == 1.0
+    metrics = score([(sample, scene)], [[first.model_copy(update={"label": f"{size} {other} {noun}"})]])
+    assert metrics["<DENSE_REGION_CAPTION> color accuracy"] == 0.0
+    assert metrics["<DENSE_REGION_CAPTION> size accuracy"] == 1.0  # missed objects do not count for words
+    metrics = score([(sample, scene)], [[first, *others]])
+    assert metrics["<DENSE_REGION_CAPTION> color accuracy"] == 1.0
 
 
 def test_recall_is_the_share_of_objects_that_are_located(pairs: Pairs) -> None:
     own = [(s, scene) for s, scene in pairs if s.task.token == "<REGION_PROPOSAL>" and len(s.answer) == 2]
     wrong = Box(label="", box=(0, 0, 1, 1), score=0.1)
-    figures = score(own, [[s.answer[0], wrong, wrong] for s, _ in own])
-    assert figures["<REGION_PROPOSAL> recall@0.5"] == 0.5
-    assert figures["<REGION_PROPOSAL> F1@0.5"] == pytest.approx(2 / 5)
+    metrics = score(own, [[s.answer[0], wrong, wrong] for s, _ in own])
+    assert metrics["<REGION_PROPOSAL> recall@0.5"] == 0.5
+    assert metrics["<REGION_PROPOSAL> F1@0.5"] == pytest.approx(2 / 5)
 
 
 def test_scores_that_separate_correct_from_wrong_boxes(pairs: Pairs) -> None:
     own = [(s, scene) for s, scene in pairs if s.task.token == "<OD>"]
     wrong = Box(label="cat", box=(0, 0, 1, 1), score=0.2)
     answers = [[*(a.model_copy(update={"score": 0.8}) for a in s.answer), wrong] for s, _ in own]
-    figures = score(own, answers)
-    assert figures[AUROC] == 1.0
-    assert figures["score: ECE of boxes"] == pytest.approx(0.2)
-    assert figures["<OD> mAP@50"] == 1.0  # the false positives come last
+    metrics = score(own, answers)
+    assert metrics[AUROC] == 1.0
+    assert metrics["score: ECE of boxes"] == pytest.approx(0.2)
+    assert metrics["<OD> mAP@50"] == 1.0  # the false positives come last
