@@ -43,7 +43,7 @@ def test_a_folder_without_snapshots_is_rejected(tmp_path: Path) -> None:
         progress.main(tmp_path)
 
 
-def test_missing_figures_are_left_out_of_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_metrics_are_left_out_of_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     curves: list[tuple[str, list[float]]] = []
 
     def record(figure: Figure, *_: object, **__: object) -> None:
