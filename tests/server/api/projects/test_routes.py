@@ -23,6 +23,37 @@ from tests.server.helpers import TIMEOUT, serve_app
 from tests.server.projects.scenes import draw_scenes
 
 
+def check_ensembles(
+    client: httpx.Client, project: str, model: dict[str, Any], prompt: dict[str, Any], texts: tuple[str, str]
+) -> int:
+    """Checks that ensembles are used, tested and promoted like other models.
+
+    `model`: the champion, which is the champion again at the end. `texts`: what it and the base model answer.
+    Returns the ID of the ensemble that was promoted.
+    """
+    ensemble = {"combine": "fuse", "models": [model["id"], None], "weights": [2.0, 1.0]}
+    fused = post_json(client, f"{project}/models", 201, **ensemble)
+    assert (fused["run"], fused["ensemble"]) == (None, {**ensemble, "iou_threshold": 0.55, "min_score": 0.0})
+    summed = post_json(client, f"{project}/models", 201, combine="add", models=[model["id"]], weights=[0.5])
+    assert get_json(client, f"{project}/models")["models"] == [{**model, "is_champion": True}, fused, summed]
+    test = post_json(client, f"{project}/backtests", 201, model=model["id"], forgetting_images=0)
+    assert wait_for_end(client, f"{project}/backtests/{test['id']}")["forgetting"] == {}
+    test = post_json(client, f"{project}/backtests", 201, model=fused["id"], forgetting_images=1)
+    tested = wait_for_end(client, f"{project}/backtests/{test['id']}")
+    assert (tested["state"], tested["champion"]) == ("done", model["id"]), tested["reason"]
+    assert tested["forgetting"]["lost"].keys() >= {"<OD>", "<CAPTION>", "mean"}
+    post_json(client, f"{project}/promote", model=fused["id"], forced=True, reason="a test")
+    both = post_json(client, "/v1/prompt", **prompt, project="emoji")
+    assert both["adapter"] == f"projects/emoji/model-{fused['id']}"
+    assert both["text"] == "\n".join(texts)
+    with client.stream("POST", "/v1/prompt", params={"stream": True}, json={**prompt, "project": "emoji"}) as stream:
+        events = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
+    assert events[:-1] == events[-1]["annotations"]
+    assert [event["label"] for event in events[:-1]] == [annotation["label"] for annotation in both["annotations"]]
+    assert post_json(client, f"{project}/rollback", task="<OD>")["model"] == model["id"]
+    return int(fused["id"])
+
+
 def test_a_project_is_corrected_tuned_tested_promoted_and_rolled_back(client: httpx.Client) -> None:
     project = create_project(client, "emoji")
     images = list(draw_scenes(6))
@@ -90,33 +121,13 @@ def test_a_project_is_corrected_tuned_tested_promoted_and_rolled_back(client: ht
     caption = post_json(client, "/v1/prompt", **{**prompt, "task": "<CAPTION>"}, project="emoji")
     assert caption["adapter"] is None
 
-    # Ensembles are used, tested and promoted like other models.
-    ensemble = {"combine": "fuse", "models": [model["id"], None], "weights": [2.0, 1.0]}
-    fused = post_json(client, f"{project}/models", 201, **ensemble)
-    assert (fused["run"], fused["ensemble"]) == (None, {**ensemble, "iou_threshold": 0.55, "min_score": 0.0})
-    summed = post_json(client, f"{project}/models", 201, combine="add", models=[model["id"]], weights=[0.5])
-    assert get_json(client, f"{project}/models")["models"] == [{**model, "is_champion": True}, fused, summed]
-    test = post_json(client, f"{project}/backtests", 201, model=model["id"], forgetting_images=0)
-    assert wait_for_end(client, f"{project}/backtests/{test['id']}")["forgetting"] == {}
-    test = post_json(client, f"{project}/backtests", 201, model=fused["id"], forgetting_images=1)
-    tested = wait_for_end(client, f"{project}/backtests/{test['id']}")
-    assert (tested["state"], tested["champion"]) == ("done", model["id"]), tested["reason"]
-    assert tested["forgetting"]["lost"].keys() >= {"<OD>", "<CAPTION>", "mean"}
-    post_json(client, f"{project}/promote", model=fused["id"], forced=True, reason="a test")
-    both = post_json(client, "/v1/prompt", **prompt, project="emoji")
-    assert both["adapter"] == f"projects/emoji/model-{fused['id']}"
-    assert both["text"] == f"{after['text']}\n{base['text']}"
-    with client.stream("POST", "/v1/prompt", params={"stream": True}, json={**prompt, "project": "emoji"}) as stream:
-        events = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
-    assert events[:-1] == events[-1]["annotations"]
-    assert [event["label"] for event in events[:-1]] == [annotation["label"] for annotation in both["annotations"]]
-    assert post_json(client, f"{project}/rollback", task="<OD>")["model"] == model["id"]
+    promoted = check_ensembles(client, project, model, prompt, (after["text"], base["text"]))
 
     back = post_json(client, f"{project}/rollback", task="<OD>")
     assert (back["model"], back["is_rollback"]) == (None, True)
     assert post_json(client, "/v1/prompt", **prompt, project="emoji")["adapter"] is None
     assert [p["model"] for p in get_json(client, f"{project}/models")["promotions"]] == [
-        *(model["id"], fused["id"]),
+        *(model["id"], promoted),
         *(model["id"], None),
     ]
     assert "the base model answers" in post_json(client, f"{project}/rollback", 409, task="<OD>")["detail"]
