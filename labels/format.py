@@ -86,6 +86,7 @@ class Format:
                 report.images += 1
                 report.annotations += writer.add(image, name)
             writer.close()
+            folder.close()  # the marker must be the last file that is written
             if not one_file:
                 folder.write(MARKER, json.dumps(report.to_dict(), ensure_ascii=False, indent=1))
         return report

@@ -10,7 +10,7 @@ there is no `image` column, but `file_name`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -164,6 +164,8 @@ def _read_object(record: Mapping[str, Any], is_word: bool, names: ClassNames, si
 
 class HuggingFaceWriter(DatasetWriter):
     """metadata.jsonl, images/ and README.md, for `datasets.load_dataset`."""
+
+    expected_images_folder: ClassVar[str | None] = "."
 
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)

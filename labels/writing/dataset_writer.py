@@ -15,6 +15,7 @@ class DatasetWriter(ABC):
 
     Attributes:
         images_folder: The subfolder for copies of the images.
+        expected_images_folder: The subfolder where readers look for images that are not copied.
         sidecars: Subfolder and suffix of the file that accompanies each image; None if the format has none.
         keeps_degenerate_polygons: Whether polygons of fewer than three corners are written too.
         keeps_samples: Whether an image's samples (prompts with answers) are written.
@@ -22,6 +23,7 @@ class DatasetWriter(ABC):
     """
 
     images_folder: ClassVar[str] = "images"
+    expected_images_folder: ClassVar[str | None] = None  # None: `images_folder`
     sidecars: ClassVar[tuple[str, str] | None] = None
     keeps_degenerate_polygons: ClassVar[bool] = False
     keeps_samples: ClassVar[bool] = False

@@ -90,7 +90,7 @@ def _truncate(text: str, size: int) -> str:
 def open_export(out: Path, *, one_file: bool, main_file: str = _FILE) -> Iterator[ExportFolder]:
     """Yields a temporary folder beside `out` that replaces `out` at the end, and is removed after an error.
 
-    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` is anything but an earlier export.
+    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` is anything but an earlier export that nobody has changed.
     """
     out = out.resolve()  # a link stays, and what it points to is replaced
     check_target(out, one_file=one_file)
@@ -126,13 +126,17 @@ def open_export(out: Path, *, one_file: bool, main_file: str = _FILE) -> Iterato
 
 
 def check_target(out: Path, *, one_file: bool) -> None:
-    """Raises FileExistsError if an export to `out` would replace anything but an earlier export."""
+    """Raises FileExistsError if an export to `out` would replace anything but an unchanged earlier export."""
     if one_file:
         if out.is_dir():
             raise FileExistsError(f"{out} is a folder, but this format is one file: choose a file")
     elif out.is_dir():
         if any(out.iterdir()) and not _is_export(out):
             raise FileExistsError(f"{out} contains files that are not a florist export: choose an empty or new folder")
+        if (changed := _find_changed_file(out)) is not None:
+            raise FileExistsError(
+                f"{out} is an export that was changed since, for example {changed}: move it away, or choose a new folder"
+            )
     elif out.exists():
         raise FileExistsError(f"{out} is a file, but this format is a folder: choose a new folder")
 
@@ -142,6 +146,22 @@ def _is_export(folder: Path) -> bool:
         return "left_out" in json.loads((folder / MARKER).read_bytes())
     except (OSError, ValueError):
         return False
+
+
+def _find_changed_file(folder: Path) -> Path | None:
+    """Returns a file of an export that somebody has added or changed since; None if there is none.
+
+    The marker is the last file that an export writes, and only the system sets the time of a file's last change.
+    """
+    marker = folder / MARKER
+    if not marker.exists():
+        return None
+    written = marker.stat().st_ctime_ns
+    for root, _, names in os.walk(folder):
+        for name in names:
+            if (path := Path(root, name)).lstat().st_ctime_ns > written:
+                return path.relative_to(folder)
+    return None
 
 
 def _remove_leftovers(out: Path) -> None:

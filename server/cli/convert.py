@@ -58,9 +58,8 @@ def _convert(dataset: "Dataset", source: str, format: "Format", out: Path, *, co
     report = result.report
     print_line(f"{report.annotations} annotations on {report.images} images: {out}")
     if not copy_images:
-        print_line(
-            f"the images were not copied: put them into {out / format.writer.images_folder}, or use --copy-images"
-        )
+        folder = out / (format.writer.expected_images_folder or format.writer.images_folder)
+        print_line(f"the images were not copied: put them into {folder}, or use --copy-images")
     for what, count in report.left_out.items():
         print_line(f"left out: {count} {what}")
     if dataset.unusable:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -75,6 +76,23 @@ def test_other_files_are_never_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="choose a new folder"):
         export(name, make_example_images(), tmp_path / "file")
+
+
+@pytest.mark.parametrize("change", ["add", "edit"])
+def test_an_export_that_was_changed_is_never_replaced(change: str, tmp_path: Path) -> None:
+    """Images that a person put into an export, and labels that a person edited, stay."""
+    out = tmp_path / "out"
+    export("coco", make_example_images(), out, False)
+    time.sleep(0.05)  # file systems keep times in steps of a few milliseconds
+    if change == "add":
+        (out / "images").mkdir()
+        (out / "images" / "a.jpg").write_bytes(b"an image")
+    else:
+        (out / "annotations" / "instances_default.json").write_text("{}")
+    before = read_tree(out)
+    with pytest.raises(FileExistsError, match=r"changed since, for example (images/a\.jpg|annotations/instances)"):
+        export("coco", make_example_images()[1:], out, False)
+    assert read_tree(out) == before
 
 
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:

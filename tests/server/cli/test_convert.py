@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -147,6 +149,18 @@ def test_images_are_copied_only_on_request(images: list[LabeledImage], tmp_path:
     again = run(tmp_path / "source", "--to", "yolo-detect", "--out", tmp_path / "target", "--copy-images")
     assert "not copied" not in again.stdout
     assert len(list((tmp_path / "target").rglob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_images_are_found_where_the_hint_says(target: str, images: list[LabeledImage], tmp_path: Path) -> None:
+    FORMATS["coco"].write(images, tmp_path / "source", copy_images=True)
+    result = run(tmp_path / "source", "--to", target, "--out", tmp_path / "target")
+    hint = re.search(r"put them into (.+), or use", result.stdout)
+    assert hint
+    shutil.copytree(tmp_path / "source" / "images", hint[1], dirs_exist_ok=True)
+    dataset = open_dataset(tmp_path / "target")
+    assert not [entry for entry in dataset.unusable if "image" in entry.reason]
+    assert {image.name.split("/")[-1] for image in dataset.images} >= {"1.png", "c 2.png"}
 
 
 def test_images_in_tables_get_a_suffix(tmp_path: Path) -> None:
