@@ -90,7 +90,8 @@ def _truncate(text: str, size: int) -> str:
 def open_export(out: Path, *, one_file: bool, main_file: str = _FILE) -> Iterator[ExportFolder]:
     """Yields a temporary folder beside `out` that replaces `out` at the end, and is removed after an error.
 
-    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` is anything but an earlier export that nobody has changed.
+    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` is anything but an earlier export that
+    nobody has changed.
     """
     out = out.resolve()  # a link stays, and what it points to is replaced
     check_target(out, one_file=one_file)
@@ -135,7 +136,7 @@ def check_target(out: Path, *, one_file: bool) -> None:
             raise FileExistsError(f"{out} contains files that are not a florist export: choose an empty or new folder")
         if (changed := _find_changed_file(out)) is not None:
             raise FileExistsError(
-                f"{out} is an export that was changed since, for example {changed}: move it away, or choose a new folder"
+                f"{out} is an export that was changed since, for example {changed}: move it, or choose a new folder"
             )
     elif out.exists():
         raise FileExistsError(f"{out} is a file, but this format is a folder: choose a new folder")
