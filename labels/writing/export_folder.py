@@ -90,8 +90,8 @@ def _truncate(text: str, size: int) -> str:
 def open_export(out: Path, *, one_file: bool, main_file: str = _FILE) -> Iterator[ExportFolder]:
     """Yields a temporary folder beside `out` that replaces `out` at the end, and is removed after an error.
 
-    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` is anything but an earlier export that
-    nobody has changed.
+    With `one_file`, its `main_file` replaces `out`. Raises FileExistsError if `out` is anything but an earlier export
+    that nobody has changed.
     """
     out = out.resolve()  # a link stays, and what it points to is replaced
     check_target(out, one_file=one_file)
