@@ -23,8 +23,10 @@ def main(
     scenes: Annotated[int, typer.Option(min=1, help="Without a dataset: the number of drawn scenes.")] = 400,
 ) -> None:
     """Calibrates the scores of a checkpoint on labels that it was not trained on."""
-    if not checkpoint.is_dir():
-        raise typer.BadParameter(f"{checkpoint} is not a folder", param_hint="CHECKPOINT")
+    if not (checkpoint / "config.json").is_file():
+        raise typer.BadParameter(
+            f"{checkpoint} is not the folder of a checkpoint: it has no config.json", param_hint="CHECKPOINT"
+        )
     try:
         if dataset:
             data = open_dataset(dataset)

@@ -78,11 +78,11 @@ def label(
 
 def _create_engine_setup(model: str | None, device: str | None, adapter: Path | None) -> "EngineSetup":
     """Returns how the actors on Ray load their engines: with absolute paths, as they run in other folders."""
+    from server.engine.checkpoints.sources import make_absolute
     from server.jobs.cluster_worker import EngineSetup
 
     config = load_settings_or_exit(model=model, device=device).engine_config
-    if (folder := Path(config.model)).is_dir():
-        config = replace(config, model=str(folder.absolute()))
+    config = replace(config, model=make_absolute(config.model))
     adapters = ((get_adapter_name(adapter) or "", adapter.absolute()),) if adapter else ()
     return EngineSetup(config=config, adapters=adapters)
 

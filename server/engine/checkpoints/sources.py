@@ -23,6 +23,15 @@ SEEDLING_FOLDER = Path(__file__).parent / "seedling"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
+def make_absolute(name: str) -> str:
+    """Returns a name that means the same checkpoint in any working directory: a local folder becomes absolute.
+
+    `seedling` is always the model of the package, even if the working directory has a folder of that name.
+    """
+    folder = Path(name).expanduser()
+    return str(folder.absolute()) if name != SEEDLING and folder.is_dir() else name
+
+
 def locate_checkpoint(name: str) -> Path:
     """Returns the folder of a checkpoint. Downloads a hub id that is not a local folder.
 

@@ -27,5 +27,5 @@ def test_a_checkpoint_is_calibrated_and_other_folders_are_refused(
     assert (folder / CALIBRATION_FILE).read_bytes() == before
     with pytest.raises(SystemExit, match="there is no dataset"):
         main(folder, tmp_path / "none")
-    with pytest.raises(typer.BadParameter, match="is not a folder"):
+    with pytest.raises(typer.BadParameter, match=r"has no config\.json"):
         main(tmp_path / "none")
