@@ -1,6 +1,5 @@
 """A dataset format: how it is recognized, read and written."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from labels.images import ImageError
 from labels.labeled_image import LabeledImage
 from labels.reading.dataset_source import DatasetSource
 from labels.writing.dataset_writer import DatasetWriter
-from labels.writing.export_folder import MARKER, open_export
+from labels.writing.export_folder import open_export
 from labels.writing.export_report import ExportReport
 from prompts.annotations import Polygon
 
@@ -86,9 +85,8 @@ class Format:
                 report.images += 1
                 report.annotations += writer.add(image, name)
             writer.close()
-            folder.close()  # the marker must be the last file that is written
             if not one_file:
-                folder.write(MARKER, json.dumps(report.to_dict(), ensure_ascii=False, indent=1))
+                folder.write_marker(report.to_dict())
         return report
 
 

@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
-MARKER = ".florist"  # the file that identifies an export, so that the next one may replace it
+_MARKER = ".florist"  # the file that identifies an export, so that the next one may replace it
 _FILE = "file"
 # Characters that some file systems, or text files with one name per line, do not allow.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\:*?\"<>|]")
@@ -59,6 +59,15 @@ class ExportFolder:
             n += 1
             candidate = path.with_stem(f"{path.stem}-{n}")
         return candidate.as_posix()
+
+    def write_marker(self, report: dict[str, Any]) -> None:
+        """Writes the report of the export, which identifies the folder as one.
+
+        Closes the open files first: the marker must be the last file, as a later change of a file tells that a person
+        has changed the export.
+        """
+        self.close()
+        self.write(_MARKER, json.dumps(report, ensure_ascii=False, indent=1))
 
     def close(self) -> None:
         """Closes the open files."""
@@ -144,7 +153,7 @@ def check_target(out: Path, *, one_file: bool) -> None:
 
 def _is_export(folder: Path) -> bool:
     try:
-        return "left_out" in json.loads((folder / MARKER).read_bytes())
+        return "left_out" in json.loads((folder / _MARKER).read_bytes())
     except (OSError, ValueError):
         return False
 
@@ -154,7 +163,7 @@ def _find_changed_file(folder: Path) -> Path | None:
 
     The marker is the last file that an export writes, and only the system sets the time of a file's last change.
     """
-    marker = folder / MARKER
+    marker = folder / _MARKER
     if not marker.exists():
         return None
     written = marker.stat().st_ctime_ns

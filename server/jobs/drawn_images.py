@@ -1,14 +1,13 @@
 """A folder of images with their annotations drawn on them."""
 
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from labels import drawing
 from labels.images import ImageError, decode_image
 from labels.labeled_image import LabeledImage
-from labels.writing.export_folder import MARKER, open_export
+from labels.writing.export_folder import open_export
 from labels.writing.export_report import ExportReport
 
 # Images with other suffixes are drawn as PNG.
@@ -37,5 +36,5 @@ def write_drawn_images(images: Iterable[LabeledImage], out: Path) -> ExportRepor
             folder.write(name, file.getvalue())
             report.images += 1
             report.annotations += len(image.annotations)
-        folder.write(MARKER, json.dumps(report.to_dict(), ensure_ascii=False, indent=1))
+        folder.write_marker(report.to_dict())
     return report
