@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUNS ?= runs/seedling
 SOURCES := prompts labels server finetune seedling tests benchmarks examples docs
 
-.PHONY: help install setup demo serve test test-slow test-ray lint types format docs wheel seedling seedling-report bench loop clean
+.PHONY: help install setup demo serve test field test-slow test-ray lint types format docs wheel seedling seedling-report bench loop clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets.
@@ -38,6 +38,9 @@ serve: .venv/serve  ## Serves the seedling on port 8000.
 
 test: lint types  ## Runs lint, types and tests.
 	$(BIN)/pytest -n 2
+
+field: .venv/dev  ## Runs the situations from the field (datasets, exports, attacks) and prints a table.
+	$(BIN)/pytest tests/field -n 2 --field-table
 
 test-slow: .venv/dev  ## Runs the tests that take minutes.
 	$(BIN)/pytest -m slow
