@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUNS ?= runs/seedling
 SOURCES := prompts labels server finetune seedling tests benchmarks examples docs
 
-.PHONY: help install setup demo serve test field test-slow test-ray lint types format docs wheel seedling seedling-report bench loop clean
+.PHONY: help install setup demo serve test field test-slow test-ray lint types format docs wheel seedling seedling-report bench reliability loop clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets.
@@ -88,6 +88,9 @@ seedling-report: .venv/dev  ## Evaluates the committed seedling on unseen scenes
 
 bench: .venv/bench  ## Measures speed against transformers, in one run, into docs/measurements/; BENCH=http runs one benchmark.
 	$(BIN)/python -m benchmarks $(BENCH)
+
+reliability: .venv/dev  ## Kills, overloads and attacks a server, and writes docs/measurements/reliability.md (an hour on two cores).
+	$(BIN)/python -m benchmarks.reliability
 
 loop: .venv/dev  ## Measures the labeling loop: correct, tune, backtest, promote (an hour on two cores); continues where it stopped.
 	$(BIN)/python -m benchmarks.labeling_loop
