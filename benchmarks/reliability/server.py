@@ -51,7 +51,7 @@ class KillableServer:
         deadline = time.monotonic() + TIMEOUT
         while self.get_status("/readyz") != 200:
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not start; its log is {self.log}")
+                raise RuntimeError(f"the server did not start: {self.log.read_text()[-3000:]}")
             time.sleep(0.05)
 
     def kill(self) -> None:
