@@ -23,6 +23,7 @@ from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_names import split_suffix
 from prompts.annotations import Box, Polygon, Quad, Text
 
 CAPTION = "caption"
@@ -61,7 +62,7 @@ def read(source: DatasetSource) -> Dataset:
         except OSError as error:
             builder.refuse(where, str(error))
             continue
-        size = checks.parse_size_text(image.get("width"), image.get("height"))
+        size = checks.parse_size(image.get("width"), image.get("height"))
         if draft := builder.add_image(name, where, file, size):
             _read_image(image, draft, path.name)
     return builder.build()
@@ -131,7 +132,14 @@ class CvatWriter(DatasetWriter):
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)
         self._categories = CategoryIds()
+        self._stems = set[int]()  # hashes
         self._body = folder.open(_BODY)  # the list of labels precedes it, but is complete only at the end
+
+    def list_doubts(self, name: str) -> list[str]:
+        stem = hash(split_suffix(name)[0])
+        doubts = ["images that CVAT takes for another (their names differ only in the suffix)"] * (stem in self._stems)
+        self._stems.add(stem)
+        return doubts
 
     def add(self, image: LabeledImage, name: str) -> int:
         number = self.report.images - 1
@@ -164,7 +172,8 @@ class CvatWriter(DatasetWriter):
 
     def _add_annotation(self, parent: ET.Element, traced: TracedAnnotation, group: int) -> None:
         annotation = traced.annotation
-        name = xml.to_legal_text(CAPTION if isinstance(annotation, Text) else get_category(annotation))
+        label = CAPTION if isinstance(annotation, Text) else get_category(annotation)
+        name = self.report.rename_class(label, xml.to_legal_text(label))
         self._categories.get_id(name)
         common = xml.to_attributes(label=name, source="auto")
         match annotation:

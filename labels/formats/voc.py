@@ -5,8 +5,9 @@ last pixel. The writer adds ImageSets/Main/default.txt, and labelmap.txt for CVA
 without scores.
 """
 
+import re
 import xml.etree.ElementTree as ET
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 from labels.dataset import Dataset, DatasetError
@@ -23,9 +24,11 @@ from labels.writing.categories import CategoryIds, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_names import split_suffix
 from prompts.annotations import Box, Polygon
 
 _ANNOTATIONS, _IMAGES = "Annotations", "JPEGImages"
+_UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -67,7 +70,7 @@ def _read_image(root: Element, relative: Path, where: str, folder: Path, builder
         builder.refuse(f"{where}:{root.sourceline}", str(error))
         return
     size = root.find("size")
-    stated = None if size is None else checks.parse_size_text(find_text(size, "width"), find_text(size, "height"))
+    stated = None if size is None else checks.parse_size(find_text(size, "width"), find_text(size, "height"))
     name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
     if draft := builder.add_image(name, f"{where}:{root.sourceline}", ImageFile(path), stated):
         for element in root.iterfind("object"):
@@ -100,6 +103,12 @@ class VocWriter(DatasetWriter):
         self._categories = CategoryIds()
         self._image_set = folder.open("ImageSets/Main/default.txt")
 
+    @classmethod
+    def to_holdable(cls, name: str) -> str:
+        """Returns a name that can be a line of the list of images: readers strip lines and skip those with a #."""
+        stem, suffix = split_suffix(name)
+        return _UNLISTABLE.sub(lambda found: "_" * len(found[0]), stem) + suffix
+
     def add(self, image: LabeledImage, name: str) -> int:
         root = ET.Element("annotation")
         xml.add_texts(root, folder="", filename=name if self.has_copies else image.name)
@@ -114,7 +123,8 @@ class VocWriter(DatasetWriter):
             if annotation.score is not None:
                 self.leave_out("scores", image, annotation)
             written += 1
-            category = _to_line(get_category(annotation))
+            label = get_category(annotation)
+            category = self.report.rename_class(label, xml.to_legal_text(_to_line(label)))
             self._categories.get_id(category)
             element = ET.SubElement(root, "object")
             xml.add_texts(element, name=category, pose="Unspecified", truncated=0, difficult=0)
@@ -123,7 +133,7 @@ class VocWriter(DatasetWriter):
             corners = dict(zip(_SIDES, (x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)), strict=True))
             xml.add_texts(ET.SubElement(element, "bndbox"), **corners)
         self.write_sidecar(name, xml.to_document(root))
-        self._image_set.write(f"{PurePosixPath(name).with_suffix('')}\n")
+        self._image_set.write(f"{split_suffix(name)[0]}\n")
         return written
 
     def close(self) -> None:

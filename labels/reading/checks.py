@@ -1,6 +1,7 @@
 """Converts untrusted values of a file to annotations, or raises LabelError with the reason."""
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -71,16 +72,20 @@ def check_number(value: object) -> float:
 
 
 def parse_size(width: object, height: object) -> Size | None:
-    """Returns the image size (width, height) that a file states; None if it is missing or invalid."""
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return width, height
-    return None
+    """Returns the image size (width, height) that a file states, as numbers or text.
+
+    Returns None if it is missing, invalid or zero, as tools write that do not know it.
+    """
+    sides = [_parse_side(value) for value in (width, height)]
+    return (sides[0], sides[1]) if all(sides) else None
 
 
-def parse_size_text(width: str | None, height: str | None) -> Size | None:
-    """Same as `parse_size`, for sizes that are written as text."""
-    values = [int(v) if v and v.isascii() and v.isdigit() and len(v) < 10 else 0 for v in (width, height)]
-    return parse_size(*values)
+def _parse_side(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}(\.0*)?\s*", value, re.ASCII):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9 or value != int(value):
+        return 0
+    return int(value)
 
 
 def check_box(label: object, corners: object, size: Size) -> Box:
@@ -109,6 +114,20 @@ def check_polygon(label: object, rings: Sequence[object], size: Size) -> Polygon
     parts = [part for ring in whole for part in clip_ring(ring, _to_rectangle(size)) if area(part) > NO_AREA]
     _check_inside(sum(map(area, parts)), sum(map(area, whole)), size)
     return Polygon(label=name, polygons=parts)
+
+
+def split_rings(rings: Sequence[object]) -> tuple[list[list[float]], list[str]]:
+    """Returns the rings that outline an area, and why each of the others does not."""
+    good, reasons = [], []
+    for values in rings:
+        try:
+            ring = _check_ring(values)
+            if area(ring) < MIN_SIDE**2:
+                raise LabelError("its polygon has no area")
+            good.append(ring)
+        except LabelError as error:
+            reasons.append(str(error))
+    return good, reasons
 
 
 def check_quad(words: object, corners: object, size: Size) -> Quad:

@@ -1,6 +1,16 @@
-"""Builds a dataset from the images and labels that a reader finds, and records entries that cannot be used."""
+"""Builds a dataset from the images and labels that a reader finds, and records entries that cannot be used.
 
-from collections.abc import Callable
+A label that cannot be used takes from its image what it makes uncertain, and nothing else:
+
+- An object, word or caption that cannot be read: the image is no longer complete for that kind (`refuse_label`).
+- Something that is left out but has a name, such as a point or a second label: the image is no longer complete for
+  objects if the dataset has objects with this name (`leave_out`). A keypoint called `nose` costs nothing among people.
+- A relation, an attribute, a repetition: nothing (`leave_out` without a name).
+- An image that is described a second time by labels that cannot be used: everything.
+"""
+
+import os
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +21,15 @@ from labels.image_files import EncodedImage, ImageFile, read_size
 from labels.images import ImageError
 from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
+from labels.reading import checks
 from labels.reading.checks import LabelError, Size
+from labels.reading.orientation import TRANSPOSED, UPRIGHT, describe_wrong_size, read_orientation
+from labels.reading.repetition import AnnotationSet
 from labels.sample import Sample
-from prompts.annotations import Annotation
+from prompts.annotations import Annotation, Box, Polygon
 
 P = ParamSpec("P")
+_REPEATED = "it repeats an earlier label of its image, which counts once"
 
 
 @dataclass
@@ -33,7 +47,14 @@ class ImageDraft:
     """Kinds with a label that could not be used, so that not everything is known."""
     complete: set[LabelKind] | None = None
     """Kinds for which everything is labeled, if the source says so; None: the kinds that occur in the dataset."""
+    covered: set[LabelKind] | None = None
+    """Kinds that the files which describe the image are about, if that is known; None: all."""
     refused: bool = False
+    states_size: bool = False
+    left_out_names: set[str] = field(default_factory=set)
+    """Names of what was left out. If the dataset has objects of such a name, the objects are not complete."""
+    _known: AnnotationSet = field(default_factory=AnnotationSet)
+    _known_samples: set[str] = field(default_factory=set)
 
     @property
     def path(self) -> Path:
@@ -52,20 +73,67 @@ class ImageDraft:
     ) -> Annotation | None:
         """Adds the annotation that `make` returns for the arguments, and returns it.
 
-        If `make` raises LabelError, the label is refused, and None is returned.
+        If `make` raises LabelError, the label is refused, and None is returned. An annotation that repeats an earlier
+        one is recorded, and not added again.
         """
         try:
             annotation = make(*args, **kwargs)
         except LabelError as error:
             self.refuse_label(kind, source, str(error))
             return None
-        self.annotations.append(annotation)
+        if self._known.add(annotation):
+            self.annotations.append(annotation)
+        else:
+            self.leave_out(source, _REPEATED)
         return annotation
+
+    def add_outline(
+        self, source: str, label: object, rings: Sequence[object], box: Sequence[float] | None = None
+    ) -> Annotation | None:
+        """Adds the polygon of one object, and returns it. What is wrong with some of its rings is recorded.
+
+        If no ring has an area, adds the box (x1, y1, x2, y2) of the object instead, if there is one.
+        """
+        good, problems = checks.split_rings(rings)
+        if good:
+            annotation = self.add(LabelKind.OBJECTS, source, checks.check_polygon, label, good, self.size)
+            for problem in problems if annotation else ():
+                self.leave_out(source, f"{problem}; only its other rings are used")
+            return annotation
+        problem = problems[0] if problems else "its polygon has no area"
+        if box is None:
+            self.refuse_label(LabelKind.OBJECTS, source, problem)
+            return None
+        annotation = self.add(LabelKind.OBJECTS, source, checks.check_box, label, box, self.size)
+        if annotation:
+            self.leave_out(source, f"{problem}; only its box is used")
+        return annotation
+
+    def add_sample(self, source: str, sample: Sample) -> bool:
+        """Adds a prompt with its answer. One that repeats an earlier one is recorded; returns False then."""
+        key = repr((sample.task.token, sample.text, sample.region, sample.answer))
+        if key in self._known_samples:
+            self.leave_out(source, _REPEATED)
+            return False
+        self._known_samples.add(key)
+        self.samples.append(sample)
+        return True
 
     def refuse_label(self, kind: LabelKind, source: str, reason: str) -> None:
         """Records a label that cannot be used. The image is then no longer complete for labels of this kind."""
         self.incomplete.add(kind)
         self.refused = True
+        self.builder.refuse(source, reason)
+
+    def find_complete_kinds(self, occurring: set[LabelKind]) -> set[LabelKind]:
+        """Returns the kinds for which everything is labeled, of those that occur in the dataset."""
+        kinds = occurring if self.complete is None else self.complete
+        return (kinds if self.covered is None else kinds & self.covered) - self.incomplete
+
+    def leave_out(self, source: str, reason: str, name: object = None) -> None:
+        """Records what is not used of a label. `name`: the class, if that may be an object that is now missing."""
+        if isinstance(name, str) and name.strip():
+            self.left_out_names.add(" ".join(name.split()))
         self.builder.refuse(source, reason)
 
 
@@ -75,34 +143,52 @@ class DatasetBuilder:
     def __init__(self, path: Path, *, partial: bool = False) -> None:
         self.path, self.partial = path, partial
         self._drafts: dict[str, ImageDraft] = {}  # by name
+        self._by_file: dict[str, ImageDraft] = {}
+        self._refused_files = set[str]()  # with labels that cannot be used
+        self._has_stored_labels = False  # labels for stored pixels that EXIF turns
+        self._noted = set[tuple[str, str]]()
         self._unusable: list[UnusableEntry] = []
 
     def refuse(self, source: str, reason: str) -> None:
         """Records an image or label that cannot be used."""
         self._unusable.append(UnusableEntry(source, reason))
 
+    def note_once(self, source: str, reason: str) -> None:
+        """Records what is not used of many labels of a file, such as an attribute, when it occurs first."""
+        if (source, reason) not in self._noted:
+            self._noted.add((source, reason))
+            self.refuse(source, reason)
+
     def add_image(self, name: str, source: str, image: EncodedImage, size: Size | None = None) -> ImageDraft | None:
-        """Returns a draft to add labels to.
+        """Returns a draft to add labels to: for a file that has been described already, the same draft.
 
         Returns None, and records the reason, if the image is missing or broken, if its size is not the `size` (width,
-        height) that its labels were made for, or if an earlier image has the same name.
+        height) that its labels were made for, or if an earlier image has the same name and is another file.
         """
-        if (earlier := self._drafts.get(name)) is not None:
-            self.refuse(source, f"its image {name!r} has been described already: {earlier.source}")
-            return None
-        try:
-            actual = read_size(image)
-        except (OSError, ImageError) as error:
-            self.refuse(source, describe_error(error))
-            return None
+        file = os.path.realpath(image.path) if isinstance(image, ImageFile) else None
+        draft = self._by_file.get(file) if file is not None else None
+        if draft is None:
+            if (earlier := self._drafts.get(name)) is not None:
+                self.refuse(source, f"its image {name!r} has been described already: {earlier.source}")
+                return None
+            try:
+                actual = read_size(image)
+            except (OSError, ImageError) as error:
+                self.refuse(source, describe_error(error))
+                return None
+        else:
+            actual = draft.size
         if size is not None and size != actual:
-            rotated = "; EXIF rotates it: save it upright" if size == actual[::-1] else ""
-            self.refuse(
-                source,
-                f"its labels are for {size[0]}×{size[1]} pixels, its image has {actual[0]}×{actual[1]}{rotated}",
-            )
+            self.refuse(source, describe_wrong_size(image, size, actual))
+            if file is not None:
+                self._refused_files.add(file)
+            self._has_stored_labels |= size == actual[::-1] and read_orientation(image) in TRANSPOSED
             return None
-        draft = self._drafts[name] = ImageDraft(self, name, source, actual, image)
+        if draft is None:
+            draft = self._drafts[name] = ImageDraft(self, name, source, actual, image)
+            if file is not None:
+                self._by_file[file] = draft
+        draft.states_size |= size is not None
         return draft
 
     def build(self) -> Dataset:
@@ -111,11 +197,12 @@ class DatasetBuilder:
         A kind of label that occurs in the dataset is complete in every image without a refused label of that kind.
         Images without any information are left out. Raises DatasetError if no image is left.
         """
+        self._finish_drafts()
         occurring = {get_label_kind(a) for draft in self._drafts.values() for a in draft.annotations}
         occurring = set() if self.partial else occurring - {LabelKind.CAPTIONS}
         images = []
         for draft in self._drafts.values():
-            complete = frozenset((occurring if draft.complete is None else draft.complete) - draft.incomplete)
+            complete = frozenset(draft.find_complete_kinds(occurring))
             if not (draft.annotations or draft.samples or complete):
                 if not draft.refused:
                     self.refuse(draft.source, "it has no labels")
@@ -129,6 +216,31 @@ class DatasetBuilder:
                 raise DatasetError(f"{self.path} has no labeled images")
             raise DatasetError(f"{self.path} has nothing that can be used:\n{list_reasons(self._unusable)}")
         return Dataset(tuple(images), tuple(self._unusable))
+
+    def _finish_drafts(self) -> None:
+        """Subtracts from the images what became uncertain by labels that are known only after reading everything."""
+        drafts = list(self._drafts.values())
+        classes = {a.label for draft in drafts for a in draft.annotations if isinstance(a, Box | Polygon)}
+        for draft in drafts:
+            if draft.left_out_names & classes:
+                draft.incomplete.add(LabelKind.OBJECTS)
+        for file in self._refused_files & self._by_file.keys():
+            self._by_file[file].incomplete.update(LabelKind)
+        if self._has_stored_labels:
+            self._refuse_turned(drafts)
+
+    def _refuse_turned(self, drafts: Collection[ImageDraft]) -> None:
+        """Refuses images that EXIF turns too, unless the size that their labels state is that of the upright image."""
+        for draft in drafts:
+            orientation = read_orientation(draft.open)
+            is_known = draft.states_size and orientation in TRANSPOSED and draft.size[0] != draft.size[1]
+            if orientation != UPRIGHT and not is_known:
+                del self._drafts[draft.name]
+                self.refuse(
+                    draft.source,
+                    "its EXIF orientation turns it, and labels of other images here are for the stored pixels: remove "
+                    "the orientation, for example by `exiftool -Orientation= FILE`",
+                )
 
 
 def describe_error(error: Exception) -> str:
