@@ -10,9 +10,9 @@ from typing import IO, Protocol, runtime_checkable
 
 from PIL import Image
 
+from labels.image_suffixes import SUFFIXES as SUFFIXES
 from labels.images import IMAGE_FORMATS, MAX_BYTES, MAX_PIXELS, decode_image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 

@@ -1,0 +1,137 @@
+"""Where the images of an annotation file are, in the layouts of the field.
+
+Beside the file, as LabelMe, labelImg and Roboflow have them; in `images` (or `JPEGImages`, `data` …) there or beside
+the file's folder, if that is called `annotations` (or `labels`, `xmls` …), with the same subfolders in both; and in the
+folder of the file's split, such as `images/Train` or `val2017` for `annotations/instances_Train.json` and
+`annotations/captions_val2017.json`.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from labels.image_suffixes import is_image_suffix
+
+_IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames", "data"})
+_DARKNET_FOLDER = re.compile("obj_.+_data")
+_LABEL_FOLDERS = frozenset(
+    {"annotations", "annotation", "anns", "ann", "labels", "label", "json", "jsons", "xml", "xmls", "labelme"}
+)
+_OTHER_FOLDERS = frozenset(
+    {"masks", "mask", "segmentationclass", "segmentationobject", "depth", "thumbnails", "thumbs", "previews"}
+)
+_YEAR = re.compile(r"[-_]?(19|20)\d\d$")
+_SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolders:
+    """Folders in which the images of one annotation file may be.
+
+    Attributes:
+        tiers: The folders that names are relative to, the most likely first. Folders of one tier are equally likely.
+        own: The folders of the file's split. If there are any, its images are in no other folder, except beside it.
+        moved: The folders below which an image is looked for whose own path does not exist.
+    """
+
+    tiers: tuple[tuple[Path, ...], ...]
+    own: tuple[Path, ...] = ()
+    moved: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_folders(cls, *folders: Path) -> "ImageFolders":
+        """Returns folders that are used in this order, and below which moved images are looked for."""
+        return cls(tuple((folder,) for folder in dict.fromkeys(folders)), (), tuple(dict.fromkeys(folders)))
+
+
+def is_label_folder(name: str) -> bool:
+    """Returns whether a folder's name says that it has labels, masks or thumbnails rather than images."""
+    name = name.casefold()
+    return name in _LABEL_FOLDERS or name in _OTHER_FOLDERS or name.startswith("panoptic_")
+
+
+def is_images_folder(name: str) -> bool:
+    """Returns whether a folder's name says that it has images."""
+    name = name.casefold()
+    return name in _IMAGE_FOLDERS or _DARKNET_FOLDER.fullmatch(name) is not None
+
+
+def normalize_split(split: str) -> str:
+    """Returns the name that spellings of a split share: `val` for Validation, valid and val2017."""
+    name = _YEAR.sub("", split.casefold()) or split.casefold()
+    return _SPLIT_WORDS.get(name, name)
+
+
+class ImageLayout:
+    """The folders of the dataset in the folder `root`. Lists each of them once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[tuple[Path, str], ImageFolders] = {}
+        self._subfolders: dict[Path, list[Path]] = {}
+
+    def list_folders(self, file: Path, split: str = "") -> ImageFolders:
+        """Returns the folders of the images that an annotation file names.
+
+        Folders above the root are considered only if the root is itself a folder of labels. `split` is the part of the
+        dataset that the file describes.
+        """
+        key = file.parent, split
+        if key not in self._folders:
+            self._folders[key] = self._find_folders(Path(os.path.normpath(file.parent.absolute())), split)
+        return self._folders[key]
+
+    def _find_folders(self, parent: Path, split: str) -> ImageFolders:
+        base, rest = self._split_labels_folder(parent)
+        places = list(dict.fromkeys((parent, base)))
+        images = [
+            folder for place in places for folder in self._list_subfolders(place) if is_images_folder(folder.name)
+        ]
+        own = self._find_split_folders([*places, *images], split) if split else []
+        mirrored = [place / rest for place in (*images, base)] if rest.parts else []
+        tiers, known = list[tuple[Path, ...]](), set[Path]()
+        for tier in ([parent], own, mirrored, images, [base]):
+            if new := tuple(folder for folder in dict.fromkeys(tier) if folder not in known):
+                tiers.append(new)
+                known.update(new)
+        moved = own or [folder for folder in images if _has_images(folder)] or [base]
+        return ImageFolders(tuple(tiers), tuple(own), tuple(moved))
+
+    def _split_labels_folder(self, folder: Path) -> tuple[Path, Path]:
+        """Returns the folder that has the last folder of labels in a path, and what follows the latter.
+
+        Without a folder of labels, these are the folder itself and an empty path.
+        """
+        parts = folder.parts
+        for at in range(len(parts) - 1, len(self._root.parts) - 2, -1):
+            if parts[at].casefold() in _LABEL_FOLDERS:
+                return Path(*parts[:at]), Path(*parts[at + 1 :])
+        return folder, Path()
+
+    def _find_split_folders(self, places: Iterable[Path], split: str) -> list[Path]:
+        subfolders = [each for place in dict.fromkeys(places) for each in self._list_subfolders(place)]
+        same = [each for each in subfolders if each.name.casefold() == split.casefold()]
+        similar = [each for each in subfolders if normalize_split(each.name) == normalize_split(split)]
+        return [each for each in dict.fromkeys(same) if _has_images(each)] or [
+            each for each in dict.fromkeys(similar) if _has_images(each)
+        ]
+
+    def _list_subfolders(self, folder: Path) -> list[Path]:
+        if folder not in self._subfolders:
+            names = list[str]()
+            with suppress(OSError), os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            self._subfolders[folder] = [folder / name for name in names]
+        return self._subfolders[folder]
+
+
+def _has_images(folder: Path) -> bool:
+    """Returns whether there is an image in a folder or its subfolders."""
+    for _, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not is_label_folder(name))
+        if any(is_image_suffix(name) is not False and not name.startswith(".") for name in files):
+            return True
+    return False
