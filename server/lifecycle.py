@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from server.jobs.queue import JobQueue
     from server.projects.projects import Projects
 
+_MAX_READS, _MAX_WRITES = 20, 8  # requests that use the database at a time
+_CHECK_SECONDS = 2.0  # in which the database must answer /readyz
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +39,10 @@ class ModelLoadingError(UnavailableError):
 
 class ModelFailedError(UnavailableError):
     """The model could not be loaded."""
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database of jobs and projects does not answer."""
 
 
 class ShuttingDownError(UnavailableError):
@@ -62,9 +68,12 @@ class Lifecycle:
         on_failure: Called with the reason when the model cannot be loaded.
         decode_limiter: Limits how many images are decoded at a time. Decoding one keeps a core busy and takes up to
             hundreds of megabytes.
+        constraint_limiter: Limits how many lists of labels are compiled at a time: each takes up to a tenth of a second.
         adapter_limiter: Limits changes of adapters to one at a time.
         source_limiter: Limits jobs that list their source to one at a time.
         export_limiter: Limits exports of datasets to one at a time.
+        read_limiter: Limits requests that read the database.
+        write_limiter: Limits requests that write to the database.
     """
 
     def __init__(self, settings: Settings, engine: "Engine | None" = None) -> None:
@@ -74,13 +83,17 @@ class Lifecycle:
         self.running = 0
         self.on_failure: Callable[[str], None] = lambda reason: None
         self.decode_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self.constraint_limiter = anyio.CapacityLimiter(1)
         self.adapter_limiter = anyio.CapacityLimiter(1)
         self.source_limiter = anyio.CapacityLimiter(1)
         self.export_limiter = anyio.CapacityLimiter(1)
+        self.read_limiter = anyio.CapacityLimiter(_MAX_READS)
+        self.write_limiter = anyio.CapacityLimiter(_MAX_WRITES)
         self._engine = engine
         self._owns_engine = engine is None
         self._loading: asyncio.Task[None] | None = None
         self._services = Services()
+        self._database_check: Future[None] | None = None
 
     @property
     def engine(self) -> "Engine | None":
@@ -127,6 +140,25 @@ class Lifecycle:
             self.require_engine()
             raise ModelLoadingError("the projects are still being opened; retry soon", 2)
         return self._services.projects
+
+    async def check_database(self) -> None:
+        """Raises DatabaseUnavailableError if the database of jobs and projects does not answer within two seconds."""
+        if self._services.jobs is None:
+            return
+        if self._database_check is None or self._database_check.done():
+            self._database_check = Future()
+            # A daemon thread: a server that is stopped does not wait for a database that hangs.
+            arguments = self._services.jobs.store.database.check, self._database_check
+            threading.Thread(target=_call_in_thread, args=arguments, name="florist-database", daemon=True).start()
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._database_check)), _CHECK_SECONDS)
+        except TimeoutError:
+            message = f"the database has not answered for {_CHECK_SECONDS:g} s; jobs and projects wait for it"
+            raise DatabaseUnavailableError(message, 5) from None
+        except Exception as error:
+            logger.warning("the database does not answer: %s", error)
+            message = "the database cannot be read, the server's log contains the reason; jobs and projects wait for it"
+            raise DatabaseUnavailableError(message, 5) from None
 
     @contextmanager
     def track_request(self) -> Iterator[None]:
@@ -194,6 +226,15 @@ class Lifecycle:
         self._services = Services()
         if self._owns_engine:
             await self.abort()
+
+
+def _call_in_thread(call: Callable[[], None], future: "Future[None]") -> None:
+    try:
+        call()
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
 
 
 def _load_in_thread(settings: Settings, future: "Future[tuple[Engine, Services]]") -> None:

@@ -1,6 +1,5 @@
 """The engine: submit a request, get a handle. Owns the queue and one worker per device."""
 
-import functools
 import threading
 import time
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from cachetools import LRUCache
 from PIL.Image import Image
 
 from prompts.tasks import Task
@@ -18,6 +18,7 @@ from server.engine.checkpoints.errors import CheckpointError
 from server.engine.checkpoints.loading import Checkpoint, load_checkpoint
 from server.engine.config import EngineConfig
 from server.engine.decoding.constraint import CompiledConstraint, compile_constraint
+from server.engine.decoding.token_masks import TokenMasks
 from server.engine.devices import choose_worker_count, resolve_device, resolve_dtype, split_cores
 from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
 from server.engine.handle import Handle
@@ -29,7 +30,7 @@ from server.engine.sequence import Outcome, Sequence
 from server.engine.stats import EngineStats
 from server.engine.worker import Worker
 
-MAX_COMPILED_CONSTRAINTS = 64  # least recently used are evicted
+CONSTRAINT_CACHE_BYTES = 64 << 20  # of compiled constraints; least recently used are evicted
 POLL_SECONDS = 0.1  # longest pause of `submit_blocking` between two attempts
 
 
@@ -55,7 +56,11 @@ class Engine:
         self._closing = False
         self._stats = EngineStats()
         self._mean_seconds = 1.0  # running mean of the time from admission to the end of a request
-        self._compile_constraint = functools.lru_cache(MAX_COMPILED_CONSTRAINTS)(self._build_constraint)
+        self._masks = TokenMasks(checkpoint.vocabulary, len(checkpoint.unused_tokens))
+        self._constraints: LRUCache[tuple[Task, Constraint], CompiledConstraint] = LRUCache(
+            CONSTRAINT_CACHE_BYTES, getsizeof=lambda compiled: compiled.nbytes
+        )
+        self._constraint_lock = threading.Lock()
         on_cpu = [own.model.device.type == "cpu" for own in checkpoints]
         cores = iter(split_cores(sum(on_cpu)) if sum(on_cpu) > 1 else [[]])
         self.workers = [
@@ -95,10 +100,29 @@ class Engine:
         """Preprocesses an image once, for several requests. Takes milliseconds."""
         return self.checkpoint.preprocessor.prepare(image)
 
+    def find_constraint(self, task: Task, constraint: Constraint) -> CompiledConstraint | None:
+        """Returns the compiled constraint if it is cached."""
+        with self._constraint_lock:
+            return self._constraints.get((task, constraint))
+
+    def compile_constraint(self, task: Task, constraint: Constraint) -> CompiledConstraint:
+        """Compiles a constraint once, for several requests. The longest list of labels takes a tenth of a second.
+
+        Raises InvalidRequestError.
+        """
+        if (found := self.find_constraint(task, constraint)) is not None:
+            return found
+        try:
+            compiled = compile_constraint(task, constraint, self.checkpoint.tokenizer, self._masks)
+        except ValueError as error:
+            raise InvalidRequestError(str(error), "constrain") from error
+        with self._constraint_lock:
+            return self._constraints.setdefault((task, constraint), compiled)
+
     def submit(self, request: Request) -> Handle:
         """Queues a request. Raises InvalidRequestError, OverloadedError or EngineClosedError; the handle raises errors
         that occur later."""
-        constraint = self._find_constraint(request)
+        constraint = self._get_constraint(request)
         adapter = self._acquire_adapter(request)
         try:
             sequence = Sequence(
@@ -176,18 +200,11 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close(drain=False)
 
-    def _find_constraint(self, request: Request) -> CompiledConstraint | None:
-        """Returns the compiled constraint of the request, cached. Raises InvalidRequestError."""
-        if request.constrain is None:
-            return None
-        try:
-            return self._compile_constraint(request.task, request.constrain)
-        except ValueError as error:
-            raise InvalidRequestError(str(error), "constrain") from error
-
-    def _build_constraint(self, task: Task, constraint: Constraint) -> CompiledConstraint:
-        own = self.checkpoint
-        return compile_constraint(task, constraint, own.tokenizer, own.vocabulary, len(own.unused_tokens))
+    def _get_constraint(self, request: Request) -> CompiledConstraint | None:
+        """Returns the compiled constraint of the request. Raises InvalidRequestError."""
+        if request.constrain is None or isinstance(request.constrain, CompiledConstraint):
+            return request.constrain
+        return self.compile_constraint(request.task, request.constrain)
 
     def _acquire_adapter(self, request: Request) -> Adapter | None:
         """Returns the adapter of the request, which must be released. Raises InvalidRequestError."""

@@ -11,6 +11,7 @@ from prompts.parsing import DroppedFragment
 from prompts.tasks import Task
 
 if TYPE_CHECKING:
+    from server.engine.decoding.constraint import CompiledConstraint
     from server.engine.model.preprocessing import PreparedImage
 
 
@@ -34,7 +35,7 @@ class Request:
     `region`: x1, y1, x2, y2 in pixels of the image.
     `max_new_tokens`, `num_beams`: None uses the generation config of the checkpoint.
     `adapter`: name of a loaded adapter.
-    `constrain`: restricts the answer, and may change it.
+    `constrain`: restricts the answer, and may change it; or the output of `Engine.compile_constraint` for this task.
     `client`, `interactive`: used for fair scheduling, see `Scheduler`.
     `timeout`: seconds from `submit` until the request fails.
     """
@@ -46,7 +47,7 @@ class Request:
     max_new_tokens: int | None = None
     num_beams: int | None = None
     adapter: str | None = None
-    constrain: Constraint | None = None
+    constrain: "Constraint | CompiledConstraint | None" = None
     client: str = ""
     interactive: bool = True
     timeout: float | None = None

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from starlette.types import Message
 
 from prompts.annotations import Annotation
@@ -26,6 +28,7 @@ from server.engine.request import Constraint, Request
 from server.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
+    from server.engine.decoding.constraint import CompiledConstraint
     from server.engine.engine import Engine
     from server.engine.handle import Handle
     from server.engine.model.preprocessing import PreparedImage
@@ -46,18 +49,18 @@ class PromptBatch:
         metrics: Metrics,
         client_id: str,
     ) -> None:
-        """Submits all prompts. `client_id`: the engine shares its time fairly between clients.
-
-        The timeout of the settings starts now. Raises ProblemError, and cancels all prompts, if the queue is full.
-        """
+        """`client_id`: the engine shares its time fairly between clients. The timeout of the settings starts now."""
         self._prompts, self._image, self._engine = list(prompts), image, engine
         self._lifecycle, self._metrics, self._client_id = lifecycle, metrics, client_id
         self._timeout = lifecycle.settings.request_timeout
         self._deadline = asyncio.get_running_loop().time() + self._timeout
         self._entries: list[Handle | EnsembleHandle | ProblemError] = []
+
+    async def submit(self) -> None:
+        """Submits all prompts. Raises ProblemError, and cancels all prompts, if the queue is full."""
         try:
             for index in range(len(self._prompts)):
-                self._entries.append(self._submit(index))
+                self._entries.append(await self._submit(index))
         except OverloadedError as error:
             self.cancel()
             detail = f"{error.waiting} prompts are already waiting; retry in {error.retry_after:.0f} s"
@@ -129,7 +132,7 @@ class PromptBatch:
             if not isinstance(entry, ProblemError) and not entry.done():
                 entry.cancel()
 
-    def _submit(self, index: int) -> "Handle | EnsembleHandle | ProblemError":
+    async def _submit(self, index: int) -> "Handle | EnsembleHandle | ProblemError":
         prompt = self._prompts[index]
         max_length = self._lifecycle.settings.max_text_length
         if prompt.text is not None and len(prompt.text) > max_length:
@@ -137,8 +140,9 @@ class PromptBatch:
             detail = f"text has {len(prompt.text):,} characters; the limit is {max_length:,}"
             return ProblemError(INVALID_PROMPT, detail, "text")
         try:
+            constraint = await self._compile_constraint(prompt)
             with select_model(self._lifecycle, prompt) as ensemble:
-                handle = ensemble.submit(self._engine.submit, self._create_request(prompt))
+                handle = ensemble.submit(self._engine.submit, self._create_request(prompt, constraint))
             self._prompts[index] = prompt.model_copy(update={"adapter": ensemble.name})  # for the response
             return handle
         except ProblemError as problem:
@@ -147,14 +151,29 @@ class PromptBatch:
         except (PromptError, InvalidRequestError) as error:
             self._metrics.observe_prompt(prompt.task, "invalid")
             return ProblemError(INVALID_PROMPT, str(error), error.field)
+        except TimeoutError as error:
+            outcome, problem = self._create_problem(error)
+            self._metrics.observe_prompt(prompt.task, outcome)
+            return problem
         except OverloadedError:
             self._metrics.observe_prompt(prompt.task, "overloaded")
             raise
 
-    def _create_request(self, prompt: Prompt) -> Request:
-        constraint = None
-        if (options := prompt.constrain) is not None:
-            constraint = Constraint(options.grammar, None if options.labels is None else tuple(options.labels))
+    async def _compile_constraint(self, prompt: Prompt) -> "Constraint | CompiledConstraint | None":
+        """Returns the constraint of a prompt. A list of labels is compiled in a thread, as it takes up to a tenth of a
+        second. Raises InvalidRequestError or TimeoutError."""
+        if (options := prompt.constrain) is None:
+            return None
+        task, constraint = find_task(prompt.task), options.to_constraint()
+        if constraint.labels is None:
+            return constraint
+        if (cached := self._engine.find_constraint(task, constraint)) is not None:
+            return cached
+        async with asyncio.timeout_at(self._deadline):
+            compile_constraint = partial(self._engine.compile_constraint, task, constraint)
+            return await anyio.to_thread.run_sync(compile_constraint, limiter=self._lifecycle.constraint_limiter)
+
+    def _create_request(self, prompt: Prompt, constraint: "Constraint | CompiledConstraint | None") -> Request:
         return Request(
             self._image,
             find_task(prompt.task),

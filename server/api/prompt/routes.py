@@ -80,6 +80,7 @@ async def send_prompt(
     image = await load_image(body, lifecycle.settings, lifecycle.decode_limiter, engine.prepare)
     batch = PromptBatch(body.prompt_request.list_prompts(), image, engine, lifecycle, metrics, client_id)
     stack.callback(batch.cancel)
+    await batch.submit()
     several = body.prompt_request.prompts is not None
     if not several:
         batch.raise_first_problem()

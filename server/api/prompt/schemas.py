@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from prompts.annotations import Annotation
+from prompts.label_lists import MAX_LABEL_BYTES, MAX_LABELS, MAX_LIST_BYTES, check_label_list, measure_label
 from server.api.problems import ProblemDetails
 from server.api.prompt.examples import RESPONSE_EXAMPLE
+from server.engine.request import Constraint
 from server.settings import MAX_PROMPTS
 
 if TYPE_CHECKING:
@@ -21,13 +23,26 @@ _TEXT = "The text input, for tasks that take text."
 _REGION = "The region input, for tasks that take a region."
 
 
+def _check_labels(labels: list[str]) -> list[str]:
+    check_label_list(labels)
+    return labels
+
+
 class ConstraintOptions(BaseModel):
     """Limits what the model may answer. This can change an answer: to a valid form, or to one of your labels."""
 
     model_config = ConfigDict(extra="forbid")
 
     grammar: bool = Field(True, description="Locations come in the number and order that the task requires.")
-    labels: list[str] | None = Field(None, max_length=2000, description="The only labels that the answer may contain.")
+    labels: Annotated[list[str], Field(max_length=MAX_LABELS), AfterValidator(_check_labels)] | None = Field(
+        None,
+        description=f"The only labels that the answer may contain: up to {MAX_LABEL_BYTES} bytes each in UTF-8, and "
+        f"{MAX_LIST_BYTES:,} together, also over all `prompts`.",
+    )
+
+    def to_constraint(self) -> Constraint:
+        """Returns the constraint as the engine takes it."""
+        return Constraint(self.grammar, None if self.labels is None else tuple(self.labels))
 
 
 class PromptOptions(BaseModel):
@@ -90,6 +105,12 @@ class PromptRequest(PromptOptions):
             raise ValueError("send either `task`, for one prompt, or `prompts`, a list of them")
         if self.prompts is not None and (self.text is not None or self.region is not None):
             raise ValueError("`text` and `region` belong in the entries of `prompts`")
+        lists = {tuple(each.constrain.labels or ()) for each in self.prompts or () if each.constrain}
+        if (size := sum(measure_label(label) for labels in lists for label in labels)) > MAX_LIST_BYTES:
+            raise ValueError(
+                f"the labels of all prompts together have {size:,} bytes; the limit is {MAX_LIST_BYTES:,}, so send "
+                "them in several requests"
+            )
         return self
 
     def list_prompts(self) -> list[Prompt]:

@@ -26,6 +26,7 @@ from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
 from server.engine.decoding.constraint import compile_constraint
 from server.engine.decoding.search import BeamSearch, Candidate
+from server.engine.decoding.token_masks import TokenMasks
 from server.engine.decoding.token_selection import compute_certainties
 from server.engine.engine import Engine
 from server.engine.request import Constraint, Request, Result
@@ -186,8 +187,8 @@ def generate_constrained(checkpoint: Checkpoint, request: Request, adapter: Path
     """Returns the tokens of `generate` with the allowed tokens of the constraint at each step."""
     if request.constrain is None:
         return reference.generate(checkpoint, request, adapter=adapter)
-    size = len(checkpoint.unused_tokens)
-    constraint = compile_constraint(request.task, request.constrain, checkpoint.tokenizer, checkpoint.vocabulary, size)
+    masks = TokenMasks(checkpoint.vocabulary, len(checkpoint.unused_tokens))
+    constraint = compile_constraint(request.task, request.constrain, checkpoint.tokenizer, masks)
 
     def list_allowed_tokens(_: int, generated: Tensor) -> list[int]:
         state = constraint.start

@@ -8,6 +8,7 @@ from prompts.annotations import Annotation
 from prompts.parsing import AnswerParser
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.decoding.constraint import compile_constraint
+from server.engine.decoding.token_masks import TokenMasks
 from server.engine.handle import Handle
 from server.engine.model.feature_cache import FeatureCache
 from server.engine.request import Constraint
@@ -20,8 +21,8 @@ from tests.server.engine.tiny import create_image
 def create_sequence(checkpoint: Checkpoint, token: str, seed: int = 0, *, beams: int = 1, limit: int = 40) -> Sequence:
     """Returns a sequence constrained to the answer format of its task, so that random weights generate boxes."""
     request = reference.create_request(token, create_image(seed), beams=beams, limit=limit)
-    size = len(checkpoint.unused_tokens)
-    constraint = compile_constraint(request.task, Constraint(), checkpoint.tokenizer, checkpoint.vocabulary, size)
+    masks = TokenMasks(checkpoint.vocabulary, len(checkpoint.unused_tokens))
+    constraint = compile_constraint(request.task, Constraint(), checkpoint.tokenizer, masks)
     return Sequence(request, checkpoint, constraint=constraint)
 
 

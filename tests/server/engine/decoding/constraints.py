@@ -10,6 +10,7 @@ from prompts.tasks import TASKS, AnswerKind, find_task
 from server.engine.checkpoints.sources import SEEDLING_FOLDER
 from server.engine.checkpoints.tokenizer import Tokenizer
 from server.engine.decoding.constraint import compile_constraint
+from server.engine.decoding.token_masks import TokenMasks
 from server.engine.request import Constraint
 from tests.prompts.answers import locs
 from tests.server.engine.tiny import create_tokenizer
@@ -49,7 +50,7 @@ def load_vocabulary(kind):
 @cache
 def compile_for(kind, task, options=Constraint()):
     own = load_tokenizer(kind)
-    return compile_constraint(task, options, own, load_vocabulary(kind), len(own) + UNUSED_IDS)
+    return compile_constraint(task, options, own, TokenMasks(load_vocabulary(kind), len(own) + UNUSED_IDS))
 
 
 def encode(kind, text):

@@ -50,7 +50,7 @@ def test_mask_cache_is_bounded():
             int(constraint.get_allowed_tokens(follow(constraint, encode("tiny", f"cat{locs(least, 0)}"))).sum())
             == 1000 - least
         )
-    info = constraint.get_mask.cache_info()
+    info = constraint._masks.get_mask.cache_info()
     assert info.maxsize is not None
     assert info.currsize <= info.maxsize < 1000
 

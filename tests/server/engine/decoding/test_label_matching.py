@@ -1,5 +1,8 @@
 """Labels in constrained answers."""
 
+import random
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,6 +11,7 @@ from prompts.grammar import FILLER_PHRASES
 from prompts.tasks import TASKS
 from server.engine.checkpoints.tokenizer import Tokenizer
 from server.engine.decoding.constraint import compile_constraint
+from server.engine.decoding.token_masks import TokenMasks
 from server.engine.request import Constraint
 from tests.server.engine.decoding.constraints import (
     BOX,
@@ -21,9 +25,11 @@ from tests.server.engine.decoding.constraints import (
     compile_for,
     encode,
     find_rejected,
+    follow,
     is_accepted,
     kinds,
     load_tokenizer,
+    load_vocabulary,
     parse,
     steady,
 )
@@ -58,7 +64,9 @@ def test_tokenizer_that_adds_a_prefix_space(prefix_space):
     backend = create_tokenizer()
     backend.pre_tokenizer.add_prefix_space = prefix_space
     own = Tokenizer(backend)
-    constraint = compile_constraint(OD, Constraint(labels=("a", "犬")), own, own.build_vocabulary(), len(own))
+    constraint = compile_constraint(
+        OD, Constraint(labels=("a", "犬")), own, TokenMasks(own.build_vocabulary(), len(own))
+    )
     ids = backend.encode(f"a{BOX}犬{BOX}a{BOX}", add_special_tokens=False).ids
     assert ids[0] == own.ids["Ġa" if prefix_space else "a"]
     assert find_rejected(constraint, [own.bos_id, *ids, own.eos_id]) is None
@@ -125,10 +133,47 @@ def test_label_that_the_tokenizer_changes_is_rejected():
     backend.normalizer = normalizers.Lowercase()
     own = Tokenizer(backend)
     with pytest.raises(ValueError, match="'Cat' unchanged"):
-        compile_constraint(OD, Constraint(labels=("Cat",)), own, own.build_vocabulary(), len(own))
-    assert compile_constraint(OD, Constraint(labels=("cat",)), own, own.build_vocabulary(), len(own))
+        compile_constraint(OD, Constraint(labels=("Cat",)), own, TokenMasks(own.build_vocabulary(), len(own)))
+    assert compile_constraint(OD, Constraint(labels=("cat",)), own, TokenMasks(own.build_vocabulary(), len(own)))
 
 
 def test_filler_phrase_is_a_label_in_other_tasks():
     assert is_accepted("tiny", OD, f"it{BOX}", Constraint(labels=("it",)))
     assert is_accepted("tiny", OD, f"it{BOX}")
+
+
+def test_a_trie_accepts_exactly_its_labels():
+    """Random labels of few letters, so that many begin with others."""
+    rng = random.Random(0)
+    words = {"".join(rng.choices("abc ", k=rng.randint(1, 7))).strip() or "a" for _ in range(400)}
+    labels, others = sorted(words)[::2], sorted(words)[1::2]
+    options = Constraint(labels=tuple(labels))
+    for kind in ("tiny", "seedling"):
+        assert [label for label in labels if not is_accepted(kind, OD, f"{label}{BOX} {label}{BOX}", options)] == []
+        assert [label for label in others if is_accepted(kind, OD, f"{label}{BOX}", options)] == []
+
+
+def test_labels_that_are_too_long_or_too_many_are_rejected():
+    for labels, reason in (
+        (["x" * 513], "513 bytes; the limit of one of the labels is 512"),
+        ([f"{i}" for i in range(2001)], "2,001 labels; the limit is 2,000"),
+        (["犬" * 100 + f"{i}" for i in range(300)], "the limit is 65,536"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            compile_for("tiny", OD, Constraint(labels=tuple(labels)))
+
+
+def test_the_largest_list_is_compiled_within_its_size():
+    """`nbytes` bounds what all visited nodes take; tracemalloc counts only what Python allocates."""
+    rng = random.Random(1)
+    labels = tuple({"".join(rng.choices("abcdefg", k=30)) for _ in range(2000)})
+    own = load_tokenizer("tiny")
+    masks = TokenMasks(load_vocabulary("tiny"), len(own))
+    tracemalloc.start()
+    constraint = compile_constraint(OD, Constraint(labels=labels), own, masks)
+    for label in labels:
+        follow(constraint, encode("tiny", label))
+    masks.get_mask.cache_clear()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < constraint.nbytes < 16 << 20
