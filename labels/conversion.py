@@ -1,22 +1,19 @@
 """Converts a dataset to another format."""
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from PIL import Image
-
 from labels.dataset import Dataset
 from labels.format import Format
-from labels.image_files import SUFFIXES, ImageFile
-from labels.images import IMAGE_FORMATS
+from labels.image_files import ImageFile
+from labels.image_suffixes import SUFFIXES
+from labels.images import ImageError
 from labels.labeled_image import LabeledImage
 from labels.writing.export_report import ExportReport
-
-_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}  # those that differ from the format's name
+from labels.writing.image_names import add_suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,8 @@ def convert_dataset(
     """Writes a dataset to the folder `out` in another format, completely or not at all.
 
     Everything that is left out is listed in `<out>.left-out.txt`, one entry per line: with file and line if the source
-    cannot be used, with the image's name if the new format cannot hold it. `on_image` is called after each image.
+    cannot be used, with the image's name if the new format cannot hold it. Images with other names are listed in
+    `renamed.csv` in the folder. `on_image` is called after each image.
 
     An earlier export at `out` is replaced. Raises FileExistsError if anything else is there, and OSError if `out`
     cannot be written.
@@ -52,10 +50,11 @@ def convert_dataset(
             for entry in dataset.unusable:
                 _write_line(file, entry.source, entry.reason)
             report = format.write(
-                _iter_renamed(dataset, on_image),
+                _iter_images(dataset, on_image),
                 out,
                 copy_images=copy_images,
                 as_folder=True,
+                get_name=_choose_name,
                 on_left_out=lambda image, reason: _write_line(file, image, reason),
             )
             is_empty = file.tell() == 0
@@ -78,20 +77,18 @@ def _write_line(file: IO[str], source: str, reason: str) -> None:
     file.write(" ".join(f"{source}: {reason}".split()) + "\n")
 
 
-def _iter_renamed(dataset: Dataset, on_image: Callable[[], None]) -> Iterator[LabeledImage]:
-    """Yields the images with names for the new dataset."""
+def _iter_images(dataset: Dataset, on_image: Callable[[], None]) -> Iterator[LabeledImage]:
     for image in dataset.images:
-        # Folders called `images` belong to the layout of the source. In YOLO they would also determine where the
-        # labels are.
-        path = PurePosixPath(*(part for part in image.name.split("/") if part != "images"))
-        name = path.as_posix()
-        if not isinstance(image.open, ImageFile) and path.suffix.lower() not in SUFFIXES:
-            name += _find_suffix(image)  # an image in a table has a row, but no file name
-        yield replace(image, name=name)
+        yield image
         on_image()
 
 
-def _find_suffix(image: LabeledImage) -> str:
-    with suppress(Exception), Image.open(io.BytesIO(image.read()), formats=IMAGE_FORMATS) as opened:
-        return _SUFFIXES.get(opened.format or "", f".{opened.format}".lower())
-    return ""
+def _choose_name(image: LabeledImage) -> str:
+    """Returns the name of an image in the new dataset."""
+    # Folders called `images` belong to the layout of the source.
+    path = PurePosixPath(*(part for part in image.name.split("/") if part != "images"))
+    if isinstance(image.open, ImageFile) or path.suffix.lower() in SUFFIXES:
+        return path.as_posix()
+    with suppress(OSError, ImageError):  # an image in a table has a row, but no file name
+        return add_suffix(path.as_posix(), image.read())
+    return path.as_posix()

@@ -25,10 +25,12 @@ from labels.writing.categories import CategoryIds, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_names import replace_suffix
 from prompts.annotations import Box, Polygon, Quad
 
 _SPLITS = ("train", "val", "test")
 _CLASSES = "classes.txt"
+_UNREAD_SUFFIXES = (".gif", ".ppm", ".pgm", ".jpe", ".jfif")
 _HEADER = "# There is no validation split: split images/ and labels/ before you trust a metric.\n"
 
 
@@ -56,9 +58,8 @@ def read(source: DatasetSource) -> Dataset:
             seen.add(image)
             _read_image(image, description.parent, names, has_keypoints, builder)
     if not seen:
-        raise DatasetError(
-            f"{description} names no folder with images: {', '.join(map(str, folders)) or 'no folder at all'}"
-        )
+        places = ", ".join(dict.fromkeys(map(str, folders))) or "no folder at all"
+        raise DatasetError(f"{description} names no folder with images: {places}")
     _refuse_orphans(seen, description.parent, builder)
     return builder.build()
 
@@ -205,6 +206,16 @@ class _YoloWriter(DatasetWriter):
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)
         self._categories = CategoryIds()
+
+    @classmethod
+    def get_label_path(cls, name: str) -> str:
+        """Returns the path by Ultralytics' rule: the last `/images/` becomes `/labels/`, also one in the name."""
+        path = "/labels/".join(f"/{cls.images_folder}/{name}".rsplit("/images/", 1)).removeprefix("/")
+        return replace_suffix(path, ".txt")
+
+    def list_doubts(self, name: str) -> list[str]:
+        doubts = ["images of a type that Ultralytics does not read"] if name.lower().endswith(_UNREAD_SUFFIXES) else []
+        return doubts + ["images whose labels are beside their folder `images`"] * ("/images/" in f"/{name}")
 
     def add(self, image: LabeledImage, name: str) -> int:
         lines = []

@@ -1,12 +1,12 @@
 """The base class of the writers: writes one dataset, image by image."""
 
 from abc import ABC, abstractmethod
-from pathlib import PurePosixPath
 from typing import ClassVar
 
 from labels.labeled_image import LabeledImage
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_names import replace_suffix
 from prompts.annotations import Annotation
 
 
@@ -31,20 +31,40 @@ class DatasetWriter(ABC):
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         self.folder, self.report, self.has_copies = folder, report, has_copies
 
+    @classmethod
+    def get_label_path(cls, name: str) -> str | None:
+        """Returns the path of the file with the labels of the image `name`, by the rule of the tools that read it.
+
+        None if one file has the labels of all images.
+        """
+        if cls.sidecars is None:
+            return None
+        folder, suffix = cls.sidecars
+        return f"{folder}/{replace_suffix(name, suffix)}"
+
+    @classmethod
+    def to_holdable(cls, name: str) -> str:
+        """Replaces what the format cannot hold in the name of an image."""
+        return name
+
+    def list_doubts(self, name: str) -> list[str]:
+        """Returns why tools that read the format may not find an image of this name, or take it for another."""
+        return []
+
     @abstractmethod
     def add(self, image: LabeledImage, name: str) -> int:
         """Writes one image's labels and returns how many annotations were written.
 
         `name` is the path of the image's copy in `images_folder`, which is written already. Without copies, it is the
-        name to use for the sidecar, or `image.name` if the format has none. Polygons of fewer than three corners are
-        removed already, unless `keeps_degenerate_polygons`.
+        name by which readers find the sidecar, or `image.name` if the format has none. Polygons of fewer than three
+        corners are removed already, unless `keeps_degenerate_polygons`.
         """
 
     def write_sidecar(self, name: str, content: str) -> None:
         """Writes the file that accompanies the image `name`."""
-        assert self.sidecars is not None
-        folder, suffix = self.sidecars
-        self.folder.write(f"{folder}/{PurePosixPath(name).with_suffix(suffix)}", content)
+        path = self.get_label_path(name)
+        assert path is not None
+        self.folder.write(path, content)
 
     def leave_out(self, what: str, image: LabeledImage, annotation: Annotation) -> None:
         """Counts an annotation, or a part of it such as its score, that the format cannot hold."""

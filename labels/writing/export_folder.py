@@ -4,19 +4,15 @@ import fcntl
 import glob
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
-_MARKER = ".florist"  # the file that identifies an export, so that the next one may replace it
+MARKER = ".florist"  # the file that identifies an export, so that the next one may replace it
 _FILE = "file"
-# Characters that some file systems, or text files with one name per line, do not allow.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\:*?\"<>|]")
-_MAX_PART = 200  # bytes of one part of a path: most systems allow 255, and suffixes are added
 
 
 class ExportFolder:
@@ -46,20 +42,6 @@ class ExportFolder:
         """Removes a temporary file."""
         (self.root / path).unlink()
 
-    def choose_name(self, name: str, images_folder: str, sidecars: tuple[str, str] | None) -> str:
-        """Returns an unused path for a copy of the image `name`, which every file system allows.
-
-        The path is unused in `images_folder` and, with the other suffix, in the folder of `sidecars`.
-        """
-        path = to_portable_path(name)
-        candidate, n = path, 1
-        while (self.root / images_folder / candidate).exists() or (
-            sidecars and (self.root / sidecars[0] / candidate.with_suffix(sidecars[1])).exists()
-        ):
-            n += 1
-            candidate = path.with_stem(f"{path.stem}-{n}")
-        return candidate.as_posix()
-
     def write_marker(self, report: dict[str, Any]) -> None:
         """Writes the report of the export, which identifies the folder as one.
 
@@ -67,7 +49,7 @@ class ExportFolder:
         has changed the export.
         """
         self.close()
-        self.write(_MARKER, json.dumps(report, ensure_ascii=False, indent=1))
+        self.write(MARKER, json.dumps(report, ensure_ascii=False, indent=1))
 
     def close(self) -> None:
         """Closes the open files."""
@@ -77,22 +59,6 @@ class ExportFolder:
         full = self.root / path
         full.parent.mkdir(parents=True, exist_ok=True)
         return full
-
-
-def to_portable_path(name: str) -> PurePosixPath:
-    """Returns a relative path similar to `name` that stays inside its folder and that every system allows."""
-    parts = []
-    for part in name.split("/"):
-        part = _UNSAFE.sub("_", part).rstrip(". ")
-        if part:
-            stem, suffix = Path(part).stem, _truncate(Path(part).suffix, _MAX_PART // 2)
-            # Most readers ignore files with a leading dot.
-            parts.append("_" * stem.startswith(".") + _truncate(stem, _MAX_PART - len(suffix.encode())) + suffix)
-    return PurePosixPath(*parts or ["_"])
-
-
-def _truncate(text: str, size: int) -> str:
-    return text.encode()[:size].decode(errors="ignore")
 
 
 @contextmanager
@@ -153,7 +119,7 @@ def check_target(out: Path, *, one_file: bool) -> None:
 
 def _is_export(folder: Path) -> bool:
     try:
-        return "left_out" in json.loads((folder / _MARKER).read_bytes())
+        return "left_out" in json.loads((folder / MARKER).read_bytes())
     except (OSError, ValueError):
         return False
 
@@ -163,7 +129,7 @@ def _find_changed_file(folder: Path) -> Path | None:
 
     The marker is the last file that an export writes, and only the system sets the time of a file's last change.
     """
-    marker = folder / _MARKER
+    marker = folder / MARKER
     if not marker.exists():
         return None
     written = marker.stat().st_ctime_ns

@@ -1,5 +1,6 @@
 """Middleware: request IDs, the request log, CORS, and the limit of the body's size."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -31,13 +32,14 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         return get_upload_limit(scope, settings) or get_job_request_limit(scope) or settings.max_body_bytes
 
     app.add_middleware(BodyLimitMiddleware, get_limit=get_limit)
+    app.add_middleware(HeadMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("Authorization", "Content-Type", "X-API-Key", REQUEST_ID_HEADER),
-            expose_headers=(REQUEST_ID_HEADER, "Retry-After"),
+            expose_headers=(REQUEST_ID_HEADER, "Retry-After", "X-Export-Report"),
         )
     app.add_middleware(RequestLogMiddleware, observe=metrics.observe_request)
     app.add_middleware(
@@ -91,6 +93,36 @@ class RequestLogMiddleware:
             ms=round(1e3 * seconds, 1),
             client=(scope.get("client") or ("unknown",))[0],
         )
+
+
+class HeadMiddleware:
+    """Answers HEAD as GET, without the body, for monitors that poll with it. FastAPI adds no HEAD to its routes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        ended = asyncio.Event()
+
+        async def receive_until_headers() -> Message:
+            await ended.wait()  # ends streams
+            return {"type": "http.disconnect"}
+
+        async def send_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not ended.is_set():
+                ended.set()
+                await send({"type": "http.response.body", "body": b""})
+
+        inner = {**scope, "method": "GET"}
+        try:
+            await self.app(inner, receive_until_headers, send_headers)
+        finally:
+            scope["route"] = inner.get("route")  # for the request log
 
 
 class BodyLimitMiddleware:

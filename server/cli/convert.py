@@ -62,6 +62,8 @@ def _convert(dataset: "Dataset", source: str, format: "Format", out: Path, *, co
         print_line(f"the images were not copied: put them into {folder}, or use --copy-images")
     for what, count in report.left_out.items():
         print_line(f"left out: {count} {what}")
+    for remark in report.iter_remarks():
+        print_line(remark)
     if dataset.unusable:
         print_line(f"left out: {len(dataset.unusable)} images or labels of {source} that cannot be used")
     if result.left_out:

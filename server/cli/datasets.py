@@ -5,6 +5,7 @@ FLORIST_DATABASE_URL), also while the server runs. Its database and files are on
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from server.settings import Settings, SettingsError, get_variable_name, load_settings
 
 if TYPE_CHECKING:
-    from labels.dataset import Dataset
+    from labels.dataset import Dataset, UnusableEntry
     from labels.labeled_image import LabeledImage
     from server.projects.image_store import ImageStore
     from server.projects.project_files import ProjectFiles
@@ -81,6 +82,7 @@ class DatasetOpener:
                         "started; restore them, or label them again"
                     )
                 for image in job_store.iter_images(job, lambda position: source[position].read()):
+                    unusable += _list_region_labels(image, f"{name}, {image.name}")
                     try:
                         images.append(_copy_image(image, f"{name}, {image.name}", store))
                     except (InvalidAnnotationsError, OSError) as error:
@@ -142,6 +144,17 @@ def _open_database(name: str, settings: Settings) -> "Iterator[JobStore]":
     folder = (settings.jobs_folder or Path()).absolute()
     with JobStore(settings.database_url or to_file_url(folder / "florist.db"), read_only=True) as job_store:
         yield job_store
+
+
+def _list_region_labels(image: "LabeledImage", source: str) -> "list[UnusableEntry]":
+    """Returns an entry for each step whose labels are about regions, not about the image: those of `for_each`."""
+    from labels.dataset import UnusableEntry
+
+    steps = Counter(trace.step for trace in image.traced_annotations if trace.parent is not None)
+    return [
+        UnusableEntry(source, f"{count} labels of the step {step} are about regions (for_each), not the whole image")
+        for step, count in steps.items()
+    ]
 
 
 def _copy_image(image: "LabeledImage", source: str, store: "ImageStore") -> "LabeledImage":

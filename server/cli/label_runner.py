@@ -85,6 +85,7 @@ def label_images(
     with _translate_errors(out):
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         _check_options(recipe, formats, adapter, on_cluster=cluster is not None)
+        _check_targets(out, formats, draw=draw)
         with (
             _open_projects(recipe) as projects,
             open_source(address, exclude=out) as source,
@@ -236,6 +237,22 @@ def _run_on_cluster(store: "JobStore", job: "Job", cluster_job: "ClusterJob", po
         return run_on_cluster(store, job, cluster_job, pool, on_progress)
 
 
+def _list_targets(out: Path, formats: Sequence[str], *, draw: bool) -> dict[str, Path]:
+    """Returns the dataset of each format, and the folder of the drawn images."""
+    from labels.formats import FORMATS
+
+    targets = {name: out / (f"labels{FORMATS[name].suffix}" if FORMATS[name].suffix else name) for name in formats}
+    return targets | ({_DRAWN_FOLDER: out / _DRAWN_FOLDER} if draw else {})
+
+
+def _check_targets(out: Path, formats: Sequence[str], *, draw: bool) -> None:
+    """Raises FileExistsError if an export would replace the files of a person: before anything is labeled."""
+    from labels.writing.export_folder import check_target
+
+    for target in _list_targets(out, formats, draw=draw).values():
+        check_target(target, one_file=bool(target.suffix))
+
+
 def _write_results(
     store: "JobStore", job: "Job", source: "ImageSource", out: Path, formats: Sequence[str], *, draw: bool
 ) -> int:
@@ -248,17 +265,16 @@ def _write_results(
         reason = f" ({job.reason})" if job.reason else ""
         raise LabelCommandError(f"the job is {job.state}{reason}; run the same command again to continue")
     progress = store.get_progress(job)
-    for name in [*formats, *([_DRAWN_FOLDER] if draw else ())]:
+    for name, target in _list_targets(out, formats, draw=draw).items():
         images = store.iter_images(job, lambda position: source[position].read())
         if name == _DRAWN_FOLDER:
-            target = out / _DRAWN_FOLDER
             report = write_drawn_images(images, target)
         else:
-            suffix = FORMATS[name].suffix
-            target = out / (name if suffix is None else f"labels{suffix}")
             report = FORMATS[name].write(images, target, copy_images=False)
         left_out = "".join(f"; {count} {what} left out" for what, count in report.left_out.items())
         print_line(f"{report.annotations} annotations on {report.images} images: {target}{left_out}")
+        for remark in report.iter_remarks():
+            print_line(f"  {remark}")
     if not progress.failed:
         return 0
     error_console.print(f"[bold red]{progress.failed} failed[/] (run the same command with --retry to try again):")

@@ -9,6 +9,8 @@ from labels.images import ImageError, decode_image
 from labels.labeled_image import LabeledImage
 from labels.writing.export_folder import open_export
 from labels.writing.export_report import ExportReport
+from labels.writing.image_names import ImageNames
+from labels.writing.renamed_list import RenamedList
 
 # Images with other suffixes are drawn as PNG.
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
@@ -22,6 +24,7 @@ def write_drawn_images(images: Iterable[LabeledImage], out: Path) -> ExportRepor
     """
     report = ExportReport()
     with open_export(out, one_file=False) as folder:
+        names, renamed = ImageNames(folder.root, lambda name: None, lambda name: name), RenamedList(folder, report)
         for image in images:
             try:
                 data = image.read()
@@ -32,7 +35,9 @@ def write_drawn_images(images: Iterable[LabeledImage], out: Path) -> ExportRepor
             format = _FORMATS.get(PurePosixPath(image.name).suffix.lower())
             file = io.BytesIO()
             drawing.draw_annotations(pixels, image.annotations).save(file, format or "PNG", quality=92)
-            name = folder.choose_name(image.name if format else f"{image.name}.png", "", None)
+            name, _ = names.choose(image.name if format else f"{image.name}.png")
+            if name != image.name:
+                renamed.add(image.name, name)
             folder.write(name, file.getvalue())
             report.images += 1
             report.annotations += len(image.annotations)

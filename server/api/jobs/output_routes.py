@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import anyio
@@ -16,7 +15,7 @@ from labels.formats import FORMATS
 from server.api.auth import KeyRequired
 from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, RequestStackDep
 from server.api.jobs.access import run_in_thread
-from server.api.jobs.exports import JSON_LINES, ZIP, create_download, write_dataset
+from server.api.jobs.exports import JSON_LINES, REPORT_HEADER, ZIP, JobExport, create_download, write_dataset
 from server.api.jobs.schemas import (
     ImagePosition,
     JobFailuresResponse,
@@ -52,6 +51,11 @@ _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; img-src data:; 
 _IMAGE_TYPE = "application/octet-stream"
 _IMAGE_HEADERS = {"X-Content-Type-Options": "nosniff"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_REPORT_DESCRIPTION = (
+    "JSON: the numbers of images and annotations, of what the format cannot hold (`left_out`), of images with other "
+    "names (`renamed`) and with names that other tools may confuse (`warnings`), and how far the job was. An archive "
+    "has the whole report in `.florist`, and all new names in `renamed.csv`."
+)
 _COMMON = (UNAUTHORIZED, JOBS_DISABLED, INVALID_REQUEST, *NOT_READY, *STORE_PROBLEMS)
 router = APIRouter(tags=["jobs"], dependencies=[KeyRequired], responses=document_problems(*_COMMON))
 logger = logging.getLogger(__name__)
@@ -112,6 +116,7 @@ async def list_failures(
         200: {
             "description": "A folder as a ZIP archive, or JSON lines.",
             "content": dict.fromkeys((ZIP, JSON_LINES), _BINARY),
+            "headers": {REPORT_HEADER: {"schema": {"type": "string"}, "description": _REPORT_DESCRIPTION}},
         },
         **document_problems(NOT_FOUND, INVALID_REQUEST, INVALID_SOURCE),
     },
@@ -125,15 +130,18 @@ async def export_job(
     format: FormatQuery = "coco",
     images: Annotated[bool, Query(description="Whether to include copies of the images.")] = False,
 ) -> Response:
-    """Returns all results so far as a dataset for other tools. It is written completely before it is sent."""
+    """Returns all results so far as a dataset for other tools. It is written completely before it is sent.
 
-    def write() -> Path:
+    The header `X-Export-Report` says what the format cannot hold, and whether the job was done."""
+
+    def write() -> JobExport:
         job = queue.get_job(job_id)
+        progress = queue.store.get_progress(job)
         folder = stack.enter_context(queue.create_export_folder())
         with ExitStack() as source_stack:
             read = _open_reader(queue, job, source_stack) if images else lambda _: b""
             labeled = queue.store.iter_images(job, read)
-            return write_dataset(format, labeled, folder, job.spec.output, copy_images=images)
+            return write_dataset(format, labeled, folder, job, progress, copy_images=images)
 
     try:
         dataset = await _write_in_thread(write, job_id, lifecycle.export_limiter)

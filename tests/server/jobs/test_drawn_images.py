@@ -36,13 +36,15 @@ def test_images_keep_their_format_and_unreadable_ones_are_left_out(tmp_path: Pat
     for _ in range(2):  # the second time replaces the first
         report = drawn_images.write_drawn_images(images, tmp_path / "drawn")
     assert (report.images, report.annotations, report.unreadable) == (3, 3, ["3.png", "4.png"])
-    files = {path.name: path for path in tmp_path.rglob("*.*") if path.name != ".florist"}
+    files = {path.name: path for path in tmp_path.rglob("*.*") if path.name not in (".florist", "renamed.csv")}
     assert {name: Image.open(path).format for name, path in files.items()} == {
         "1.JPG": "JPEG",
         "2.tif.png": "PNG",
         "5.webp": "WEBP",
     }
     assert all(path.is_relative_to(tmp_path / "drawn") for path in files.values())
+    assert report.renamed_examples == [("../2.tif", "2.tif.png")]
+    assert (tmp_path / "drawn/renamed.csv").read_text() == "name,new_name\n../2.tif,2.tif.png\n"
     assert len(set(Image.open(files["2.tif.png"]).get_flattened_data())) > 1
     assert json.loads((tmp_path / "drawn" / ".florist").read_text())["images"] == 3
 
