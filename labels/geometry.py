@@ -18,6 +18,7 @@ Point = tuple[float, float]
 Shape = Box | Quad | Polygon
 NO_AREA = 1e-6  # square pixels: a smaller area is a rounding error
 MIN_RING = 6  # numbers in the smallest ring: three corners
+_ELLIPSE_POINTS = 72
 MAX_ANSWER_POINTS = 100  # of a polygon in an answer: 200 location tokens
 
 
@@ -49,6 +50,12 @@ def box_to_ring(box: Rectangle) -> list[float]:
     """Returns the corners of a box, clockwise from the top left."""
     x1, y1, x2, y2 = box
     return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def ellipse_to_ring(center: Point, radius_x: float, radius_y: float) -> list[float]:
+    """Returns points of an ellipse, clockwise from the right. They are off by at most a thousandth of its radius."""
+    turns = [2 * math.pi * i / _ELLIPSE_POINTS for i in range(_ELLIPSE_POINTS)]
+    return to_ring((center[0] + radius_x * math.cos(turn), center[1] + radius_y * math.sin(turn)) for turn in turns)
 
 
 def bounds(rings: Iterable[Ring]) -> Rectangle:

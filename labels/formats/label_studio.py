@@ -1,9 +1,13 @@
 """Label Studio: its JSON export, and tasks with predictions; https://labelstud.io/guide/export.
 
-The reader takes the newest annotation of a task, or the newest prediction if nobody has annotated it. The writer writes
-tasks.json, the matching label_config.xml, and images/. Annotations become predictions, which a person can accept or
-correct. Copied images get the address that local storage serves if this folder is the document root; others get their
-name.
+The reader takes one annotation of a task: the ground truth, or else the newest; the newest prediction if nobody has
+annotated the task. Of several images in a task, a result belongs to the one that it names in `to_name`; the labeling
+configuration says which value of the task's data that is if it lies beside the export as label_config.xml. A region has
+one label, its first. Results that were drawn on an image that was turned in Label Studio are refused.
+
+The writer writes tasks.json, the matching label_config.xml, and images/. Annotations become predictions, which a person
+can accept or correct. Copied images get the address that local storage serves if this folder is the document root;
+others get their name.
 """
 
 import urllib.parse
@@ -11,15 +15,15 @@ import xml.etree.ElementTree as ET
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from labels import masks
 from labels.dataset import Dataset
 from labels.formats.coco import is_coco
-from labels.geometry import box_to_ring, rotate_ring, to_points, to_rings
-from labels.image_files import SUFFIXES, ImageFile, find_image
-from labels.label_kind import LabelKind
+from labels.formats.label_studio_regions import RegionReader, find_kind
+from labels.formats.label_studio_tasks import ImageNames, Result, choose_annotation, to_path
+from labels.geometry import to_points, to_rings
+from labels.image_files import ImageFile, find_image
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
-from labels.reading.checks import Size
+from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
 from labels.writing import xml
@@ -28,11 +32,9 @@ from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
 from labels.writing.json_array import JsonArray
-from prompts.annotations import Annotation, Box, Quad, Text
+from prompts.annotations import Box, Quad, Text
 
 IMAGE, BOXES, POLYGONS, WORDS, CAPTION = "image", "boxes", "polygons", "words", "caption"
-_SHAPE_TYPES = ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels")
-_LABEL_KEYS = ("rectanglelabels", "polygonlabels", "brushlabels", "labels")
 
 
 def is_label_studio(document: Any) -> bool:
@@ -58,57 +60,72 @@ def read(source: DatasetSource) -> Dataset:
         raise source.make_several_error([path for path, _ in datasets])
     path, document = datasets[0]
     builder = DatasetBuilder(path)
+    names = ImageNames(path, document)
     for position, task in enumerate(document):
         number = task.get("id", position + 1) if isinstance(task, dict) else position + 1
         where = f"{path.name}: task {number}"
         if isinstance(task, dict) and isinstance(task.get("data"), dict):
-            _read_task(task, where, path.parent, builder)
+            _read_task(task, where, path.parent, names, builder)
         else:
             builder.refuse(where, "it is not a task: it has no data")
     return builder.build()
 
 
-def _read_task(task: dict[str, Any], where: str, folder: Path, builder: DatasetBuilder) -> None:
-    found = _find_results(task)
-    if not isinstance(found, list):
-        builder.refuse(where, "nobody has annotated it" if found is None else "its result is not a list")
-        return
-    results = [result for result in found if isinstance(result, dict)]
+def _read_task(task: dict[str, Any], where: str, folder: Path, names: ImageNames, builder: DatasetBuilder) -> None:
     try:
-        path = _find_image(task["data"], [folder, folder / "images"])
-    except OSError as error:
+        chosen = choose_annotation(task)
+        if not isinstance(chosen.results, list):
+            raise LabelError("its result is not a list")
+        images = names.list_images(task["data"])
+    except LabelError as error:
         builder.refuse(where, str(error))
         return
+    for other, reason in chosen.left_out:
+        builder.refuse(f"{where}, {other}", reason)
+    results: dict[tuple[str, int], list[tuple[str, Result]]] = {image: [] for image in images}
+    unclear = list[tuple[str, Any, str]]()
+    for position, result in enumerate(chosen.results):
+        source = f"{where}, result {result.get('id', position) if isinstance(result, dict) else position}"
+        if not isinstance(result, dict):
+            unclear.append((source, result, "it is not a JSON object"))
+        elif result.get("type") == "relation":
+            relation = f"relation {result.get('from_id')} → {result.get('to_id')}"
+            builder.refuse(f"{where}, {relation}", "a relation cannot be used")
+        else:
+            try:
+                results[names.find_image(result, images)].append((source, result))
+            except LabelError as error:
+                unclear.append((source, result, str(error)))
+    drafts = []
+    for image, address in images.items():
+        draft = _add_image(address, [result for _, result in results[image]], where, folder, builder)
+        if draft is not None:
+            if len(images) > 1 and image[0] not in names.drawn_on:
+                draft.covered = draft.covered or set()  # nobody was asked to draw on it
+            RegionReader(draft, where).read(results[image])
+            drafts.append(draft)
+    for source, result, reason in unclear:
+        for draft in drafts:
+            draft.incomplete.add(find_kind(result))
+        builder.refuse(source, reason)
+
+
+def _add_image(
+    address: str, results: list[Result], where: str, folder: Path, builder: DatasetBuilder
+) -> ImageDraft | None:
+    try:
+        path = _find_image(address, [folder, folder / "images"])
+    except OSError as error:
+        builder.refuse(where, str(error))
+        return None
     name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
     sizes = {checks.parse_size(each.get("original_width"), each.get("original_height")) for each in results} - {None}
-    draft = builder.add_image(name, where, ImageFile(path), sizes.pop() if len(sizes) == 1 else None)
-    if draft is None:
-        return
-    for index, result in enumerate(found):
-        if not isinstance(result, dict):
-            draft.refuse_label(LabelKind.OBJECTS, f"{where}, result {index}", "it is not a JSON object")
-    _read_results(results, draft, where)
+    return builder.add_image(name, where, ImageFile(path), sizes.pop() if len(sizes) == 1 else None)
 
 
-def _find_results(task: dict[str, Any]) -> Any:
-    """Returns the results that count, unchecked; None if there are none."""
-    for key in ("annotations", "completions", "predictions"):
-        value = task.get(key)
-        listed = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-        if valid := [each for each in listed if not each.get("was_cancelled")]:
-            newest = max(valid, key=lambda each: str(each.get("updated_at") or each.get("created_at") or ""))
-            result = newest.get("result")
-            return "" if result is None else result
-    return None
-
-
-def _find_image(data: dict[str, Any], folders: list[Path]) -> Path:
-    """Returns the file of the image. Prefers values that end in an image suffix. Raises FileNotFoundError."""
-    addresses = [value for value in data.values() if isinstance(value, str)]
-    addresses.sort(key=lambda value: not _to_path(value).lower().endswith(SUFFIXES))
-    if not addresses:
-        raise FileNotFoundError("its data names no image")
-    path = _to_path(addresses[0])
+def _find_image(address: str, folders: list[Path]) -> Path:
+    """Returns the file of an image. Raises FileNotFoundError."""
+    path = to_path(address)
     last = PurePosixPath(path).name
     # The name of an uploaded file has eight letters and a dash before its own.
     for name in dict.fromkeys((path.lstrip("/"), last, last.partition("-")[2])):
@@ -117,110 +134,8 @@ def _find_image(data: dict[str, Any], folders: list[Path]) -> Path:
         except OSError:
             continue
     raise FileNotFoundError(
-        f"there is no image {last!r} beside the export or in images there; its address is {addresses[0]!r}"
+        f"there is no image {last!r} beside the export or in images there; its address is {address!r}"
     )
-
-
-def _to_path(address: str) -> str:
-    """Returns the path in a URL, or in an address of local storage."""
-    try:
-        parts = urllib.parse.urlsplit(address)
-    except ValueError:
-        return address
-    local = urllib.parse.parse_qs(parts.query).get("d")
-    return local[0] if local else urllib.parse.unquote(parts.path)
-
-
-def _read_results(results: list[dict[str, Any]], draft: ImageDraft, where: str) -> None:
-    """Adds the annotations of an image. The results of one region (outline, label, text) have the same id."""
-    texts, labels = dict[str, str](), dict[str, Any]()
-    for result in results:
-        value = result.get("value")
-        if isinstance(value, dict) and result.get("type") == "textarea" and _is_region(value):
-            texts[_get_region_id(result)] = str(_read_text(value) or "")
-        elif isinstance(value, dict) and result.get("type") == "labels":
-            labels[_get_region_id(result)] = value.get("labels")
-    shaped = {_get_region_id(result) for result in results if result.get("type") in _SHAPE_TYPES}
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for position, result in enumerate(results):
-        source, kind, value = f"{where}, result {result.get('id', position)}", result.get("type"), result.get("value")
-        region = _get_region_id(result)
-        if not isinstance(value, dict):
-            draft.refuse_label(LabelKind.OBJECTS, source, "it has no value")
-        elif kind in _SHAPE_TYPES:
-            if texts.get(region) is None and kind == "polygonlabels" and (parent := _find_parent(result, shaped)):
-                groups.setdefault(parent, []).append(result)
-            else:
-                groups.setdefault(region, []).insert(0, result)
-        elif kind == "textarea":
-            _read_textarea(value, region, shaped, draft, source)
-        elif kind == "labels" and region in shaped:
-            continue
-        elif kind in ("choices", "taxonomy", "rating", "number", "labels"):
-            draft.builder.refuse(source, f"{kind} cannot be used")
-        else:
-            draft.refuse_label(LabelKind.OBJECTS, source, f"{kind} cannot be used; draw a box or a polygon")
-    for region, parts in groups.items():
-        words = texts.get(region)
-        label_kind = LabelKind.OBJECTS if words is None else LabelKind.WORDS
-        draft.add(label_kind, f"{where}, result {region}", _read_shape, parts, labels.get(region), words, draft.size)
-
-
-def _read_textarea(value: dict[str, Any], region: str, shaped: set[str], draft: ImageDraft, source: str) -> None:
-    is_region = _is_region(value)
-    if not isinstance(_read_text(value), str):
-        draft.refuse_label(LabelKind.WORDS if is_region else LabelKind.CAPTIONS, source, "its text is not text")
-    elif not is_region:
-        draft.add(LabelKind.CAPTIONS, source, checks.check_caption, _read_text(value))
-    elif region not in shaped:
-        draft.refuse_label(LabelKind.WORDS, source, "its words have no box, polygon or mask")
-
-
-def _read_text(value: dict[str, Any]) -> str | None:
-    """Returns the entered text, a list of lines or (in older exports) one text; None if it is not text."""
-    text = value.get("text") or ""
-    lines = text if isinstance(text, list) else [text]
-    return " ".join(lines) if all(isinstance(line, str) for line in lines) else None
-
-
-def _get_region_id(result: dict[str, Any]) -> str:
-    return str(result.get("id"))
-
-
-def _is_region(value: dict[str, Any]) -> bool:
-    return bool(value.keys() & {"points", "x", "rle"})
-
-
-def _find_parent(result: dict[str, Any], regions: set[str]) -> str | None:
-    """Returns the region that this is another ring of, as the writer names them: label-3, then label-3-1."""
-    parent, dash, number = _get_region_id(result).rpartition("-")
-    return parent if dash and number.isdigit() and parent.startswith("label-") and parent in regions else None
-
-
-def _read_shape(results: list[dict[str, Any]], labels: Any, words: str | None, size: Size) -> Annotation:
-    first = results[0]["value"]
-    names = next((first[key] for key in _LABEL_KEYS if first.get(key)), labels)
-    name = names[0] if isinstance(names, list) and names else names
-    angle = checks.check_number(first.get("rotation") or 0)
-    rings = [ring for result in results for ring in _read_rings(result["value"], size)]
-    if words is not None:
-        return checks.check_words(words, rings, size)
-    if not (first.keys() & {"points", "rle"} or angle):
-        x1, y1, _, _, x2, y2, _, _ = rings[0]
-        return checks.check_box(name, [x1, y1, x2, y2], size)
-    return checks.check_polygon(name, rings, size)
-
-
-def _read_rings(value: dict[str, Any], size: Size) -> list[list[float]]:
-    """Returns rings in pixels. Values are percentages, and a box rotates around its top left corner."""
-    if "rle" in value:
-        return masks.decode_label_studio_mask(value["rle"], size)
-    if "points" in value:
-        return [[v / 100 * size[i % 2] for i, v in enumerate(checks.check_pairs(value["points"]))]]
-    x, y, width, height = (checks.check_number(value.get(key)) for key in ("x", "y", "width", "height"))
-    x1, y1 = x / 100 * size[0], y / 100 * size[1]
-    ring = box_to_ring((x1, y1, x1 + width / 100 * size[0], y1 + height / 100 * size[1]))
-    return [rotate_ring(ring, checks.check_number(value.get("rotation") or 0), (x1, y1))]
 
 
 class LabelStudioWriter(DatasetWriter):
@@ -278,7 +193,8 @@ class LabelStudioWriter(DatasetWriter):
         if isinstance(annotation, Text):
             value: dict[str, Any] = {"text": [annotation.label]}
             return [{"id": name, "type": "textarea", "from_name": CAPTION, **common, "value": value}]
-        category = xml.to_legal_text(get_category(annotation))
+        label = get_category(annotation)
+        category = self.report.rename_class(label, xml.to_legal_text(label))
         if isinstance(annotation, Box):
             self._boxes.get_id(category)
             (x1, y1), (x2, y2) = _to_percent(list(annotation.box), size)

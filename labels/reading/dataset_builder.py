@@ -18,6 +18,7 @@ from typing import ParamSpec
 
 from labels.dataset import Dataset, DatasetError, UnusableEntry, list_reasons
 from labels.image_files import EncodedImage, ImageFile, read_size
+from labels.image_resolver import FoundImage
 from labels.images import ImageError
 from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
@@ -50,9 +51,12 @@ class ImageDraft:
     covered: set[LabelKind] | None = None
     """Kinds that the files which describe the image are about, if that is known; None: all."""
     refused: bool = False
+    moved_from: str = ""
+    """The image's name in the dataset, if its file is elsewhere."""
     states_size: bool = False
     left_out_names: set[str] = field(default_factory=set)
     """Names of what was left out. If the dataset has objects of such a name, the objects are not complete."""
+    _class_doubts: list[tuple[str, UnusableEntry]] = field(default_factory=list)
     _known: AnnotationSet = field(default_factory=AnnotationSet)
     _known_samples: set[str] = field(default_factory=set)
 
@@ -130,6 +134,19 @@ class ImageDraft:
         kinds = occurring if self.complete is None else self.complete
         return (kinds if self.covered is None else kinds & self.covered) - self.incomplete
 
+    def leave_out_class(self, source: str, reason: str, name: object) -> None:
+        """Same as `leave_out`, but only if the dataset has objects of the class `name`."""
+        if isinstance(name, str):
+            self._class_doubts.append((" ".join(name.split()), UnusableEntry(source, reason)))
+
+    def finish(self, classes: Collection[str]) -> None:
+        """Subtracts what became uncertain by labels that are known only after reading everything."""
+        for name, entry in self._class_doubts:
+            if name in classes:
+                self.leave_out(entry.source, entry.reason, name)
+        if not self.left_out_names.isdisjoint(classes):
+            self.incomplete.add(LabelKind.OBJECTS)
+
     def leave_out(self, source: str, reason: str, name: object = None) -> None:
         """Records what is not used of a label. `name`: the class, if that may be an object that is now missing."""
         if isinstance(name, str) and name.strip():
@@ -158,6 +175,28 @@ class DatasetBuilder:
         if (source, reason) not in self._noted:
             self._noted.add((source, reason))
             self.refuse(source, reason)
+
+    def add_found(
+        self, found: FoundImage, source: str, size: Size | None = None, *, prefix: str = ""
+    ) -> ImageDraft | None:
+        """Same as `add_image`, for the file that was found for an image. `prefix` goes before the image's name.
+
+        A file that is where one image's name says is not the file of another one that has been moved, and a file that
+        fits two moved images is the file of neither.
+        """
+        file = os.path.realpath(found.path)
+        draft = self._by_file.get(file)
+        if draft is not None and draft.moved_from != found.moved_from:
+            if draft.moved_from and self._drafts.pop(draft.name, None):
+                self.refuse(draft.source, _describe_claims(draft.moved_from, found.path, source))
+            if found.moved_from:
+                self.refuse(source, _describe_claims(found.moved_from, found.path, draft.source))
+                return None
+            del self._by_file[file]
+        draft = self.add_image(prefix + found.name, source, ImageFile(found.path), size)
+        if draft is not None:
+            draft.moved_from = found.moved_from
+        return draft
 
     def add_image(self, name: str, source: str, image: EncodedImage, size: Size | None = None) -> ImageDraft | None:
         """Returns a draft to add labels to: for a file that has been described already, the same draft.
@@ -222,8 +261,7 @@ class DatasetBuilder:
         drafts = list(self._drafts.values())
         classes = {a.label for draft in drafts for a in draft.annotations if isinstance(a, Box | Polygon)}
         for draft in drafts:
-            if draft.left_out_names & classes:
-                draft.incomplete.add(LabelKind.OBJECTS)
+            draft.finish(classes)
         for file in self._refused_files & self._by_file.keys():
             self._by_file[file].incomplete.update(LabelKind)
         if self._has_stored_labels:
@@ -241,6 +279,10 @@ class DatasetBuilder:
                     "its EXIF orientation turns it, and labels of other images here are for the stored pixels: remove "
                     "the orientation, for example by `exiftool -Orientation= FILE`",
                 )
+
+
+def _describe_claims(name: str, file: Path, other: str) -> str:
+    return f"there is no image {name[:200]!r}; the only file like it, {file.name}, is also the image of {other}"
 
 
 def describe_error(error: Exception) -> str:
