@@ -76,8 +76,8 @@ class ImageLayout:
     def list_folders(self, file: Path, split: str = "") -> ImageFolders:
         """Returns the folders of the images that an annotation file names.
 
-        Folders above the root are considered only if the root is itself a folder of labels. `split` is the part of the
-        dataset that the file describes.
+        Folders above the root are considered only if the root is itself a folder of labels, or is in one. `split` is the
+        part of the dataset that the file describes.
         """
         key = file.parent, split
         if key not in self._folders:
@@ -106,7 +106,7 @@ class ImageLayout:
         Without a folder of labels, these are the folder itself and an empty path.
         """
         parts = folder.parts
-        for at in range(len(parts) - 1, len(self._root.parts) - 2, -1):
+        for at in range(len(parts) - 1, max(len(self._root.parts) - 3, -1), -1):
             if parts[at].casefold() in _LABEL_FOLDERS:
                 return Path(*parts[:at]), Path(*parts[at + 1 :])
         return folder, Path()

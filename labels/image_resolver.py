@@ -34,12 +34,13 @@ class FoundImage:
     Attributes:
         path: The file.
         name: The image's name in its dataset: relative, with forward slashes and no `..`.
-        is_moved: Whether the file is not where the dataset says. Another image may have a better claim to it.
+        moved_from: The name that the dataset has for the image, if its file is not there. Another image may have a
+            better claim to the file.
     """
 
     path: Path
     name: str
-    is_moved: bool = False
+    moved_from: str = ""
 
 
 class ImageResolver:
@@ -84,6 +85,8 @@ class ImageResolver:
         """Returns the only file that fits a name, anywhere below the `moved` folders. Raises ImageNotFoundError."""
         *parents, last = _to_parts(name) or [""]
         below = self._find_stated_folders(parents, folders)
+        if below[:1] == [(folders.moved[0], folders.moved[0])] and (beside := _join(folders.tiers[0][0], last)):
+            return FoundImage(beside, self._to_name(last, beside), name)
         for candidate in dict.fromkeys((last, _UPLOAD_PREFIX.sub("", last, count=1))):
             for by_stem in (False, True):
                 found = self._find_similar(candidate, parents, below, by_stem=by_stem)
@@ -93,7 +96,7 @@ class ImageResolver:
                     raise self._make_several_error(name, found)
                 if found:
                     folder = next(each for each in folders.moved if found[0].is_relative_to(each))
-                    return FoundImage(found[0], found[0].relative_to(folder).as_posix(), is_moved=True)
+                    return FoundImage(found[0], found[0].relative_to(folder).as_posix(), name)
         places = dict.fromkeys(str(folder) for tier in folders.tiers for folder in tier)
         raise ImageNotFoundError(f"there is no image {name[:_MAX_SHOWN_NAME]!r} in {' or '.join(places)}")
 

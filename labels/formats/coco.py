@@ -14,13 +14,14 @@ from typing import Any
 from labels import masks
 from labels.dataset import Dataset
 from labels.geometry import area, bounding_box, bounds, box_to_ring, simplify_for_answer, to_rings
-from labels.image_files import ImageFile, find_image
+from labels.image_folders import ImageFolders
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.split_files import SplitFiles
 from labels.sample import Sample
 from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
@@ -49,67 +50,57 @@ def recognize(source: DatasetSource) -> bool:
 def read(source: DatasetSource) -> Dataset:
     """Returns the images and labels of the COCO files. Labels of one image in several files are combined.
 
-    Images are looked for beside a file, in `images` there, and, as in COCO's own layout
-    (annotations/instances_val2017.json beside val2017/), beside its folder. Raises DatasetError.
+    Splits are read together; the names of their images then begin with the split. Raises DatasetError.
     """
     documents = [(path, document) for path, document in source.iter_json() if is_coco(document)]
-    folders = {path.parent for path, _ in documents}
-    for folder in folders:
-        # Files of one folder belong together if they are of one split: instances_val2017 and captions_val2017.
-        files = [path for path, _ in documents if path.parent == folder]
-        if len({path.stem.rpartition("_")[2] for path in files}) > 1:
-            raise source.make_several_error(files)
     partial = any("sentences" in entry for _, document in documents for entry in _select_dicts(document["annotations"]))
-    reader = _CocoReader(DatasetBuilder(source.path, partial=partial))
+    splits = SplitFiles([path for path, _ in documents], source)
+    reader = _CocoReader(DatasetBuilder(source.path, partial=partial), source, splits)
     for path, document in documents:
-        reader.read(path, document, f"{path.parent.name}/" if len(folders) > 1 else "")
+        reader.read(path, document)
     return reader.builder.build()
 
 
 class _CocoReader:
-    def __init__(self, builder: DatasetBuilder) -> None:
-        self.builder = builder
-        self._earlier: dict[Path, ImageDraft] = {}  # images of earlier files, by path
+    def __init__(self, builder: DatasetBuilder, source: DatasetSource, splits: SplitFiles) -> None:
+        self.builder, self._resolver, self._splits = builder, source.resolver, splits
 
-    def read(self, path: Path, document: dict[str, Any], prefix: str) -> None:
-        """Reads one file. `prefix` goes before the names of its images."""
-        parent, split = path.parent.parent, path.stem.rpartition("_")[2]
-        folders = [path.parent, path.parent / "images", parent, parent / "images", parent / split]
+    def read(self, path: Path, document: dict[str, Any]) -> None:
+        """Reads one file."""
+        file = self._splits.get_source(path)
+        folders = self._resolver.layout.list_folders(path, self._splits.get_split(path))
         images: dict[Any, ImageDraft | None] = {}
         for position, image in enumerate(document["images"]):
             key = _to_key(image.get("id")) if isinstance(image, dict) else None
-            source = f"{path.name}: image {position if key is None else key}"
+            source = f"{file}: image {position if key is None else key}"
             if key is None or not isinstance(image.get("file_name"), str):
                 self.builder.refuse(source, "it needs an id and a file_name")
             elif key in images:
                 self.builder.refuse(source, "an earlier image has the same id")
             else:
-                images[key] = self._add_image(image, source, folders, prefix)
+                images[key] = self._add_image(image, source, path, folders)
         categories = {_to_key(each.get("id")): each.get("name") for each in _select_dicts(document.get("categories"))}
         entries = document["annotations"]
         if not isinstance(entries, list):
-            self.builder.refuse(path.name, "its annotations are not a list")
+            self.builder.refuse(file, "its annotations are not a list")
         for position, entry in enumerate(entries if isinstance(entries, list) else ()):
-            source = f"{path.name}: annotation {entry.get('id', position) if isinstance(entry, dict) else position}"
+            source = f"{file}: annotation {entry.get('id', position) if isinstance(entry, dict) else position}"
             if not isinstance(entry, dict):
                 self.builder.refuse(source, "it is not a JSON object")
             elif (key := _to_key(entry.get("image_id"))) not in images:
                 self.builder.refuse(source, f"its image is {key!r}, which the file does not list")
             elif draft := images[key]:
                 _add_annotation(entry, draft, source, categories)
-        self._earlier |= {draft.path: draft for draft in images.values() if draft}
 
-    def _add_image(self, image: dict[str, Any], source: str, folders: list[Path], prefix: str) -> ImageDraft | None:
-        name = image["file_name"]
+    def _add_image(self, image: dict[str, Any], source: str, file: Path, folders: ImageFolders) -> ImageDraft | None:
         try:
-            path = find_image(name, folders).resolve()
+            found = self._resolver.find(image["file_name"], folders)
         except OSError as error:
             self.builder.refuse(source, str(error))
             return None
-        if path in self._earlier:
-            return self._earlier[path]
+        self._splits.check_image(file, found.path)
         size = checks.parse_size(image.get("width"), image.get("height"))
-        return self.builder.add_image(prefix + name, source, ImageFile(path), size)
+        return self.builder.add_found(found, source, size, prefix=self._splits.get_prefix(file))
 
 
 def _add_annotation(entry: dict[str, Any], draft: ImageDraft, source: str, categories: Mapping[Any, Any]) -> None:

@@ -10,7 +10,6 @@ import xml.etree.ElementTree as ET
 from labels import masks
 from labels.dataset import Dataset, DatasetError
 from labels.geometry import box_to_ring, rotate_ring, to_points, to_rings
-from labels.image_files import ImageFile, find_image
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
@@ -18,6 +17,7 @@ from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element
+from labels.reading.split_files import SplitFiles
 from labels.writing import xml
 from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
@@ -45,26 +45,31 @@ def recognize(source: DatasetSource) -> bool:
 
 
 def read(source: DatasetSource) -> Dataset:
-    """Returns the images and labels of the first CVAT file.
+    """Returns the images and labels of the CVAT files. Names of images begin with the subset, if there are several.
 
-    Images are looked for beside it and in `images` there. Raises DatasetError.
+    Raises DatasetError.
     """
-    path, root = next((path, root) for path, root in source.iter_xml() if is_cvat(root))
-    if root.find("track") is not None:
-        raise DatasetError(f"{path} labels a video; export the task as CVAT for images")
-    builder = DatasetBuilder(path)
-    folders = [path.parent, path.parent / "images"]
-    for image in root.iterfind("image"):
-        where = f"{path.name}:{image.sourceline}"
-        name = image.get("name", "")
-        try:
-            file = ImageFile(find_image(name, folders))
-        except OSError as error:
-            builder.refuse(where, str(error))
-            continue
-        size = checks.parse_size(image.get("width"), image.get("height"))
-        if draft := builder.add_image(name, where, file, size):
-            _read_image(image, draft, path.name)
+    documents = [(path, root) for path, root in source.iter_xml() if is_cvat(root)]
+    splits = SplitFiles([path for path, _ in documents], source)
+    builder = DatasetBuilder(source.path)
+    for path, root in documents:
+        if root.find("track") is not None:
+            raise DatasetError(f"{path} labels a video; export the task as CVAT for images")
+        subsets = {image.get("subset", "") for image in root.iterfind("image")}
+        for image in root.iterfind("image"):
+            where = f"{splits.get_source(path)}:{image.sourceline}"
+            subset = image.get("subset", "")
+            try:
+                folders = source.resolver.layout.list_folders(path, subset or splits.get_split(path))
+                found = source.resolver.find(image.get("name", ""), folders)
+            except OSError as error:
+                builder.refuse(where, str(error))
+                continue
+            splits.check_image(path, found.path)
+            prefix = splits.get_prefix(path) + (f"{subset}/" if len(subsets) > 1 and subset else "")
+            size = checks.parse_size(image.get("width"), image.get("height"))
+            if draft := builder.add_found(found, where, size, prefix=prefix):
+                _read_image(image, draft, splits.get_source(path))
     return builder.build()
 
 

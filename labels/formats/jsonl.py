@@ -18,13 +18,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from labels.dataset import Dataset
 from labels.formats import paligemma
-from labels.image_files import ImageFile, find_image
+from labels.image_resolver import ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks, documents, prompt_samples
 from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.split_files import SplitFiles
 from labels.sample import CAPTION_TASKS, Sample
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
@@ -47,19 +48,16 @@ def recognize(source: DatasetSource) -> bool:
 
 
 def read(source: DatasetSource) -> Dataset:
-    """Returns the images and labels of the files. Images are looked for beside each file and in `images` there.
+    """Returns the images and labels of the files. The names of images begin with the split, if there are several.
 
     Raises DatasetError.
     """
-    files = source.json_lines
-    if len({file.parent for file in files}) < len(files):
-        raise source.make_several_error(files)
+    splits = SplitFiles(source.json_lines, source)
     builder = DatasetBuilder(source.path)
-    for file in files:
-        prefix = f"{file.parent.name}/" if len(files) > 1 else ""
-        reader = _JsonlReader(builder, [file.parent, file.parent / "images"], prefix)
+    for file in source.json_lines:
+        reader = _JsonlReader(builder, source.resolver, splits, file)
         for number, row, problem in documents.read_json_lines(file):
-            where = f"{prefix}{file.name}:{number}"
+            where = f"{splits.get_source(file)}:{number}"
             if problem:
                 builder.refuse(where, problem)
             elif isinstance(row, dict) and "labels" in row and "name" in row:
@@ -71,10 +69,11 @@ def read(source: DatasetSource) -> Dataset:
 
 
 class _JsonlReader:
-    """Reads one file. `prefix` goes before the names of its images."""
+    """Reads one file."""
 
-    def __init__(self, builder: DatasetBuilder, folders: list[Path], prefix: str) -> None:
-        self.builder, self._folders, self._prefix = builder, folders, prefix
+    def __init__(self, builder: DatasetBuilder, resolver: ImageResolver, splits: SplitFiles, file: Path) -> None:
+        self.builder, self._resolver, self._splits, self._file = builder, resolver, splits, file
+        self._folders = resolver.layout.list_folders(file, splits.get_split(file))
         self._drafts: dict[str, ImageDraft | None] = {}  # images of samples
         self._detected: dict[str, set[str]] = {}  # the labels that prompts asked to detect, by image
 
@@ -149,11 +148,12 @@ class _JsonlReader:
 
     def _add_image(self, name: Any, where: str, size: Size | None) -> ImageDraft | None:
         try:
-            file = ImageFile(find_image(str(name), self._folders))
-            return self.builder.add_image(f"{self._prefix}{name}", where, file, size)
+            found = self._resolver.find(str(name), self._folders)
         except OSError as error:
             self.builder.refuse(where, str(error))
             return None
+        self._splits.check_image(self._file, found.path)
+        return self.builder.add_found(found, where, size, prefix=self._splits.get_prefix(self._file))
 
 
 def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:

@@ -6,13 +6,17 @@ for review to the description, and `score`, which LabelMe preserves. It leaves o
 
 import base64
 import binascii
+import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from labels.dataset import Dataset, DatasetError
 from labels.geometry import to_points, to_rings
-from labels.image_files import EncodedImage, ImageBytes, ImageFile, find_image
+from labels.image_files import ImageBytes
+from labels.image_index import ImageNotFoundError
+from labels.image_resolver import FoundImage, ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
@@ -53,7 +57,7 @@ def read(source: DatasetSource) -> Dataset:
     """Returns the images and labels below the folder, or of the one file. Raises DatasetError."""
     folder, path = source.folder, source.path
     builder = DatasetBuilder(path)
-    for file in sorted(folder.rglob("*.json")) if path.is_dir() else [path]:
+    for file in source.list_below("*.json") if path.is_dir() else [path]:
         where = file.relative_to(folder).as_posix()
         try:
             document = documents.load_json(file)
@@ -61,18 +65,28 @@ def read(source: DatasetSource) -> Dataset:
             builder.refuse(where, str(error))
             continue
         if is_labelme(document):
-            _read_image(document, file, folder, where, builder)
+            _read_image(document, file, source, where, builder)
     return builder.build()
 
 
-def _read_image(document: dict[str, Any], file: Path, folder: Path, where: str, builder: DatasetBuilder) -> None:
+def _read_image(
+    document: dict[str, Any], file: Path, source: DatasetSource, where: str, builder: DatasetBuilder
+) -> None:
+    path = document["imagePath"] if isinstance(document["imagePath"], str) else ""
+    size = checks.parse_size(document.get("imageWidth"), document.get("imageHeight"))
     try:
-        name, image = _find_image(document, file)
+        found = _find_image(path, file, source.resolver, has_data=bool(document.get("imageData")))
+        if found is not None:
+            root = source.resolver.root
+            name = found.path.relative_to(root).as_posix() if found.path.is_relative_to(root) else found.name
+            draft = builder.add_found(replace(found, name=name), where, size)
+        else:
+            name = path.replace("\\", "/").rpartition("/")[2] or file.stem
+            image = _decode_image(document.get("imageData"))
+            draft = builder.add_image((file.parent / name).relative_to(source.folder).as_posix(), where, image, size)
     except OSError as error:
         builder.refuse(where, str(error))
         return
-    size = checks.parse_size(document.get("imageWidth"), document.get("imageHeight"))
-    draft = builder.add_image((file.parent / name).relative_to(folder).as_posix(), where, image, size)
     if draft is None:
         return
     groups: dict[Any, list[Any]] = {}
@@ -85,18 +99,27 @@ def _read_image(document: dict[str, Any], file: Path, folder: Path, where: str, 
         _add_annotation([shape for _, shape in shapes], draft, f"{where}: shape {shapes[0][0]}")
 
 
-def _find_image(document: dict[str, Any], file: Path) -> tuple[str, EncodedImage]:
-    """Returns name and image: the file beside the JSON file, or else the embedded one. Raises OSError."""
-    path = document["imagePath"]
-    name = path.replace("\\", "/").rpartition("/")[2] if isinstance(path, str) else ""
+def _find_image(path: str, file: Path, resolver: ImageResolver, *, has_data: bool) -> FoundImage | None:
+    """Returns the image with a path, or else beside the JSON file; None if the image is embedded. Raises OSError."""
+    folders = resolver.layout.list_folders(file)
+    if (exact := resolver.find_exact(path, folders)) is not None:
+        return FoundImage(Path(os.path.normpath(exact)), exact.name)
+    if has_data:
+        return None
     try:
-        return name, ImageFile(find_image(name, [file.parent]))
-    except OSError:
-        data = document.get("imageData")
-        if not isinstance(data, str) or not data:
+        found = resolver.find_moved(path, folders)
+    except ImageNotFoundError:
+        beside = resolver.find_beside(Path(file.stem), folders)  # both have been renamed
+        if beside is None:
             raise
+        found = replace(beside, moved_from=path or file.stem)
+    return found
+
+
+def _decode_image(data: object) -> ImageBytes:
+    """Returns an embedded image. Raises OSError."""
     try:
-        return name or file.stem, ImageBytes(base64.b64decode(data, validate=True))
+        return ImageBytes(base64.b64decode(str(data), validate=True))
     except (binascii.Error, ValueError) as error:
         raise OSError(f"its imageData cannot be read: {error}") from error
 

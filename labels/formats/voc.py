@@ -7,11 +7,13 @@ without scores.
 
 import re
 import xml.etree.ElementTree as ET
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from labels.dataset import Dataset, DatasetError
-from labels.image_files import ImageFile, find_image, find_image_beside
+from labels.image_resolver import ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks, documents
@@ -27,7 +29,8 @@ from labels.writing.export_report import ExportReport
 from labels.writing.image_names import split_suffix
 from prompts.annotations import Box, Polygon
 
-_ANNOTATIONS, _IMAGES = "Annotations", "JPEGImages"
+_ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "imagesets"
+_FLAG = re.compile(r"\s+(-1|0|1)$")
 _UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -38,16 +41,34 @@ def is_voc(root: Element) -> bool:
 
 
 def recognize(source: DatasetSource) -> bool:
-    """Returns whether the folder has Annotations, or one of the XML files is VOC's."""
-    return (source.path / _ANNOTATIONS).is_dir() or any(is_voc(root) for _, root in source.iter_xml())
+    """Returns whether the XML files are VOC's, or the source is a list in ImageSets."""
+    if source.path.is_file():
+        return any(is_voc(root) for _, root in source.iter_xml()) or _find_lists_folder(source) is not None
+    below = False
+    for _, root in source.iter_xml():
+        if is_voc(root):
+            return True
+        below = True
+    return not below and _has_voc_below(source.path)
+
+
+def _has_voc_below(folder: Path) -> bool:
+    for file in sorted(folder.glob("*/*/**/*.xml")):
+        with suppress(DatasetError):
+            return is_voc(documents.load_xml(file))
+    return False
 
 
 def read(source: DatasetSource) -> Dataset:
-    """Returns the images and labels below the folder. Raises DatasetError."""
-    folder = source.folder
-    builder = DatasetBuilder(folder)
-    annotations = folder / _ANNOTATIONS if (folder / _ANNOTATIONS).is_dir() else folder
-    for path in sorted(annotations.rglob("*.xml")):
+    """Returns the images and labels below the folder, of the one file, or of a list of names in ImageSets.
+
+    Raises DatasetError.
+    """
+    builder = DatasetBuilder(source.folder)
+    lists = _find_lists_folder(source)
+    folder = source.folder if lists is None else lists.parent
+    resolver = source.resolver if lists is None else ImageResolver(folder)
+    for path in _list_files(source, folder, builder):
         where = path.relative_to(folder).as_posix()
         try:
             root = documents.load_xml(path)
@@ -55,26 +76,56 @@ def read(source: DatasetSource) -> Dataset:
             builder.refuse(where, str(error))
             continue
         if is_voc(root):
-            _read_image(root, path.relative_to(annotations), where, folder, builder)
+            _read_image(root, path, f"{where}:{root.sourceline}", resolver, builder)
     return builder.build()
 
 
-def _read_image(root: Element, relative: Path, where: str, folder: Path, builder: DatasetBuilder) -> None:
-    base = folder / _IMAGES if (folder / _IMAGES).is_dir() else folder
+def _find_lists_folder(source: DatasetSource) -> Path | None:
+    """Returns the folder ImageSets if the source is a list in it; else None."""
+    parents = source.path.absolute().parents if source.suffix == ".txt" else []
+    return next((folder for folder in list(parents)[:2] if folder.name.casefold() == _LISTS), None)
+
+
+def _list_files(source: DatasetSource, folder: Path, builder: DatasetBuilder) -> list[Path]:
+    """Returns the XML files of the source. Records those that a list names and that do not exist."""
+    if source.path.is_dir():
+        return source.list_below("*.xml")
+    if source.suffix == ".xml":
+        return [source.path]
+    annotations = [each for each in sorted(folder.iterdir()) if each.name.casefold() == _ANNOTATIONS.casefold()]
+    files = []
+    for number, line in enumerate(source.path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if line.strip():
+            # A list for one class has 1, 0 or -1 after each name.
+            name = _FLAG.sub("", line.strip())
+            found = [path for each in annotations if (path := each / f"{name}.xml").is_file()]
+            files += found[:1]
+            if not found:
+                builder.refuse(f"{source.path.name}:{number}", f"there is no {_ANNOTATIONS}/{name}.xml")
+    return files
+
+
+def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, builder: DatasetBuilder) -> None:
     named = find_text(root, "filename") or ""
-    folders = [base / relative.parent, base, folder, folder / "images"]
+    folders = resolver.layout.list_folders(path)
     try:
-        # File names in VOC are often wrong: an image with the same name as the XML file comes first.
-        path = find_image_beside(base / relative) or find_image(named.rpartition("/")[2] or named, folders)
+        # The file names in VOC are often wrong: an image with the same name as the XML file comes first.
+        found = resolver.find_beside(Path(path.stem), folders, named) or resolver.find(named, folders)
     except OSError as error:
-        builder.refuse(f"{where}:{root.sourceline}", str(error))
+        builder.refuse(where, str(error))
         return
     size = root.find("size")
     stated = None if size is None else checks.parse_size(find_text(size, "width"), find_text(size, "height"))
-    name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
-    if draft := builder.add_image(name, f"{where}:{root.sourceline}", ImageFile(path), stated):
+    if draft := builder.add_found(replace(found, name=_to_name(found.path, resolver.root)), where, stated):
         for element in root.iterfind("object"):
-            draft.add(LabelKind.OBJECTS, f"{where}:{element.sourceline}", _read_shape, element, draft.size)
+            source = f"{where.rpartition(':')[0]}:{element.sourceline}"
+            draft.add(LabelKind.OBJECTS, source, _read_shape, element, draft.size)
+
+
+def _to_name(path: Path, root: Path) -> str:
+    """Returns the name of an image: its path in the dataset without the folder JPEGImages."""
+    relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    return "/".join(part for part in relative.parts if part.casefold() != _IMAGES.casefold())
 
 
 def _read_shape(element: Element, size: Size) -> Box | Polygon:

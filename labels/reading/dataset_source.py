@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from labels.dataset import DatasetError
+from labels.image_resolver import ImageResolver
 from labels.reading import documents
 from labels.reading.documents import Element
 
@@ -31,6 +32,21 @@ class DatasetSource:
         """The suffix of the file in lower case; empty for a folder."""
         return "" if self.path.is_dir() else self.path.suffix.lower()
 
+    @cached_property
+    def resolver(self) -> ImageResolver:
+        """Finds the images that the dataset names."""
+        return ImageResolver(self.folder)
+
+    def list_below(self, pattern: str, folder: Path | None = None) -> list[Path]:
+        """Returns the files below the folder, or the folder of the file, that match a pattern; sorted, without hidden
+        ones. `folder` is searched instead if it is given."""
+        root = folder or self.folder
+        return sorted(
+            path
+            for path in root.rglob(pattern)
+            if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+        )
+
     def iter_json(self) -> Iterator[tuple[Path, Any]]:
         """Yields the JSON files of the source with their content, sorted: the file, or those in the folder and in its
         subfolders.
@@ -44,11 +60,15 @@ class DatasetSource:
         yield from self._iter_loaded(files, self._json, documents.load_json)
 
     def iter_xml(self) -> Iterator[tuple[Path, Element]]:
-        """Yields the XML files of the source with their roots, sorted: the file, or those in the folder.
+        """Yields the XML files of the source with their roots, sorted: the file, or those in the folder, or else in its
+        subfolders.
 
         Files that cannot be read are skipped. Raises DatasetError if the only file cannot be read.
         """
-        files = [self.path] if self.suffix == ".xml" else sorted(self.path.glob("*.xml"))
+        if self.path.is_dir():
+            files = sorted(self.path.glob("*.xml")) or sorted(self.path.glob("*/*.xml"))
+        else:
+            files = [self.path] if self.suffix == ".xml" else []
         yield from self._iter_loaded(files, self._xml, documents.load_xml)
 
     @cached_property

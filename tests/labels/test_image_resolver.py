@@ -21,7 +21,7 @@ def find(root: Path, name: str, file: str = "labels.json", split: str = "") -> t
     """Returns path, name, and whether the image has been moved."""
     resolver = ImageResolver(root)
     found = resolver.find(name, resolver.layout.list_folders(root / file, split))
-    return found.path.resolve().relative_to(root).as_posix(), found.name, found.is_moved
+    return found.path.resolve().relative_to(root).as_posix(), found.name, bool(found.moved_from)
 
 
 @pytest.mark.parametrize(

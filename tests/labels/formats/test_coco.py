@@ -88,8 +88,9 @@ def test_unusable_entries_name_the_id(save: Save) -> None:
         {"id": 1, "file_name": "a.png", "width": 100, "height": 80},
         {"id": 2, "file_name": "b.png"},
         {"id": 3, "file_name": "c.png"},
-        {"id": 4, "file_name": "a.png"},
-        {"id": 1, "file_name": "d.png"},
+        {"id": 4, "file_name": "a.png", "width": 9, "height": 9},
+        {"id": 7, "file_name": "a.png"},
+        {"id": 7, "file_name": "d.png"},
         {"file_name": "e.png"},
         "f.png",
     ]
@@ -122,12 +123,12 @@ def test_unusable_entries_name_the_id(save: Save) -> None:
     assert example.complete == set()
     listed = {each.source.removeprefix("labels.json: "): each.reason for each in dataset.unusable}
     assert set(listed) == {
-        *("image 2", "image 3", "image 4", "image 1", "image 5", "image 6"),
+        *("image 2", "image 3", "image 4", "image 7", "image 6", "image 7"),
         *(f"annotation {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17)),
     }
     assert "not an image" in listed["image 2"]
     assert "no image 'c.png'" in listed["image 3"]
-    assert "labels.json: image 1" in listed["image 4"]
+    assert "for 9×9 pixels" in listed["image 4"]
     assert "75% outside the image of 100×80" in listed["annotation 3"]
     assert "inverted" in listed["annotation 4"]
     assert "no area" in listed["annotation 5"]
@@ -206,11 +207,19 @@ def test_splits_side_by_side_are_one_dataset(save: Save) -> None:
     assert len(open_dataset(path.parent).images) == 1
 
 
-def test_several_files_that_are_not_of_one_split_must_be_chosen_from(save: Save) -> None:
-    save("a.png")
-    for name in ("instances_train.json", "instances_val.json"):
+def test_splits_in_one_folder_are_one_dataset_and_each_can_be_read_alone(save: Save) -> None:
+    for split in ("train", "val"):
+        save(f"images/{split}/a.png")
+        path = save(f"annotations/instances_{split}.json", make_document(make_annotation(bbox=[1, 1, 9, 9])))
+    assert [each.name for each in open_dataset(path.parent.parent).images] == ["train/a.png", "val/a.png"]
+    assert [each.name for each in open_dataset(path).images] == ["a.png"]
+
+
+def test_two_versions_of_one_dataset_must_be_chosen_from(save: Save) -> None:
+    save("images/a.png")
+    for name in ("labels_v1.json", "labels_v2.json"):
         path = save(f"annotations/{name}", make_document(make_annotation(bbox=[1, 1, 9, 9])))
-    with pytest.raises(DatasetError, match=r"instances_train.json, .*instances_val.json"):
+    with pytest.raises(DatasetError, match=r"labels_v1.json, .*labels_v2.json"):
         open_dataset(path.parent.parent)
 
 
