@@ -10,9 +10,10 @@ can accept or correct. Copied images get the address that local storage serves i
 others get their name.
 """
 
+import re
 import urllib.parse
 import xml.etree.ElementTree as ET
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from labels.dataset import Dataset
@@ -20,12 +21,13 @@ from labels.formats.coco import is_coco
 from labels.formats.label_studio_regions import RegionReader, find_kind
 from labels.formats.label_studio_tasks import ImageNames, Result, choose_annotation, to_path
 from labels.geometry import to_points, to_rings
-from labels.image_files import ImageFile, find_image
+from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.split_files import SplitFiles
 from labels.writing import xml
 from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
@@ -35,6 +37,7 @@ from labels.writing.json_array import JsonArray
 from prompts.annotations import Box, Quad, Text
 
 IMAGE, BOXES, POLYGONS, WORDS, CAPTION = "image", "boxes", "polygons", "words", "caption"
+_UPLOAD = re.compile(r"^.*/data/upload/(\d+/)?")
 
 
 def is_label_studio(document: Any) -> bool:
@@ -50,28 +53,34 @@ def recognize(source: DatasetSource) -> bool:
 
 
 def read(source: DatasetSource) -> Dataset:
-    """Returns the images and labels of an export.
+    """Returns the images and labels of the exports. The names of images begin with the split, if there are several.
 
-    Images are looked for beside it and in `images` there, by the path in their address and by its last part. Raises
-    DatasetError.
+    Raises DatasetError.
     """
     datasets = [(path, doc) for path, doc in source.iter_json() if is_label_studio(doc) or is_coco(doc)]
-    if len(datasets) > 1:
+    if any(is_coco(document) for _, document in datasets):
         raise source.make_several_error([path for path, _ in datasets])
-    path, document = datasets[0]
-    builder = DatasetBuilder(path)
-    names = ImageNames(path, document)
-    for position, task in enumerate(document):
-        number = task.get("id", position + 1) if isinstance(task, dict) else position + 1
-        where = f"{path.name}: task {number}"
-        if isinstance(task, dict) and isinstance(task.get("data"), dict):
-            _read_task(task, where, path.parent, names, builder)
-        else:
-            builder.refuse(where, "it is not a task: it has no data")
+    splits = SplitFiles([path for path, _ in datasets], source)
+    builder = DatasetBuilder(source.path)
+    for path, document in datasets:
+        _read_tasks(path, document, _ImageFinder(path, splits, source.resolver, builder))
     return builder.build()
 
 
-def _read_task(task: dict[str, Any], where: str, folder: Path, names: ImageNames, builder: DatasetBuilder) -> None:
+def _read_tasks(path: Path, document: list[Any], finder: "_ImageFinder") -> None:
+    builder = finder.builder
+    names = ImageNames(path, document)
+    for position, task in enumerate(document):
+        number = task.get("id", position + 1) if isinstance(task, dict) else position + 1
+        where = f"{finder.source}: task {number}"
+        if isinstance(task, dict) and isinstance(task.get("data"), dict):
+            _read_task(task, where, finder, names)
+        else:
+            builder.refuse(where, "it is not a task: it has no data")
+
+
+def _read_task(task: dict[str, Any], where: str, finder: "_ImageFinder", names: ImageNames) -> None:
+    builder = finder.builder
     try:
         chosen = choose_annotation(task)
         if not isinstance(chosen.results, list):
@@ -98,7 +107,7 @@ def _read_task(task: dict[str, Any], where: str, folder: Path, names: ImageNames
                 unclear.append((source, result, str(error)))
     drafts = []
     for image, address in images.items():
-        draft = _add_image(address, [result for _, result in results[image]], where, folder, builder)
+        draft = finder.add_image(address, [result for _, result in results[image]], where)
         if draft is not None:
             if len(images) > 1 and image[0] not in names.drawn_on:
                 draft.covered = draft.covered or set()  # nobody was asked to draw on it
@@ -110,32 +119,37 @@ def _read_task(task: dict[str, Any], where: str, folder: Path, names: ImageNames
         builder.refuse(source, reason)
 
 
-def _add_image(
-    address: str, results: list[Result], where: str, folder: Path, builder: DatasetBuilder
-) -> ImageDraft | None:
-    try:
-        path = _find_image(address, [folder, folder / "images"])
-    except OSError as error:
-        builder.refuse(where, str(error))
-        return None
-    name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-    sizes = {checks.parse_size(each.get("original_width"), each.get("original_height")) for each in results} - {None}
-    return builder.add_image(name, where, ImageFile(path), sizes.pop() if len(sizes) == 1 else None)
+class _ImageFinder:
+    """Finds the images of one export by their addresses."""
 
+    def __init__(self, file: Path, splits: SplitFiles, resolver: ImageResolver, builder: DatasetBuilder) -> None:
+        self.builder, self.source = builder, splits.get_source(file)
+        self._file, self._splits, self._resolver = file, splits, resolver
+        self._folders = resolver.layout.list_folders(file, splits.get_split(file))
 
-def _find_image(address: str, folders: list[Path]) -> Path:
-    """Returns the file of an image. Raises FileNotFoundError."""
-    path = to_path(address)
-    last = PurePosixPath(path).name
-    # The name of an uploaded file has eight letters and a dash before its own.
-    for name in dict.fromkeys((path.lstrip("/"), last, last.partition("-")[2])):
+    def add_image(self, address: str, results: list[Result], where: str) -> ImageDraft | None:
+        """Returns the draft of the image with an address; None if there is no such image."""
         try:
-            return find_image(name, folders)
-        except OSError:
-            continue
-    raise FileNotFoundError(
-        f"there is no image {last!r} beside the export or in images there; its address is {address!r}"
-    )
+            found = self._find(address)
+        except OSError as error:
+            self.builder.refuse(where, f"{error}; its address is {address[:200]!r}")
+            return None
+        self._splits.check_image(self._file, found.path)
+        sizes = {checks.parse_size(each.get("original_width"), each.get("original_height")) for each in results}
+        sizes -= {None}
+        size = sizes.pop() if len(sizes) == 1 else None
+        return self.builder.add_found(found, where, size, prefix=self._splits.get_prefix(self._file))
+
+    def _find(self, address: str) -> FoundImage:
+        """Returns the file of an image. Raises ImageNotFoundError."""
+        # The path of an upload is in Label Studio's own storage, and its number is that of the project.
+        path = _UPLOAD.sub("", to_path(address).replace("\\", "/")).lstrip("/")
+        for name in (path, address) if "://" not in address else (path,):
+            if name and (exact := self._resolver.find_exact(name.lstrip("/"), self._folders)):
+                root = self._resolver.root
+                relative = exact.relative_to(root).as_posix() if exact.is_relative_to(root) else exact.name
+                return FoundImage(exact, relative)
+        return self._resolver.find_moved(path, self._folders)
 
 
 class LabelStudioWriter(DatasetWriter):

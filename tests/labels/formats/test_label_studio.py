@@ -49,7 +49,7 @@ def make_task(*results: dict[str, Any], image: str = "/data/upload/1/1a2b3c4d-a.
 
 
 def test_several_files_must_be_chosen_from(save: Save) -> None:
-    save("a.png")
+    save("both/a.png")
     for name in ("one.json", "other.json"):
         folder = save(f"both/{name}", [make_task(make_rectangle())]).parent
     with pytest.raises(DatasetError, match=r"several datasets.*one.json, .*other.json"):
