@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from server.api.documentation.routes import add_documentation
 from server.api.error_handlers import add_error_handlers
 from server.api.metrics.metrics import Metrics
 from server.api.middleware import add_middleware
@@ -36,10 +37,13 @@ def create_app(settings: Settings | None = None, engine: "Engine | None" = None)
         version=version("florist"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's pages load their scripts from the internet
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.lifecycle, app.state.metrics = lifecycle, metrics
     app.include_router(api_router)
+    add_documentation(app)
     add_error_handlers(app)
     add_middleware(app, settings, metrics)
     customize_openapi(app)

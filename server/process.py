@@ -1,19 +1,31 @@
 """The server process: its socket, its signals and its exit code."""
 
+import asyncio
+import ipaddress
 import logging
+import resource
 import socket
 import time
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from server.settings import Settings, get_option_name
+from server.settings import Settings, get_option_name, get_variable_name
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from server.connections import ConnectionLimits, ConnectionPool
     from server.lifecycle import Lifecycle
 
 _SEND_TIMEOUT = 3  # seconds to send the last responses after all requests have ended
+_CHECK_TICKS = 10  # uvicorn ticks ten times a second
+_BACKLOG = 2048  # connections that the kernel keeps until the server accepts them
+_ACCEPTS = 64  # connections accepted at a time, before the limit is checked
+_MAX_FILES = 65_536  # no server needs more, and some systems allow a billion
+_OWN_FILES = 256  # descriptors for models, the database, sources and exports
 logger = logging.getLogger(__name__)
 
 
@@ -24,12 +36,19 @@ class ListenError(OSError):
 class ServerProcess(uvicorn.Server):
     """Drains on the first SIGTERM or SIGINT: running requests finish, new ones get 503. Exits on the second one."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: "Lifecycle") -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: "Lifecycle", pool: "ConnectionPool") -> None:
         super().__init__(config)
-        self.lifecycle = lifecycle
+        self.lifecycle, self.pool = lifecycle, pool
         self.lifecycle.on_failure = self._stop_after_failure
         self.failed = False
         self._deadline = 0.0
+        self._checked_at = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(_log_loop_error)
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)  # uvicorn has reduced it to the number that asyncio accepts at a time
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Does not call uvicorn's method: it closes the socket at once, so that new clients get no answer.
@@ -46,7 +65,16 @@ class ServerProcess(uvicorn.Server):
                 logger.warning("shutdown_timeout is over: cancelling %d running requests", self.lifecycle.running)
                 await self.lifecycle.abort()
                 self.should_exit = True
+        if counter % _CHECK_TICKS == 0:
+            self._check_connections()
         return await super().on_tick(counter)
+
+    def _check_connections(self) -> None:
+        now = asyncio.get_running_loop().time()
+        # Time in which the event loop was busy is not the clients'.
+        self.pool.check(now, min(now - self._checked_at, 2.0))
+        self.pool.log_counts()
+        self._checked_at = now
 
     def _stop_after_failure(self, _: str) -> None:
         self.failed = self.should_exit = True
@@ -54,28 +82,82 @@ class ServerProcess(uvicorn.Server):
 
 def run_server(settings: Settings) -> int:
     """Serves until the process is told to stop, and returns its exit code. Raises ListenError."""
-    listener = _listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     # Imported only now: that takes a second, in which clients can connect already and wait.
     from server.app import create_app
+    from server.connections import ConnectionLimits
     from server.logs import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=_SEND_TIMEOUT
-    )
-    server = ServerProcess(config, app.state.lifecycle)
+    limits = ConnectionLimits(connections=_limit_connections(settings.max_connections))
+    server = create_server(create_app(settings), limits)
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    if not settings.api_keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        logger.warning(
+            "everyone who reaches %s can use this server: it has no API keys; create one with `florist key` and set %s",
+            host,
+            get_variable_name("api_keys"),
+        )
     server.run(sockets=[listener])
     return 1 if server.failed else 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def create_server(app: "FastAPI", limits: "ConnectionLimits", **options: Any) -> ServerProcess:
+    """Returns a server of the app. `options`: of uvicorn."""
+    from server.connections import ConnectionPool, HttpProtocol
+
+    pool = ConnectionPool(limits)
+    config = uvicorn.Config(
+        app,
+        http=partial(HttpProtocol, pool=pool),  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_ACCEPTS,
+        timeout_keep_alive=limits.idle_seconds,
+        timeout_graceful_shutdown=_SEND_TIMEOUT,
+        **options,
+    )
+    return ServerProcess(config, app.state.lifecycle, pool)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens on the address. Raises ListenError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except (OSError, UnicodeError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         options = f"{get_option_name('host')} and {get_option_name('port')}"
         raise ListenError(f"cannot listen on {host} port {port}: {reason}; choose another with {options}") from error
+    # Opened again by its descriptor, so that `proto` is TCP and not 0. Only then asyncio sets TCP_NODELAY on
+    # connections. Without it the end of each response waits for the client's delayed acknowledgment: 40 ms.
+    return socket.socket(fileno=listener.detach())
+
+
+def _limit_connections(maximum: int) -> int:
+    """Returns how many connections may be open, as the process may not have enough descriptors for `maximum`.
+
+    Raises the limit of descriptors as far as it may.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    # A connection may need a second descriptor, for an upload or an export.
+    possible = max((files - _OWN_FILES) // 2, 1)
+    if possible < maximum:
+        setting = get_variable_name("max_connections")
+        logger.warning("%d connections at most, not %s (%d): see `ulimit -n`", possible, setting, maximum)
+    return min(possible, maximum)
+
+
+def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    if isinstance(error, OSError) and "accept" in context.get("message", ""):
+        # asyncio tries again after a second. The log counts what is repeated.
+        logger.error("cannot accept connections: %s", error.strerror)
+    else:
+        loop.default_exception_handler(context)

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from labels.decoder_options import DECODE_SECONDS
 from server.engine.config import EngineConfig
 
 MAX_PROMPTS = 4096  # the upper limit of the setting max_prompts
@@ -38,6 +39,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on; 0.0.0.0 for all networks.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 chooses a free one.")
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        description="The maximum number of open connections. Clients beyond it are answered with 503; idle connections "
+        "are closed first.",
+    )
     max_batch: int = Field(
         _ENGINE.max_batch, ge=1, le=1024, description="The maximum number of prompts decoded together."
     )
@@ -53,6 +60,17 @@ class Settings(BaseSettings):
     )
     max_pixels: int = Field(
         64_000_000, ge=1, le=170_000_000, description="The maximum number of pixels of an image (width × height)."
+    )
+    decode_timeout: float = Field(
+        DECODE_SECONDS,
+        gt=0,
+        le=600,
+        allow_inf_nan=False,
+        description="The maximum computing time to decode an image, in a process of its own. An image that takes "
+        "longer is refused.",
+    )
+    allow_netpbm: bool = Field(
+        False, description="Whether PPM, PGM and PBM images are decoded. As text, they take very long."
     )
     adapters_folder: Path | None = Field(
         None,
@@ -96,6 +114,14 @@ class Settings(BaseSettings):
         None,
         description="The database of jobs and projects: postgresql://user:password@host/name. None: SQLite in "
         "jobs_folder.",
+    )
+    database_timeout: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        allow_inf_nan=False,
+        description="How long a request waits for the database, and then for a lock of another process; it is then "
+        "answered with 503.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="The format of the log; auto: console on a terminal, otherwise json."

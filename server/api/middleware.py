@@ -21,6 +21,11 @@ from server.settings import Settings
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # safe in a log line and in a header
+_SECURITY_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
 _POLLED_PATHS = ("/healthz", "/readyz", "/metrics")
 logger = structlog.get_logger("florist.http")
 
@@ -42,6 +47,7 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             expose_headers=(REQUEST_ID_HEADER, "Retry-After", "X-Export-Report"),
         )
     app.add_middleware(RequestLogMiddleware, observe=metrics.observe_request)
+    app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(
         CorrelationIdMiddleware,
         header_name=REQUEST_ID_HEADER,
@@ -93,6 +99,26 @@ class RequestLogMiddleware:
             ms=round(1e3 * seconds, 1),
             client=(scope.get("client") or ("unknown",))[0],
         )
+
+
+class SecurityHeadersMiddleware:
+    """Adds headers that keep browsers from guessing types, framing pages, and running anything in them.
+
+    A page that needs more sets its own Content-Security-Policy.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", [])
+                names = {name for name, _ in headers}
+                message["headers"] = [*headers, *(header for header in _SECURITY_HEADERS if header[0] not in names)]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
 
 
 class HeadMiddleware:

@@ -22,6 +22,7 @@ class ProblemKind:
     title: str
 
 
+BAD_REQUEST = ProblemKind("bad-request", 400, "The request is not HTTP")
 BAD_BODY = ProblemKind("bad-body", 400, "The body cannot be parsed")
 UNAUTHORIZED = ProblemKind("unauthorized", 401, "An API key is required")
 JOBS_DISABLED = ProblemKind("jobs-disabled", 403, "This server runs no jobs")
@@ -29,6 +30,7 @@ PROJECTS_DISABLED = ProblemKind("projects-disabled", 403, "This server has no pr
 SOURCE_NOT_ALLOWED = ProblemKind("source-not-allowed", 403, "Jobs may not read from this source")
 NOT_FOUND = ProblemKind("not-found", 404, "Not found")
 METHOD_NOT_ALLOWED = ProblemKind("method-not-allowed", 405, "Method not allowed")
+HEAD_TIMEOUT = ProblemKind("head-timeout", 408, "The headers took too long to arrive")
 BODY_TIMEOUT = ProblemKind("body-timeout", 408, "The body took too long to arrive")
 INVALID_STATE = ProblemKind("invalid-state", 409, "Not allowed in the current state")
 OUTPUT_TAKEN = ProblemKind("output-taken", 409, "Another job writes to this output")
@@ -45,11 +47,14 @@ INVALID_ADAPTER = ProblemKind("invalid-adapter", 422, "The adapter cannot be use
 INVALID_SOURCE = ProblemKind("invalid-source", 422, "The source cannot be used")
 INVALID_ANNOTATIONS = ProblemKind("invalid-annotations", 422, "The annotations cannot be used for training")
 INVALID_RECIPE = ProblemKind("invalid-recipe", 422, "The recipe is invalid")
+HEAD_TOO_LARGE = ProblemKind("head-too-large", 431, "The headers are too large")
 INTERNAL_ERROR = ProblemKind("internal-error", 500, "Internal server error")
 OVERLOADED = ProblemKind("overloaded", 503, "Too many prompts are waiting")
+TOO_MANY_CONNECTIONS = ProblemKind("too-many-connections", 503, "Too many connections are open")
 MODEL_FAILED = ProblemKind("model-failed", 503, "The model could not be loaded")
 LOADING = ProblemKind("loading", 503, "The model is still loading")
 SHUTTING_DOWN = ProblemKind("shutting-down", 503, "The server is shutting down")
+BUSY = ProblemKind("busy", 503, "Others do the same kind of work")
 DATABASE_UNAVAILABLE = ProblemKind("database-unavailable", 503, "The database does not respond")
 TIMED_OUT = ProblemKind("timed-out", 504, "The answer took too long")
 INSUFFICIENT_STORAGE = ProblemKind("insufficient-storage", 507, "The server cannot store it")
@@ -57,7 +62,7 @@ INSUFFICIENT_STORAGE = ProblemKind("insufficient-storage", 507, "The server cann
 # Groups that many routes share.
 NOT_READY = (LOADING, MODEL_FAILED, SHUTTING_DOWN)
 BODY_PROBLEMS = (BAD_BODY, BODY_TIMEOUT, TOO_LARGE, UNSUPPORTED_TYPE, INVALID_REQUEST)
-STORE_PROBLEMS = (DATABASE_UNAVAILABLE, INSUFFICIENT_STORAGE)
+STORE_PROBLEMS = (DATABASE_UNAVAILABLE, BUSY, INSUFFICIENT_STORAGE)
 
 
 class InvalidField(BaseModel):

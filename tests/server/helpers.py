@@ -15,16 +15,17 @@ from typing import Any
 
 import httpx
 import numpy as np
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
 from prompts.annotations import Annotation
+from server.connections import ConnectionLimits
 from server.engine.config import EngineConfig
 from server.engine.errors import EngineClosedError, OverloadedError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request, Result
+from server.process import ServerProcess, create_server, listen
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 180.0  # seconds; the machine may be busy
@@ -33,14 +34,16 @@ TIMEOUT = 180.0  # seconds; the machine may be busy
 class StuckEngine:
     """An engine whose requests wait until a test ends them. It accepts `room` requests at a time."""
 
+    resizing = 1, 1, 0
+
     def __init__(self, room: int = 100) -> None:
         self.room = room
         self.handles: list[Handle] = []
         self.checkpoint = SimpleNamespace(name="stuck")
         self.config = EngineConfig(max_batch=1, max_waiting=room)
 
-    def prepare(self, image: Image.Image) -> PreparedImage:
-        return PreparedImage(image.size, np.zeros((1, 1, 3), np.uint8), b"")
+    def prepare_resized(self, size: tuple[int, int], pixels: np.ndarray) -> PreparedImage:
+        return PreparedImage(size, pixels, b"")
 
     def submit(self, request: Request) -> Handle:
         request.task.build_prompt(request.text, request.region, request.image.size)
@@ -64,15 +67,22 @@ class StuckEngine:
 
 
 @contextmanager
-def serve_app(app: FastAPI) -> Iterator[str]:
+def serve_app(app: FastAPI, limits: ConnectionLimits | None = None) -> Iterator[str]:
     """Serves the app on a real socket, in a thread of this process. Yields its URL."""
-    port = find_free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
+    with run_app(app, limits) as (_, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def run_app(app: FastAPI, limits: ConnectionLimits | None = None) -> Iterator[tuple[ServerProcess, int]]:
+    """As `serve_app`. Yields the server and its port."""
+    server, listener = create_server(app, limits or ConnectionLimits()), listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
         wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{port}"
+        yield server, port
     finally:
         server.should_exit = True
         thread.join(TIMEOUT)

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-import uvicorn
 
 from prompts.annotations import Box
 from server.api.prompt.examples import create_prompt_examples
 from server.app import create_app
-from server.process import ServerProcess
+from server.connections import ConnectionLimits
+from server.process import create_server, listen
 from server.settings import Settings
-from tests.server.helpers import TIMEOUT, FloristProcess, StuckEngine, find_free_port, serve_app, wait_until
+from tests.server.helpers import TIMEOUT, FloristProcess, StuckEngine, serve_app, wait_until
 
 BODY = create_prompt_examples()["detect"]["value"]
 
@@ -128,9 +128,9 @@ def test_the_server_answers_prompts_and_drains_on_sigterm(start: Callable[..., F
 
 def test_a_request_that_outlasts_the_shutdown_gets_an_error(stuck: StuckEngine) -> None:
     app = create_app(Settings(shutdown_timeout=0.3), stuck)  # type: ignore[arg-type]
-    port = find_free_port()
-    server = ServerProcess(uvicorn.Config(app, port=port, log_config=None), app.state.lifecycle)
-    running = threading.Thread(target=server.run)
+    server, listener = create_server(app, ConnectionLimits()), listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    running = threading.Thread(target=server.run, args=([listener],))
     running.start()
     with ThreadPoolExecutor(1) as pool:
         wait_until(lambda: server.started)
