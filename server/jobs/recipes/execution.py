@@ -1,8 +1,10 @@
 """The execution of a recipe on one image."""
 
 from collections.abc import Generator, Mapping, Sequence
+from itertools import islice
 
 from labels.labeled_image import TracedAnnotation
+from server.engine.errors import InvalidRequestError
 from server.engine.request import Result
 from server.jobs.model_prompts import ModelPrompt, RecipeExecution
 from server.jobs.recipes.answers import AnswerReader
@@ -12,6 +14,7 @@ from server.jobs.recipes.recipe import ONTOLOGY, Recipe, RecipeStep
 from server.jobs.recipes.step_prompts import build_check_prompt, build_prompts
 from server.jobs.recipes.tiles import merge_findings
 
+MAX_PROMPTS = 50_000  # about one image
 _SAME_OBJECT_IOU = 0.5  # from which two boxes of different phrases with one label are the same object
 
 _StepExecution = Generator[Sequence[ModelPrompt], Sequence[Result], list[Finding]]
@@ -22,19 +25,24 @@ def execute_recipe(recipe: Recipe, size: tuple[int, int]) -> RecipeExecution:
 
     Yields, in each round, all prompts that can be answered at once, and never an empty list. Returns the annotations in
     the order of the steps, then of the prompts, then of each answer. Their `model` is empty and their `adapter` is the
-    recipe's name for it, since only the runner knows the hashes.
+    recipe's name for it, since only the runner knows the hashes. Raises InvalidRequestError for an image about which
+    it would send more than MAX_PROMPTS prompts.
     """
     findings: dict[str, list[Finding]] = {}
     running: dict[str, tuple[_StepExecution, Sequence[ModelPrompt]]] = {}
+    sent = 0
     while len(findings) < len(recipe.steps):
         for step in recipe.steps:
             is_new = step.id not in findings and step.id not in running
             if is_new and all(dependency in findings for dependency in step.dependencies):
                 _advance(step.id, _execute_step(recipe, step, size, findings), None, running, findings)
         if running:
-            answers = iter((yield [prompt for _, prompts in running.values() for prompt in prompts]))
-            for id, (execution, prompts) in list(running.items()):
-                _advance(id, execution, [next(answers) for _ in prompts], running, findings)
+            prompts = [prompt for _, own in running.values() for prompt in own]
+            sent += len(prompts)
+            _check_count(sent)
+            answers = iter((yield prompts))
+            for id, (execution, own) in list(running.items()):
+                _advance(id, execution, [next(answers) for _ in own], running, findings)
     return _collect_annotations(recipe, findings)
 
 
@@ -53,14 +61,25 @@ def _advance(
         findings[id] = end.value
 
 
+def _check_count(prompts: int) -> None:
+    """Raises InvalidRequestError for too many prompts about one image."""
+    if prompts > MAX_PROMPTS:
+        raise InvalidRequestError(
+            f"the recipe would send more than {MAX_PROMPTS:,} prompts about this image; use larger tiles, fewer phrases "
+            "in the ontology, or fewer steps",
+            "recipe",
+        )
+
+
 def _execute_step(
     recipe: Recipe, step: RecipeStep, size: tuple[int, int], previous: Mapping[str, Sequence[Finding]]
 ) -> _StepExecution:
     """Executes one step after its dependencies, whose findings are in `previous`."""
     reader = AnswerReader(recipe, step, size)
-    prompts = build_prompts(recipe, step, size, previous)
+    prompts = list(islice(build_prompts(recipe, step, size, previous), MAX_PROMPTS + 1))
     if not prompts:
         return []
+    _check_count(len(prompts))
     mirrored = [prompt.mirror() for prompt in prompts] if step.flip is not None else []
     results = yield [prompt.model_prompt for prompt in (*prompts, *mirrored)]
     answers = [

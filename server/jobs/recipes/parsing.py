@@ -2,6 +2,7 @@
 
 import difflib
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from server.jobs.recipes.validation import KeyPath, find_problems
 from server.jobs.recipes.yaml_document import YamlDocument, parse_yaml
 
 _BUILTIN = resources.files(__package__) / "builtin"
+_MAX_PROBLEMS = 20  # reported at a time
 _MODELS: dict[str, type[BaseModel]] = {
     "steps": RecipeStep, "tile": Tiling, "filter": AnnotationFilter, "champions": PinnedChampion,
 }  # fmt: skip
@@ -67,18 +69,23 @@ def _validate(document: YamlDocument, source: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
-        raise RecipeError(source, _sort([locate(*_translate(entry)) for entry in errors])) from error
+        errors = error.errors(include_url=False)
+        problems = [locate(*_translate(entry)) for entry in errors[:_MAX_PROBLEMS]]
+        raise RecipeError(source, _sort(problems, len(errors))) from error
+    found = list(islice(find_problems(recipe), _MAX_PROBLEMS + 1))
     problems = [
-        locate(path, message, path[0] == "ontology" and len(path) == 2) for path, message in find_problems(recipe)
+        locate(path, message, path[0] == "ontology" and len(path) == 2) for path, message in found[:_MAX_PROBLEMS]
     ]
     if problems:
-        raise RecipeError(source, _sort(problems))
+        raise RecipeError(source, _sort(problems, len(found)))
     return recipe
 
 
-def _sort(problems: list[RecipeProblem]) -> list[RecipeProblem]:
-    return sorted(problems, key=lambda each: (each.line or 0, each.column or 0))
+def _sort(problems: list[RecipeProblem], found: int) -> list[RecipeProblem]:
+    """Returns the problems in the order of the text, and says if more were found."""
+    ordered = sorted(problems, key=lambda each: (each.line or 0, each.column or 0))
+    more = RecipeProblem(f"there are more problems; these are the first {_MAX_PROBLEMS}")
+    return [*ordered, more] if found > len(problems) else ordered
 
 
 def _translate(error: Any) -> tuple[KeyPath, str, bool]:
@@ -91,7 +98,7 @@ def _translate(error: Any) -> tuple[KeyPath, str, bool]:
             hint = _HINTS.get(str(path[-1]))
             return path[:-1], f"`{path[-1]}` is missing" + (f": {hint}" if hint else ""), False
         case "extra_forbidden":
-            return path, f"there is no key {path[-1]!r} here; {_suggest_key(path)}", True
+            return path, f"there is no key {truncate(str(path[-1]))!r} here; {_suggest_key(path)}", True
         case "dict_type":
             return path, f"{name} must have a list of phrases for each label, as in `cat: [cat, kitten]`", False
         case "list_type":
@@ -99,10 +106,19 @@ def _translate(error: Any) -> tuple[KeyPath, str, bool]:
         case "model_type" | "model_attributes_type":
             return path, f"{name} must have keys: {', '.join(_find_model(path).model_fields)}", False
         case "string_pattern_mismatch":
-            value = error["input"]
-            return path, f"{name} must be letters, digits, - and _, and start with a letter; not {value!r}", False
+            value = truncate(repr(error["input"]))
+            return path, f"{name} must be letters, digits, - and _, and start with a letter; not {value}", False
         case "string_type":
             return path, f"{name} must be text, not {truncate(repr(error['input']))}; put it in quotes", False
+        case "too_long" if isinstance(error["input"], list | dict):
+            return (
+                path,
+                f"{name} has {len(error['input']):,} entries; the limit is {error['ctx']['max_length']:,}",
+                False,
+            )
+        case "string_too_long":
+            size, limit = len(error["input"]), error["ctx"]["max_length"]
+            return path, f"{name} has {size:,} characters; the limit is {limit:,}", False
         case "value_error":
             return path, error["msg"].removeprefix("Value error, "), False
     message = error["msg"].removeprefix("Input ").removeprefix("should be a valid ").removeprefix("should ")
@@ -116,5 +132,5 @@ def _find_model(path: KeyPath) -> type[BaseModel]:
 
 def _suggest_key(path: KeyPath) -> str:
     fields = list(_find_model(path[:-1]).model_fields)
-    similar = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.5)
+    similar = difflib.get_close_matches(truncate(str(path[-1])), fields, n=1, cutoff=0.5)
     return f"did you mean `{similar[0]}`?" if similar else f"the keys are {', '.join(fields)}"

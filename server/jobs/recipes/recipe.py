@@ -8,11 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from prompts.label_lists import MAX_LABELS, check_label_list
 from prompts.tasks import AnswerKind, PromptError, Task, find_task
 from server.jobs.recipes.ontology import OntologyIndex
 
 ONTOLOGY = "ontology"  # `${ontology}` refers to its phrases, so no step can have this ID
 CATEGORY = "<REGION_TO_CATEGORY>"
+MAX_STEPS = 200
+MAX_TEXT_LENGTH = 2000  # characters of a step's text; models read about 400 tokens
+_MAX_NAME_LENGTH = 100  # characters of a task, an adapter or a project
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,14 +58,17 @@ class RecipeStep(_RecipePart):
     """One kind of prompt. A step runs after the steps that it refers to, and sends all its prompts at once."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
-    task: str
+    task: Annotated[str, Field(max_length=_MAX_NAME_LENGTH)]
     text: str | None = Field(
         None,
+        max_length=MAX_TEXT_LENGTH,
         description="The text of the prompt; `${step}` for an earlier step's texts, `${ontology}` for each phrase.",
     )
-    for_each: str | None = Field(None, description="An earlier step: one prompt for each region that it found.")
-    adapter: Annotated[str, Field(min_length=1)] | None = None
-    project: Annotated[str, Field(min_length=1)] | None = Field(
+    for_each: str | None = Field(
+        None, max_length=_MAX_NAME_LENGTH, description="An earlier step: one prompt for each region that it found."
+    )
+    adapter: Annotated[str, Field(min_length=1, max_length=_MAX_NAME_LENGTH)] | None = None
+    project: Annotated[str, Field(min_length=1, max_length=_MAX_NAME_LENGTH)] | None = Field(
         None, description="Instead of `adapter`: use the model that is promoted in this project for the task."
     )
     keep: bool = Field(True, description="Whether the annotations are stored, or only used by later steps.")
@@ -134,9 +141,11 @@ class Recipe(_RecipePart):
         "are not in the text.",
     )
     review_below: Share | None = Field(None, description="Annotations with a lower score are marked for review.")
-    steps: Annotated[list[RecipeStep], Field(min_length=1)]
+    steps: Annotated[list[RecipeStep], Field(min_length=1, max_length=MAX_STEPS)]
     champions: dict[str, dict[str, PinnedChampion | None]] = Field(
-        {}, description="Project → task → model (null: the base model). A job writes this when it starts."
+        {},
+        max_length=MAX_STEPS,
+        description="Project → task → model (null: the base model). A job writes this when it starts.",
     )
 
     @field_validator("ontology", mode="before")
@@ -144,18 +153,28 @@ class Recipe(_RecipePart):
     def _fill_phrases(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if len(value) > MAX_LABELS:  # also checked here, before each of them is
+            raise ValueError(f"there are {len(value):,} labels; the limit is {MAX_LABELS:,}, so send fewer")
         return {label: phrases if phrases not in (None, []) else [label] for label, phrases in value.items()}
+
+    @field_validator("ontology")
+    @classmethod
+    def _check_ontology_size(cls, ontology: dict[str, list[str]]) -> dict[str, list[str]]:
+        check_label_list(ontology)
+        check_label_list([phrase for phrases in ontology.values() for phrase in phrases], "phrases")
+        return ontology
 
     @cached_property
     def ontology_index(self) -> OntologyIndex:
         return OntologyIndex(self.ontology)
 
+    @cached_property
+    def _steps_by_id(self) -> dict[str, RecipeStep]:
+        return {step.id: step for step in reversed(self.steps)}  # of two with one ID, the first
+
     def get_step(self, id: str) -> RecipeStep:
         """Returns a step by its ID. Raises KeyError."""
-        for step in self.steps:
-            if step.id == id:
-                return step
-        raise KeyError(id)
+        return self._steps_by_id[id]
 
     @property
     def adapters(self) -> list[str]:

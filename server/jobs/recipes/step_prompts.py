@@ -36,19 +36,18 @@ class StepPrompt:
 
 def build_prompts(
     recipe: Recipe, step: RecipeStep, size: tuple[int, int], findings: Mapping[str, Sequence[Finding]]
-) -> list[StepPrompt]:
-    """Returns all prompts of `step` about an image of `size`, in a fixed order.
+) -> Iterator[StepPrompt]:
+    """Yields all prompts of `step` about an image of `size`, in a fixed order.
 
     `findings` are those of the earlier steps. Regions without area and invalid texts are skipped.
     """
     adapter = recipe.get_adapter(step, step.task)
-    prompts = (
-        _build_prompt(ModelPrompt(step.task_definition, text, region, adapter, crop), size, parent, words, label)
-        for parent, region, crops in _iter_targets(step, size, findings)
-        for text, words, label in _iter_texts(recipe, step, parent, findings)
-        for crop in crops
-    )
-    return [prompt for prompt in prompts if prompt is not None]
+    for parent, region, crops in _iter_targets(step, size, findings):
+        for text, words, label in _iter_texts(recipe, step, parent, findings):
+            for crop in crops:
+                model_prompt = ModelPrompt(step.task_definition, text, region, adapter, crop)
+                if (prompt := _build_prompt(model_prompt, size, parent, words, label)) is not None:
+                    yield prompt
 
 
 def build_check_prompt(recipe: Recipe, step: RecipeStep, finding: Finding, size: tuple[int, int]) -> ModelPrompt | None:

@@ -1,10 +1,12 @@
 """Checks of a recipe beyond its types: steps that cannot run, or would have no effect."""
 
 import difflib
+from collections import deque
 from collections.abc import Iterator
 
 from prompts.tasks import TASKS, UNLABELED_TASK, AnswerKind, InputKind, PromptError, check_text
-from server.jobs.recipes.ontology import contains_words, normalize_words
+from prompts.text import truncate
+from server.jobs.recipes.ontology import normalize_words
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, RecipeStep
 
 KeyPath = tuple[str | int, ...]
@@ -32,8 +34,9 @@ def find_problems(recipe: Recipe) -> Iterator[PathProblem]:
             valid.add(step.id)
             yield from (((*path, *key), message) for key, message in _check_inputs(recipe, step))
         seen.add(step.id)
+    used = {dependency for step in recipe.steps for dependency in step.dependencies}
     for index, step in enumerate(recipe.steps):
-        if not step.keep and not any(step.id in other.dependencies for other in recipe.steps):
+        if not step.keep and step.id not in used:
             message = f"{step.id} has no effect: it is not kept, and no step uses it; keep it or use it"
             yield ("steps", index, "keep"), message
 
@@ -54,9 +57,10 @@ def _check_champions(recipe: Recipe) -> Iterator[PathProblem]:
     for index, step in enumerate(recipe.steps):
         if step.adapter and step.project:
             yield ("steps", index, "project"), "use either `adapter` or `project`, not both"
+    projects = set(recipe.projects)
     for project, tasks in recipe.champions.items():
         for task in tasks:
-            if (project, task) not in recipe.projects:
+            if (project, task) not in projects:
                 yield ("champions", project, task), f"no step uses the project {project} for {task}; remove this"
 
 
@@ -83,22 +87,22 @@ def _check_ontology(recipe: Recipe) -> Iterator[PathProblem]:
 
 
 def _check_reachability(recipe: Recipe) -> Iterator[PathProblem]:
+    """Yields the labels that no annotation can get. Takes one search of all texts for each phrase."""
     steps = [step for step in recipe.steps if uses_ontology(step)]
+    if any(step.text is None or step.reference is not None for step in steps):
+        return
+    texts = "\n".join(f" {normalize_words(step.text or '')} " for step in steps)
     for label, phrases in recipe.ontology.items():
-        if any(_can_find(step, phrase) for step in steps for phrase in phrases):
+        if any((words := normalize_words(phrase)) and f" {words} " in texts for phrase in phrases):
             continue
         if not steps:
             yield (ONTOLOGY, label), f"no annotation can get the label {label}: no step names objects; add one, as <OD>"
         else:
-            texts = ", ".join(dict.fromkeys(repr(step.text) for step in steps))
+            known = truncate(", ".join(dict.fromkeys(repr(step.text) for step in steps)), 200)
             message = (
-                f"no annotation can get the label {label}: the steps look only for {texts}; use `text: ${{{ONTOLOGY}}}`"
+                f"no annotation can get the label {label}: the steps look only for {known}; use `text: ${{{ONTOLOGY}}}`"
             )
             yield (ONTOLOGY, label), message
-
-
-def _can_find(step: RecipeStep, phrase: str) -> bool:
-    return step.text is None or step.reference is not None or contains_words(step.text, phrase)
 
 
 def _check_id(step: RecipeStep, seen: set[str]) -> Iterator[tuple[str, str]]:
@@ -115,12 +119,11 @@ def _check_dependency(recipe: Recipe, index: int, seen: set[str], key: str, name
     step = recipe.steps[index]
     if name == step.id:
         return [(key, f"{step.id} refers to itself; use an earlier step")]
-    later = next((other for other in recipe.steps if other.id == name), None)
-    if later is None:
+    if all(other.id != name for other in recipe.steps):
         similar = difflib.get_close_matches(name, seen, n=1)
         earlier = f"the earlier steps are {', '.join(sorted(seen))}" if seen else "there is no earlier step"
         return [(key, f"there is no step {name!r}: " + (f"did you mean {similar[0]}?" if similar else earlier))]
-    if (cycle := _find_cycle(recipe, later.id, step.id)) is not None:
+    if (cycle := _find_cycle(recipe, name, step.id)) is not None:
         chain = " needs ".join((step.id, *cycle))
         return [(key, f"the steps form a cycle: {chain}; remove one of these references")]
     return [(key, f"{step.id} refers to {name}, which comes later; move {name} before it")]
@@ -128,16 +131,19 @@ def _check_dependency(recipe: Recipe, index: int, seen: set[str], key: str, name
 
 def _find_cycle(recipe: Recipe, start: str, goal: str) -> list[str] | None:
     """Returns the chain of steps by which `start` depends on `goal`, with both ends; None if it does not."""
-    paths, visited = [[start]], {start}
     steps = {step.id: step for step in recipe.steps}
-    while paths:
-        path = paths.pop(0)
-        for name in steps[path[-1]].dependencies:
+    waiting, found_from = deque([start]), {start: ""}
+    while waiting:
+        current = waiting.popleft()
+        for name in steps[current].dependencies:
             if name == goal:
-                return [*path, goal]
-            if name in steps and name not in visited:
-                visited.add(name)
-                paths.append([*path, name])
+                chain = [goal, current]
+                while chain[-1] != start:
+                    chain.append(found_from[chain[-1]])
+                return chain[::-1]
+            if name in steps and name not in found_from:
+                found_from[name] = current
+                waiting.append(name)
     return None
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Text
+from server.engine.errors import InvalidRequestError
 from server.engine.request import Result
 from server.jobs.model_prompts import ModelPrompt
 from tests.server.jobs.recipes.scripted_answers import (
@@ -217,3 +218,12 @@ def test_an_annotation_cut_by_a_tile_is_merged_or_reviewed() -> None:
     assert [trace.annotation for trace in traces] == [make_box("bus", *whole, score=0.3)]
     traces, _ = run_recipe(given, answer_by_task(OD=lambda prompt: answer_od(prompt, False)))
     assert [trace.review for trace in traces] == ["cut by the edge of a tile"] * 2
+
+
+def test_an_image_about_which_a_recipe_would_send_too_many_prompts_is_refused() -> None:
+    recipe = make_recipe(
+        '- {id: a, task: <OPEN_VOCABULARY_DETECTION>, text: "${ontology}", tile: {size: 128}}',
+        "ontology: {x: [" + ", ".join(f"p{i}" for i in range(2000)) + "]}",
+    )
+    with pytest.raises(InvalidRequestError, match=r"more than 50,000 prompts about this image; use larger tiles"):
+        run_recipe(recipe, answer_by_task(), size=(1000, 1000))

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from server.jobs.recipes.parsing import list_builtin_recipes, load_recipe, parse_recipe, validate_recipe
 from server.jobs.recipes.problems import RecipeError
+from server.jobs.recipes.recipe import MAX_STEPS
+from server.jobs.recipes.yaml_document import MAX_LENGTH
 from tests.server.jobs.recipes.scripted_answers import deterministic
 
 TOP = "name: x\n"
@@ -70,10 +72,10 @@ def test_an_unknown_task_token_is_accepted() -> None:
 PROBLEMS = [
     # YAML
     ("", "1:1", "it is empty"),
-    ("name: [", "1:8", "this is not valid YAML: expected the node content"),
+    ("name: [", "1:8", "this is not valid YAML: did not find expected node content"),
     ("name: x\nsteps:\n\t- id: a", "3:1", "indent with spaces"),
     ("name: x\nname: y", "2:1", "the key 'name' appears twice"),
-    ("name: &n x\nsteps: *n", "1:7", "an alias"),
+    ("name: &n x\nsteps: *n", "2:8", "aliases such as *n are not supported"),
     ("name: !!int x", "1:7", "remove the tag"),
     ("? [a]\n: b", "1:3", "a key must be a word"),
     ("a: 1\n---\nb: 2", "2:1", "but found another document"),
@@ -181,7 +183,7 @@ PROBLEMS = [
     ),
     (
         TOP + "champions: {c: {<OD>: , <OCR>: }}\nsteps: [{id: a, task: <OD>, project: c}]",
-        "2:31",
+        "2:32",
         "no step uses the project c for <OCR>",
     ),
     (
@@ -230,8 +232,64 @@ def test_plain_data_has_problems_without_lines() -> None:
     assert caught.value.problems[0].line is None
 
 
-def test_a_text_that_is_too_long_is_rejected() -> None:
-    assert "the limit is 1048576" in get_error("#" * ((1 << 20) + 1))
+def write_chain(steps: int) -> str:
+    """Returns a recipe whose steps wait for each other in reverse: each for the next one."""
+    lines = [f"- {{id: s{i}, task: <REGION_TO_CATEGORY>, for_each: s{i + 1}}}" for i in range(steps)]
+    return TOP + "steps:\n" + "\n".join(lines) + f"\n- {{id: s{steps}, task: <OD>}}"
+
+
+LARGE = [
+    ("#" * (MAX_LENGTH + 1), "r.yaml: it has 262,145 characters; the limit is 262,144"),
+    (TOP + "steps:\n- [" + "a," * 50_000 + "]", "r.yaml:3:39996: it has more than 20,000 values"),
+    (TOP + "steps: " + "[" * 200, "r.yaml:2:28: it is nested more than 20 levels deep"),
+    (TOP + "steps:\n" + "- " * 200, "r.yaml:3:41: it is nested more than 20 levels deep"),
+    (write_chain(300), "r.yaml:3:1: steps has 301 entries; the limit is 200"),
+    (
+        TOP + f"steps: [{{id: a, task: <OPEN_VOCABULARY_DETECTION>, text: {'x' * 2001}}}]",
+        "r.yaml:2:58: text has 2,001 characters; the limit is 2,000",
+    ),
+    (
+        TOP + "ontology: {" + ", ".join(f"l{i}: " for i in range(2001)) + "}\nsteps: [{id: a, task: <OD>}]",
+        "r.yaml:2:11: there are 2,001 labels; the limit is 2,000",
+    ),
+    (
+        TOP + "ontology: {a: [" + ", ".join(f"p{i}" for i in range(2001)) + "]}\nsteps: [{id: a, task: <OD>}]",
+        "r.yaml:2:11: there are 2,001 phrases; the limit is 2,000",
+    ),
+    (
+        TOP + f"ontology: {{{'x' * 513}: }}\nsteps: [{{id: a, task: <OD>}}]",
+        "has 513 bytes; the limit of one of the labels is 512",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), LARGE, ids=[message[:50] for _, message in LARGE])
+def test_a_recipe_above_a_limit_is_rejected_with_the_limit(text: str, message: str) -> None:
+    assert message in get_error(text)
+
+
+def test_problems_of_many_steps_are_found_quickly_and_the_first_are_reported() -> None:
+    lines = get_error(write_chain(MAX_STEPS - 1)).splitlines()
+    assert len(lines) == 21
+    assert lines[0] == "r.yaml:3:50: s0 refers to s1, which comes later; move s1 before it"
+    assert lines[-1] == "r.yaml: there are more problems; these are the first 20"
+
+
+def test_an_ontology_of_the_largest_size_is_read_with_the_most_steps() -> None:
+    """The search of all texts for each phrase is the most costly check."""
+    phrases = [f"{i:04} {'word ' * 5}".strip() for i in range(2000)]
+    steps = [
+        {"id": f"s{i}", "task": "<OPEN_VOCABULARY_DETECTION>", "text": ", ".join(phrases[10 * i : 10 * i + 10])}
+        for i in range(MAX_STEPS)
+    ]
+    data = {"name": "x", "ontology": {phrase: [] for phrase in phrases}, "steps": steps}
+    assert parse_recipe(json.dumps(data)) == validate_recipe(data)
+
+
+def test_emoji_that_json_escapes_as_two_halves_are_one_character() -> None:
+    data = {"name": "\U0001f600 \\ud83d\\ude00", "steps": [{"id": "a", "task": "<OD>"}]}
+    assert parse_recipe(json.dumps(data)).name == data["name"]
+    assert "is not valid YAML" in get_error('name: "\\ud83d"\nsteps: [{id: a, task: <OD>}]')
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "- " * 5000, "a: \x00", "{a: " * 3000, "a: '\\", "\ud800"])
