@@ -67,7 +67,8 @@ class ImageNames:
         self._keys = _read_config(export.parent / CONFIG)
         drawn_on, named = set[str](), set[str]()
         for result in (result for task in tasks for result in _iter_results(task)):
-            if _is_text(name := result.get("to_name")) and (not self._keys or name in self._keys):
+            name = result.get("to_name")
+            if isinstance(name, str) and name and (not self._keys or name in self._keys):
                 key = self._keys.get(name, name)
                 named.add(key)
                 if has_place(result.get("value")):
@@ -99,7 +100,7 @@ class ImageNames:
     def find_image(self, result: Result, images: Mapping[tuple[str, int], str]) -> tuple[str, int]:
         """Returns the key and page of the image that a result is about. Raises LabelError if that is unknown."""
         name, page = result.get("to_name"), result.get("item_index")
-        key = self._keys.get(name, name) if _is_text(name) else None
+        key = self._keys.get(name, name) if isinstance(name, str) else None
         keys = {each for each, _ in images}
         if key not in keys:
             if len(keys) > 1 or (self._keys and key is not None):

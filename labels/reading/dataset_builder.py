@@ -134,6 +134,12 @@ class ImageDraft:
         kinds = occurring if self.complete is None else self.complete
         return (kinds if self.covered is None else kinds & self.covered) - self.incomplete
 
+    def refuse_all(self, source: str, reason: str) -> None:
+        """Records labels of any kind that cannot be used."""
+        self.incomplete.update(LabelKind)
+        self.refused = True
+        self.builder.refuse(source, reason)
+
     def leave_out_class(self, source: str, reason: str, name: object) -> None:
         """Same as `leave_out`, but only if the dataset has objects of the class `name`."""
         if isinstance(name, str):

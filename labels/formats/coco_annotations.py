@@ -1,0 +1,279 @@
+"""Reads the annotations of one COCO file.
+
+What files of the field have is read as it is meant: ids as numbers or text; outlines that are flat lists or lists of
+points; boxes that CVAT turned (`attributes.rotation`). A polygon that cannot be used leaves the box, a mask does not.
+
+`iscrowd: 1` marks a region of many objects, which cannot be used. But CVAT marks every mask so, and supervision those
+with holes. A mask is one object if its `attributes` are CVAT's (they have `occluded`) and do not say `is_crowd`, or if
+all objects of the file are masks that are marked. Otherwise both look the same, and the annotation is refused.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from labels import masks
+from labels.geometry import bounding_box, box_to_ring, rotate_ring, simplify_for_answer
+from labels.label_kind import LabelKind
+from labels.reading import checks
+from labels.reading.checks import LabelError, Size
+from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.sample import Sample
+from prompts.annotations import Annotation, Box, Polygon, Text
+from prompts.grammar import FILLER_PHRASES
+from prompts.tasks import TASKS
+
+_TOLERANCE = 0.01  # pixels between a ring and a bbox that describe the same rectangle
+_SAME_BOX = 1.0  # pixels between the bboxes of one annotation in two files
+_CVAT = "occluded"  # an attribute of all annotations that CVAT exports
+_KNOWN_ATTRIBUTES = (_CVAT, "rotation", "is_crowd", "keyframe", "outside", "track_id", "z_order", "source", "score")
+_WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?\s*")
+_CROWD = "it is a crowd, one region for many objects (iscrowd is 1); if it is one object, set iscrowd to 0"
+
+Known = dict[tuple[int, Any], Annotation]
+
+
+def to_key(value: Any) -> Any:
+    """Returns an id that can be looked up: 1 for 1.0 and "1"; None if it cannot be an id."""
+    if isinstance(value, str):
+        whole = _WHOLE.fullmatch(value)
+        return int(whole[1]) if whole else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class CocoAnnotationReader:
+    """Reads annotations of one file. `name` is the file's name in messages.
+
+    `known` has the objects of earlier files, by image and id: the same annotation can be in several files, with an
+    outline in one of them only.
+    """
+
+    def __init__(self, document: Mapping[str, Any], name: str, builder: DatasetBuilder, known: Known) -> None:
+        self.builder, self.name = builder, name
+        self._entries = document["annotations"] if isinstance(document["annotations"], list) else []
+        if self._entries is not document["annotations"]:
+            builder.refuse(name, "its annotations are not a list")
+        self._categories = dict[Any, Any]()
+        for category in _select_dicts(document.get("categories")):
+            key, text = to_key(category.get("id")), category.get("name")
+            if key in self._categories and self._categories[key] != text:
+                builder.refuse(f"{name}: category {key}", f"it is called {self._categories[key]!r}, and also {text!r}")
+                text = None
+            self._categories[key] = text
+        objects = [entry for entry in _select_dicts(self._entries) if _find_kind(entry) is LabelKind.OBJECTS]
+        self._only_marked = all(_is_set(each.get("iscrowd")) and _is_mask(each) for each in objects)
+        self.kinds = {_find_kind(entry) for entry in _select_dicts(self._entries)}
+        """The kinds of labels that the file is about."""
+        if self._categories:
+            self.kinds.add(LabelKind.OBJECTS)
+        if any("segments_info" in entry for entry in _select_dicts(self._entries)):
+            self.kinds.clear()  # panoptic
+        self._known, self._own = known, Known()
+
+    def read(self, images: Mapping[Any, ImageDraft | None]) -> None:
+        """Adds all annotations to `images`, by id. None is an image that cannot be used."""
+        for position, entry in enumerate(self._entries):
+            number = entry.get("id", position) if isinstance(entry, dict) else position
+            source = f"{self.name}: annotation {number}"
+            if not isinstance(entry, dict):
+                self.builder.refuse(source, "it is not a JSON object")
+            elif (key := to_key(entry.get("image_id"))) not in images:
+                self.builder.refuse(source, f"its image is {entry.get('image_id')!r}, which the file does not list")
+            elif draft := images[key]:
+                self._read_entry(entry, draft, source)
+        self._known |= self._own
+
+    def _read_entry(self, entry: dict[str, Any], draft: ImageDraft, source: str) -> None:
+        kind = _find_kind(entry)
+        if "segments_info" in entry:
+            self.builder.note_once(self.name, "panoptic segments cannot be used; use the file of instances")
+        elif kind is LabelKind.CAPTIONS:
+            draft.add(kind, source, checks.check_caption, entry["caption"])
+        elif _is_set(entry.get("iscrowd")) and not self._is_one_object(entry):
+            draft.refuse_label(kind, source, _CROWD)
+        elif kind is LabelKind.WORDS:
+            self._read_words(entry, draft, source)
+        else:
+            shape = self._read_object(entry, draft, source)
+            self._note_unused(entry)
+            if isinstance(shape, Box | Polygon):
+                sentences = entry.get("sentences") or []
+                for sentence in sentences if isinstance(sentences, list) else [sentences]:
+                    _add_sentence(sentence, shape, draft, source)
+
+    def _is_one_object(self, entry: dict[str, Any]) -> bool:
+        """Returns whether a mask that is marked as a crowd is one object; see the module."""
+        attributes = entry.get("attributes")
+        if not isinstance(attributes, dict):
+            attributes = {}
+        is_marked = _is_set(attributes.get("is_crowd")) or _is_set(attributes.get("iscrowd"))
+        return _is_mask(entry) and not is_marked and (_CVAT in attributes or self._only_marked)
+
+    def _read_object(self, entry: dict[str, Any], draft: ImageDraft, source: str) -> Annotation | None:
+        key = to_key(entry.get("category_id"))
+        if key not in self._categories:
+            reason = f"its category is {entry.get('category_id')!r}, which the file does not list"
+            draft.refuse_label(LabelKind.OBJECTS, source, reason)
+            return None
+        label, box = self._categories[key], _find_corners(entry)
+        same = (id(draft), to_key(entry.get("id")))
+        earlier = self._known.get(same)
+        if isinstance(earlier, Box | Polygon) and box is not None and _is_same_object(earlier, label, box):
+            draft.leave_out(source, "it repeats an annotation with the same id of an earlier file, which counts once")
+            return None
+        try:
+            rings = _read_rings(entry, draft.size)
+            is_nested = not _is_flat(entry.get("segmentation"))
+            if not rings or (is_nested and len(rings) == 1 and box is not None and _is_bbox(rings[0], box)):
+                rings = []
+                angle = _find_rotation(entry)
+                if angle and box is not None:
+                    center = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+                    rings = [rotate_ring(box_to_ring(box), angle, center)]
+        except LabelError as error:
+            shape = None
+            if box is None or _is_mask(entry):  # the box of a broken mask may be of another image size
+                draft.refuse_label(LabelKind.OBJECTS, source, str(error))
+            elif shape := draft.add(LabelKind.OBJECTS, source, checks.check_box, label, box, draft.size):
+                draft.leave_out(source, f"{error}; only its box is used")
+        else:
+            if rings:
+                shape = draft.add_outline(source, label, rings, box)
+            else:
+                corners = box or entry.get("bbox")
+                shape = draft.add(LabelKind.OBJECTS, source, _check_bbox, label, corners, draft.size)
+        if shape is not None and same[1] is not None:
+            self._own[same] = shape
+        return shape
+
+    def _read_words(self, entry: dict[str, Any], draft: ImageDraft, source: str) -> None:
+        words, box, problem = entry.get("text", entry.get("utf8_string")), _find_corners(entry), ""
+        rings: list[Any] = []
+        try:
+            rings, problems = checks.split_rings(_read_rings(entry, draft.size))
+            problem = problems[0] if problems else ""
+        except LabelError as error:
+            problem = str(error)
+        if not rings and box is not None:
+            rings = [box_to_ring(box)]
+        if not rings:
+            draft.refuse_label(LabelKind.WORDS, source, problem or "it has neither a bbox nor a segmentation")
+        elif draft.add(LabelKind.WORDS, source, checks.check_words, words, rings, draft.size) and problem:
+            draft.leave_out(source, f"{problem}; only the rest is used")
+
+    def _note_unused(self, entry: dict[str, Any]) -> None:
+        points = entry.get("keypoints")
+        if entry.get("num_keypoints") or (isinstance(points, list) and any(points)):
+            self.builder.note_once(self.name, "keypoints are not used; boxes and outlines are")
+        attributes = entry.get("attributes")
+        for name in attributes if isinstance(attributes, dict) else ():
+            if name not in _KNOWN_ATTRIBUTES:
+                self.builder.note_once(self.name, f"the attribute {name!r} is not used")
+
+
+def _find_kind(entry: dict[str, Any]) -> LabelKind:
+    if "caption" in entry:
+        return LabelKind.CAPTIONS
+    return LabelKind.OBJECTS if entry.get("text", entry.get("utf8_string")) is None else LabelKind.WORDS
+
+
+def _is_mask(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("segmentation"), dict)
+
+
+def _is_set(value: Any) -> bool:
+    """Returns whether a flag is set: 1, 1.0, true or one of them as text."""
+    return value in (1, "1", "1.0") or str(value).lower() == "true"
+
+
+def _is_same_object(one: Box | Polygon, label: Any, box: tuple[float, ...]) -> bool:
+    near = all(abs(a - b) <= _SAME_BOX for a, b in zip(bounding_box(one), box, strict=True))
+    return near and isinstance(label, str) and one.label == " ".join(label.split())
+
+
+def _find_rotation(entry: dict[str, Any]) -> float:
+    """Returns the degrees by which CVAT turned a box around its center."""
+    attributes = entry.get("attributes")
+    value = attributes.get("rotation") if isinstance(attributes, dict) and _CVAT in attributes else None
+    return checks.check_number(value) % 360 if value else 0.0
+
+
+def _read_rings(entry: dict[str, Any], size: Size) -> list[Any]:
+    """Returns the rings of a segmentation, unchecked. It may also be one ring, flat or as points."""
+    rings = entry.get("segmentation") or []
+    if isinstance(rings, dict):
+        return list(masks.decode_coco_mask(rings, size))
+    if not isinstance(rings, list):
+        raise LabelError("its segmentation is neither a list of rings nor run lengths")
+    rings = [ring for ring in rings if ring != []]
+    if _is_flat(rings):
+        return [rings]
+    if len(rings) > 2 and all(_is_point(ring) for ring in rings):
+        return [[value for point in rings for value in point]]
+    return [_flatten(ring) for ring in rings]
+
+
+def _is_flat(rings: Any) -> bool:
+    return isinstance(rings, list) and bool(rings) and all(isinstance(value, int | float | str) for value in rings)
+
+
+def _flatten(ring: Any) -> Any:
+    if isinstance(ring, list) and ring and all(map(_is_point, ring)):
+        return [value for point in ring for value in point]
+    return ring
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and not any(isinstance(each, list | dict) for each in value)
+
+
+def _find_corners(entry: dict[str, Any]) -> tuple[float, float, float, float] | None:
+    """Returns x1, y1, x2, y2 of the `bbox`, which is x, y, width, height; None if it is not a box with an area."""
+    try:
+        x, y, width, height = checks.check_numbers(entry.get("bbox"), 4)
+    except LabelError:
+        return None
+    return (x, y, x + width, y + height) if width > 0 and height > 0 else None
+
+
+def _check_bbox(label: Any, corners: Any, size: Size) -> Box:
+    """Returns a box from corners, or raises LabelError with the reason why a bbox (x, y, width, height) has none."""
+    if isinstance(corners, tuple):
+        return checks.check_box(label, corners, size)
+    x, y, width, height = checks.check_numbers(corners, 4)
+    return checks.check_box(label, (x, y, x + width, y + height), size)
+
+
+def _is_bbox(ring: Any, box: tuple[float, float, float, float]) -> bool:
+    """Returns whether a ring repeats the bbox, as tools without masks write it."""
+    try:
+        pairs = zip(checks.check_numbers(ring, 8), box_to_ring(box), strict=True)
+        return all(abs(one - other) <= _TOLERANCE for one, other in pairs)
+    except LabelError:
+        return False
+
+
+def _add_sentence(sentence: Any, shape: Box | Polygon, draft: ImageDraft, source: str) -> None:
+    """Adds the samples of a sentence that refers to one object: where it is, and the description of its region."""
+    if isinstance(sentence, dict):
+        sentence = sentence.get("sent", sentence.get("raw"))
+    try:
+        text = checks.check_label(sentence, "sentence", checks.MAX_TEXT)
+    except LabelError as error:
+        draft.builder.refuse(source, str(error))
+        return
+    region = bounding_box(shape)
+    if not draft.add_sample(source, Sample(TASKS["<REGION_TO_DESCRIPTION>"], (Text(label=text),), region=region)):
+        return
+    if text not in FILLER_PHRASES:  # `him` can be segmented, but not grounded
+        box = Box(label=text, box=region)
+        draft.add_sample(source, Sample(TASKS["<CAPTION_TO_PHRASE_GROUNDING>"], (box,), text=text))
+    if isinstance(shape, Polygon):
+        outline = Polygon(polygons=simplify_for_answer(shape, draft.size))
+        draft.add_sample(source, Sample(TASKS["<REFERRING_EXPRESSION_SEGMENTATION>"], (outline,), text=text))
+
+
+def _select_dicts(values: Any) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
