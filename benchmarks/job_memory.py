@@ -34,7 +34,7 @@ from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job
 from server.jobs.sources.listing import ImageListing
-from server.jobs.sources.source import ImageSource
+from server.jobs.sources.source import ImageSource, Reserve
 from server.store.database import to_file_url
 from server.store.jobs.job_store import JobStore
 
@@ -57,7 +57,7 @@ class TinyImageSource(ImageSource):
             listing.add(f"{n // 1000:04}/{n:07}.bmp")
         super().__init__(listing)
 
-    def _read(self, position: int) -> bytes:
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         file = io.BytesIO()
         color = position % 256, position // 256 % 256, position // 65536
         Image.new("RGB", (16, 12), color).save(file, "BMP")

@@ -23,6 +23,7 @@ from server.jobs.recipes.execution import execute_recipe
 from server.jobs.runner import LEASE_SECONDS, JobFailedError, run_job
 from server.jobs.sources import ImageSource, SourceError, SourceImageError, SourceImageFault, open_source
 from server.jobs.sources.listing import ImageListing
+from server.jobs.sources.source import Reserve
 from server.store import StoreError, StoreUnavailableError
 from server.store.jobs.job_store import JobStore
 from server.store.text import redact_address
@@ -172,9 +173,9 @@ class _NodeSource(ImageSource):
         self.names, self.fingerprint, self.notes = source.names, source.fingerprint, source.notes
         self._source, self._node = source, node
 
-    def _read(self, position: int) -> bytes:
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         try:
-            return self._source[position].read()
+            return self._source[position].read(reserve)
         except SourceImageError as error:
             fault = SourceImageFault.UNREACHABLE if error.fault in _NODE_FAULTS else error.fault
             raise SourceImageError(f"{error} (on {self._node})", fault) from error

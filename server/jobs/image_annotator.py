@@ -1,24 +1,22 @@
 """Executes a recipe on images. The engine, or the pinned models of projects, answer its prompts."""
 
-import io
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from labels.images import IMAGE_FORMATS, decode_image
+from labels.decoder_pool import DecoderClosedError
+from labels.images import decode_image
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation
 from server.engine.errors import RequestCancelledError
 from server.engine.request import Request, Result
+from server.jobs.budget import Budget
 from server.jobs.image_crops import ImageCrops
 from server.jobs.model_prompts import ModelPrompt, RecipeExecution
 from server.jobs.pinned_models import PendingResult, PinnedModel
-from server.jobs.pixel_budget import PixelBudget
 from server.store import ImageAnnotations
 
 if TYPE_CHECKING:  # torch
@@ -52,7 +50,8 @@ class ImageAnnotator:
         the engine's queue. Once `stop` is set, no more prompts are sent."""
         self.engine, self.execute, self.pinned_models, self.client = engine, execute, pinned_models, client
         self.stop = stop
-        self._budget = PixelBudget(_MAX_PIXELS)
+        self._budget = Budget(_MAX_PIXELS)
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._hashes = {adapter.name: adapter.sha256 for adapter in engine.list_adapters()}
         self._hashes |= {name: model.sha256 for name, model in pinned_models.items()}
         self._lock = threading.Lock()
@@ -69,8 +68,13 @@ class ImageAnnotator:
     def annotate(self, sha256: str, data: bytes) -> ImageAnnotations:
         """Returns the recipe's annotations of an image file. Raises JobStoppedError, ImageError, and the engine's
         errors."""
-        with self._budget.reserve(_read_pixel_count(data)):
-            image = decode_image(data, max_bytes=len(data))
+        with self._budget.reserve_later() as reserve:
+            with self._decoding:  # also while it waits for the budget, so that few images are beyond it
+                try:
+                    image = decode_image(data, max_bytes=len(data))
+                except DecoderClosedError as error:
+                    raise JobStoppedError from error
+                reserve(image.width * image.height)
             crops, execution = ImageCrops(self.engine, image), self.execute(image.size)
             try:
                 prompts = next(execution)
@@ -126,10 +130,3 @@ def round_scores(annotations: Sequence[Annotation]) -> list[Annotation]:
         else annotation.model_copy(update={"score": min(max(round(annotation.score, _SCORE_DIGITS), least), 1 - least)})
         for annotation in annotations
     ]
-
-
-def _read_pixel_count(data: bytes) -> int:
-    """Returns the number of pixels in an image's header; 0 for a broken image, which fails when it is decoded."""
-    with suppress(Exception), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
-        return opened.width * opened.height
-    return 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from labels.images import ImageError
 from server.engine.errors import EngineClosedError, InvalidRequestError
+from server.jobs.budget import Budget
 from server.jobs.image_annotator import ExecuteRecipe, ImageAnnotator, JobStoppedError
 from server.jobs.pinned_models import PinnedModel
 from server.jobs.sources.source import ImageSource, SourceImageError, SourceImageFault
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # torch
 LEASE_SECONDS = 60.0  # until a worker that does not renew its leases is considered dead
 _POLL_SECONDS = 0.5  # after which the loop stores ended images and checks the job's state
 _RETRY_SECONDS = 2.0  # between two attempts to reach the database
+_MAX_FILE_BYTES = 512 * 1024 * 1024  # of the image files in progress; a single one may have half of it
 _MODEL_FAILURE = "model"  # the kind of failure whose cause may not be the image
 _MAX_MODEL_FAILURES = 100  # in a row, without a success: the model would fail on the remaining images too
 T = TypeVar("T")
@@ -93,6 +95,7 @@ class _JobRunner:
         self.leases = store.open_leases(job, owner, lease_seconds)
         self.window = min(2 * engine.config.max_batch, engine.config.max_waiting)  # images in progress
         self.annotator = ImageAnnotator(engine, execute, pinned_models, f"job {job.id}", stop)
+        self.file_bytes = Budget(_MAX_FILE_BYTES)
         self.model_failures = 0  # in a row
         self.lock = threading.Lock()
         # By image hash: images whose annotations are in progress, or ready but not stored yet.
@@ -211,7 +214,9 @@ class _JobRunner:
             return FailedImage(image.position, kind, reason, final, image.name, image.attempts)
 
         try:
-            return CompletedImage(image.position, self._annotate(self.source[image.position].read()))
+            with self.file_bytes.reserve_later() as reserve:
+                data = self.source[image.position].read(reserve)
+                return CompletedImage(image.position, self._annotate(data))
         except (JobStoppedError, EngineClosedError, StoreError):
             raise
         except SourceImageError as error:

@@ -5,34 +5,16 @@ to the address that was checked, so that a second DNS lookup cannot return anoth
 """
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 
 import httpx
 
 from server.api.problems import INVALID_IMAGE, ProblemError
+from server.web_requests import WebAddressError, check_addresses, is_public, parse_url, pin_request
 
 _MAX_REDIRECTS = 3
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 Resolver = Callable[[str, int], Awaitable[list[str]]]
-
-
-def is_public(address: str) -> bool:
-    """Returns whether an IP address belongs to the public internet. Unwraps IPv4 addresses within IPv6 ones."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip.is_site_local or int(ip) < 1 << 32:  # the latter are IPv4-compatible addresses, which are deprecated
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_link_local)
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
@@ -53,15 +35,9 @@ async def fetch_image(
     try:
         async with asyncio.timeout(timeout), httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
             for _ in range(_MAX_REDIRECTS + 1):
-                target = _parse_url(url)
+                target = parse_url(url)
                 address = await _resolve_target(target, is_allowed, resolve)
-                request = client.build_request(
-                    "GET",
-                    target.copy_with(host=address),
-                    # Without compression: decompressed content could be a thousand times larger than what was counted.
-                    headers={"Host": target.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"},
-                    extensions={"sni_hostname": target.raw_host.decode("ascii")},
-                )
+                request = pin_request(target, address, {"Accept": "image/*"}, timeout)
                 response = await client.send(request, stream=True)
                 try:
                     if not response.is_redirect:
@@ -69,6 +45,8 @@ async def fetch_image(
                     url = str(target.join(response.headers["location"]))
                 finally:
                     await response.aclose()
+    except WebAddressError as error:
+        raise _create_problem(f"{error}; send the image as `image`") from None
     except TimeoutError:
         raise _create_problem(f"the image did not arrive within {timeout:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
@@ -77,29 +55,13 @@ async def fetch_image(
     raise _create_problem(f"the URL redirects more than {_MAX_REDIRECTS} times")
 
 
-def _parse_url(url: str) -> httpx.URL:
-    try:
-        target = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):
-        raise _create_problem("this is not a URL; it must look like https://example.org/cat.jpg") from None
-    if target.scheme not in ("http", "https") or not target.host:
-        raise _create_problem("the URL must start with http:// or https:// and contain a host")
-    if target.port is not None and not 0 < target.port < 65536:
-        raise _create_problem("the URL has an invalid port; it must be 1 to 65535")
-    if target.userinfo:
-        raise _create_problem("the URL contains a user name or password; remove it")
-    return target
-
-
 async def _resolve_target(target: httpx.URL, is_allowed: Callable[[str], bool], resolve: Resolver) -> str:
     """Returns the address to connect to. All addresses of the host must be allowed."""
     try:
         addresses = await resolve(target.raw_host.decode("ascii"), target.port or 0)
     except (OSError, UnicodeError):
         addresses = []
-    if not addresses or not all(map(is_allowed, addresses)):
-        # The same message for both cases: it does not tell which private names exist.
-        raise _create_problem("its host is not on the public internet, or not found; send the image as `image`")
+    check_addresses(addresses, is_allowed)
     return addresses[0]
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from server.jobs.sources.failures import raise_source_error
-from server.jobs.sources.source import SourceError
-from server.store.text import is_url
+from server.jobs.sources.local_files import open_local_file
+from server.jobs.sources.source import AccessCheck, SourceError
+from server.jobs.sources.web import open_web_file
+from server.store.text import is_url, redact_address
 
 _BLOCK = 4 * 1024 * 1024
 
@@ -57,22 +60,34 @@ def resolve_target(folder: str, target: str) -> str:
 
 def open_filesystem(url: str) -> tuple[Any, str]:
     """Returns fsspec's file system for a URL, and the path in it. Raises SourceError."""
+    if "::" in url:
+        raise SourceError(f"{redact_address(url)} opens one file through another (`::`), which is not supported")
     try:
         # Without the cache of listings: a million entries would take a gigabyte.
-        fs, path = fsspec.url_to_fs(url, **({"use_listings_cache": False} if not is_http(url) else {}))
+        fs, path = fsspec.url_to_fs(url, use_listings_cache=False)
     except Exception as error:
         raise_source_error(url, error)
+    if isinstance(fs, LocalFileSystem):
+        raise SourceError(f"{redact_address(url)} names a file of this machine: give its path")
     return fs, path
 
 
-def open_file(address: str) -> BinaryIO:
-    """Opens a file for reading and seeking. Raises SourceError."""
+def open_file(address: str, is_allowed: AccessCheck | None) -> BinaryIO:
+    """Opens a file for reading and seeking. With a check, everything that is opened must be allowed. Raises
+    SourceError."""
     try:
         if not is_url(address):
-            return Path(address).open("rb")
-        fs, path = open_filesystem(address)
+            return open_local_file(address, is_allowed)
+        if is_http(address):
+            return open_web_file(address, is_allowed)
+    except SourceError as error:
+        raise SourceError(f"{redact_address(address)} {error}") from None
+    except Exception as error:
+        raise_source_error(address, error)
+    if is_allowed is not None and not is_allowed(address):
+        raise SourceError(f"this server is not configured to read from {redact_address(address)}")
+    fs, path = open_filesystem(address)
+    try:
         return cast(BinaryIO, fs.open(path, "rb", block_size=_BLOCK))
-    except SourceError:
-        raise
     except Exception as error:
         raise_source_error(address, error)

@@ -1,17 +1,24 @@
 """The images of a COCO file."""
 
-import os
+import io
+import json
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
-from typing import BinaryIO
-
-import ijson
+from pathlib import Path
+from typing import BinaryIO, cast
 
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error
 from server.jobs.sources.lists import ListSource
 from server.jobs.sources.source import AccessCheck, SourceError
 from server.store.text import is_url, redact_address
+
+_PROCESS = Path(__file__).with_name("coco_process.py")
+_BLOCK = 1024 * 1024  # bytes
 
 
 def open_coco(address: str, is_allowed: AccessCheck | None = None) -> ListSource:
@@ -26,24 +33,59 @@ def open_coco(address: str, is_allowed: AccessCheck | None = None) -> ListSource
     split = addresses.get_name(address).removesuffix(".json").rpartition("_")[2]
     folders = [folder, f"{folder}/images", above, f"{above}/images", f"{above}/{split}"]
     try:
-        with addresses.open_file(address) as file:
-            rows = _iter_images(file)
+        with addresses.open_file(address, is_allowed) as file:
+            rows = enumerate(_iter_names(file, address), 1)
             first = next(rows, None)
             if first is None:
                 raise SourceError(f"{redact_address(address)} is not a COCO file with images: it has no `images`")
             return ListSource(address, chain([first], rows), folders[:2] if is_url(address) else folders, is_allowed)
-    except ijson.JSONError as error:
-        raise SourceError(f"{redact_address(address)} is broken or truncated: {_get_message(error)}") from error
     except OSError as error:
         raise_source_error(address, error)
 
 
-def _iter_images(file: BinaryIO) -> Iterator[tuple[int, str]]:
-    for number, image in enumerate(ijson.items(file, "images.item"), 1):
-        name = image.get("file_name") if isinstance(image, dict) else None
-        yield number, name if isinstance(name, str) else ""
+def _iter_names(file: BinaryIO, address: str) -> Iterator[str]:
+    """Yields the name of each image; empty if it has none. Raises SourceError and the errors of reading `file`."""
+    is_local = isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO)
+    # -P: the folder of the program is not searched for modules.
+    command = [sys.executable, "-P", str(_PROCESS)]
+    failures: list[Exception] = []
+    with subprocess.Popen(
+        command, stdin=file if is_local else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        output = cast(BinaryIO, process.stdout)
+        try:
+            if not is_local:
+                threading.Thread(
+                    target=_copy, args=(file, process.stdin, failures), name="florist-coco", daemon=True
+                ).start()
+            ended = False
+            for line in output:
+                value = json.loads(line)
+                if isinstance(value, dict):
+                    ended = True
+                    if failures:
+                        raise failures[0]
+                    if value["error"]:
+                        raise SourceError(f"{redact_address(address)} {value['error']}")
+                else:
+                    yield value or ""
+            if not ended:
+                raise SourceError(
+                    f"{redact_address(address)} cannot be read: the process that reads it ended (exit code "
+                    f"{process.wait()}); the file takes too much memory or time, or crashes the JSON parser"
+                )
+        finally:
+            process.kill()
 
 
-def _get_message(error: Exception) -> str:
-    """Returns the first line of an error; ijson's own messages are bytes."""
-    return os.fsdecode(error.args[0] if error.args and isinstance(error.args[0], bytes) else str(error)).split("\n")[0]
+def _copy(file: BinaryIO, pipe: BinaryIO, failures: list[Exception]) -> None:
+    """Writes a remote file to the process."""
+    try:
+        while data := file.read(_BLOCK):
+            pipe.write(data)
+    except BrokenPipeError:  # the process has ended
+        pass
+    except Exception as error:  # file systems raise the errors of the libraries that they use
+        failures.append(error)
+    with suppress(OSError):
+        pipe.close()

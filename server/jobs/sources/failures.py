@@ -24,6 +24,8 @@ def to_image_error(error: Exception) -> SourceImageError:
 
 def explain_error(error: Exception) -> tuple[str, SourceImageFault]:
     """Returns a message for users and the kind of fault, for any file system's error."""
+    if isinstance(error, SourceImageError):
+        return str(error), error.fault
     name, cause = type(error).__name__, error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
         return explain_error(cause)  # fsspec reports a server that does not answer as a missing file
@@ -41,7 +43,8 @@ def explain_error(error: Exception) -> tuple[str, SourceImageFault]:
     if isinstance(error, PermissionError):
         return f"access is denied: {error.strerror or error}", SourceImageFault.DENIED
     if isinstance(error, ImportError):
-        return f"a package is missing: {error}", SourceImageFault.UNREACHABLE
+        advice = "; pip install 'florist[jobs-remote]'" if "s3fs" in str(error) else ""
+        return f"a package is missing: {error}{advice}", SourceImageFault.UNREACHABLE
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "it did not answer in time", SourceImageFault.UNREACHABLE
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]

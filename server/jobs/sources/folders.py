@@ -6,22 +6,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fsspec.utils import glob_translate
-
+from labels.file_kinds import START_BYTES
 from server.jobs.sources import tables
-from server.jobs.sources.failures import raise_source_error
-from server.jobs.sources.listing import ImageListing
-from server.jobs.sources.names import SUFFIX_LIST, is_image_name
+from server.jobs.sources.failures import explain_error, raise_source_error
+from server.jobs.sources.listing import ImageListing, NameBudget
+from server.jobs.sources.local_files import open_local_file, open_local_folder
+from server.jobs.sources.names import SUFFIX_LIST, is_image_name, may_be_image
+from server.jobs.sources.path_patterns import PathPattern, is_pattern
 from server.jobs.sources.reading import read_image
-from server.jobs.sources.source import AccessCheck, ImageSource, SourceError, SourceImageError, SourceImageFault
-
-_WILDCARD = re.compile(r"[*?\[]")
+from server.jobs.sources.source import AccessCheck, ImageSource, Reserve, SourceError, SourceImageError
 
 
 class FolderSource(ImageSource):
     """The images of a folder and its subfolders, sorted by name, without hidden files.
 
-    `tables` has the paths of Parquet and Arrow files in the folder.
+    `tables` has the Parquet and Arrow files in the folder, as TableSource takes them.
     """
 
     def __init__(
@@ -29,40 +28,45 @@ class FolderSource(ImageSource):
         root: Path,
         exclude: Path | None = None,
         is_allowed: AccessCheck | None = None,
-        pattern: re.Pattern[str] | None = None,
-        depth: int | None = None,
+        pattern: PathPattern | None = None,
     ) -> None:
-        """`exclude` is a folder that is left out. `pattern` matches paths below `root`. `depth` is the maximum number
-        of parts of a path."""
+        """`exclude` is a folder that is left out. `pattern` matches paths below `root`."""
         self._root, self._is_allowed = str(root.absolute()), is_allowed
         self._paths: dict[int, str] = {}  # by position, if they differ from the names
-        listing, unlistable = ImageListing(), dict[str, SourceImageError]()
-        self.tables: list[str] = []
-        paths: list[str] = []
-        for path in _walk(self._root, exclude, depth, unlistable):
+        listing, budget, unlistable = ImageListing(), NameBudget(), dict[str, SourceImageError]()
+        self.tables: list[tuple[str, str, int]] = []
+        files: list[tuple[str, int]] = []
+        for path, size in _walk(self._root, exclude, is_allowed, pattern.depth if pattern else None, unlistable):
             if path in unlistable or (is_image_name(path) and (pattern is None or pattern.match(path))):
-                paths.append(path)
+                budget.add(path)
+                files.append((path, size))
             elif path.endswith(tables.SUFFIXES):
-                self.tables.append(path)
-        paths.sort()
-        self.tables.sort()
-        for path in paths:
-            if path in unlistable:
-                listing.add(path, fault=unlistable[path])
+                self.tables.append((tables.to_table_name(path), f"{self._root}/{path}", size))
+            elif pattern is not None and not pattern.match(path):
                 continue
-            listing.add(path, _get_size(f"{self._root}/{path}"))
+            elif not may_be_image(path):
+                listing.set_aside(path)
+            elif listing.check_start(path, self._read_start(path)):
+                budget.add(path)
+                files.append((path, size))
+        files.sort()
+        self.tables.sort()
+        for path, size in files:
+            listing.add(path, size, unlistable.get(path))
             if listing.names[-1] != path:
                 self._paths[len(listing.names) - 1] = path
         super().__init__(listing)
 
-    def _read(self, position: int) -> bytes:
+    def _read_start(self, path: str) -> bytes:
+        try:
+            with open_local_file(f"{self._root}/{path}", self._is_allowed) as file:
+                return file.read(START_BYTES)
+        except OSError:
+            return b""
+
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         path = self._paths.get(position, self.names[position])
-        return read_image(f"{self._root}/{path}", self._is_allowed)
-
-
-def is_pattern(text: str) -> bool:
-    """Returns whether a path contains a wildcard."""
-    return _WILDCARD.search(text) is not None
+        return read_image(f"{self._root}/{path}", self._is_allowed, reserve)
 
 
 def open_pattern(text: str, exclude: Path | None = None, is_allowed: AccessCheck | None = None) -> ImageSource:
@@ -76,10 +80,10 @@ def open_pattern(text: str, exclude: Path | None = None, is_allowed: AccessCheck
     if not root.is_dir():
         raise SourceError(f"there is no folder {root}, where the pattern {text} begins")
     try:
-        pattern = re.compile(glob_translate("/".join(rest)))
+        pattern = PathPattern(rest)
     except (ValueError, re.error) as error:
         raise SourceError(f"the pattern {text} is not valid: {error}") from error
-    source = FolderSource(root, exclude, is_allowed, pattern, None if "**" in rest else len(rest))
+    source = FolderSource(root, exclude, is_allowed, pattern)
     if not len(source):
         raise SourceError(
             f"the pattern {text} matches no image; * matches within one folder, ** across folders (folder/**/*.jpg), "
@@ -88,49 +92,56 @@ def open_pattern(text: str, exclude: Path | None = None, is_allowed: AccessCheck
     return source
 
 
-def _walk(root: str, exclude: Path | None, depth: int | None, unlistable: dict[str, SourceImageError]) -> Iterator[str]:
-    """Yields the paths below `root` of all files, and of folders that cannot be listed. Adds the latter to
-    `unlistable`.
+def _walk(
+    root: str, exclude: Path | None, is_allowed: AccessCheck | None, depth: int | None,
+    unlistable: dict[str, SourceImageError],
+) -> Iterator[tuple[str, int]]:  # fmt: skip
+    """Yields the paths below `root` and the sizes in bytes (-1: unknown) of all files, and of folders that cannot be
+    listed. Adds the latter to `unlistable`.
 
-    Follows links, but enters each folder only once, and by its own path if it is below `root`. Therefore loops of links
-    end, and no image is listed twice. A link to a folder that contains `root` is not followed.
+    Follows links to allowed folders, but enters each folder only once, and by its own path if it is below `root`.
+    Therefore loops of links end, and no image is listed twice. A link to a folder that contains `root` is not followed.
     """
     real_root = os.path.realpath(root)
-    entered = {_get_identity(str(exclude))} if exclude is not None and exclude.is_dir() else set()
-    if _get_identity(root) in entered:
+    entered = {_get_identity(exclude.stat())} if exclude is not None and exclude.is_dir() else set()
+    if _get_identity(Path(root).stat()) in entered:
         raise SourceError(f"the output folder {exclude} is the folder of the images: choose another output folder")
     folders, links = [""], list[str]()
     while folders or links:
         folder = folders.pop() if folders else heapq.heappop(links)
         try:
-            if (identity := _get_identity(f"{root}/{folder}")) in entered:
+            descriptor = open_local_folder(f"{root}/{folder}".rstrip("/") or "/", is_allowed)
+        except OSError as error:
+            if not folder:
+                raise_source_error(root, error)
+            reason, fault = explain_error(error)
+            path = folder.rstrip("/")
+            unlistable[path] = SourceImageError(f"this folder cannot be listed: {reason}", fault)
+            yield path, -1
+            continue
+        try:
+            if (identity := _get_identity(os.fstat(descriptor))) in entered:
                 continue
             entered.add(identity)
-            with os.scandir(f"{root}/{folder}") as entries:
+            with os.scandir(descriptor) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     path = folder + entry.name
                     if not _is_folder(entry):
                         if entry.is_symlink() or entry.is_file():
-                            yield path
+                            yield path, _get_size(entry)
                     elif depth is not None and path.count("/") + 1 >= depth:
                         continue
                     elif not entry.is_symlink():
                         folders.append(path + "/")
-                    elif not _contains(os.path.realpath(entry.path), real_root):
+                    elif not _contains(os.path.realpath(f"{root}/{path}"), real_root):
                         heapq.heappush(links, path + "/")
-        except OSError as error:
-            if not folder:
-                raise_source_error(root, error)
-            path = folder.rstrip("/")
-            reason = f"this folder cannot be listed: {error.strerror}"
-            unlistable[path] = SourceImageError(reason, SourceImageFault.DENIED)
-            yield path
+        finally:
+            os.close(descriptor)
 
 
-def _get_identity(path: str) -> tuple[int, int]:
-    status = Path(path).stat()
+def _get_identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
@@ -145,8 +156,8 @@ def _contains(folder: str, path: str) -> bool:
     return os.path.commonpath([folder, path]) == folder
 
 
-def _get_size(path: str) -> int:
+def _get_size(entry: os.DirEntry[str]) -> int:
     try:
-        return Path(path).stat().st_size
+        return entry.stat().st_size
     except OSError:
         return -1

@@ -1,9 +1,35 @@
 """The list of images that a source builds when it is opened."""
 
 import hashlib
+from collections import Counter
 
+from labels.file_kinds import recognize_kind
+from prompts.text import truncate
 from server.jobs.sources.names import split_suffix, to_safe_name
-from server.jobs.sources.source import SourceImageError
+from server.jobs.sources.source import SourceError, SourceImageError
+
+MAX_LISTING_BYTES = 2 * 1024**3  # of memory for names: about six million images with paths of 60 characters
+_NAME_BYTES = 200  # memory of a name besides its characters: the object, and its places in a list and a set
+_FAULT_BYTES = 600  # memory of a fault
+_MAX_SHOWN = 5  # names, and suffixes, in a note
+_MAX_NAME = 80  # characters of a name in a note
+
+
+class NameBudget:
+    """Counts the memory that names take, and raises SourceError if it is too much."""
+
+    def __init__(self) -> None:
+        self._bytes = self._count = 0
+
+    def add(self, name: str, extra: int = 0) -> None:
+        """Counts a name, and `extra` bytes for it."""
+        self._count += 1
+        self._bytes += 2 * len(name) + _NAME_BYTES + extra
+        if self._bytes > MAX_LISTING_BYTES:
+            raise SourceError(
+                f"names more images than a job can list: the first {self._count:,} names take "
+                f"{MAX_LISTING_BYTES:,} bytes of memory, which is the limit; split it"
+            )
 
 
 class ImageListing:
@@ -12,20 +38,61 @@ class ImageListing:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.faults: dict[int, SourceImageError] = {}
-        self.notes: list[str] = []
+        self._notes: list[str] = []
+        self._aside: list[str] = []
+        self._aside_kinds: Counter[str] = Counter()
+        self._budget = NameBudget()
         self._taken: set[str] = set()
         self._repeats: dict[str, int] = {}
         self._hash = hashlib.blake2b(digest_size=16)
 
-    def add(self, name: str, size: int = -1, fault: SourceImageError | None = None) -> None:
+    def add(self, name: str, size: int = -1, fault: SourceImageError | None = None, extra: int = 0) -> None:
         """Adds an image by its name in the source. `size` is in bytes, -1 if it is unknown. `fault` is why the image
-        cannot be read."""
+        cannot be read. `extra` is the memory in bytes that the source keeps for it. Raises SourceError if the names
+        take too much memory."""
         name = self._make_unique(to_safe_name(name))
+        self._budget.add(name, extra + (_FAULT_BYTES if fault is not None else 0))
         if fault is not None:
             self.faults[len(self.names)] = fault
         self.names.append(name)
         self._taken.add(name)
         self._hash.update(f"{name}\0{size}\0".encode())
+
+    def add_note(self, note: str) -> None:
+        """Adds a message for the user."""
+        self._notes.append(note)
+
+    def check_start(self, name: str, start: bytes) -> bool:
+        """Returns whether a file with an unknown suffix is an image by its first bytes. Otherwise sets it aside."""
+        kind = recognize_kind(start)
+        if kind is not None and kind.pillow_format is not None:
+            return True
+        self.set_aside(name, kind.description if kind is not None else "")
+        return False
+
+    def set_aside(self, name: str, description: str = "") -> None:
+        """Counts a file that is not an image, by its name or by what it is. The first ones are named in the notes."""
+        kind = split_suffix(name)[1].lower()[:16] or "without a suffix"
+        if kind in self._aside_kinds or len(self._aside_kinds) < 1000:
+            self._aside_kinds[kind] += 1
+        else:
+            self._aside_kinds["other"] += 1
+        if len(self._aside) < _MAX_SHOWN:
+            shown = truncate(to_safe_name(name), _MAX_NAME)
+            self._aside.append(f"{shown} ({description})" if description else shown)
+
+    @property
+    def notes(self) -> list[str]:
+        """Messages for the user, also about the files that were set aside."""
+        count = self._aside_kinds.total()
+        if not count:
+            return self._notes
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in self._aside_kinds.most_common(_MAX_SHOWN))
+        more = ", …" if len(self._aside_kinds) > _MAX_SHOWN else ""
+        names = ", ".join(self._aside) + (", …" if count > len(self._aside) else "")
+        what = "file is" if count == 1 else "files are"
+        note = f"{count:,} {what} set aside as not images ({kinds}{more}): {names}"
+        return [*self._notes, note]
 
     @property
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import posixpath
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,11 +14,20 @@ from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.reading import read_image
-from server.jobs.sources.source import AccessCheck, ImageSource, SourceError, SourceImageError, SourceImageFault
+from server.jobs.sources.source import (
+    AccessCheck,
+    ImageSource,
+    Reserve,
+    SourceError,
+    SourceImageError,
+    SourceImageFault,
+)
 from server.store.text import is_url, redact_address
 
 COLUMNS = ("file_name", "file", "path", "filename", "filepath", "image", "image_path", "url", "image_url")
-_MAX_LINE = 64 * 1024  # characters
+_MAX_LINE = 64 * 1024  # characters of a line of a text file
+_MAX_ROW = 1024 * 1024  # characters of a row of other lists, which may also have annotations
+_TARGET_BYTES = 100  # memory of a path or URL besides its characters
 _MAX_SHOWN = 80  # characters of a path or column in a message
 
 
@@ -42,13 +52,13 @@ class ListSource(ImageSource):
                 repeated += 1
                 continue
             fault = None if target else SourceImageError(f"row {number} names no image", SourceImageFault.MISSING)
-            listing.add(_to_name(target) if target else f"row {number}", fault=fault)
+            listing.add(_to_name(target) if target else f"row {number}", fault=fault, extra=len(target) + _TARGET_BYTES)
             if target:
                 seen.add(target)
             # Most of the memory of a million rows are these strings, so equal ones are shared.
             self._targets.append(listing.names[-1] if listing.names[-1] == target else target)
         if repeated:
-            listing.notes.append(f"{repeated:,} rows name an image that an earlier row names; they are skipped")
+            listing.add_note(f"{repeated:,} rows name an image that an earlier row names; they are skipped")
         if not seen:
             raise SourceError(f"{redact_address(address)} names no image: it has no rows, or no row has a path or URL")
         if not any(self._may_exist(target) for target in self._targets if target):
@@ -67,17 +77,19 @@ class ListSource(ImageSource):
         return list(dict.fromkeys(candidates))
 
     def _may_exist(self, target: str) -> bool:
-        return any(is_url(candidate) or _exists(candidate) for candidate in self._list_candidates(target))
+        return any(
+            is_url(candidate) or _exists(candidate, self._is_allowed) for candidate in self._list_candidates(target)
+        )
 
-    def _read(self, position: int) -> bytes:
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         *others, last = self._list_candidates(self._targets[position])
         for candidate in others:
             try:
-                return read_image(candidate, self._is_allowed)
+                return read_image(candidate, self._is_allowed, reserve)
             except SourceImageError as error:
                 if error.fault is not SourceImageFault.MISSING:
                     raise
-        return read_image(last, self._is_allowed)
+        return read_image(last, self._is_allowed, reserve)
 
 
 def open_list(address: str, is_allowed: AccessCheck | None = None) -> ListSource:
@@ -86,10 +98,15 @@ def open_list(address: str, is_allowed: AccessCheck | None = None) -> ListSource
     parsers = {".csv": _parse_csv, ".tsv": _parse_csv, ".jsonl": _parse_jsonl, ".ndjson": _parse_jsonl}
     parse = parsers.get(suffix, _parse_text)
     try:
-        with addresses.open_file(address) as file:
+        with addresses.open_file(address, is_allowed) as file:
             # The csv module needs the original line ends: a quoted name may contain one.
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="" if parse is _parse_csv else None)
-            return ListSource(address, parse(_read_lines(text)), [addresses.get_parent(address)], is_allowed)
+            return ListSource(
+                address,
+                parse(_read_lines(text, _MAX_LINE if parse is _parse_text else _MAX_ROW)),
+                [addresses.get_parent(address)],
+                is_allowed,
+            )
     except UnicodeDecodeError:
         raise SourceError(f"{redact_address(address)} is not UTF-8 text; save it as UTF-8") from None
     except _ListError as error:
@@ -102,10 +119,12 @@ class _ListError(ValueError):
     """A list with a syntax error."""
 
 
-def _read_lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(_MAX_LINE + 1):
-        if len(line) > _MAX_LINE:
-            raise _ListError(f"this is not a list: one of its lines has more than {_MAX_LINE:,} characters")
+def _read_lines(text: io.TextIOWrapper, limit: int) -> Iterator[str]:
+    number = 0
+    while line := text.readline(limit + 1):
+        number += 1
+        if len(line) > limit:
+            raise _ListError(f"this is not a list: line {number:,} has more than {limit:,} characters")
         yield line
 
 
@@ -121,17 +140,32 @@ def _parse_jsonl(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             raise _ListError(f"line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise _ListError(f"line {number} is not a JSON object")
-        value = row[_find_column(list(row))]
+        try:
+            value = row[_find_column(list(row))]
+        except _ListError as error:
+            raise _ListError(f"line {number}: {error}") from None
         yield number, value.strip() if isinstance(value, str) else ""
 
 
 def _parse_csv(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
     first = next(lines, "")
     delimiter = max(",;\t", key=first.count)
+    length = 0  # of the lines of the current row: quoted line ends could continue it without limit
+
+    def iter_bounded() -> Iterator[str]:
+        nonlocal length
+        for line in lines:
+            length += len(line)
+            if length > _MAX_ROW:
+                raise _ListError(f"row {number + 1} has more than {_MAX_ROW:,} characters; is a quote missing?")
+            yield line
+
+    number = 1
     try:
         header = next(csv.reader([first], delimiter=delimiter), [])
         column = header.index(_find_column(header))
-        for number, row in enumerate(csv.reader(lines, delimiter=delimiter, strict=True), 2):
+        for number, row in enumerate(csv.reader(iter_bounded(), delimiter=delimiter, strict=True), 2):
+            length = 0
             if row:
                 yield number, row[column].strip() if column < len(row) else ""
     except csv.Error as error:
@@ -162,8 +196,9 @@ def _to_name(target: str) -> str:
         return target
 
 
-def _exists(path: str) -> bool:
+def _exists(path: str, is_allowed: AccessCheck | None) -> bool:
+    """Returns whether there is a file. Says yes where a job may not read: the row then says that it is refused."""
     try:
-        return Path(path).exists()
+        return (is_allowed is not None and not is_allowed(os.path.realpath(path))) or Path(path).exists()
     except (OSError, ValueError):
         return False

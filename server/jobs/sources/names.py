@@ -2,18 +2,27 @@
 
 import re
 
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"]
-)
-SUFFIX_LIST = ", ".join(sorted(SUFFIXES))
+from labels.image_suffixes import SUFFIXES, is_image_suffix
+
+SUFFIX_LIST = ", ".join(SUFFIXES)
 _MAX_PART, _MAX_NAME = 255, 1024  # bytes: the limit of file systems for a part of a path, and ours for a whole path
 _HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")  # a part that begins with a dot and is neither . nor ..
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # characters that UTF-8 or PostgreSQL cannot store
 
 
+def is_hidden(name: str) -> bool:
+    """Returns whether a part of a path begins with a dot."""
+    return _HIDDEN.search(name) is not None
+
+
 def is_image_name(name: str) -> bool:
-    """Returns whether a path has an image's suffix and no hidden part."""
-    return split_suffix(name)[1].lower() in SUFFIXES and not _HIDDEN.search(name)
+    """Returns whether a path has the suffix of an image, also of a kind that cannot be decoded, and no hidden part."""
+    return is_image_suffix(name) is True and not is_hidden(name)
+
+
+def may_be_image(name: str) -> bool:
+    """Returns whether the suffix of a path says nothing, so that only the first bytes of the file tell."""
+    return is_image_suffix(name) is None and not is_hidden(name)
 
 
 def split_suffix(name: str) -> tuple[str, str]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from server.jobs.sources import addresses
 from server.jobs.sources.coco import open_coco
 from server.jobs.sources.failures import raise_source_error
-from server.jobs.sources.folders import FolderSource, is_pattern, open_pattern
+from server.jobs.sources.folders import FolderSource, open_pattern
 from server.jobs.sources.lists import ListSource, open_list
 from server.jobs.sources.names import SUFFIX_LIST, is_image_name
+from server.jobs.sources.path_patterns import is_pattern
 from server.jobs.sources.remote import RemoteSource
 from server.jobs.sources.source import AccessCheck, ImageSource, SourceError
-from server.jobs.sources.tables import TableSource, list_tables, to_table_name
+from server.jobs.sources.tables import TableSource, to_table_name
 from server.jobs.sources.tars import TarSource
 from server.jobs.sources.zips import ZipSource
 from server.store.text import is_url, redact_address
@@ -46,7 +47,7 @@ def open_source(address: str, *, exclude: Path | None = None, is_allowed: Access
         if path.is_dir():
             folder = FolderSource(path, exclude, is_allowed)
             if folder.tables and not len(folder):
-                return _check_not_empty(TableSource(list_tables(path, folder.tables), is_allowed), address)
+                return _check_not_empty(TableSource(folder.tables, is_allowed), address)
             return _check_not_empty(folder, address)
         if path.is_file():
             return _check_not_empty(_open_file(address, is_allowed), address)
@@ -58,10 +59,8 @@ def open_source(address: str, *, exclude: Path | None = None, is_allowed: Access
 
 
 def _open_url(url: str, is_allowed: AccessCheck | None) -> ImageSource:
-    fs, path = addresses.open_filesystem(url)
     try:
-        # A path without a slash is a whole bucket.
-        if url.endswith("/") or (not addresses.is_http(url) and ("/" not in path or fs.isdir(path))):
+        if url.endswith("/") or (not addresses.is_http(url) and _is_remote_folder(url)):
             folder = RemoteSource(url, is_allowed)
             return TableSource(folder.tables, is_allowed) if folder.tables and not len(folder) else folder
     except SourceError:
@@ -71,12 +70,17 @@ def _open_url(url: str, is_allowed: AccessCheck | None) -> ImageSource:
     return _open_file(url, is_allowed)
 
 
+def _is_remote_folder(url: str) -> bool:
+    fs, path = addresses.open_filesystem(url)
+    return "/" not in path or fs.isdir(path)  # a path without a slash is a whole bucket
+
+
 def _open_file(address: str, is_allowed: AccessCheck | None) -> ImageSource:
     """Opens a file by its first bytes, since suffixes can be wrong."""
     name = addresses.get_name(address)
     suffix = posixpath.splitext(name)[1].lower()
     try:
-        with addresses.open_file(address) as file:
+        with addresses.open_file(address, is_allowed) as file:
             head = file.read(512)
     except OSError as error:
         raise_source_error(address, error)
@@ -86,13 +90,13 @@ def _open_file(address: str, is_allowed: AccessCheck | None) -> ImageSource:
         rows = [(1, address if is_url(address) else name)]
         return ListSource(address, rows, [addresses.get_parent(address)], is_allowed)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
-        return ZipSource(address)
+        return ZipSource(address, is_allowed)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar" or suffix == ".tar":
-        return TarSource(address, gzipped=head.startswith(b"\x1f\x8b"))
+        return TarSource(address, gzipped=head.startswith(b"\x1f\x8b"), is_allowed=is_allowed)
     if addresses.is_http(address) and head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         return RemoteSource(address, is_allowed)
     if head.startswith(b"PAR1") or suffix == ".arrow":
-        return TableSource([(to_table_name(name), address, _get_length(address))], is_allowed)
+        return TableSource([(to_table_name(name), address, _get_length(address, is_allowed))], is_allowed)
     for magic, kind in _UNSUPPORTED:
         if head.startswith(magic):
             raise SourceError(f"{redact_address(address)} is {kind}, which is not supported; use .zip, .tar or .tar.gz")
@@ -103,12 +107,13 @@ def _open_file(address: str, is_allowed: AccessCheck | None) -> ImageSource:
     return open_list(address, is_allowed)
 
 
-def _get_length(address: str) -> int:
-    with addresses.open_file(address) as file:
+def _get_length(address: str, is_allowed: AccessCheck | None) -> int:
+    with addresses.open_file(address, is_allowed) as file:
         return file.seek(0, 2)
 
 
 def _check_not_empty(source: ImageSource, address: str) -> ImageSource:
     if not len(source):
-        raise SourceError(f"there are no images in {redact_address(address)}; images end in {SUFFIX_LIST}")
+        aside = "".join(f". {note}" for note in source.notes)
+        raise SourceError(f"there are no images in {redact_address(address)}; images end in {SUFFIX_LIST}{aside}")
     return source

@@ -3,15 +3,24 @@
 import urllib.parse
 from array import array
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
-from server.jobs.sources.listing import ImageListing
-from server.jobs.sources.names import is_image_name
-from server.jobs.sources.reading import read_image
-from server.jobs.sources.source import MAX_FILE_BYTES, AccessCheck, ImageSource, SourceImageError, make_size_error
+from server.jobs.sources.listing import ImageListing, NameBudget
+from server.jobs.sources.names import is_hidden, is_image_name
+from server.jobs.sources.reading import read_from_filesystem, read_image
+from server.jobs.sources.source import (
+    MAX_ENTRIES,
+    AccessCheck,
+    ImageSource,
+    Reserve,
+    SourceError,
+    SourceImageError,
+)
 from server.jobs.sources.tables import to_table_name
+from server.jobs.sources.web import iter_web_files
+from server.store.text import redact_address
 
 _MAX_DEPTH = 64  # nested folders; a loop of links on another machine would not end
 
@@ -21,16 +30,19 @@ class RemoteSource(ImageSource):
 
     def __init__(self, url: str, is_allowed: AccessCheck | None = None) -> None:
         self._is_http, self._is_allowed = addresses.is_http(url), is_allowed
-        self._fs, self._root = addresses.open_filesystem(url.rstrip("/"))
+        self._fs: Any = None
+        self._fs, self._root = (None, url) if self._is_http else addresses.open_filesystem(url.rstrip("/"))
         self._root = self._root.rstrip("/")
         self._sizes = array("q")
         self._paths: dict[int, str] = {}  # by position, if they differ from the names
         self.tables: list[tuple[str, str, int]] = []
+        listing = ImageListing()
         try:
-            files = sorted(self._iter_files())
+            files = sorted(self._iter_files(listing))
+        except SourceError as error:
+            raise SourceError(f"{redact_address(url)} {error}") from None
         except Exception as error:
             raise_source_error(url, error)
-        listing = ImageListing()
         for path, size in files:
             if not is_image_name(path):
                 self.tables.append((to_table_name(path), f"{url.rstrip('/')}/{path}", size))
@@ -41,28 +53,40 @@ class RemoteSource(ImageSource):
             self._sizes.append(size)
         super().__init__(listing)
 
-    def _iter_files(self) -> Iterator[tuple[str, int]]:
-        """Yields paths below the root, with sizes in bytes; -1 if the server does not report the size."""
-        start = len(self._root) + 1
-        files = _iter_s3_objects(self._fs, self._root) if hasattr(self._fs, "call_s3") else self._walk()
-        for path, size in files:
-            if path.startswith(f"{self._root}/") and (is_image_name(path[start:]) or path.endswith(".parquet")):
-                yield path[start:], size
+    def _iter_files(self, listing: ImageListing) -> Iterator[tuple[str, int]]:
+        """Yields paths below the root, with sizes in bytes; -1 if the server does not report the size. Sets aside files
+        that are no images."""
+        start, budget = len(self._root) + 1, NameBudget()
+        for count, (path, size) in enumerate(self._walk(), 1):
+            if count > MAX_ENTRIES:
+                raise SourceError(f"has more than {MAX_ENTRIES:,} files; name a folder in it")
+            name = path[start:]
+            if not path.startswith(f"{self._root}/") or is_hidden(name):
+                continue
+            if is_image_name(name) or name.endswith(".parquet"):
+                budget.add(name)
+                yield name, size
+            elif name and not name.endswith("/"):  # the objects of buckets that stand for folders
+                listing.set_aside(name)
 
     def _walk(self) -> Iterator[tuple[str, int]]:
-        root = self._root + "/" * self._is_http
-        for _, _, files in self._fs.walk(root, _MAX_DEPTH, on_error="raise", detail=True):
-            for info in files.values():
-                yield info["name"], -1 if info.get("size") is None else info["size"]
+        if self._is_http:
+            for path in iter_web_files(self._root, self._is_allowed):
+                yield path, -1
+        elif hasattr(self._fs, "call_s3"):
+            yield from _iter_s3_objects(self._fs, self._root)
+        else:
+            for _, _, files in self._fs.walk(self._root, _MAX_DEPTH, on_error="raise", detail=True):
+                for info in files.values():
+                    yield info["name"], -1 if info.get("size") is None else info["size"]
 
-    def _read(self, position: int) -> bytes:
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         path = f"{self._root}/{self._paths.get(position, self.names[position])}"
         if self._is_http:
-            return read_image(path, self._is_allowed)  # checks redirects
+            return read_image(path, self._is_allowed, reserve)
+        size = self._sizes[position]
         try:
-            if self._sizes[position] > MAX_FILE_BYTES:
-                raise make_size_error(self._sizes[position])
-            return cast(bytes, self._fs.cat_file(path))
+            return read_from_filesystem(self._fs, path, size if size >= 0 else None, reserve)
         except SourceImageError:
             raise
         except Exception as error:

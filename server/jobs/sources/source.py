@@ -19,6 +19,14 @@ AccessCheck = Callable[[str], bool]
 """Returns whether a file (its path with links resolved) or a URL may be opened."""
 
 
+Reserve = Callable[[int], None]
+"""Is called with a number of bytes before they are read into memory; waits until there is room."""
+
+
+def reserve_nothing(count: int) -> None:
+    """Does not wait."""
+
+
 class SourceError(ValueError):
     """A source that cannot be used; the message says why and what to do."""
 
@@ -51,11 +59,15 @@ class SourceImage:
     """One image of a source.
 
     `name` is its path in the source: relative, with forward slashes and no `..`, and unique. `read` returns the bytes
-    of its file, from any thread. It raises only SourceImageError.
+    of its file, from any thread. It calls its argument once, with the bytes of memory that it needs, before it reads.
+    It raises only SourceImageError.
     """
 
     name: str
-    read: Callable[[], bytes]
+    _read: Callable[[Reserve], bytes]
+
+    def read(self, reserve: Reserve = reserve_nothing) -> bytes:
+        return self._read(reserve)
 
 
 class ImageSource(ABC):
@@ -91,14 +103,14 @@ class ImageSource(ABC):
         """Closes open files."""
         return
 
-    def _read_checked(self, position: int) -> bytes:
+    def _read_checked(self, position: int, reserve: Reserve) -> bytes:
         error = self._faults.get(position)
         if error is not None:
             raise SourceImageError(str(error), error.fault)
-        return self._read(position)
+        return self._read(position, reserve)
 
     @abstractmethod
-    def _read(self, position: int) -> bytes: ...
+    def _read(self, position: int, reserve: Reserve) -> bytes: ...
 
 
 def make_size_error(size: int) -> SourceImageError:

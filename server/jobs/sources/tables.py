@@ -5,7 +5,6 @@ import json
 import posixpath
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from server.jobs.sources import addresses
@@ -16,6 +15,7 @@ from server.jobs.sources.source import (
     MAX_FILE_BYTES,
     AccessCheck,
     ImageSource,
+    Reserve,
     SourceError,
     SourceImageError,
     SourceImageFault,
@@ -89,7 +89,7 @@ class TableSource(ImageSource):
             self._open, self._rows = (number, table), None
         return self._open[1]
 
-    def _read(self, position: int) -> bytes:
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         try:
             with self._lock:
                 number, value = self._read_value(position)
@@ -98,11 +98,12 @@ class TableSource(ImageSource):
         data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if data is None and path:
             folder = addresses.get_parent(self._addresses[number])
-            return read_image(addresses.resolve_target(folder, path), self._is_allowed)
+            return read_image(addresses.resolve_target(folder, path), self._is_allowed, reserve)
         if data is None:
             raise SourceImageError("its row has no image", SourceImageFault.MISSING)
         if len(data) > MAX_FILE_BYTES:
             raise make_size_error(len(data))
+        reserve(len(data))
         return bytes(data)
 
     def _read_value(self, position: int) -> tuple[int, Any]:
@@ -128,7 +129,7 @@ class _ParquetTable:
         from pyarrow.parquet import ParquetFile
 
         # Without a pre-buffer: a row group can be the whole file.
-        self._file = ParquetFile(addresses.open_file(address), pre_buffer=False, buffer_size=1024 * 1024)
+        self._file = ParquetFile(addresses.open_file(address, None), pre_buffer=False, buffer_size=1024 * 1024)
         self._column = _find_column(self._file.schema_arrow)
 
     def iter_paths(self) -> Iterator[str | None]:
@@ -172,11 +173,6 @@ class _ArrowTable:
 def to_table_name(path: str) -> str:
     """Returns the prefix of the names of a table's images: its path without the suffix."""
     return posixpath.splitext(path)[0]
-
-
-def list_tables(root: Path, paths: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Returns files below `root` as TableSource takes them."""
-    return [(to_table_name(path), f"{root}/{path}", (root / path).stat().st_size) for path in paths]
 
 
 def _find_column(schema: Any) -> str:

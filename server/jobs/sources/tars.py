@@ -7,14 +7,17 @@ from typing import BinaryIO, cast
 
 import indexed_gzip
 
+from labels.file_kinds import START_BYTES
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
-from server.jobs.sources.names import is_image_name
+from server.jobs.sources.names import is_hidden, is_image_name, may_be_image
 from server.jobs.sources.source import (
     MAX_ENTRIES,
     MAX_FILE_BYTES,
+    AccessCheck,
     ImageSource,
+    Reserve,
     SourceError,
     SourceImageError,
     SourceImageFault,
@@ -26,6 +29,7 @@ _MAX_HEADER = 1024 * 1024  # bytes of one entry: tarfile reads a long name as a 
 _MAX_RATIO = 100  # images are compressed already, so an archive that expands more has no images
 _ALWAYS_ALLOWED = 1024 * 1024 * 1024  # bytes that may be unpacked at any ratio
 _SPACING = 16 * 1024 * 1024  # bytes between the points where unpacking can start; each point needs 32 kB of memory
+_ENTRY_BYTES = 16  # memory of what is kept of an entry besides its name
 _BUFFER = 256 * 1024  # bytes; the default is four times the spacing
 
 
@@ -36,8 +40,8 @@ class TarSource(ImageSource):
     can then be read in any order.
     """
 
-    def __init__(self, address: str, gzipped: bool) -> None:
-        self._raw = addresses.open_file(address)
+    def __init__(self, address: str, gzipped: bool, is_allowed: AccessCheck | None = None) -> None:
+        self._raw = addresses.open_file(address, is_allowed)
         self._lock = threading.Lock()
         self._offsets, self._sizes = array("Q"), array("Q")
         listing = ImageListing()
@@ -78,11 +82,13 @@ class TarSource(ImageSource):
                 if count > MAX_ENTRIES:
                     raise SourceError(f"has more than {MAX_ENTRIES:,} entries; split it")
                 name = entry.name.replace("\\", "/")
-                if entry.isdir() or not is_image_name(name):
+                if entry.isdir() or is_hidden(name):
+                    continue
+                if not is_image_name(name) and not self._is_image(listing, entry, name):
                     continue
                 if entry.islnk():
                     links[len(listing.names)] = entry.linkname
-                listing.add(name, entry.size, _find_fault(entry, name))
+                listing.add(name, entry.size, _find_fault(entry, name), _ENTRY_BYTES)
                 self._offsets.append(entry.offset_data)
                 self._sizes.append(entry.size)
             # tarfile stops without an error at a broken header, and indexed_gzip at a missing end.
@@ -90,6 +96,15 @@ class TarSource(ImageSource):
             if headers.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise SourceError(f"is broken or truncated after {len(listing.names):,} images. Copy it again")
         self._resolve_links(links, listing)
+
+    def _is_image(self, listing: ImageListing, entry: tarfile.TarInfo, name: str) -> bool:
+        """Returns whether an entry without an image's suffix is an image. Otherwise sets it aside."""
+        if not may_be_image(name) or not entry.isreg() or entry.issparse():
+            listing.set_aside(name)
+            return False
+        self._file.seek(entry.offset_data)
+        # Without the last byte: tarfile goes back to it, and unpacking would start again.
+        return listing.check_start(name, self._file.read(max(0, min(START_BYTES, entry.size - 1))))
 
     def _resolve_links(self, links: dict[int, str], listing: ImageListing) -> None:
         """Gives each hard link the offset of its target. Tar stores the second name of a file as a hard link."""
@@ -103,9 +118,10 @@ class TarSource(ImageSource):
                     f"it is a link to {name!r}, which does not exist", SourceImageFault.BROKEN
                 )
 
-    def _read(self, position: int) -> bytes:
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         size = self._sizes[position]
         try:
+            reserve(size)
             with self._lock:
                 self._file.seek(self._offsets[position])
                 data = self._file.read(size)

@@ -12,14 +12,17 @@ from array import array
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from labels.file_kinds import START_BYTES
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
-from server.jobs.sources.names import is_image_name
+from server.jobs.sources.names import is_hidden, is_image_name, may_be_image
 from server.jobs.sources.source import (
     MAX_ENTRIES,
     MAX_FILE_BYTES,
+    AccessCheck,
     ImageSource,
+    Reserve,
     SourceError,
     SourceImageError,
     SourceImageFault,
@@ -36,6 +39,8 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _IN_ZIP64 = 0xFFFFFFFF  # the value is in the zip64 field
 _ENCRYPTED = 0x2041  # flags: encrypted, strong encryption, encrypted directory
 _STORED, _DEFLATED = 0, 8
+_MAX_UNKNOWN = 10_000  # entries without a known suffix of which the first bytes are read
+_ENTRY_BYTES = 40  # memory of what is kept of an entry besides its name
 
 
 class _Entry(NamedTuple):
@@ -52,22 +57,24 @@ class _Entry(NamedTuple):
 class ZipSource(ImageSource):
     """The images of a zip archive, in the order of its directory."""
 
-    def __init__(self, address: str) -> None:
-        self._file = addresses.open_file(address)
+    def __init__(self, address: str, is_allowed: AccessCheck | None = None) -> None:
+        self._file = addresses.open_file(address, is_allowed)
         self._lock = threading.Lock()
         self._offsets, self._packed, self._sizes, self._crcs = array("Q"), array("Q"), array("Q"), array("L")
         self._is_deflated = bytearray()
         listing = ImageListing()
         try:
+            unknown: list[_Entry] = []
             for entry in _iter_entries(self._file):
-                if not is_image_name(entry.name):
-                    continue
-                listing.add(entry.name, entry.size, _find_fault(entry))
-                self._offsets.append(entry.offset)
-                self._packed.append(entry.packed)
-                self._sizes.append(entry.size)
-                self._crcs.append(entry.crc)
-                self._is_deflated.append(entry.method == _DEFLATED)
+                if is_image_name(entry.name):
+                    self._add(listing, entry)
+                elif may_be_image(entry.name) and len(unknown) < _MAX_UNKNOWN and _find_fault(entry) is None:
+                    unknown.append(entry)
+                elif not is_hidden(entry.name) and not entry.name.endswith("/"):
+                    listing.set_aside(entry.name)
+            for entry in unknown:
+                if not entry.name.endswith("/") and listing.check_start(entry.name, self._read_start(entry)):
+                    self._add(listing, entry)
         except SourceError as error:
             self._file.close()
             raise SourceError(f"{redact_address(address)} {error}") from None
@@ -79,19 +86,30 @@ class ZipSource(ImageSource):
     def close(self) -> None:
         self._file.close()
 
-    def _read(self, position: int) -> bytes:
+    def _add(self, listing: ImageListing, entry: _Entry) -> None:
+        listing.add(entry.name, entry.size, _find_fault(entry), _ENTRY_BYTES)
+        self._offsets.append(entry.offset)
+        self._packed.append(entry.packed)
+        self._sizes.append(entry.size)
+        self._crcs.append(entry.crc)
+        self._is_deflated.append(entry.method == _DEFLATED)
+
+    def _read_start(self, entry: _Entry) -> bytes:
+        """Returns the first bytes of an entry; none if it is broken."""
+        try:
+            data = _read_packed(self._file, entry.offset, min(entry.packed, START_BYTES))
+            return (
+                data if entry.method == _STORED else zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, START_BYTES)
+            )
+        except (SourceImageError, zlib.error):
+            return b""
+
+    def _read(self, position: int, reserve: Reserve) -> bytes:
         size, packed = self._sizes[position], self._packed[position]
         try:
+            reserve(size + packed)
             with self._lock:
-                self._file.seek(self._offsets[position])
-                start = self._file.read(_LOCAL.size)
-                if len(start) < _LOCAL.size or not start.startswith(b"PK\3\4"):
-                    raise SourceImageError(
-                        "the archive is broken: the entry is not where its directory says", SourceImageFault.BROKEN
-                    )
-                *_, name, extra = _LOCAL.unpack(start)
-                self._file.seek(name + extra, 1)
-                data = self._file.read(packed)
+                data = _read_packed(self._file, self._offsets[position], packed)
             if len(data) == packed and self._is_deflated[position]:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
         except SourceImageError:
@@ -107,6 +125,19 @@ class ZipSource(ImageSource):
         if len(data) < size or zlib.crc32(data) != self._crcs[position]:
             raise SourceImageError("the archive is broken here: the checksum does not match", SourceImageFault.BROKEN)
         return data
+
+
+def _read_packed(file: BinaryIO, offset: int, count: int) -> bytes:
+    """Returns the first `count` bytes of an entry as they are in the archive. Raises SourceImageError."""
+    file.seek(offset)
+    start = file.read(_LOCAL.size)
+    if len(start) < _LOCAL.size or not start.startswith(b"PK\3\4"):
+        raise SourceImageError(
+            "the archive is broken: the entry is not where its directory says", SourceImageFault.BROKEN
+        )
+    *_, name, extra = _LOCAL.unpack(start)
+    file.seek(name + extra, 1)
+    return file.read(count)
 
 
 def _find_fault(entry: _Entry) -> SourceImageError | None:

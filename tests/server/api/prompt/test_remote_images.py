@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from server.api.problems import ProblemError
-from server.api.prompt.remote_images import fetch_image, is_public, resolve_host
+from server.api.prompt.remote_images import fetch_image, resolve_host
 from server.api.sample_image import draw_sample_image
+from server.web_requests import is_public
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_images_outside_of_the_allowed_folder_are_refused(write_files: WriteFile
     def is_allowed(path: str) -> bool:
         return path == str(folder.resolve()) or path.startswith(f"{folder.resolve()}/")
 
-    refused = {"a.jpg": b"a.jpg", "link.jpg": SourceImageFault.REFUSED, "more/key.jpg": SourceImageFault.REFUSED}
+    refused = {"a.jpg": b"a.jpg", "link.jpg": SourceImageFault.REFUSED, "more": SourceImageFault.REFUSED}
     assert read_all(open_source(str(folder), is_allowed=is_allowed)) == refused
     for other in [str(secret), str(folder / ".." / "secret" / "key.jpg"), str(secret / "*.jpg"), "s3://bucket", ""]:
         with pytest.raises(SourceError):

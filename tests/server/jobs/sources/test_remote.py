@@ -150,7 +150,7 @@ def test_s3_without_credentials(bucket: tuple[Any, str], monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://127.0.0.1:1/a.zip", "Connect call failed"),
+        ("http://127.0.0.1:1/a.zip", "Connection refused"),
         ("http://user:secret@127.0.0.1:1/a.zip?key=secret", r"^http://127.0.0.1:1/a.zip cannot be read: [^?@]*$"),
         ("nothing://x", "Protocol not known"),
         ("gs://bucket/x", "package is missing.*gcsfs"),
