@@ -17,6 +17,8 @@ from enum import StrEnum
 from prompts import locations
 from prompts.special_tokens import ADDED_TOKENS, CONTROL_TOKENS
 
+_ROUNDING = 0.01  # pixels by which coordinates may be wrong after a conversion
+
 
 class InputKind(StrEnum):
     """What a prompt needs in addition to the image."""
@@ -90,15 +92,25 @@ class Task:
 
 
 def check_region(region: Sequence[float], size: tuple[int, int]) -> None:
-    """Raises PromptError unless `region` is x1 < x2, y1 < y2 inside an image of `size` (width, height)."""
+    """Raises PromptError unless `region` is x1 < x2, y1 < y2 inside an image of `size` (width, height).
+
+    It may reach beyond the border by a rounding error, which its location tokens do not have.
+    """
     width, height = size
     if len(region) != 4:
         raise PromptError(f"a region is four numbers, x1, y1, x2, y2 in pixels; got {len(region)}", "region")
     x1, y1, x2, y2 = region
     if not (x1 < x2 and y1 < y2):
         raise PromptError(f"the region {list(region)} is inverted or empty: it needs x1 < x2 and y1 < y2", "region")
-    if not (min(x1, y1) >= 0 and x2 <= width and y2 <= height):
+    if not (min(x1, y1) >= -_ROUNDING and x2 <= width + _ROUNDING and y2 <= height + _ROUNDING):
         raise PromptError(f"the region {list(region)} reaches outside the image of {width}×{height} pixels", "region")
+
+
+def check_region_size(region: Sequence[float]) -> None:
+    """Raises PromptError for a region that a person sends if it is smaller than a pixel: probably it is a mistake."""
+    if len(region) == 4 and (0 < region[2] - region[0] < 1 or 0 < region[3] - region[1] < 1):
+        message = f"the region {list(region)} is smaller than a pixel: regions are pixels, not fractions of the image"
+        raise PromptError(message, "region")
 
 
 def check_text(text: str) -> None:

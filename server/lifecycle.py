@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from server.image_decoding import ImageDecoding
 from server.settings import Settings, get_variable_name
 from server.startup import Services, ServiceStartupError, StartupError, load_adapters, load_engine, open_services
 
@@ -45,6 +45,10 @@ class DatabaseUnavailableError(UnavailableError):
     """The database of jobs and projects does not answer."""
 
 
+class DecodersStuckError(UnavailableError):
+    """Images wait to be decoded, and no decoder becomes free."""
+
+
 class ShuttingDownError(UnavailableError):
     """The server is shutting down and takes no new requests."""
 
@@ -66,8 +70,7 @@ class Lifecycle:
         draining: Whether the server is shutting down.
         running: Number of requests in progress.
         on_failure: Called with the reason when the model cannot be loaded.
-        decode_limiter: Limits how many images are decoded at a time. Decoding one keeps a core busy and takes up to
-            hundreds of megabytes.
+        decoding: Decodes the images of requests.
         constraint_limiter: Limits how many lists of labels are compiled at a time: each takes up to a tenth of a second.
         adapter_limiter: Limits changes of adapters to one at a time.
         source_limiter: Limits jobs that list their source to one at a time.
@@ -82,7 +85,7 @@ class Lifecycle:
         self.draining = False
         self.running = 0
         self.on_failure: Callable[[str], None] = lambda reason: None
-        self.decode_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self.decoding = ImageDecoding(settings)
         self.constraint_limiter = anyio.CapacityLimiter(1)
         self.adapter_limiter = anyio.CapacityLimiter(1)
         self.source_limiter = anyio.CapacityLimiter(1)
@@ -141,6 +144,11 @@ class Lifecycle:
             raise ModelLoadingError("the projects are still being opened; retry soon", 2)
         return self._services.projects
 
+    def check_decoders(self) -> None:
+        """Raises DecodersStuckError if no image can be decoded."""
+        if self.decoding.is_stuck():
+            raise DecodersStuckError("images wait to be decoded, and no decoder becomes free; retry later", 5)
+
     async def check_database(self) -> None:
         """Raises DatabaseUnavailableError if the database of jobs and projects does not answer within two seconds."""
         if self._services.jobs is None:
@@ -175,6 +183,8 @@ class Lifecycle:
         Raises OSError if the adapters' folder cannot be used, and ServiceStartupError.
         """
         self.draining = False
+        self.decoding = ImageDecoding(self.settings)
+        self.decoding.start()
         if self._engine is None:
             self._loading = asyncio.create_task(self._load())
             return
@@ -211,7 +221,8 @@ class Lifecycle:
             services.start(self._engine)
 
     async def abort(self) -> None:
-        """Cancels the prompts that are still running. Their requests fail as the server is shutting down."""
+        """Cancels what is still being decoded and answered. These requests fail as the server is shutting down."""
+        await asyncio.to_thread(self.decoding.close)
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close, drain=False)
 
@@ -222,7 +233,10 @@ class Lifecycle:
             self._loading.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loading
+        self._services.request_stop()
+        await asyncio.to_thread(self.decoding.close)
         await asyncio.to_thread(self._services.close)
+        self.decoding.uninstall()
         self._services = Services()
         if self._owns_engine:
             await self.abort()

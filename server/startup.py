@@ -43,6 +43,11 @@ class Services:
         if self.projects is not None:
             self.projects.start()
 
+    def request_stop(self) -> None:
+        """Tells the thread of the jobs to stop. Does not wait for it."""
+        if self.jobs is not None:
+            self.jobs.request_stop()
+
     def close(self) -> None:
         """Stops the worker threads and closes the database."""
         if self.projects is not None:
@@ -101,7 +106,9 @@ def _open_jobs(settings: Settings) -> "JobQueue | None":
     from server.store import StoreError
 
     try:
-        return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources)
+        return JobQueue(
+            settings.jobs_folder, settings.database_url, settings.jobs_sources, settings.database_timeout
+        )
     except OutputError as error:
         raise ServiceStartupError(f"{get_variable_name('jobs_folder')}: {error}") from error
     except StoreError as error:

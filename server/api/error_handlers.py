@@ -7,6 +7,8 @@ from starlette.exceptions import HTTPException
 
 from server.api.problems import (
     BAD_BODY,
+    BUSY,
+    DATABASE_UNAVAILABLE,
     INTERNAL_ERROR,
     JOBS_DISABLED,
     LOADING,
@@ -21,6 +23,8 @@ from server.api.problems import (
     create_validation_problem,
 )
 from server.lifecycle import (
+    DatabaseUnavailableError,
+    DecodersStuckError,
     JobsDisabledError,
     ModelFailedError,
     ModelLoadingError,
@@ -32,6 +36,8 @@ from server.lifecycle import (
 _UNAVAILABLE: dict[type[UnavailableError], ProblemKind] = {
     ModelLoadingError: LOADING,
     ModelFailedError: MODEL_FAILED,
+    DecodersStuckError: BUSY,
+    DatabaseUnavailableError: DATABASE_UNAVAILABLE,
     ShuttingDownError: SHUTTING_DOWN,
 }
 INTERNAL_DETAIL = "an unexpected error; give the request_id to the operator of the server"

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prompts.annotations import Annotation
-from prompts.tasks import PromptError
+from prompts.tasks import PromptError, check_region_size
 from server.cli.console import console, error_console, fail
 from server.cli.engine import get_adapter_name, load_engine, load_settings_or_exit
 from server.cli.options import AdapterOption, DeviceOption, ModelOption, TextOption, find_task_or_exit
@@ -37,6 +37,7 @@ def prompt(
         data = image.read_bytes()
         pixels = decode_image(data, max_bytes=len(data), max_pixels=load_settings_or_exit().max_pixels)
         chosen.build_prompt(text, corners, pixels.size)
+        check_region_size(corners or ())
     except OSError as error:
         fail(f"{image}: {error.strerror or error}")
     except ImageError as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from cachetools import LRUCache
 from PIL.Image import Image
 
@@ -20,8 +21,15 @@ from server.engine.config import EngineConfig
 from server.engine.decoding.constraint import CompiledConstraint, compile_constraint
 from server.engine.decoding.token_masks import TokenMasks
 from server.engine.devices import choose_worker_count, resolve_device, resolve_dtype, split_cores
-from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
+from server.engine.errors import (
+    DeadlineExceededError,
+    EngineClosedError,
+    InvalidRequestError,
+    OverloadedError,
+    RequestCancelledError,
+)
 from server.engine.handle import Handle
+from server.engine.loop import is_out_of_memory
 from server.engine.model.feature_cache import CacheStats, FeatureCache
 from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Constraint, Request
@@ -100,6 +108,18 @@ class Engine:
         """Preprocesses an image once, for several requests. Takes milliseconds."""
         return self.checkpoint.preprocessor.prepare(image)
 
+    @property
+    def resizing(self) -> tuple[int, int, int]:
+        """The width, the height and Pillow's resampling filter of images that `prepare_resized` takes."""
+        return self.checkpoint.preprocessor.resizing
+
+    def prepare_resized(self, size: tuple[int, int], pixels: np.ndarray) -> PreparedImage:
+        """Same as `prepare`, for an image of `size` (width, height) that another process has resized.
+
+        `pixels`: uint8 [height, width, 3].
+        """
+        return self.checkpoint.preprocessor.prepare_resized(size, pixels)
+
     def find_constraint(self, task: Task, constraint: Constraint) -> CompiledConstraint | None:
         """Returns the compiled constraint if it is cached."""
         with self._constraint_lock:
@@ -120,8 +140,8 @@ class Engine:
             return self._constraints.setdefault((task, constraint), compiled)
 
     def submit(self, request: Request) -> Handle:
-        """Queues a request. Raises InvalidRequestError, OverloadedError or EngineClosedError; the handle raises errors
-        that occur later."""
+        """Queues a request. Raises InvalidRequestError, AdapterSuspendedError, OverloadedError or EngineClosedError;
+        the handle raises errors that occur later."""
         constraint = self._get_constraint(request)
         adapter = self._acquire_adapter(request)
         try:
@@ -207,7 +227,8 @@ class Engine:
         return self.compile_constraint(request.task, request.constrain)
 
     def _acquire_adapter(self, request: Request) -> Adapter | None:
-        """Returns the adapter of the request, which must be released. Raises InvalidRequestError."""
+        """Returns the adapter of the request, which must be released. Raises InvalidRequestError or
+        AdapterSuspendedError."""
         if request.adapter is None:
             return None
         try:
@@ -239,6 +260,9 @@ class Engine:
     def _record_end(self, sequence: Sequence, outcome: Outcome) -> None:
         if sequence.adapter_key:
             self._adapters.release(sequence.adapter_key)
+            # Only what the adapter may have caused.
+            if outcome == "finished" or (outcome == "failed" and _may_be_own(sequence.error)):
+                self._adapters.record_outcome(sequence.adapter_key, failed=outcome == "failed")
         with self._ready:
             if outcome == "finished":
                 self._mean_seconds += 0.1 * (time.monotonic() - sequence.started_at - self._mean_seconds)
@@ -249,3 +273,8 @@ class Engine:
     def _increment(self, **counts: int) -> None:
         """Adds to the counters. The caller holds `_ready`."""
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in counts.items()})
+
+
+def _may_be_own(error: BaseException | None) -> bool:
+    """Returns whether the adapter of a request may have caused its error."""
+    return not isinstance(error, DeadlineExceededError | EngineClosedError) and not (error and is_out_of_memory(error))

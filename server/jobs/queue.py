@@ -25,8 +25,9 @@ from server.jobs.runner import JobFailedError, run_job
 from server.jobs.sources import ImageSource, SourceError, addresses, open_source, permissions
 from server.jobs.throughput import RateMeter
 from server.store import InvalidStateError, Job, JobState, StoreError, StoreUnavailableError, UnknownJobError
-from server.store.database import to_file_url
+from server.store.database import MAX_WAIT, to_file_url
 from server.store.jobs.job_store import JobStore
+from server.store.pages import Page
 from server.store.text import redact_address
 
 if TYPE_CHECKING:  # torch
@@ -43,12 +44,15 @@ logger = logging.getLogger(__name__)
 class JobQueue:
     """Runs the jobs of a server. Safe to use from any thread. Methods raise the errors of the job store."""
 
-    def __init__(self, folder: Path, database_url: str | None = None, sources: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, database_url: str | None = None, sources: Sequence[str] = (), max_wait: float = MAX_WAIT
+    ) -> None:
         """Opens the database.
 
         `folder` is used only by this server, for exports in progress and, without `database_url`, for the database.
-        `sources` are the folders and URLs from which jobs may read. Raises OutputError if the folder cannot be used,
-        and StoreError.
+        `sources` are the folders and URLs from which jobs may read. `max_wait`: see Database.
+
+        Raises OutputError if the folder cannot be used, and StoreError.
         """
         self.folder = folder.absolute()
         self.is_allowed = permissions.allow_within(sources)
@@ -57,7 +61,8 @@ class JobQueue:
         with ExitStack() as stack:
             stack.enter_context(claim_output_folder(self.folder))
             shutil.rmtree(self._exports, ignore_errors=True)  # from a process that died
-            self.store = stack.enter_context(JobStore(database_url or to_file_url(self.folder / "florist.db")))
+            url = database_url or to_file_url(self.folder / "florist.db")
+            self.store = stack.enter_context(JobStore(url, max_wait=max_wait))
             self._resources = stack.pop_all()
         self._engine: Engine | None = None
         self._projects: ProjectModels | None = None
@@ -80,12 +85,16 @@ class JobQueue:
 
     def close(self) -> None:
         """Stops the thread and closes the database. Images in progress are processed after the next start."""
-        self._closing.set()
-        self._stop.set()
-        self._wake.set()
+        self.request_stop()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_SECONDS)
         self._resources.close()
+
+    def request_stop(self) -> None:
+        """Tells the thread to stop. Does not wait for it."""
+        self._closing.set()
+        self._stop.set()
+        self._wake.set()
 
     # Jobs
 
@@ -110,9 +119,13 @@ class JobQueue:
         self._wake.set()
         return job, is_new
 
-    def list_jobs(self, after: int = 0, limit: int | None = None) -> list[Job]:
-        """Returns the server's jobs with an ID above `after`, oldest first; at most `limit`."""
-        return self.store.list_jobs(after, limit, _SERVER_OPTIONS)
+    def plan_jobs(self, after: int, limit: int) -> Page:
+        """Returns a page of the server's jobs with an ID above `after`, oldest first."""
+        return self.store.plan_jobs(after, limit, _SERVER_OPTIONS)
+
+    def list_jobs(self, ids: Sequence[int]) -> list[Job]:
+        """Returns the server's jobs with these IDs, oldest first."""
+        return self.store.list_jobs(ids, _SERVER_OPTIONS)
 
     def get_job(self, job_id: int) -> Job:
         """Returns a job of the server by its ID. Raises UnknownJobError."""
@@ -168,8 +181,7 @@ class JobQueue:
         while not self._closing.is_set():
             self._wake.clear()
             try:
-                runnable = (job for job in self.list_jobs() if job.state in (JobState.QUEUED, JobState.RUNNING))
-                job = next(runnable, None)
+                job = self.store.find_runnable(_SERVER_OPTIONS)
                 if job is None:
                     self._wake.wait(_POLL_SECONDS)
                 else:

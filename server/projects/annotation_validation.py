@@ -2,10 +2,24 @@
 
 from collections.abc import Sequence
 
+from labels.geometry import bounding_box_or_none
 from labels.label_kind import LabelKind, get_label_kind
 from labels.reading.checks import LabelError, check_annotation
 from prompts.annotations import Annotation
 from server.projects.errors import AnnotationProblem, InvalidAnnotationsError
+
+
+def check_sizes(annotations: Sequence[Annotation]) -> None:
+    """Raises InvalidAnnotationsError for shapes that are smaller than a pixel on both sides: probably a mistake of the
+    person who sends them."""
+    problems = []
+    for index, annotation in enumerate(annotations):
+        x1, y1, x2, y2 = bounding_box_or_none(annotation) or (0.0, 0.0, 1.0, 1.0)
+        if x2 - x1 < 1 and y2 - y1 < 1:
+            message = f"its {annotation.kind} is smaller than a pixel: coordinates are pixels, not fractions"
+            problems.append(AnnotationProblem(index, message))
+    if problems:
+        raise InvalidAnnotationsError(problems)
 
 
 def validate_annotations(

@@ -12,6 +12,7 @@ from finetune.evaluation import bootstrap
 from finetune.tuning.run_record import hash_images
 from finetune.tuning.validation import ValidationSet
 from labels.dataset import DatasetError
+from labels.decoder_pool import DecoderClosedError
 from server.engine.adapters.errors import AdapterError
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError, RequestCancelledError
@@ -63,9 +64,10 @@ class Backtester:
         if (found := self._store.find_open_backtest()) is None:
             return False
         project, backtest = found
+        self._store.backtests.start_backtest(backtest)
         try:
             self._run_backtest(project, backtest)
-        except (EngineClosedError, StoreUnavailableError):
+        except (EngineClosedError, DecoderClosedError, StoreUnavailableError):
             raise
         except (BacktestNotPossibleError, AdapterError, OSError) as error:
             logger.error("backtest %d of %s failed: %s", backtest.id, project.name, error)
@@ -132,7 +134,7 @@ class Backtester:
                 for member in ensemble.split()
             ]
             return {**evaluation.description, "lost": {task: fmean(each[task] for each in lost) for task in lost[0]}}
-        except (EngineClosedError, StoreUnavailableError):
+        except (EngineClosedError, DecoderClosedError, StoreUnavailableError):
             raise
         except (ForgettingNotMeasurableError, DatasetError) as error:
             return {"reason": f"there are no images to measure forgetting on: {error}"}

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from labels.images import MAX_PIXELS, decode_image
+from labels.images import decode_image
 from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
-from server.projects.annotation_validation import validate_annotations
+from server.projects.annotation_validation import check_sizes, validate_annotations
 from server.projects.project_files import ProjectFiles
 from server.projects.review_queue import ReviewCandidate, select_candidates
 from server.store.projects.project_store import ProjectStore
@@ -21,13 +21,15 @@ class CorrectionService:
 
     def add_correction(
         self, project: Project, data: bytes, annotations: Sequence[Annotation], *, kind: LabelKind | None = None,
-        complete: bool = True, image_name: str = "", author: str = "", max_pixels: int = MAX_PIXELS,
+        complete: bool = True, image_name: str = "", author: str = "", size: tuple[int, int] | None = None,
     ) -> Correction:  # fmt: skip
         """Stores an image file and all its annotations of one kind (None: the kind that they have).
 
-        Raises ImageError, InvalidAnnotationsError, and OSError if the file cannot be written.
+        `size`: width and height of the image, if it was decoded already. Raises ImageError, InvalidAnnotationsError,
+        and OSError if the file cannot be written.
         """
-        size = decode_image(data, max_bytes=len(data), max_pixels=max_pixels).size
+        size = size or decode_image(data, max_bytes=len(data)).size
+        check_sizes(annotations)
         kind, validated = validate_annotations(annotations, size, kind)
         sha256 = self._files.get_image_store(project).add_image(data)
         content = CorrectionContent(sha256, kind, *size, validated, complete, image_name, author)

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from labels.decoder_pool import DecoderClosedError
 from server.engine.errors import EngineClosedError
 from server.store import StoreUnavailableError
 
@@ -46,7 +47,7 @@ class QueueWorker:
             try:
                 if not self._work_once():
                     self._awake.wait(_POLL_SECONDS)
-            except EngineClosedError:
+            except (EngineClosedError, DecoderClosedError):
                 return
             except StoreUnavailableError as error:
                 logger.warning("%s; the %s wait for it", error, self._name)

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from server.api.deps import EngineDep
+from server.api.deps import EngineDep, LifecycleDep
 from server.api.health.schemas import HealthResponse
-from server.api.problems import NOT_READY, document_problems
+from server.api.problems import BUSY, DATABASE_UNAVAILABLE, NOT_READY, document_problems
 
 router = APIRouter(tags=["health"])
 
@@ -15,8 +15,15 @@ async def check_liveness() -> HealthResponse:
     return HealthResponse(status="alive")
 
 
-@router.get("/readyz", summary="Check that the server is ready", responses=document_problems(*NOT_READY))
-async def check_readiness(_: EngineDep) -> HealthResponse:
+@router.get(
+    "/readyz",
+    summary="Check that the server is ready",
+    responses=document_problems(*NOT_READY, BUSY, DATABASE_UNAVAILABLE),
+)
+async def check_readiness(lifecycle: LifecycleDep, _: EngineDep) -> HealthResponse:
     """Answers 200 when the model is loaded and the server accepts prompts. Otherwise answers 503: while the model
-    loads, if it failed to load, and while the server shuts down."""
+    loads, if it failed to load, while the server shuts down, while no image can be decoded, and while the database of
+    jobs and projects does not answer."""
+    lifecycle.check_decoders()
+    await lifecycle.check_database()
     return HealthResponse(status="ready")

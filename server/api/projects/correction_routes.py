@@ -1,12 +1,15 @@
 """Routes of corrections: add them, and list the images to correct next."""
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
+from server.api.decoding_errors import translate_decoding_errors
 from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, ProjectsDep
+from server.api.pages import create_page_response
 from server.api.parameters import MAX_ID, AfterQuery, LimitQuery, ProjectId
 from server.api.problems import (
     BODY_PROBLEMS,
@@ -16,20 +19,25 @@ from server.api.problems import (
     JOBS_DISABLED,
     NOT_FOUND,
     SOURCE_NOT_ALLOWED,
+    TIMED_OUT,
     document_problems,
 )
-from server.api.projects.access import PROJECT_RESPONSES, run_in_thread
+from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
 from server.api.projects.correction_body import CORRECTION_BODY, CorrectionBodyDep
 from server.api.projects.correction_schemas import (
     CorrectionListResponse,
     CorrectionResponse,
     ImportResponse,
     JobCorrectionsRequest,
+    NextImageResponse,
     NextImagesResponse,
     create_correction_response,
     create_next_image_response,
 )
 from server.projects.project_dataset import is_holdout
+from server.projects.review_queue import ReviewCandidate
+from server.store import Job
+from server.store.projects.records import Project
 
 router = APIRouter(tags=["corrections"], dependencies=[KeyRequired], responses=PROJECT_RESPONSES)
 
@@ -41,11 +49,12 @@ router = APIRouter(tags=["corrections"], dependencies=[KeyRequired], responses=P
     openapi_extra=CORRECTION_BODY,
     responses={
         201: {"description": "The correction is stored."},
-        **document_problems(*BODY_PROBLEMS, NOT_FOUND, INVALID_IMAGE, INVALID_ANNOTATIONS),
+        **document_problems(*BODY_PROBLEMS, NOT_FOUND, INVALID_IMAGE, INVALID_ANNOTATIONS, TIMED_OUT),
     },
 )
 async def add_correction(
     lifecycle: LifecycleDep,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     _: EngineDep,
     client_id: ClientIdDep,
@@ -58,6 +67,8 @@ async def add_correction(
     Nothing is overwritten: sending an image again creates its next version.
     """
     request = body.correction
+    with translate_decoding_errors("image"):
+        size = await lifecycle.decoding.check(body.image)
 
     def add() -> CorrectionResponse:
         project = projects.store.get_project(project_id)
@@ -69,12 +80,12 @@ async def add_correction(
             complete=request.complete,
             image_name=request.name,
             author=request.author or client_id,
-            max_pixels=lifecycle.settings.max_pixels,
+            size=size,
         )
         holdout = is_holdout(correction.content.image_sha256, project.holdout_share)
         return create_correction_response(correction, holdout=holdout)
 
-    return await run_in_thread(add, lifecycle.decode_limiter)
+    return await calls.write(add)
 
 
 @router.post(
@@ -87,6 +98,7 @@ async def add_correction(
 )
 async def import_job(
     lifecycle: LifecycleDep,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     queue: JobQueueDep,
     _: EngineDep,
@@ -102,22 +114,24 @@ async def import_job(
             images = queue.store.iter_images(job, lambda position: source[position].read())
             return projects.corrections.import_job(project, images, body.author or client_id)
 
-    return ImportResponse(images=await run_in_thread(import_annotations, lifecycle.source_limiter))
+    return ImportResponse(images=await calls.run(import_annotations, lifecycle.source_limiter))
 
 
 @router.get(
     "/v1/projects/{id}/next-images",
     summary="List the next images to correct",
+    response_model=NextImagesResponse,
     responses=document_problems(JOBS_DISABLED, NOT_FOUND),
 )
 async def list_next_images(
     lifecycle: LifecycleDep,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     queue: JobQueueDep,
     project_id: ProjectId,
     job: Annotated[int, Query(ge=1, le=MAX_ID, description="The ID of the job with the images.")],
-    count: Annotated[int, Query(ge=1, le=1000, description="The maximum number of images.")] = 20,
-) -> NextImagesResponse:
+    count: Annotated[int, Query(ge=1, le=1000, description="The maximum number of images, in at most 8 MB.")] = 20,
+) -> Response:
     """Returns the labeled images of a job without a correction, the most useful first: images with uncertain
     annotations, and with labels that are rare in the corrections and in this list.
 
@@ -125,34 +139,50 @@ async def list_next_images(
     for the next images.
     """
 
-    def select() -> NextImagesResponse:
+    def select() -> tuple[Project, Job, list[ReviewCandidate], dict[str, int]]:
         project, chosen_job = projects.store.get_project(project_id), queue.get_job(job)
         waiting = queue.store.get_progress(chosen_job).unfinished
         images = queue.store.iter_images_with_positions(chosen_job)
-        candidates, uncorrected = projects.corrections.select_next(project, images, count)
-        rows = [
-            create_next_image_response(each, holdout=is_holdout(each.image.sha256, project.holdout_share))
-            for each in candidates
-        ]
-        return NextImagesResponse(images=rows, uncorrected=uncorrected, waiting=waiting)
+        selected, uncorrected = projects.corrections.select_next(project, images, count)
+        return project, chosen_job, selected, {"uncorrected": uncorrected, "waiting": waiting}
 
     # Under the limit of exports, as it reads all annotations of a job.
-    return await run_in_thread(select, lifecycle.export_limiter)
+    project, chosen_job, selected, counts = await calls.run(select, lifecycle.export_limiter)
+    candidates = {candidate.position: candidate for candidate in selected}
+
+    def read(positions: Sequence[int]) -> Iterator[NextImageResponse]:
+        images = dict(queue.store.list_images(chosen_job, positions))
+        for position in positions:
+            holdout = is_holdout(images[position].sha256, project.holdout_share)
+            yield create_next_image_response(candidates[position], images[position], holdout=holdout)
+
+    return await create_page_response(
+        calls, "images", lambda: queue.store.plan_selection(chosen_job, list(candidates)), read, lambda _: counts
+    )
 
 
-@router.get("/v1/projects/{id}/corrections", summary="List the corrections", responses=document_problems(NOT_FOUND))
+@router.get(
+    "/v1/projects/{id}/corrections",
+    summary="List the corrections",
+    response_model=CorrectionListResponse,
+    responses=document_problems(NOT_FOUND),
+)
 async def list_corrections(
-    projects: ProjectsDep, project_id: ProjectId, after: AfterQuery = None, limit: LimitQuery = 100
-) -> CorrectionListResponse:
+    calls: ProjectCallsDep,
+    projects: ProjectsDep,
+    project_id: ProjectId,
+    after: AfterQuery = None,
+    limit: LimitQuery = 100,
+) -> Response:
     """Returns all versions of all corrections, oldest first, in pages."""
+    store = projects.store
+    project = await calls.read(lambda: store.get_project(project_id))
 
-    def read_page() -> CorrectionListResponse:
-        project = projects.store.get_project(project_id)
-        corrections = projects.store.corrections.list_corrections(project, after or 0, limit + 1)
-        page = [
-            create_correction_response(each, holdout=is_holdout(each.content.image_sha256, project.holdout_share))
-            for each in corrections[:limit]
-        ]
-        return CorrectionListResponse(corrections=page, next=page[-1].id if len(corrections) > limit else None)
+    def read(ids: Sequence[int]) -> Iterator[CorrectionResponse]:
+        for each in store.corrections.list_corrections(project, ids):
+            holdout = is_holdout(each.content.image_sha256, project.holdout_share)
+            yield create_correction_response(each, holdout=holdout)
 
-    return await run_in_thread(read_page)
+    return await create_page_response(
+        calls, "corrections", lambda: store.corrections.plan_page(project, after or 0, limit), read
+    )

@@ -10,7 +10,7 @@ import anyio
 from starlette.types import Message
 
 from prompts.annotations import Annotation
-from prompts.tasks import PromptError, find_task
+from prompts.tasks import PromptError, check_region_size, find_task
 from server.api.metrics.metrics import Metrics
 from server.api.problems import (
     INTERNAL_ERROR,
@@ -140,6 +140,8 @@ class PromptBatch:
             detail = f"text has {len(prompt.text):,} characters; the limit is {max_length:,}"
             return ProblemError(INVALID_PROMPT, detail, "text")
         try:
+            if prompt.region is not None:
+                check_region_size(prompt.region)
             constraint = await self._compile_constraint(prompt)
             with select_model(self._lifecycle, prompt) as ensemble:
                 handle = ensemble.submit(self._engine.submit, self._create_request(prompt, constraint))

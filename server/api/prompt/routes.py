@@ -11,6 +11,7 @@ from server.api.bodies import JSON
 from server.api.deps import EngineDep, LifecycleDep, MetricsDep, RequestStackDep
 from server.api.problems import (
     BODY_PROBLEMS,
+    BUSY,
     INVALID_IMAGE,
     INVALID_PROMPT,
     NOT_READY,
@@ -57,7 +58,7 @@ _RESPONSE: dict[str, Any] = {
     responses={
         200: _RESPONSE,
         **document_problems(
-            UNAUTHORIZED, *BODY_PROBLEMS, INVALID_PROMPT, INVALID_IMAGE, OVERLOADED, *NOT_READY, TIMED_OUT
+            UNAUTHORIZED, *BODY_PROBLEMS, INVALID_PROMPT, INVALID_IMAGE, OVERLOADED, BUSY, *NOT_READY, TIMED_OUT
         ),
     },
 )
@@ -77,7 +78,7 @@ async def send_prompt(
     in a multipart form it is a file: `curl -F image=@cat.jpg --form-string "task=<OD>"` (plain `-F` reads `<` as "from
     a file").
     """
-    image = await load_image(body, lifecycle.settings, lifecycle.decode_limiter, engine.prepare)
+    image = await load_image(body, lifecycle, engine)
     batch = PromptBatch(body.prompt_request.list_prompts(), image, engine, lifecycle, metrics, client_id)
     stack.callback(batch.cancel)
     await batch.submit()

@@ -72,9 +72,17 @@ class ImagePreprocessor:
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """Resizes an image of any mode and computes its key."""
-        pixels = self.resize(image)
+        return self.prepare_resized(image.size, self.resize(image))
+
+    @property
+    def resizing(self) -> tuple[int, int, int]:
+        """The width, the height and Pillow's resampling filter of `resize`."""
+        return self.width, self.height, int(self.resample)
+
+    def prepare_resized(self, size: tuple[int, int], pixels: np.ndarray) -> PreparedImage:
+        """Same as `prepare`, for an image of `size` (width, height) that was resized elsewhere as `resize` does."""
         key = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
-        return PreparedImage(image.size, pixels, key)
+        return PreparedImage(size, pixels, key)
 
     def normalize(self, resized: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
         """n resized images → normalized pixels, fp32 [n, 3, height, width].
