@@ -21,13 +21,10 @@ from finetune.datasets.task_weights import OTHER_WEIGHT, TASK_WEIGHTS
 from finetune.losses import IGNORE
 from finetune.tuning.config import TuneConfig
 from finetune.tuning.replay import POOL_SIZE, ReplaySource, choose_samples
+from finetune.tuning.sample_tokens import LongSample, SampleTokenizer, SampleTokens
 from labels.labeled_image import LabeledImage
-from labels.sample import Sample
 from prompts.annotations import Quad, Text
-from prompts.formatting import format_answer
-from prompts.special_tokens import BOS, EOS
 from server.engine.checkpoints.loading import CheckpointFiles
-from server.engine.model.preprocessing import count_image_tokens
 
 # Streams of random numbers, each with the seed of the run
 _IMAGE_STREAM, _ORDER_STREAM, _VIEW_STREAM = 3, 4, 5
@@ -40,7 +37,7 @@ class TrainingBatch:
     `pixels`: uint8 [b, height, width, 3], resized to the model's input; `views` [b]: a number for each image, the same
     for the same pixels, by which features are cached; `owner` [n]: the image of each prompt; `prompts` [n, p] and
     `labels` [n, l]: token IDs, padded on the right with the pad token and -100; `replayed` [n]: whether the prompt is
-    about a replayed image.
+    about a replayed image; `left_out`: samples of its images that are too long for the model.
     """
 
     pixels: Tensor
@@ -49,16 +46,16 @@ class TrainingBatch:
     prompts: Tensor
     labels: Tensor
     replayed: Tensor
+    left_out: tuple[LongSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _BatchImage:
-    """An image of a batch. `size`: width and height."""
+    """An image of a batch. `samples`: those that are too long too."""
 
     view: int
     image: Image.Image
-    size: tuple[int, int]
-    samples: list[Sample]
+    samples: list[SampleTokens | LongSample]
 
 
 class TrainingBatches(Dataset[TrainingBatch]):
@@ -80,8 +77,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
             raise ValueError(f"the labels allow no training of {', '.join(config.tasks) or 'any task'}")
         # Images without a trainable task would leave gaps in the batches.
         self.trainable = [i for i, tasks in enumerate(self.tasks) if tasks]
-        self.max_positions = files.config.text_config.max_position_embeddings
-        self.max_prompt = self.max_positions - count_image_tokens(files.config, files.preprocessor)  # tokens
+        self.tokenizer = SampleTokenizer(files)
+        self.left_out = self._find_long_samples()
+        """Samples of the unchanged images that are too long for the model. A crop of the image may have shorter ones."""
 
     def count_class_tokens(self) -> Counter[int]:
         """Counts, for each token, the objects whose class contains it."""
@@ -89,13 +87,14 @@ class TrainingBatches(Dataset[TrainingBatch]):
         classes = Counter(a.label for a in annotations if not isinstance(a, Text | Quad))
         counts: Counter[int] = Counter()
         for label, count in classes.items():
-            for token in set(self.tokenize(label)):
+            for token in set(self.tokenizer.tokenize(label)):
                 counts[token] += count
         return counts
 
     def __getitem__(self, number: int) -> TrainingBatch:
         config = self.config
         pixels, views, owner, prompts, answers, replayed = [], [], [], [], [], []
+        left_out: list[LongSample] = []
         for index in range(config.batch_size):
             position = number * config.batch_size + index
             rng = np.random.default_rng((config.seed, _IMAGE_STREAM, position))
@@ -104,25 +103,38 @@ class TrainingBatches(Dataset[TrainingBatch]):
             pixels.append(torch.from_numpy(self.files.preprocessor.resize(item.image).copy()))
             views.append(item.view)
             for sample in item.samples:
-                prompt = self.tokenize(BOS + sample.task.build_prompt(sample.text, sample.region, item.size) + EOS)
-                if len(prompt) > self.max_prompt:
-                    continue  # the model cannot read it
+                if isinstance(sample, LongSample):
+                    left_out.append(sample)
+                    continue
                 owner.append(index)
                 replayed.append(is_replay)
-                prompts.append(prompt)
-                answer = BOS + format_answer(sample.task, sample.answer, item.size) + EOS
-                answers.append(self.tokenize(answer)[: self.max_positions])
+                prompts.append(sample.prompt)
+                answers.append(sample.answer)
         pad = self.files.config.text_config.pad_token_id
         return TrainingBatch(
             torch.stack(pixels), torch.tensor(views), torch.tensor(owner, dtype=torch.long),
-            _pad(prompts, pad, self.max_prompt), _pad(answers, IGNORE, self.max_positions),
-            torch.tensor(replayed, dtype=torch.bool),
+            _pad(prompts, pad, self.tokenizer.max_prompt), _pad(answers, IGNORE, self.tokenizer.max_positions),
+            torch.tensor(replayed, dtype=torch.bool), tuple(left_out),
         )  # fmt: skip
 
-    def tokenize(self, text: str) -> list[int]:
-        """Returns the token IDs of a text without BOS and EOS."""
-        ids: list[int] = self.files.tokenizer.backend.encode(text, add_special_tokens=False).ids
-        return ids
+    def _find_long_samples(self) -> list[LongSample]:
+        """Makes the samples of each image once. Raises ValueError if none of them fits the model."""
+        left_out, fits = list[LongSample](), False
+        for index in self.trainable:
+            image = self.images[index]
+            samples = make_samples(
+                image, self.tasks[index], classes=self.classes, rng=np.random.default_rng(0),
+                order=self.config.object_order,
+            )  # fmt: skip
+            for sample in samples:
+                tokens = self.tokenizer.encode(sample, image.name, image.size)
+                if isinstance(tokens, LongSample):
+                    left_out.append(tokens)
+                else:
+                    fits = True
+        if left_out and not fits:
+            raise ValueError(f"no sample fits the model, for example {left_out[0].image}: {left_out[0]}")
+        return left_out
 
     def _load_own(self, position: int, rng: np.random.Generator) -> _BatchImage:
         """Returns an image of the project.
@@ -140,20 +152,34 @@ class TrainingBatches(Dataset[TrainingBatch]):
         if config.augmentation:
             image = augment(image, self.changes, chance, self.images, self.objects)
         samples = self._make_samples(image, self.tasks[index], rng)
-        return _BatchImage(index * config.views_per_image + view, image.open(), image.size, samples)
+        return _BatchImage(index * config.views_per_image + view, image.open(), samples)
 
-    def _make_samples(self, image: LabeledImage, tasks: Sequence[str], rng: np.random.Generator) -> list[Sample]:
-        """Returns up to `prompts_per_image` samples; TASK_WEIGHTS decide how often a task comes."""
+    def _make_samples(
+        self, image: LabeledImage, tasks: Sequence[str], rng: np.random.Generator
+    ) -> list[SampleTokens | LongSample]:
+        """Returns up to `prompts_per_image` samples; TASK_WEIGHTS decide how often a task comes.
+
+        Samples of other tasks take the place of those that are too long.
+        """
         weights = np.array([TASK_WEIGHTS.get(task, OTHER_WEIGHT) for task in tasks])
         order = rng.choice(len(tasks), size=len(tasks), replace=False, p=weights / weights.sum())
-        chosen = [tasks[i] for i in order[: self.config.prompts_per_image]]
-        samples = make_samples(image, chosen, classes=self.classes, rng=rng, order=self.config.object_order)
-        return choose_samples(samples, self.config.prompts_per_image, rng)
+        shuffled, count = [tasks[i] for i in order], self.config.prompts_per_image
+        encoded: list[SampleTokens | LongSample] = []
+        while shuffled and (missing := count - sum(isinstance(each, SampleTokens) for each in encoded)) > 0:
+            chosen, shuffled = shuffled[:missing], shuffled[missing:]
+            samples = make_samples(image, chosen, classes=self.classes, rng=rng, order=self.config.object_order)
+            for sample in choose_samples(samples, missing, rng):
+                encoded.append(self.tokenizer.encode(sample, image.name, image.size))
+            if not any(isinstance(each, LongSample) for each in encoded):
+                break
+        return encoded
 
     def _load_replayed(self, position: int) -> _BatchImage:
         assert self.replay is not None
         image, samples = self.replay.load(position, self.config.prompts_per_image)
-        return _BatchImage(-1 - position % POOL_SIZE, image, image.size, samples)
+        name = f"replayed image {position % POOL_SIZE}"
+        encoded = [self.tokenizer.encode(sample, name, image.size) for sample in samples]
+        return _BatchImage(-1 - position % POOL_SIZE, image, encoded)
 
 
 def _pad(rows: Sequence[list[int]], fill: int, max_length: int) -> Tensor:

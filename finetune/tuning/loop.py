@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,12 @@ from finetune.tuning.config import NO_REPLAY_MESSAGE, Anchor, Method, TuneConfig
 from finetune.tuning.result import DivergenceError, TuneError, TuneResult
 from finetune.tuning.run_record import RECORD_FILE, TuneData, describe_environment, describe_run, find_changes
 from finetune.tuning.run_state import RunState
+from finetune.tuning.sample_tokens import to_unusable
 from finetune.tuning.trainer import Trainer
 from finetune.tuning.training_log import LOG_FILE, append_to_log, plot_curves
 from finetune.tuning.validation import ValidationStoppedError
 from finetune.tuning.validator import Validator
+from labels.dataset import UnusableEntry
 from labels.unusable_entries import write_unusable
 
 STOP_REQUESTED = "stop requested"
@@ -40,16 +42,20 @@ T = TypeVar("T")
 def tune(
     config: TuneConfig, data: TuneData, out: Path, *, workers: int = 1,
     on_log: Callable[[dict[str, Any]], None] = lambda line: None, should_stop: Callable[[], bool] = lambda: False,
+    on_left_out: Callable[[Sequence[UnusableEntry]], None] = lambda entries: None,
 ) -> TuneResult:  # fmt: skip
     """Fine-tunes `config.base` on `data` into the folder `out`. After a stop the same call continues, bit for bit.
 
     `workers`: processes that load images; `on_log` receives each line of the log; `should_stop` is called before each
-    step and during validation: when it returns True, the run ends and can be continued. Freed memory stays with this
+    step and during validation: when it returns True, the run ends and can be continued; `on_left_out` receives the
+    samples that are too long for the model. Freed memory stays with this
     process from now on (`finetune.memory`). Raises TuneError, DivergenceError if the loss becomes NaN or Inf,
     CheckpointError if the base cannot be loaded, and AdapterError if the start adapter cannot.
     """
     try:
-        return _Run(config, data, out, on_log, should_stop).train(workers)
+        run = _Run(config, data, out, on_log, should_stop)
+        on_left_out(run.long_samples)
+        return run.train(workers)
     except (OSError, SafetensorError) as error:
         path, reason = (getattr(error, name, None) for name in ("filename", "strerror"))
         raise TuneError(f"{path or out}: {reason or error}; fix this, then run the same command again") from error
@@ -73,6 +79,9 @@ class _Run:
             self.validator = Validator(config, self.trainer, data.holdout, data.classes)
         except ValueError as error:
             raise TuneError(str(error)) from error
+        self.long_samples = [
+            *to_unusable(data.train, self.batches.left_out), *to_unusable(data.holdout, self.validator.left_out)
+        ]  # fmt: skip
         class_weights = compute_class_weights(self.batches.count_class_tokens(), config.class_balance)
         self.trainer.loss_config = replace(self.trainer.loss_config, weights=class_weights)
         self.description = describe_run(config, data, pretrained.sha256, self.accelerator.num_processes)
@@ -122,13 +131,12 @@ class _Run:
         try:
             parts = self.trainer.step(batches, state.step)
         except FloatingPointError as error:
-            result = TuneResult(
-                self.checkpoint.folder, state.step, state.before, state.best, state.best_step, state.seconds, str(error)
-            )
+            result = self.make_result(state.best_step, str(error))
             cause = f"step {state.step + 1}: {error}; use a lower learning_rate ({self.config.learning_rate:g})"
             raise DivergenceError(cause, result) from error
         state.step += 1
         state.add_losses(parts)
+        state.add_left_out(sample for batch in batches for sample in batch.left_out)
 
     def load_batches(self, workers: int) -> Iterator[list[TrainingBatch]]:
         """Yields the batches of each remaining step, for this process."""
@@ -212,6 +220,8 @@ class _Run:
             return
         rounded = {k: round(v, 5) if isinstance(v, float) and k != "learning_rate" else v for k, v in line.items()}
         rounded["seconds"] = round(self.state.seconds, 1)
+        if self.state.left_out:
+            rounded["left_out"] = self.state.left_out
         append_to_log(self.out, rounded)
         for name, value in line.items():
             if self.board and name != "step":
@@ -243,7 +253,7 @@ class _Run:
                 (self.out / LOG_FILE).unlink(missing_ok=True)
         self.write_record("running", "")
         if self.accelerator.is_main_process:
-            write_unusable(self.out, self.data.source.unusable)
+            write_unusable(self.out, [*self.data.source.unusable, *self.long_samples])
         self.board = SummaryWriter(str(self.out / "tensorboard"), write_to_disk=self.accelerator.is_main_process)
         return self.state
 
@@ -261,6 +271,10 @@ class _Run:
                 "run": self.description,
                 "source": {**self.data.source.to_json(), "start_adapter": self.config.start_adapter},
                 "state": state, "reason": reason, "before": self.state.before, "best": best,
+                "left_out": {
+                    "too_long": len(self.long_samples), "in_training": self.state.left_out,
+                    "examples": self.state.left_out_examples,
+                },
                 "seconds": round(self.state.seconds, 1), "environment": describe_environment(),
             }  # fmt: skip
             partial = self.out / "run.partial"
@@ -272,10 +286,14 @@ class _Run:
         self.write_record("stopped" if stopped == STOP_REQUESTED else "done", stopped)
         if self.accelerator.is_main_process:
             plot_curves(self.out, self.config.metric)
-        best_step = state.step if state.best is None else state.best_step
+        return self.make_result(state.step if state.best is None else state.best_step, stopped)
+
+    def make_result(self, best_step: int, stopped: str) -> TuneResult:
+        state = self.state
         return TuneResult(
-            self.checkpoint.folder, state.step, state.before, state.best, best_step, state.seconds, stopped
-        )
+            self.checkpoint.folder, state.step, state.before, state.best, best_step, state.seconds, stopped,
+            state.left_out, tuple(state.left_out_examples),
+        )  # fmt: skip
 
 
 def _ignore_signals(worker: int) -> None:

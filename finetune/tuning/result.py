@@ -10,7 +10,8 @@ class TuneResult:
 
     `folder`: the best adapter or checkpoint; `steps`: completed steps; `before`, `best`: the validation metric of the
     start (the base, or `start_adapter`) and of the best step, None without a holdout; `best_step`: the step of `best`;
-    `seconds`: training time; `stopped`: why the run ended before its last step.
+    `seconds`: training time; `stopped`: why the run ended before its last step; `left_out`: how often a sample was too
+    long for the model, and `left_out_examples`: the first of these samples, by image and task.
     """
 
     folder: Path
@@ -20,6 +21,8 @@ class TuneResult:
     best_step: int
     seconds: float
     stopped: str = ""
+    left_out: int = 0
+    left_out_examples: tuple[str, ...] = ()
 
 
 class TuneError(RuntimeError):

@@ -1,13 +1,17 @@
 """The state of a run, from which it continues after a stop or a crash: `state.pt`."""
 
 import errno
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
+from finetune.tuning.sample_tokens import LongSample
+
 STATE_FILE = "state.pt"
+_EXAMPLES = 20
 
 
 @dataclass(slots=True)
@@ -16,7 +20,8 @@ class RunState:
 
     `step`: completed steps; `seconds`: training time; `before`, `best`: the validation metric of the start and of the
     best checkpoint, which is of `best_step`; `without_improvement`: validations since then; `pending`: the log line of
-    a validation that was interrupted; `recent`: the parts of the loss since the last log line.
+    a validation that was interrupted; `recent`: the parts of the loss since the last log line;
+    `left_out`: samples that were too long for the model so far; `left_out_examples`: the first of them.
     """
 
     step: int = 0
@@ -27,11 +32,21 @@ class RunState:
     without_improvement: int = 0
     pending: dict[str, float] | None = None
     recent: dict[str, list[float]] = field(default_factory=dict)
+    left_out: int = 0
+    left_out_examples: list[str] = field(default_factory=list)
 
     def add_losses(self, parts: dict[str, float]) -> None:
         """Adds the parts of a step's loss."""
         for name, value in parts.items():
             self.recent.setdefault(name, []).append(value)
+
+    def add_left_out(self, samples: Iterable[LongSample]) -> None:
+        """Counts samples that are too long for the model. The first ones are named."""
+        for sample in samples:
+            self.left_out += 1
+            example = f"{sample.image}: {sample}"
+            if len(self.left_out_examples) < _EXAMPLES and example not in self.left_out_examples:
+                self.left_out_examples.append(example)
 
     def take_averages(self) -> dict[str, float]:
         """Returns the mean parts of the loss since the last log line, and clears them."""

@@ -9,6 +9,7 @@ from finetune.evaluation.corrections import CorrectionCounts
 from finetune.tuning.batches import TrainingBatches
 from finetune.tuning.config import Method, TuneConfig
 from finetune.tuning.frozen_features import FrozenFeatureCache
+from finetune.tuning.sample_tokens import LongSample
 from finetune.tuning.trainer import Trainer
 from finetune.tuning.validation import ValidationSet, ValidationStoppedError, select_main_tasks
 from labels.labeled_image import LabeledImage
@@ -35,6 +36,11 @@ class Validator:
         elif holdout:
             unchanged = config.model_copy(update={"augmentation": 0.0, "replay_share": 0.0, "seed": 0})
             self._batches = TrainingBatches(trainer.pretrained.files, holdout, classes, unchanged)
+
+    @property
+    def left_out(self) -> Sequence[LongSample]:
+        """The samples of the holdout that are too long for the loss. Corrections are counted on all samples."""
+        return self._batches.left_out if self._batches else ()
 
     def compute_metric(self, candidate: Path, should_stop: Callable[[], bool]) -> float | None:
         """Returns the metric of the averaged parameters, which are saved in `candidate`; None without a holdout.

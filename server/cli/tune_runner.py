@@ -5,7 +5,7 @@ The seedling's drawn scenes come together with the fine-tuning here; `finetune` 
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from server.engine.checkpoints.sources import SEEDLING
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
+_SHOWN_EXAMPLES = 5
 EXPECTED_ERRORS = (ConfigError, DatasetError, CheckpointError, AdapterError, TuneError, OSError)
 """Errors whose message says what to do."""
 
@@ -89,7 +90,10 @@ class TuneRunner:
     def train(self, should_stop: Callable[[], bool]) -> TuneResult:
         """Fine-tunes, with progress on the terminal. Raises TuneError and the errors of the base."""
         with _show_progress(self._config.steps, self._config.metric) as on_log:
-            return tune(self._config, self._data, self._out, on_log=on_log, should_stop=should_stop)
+            return tune(
+                self._config, self._data, self._out, on_log=on_log, should_stop=should_stop,
+                on_left_out=self._print_left_out,
+            )  # fmt: skip
 
     def report(self, result: TuneResult, *, forgetting: bool) -> None:
         """Prints the result; measures forgetting and calibrates, in the main process."""
@@ -99,6 +103,10 @@ class TuneRunner:
                 start = self._config.start_adapter or "before"
                 best = f"{result.best:.3g} at step {result.best_step}"
                 console.print(f"holdout {metric}: {result.before:.3g} ({start}), {best}")
+            if result.left_out:
+                print_line(f"left out {result.left_out} times: samples that are too long for the model, such as")
+                for example in result.left_out_examples[:_SHOWN_EXAMPLES]:
+                    print_line(f"  {example}")
             with error_console.status("measuring forgetting and calibrating scores …"):
                 self._evaluate(result.folder, forgetting=forgetting)
         print_line(f"{result.folder} ({result.seconds:.0f} s); curves: {self._out / PLOT_FILE}")
@@ -108,7 +116,11 @@ class TuneRunner:
         self._print_unusable(dataset.unusable)
         return dataset
 
-    def _print_unusable(self, entries: tuple[UnusableEntry, ...]) -> None:
+    def _print_left_out(self, entries: Sequence[UnusableEntry]) -> None:
+        if PartialState().is_main_process:
+            self._print_unusable(entries)
+
+    def _print_unusable(self, entries: Sequence[UnusableEntry]) -> None:
         print_unusable(entries, error_console, f"{self._out / FILE_NAME} will list all of them")
 
     def _warn_without_negatives(self, train: tuple[LabeledImage, ...], classes: tuple[str, ...]) -> None:

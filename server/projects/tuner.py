@@ -28,7 +28,7 @@ NICENESS = 19  # the lowest priority: the process gets the time that serving lea
 _POLL_SECONDS = 0.2  # interval between two checks of the process
 _CANCEL_SECONDS = 30.0  # how long `stop_run` waits
 _OUTPUT_TAIL = 300  # characters of the output of a crashed process that its error shows
-_METRICS = ("before", "best", "best_step", "steps", "seconds", "stopped")
+_METRICS = ("before", "best", "best_step", "steps", "seconds", "stopped", "left_out", "left_out_examples")
 logger = logging.getLogger(__name__)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from finetune.evaluation.report import EvaluationReport
 from labels.dataset import DatasetError, UnusableEntry
-from labels.image_files import ImageFile, find_image, read_size
+from labels.image_files import ImageFile, read_size
+from labels.image_folders import ImageFolders
+from labels.image_resolver import ImageResolver
 from labels.images import ImageError
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
@@ -42,7 +44,7 @@ class SuiteBuilder:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         """`folders`: where to look for images, in this order."""
-        self._folders = list(folders)
+        self._resolver, self._folders = ImageResolver(folders[0]), ImageFolders.from_folders(*folders)
         self._images: dict[str, tuple[LabeledImage, list[Sample]] | None] = {}
         self.unusable: list[UnusableEntry] = []
 
@@ -63,7 +65,7 @@ class SuiteBuilder:
 
     def _open(self, name: str, source: str) -> tuple[LabeledImage, list[Sample]] | None:
         try:
-            file = ImageFile(find_image(name, self._folders))
+            file = ImageFile(self._resolver.find(name, self._folders).path)
             return LabeledImage(name, source, *read_size(file), (), file), []
         except (OSError, ImageError) as error:
             self.unusable.append(UnusableEntry(source, str(error)))

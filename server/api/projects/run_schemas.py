@@ -70,11 +70,13 @@ class RunResponse(BaseModel):
     train_images: int = Field(description="The number of training images.")
     holdout_images: int = Field(description="The number of holdout images.")
     progress: dict[str, Any] | None = Field(
-        description="The newest entry of its log: the step, the losses, and the validation metric."
+        description="The newest entry of its log: the step, the losses, the validation metric, and `left_out`, how "
+        "often a sample was too long for the model, if any was."
     )
     metrics: dict[str, Any] = Field(
         description="The validation metric `before` training and of the `best` step (`best_step`); null if there are "
-        "too few images for validation."
+        "too few images for validation. `left_out`: how often a sample was too long for the model, and "
+        "`left_out_examples`: the first of these samples, by image and task."
     )
     models: list[int] = Field(
         description="The models that it created, one for each task. If the loss became NaN or Inf, the best until then."

@@ -32,7 +32,8 @@ def make_batches(base: str, images: list[LabeledImage], **settings: object) -> T
 
 
 def is_equal(one: TrainingBatch, two: TrainingBatch) -> bool:
-    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in TrainingBatch.__slots__)
+    names = [name for name in TrainingBatch.__slots__ if name != "left_out"]
+    return one.left_out == two.left_out and all(torch.equal(getattr(one, n), getattr(two, n)) for n in names)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +115,46 @@ def test_all_of_many_samples_are_used(base: str, images: list[LabeledImage]) -> 
 
 
 def test_prompts_that_are_too_long_are_left_out(base: str, images: list[LabeledImage]) -> None:
-    batches = make_batches(base, [with_own_samples(images[0], "cat " * 2000)], batch_size=1)
-    batch = batches[0]
-    assert (batch.prompts.shape, batch.labels.shape, batch.owner.tolist()) == ((0, 0), (0, 0), [])
-    both = make_batches(base, [with_own_samples(images[0], "cat " * 2000, "cat")], batch_size=1)[0]
-    assert both.owner.tolist() == [0]
+    with pytest.raises(ValueError, match=r"no sample fits the model, for example .*the prompt of its <VQA> sample has"):
+        make_batches(base, [with_own_samples(images[0], "cat " * 2000)], batch_size=1)
+    both = make_batches(base, [with_own_samples(images[0], "cat " * 2000, "cat")], batch_size=1)
+    assert both[0].owner.tolist() == [0]
+    (left_out,) = both.left_out
+    assert both[0].left_out == (left_out,)
+    assert (left_out.image, left_out.task, left_out.part) == (images[0].name, "<VQA>", "prompt")
+    assert left_out.tokens > left_out.limit == both.tokenizer.max_prompt
     validation_set = ValidationSet([with_own_samples(images[0], "cat " * 2000)], CLASSES, ["<VQA>"])
     with Engine.load(EngineConfig(base)) as engine:
         assert [counts.labels for counts in validation_set.count_corrections(engine)] == [0]
+
+
+def test_an_answer_that_is_too_long_is_left_out_and_never_cut(base: str, images: list[LabeledImage]) -> None:
+    """A cut answer has no end token, and teaches the model to leave out objects."""
+    many = tuple(Box(label="cat", box=(x, y, x + 4.0, y + 4)) for y in range(0, 40, 5) for x in range(0, 40, 5))
+    dense = replace(images[0], name="dense.png", annotations=many, samples=())
+    batches = make_batches(base, [dense, *images[1:3]], tasks=("<OD>", "<REGION_TO_CATEGORY>"), prompts_per_image=1)
+    assert [(sample.image, sample.task, sample.part) for sample in batches.left_out] == [
+        ("dense.png", "<OD>", "answer")
+    ]
+    eos = batches.files.config.text_config.eos_token_id
+    named = 0
+    for number in range(20):
+        batch = batches[number]
+        assert len(batch.owner) == 3  # another task takes the place of the long answer
+        for row in batch.labels:
+            assert row[row >= 0][-1] == eos
+        named += sum(sample.image == "dense.png" for sample in batch.left_out)
+    assert named > 3
+
+
+def test_crops_of_a_dense_image_are_trained_where_their_answers_fit(base: str, images: list[LabeledImage]) -> None:
+    boxes = tuple(Box(label="cat", box=(x, y, x + 8.0, y + 8)) for y in range(0, 80, 16) for x in range(0, 96, 16))
+    dense = replace(images[0], annotations=boxes, samples=())
+    batches = make_batches(base, [dense, images[1]], tasks=("<OD>",), batch_size=2, augmentation=1.0)
+    assert len(batches.left_out) == 1
+    made = [batches[number] for number in range(40)]
+    assert any(batch.left_out for batch in made)
+    assert any(len(batch.owner) == 2 for batch in made)
 
 
 def test_the_main_tasks_depend_on_labels_and_settings(images: list[LabeledImage]) -> None:

@@ -54,13 +54,16 @@ def test_cached_features_change_nothing(base: str, images: list[LabeledImage], s
 
 def test_the_longest_prompt_and_answer_are_trained(base: str, images: list[LabeledImage]) -> None:
     trainer, plain = make_trainer(base, images, replay_share=0.0)
-    room, positions = plain.max_prompt, plain.max_positions
+    room, positions, tokenize = plain.tokenizer.max_prompt, plain.tokenizer.max_positions, plain.tokenizer.tokenize
     task = find_task("<VQA>")
-    used = len(plain.tokenize(BOS + task.build_prompt("", None, (9, 9)) + EOS))
-    words = next(  # the prompt has the maximum length, the answer is longer
-        words for count in range(1, 4 * room) if len(plain.tokenize(words := "a" * count)) == room - used
+    used = len(tokenize(BOS + task.build_prompt("", None, (9, 9)) + EOS))
+    words = next(  # prompt and answer have the maximum length
+        words for count in range(1, 4 * room) if len(tokenize(words := "a" * count)) == room - used
     )
-    sample = Sample(task, (Text(label="a b " * positions),), text=words)
+    answer = next(
+        text for count in range(1, 4 * positions) if len(tokenize(BOS + (text := "a" * count) + EOS)) == positions
+    )
+    sample = Sample(task, (Text(label=answer),), text=words)
     image = replace(images[0], annotations=(), complete=frozenset(), samples=(sample,))
     trainer, batches = make_trainer(base, [image], replay_share=0.0, batch_size=1, augmentation=0.0)
     batch = batches[0]
