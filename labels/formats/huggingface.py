@@ -18,13 +18,14 @@ from labels.dataset import Dataset
 from labels.formats import huggingface_tables
 from labels.formats.huggingface_tables import ClassNames, find_class_names
 from labels.geometry import bounds, box_to_ring, to_rings
-from labels.image_files import EncodedImage, ImageFile, find_image
+from labels.image_resolver import ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.split_files import SplitFiles
 from labels.writing.categories import get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
@@ -47,22 +48,23 @@ def read(source: DatasetSource) -> Dataset:
     """Returns the images and labels. Images of Parquet files are kept in memory. Raises DatasetError."""
     builder = DatasetBuilder(source.path)
     if files := _find_metadata(source):
-        if len({file.parent for file in files}) < len(files):
-            raise source.make_several_error(files)
         names = _read_card(source.path / "README.md")
+        splits = SplitFiles(files, source)
         for file in files:
-            _read_metadata(file, source, names, builder)
+            _read_metadata(file, source.resolver, splits, names, builder)
     else:
         tables = huggingface_tables.find_tables(source.path)
-        for row, name, where, image, names in huggingface_tables.iter_rows(source.path, tables, builder):
-            _add_image(builder, row, name, where, image, names)
+        for row, name, where, image, names in huggingface_tables.iter_rows(source, tables, builder):
+            size = checks.parse_size(row.get("width"), row.get("height"))
+            if draft := builder.add_image(name, where, image, size):
+                _read_row(row, draft, where, names)
     return builder.build()
 
 
 def _find_metadata(source: DatasetSource) -> list[Path]:
     """Returns the metadata files: metadata.jsonl in the folder or its splits, or JSON lines that look like it."""
     if source.path.is_dir():
-        named = [file for pattern in (_METADATA, f"*/{_METADATA}") for file in sorted(source.path.glob(pattern))]
+        named = [file for depth in ("", "*/", "*/*/") for file in sorted(source.path.glob(depth + _METADATA))]
         if not named and huggingface_tables.find_tables(source.path):
             return []
         files = named or source.json_lines
@@ -72,21 +74,25 @@ def _find_metadata(source: DatasetSource) -> list[Path]:
     return files if "file_name" in first and not {"prefix", "suffix"} <= set(first) else []
 
 
-def _read_metadata(file: Path, source: DatasetSource, names: ClassNames, builder: DatasetBuilder) -> None:
-    root = source.path
+def _read_metadata(
+    file: Path, resolver: ImageResolver, splits: SplitFiles, names: ClassNames, builder: DatasetBuilder
+) -> None:
+    folders = resolver.layout.list_folders(file, splits.get_split(file))
     for number, row, problem in documents.read_json_lines(file):
-        where = f"{file.relative_to(root).as_posix() if root.is_dir() else file.name}:{number}"
+        where = f"{splits.get_source(file)}:{number}"
         name = row.get("file_name") if isinstance(row, dict) else None
         if problem or not isinstance(name, str):
             builder.refuse(where, problem or "it has no file_name")
             continue
         try:
-            image = ImageFile(find_image(name, [file.parent]))
+            found = resolver.find(name, folders)
         except OSError as error:
             builder.refuse(where, str(error))
             continue
-        prefix = "" if file.parent == root or root.is_file() else f"{file.parent.name}/"
-        _add_image(builder, row, prefix + name, where, image, names)
+        splits.check_image(file, found.path)
+        size = checks.parse_size(row.get("width"), row.get("height"))
+        if draft := builder.add_found(found, where, size, prefix=splits.get_prefix(file)):
+            _read_row(row, draft, where, names)
 
 
 def _read_card(card: Path) -> ClassNames:
@@ -99,12 +105,7 @@ def _read_card(card: Path) -> ClassNames:
         return ()
 
 
-def _add_image(
-    builder: DatasetBuilder, row: Mapping[str, Any], name: str, where: str, image: EncodedImage, names: ClassNames
-) -> None:
-    draft = builder.add_image(name, where, image, checks.parse_size(row.get("width"), row.get("height")))
-    if draft is None:
-        return
+def _read_row(row: Mapping[str, Any], draft: ImageDraft, where: str, names: ClassNames) -> None:
     objects = row.get("objects") or []
     if isinstance(objects, dict):
         objects = _to_records(objects)

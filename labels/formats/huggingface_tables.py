@@ -10,8 +10,11 @@ from typing import IO, Any
 from PIL import Image
 
 from labels.dataset import DatasetError
-from labels.image_files import EncodedImage, ImageBytes, ImageFile, find_image
+from labels.image_files import EncodedImage, ImageBytes, ImageFile
+from labels.image_folders import ImageFolders
+from labels.image_resolver import ImageResolver
 from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.dataset_source import DatasetSource
 
 _SUFFIXES = (".parquet", ".arrow")
 _IMAGE_COLUMNS = ("image", "img", "picture", "photo")
@@ -54,12 +57,14 @@ def find_tables(path: Path) -> list[Path]:
 
 
 def iter_rows(
-    root: Path, files: Sequence[Path], builder: DatasetBuilder
+    source: DatasetSource, files: Sequence[Path], builder: DatasetBuilder
 ) -> Iterator[tuple[Row, str, str, EncodedImage, ClassNames]]:
     """Yields each row with its image's name, its source, the image and the class names.
 
-    Rows without an image are refused in `builder`. Raises DatasetError.
+    Names begin with the name of the file, or with its path if files of several folders have one name. Rows without an
+    image are refused in `builder`. Raises DatasetError.
     """
+    root = source.path
     try:
         import pyarrow
     except ImportError as error:
@@ -70,16 +75,19 @@ def iter_rows(
             f"{root} has {size / 1024**3:.0f} GB of Parquet, whose images would be kept in memory; convert it with "
             "`datasets`: load_dataset('parquet', …).save_to_disk(…), and name that folder"
         )
+    are_unique = len({file.stem for file in files}) == len(files)
     for file in files:
+        name = file.stem if are_unique else file.relative_to(root).with_suffix("").as_posix()
+        folders = source.resolver.layout.list_folders(file)
         try:
             for number, (row, names) in enumerate(_iter_table(file)):
-                where = f"{file.name}: row {number}"
+                where = f"{file.name if are_unique else file.relative_to(root).as_posix()}: row {number}"
                 try:
-                    image = _find_row_image(row, file, number)
+                    image = _find_row_image(row, file, number, source.resolver, folders)
                 except OSError as error:
                     builder.refuse(where, str(error))
                     continue
-                yield row, f"{file.stem}/{number:06}", where, image, names
+                yield row, f"{name}/{number:06}", where, image, names
         except (pyarrow.ArrowException, OSError) as error:
             raise DatasetError(f"{file} cannot be read: {str(error)[:200]}") from error
 
@@ -136,7 +144,9 @@ def _find_image_column(schema: Any) -> str | None:
     return next((n for n in _IMAGE_COLUMNS if n in names and types.is_binary(schema.field(n).type)), None)
 
 
-def _find_row_image(row: Mapping[str, Any], file: Path, number: int) -> EncodedImage:
+def _find_row_image(
+    row: Mapping[str, Any], file: Path, number: int, resolver: ImageResolver, folders: ImageFolders
+) -> EncodedImage:
     if file.suffix == ".arrow" and (column := _find_image_column(_open_arrow(file).schema)):
         return ArrowImage(file, column, number)
     embedded = [value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} & set(value)]
@@ -145,7 +155,7 @@ def _find_row_image(row: Mapping[str, Any], file: Path, number: int) -> EncodedI
         if isinstance(data, bytes):
             return ImageBytes(data)
         if isinstance(path, str):
-            return ImageFile(find_image(path, [file.parent]))
+            return ImageFile(resolver.find(path, folders).path)
     raise FileNotFoundError("its row contains no image; a column of images is called image")
 
 
