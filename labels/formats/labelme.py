@@ -1,11 +1,12 @@
-"""LabelMe: a JSON file beside each image; https://github.com/wkentaro/labelme.
+"""LabelMe: a JSON file beside each image, or with the image in it; https://github.com/wkentaro/labelme.
+
+X-AnyLabeling writes the same files. Its shapes of the types `rotation` and `quadrilateral` and its rectangles of four
+corners are read, too, as are circles and masks. Points and lines are left out.
 
 A shape with the label `text` is a word: its text is the first line of its description. The writer also adds the reason
 for review to the description, and `score`, which LabelMe preserves. It leaves out captions.
 """
 
-import base64
-import binascii
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -13,20 +14,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from labels.dataset import Dataset, DatasetError
+from labels.formats.labelme_shapes import decode_base64, read_shapes
 from labels.geometry import to_points, to_rings
 from labels.image_files import ImageBytes
 from labels.image_index import ImageNotFoundError
 from labels.image_resolver import FoundImage, ImageResolver
-from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
-from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.checks import LabelError
+from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
-from labels.writing.categories import WORD_CATEGORY, describe_kind, get_category
+from labels.writing.categories import describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.json_array import to_json_line
-from prompts.annotations import Annotation, Box, Quad, Text
+from prompts.annotations import Box, Quad, Text
 
 _VERSION = "5.0.0"  # the first version that reads these files
 
@@ -89,14 +90,7 @@ def _read_image(
         return
     if draft is None:
         return
-    groups: dict[Any, list[Any]] = {}
-    for position, shape in enumerate(document["shapes"]):
-        group = shape.get("group_id") if isinstance(shape, dict) and shape.get("shape_type") == "polygon" else None
-        # The rings of one object are polygons of one group.
-        key = (group, shape.get("label")) if isinstance(group, int | str) else position
-        groups.setdefault(str(key), []).append((position, shape))
-    for shapes in groups.values():
-        _add_annotation([shape for _, shape in shapes], draft, f"{where}: shape {shapes[0][0]}")
+    read_shapes(document, draft, where)
 
 
 def _find_image(path: str, file: Path, resolver: ImageResolver, *, has_data: bool) -> FoundImage | None:
@@ -119,35 +113,9 @@ def _find_image(path: str, file: Path, resolver: ImageResolver, *, has_data: boo
 def _decode_image(data: object) -> ImageBytes:
     """Returns an embedded image. Raises OSError."""
     try:
-        return ImageBytes(base64.b64decode(str(data), validate=True))
-    except (binascii.Error, ValueError) as error:
+        return ImageBytes(decode_base64(data))
+    except LabelError as error:
         raise OSError(f"its imageData cannot be read: {error}") from error
-
-
-def _add_annotation(shapes: list[Any], draft: ImageDraft, where: str) -> None:
-    first = shapes[0]
-    if not isinstance(first, dict):
-        draft.refuse_label(LabelKind.OBJECTS, where, "it is not a JSON object")
-        return
-    kind = first.get("shape_type", "polygon")
-    is_word = first.get("label") == WORD_CATEGORY
-    words = str(first.get("description") or "").partition("\n")[0] if is_word else ""
-    if kind not in ("rectangle", "polygon"):
-        draft.refuse_label(LabelKind.OBJECTS, where, f"a {kind} cannot be used; draw a rectangle or a polygon")
-    else:
-        label_kind = LabelKind.WORDS if words else LabelKind.OBJECTS
-        draft.add(label_kind, where, _read_shape, shapes, kind, words, draft.size)
-
-
-def _read_shape(shapes: list[dict[str, Any]], kind: str, words: str, size: Size) -> Annotation:
-    rings = [checks.check_pairs(shape.get("points")) for shape in shapes]
-    label = shapes[0].get("label")
-    if kind == "polygon":
-        return checks.check_words(words, rings, size) if words else checks.check_polygon(label, rings, size)
-    if len(rings[0]) != 4:
-        raise LabelError(f"its rectangle has {len(rings[0]) // 2} corners, not two opposite ones")
-    (x1, x2), (y1, y2) = sorted(rings[0][::2]), sorted(rings[0][1::2])  # it may be drawn from any corner
-    return checks.check_box(label, [x1, y1, x2, y2], size)
 
 
 class LabelMeWriter(DatasetWriter):
