@@ -1,6 +1,7 @@
 """CVAT XML 1.1 for images: annotations.xml and images/; https://docs.cvat.ai/docs/manual/advanced/xml_format/.
 
-Words and captions have their text in an attribute called `text`; captions are tags. The writer also adds the attributes
+Words and captions have their text in an attribute called `text`; captions are tags. Other attributes are not used, nor
+are points, polylines, cuboids and skeletons; ellipses become polygons. The writer also adds the attributes
 `score` and `review` (why a person should check an annotation).
 """
 
@@ -9,7 +10,7 @@ import xml.etree.ElementTree as ET
 
 from labels import masks
 from labels.dataset import Dataset, DatasetError
-from labels.geometry import box_to_ring, rotate_ring, to_points, to_rings
+from labels.geometry import box_to_ring, ellipse_to_ring, rotate_ring, to_points, to_rings
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
@@ -24,7 +25,7 @@ from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
 from labels.writing.image_names import split_suffix
-from prompts.annotations import Box, Polygon, Quad, Text
+from prompts.annotations import Box, Quad, Text
 
 CAPTION = "caption"
 _TEXT_ATTRIBUTES = ("text", "transcription")
@@ -84,13 +85,18 @@ def _read_image(image: Element, draft: ImageDraft, file: str) -> None:
             case "polygon" if group and group != "0" and _find_words(element) is None:
                 # The rings of one object are polygons of one group.
                 groups.setdefault((element.get("label", ""), group), []).append(element)
-            case "box" | "polygon" | "mask":
-                kind = LabelKind.OBJECTS if _find_words(element) is None else LabelKind.WORDS
-                draft.add(kind, where, _read_shape, [element], draft.size)
+            case "box" | "polygon" | "mask" | "ellipse":
+                _add_shape([element], draft, where)
+            case _ if element.get("label"):
+                reason = f"a {element.tag} cannot be used; draw a box or a polygon"
+                draft.leave_out(where, reason, element.get("label"))
             case _:
                 draft.refuse_label(LabelKind.OBJECTS, where, f"a {element.tag} cannot be used; draw a box or a polygon")
+        for attribute in element.iterfind("attribute"):
+            if (name := attribute.get("name")) not in (*_TEXT_ATTRIBUTES, *_WRITTEN_ATTRIBUTES):
+                draft.builder.note_once(file, f"the attribute {name!r} is not used")
     for elements in groups.values():
-        draft.add(LabelKind.OBJECTS, f"{file}:{elements[0].sourceline}", _read_shape, elements, draft.size)
+        _add_shape(elements, draft, f"{file}:{elements[0].sourceline}")
 
 
 def _add_caption(element: Element, draft: ImageDraft, where: str) -> None:
@@ -108,20 +114,46 @@ def _find_words(element: Element) -> str | None:
     return None
 
 
-def _read_shape(elements: list[Element], size: Size) -> Box | Polygon | Quad:
-    first = elements[0]
-    name, words = first.get("label"), _find_words(first)
-    if first.tag == "box":
-        x1, y1, x2, y2 = (checks.check_number(first.get(side)) for side in ("xtl", "ytl", "xbr", "ybr"))
-        angle = checks.check_number(first.get("rotation", "0"))
-        if words is None and not angle:
-            return checks.check_box(name, [x1, y1, x2, y2], size)
-        rings = [rotate_ring(box_to_ring((x1, y1, x2, y2)), angle, ((x1 + x2) / 2, (y1 + y2) / 2))]
-    elif first.tag == "mask":
-        rings = masks.decode_cvat_mask(first, size)
+def _add_shape(elements: list[Element], draft: ImageDraft, where: str) -> None:
+    """Adds a word, a box, or the polygon of an object with several rings."""
+    name, words = elements[0].get("label"), _find_words(elements[0])
+    kind = LabelKind.OBJECTS if words is None else LabelKind.WORDS
+    rings, problems = list[list[float]](), list[str]()
+    for element in elements:
+        try:
+            rings += _read_rings(element, draft.size)
+        except LabelError as error:
+            problems.append(str(error))
+    if not rings:
+        draft.refuse_label(kind, where, problems[0])
+        return
+    if words is not None:
+        added: object = draft.add(kind, where, checks.check_words, words, rings, draft.size)
+    elif elements[0].tag == "box" and not _find_rotation(elements[0]):
+        x1, y1, _, _, x2, y2, _, _ = rings[0]
+        added = draft.add(kind, where, checks.check_box, name, [x1, y1, x2, y2], draft.size)
     else:
-        rings = [_read_points(element.get("points", "")) for element in elements]
-    return checks.check_polygon(name, rings, size) if words is None else checks.check_words(words, rings, size)
+        added = draft.add_outline(where, name, rings)
+    for problem in problems if added else ():
+        draft.leave_out(where, f"{problem}; only its other rings are used")
+
+
+def _read_rings(element: Element, size: Size) -> list[list[float]]:
+    if element.tag == "mask":
+        return masks.decode_cvat_mask(element, size)
+    if element.tag == "polygon":
+        return [_read_points(element.get("points", ""))]
+    if element.tag == "ellipse":
+        x, y, width, height = (checks.check_number(element.get(key)) for key in ("cx", "cy", "rx", "ry"))
+        return [rotate_ring(ellipse_to_ring((x, y), width, height), _find_rotation(element), (x, y))]
+    x1, y1, x2, y2 = (checks.check_number(element.get(side)) for side in ("xtl", "ytl", "xbr", "ybr"))
+    center = (x1 + x2) / 2, (y1 + y2) / 2
+    return [rotate_ring(box_to_ring((x1, y1, x2, y2)), _find_rotation(element), center)]
+
+
+def _find_rotation(element: Element) -> float:
+    """Returns the degrees by which a shape is turned around its center."""
+    return checks.check_number(element.get("rotation", "0")) % 360
 
 
 def _read_points(text: str) -> list[float]:

@@ -1,8 +1,8 @@
 """Pascal VOC: Annotations/ with an XML file for each image of JPEGImages/, or both side by side.
 
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixels that count from 1, and include the
-last pixel. The writer adds ImageSets/Main/default.txt, and labelmap.txt for CVAT and Datumaro. It writes only boxes,
-without scores.
+last pixel. Boxes that CVAT turned (the attribute `rotation`) are polygons; parts of objects are left out. The writer
+adds ImageSets/Main/default.txt, and labelmap.txt for CVAT and Datumaro. It writes only boxes, without scores.
 """
 
 import re
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from labels.dataset import Dataset, DatasetError
+from labels.geometry import box_to_ring, rotate_ring
 from labels.image_resolver import ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks, documents
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element, find_text
 from labels.writing import xml
@@ -119,7 +120,7 @@ def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, 
     if draft := builder.add_found(replace(found, name=_to_name(found.path, resolver.root)), where, stated):
         for element in root.iterfind("object"):
             source = f"{where.rpartition(':')[0]}:{element.sourceline}"
-            draft.add(LabelKind.OBJECTS, source, _read_shape, element, draft.size)
+            _add_object(element, draft, source)
 
 
 def _to_name(path: Path, root: Path) -> str:
@@ -128,19 +129,49 @@ def _to_name(path: Path, root: Path) -> str:
     return "/".join(part for part in relative.parts if part.casefold() != _IMAGES.casefold())
 
 
-def _read_shape(element: Element, size: Size) -> Box | Polygon:
-    """Returns a box, or the polygon if there is one: x1, y1, x2, y2 … in the order of its tags."""
-    name = find_text(element, "name")
-    polygon = element.find("polygon")
-    if polygon is not None and len(polygon) >= 6:
-        return checks.check_polygon(name, [[checks.check_number(point.text) for point in polygon]], size)
+def _add_object(element: Element, draft: ImageDraft, source: str) -> None:
+    """Adds the polygon of an object if it has one: x1, y1, x2, y2 … in the order of its tags; otherwise its box."""
+    name, polygon = find_text(element, "name"), element.find("polygon")
+    angle = _find_rotation(element)
+    if polygon is not None and len(polygon):
+        box = None
+        with suppress(LabelError):
+            box = _read_corners(element)
+        draft.add_outline(source, name, [[point.text for point in polygon]], box)
+    elif angle:
+        draft.add(LabelKind.OBJECTS, source, _read_rotated_box, name, element, angle, draft.size)
+    else:
+        draft.add(LabelKind.OBJECTS, source, _read_box, name, element, draft.size)
+    for part in element.iterfind("part"):
+        draft.leave_out(source, f"its part {find_text(part, 'name')!r} is not used", find_text(part, "name"))
+
+
+def _read_box(name: str | None, element: Element, size: Size) -> Box:
+    return checks.check_box(name, _read_corners(element), size)
+
+
+def _read_rotated_box(name: str | None, element: Element, angle: str, size: Size) -> Polygon:
+    x1, y1, x2, y2 = _read_corners(element)
+    ring = rotate_ring(box_to_ring((x1, y1, x2, y2)), checks.check_number(angle), ((x1 + x2) / 2, (y1 + y2) / 2))
+    return checks.check_polygon(name, [ring], size)
+
+
+def _read_corners(element: Element) -> tuple[float, float, float, float]:
     box = element.find("bndbox")
     if box is None:
         raise LabelError("it has no bndbox")
     x1, y1, x2, y2 = (checks.check_number(find_text(box, side)) for side in _SIDES)
     if x2 < x1 or y2 < y1:
         raise LabelError(f"its box is inverted: xmin {x1:g}, ymin {y1:g}, xmax {x2:g}, ymax {y2:g}")
-    return checks.check_box(name, [x1 - 1, y1 - 1, x2, y2], size)
+    return x1 - 1, y1 - 1, x2, y2
+
+
+def _find_rotation(element: Element) -> str:
+    """Returns the degrees by which CVAT turned a box around its center, an attribute; empty if it did not."""
+    for attribute in element.iterfind("attributes/attribute"):
+        if find_text(attribute, "name") == "rotation" and (value := find_text(attribute, "value")):
+            return "" if set(value) <= {"0", ".", "-"} else value
+    return ""
 
 
 class VocWriter(DatasetWriter):
