@@ -1,7 +1,6 @@
 """HTML pages in one file: templates with a shared style sheet, and files that are written completely or not at all."""
 
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -34,8 +33,11 @@ def create_environment(package: str, folder: str) -> Environment:
 
 @contextmanager
 def replace_when_complete(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which replaces `path` at the end. After an error `path` is unchanged."""
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
+    """Yields a temporary path beside `path`, which replaces `path` at the end. After an error `path` is unchanged.
+
+    The name is always the same, so that the next call overwrites what a killed process has left.
+    """
+    part = path.with_name(f".{path.name[:100]}.part")
     try:
         yield part
         part.replace(path)

@@ -169,7 +169,8 @@ def make_templates(source: Path, folder: Path) -> list[Template]:
     adapter = save_random_adapter(folder / "hostile-adapter", load_checkpoint(SEEDLING), 1)
     templates = [
         Template("POST", "/v1/projects", json={"name": "hostile", "tasks": ["<OD>"], "holdout_share": 0.2}),
-        Template("POST", "/v1/projects/1/runs", json={"steps": 0, "learning_rate": 1e-3, "lora_rank": 2, "seed": 1}),
+        # Project 2 has no corrections: a valid run is refused, as it would take the cores from the measurement.
+        Template("POST", "/v1/projects/2/runs", json={"steps": 9, "learning_rate": 1e-3, "lora_rank": 2, "seed": 1}),
         Template("POST", "/v1/projects/1/models", json={"combine": "add", "models": [1, 2], "weights": [0.5, 0.5]}),
         Template("POST", "/v1/projects/1/models", json={"combine": "route", "models": [1], "routes": {"a": 1}}),
         Template("POST", "/v1/projects/1/promote", json={"model": 1, "forced": True, "reason": "why"}),
@@ -290,7 +291,8 @@ def main(
         (folder / "server/images").mkdir(parents=True)
         save_scenes(folder / "server/images", 2)
         with KillableServer(folder / "server", "--log-level", "error") as server:
-            httpx.post(f"{server.url}/v1/projects", json={"name": "ordinary"}, timeout=TIMEOUT).raise_for_status()
+            for project in ("ordinary", "empty"):
+                httpx.post(f"{server.url}/v1/projects", json={"name": project}, timeout=TIMEOUT).raise_for_status()
             watch, stop = PromptWatch(server), threading.Event()
             watcher = threading.Thread(target=watch.run, args=(stop,))
             watcher.start()
