@@ -14,8 +14,8 @@ from typing import TypeVar
 import anyio
 
 from labels.decoder_options import DecoderOptions
-from labels.decoder_pool import DecodedImage, DecoderPool, SlowImageError
-from labels.images import install_decoder
+from labels.decoder_pool import DecodedImage, DecoderPool
+from labels.images import SlowImageError, install_decoder
 from server.settings import Settings
 
 _QUICK_SECONDS = 1.0  # of computing time

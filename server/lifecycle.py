@@ -69,6 +69,7 @@ class Lifecycle:
         failure: Why the model could not be loaded; None if it was, or is still being loaded.
         draining: Whether the server is shutting down.
         running: Number of requests in progress.
+        preparing: Number of prompts whose images are being decoded. They are not in the queue yet.
         on_failure: Called with the reason when the model cannot be loaded.
         decoding: Decodes the images of requests.
         constraint_limiter: Limits how many lists of labels are compiled at a time: each takes up to a tenth of a second.
@@ -84,6 +85,7 @@ class Lifecycle:
         self.failure: str | None = None
         self.draining = False
         self.running = 0
+        self.preparing = 0
         self.on_failure: Callable[[str], None] = lambda reason: None
         self.decoding = ImageDecoding(settings)
         self.constraint_limiter = anyio.CapacityLimiter(1)

@@ -139,6 +139,11 @@ class Engine:
         with self._constraint_lock:
             return self._constraints.setdefault((task, constraint), compiled)
 
+    def check_capacity(self, count: int = 1, *, interactive: bool = True) -> None:
+        """Raises OverloadedError if the queue has no place for so many more requests."""
+        with self._ready:
+            self._check_capacity(count, interactive=interactive)
+
     def submit(self, request: Request) -> Handle:
         """Queues a request. Raises InvalidRequestError, AdapterSuspendedError, OverloadedError or EngineClosedError;
         the handle raises errors that occur later."""
@@ -241,14 +246,18 @@ class Engine:
         with self._ready:
             if self._closing:
                 raise EngineClosedError("the engine is shutting down")
-            waiting = len(self._scheduler)
-            if self._scheduler.is_full(interactive=sequence.interactive):
-                self._increment(rejected=1)
-                rounds = 1 + waiting / (self.config.max_batch * len(self.workers))
-                raise OverloadedError(waiting, max(1.0, rounds * self._mean_seconds))
+            self._check_capacity(1, interactive=sequence.interactive)
             self._scheduler.add(sequence)
             self._increment(submitted=1)
             self._ready.notify()
+
+    def _check_capacity(self, count: int, *, interactive: bool) -> None:
+        """As `check_capacity`, for callers that hold the lock."""
+        if self._scheduler.is_full(count, interactive=interactive):
+            self._increment(rejected=1)
+            waiting = len(self._scheduler)
+            rounds = 1 + waiting / (self.config.max_batch * len(self.workers))
+            raise OverloadedError(waiting, max(1.0, rounds * self._mean_seconds))
 
     def _cancel(self, sequence: Sequence) -> None:
         """Ends a waiting sequence at once. A running one is ended by the next iteration of its worker's loop."""

@@ -28,3 +28,7 @@ class InvalidRequestError(ValueError):
 
 class EngineClosedError(Exception):
     """The engine is closed or shutting down and accepts no more requests."""
+
+
+class ModelOverflowError(FloatingPointError):
+    """The model's values became NaN or infinite for this request. Others in its batch are not affected."""

@@ -37,9 +37,9 @@ class Scheduler:
     def __len__(self) -> int:
         return self._size
 
-    def is_full(self, *, interactive: bool) -> bool:
-        """Returns whether the queue has no capacity for another sequence of this kind."""
-        return self._size >= (self.capacity if interactive else max(1, int(self.capacity * JOB_QUEUE_SHARE)))
+    def is_full(self, count: int = 1, *, interactive: bool) -> bool:
+        """Returns whether the queue has no capacity for so many more sequences of this kind."""
+        return self._size + count > (self.capacity if interactive else max(1, int(self.capacity * JOB_QUEUE_SHARE)))
 
     def expects_interactive(self) -> bool:
         """Returns whether an interactive request arrived recently, so that more are likely."""

@@ -45,11 +45,14 @@ class StuckEngine:
     def prepare_resized(self, size: tuple[int, int], pixels: np.ndarray) -> PreparedImage:
         return PreparedImage(size, pixels, b"")
 
+    def check_capacity(self, count: int = 1, *, interactive: bool = True) -> None:
+        waiting = sum(not handle.done() for handle in self.handles)
+        if waiting + count > self.room:
+            raise OverloadedError(waiting, 7.2)
+
     def submit(self, request: Request) -> Handle:
         request.task.build_prompt(request.text, request.region, request.image.size)
-        waiting = sum(not handle.done() for handle in self.handles)
-        if waiting >= self.room:
-            raise OverloadedError(waiting, 7.2)
+        self.check_capacity()
         handle = Handle(lambda: handle.set_exception(RequestCancelledError("cancelled")) and None)
         self.handles.append(handle)
         return handle

@@ -18,8 +18,9 @@ from server.api.bodies import (
     read_json,
     validate_body,
 )
-from server.api.deps import EngineDep, RequestStackDep, SettingsDep
+from server.api.deps import EngineDep, LifecycleDep, MetricsDep, RequestStackDep, SettingsDep
 from server.api.problems import INVALID_REQUEST, ProblemError
+from server.api.prompt.admission import check_capacity
 from server.api.prompt.examples import create_prompt_examples
 from server.api.prompt.schemas import PromptRequest
 from server.settings import Settings
@@ -61,9 +62,16 @@ class PromptBody:
 
 
 async def read_prompt_body(
-    _engine: EngineDep, _stack: RequestStackDep, request: Request, settings: SettingsDep
+    engine: EngineDep,
+    lifecycle: LifecycleDep,
+    metrics: MetricsDep,
+    _stack: RequestStackDep,
+    request: Request,
+    settings: SettingsDep,
 ) -> PromptBody:
-    """Returns the body of a prompt. Raises ProblemError; also before reading, if the engine is not ready."""
+    """Returns the body of a prompt. Raises ProblemError; also before reading, if the engine is not ready or has no
+    place for a prompt."""
+    check_capacity(lifecycle, engine, metrics)
     async with limit_body_time(settings.request_timeout):
         fields, file = await _read_fields(request, settings)
     prompt_request = validate_body(PromptRequest, fields)

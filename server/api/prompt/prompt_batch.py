@@ -15,12 +15,12 @@ from server.api.metrics.metrics import Metrics
 from server.api.problems import (
     INTERNAL_ERROR,
     INVALID_PROMPT,
-    OVERLOADED,
     SHUTTING_DOWN,
     TIMED_OUT,
     ProblemError,
     create_retry_problem,
 )
+from server.api.prompt.admission import create_overload_problem
 from server.api.prompt.model_selection import select_model
 from server.api.prompt.schemas import Prompt, PromptResponse, create_prompt_response, has_min_score
 from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
@@ -63,8 +63,7 @@ class PromptBatch:
                 self._entries.append(await self._submit(index))
         except OverloadedError as error:
             self.cancel()
-            detail = f"{error.waiting} prompts are already waiting; retry in {error.retry_after:.0f} s"
-            raise create_retry_problem(OVERLOADED, detail, error.retry_after) from error
+            raise create_overload_problem(error) from error
         except EngineClosedError as error:
             self.cancel()
             raise create_retry_problem(SHUTTING_DOWN, "the server takes no new prompts; retry soon", 5) from error

@@ -22,6 +22,7 @@ from server.api.problems import (
     document_problems,
 )
 from server.api.progress_events import document_event
+from server.api.prompt.admission import reserve_places
 from server.api.prompt.body import PROMPT_BODY, PromptBodyDep
 from server.api.prompt.examples import RESPONSE_EXAMPLE
 from server.api.prompt.image_source import load_image
@@ -78,10 +79,12 @@ async def send_prompt(
     in a multipart form it is a file: `curl -F image=@cat.jpg --form-string "task=<OD>"` (plain `-F` reads `<` as "from
     a file").
     """
-    image = await load_image(body, lifecycle, engine)
-    batch = PromptBatch(body.prompt_request.list_prompts(), image, engine, lifecycle, metrics, client_id)
-    stack.callback(batch.cancel)
-    await batch.submit()
+    prompts = body.prompt_request.list_prompts()
+    with reserve_places(lifecycle, engine, metrics, prompts):
+        image = await load_image(body, lifecycle, engine)
+        batch = PromptBatch(prompts, image, engine, lifecycle, metrics, client_id)
+        stack.callback(batch.cancel)
+        await batch.submit()
     several = body.prompt_request.prompts is not None
     if not several:
         batch.raise_first_problem()
