@@ -60,8 +60,18 @@ class ImageIndex:
         ]
 
 
-def _iter_files(root: str, exclude: Path | None) -> Iterator[str]:
-    """Yields paths below `root`, without hidden files, folders of labels and exports of florist.
+def list_image_files(folder: Path, *, skip_labels: bool = False) -> list[Path]:
+    """Returns the images in a folder and its subfolders, sorted, without hidden files. They are recognized by content
+    if their suffixes say nothing; images that cannot be read are among them.
+
+    With `skip_labels`, folders are left out that have labels, masks or thumbnails by their names.
+    """
+    paths = (folder / path for path in _iter_files(str(folder), None, skip_labels=skip_labels))
+    return sorted(path for path in paths if is_image_file(path))
+
+
+def _iter_files(root: str, exclude: Path | None, *, skip_labels: bool = True) -> Iterator[str]:
+    """Yields paths below `root` that may be images, without hidden files and exports of florist.
 
     Follows links to folders, but enters each folder once.
     """
@@ -85,7 +95,7 @@ def _iter_files(root: str, exclude: Path | None) -> Iterator[str]:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     if entry.is_dir():
-                        if not is_label_folder(entry.name):
+                        if not (skip_labels and is_label_folder(entry.name)):
                             (links if entry.is_symlink() else folders).append(f"{folder}{entry.name}/")
                     elif is_image_suffix(entry.name) is not False:
                         yield folder + entry.name

@@ -5,16 +5,21 @@ of its class, and fractions of the image's width and height. Four fractions are 
 Studio exports classes.txt instead of data.yaml. The writers use images/train/ and labels/train/, and leave out scores.
 """
 
+import os
+import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from labels.dataset import Dataset, DatasetError
+from labels.formats.yolo_descriptions import CLASSES, Description, find_descriptions, get_root, read_description
 from labels.geometry import Shape, to_points, to_ring, to_rings
-from labels.image_files import SUFFIXES, ImageFile, list_images
+from labels.image_folders import ImageFolders
+from labels.image_index import list_image_files
+from labels.image_resolver import FoundImage, ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks
@@ -28,119 +33,144 @@ from labels.writing.export_report import ExportReport
 from labels.writing.image_names import replace_suffix
 from prompts.annotations import Box, Polygon, Quad
 
-_SPLITS = ("train", "val", "test")
-_CLASSES = "classes.txt"
+_LINE = re.compile(r"\s*\d+([\s,;]+-?[\d.][\d.eE+-]*){4,}\s*$")
 _UNREAD_SUFFIXES = (".gif", ".ppm", ".pgm", ".jpe", ".jfif")
 _HEADER = "# There is no validation split: split images/ and labels/ before you trust a metric.\n"
 
 
 def recognize(source: DatasetSource) -> bool:
-    """Returns whether the folder has a data.yaml or classes.txt, or is a part of a dataset that has one."""
-    return _find_description(source.path) is not None
+    """Returns whether the source has a description such as data.yaml, or is a part of a dataset that has one."""
+    return bool(find_descriptions(source.path))
 
 
 def read(source: DatasetSource) -> Dataset:
-    """Returns the images of the source: a dataset with all its splits, or a part of a dataset.
+    """Returns the images of the source: a dataset with all its splits, or a folder or list of images in a dataset.
 
     Raises DatasetError.
     """
-    description = _find_description(source.path)
-    assert description is not None
     builder = DatasetBuilder(source.folder)
-    names, folders, has_keypoints = _read_description(description)
-    if source.path.is_dir() and source.path.resolve() != description.parent.resolve():
-        folders = [source.path]
-    seen = set[Path]()
-    for folder in folders:
-        for image in _iter_images(folder):
-            if image in seen:
-                continue  # an image of several splits
-            seen.add(image)
-            _read_image(image, description.parent, names, has_keypoints, builder)
-    if not seen:
-        places = ", ".join(dict.fromkeys(map(str, folders))) or "no folder at all"
-        raise DatasetError(f"{description} names no folder with images: {places}")
-    _refuse_orphans(seen, description.parent, builder)
+    files, readers = find_descriptions(source.path), []
+    for file in files:
+        description = read_description(file)
+        splits = description.splits
+        if source.path != file and (source.path.is_file() or not file.is_relative_to(source.path)):
+            splits = [("", source.path.name, source.path)]  # a part of the dataset
+        root = get_root(file) if len(files) == 1 else source.path
+        readers.append(_YoloReader(builder, description, ImageResolver(root)))
+        readers[-1].read(splits)
+    if not any(reader.images or reader.has_lists for reader in readers):
+        places = ", ".join(dict.fromkeys(str(path) for reader in readers for path in reader.places))
+        raise DatasetError(f"{files[0]} names no folder with images: {places or 'no folder at all'}")
     return builder.build()
 
 
-def _find_description(path: Path) -> Path | None:
-    """Returns the data.yaml (or classes.txt) of a dataset, given its folder or a part of it; None if there is none."""
-    if path.is_file():
-        return path if path.suffix in (".yaml", ".yml") else None
-    for folder in (path, *([path.parent, path.parent.parent] if _has_labels(path) else [])):
-        for name in ("data.yaml", "data.yml", "dataset.yaml", _CLASSES):
-            if (folder / name).is_file() and (folder != path or name != _CLASSES or _has_labels(path)):
-                return folder / name
-    return None
+class _YoloReader:
+    """Reads what one description describes. Names of images are relative to the resolver's folder."""
+
+    def __init__(self, builder: DatasetBuilder, description: Description, resolver: ImageResolver) -> None:
+        self._builder, self._description, self._resolver = builder, description, resolver
+        self.images: dict[Path, FoundImage] = {}
+        self.places: list[Path] = []
+        self.has_lists = False
+
+    def read(self, splits: Sequence[tuple[str, str, Path]]) -> None:
+        """Reads folders and lists of images."""
+        for key, entry, path in splits:
+            self.places.append(path)
+            if path.is_dir():
+                is_root = path == get_root(self._description.file)
+                for image in list_image_files(path, skip_labels=is_root):
+                    self._add_image(image)
+            elif path.suffix == ".txt" and path.is_file():
+                self._read_list(path)
+                self.has_lists = True
+            else:
+                self._builder.refuse(f"{self._description.file.name}: {key}", f"there is no {entry!r}")
+        labels: dict[Path, list[Path]] = {}
+        for image in self.images:
+            labels.setdefault(_find_labels(image), []).append(image)
+        for path, images in labels.items():
+            self._read_images(path, images)
+        self._refuse_orphans(labels)
+
+    def _add_image(self, image: Path, moved_from: str = "") -> None:
+        path = Path(os.path.normpath(image.absolute()))
+        self.images.setdefault(path, FoundImage(path, self._to_name(path), moved_from))  # maybe of several splits
+
+    def _read_list(self, path: Path) -> None:
+        folders = ImageFolders.from_folders(path.parent, get_root(self._description.file))
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
+            if name := line.strip():
+                try:
+                    found = self._resolver.find(name, folders)
+                    self._add_image(found.path, found.moved_from)
+                except OSError as error:
+                    self._builder.refuse(f"{self._to_name(path)}:{number}", str(error))
+
+    def _read_images(self, labels: Path, images: list[Path]) -> None:
+        where = self._to_name(labels)
+        try:
+            text = labels.read_bytes().decode("utf-8-sig") if labels.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            for image in images:
+                if draft := self._builder.add_found(self.images[image], where):
+                    draft.refuse_label(LabelKind.OBJECTS, where, f"it is not text that can be read: {error}")
+            return
+        if len(images) > 1 and text.strip():
+            names = ", ".join(image.name for image in images)
+            self._builder.refuse(where, f"its labels may be of any of several images: {names}")
+            return
+        for image in images:
+            draft = self._builder.add_found(self.images[image], where)
+            # An image without a labels file shows no object.
+            for number, line in enumerate(text.splitlines() if draft else (), 1):
+                if draft and line.strip():
+                    names, has_keypoints = self._description.names, self._description.has_keypoints
+                    parts = line.split()
+                    draft.add(
+                        LabelKind.OBJECTS, f"{where}:{number}", _read_shape, parts, names, has_keypoints, draft.size
+                    )
+
+    def _refuse_orphans(self, known: Collection[Path]) -> None:
+        """Records files of labels whose images are missing."""
+        for folder in sorted({labels.parent for labels in known}):
+            is_mixed = not any(part.casefold() == "labels" for part in folder.parts)
+            for path in sorted(folder.glob("*.txt")):
+                if path not in known and path.name != CLASSES and not (is_mixed and not _has_labels(path)):
+                    self._builder.refuse(self._to_name(path), "its image is missing")
+
+    def _to_name(self, path: Path) -> str:
+        root = self._resolver.root
+        path = Path(os.path.normpath(path.absolute()))
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix().lstrip("/")
+
+
+def _find_labels(image: Path) -> Path:
+    """Returns the labels file of an image: the last `images` of its path becomes `labels`.
+
+    If there is no such folder, or the path has no `images`, the file is beside the image.
+    """
+    parts = list(image.parts)
+    beside = image.with_suffix(".txt")
+    at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].casefold() == "images"), None)
+    if at is None:
+        return beside
+    for name in ("Labels", "labels") if parts[at][0].isupper() else ("labels", "Labels"):
+        folder = Path(*parts[:at], name, *parts[at + 1 : -1])
+        if folder.is_dir():
+            return folder / beside.name
+    return beside if beside.is_file() else Path(*parts[:at], "labels", *parts[at + 1 : -1], beside.name)
 
 
 def _has_labels(path: Path) -> bool:
-    """Returns whether a folder has YOLO's `labels` folder, or is its `images` folder."""
-    return (path / "labels").is_dir() or (path.name == "images" and (path.parent / "labels").is_dir())
-
-
-def _read_description(description: Path) -> tuple[dict[float, Any], list[Path], bool]:
-    """Returns class names by number, the folders (or lists) of images, and whether lines also have keypoints.
-
-    Raises DatasetError.
-    """
+    """Returns whether a text file has lines of labels."""
     try:
-        text = description.read_bytes().decode("utf-8-sig")
-        if description.name == _CLASSES:
-            return dict(enumerate(line.strip() for line in text.splitlines())), [description.parent], False
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DatasetError(f"{description}:{line} is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise DatasetError(f"{description} is not YAML that can be read: {error}") from error
-    except OSError as error:
-        raise DatasetError(f"{description} cannot be read: {error.strerror}") from error
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict):
-        raise DatasetError(f"{description} is not a YOLO dataset: it has no `names`, the list of class names")
-    entries = [entry for split in _SPLITS for entry in _to_list(content.get(split))]
-    root = description.parent / str(content.get("path") or "")
-    return names, [_resolve_split(entry, root, description.parent) for entry in entries], "kpt_shape" in content
-
-
-def _to_list(entry: Any) -> list[str]:
-    return [each for each in (entry if isinstance(entry, list) else [entry]) if isinstance(each, str) and each]
-
-
-def _resolve_split(entry: str, root: Path, folder: Path) -> Path:
-    """Returns the path of a split: relative to `path`, to the file's folder, or to it without Roboflow's `../`."""
-    places = [root / entry, folder / entry, folder / entry.removeprefix("../")]
-    return next((place for place in places if place.exists()), places[0])
-
-
-def _iter_images(split: Path) -> Iterator[Path]:
-    if split.is_dir():
-        yield from (path.resolve() for path in list_images(split))
-    elif split.suffix == ".txt" and split.is_file():
-        for line in split.read_text(encoding="utf-8", errors="replace").splitlines():
-            path = split.parent / line.strip()
-            if path.suffix.lower() in SUFFIXES:
-                yield path.resolve()
-
-
-def _read_image(image: Path, root: Path, names: dict[float, Any], has_keypoints: bool, builder: DatasetBuilder) -> None:
-    labels = _to_labels_path(image)
-    draft = builder.add_image(_to_relative_name(image, root), _to_relative_name(labels, root), ImageFile(image))
-    if draft is None or not labels.is_file():
-        return  # an image without a labels file shows no object
-    try:
-        lines = labels.read_bytes().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        draft.refuse_label(LabelKind.OBJECTS, draft.source, f"it is not text that can be read: {error}")
-        return
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            where = f"{draft.source}:{number}"
-            draft.add(LabelKind.OBJECTS, where, _read_shape, line.split(), names, has_keypoints, draft.size)
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = next((line for line in file if line.strip()), "")
+    except OSError:
+        return False
+    return _LINE.match(first) is not None
 
 
 def _read_shape(parts: list[str], names: dict[float, Any], has_keypoints: bool, size: Size) -> Box | Polygon:
@@ -171,29 +201,6 @@ def _split_rings(ring: list[float]) -> list[list[float]]:
     if not loops or any(len(loop) < 4 or loop[0] != loop[-1] for loop in loops) or at[1] < 3:
         return [ring]
     return [to_ring(points[: at[1]]), *(to_ring(loop[:-1]) for loop in loops)]
-
-
-def _to_labels_path(image: Path) -> Path:
-    """Returns the labels file of an image: the last `images` of its path becomes `labels`."""
-    parts = list(image.parts)
-    at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i] == "images"), None)
-    if at is not None:
-        parts[at] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-def _refuse_orphans(seen: set[Path], root: Path, builder: DatasetBuilder) -> None:
-    """Records files in `labels` whose images are missing."""
-    known = {_to_labels_path(image) for image in seen}
-    for folder in sorted({labels.parent for labels in known if "labels" in labels.parts}):
-        for path in sorted(folder.glob("*.txt")):
-            if path not in known and path.name != _CLASSES:
-                builder.refuse(_to_relative_name(path, root), "its image is missing")
-
-
-def _to_relative_name(path: Path, root: Path) -> str:
-    root = root.resolve()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 class _YoloWriter(DatasetWriter):

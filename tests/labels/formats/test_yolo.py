@@ -104,6 +104,7 @@ def test_unusable_entries_name_file_and_line(save: Save) -> None:
     dataset = open_dataset(root)
     assert [len(each.annotations) for each in dataset.images] == [1]
     assert [each.source for each in dataset.unusable] == [
+        "data.yaml: val",  # there is no such folder
         *(f"labels/train/a.txt:{line}" for line in range(2, 11)),
         "labels/train/b.txt",
         "labels/train/d.txt",
