@@ -79,7 +79,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         self.trainable = [i for i, tasks in enumerate(self.tasks) if tasks]
         self.tokenizer = SampleTokenizer(files)
         self.left_out = self._find_long_samples()
-        """Samples of the unchanged images that are too long for the model. A crop of the image may have shorter ones."""
+        """Samples of the unchanged images that are too long for the model. A crop of an image may have shorter ones."""
 
     def count_class_tokens(self) -> Counter[int]:
         """Counts, for each token, the objects whose class contains it."""
@@ -120,8 +120,12 @@ class TrainingBatches(Dataset[TrainingBatch]):
     def _find_long_samples(self) -> list[LongSample]:
         """Makes the samples of each image once. Raises ValueError if none of them fits the model."""
         left_out, fits = list[LongSample](), False
+        longest_class = max((len(label.encode()) for label in self.classes), default=0)
         for index in self.trainable:
             image = self.images[index]
+            if self.tokenizer.surely_fits(image, longest_class):
+                fits = True
+                continue
             samples = make_samples(
                 image, self.tasks[index], classes=self.classes, rng=np.random.default_rng(0),
                 order=self.config.object_order,

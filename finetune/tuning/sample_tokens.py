@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labels.dataset import UnusableEntry
+from labels.geometry import MAX_ANSWER_POINTS
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.formatting import format_answer
@@ -12,6 +13,9 @@ from server.engine.checkpoints.loading import CheckpointFiles
 from server.engine.model.preprocessing import count_image_tokens
 
 Size = tuple[int, int]
+_FIXED_TOKENS = 100  # more than the words of any task's prompt
+_SHAPE_TOKENS = 12  # more than the locations and separators of a box or quad
+_POLYGON_TOKENS = 3 * MAX_ANSWER_POINTS  # more than the locations and separators of a polygon in an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,17 @@ class SampleTokenizer:
         """Returns the token IDs of a text without BOS and EOS."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def surely_fits(self, image: LabeledImage, longest_class: int) -> bool:
+        """Returns whether no sample of the image's annotations can be too long, without making one.
+
+        `longest_class`: bytes of the longest class name, which a prompt for an absent class contains. A token has at
+        least one byte.
+        """
+        if image.samples:
+            return False
+        size = _FIXED_TOKENS + longest_class + sum(_SHAPE_TOKENS + len(a.label.encode()) for a in image.annotations)
+        return size <= self.max_prompt and size + _POLYGON_TOKENS <= self.max_positions
 
     def encode(self, sample: Sample, image: str, size: Size) -> SampleTokens | LongSample:
         """Returns the tokens of a sample, or why it is left out: nothing is ever cut off.
