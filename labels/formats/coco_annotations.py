@@ -63,7 +63,7 @@ class CocoAnnotationReader:
                 text = None
             self._categories[key] = text
         objects = [entry for entry in _select_dicts(self._entries) if _find_kind(entry) is LabelKind.OBJECTS]
-        self._only_marked = all(_is_set(each.get("iscrowd")) and _is_mask(each) for each in objects)
+        self._only_marked = all(is_set(each.get("iscrowd")) and _is_mask(each) for each in objects)
         self.kinds = {_find_kind(entry) for entry in _select_dicts(self._entries)}
         """The kinds of labels that the file is about."""
         if self._categories:
@@ -91,7 +91,7 @@ class CocoAnnotationReader:
             self.builder.note_once(self.name, "panoptic segments cannot be used; use the file of instances")
         elif kind is LabelKind.CAPTIONS:
             draft.add(kind, source, checks.check_caption, entry["caption"])
-        elif _is_set(entry.get("iscrowd")) and not self._is_one_object(entry):
+        elif is_set(entry.get("iscrowd")) and not self._is_one_object(entry):
             draft.refuse_label(kind, source, _CROWD)
         elif kind is LabelKind.WORDS:
             self._read_words(entry, draft, source)
@@ -108,7 +108,7 @@ class CocoAnnotationReader:
         attributes = entry.get("attributes")
         if not isinstance(attributes, dict):
             attributes = {}
-        is_marked = _is_set(attributes.get("is_crowd")) or _is_set(attributes.get("iscrowd"))
+        is_marked = is_set(attributes.get("is_crowd")) or is_set(attributes.get("iscrowd"))
         return _is_mask(entry) and not is_marked and (_CVAT in attributes or self._only_marked)
 
     def _read_object(self, entry: dict[str, Any], draft: ImageDraft, source: str) -> Annotation | None:
@@ -124,7 +124,7 @@ class CocoAnnotationReader:
             draft.leave_out(source, "it repeats an annotation with the same id of an earlier file, which counts once")
             return None
         try:
-            rings = _read_rings(entry, draft.size)
+            rings = read_rings(entry, draft.size)
             is_nested = not _is_flat(entry.get("segmentation"))
             if not rings or (is_nested and len(rings) == 1 and box is not None and _is_bbox(rings[0], box)):
                 rings = []
@@ -152,7 +152,7 @@ class CocoAnnotationReader:
         words, box, problem = entry.get("text", entry.get("utf8_string")), _find_corners(entry), ""
         rings: list[Any] = []
         try:
-            rings, problems = checks.split_rings(_read_rings(entry, draft.size))
+            rings, problems = checks.split_rings(read_rings(entry, draft.size))
             problem = problems[0] if problems else ""
         except LabelError as error:
             problem = str(error)
@@ -183,7 +183,7 @@ def _is_mask(entry: dict[str, Any]) -> bool:
     return isinstance(entry.get("segmentation"), dict)
 
 
-def _is_set(value: Any) -> bool:
+def is_set(value: Any) -> bool:
     """Returns whether a flag is set: 1, 1.0, true or one of them as text."""
     return value in (1, "1", "1.0") or str(value).lower() == "true"
 
@@ -200,7 +200,7 @@ def _find_rotation(entry: dict[str, Any]) -> float:
     return checks.check_number(value) % 360 if value else 0.0
 
 
-def _read_rings(entry: dict[str, Any], size: Size) -> list[Any]:
+def read_rings(entry: dict[str, Any], size: Size) -> list[Any]:
     """Returns the rings of a segmentation, unchecked. It may also be one ring, flat or as points."""
     rings = entry.get("segmentation") or []
     if isinstance(rings, dict):

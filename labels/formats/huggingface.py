@@ -1,14 +1,15 @@
 """Hugging Face datasets; https://huggingface.co/docs/datasets/image_dataset.
 
-A folder of images with metadata.jsonl (imagefolder), Parquet files, and what `save_to_disk` writes. `objects` is a list
-of objects, or a list for each of their fields: `box` (x1, y1, x2, y2) or `bbox` (x, y, width, height), `category` or
-`label`, and, as the writer writes them, `kind`, `text` and `polygons`. Captions are in `captions`, `caption` or `text`.
+A folder of images with metadata.jsonl or metadata.csv (imagefolder), Parquet files, and what `save_to_disk` writes.
+`objects` is a list of objects, or a list for each of their fields: `box` (x1, y1, x2, y2) or `bbox` (x, y, width,
+height), `category` or `label`, and, as the writer writes them, `kind`, `text` and `polygons`. An image without `objects`
+is not held to show none. Captions are in `captions`, `caption` or `text`; an image may have several rows.
 
 The writer writes metadata.jsonl, images/ and a README.md with the types of the columns. Without copies of the images
 there is no `image` column, but `file_name`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,14 +17,13 @@ import yaml
 
 from labels.dataset import Dataset
 from labels.formats import huggingface_tables
+from labels.formats.huggingface_rows import read_row
 from labels.formats.huggingface_tables import ClassNames, find_class_names
-from labels.geometry import bounds, box_to_ring, to_rings
+from labels.geometry import bounds, to_rings
 from labels.image_resolver import ImageResolver
-from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
-from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.split_files import SplitFiles
 from labels.writing.categories import get_category
@@ -31,16 +31,15 @@ from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
 from labels.writing.json_array import to_json_line
-from prompts.annotations import Annotation, Box, Quad, Text
+from prompts.annotations import Box, Quad, Text
 
 _METADATA = "metadata.jsonl"
-_LABEL_KEYS = ("category", "categories", "label", "labels", "category_id")
-_CAPTION_KEYS = ("captions", "caption", "text")
+_METADATA_FILES = (_METADATA, "metadata.csv")
 _STRING, _NUMBER = {"dtype": "string"}, {"dtype": "float64"}
 
 
 def recognize(source: DatasetSource) -> bool:
-    """Returns whether the source has a metadata.jsonl, or Parquet or Arrow files."""
+    """Returns whether the source has a metadata.jsonl or metadata.csv, or Parquet or Arrow files."""
     return bool(_find_metadata(source) or huggingface_tables.find_tables(source.path))
 
 
@@ -57,30 +56,50 @@ def read(source: DatasetSource) -> Dataset:
         for row, name, where, image, names in huggingface_tables.iter_rows(source, tables, builder):
             size = checks.parse_size(row.get("width"), row.get("height"))
             if draft := builder.add_image(name, where, image, size):
-                _read_row(row, draft, where, names)
+                read_row(row, draft, where, names)
     return builder.build()
 
 
 def _find_metadata(source: DatasetSource) -> list[Path]:
-    """Returns the metadata files: metadata.jsonl in the folder or its splits, or JSON lines that look like it."""
+    """Returns the metadata files in the folder and its splits, or JSON lines that look like them.
+
+    Raises DatasetError if a folder has several.
+    """
     if source.path.is_dir():
-        named = [file for depth in ("", "*/", "*/*/") for file in sorted(source.path.glob(depth + _METADATA))]
+        named = [
+            file
+            for depth in ("", "*/", "*/*/")
+            for name in _METADATA_FILES
+            for file in sorted(source.path.glob(depth + name))
+        ]
+        if len({file.parent for file in named}) < len(named):
+            raise source.make_several_error(named)
         if not named and huggingface_tables.find_tables(source.path):
             return []
         files = named or source.json_lines
     else:
-        files = source.json_lines
-    first = source.read_first_object(files[0]) if files else {}
-    return files if "file_name" in first and not {"prefix", "suffix"} <= set(first) else []
+        files = [source.path] if source.suffix == ".csv" else source.json_lines
+    first = next((row for _, row, _ in _iter_rows(files[0]) if isinstance(row, dict) and row), {}) if files else {}
+    return files if _find_name_column(first) and not {"prefix", "suffix"} <= set(first) else []
+
+
+def _iter_rows(file: Path) -> Iterator[tuple[int, Any, str]]:
+    return documents.read_csv(file) if file.suffix.lower() == ".csv" else documents.read_json_lines(file)
+
+
+def _find_name_column(row: Mapping[str, Any]) -> str | None:
+    """Returns the column with the name of the image's file: `file_name`, or another one that ends so."""
+    names = [name for name in row if name.endswith("_file_name")]
+    return "file_name" if "file_name" in row else names[0] if len(names) == 1 else None
 
 
 def _read_metadata(
     file: Path, resolver: ImageResolver, splits: SplitFiles, names: ClassNames, builder: DatasetBuilder
 ) -> None:
     folders = resolver.layout.list_folders(file, splits.get_split(file))
-    for number, row, problem in documents.read_json_lines(file):
+    for number, row, problem in _iter_rows(file):
         where = f"{splits.get_source(file)}:{number}"
-        name = row.get("file_name") if isinstance(row, dict) else None
+        name = row.get(_find_name_column(row) or "") if isinstance(row, dict) else None
         if problem or not isinstance(name, str):
             builder.refuse(where, problem or "it has no file_name")
             continue
@@ -92,75 +111,17 @@ def _read_metadata(
         splits.check_image(file, found.path)
         size = checks.parse_size(row.get("width"), row.get("height"))
         if draft := builder.add_found(found, where, size, prefix=splits.get_prefix(file)):
-            _read_row(row, draft, where, names)
+            read_row(row, draft, where, names)
 
 
 def _read_card(card: Path) -> ClassNames:
     """Returns the class names in the features of README.md's header; empty if there are none."""
     try:
-        _, header, _ = card.read_text(encoding="utf-8").split("---\n", 2)
-        features = yaml.safe_load(header)["dataset_info"]["features"]
+        _, header, _ = card.read_text(encoding="utf-8-sig").split("---\n", 2)
+        features = documents.parse_yaml(header)["dataset_info"]["features"]
         return find_class_names(next(feature for feature in features if feature.get("name") == "objects"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError, yaml.YAMLError):
         return ()
-
-
-def _read_row(row: Mapping[str, Any], draft: ImageDraft, where: str, names: ClassNames) -> None:
-    objects = row.get("objects") or []
-    if isinstance(objects, dict):
-        objects = _to_records(objects)
-    if not isinstance(objects, list):
-        draft.refuse_label(
-            LabelKind.OBJECTS, where, "its objects are neither a list nor a list for each of their fields"
-        )
-        objects = []
-    for position, record in enumerate(objects):
-        source = f"{where}, object {position}"
-        if not isinstance(record, dict):
-            draft.refuse_label(LabelKind.OBJECTS, source, "it is not a record of fields")
-            continue
-        is_word = isinstance(record.get("text"), str) and record.get("kind", "quad") == "quad"
-        kind = LabelKind.WORDS if is_word else LabelKind.OBJECTS
-        draft.add(kind, source, _read_object, record, is_word, names, draft.size)
-    for caption in _read_captions(row):
-        draft.add(LabelKind.CAPTIONS, where, checks.check_caption, caption)
-
-
-def _to_records(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Converts a list for each field to a record for each object; None if no field is a list."""
-    lists = {key: values for key, values in fields.items() if isinstance(values, list)}
-    if not lists:
-        return None
-    count = max(map(len, lists.values()), default=0)
-    return [{key: values[i] for key, values in lists.items() if i < len(values)} for i in range(count)]
-
-
-def _read_captions(row: Mapping[str, Any]) -> list[Any]:
-    value: Any = next((row[key] for key in _CAPTION_KEYS if row.get(key)), [])
-    return [
-        each.get("text") if isinstance(each, dict) else each for each in (value if isinstance(value, list) else [value])
-    ]
-
-
-def _read_object(record: Mapping[str, Any], is_word: bool, names: ClassNames, size: Size) -> Annotation:
-    rings = record.get("polygons") or record.get("segmentation") or []
-    if not isinstance(rings, list):
-        raise LabelError("its polygons are not a list of rings")
-    if "box" in record:
-        x1, y1, x2, y2 = checks.check_numbers(record["box"], 4)
-    elif "bbox" in record:
-        x, y, width, height = checks.check_numbers(record["bbox"], 4)
-        x1, y1, x2, y2 = x, y, x + width, y + height
-    elif not rings:
-        raise LabelError("it has no box, bbox or polygons")
-    if is_word:
-        return checks.check_words(record["text"], rings or [box_to_ring((x1, y1, x2, y2))], size)
-    label = next((record[key] for key in _LABEL_KEYS if key in record), None)
-    if isinstance(label, int) and not isinstance(label, bool):
-        if not 0 <= label < len(names):
-            raise LabelError(f"its category {label} has no name: the dataset's features have {len(names)} names")
-        label = names[label]
-    return checks.check_polygon(label, rings, size) if rings else checks.check_box(label, [x1, y1, x2, y2], size)
 
 
 class HuggingFaceWriter(DatasetWriter):

@@ -1,18 +1,23 @@
-"""Reads untrusted JSON, JSON lines and XML files. Errors name the line; no other file or URL is loaded."""
+"""Reads untrusted JSON, JSON lines, CSV, YAML and XML. Errors name the line; no other file or URL is loaded."""
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lxml import etree
 from lxml.etree import _Element as Element
 
 from labels.dataset import DatasetError
 
-__all__ = ["Element", "find_text", "load_json", "load_xml", "read_json_lines"]
+__all__ = ["Element", "find_text", "load_json", "load_xml", "parse_yaml", "read_csv", "read_json_lines"]
 
 _DOCTYPE = b"<!DOCTYPE"
+_MAX_CELL = 1 << 24  # characters
+# All scalars are text as it is written. Other loaders turn the class names yes, 007 and null into values.
+_YamlLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 def load_json(path: Path) -> Any:
@@ -51,6 +56,41 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str]]:
                     yield number, None, f"it is JSON that cannot be read: {str(error)[:100]}"
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str], str]]:
+    """Yields the number of the first line (from 1), the cells by column and the error of each row of a CSV file.
+
+    The first row names the columns. Raises DatasetError if the file cannot be read.
+    """
+    before = csv.field_size_limit(_MAX_CELL)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            columns, first = [name.strip() for name in next(rows, [])], rows.line_num + 1
+            for cells in rows:
+                number, first = first, rows.line_num + 1
+                if len(cells) == len(columns):
+                    yield number, dict(zip(columns, cells, strict=True)), ""
+                elif cells:
+                    reason = f"it has {len(cells)} cells for {len(columns)} columns; a text with a comma needs quotes"
+                    yield number, {}, reason
+    except csv.Error as error:
+        raise DatasetError(f"{path}:{rows.line_num} is not CSV: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def parse_yaml(text: str) -> Any:
+    """Returns the lists, mappings and texts of a YAML document. Numbers, booleans and null are text, as written.
+
+    Raises yaml.YAMLError, and RecursionError or ValueError for documents that no dataset has.
+    """
+    return yaml.load(text, Loader=_YamlLoader)
 
 
 def load_xml(path: Path) -> Element:

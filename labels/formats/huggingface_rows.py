@@ -1,0 +1,110 @@
+"""Reads one row of a Hugging Face dataset: objects, words and captions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from labels.formats.coco_annotations import is_set, read_rings
+from labels.geometry import Rectangle, box_to_ring
+from labels.label_kind import LabelKind
+from labels.reading import checks
+from labels.reading.checks import LabelError
+from labels.reading.dataset_builder import ImageDraft
+
+_LABEL_KEYS = ("category", "categories", "label", "labels", "category_id")
+_CAPTION_KEYS = ("captions", "caption", "text")
+
+
+def read_row(row: Mapping[str, Any], draft: ImageDraft, where: str, names: Sequence[str]) -> None:
+    """Adds the labels of a row to its image. `where` is the file and line, `names` are class names by number."""
+    objects: Any = row.get("objects")
+    # A row without objects does not say that there are none.
+    draft.covered = (draft.covered or set()) | ({LabelKind.OBJECTS, LabelKind.WORDS} if objects is not None else set())
+    if objects in (None, ""):
+        objects = []
+    if isinstance(objects, str):
+        with suppress(ValueError, RecursionError):  # CSV has no lists
+            objects = json.loads(objects)
+    if isinstance(objects, dict):
+        objects = _to_records(objects)
+    if not isinstance(objects, list):
+        draft.refuse_label(
+            LabelKind.OBJECTS, where, "its objects are neither a list nor a list for each of their fields"
+        )
+        objects = []
+    for position, record in enumerate(objects):
+        source = f"{where}, object {position}"
+        if isinstance(record, dict):
+            _read_object(record, draft, source, names)
+        else:
+            draft.refuse_label(LabelKind.OBJECTS, source, "it is not a record of fields")
+    _read_captions(row, draft, where)
+    file = where.rpartition(":")[0]
+    for key in _LABEL_KEYS:
+        if row.get(key) not in (None, ""):
+            draft.builder.note_once(file, f"the column {key!r} is not used: it labels whole images")
+
+
+def _to_records(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Converts a list for each field to a record for each object; None if no field is a list."""
+    lists = {key: values for key, values in fields.items() if isinstance(values, list)}
+    if not lists:
+        return None
+    count = max(map(len, lists.values()), default=0)
+    return [{key: values[i] for key, values in lists.items() if i < len(values)} for i in range(count)]
+
+
+def _read_captions(row: Mapping[str, Any], draft: ImageDraft, where: str) -> None:
+    keys = [key for key in _CAPTION_KEYS if row.get(key)]
+    for key in keys[:1]:
+        value = row[key]
+        for each in value if isinstance(value, list) else [value]:
+            caption = each.get("text") if isinstance(each, dict) else each
+            draft.add(LabelKind.CAPTIONS, where, checks.check_caption, caption)
+    for key in keys[1:]:
+        draft.leave_out(where, f"its {key} is not used, because it has a column {keys[0]!r}")
+
+
+def _read_object(record: dict[str, Any], draft: ImageDraft, source: str, names: Sequence[str]) -> None:
+    is_word = isinstance(record.get("text"), str) and record.get("kind", "quad") == "quad"
+    kind = LabelKind.WORDS if is_word else LabelKind.OBJECTS
+    try:
+        if is_set(record.get("iscrowd")) or is_set(record.get("is_crowd")):
+            raise LabelError("it is a crowd, one region for many objects (iscrowd is 1)")
+        rings = read_rings({"segmentation": record.get("polygons") or record.get("segmentation")}, draft.size)
+        box = _read_box(record)
+        if box is None and not rings:
+            raise LabelError("it has no box, bbox or polygons")
+        label = _read_label(record, names) if not is_word else None
+    except LabelError as error:
+        draft.refuse_label(kind, source, str(error))
+        return
+    if is_word:
+        outline = rings or [box_to_ring(box)] if box is not None else rings
+        draft.add(kind, source, checks.check_words, record["text"], outline, draft.size)
+    elif rings:
+        draft.add_outline(source, label, rings, box)
+    else:
+        draft.add(kind, source, checks.check_box, label, box, draft.size)
+
+
+def _read_box(record: Mapping[str, Any]) -> Rectangle | None:
+    if record.get("box") is not None:
+        x1, y1, x2, y2 = checks.check_numbers(record["box"], 4)
+        return x1, y1, x2, y2
+    if record.get("bbox") is not None:
+        x, y, width, height = checks.check_numbers(record["bbox"], 4)
+        return x, y, x + width, y + height
+    return None
+
+
+def _read_label(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    label = next((record[key] for key in _LABEL_KEYS if key in record), None)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if isinstance(label, int) and not isinstance(label, bool):
+        if not 0 <= label < len(names):
+            raise LabelError(f"its category {label} has no name: the dataset's features have {len(names)} names")
+        return names[label]
+    return label
