@@ -2,8 +2,8 @@
 
 A folder of images with metadata.jsonl or metadata.csv (imagefolder), Parquet files, and what `save_to_disk` writes.
 `objects` is a list of objects, or a list for each of their fields: `box` (x1, y1, x2, y2) or `bbox` (x, y, width,
-height), `category` or `label`, and, as the writer writes them, `kind`, `text` and `polygons`. An image without `objects`
-is not held to show none. Captions are in `captions`, `caption` or `text`; an image may have several rows.
+height), `category` or `label`, and, as the writer writes them, `kind`, `text` and `polygons`. An image without
+`objects` is not held to show none. Captions are in `captions`, `caption` or `text`; an image may have several rows.
 
 The writer writes metadata.jsonl, images/ and a README.md with the types of the columns. Without copies of the images
 there is no `image` column, but `file_name`.

@@ -1,7 +1,8 @@
 """YOLO, as Ultralytics reads it; https://docs.ultralytics.com/datasets/.
 
 data.yaml, and for each image in images/ a file with the same name in labels/. It has a line for each object: the number
-of its class, and fractions of the image's width and height. Four fractions are a box, six or more a polygon. Label
+of its class, and fractions of the image's width and height. Four fractions are a box, six or more a polygon (or an
+oriented box), and keypoints are left out. Names of classes are text as it is written, such as yes, 007 and null. Label
 Studio exports classes.txt instead of data.yaml. The writers use images/train/ and labels/train/, and leave out scores.
 """
 
@@ -10,20 +11,19 @@ import re
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import yaml
 
 from labels.dataset import Dataset, DatasetError
 from labels.formats.yolo_descriptions import CLASSES, Description, find_descriptions, get_root, read_description
-from labels.geometry import Shape, to_points, to_ring, to_rings
+from labels.formats.yolo_lines import read_line
+from labels.geometry import Shape, to_rings
 from labels.image_folders import ImageFolders
 from labels.image_index import list_image_files
 from labels.image_resolver import FoundImage, ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
-from labels.reading import checks
-from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.writing.categories import CategoryIds, describe_kind, get_category
@@ -92,6 +92,8 @@ class _YoloReader:
         for path, images in labels.items():
             self._read_images(path, images)
         self._refuse_orphans(labels)
+        if self._description.has_keypoints:
+            self._builder.note_once(self._description.file.name, "keypoints are not used; boxes are")
 
     def _add_image(self, image: Path, moved_from: str = "") -> None:
         path = Path(os.path.normpath(image.absolute()))
@@ -124,13 +126,11 @@ class _YoloReader:
         for image in images:
             draft = self._builder.add_found(self.images[image], where)
             # An image without a labels file shows no object.
+            classes, has_keypoints = self._description.names, self._description.has_keypoints
             for number, line in enumerate(text.splitlines() if draft else (), 1):
                 if draft and line.strip():
-                    names, has_keypoints = self._description.names, self._description.has_keypoints
-                    parts = line.split()
-                    draft.add(
-                        LabelKind.OBJECTS, f"{where}:{number}", _read_shape, parts, names, has_keypoints, draft.size
-                    )
+                    source = f"{where}:{number}"
+                    draft.add(LabelKind.OBJECTS, source, read_line, line, classes, has_keypoints, draft.size)
 
     def _refuse_orphans(self, known: Collection[Path]) -> None:
         """Records files of labels whose images are missing."""
@@ -171,36 +171,6 @@ def _has_labels(path: Path) -> bool:
     except OSError:
         return False
     return _LINE.match(first) is not None
-
-
-def _read_shape(parts: list[str], names: dict[float, Any], has_keypoints: bool, size: Size) -> Box | Polygon:
-    number = checks.check_number(parts[0])
-    if number not in names:
-        raise LabelError(f"its class {parts[0]} has no name")
-    name = names[number]
-    values = [checks.check_number(part) for part in parts[1:]]
-    if len(values) in (4, 5) or (has_keypoints and len(values) > 5):  # the fifth is a score
-        x, y, width, height = values[:4]
-        box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-        return checks.check_box(name, [v * size[i % 2] for i, v in enumerate(box)], size)
-    if len(values) < 6 or len(values) % 2:
-        raise LabelError(f"it has {len(values)} numbers after the class; a box has 4, a polygon 6, 8, 10 …")
-    return checks.check_polygon(name, _split_rings([v * size[i % 2] for i, v in enumerate(values)]), size)
-
-
-def _split_rings(ring: list[float]) -> list[list[float]]:
-    """Returns the rings of one line.
-
-    The writer joins several rings by bridges without width, from the first corner of the first ring around another ring
-    and back.
-    """
-    points = to_points(ring)
-    start = points[0]
-    at = [i for i, point in enumerate(points) if point == start]
-    loops = [points[i + 1 : j] for i, j in zip(at[1:], [*at[2:], len(points)], strict=True)] if len(at) > 1 else []
-    if not loops or any(len(loop) < 4 or loop[0] != loop[-1] for loop in loops) or at[1] < 3:
-        return [ring]
-    return [to_ring(points[: at[1]]), *(to_ring(loop[:-1]) for loop in loops)]
 
 
 class _YoloWriter(DatasetWriter):

@@ -3,6 +3,7 @@
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from labels.dataset import DatasetError
 from labels.image_folders import normalize_split
 from labels.image_suffixes import is_image_suffix
+from labels.reading.documents import parse_yaml
 
 CLASSES = "classes.txt"
 _YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -79,7 +81,7 @@ def read_description(file: Path) -> Description:
     try:
         text = file.read_bytes().decode("utf-8-sig")
         if file.suffix in _YAML_SUFFIXES:
-            return _read_yaml(file, yaml.safe_load(text))
+            return _read_yaml(file, parse_yaml(text))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DatasetError(f"{file}:{line} is not YAML: {error.problem}") from error
@@ -124,7 +126,7 @@ def _is_description(file: Path) -> bool:
     if file.stat().st_size > _MAX_YAML:
         return False
     try:
-        content = yaml.safe_load(file.read_bytes())
+        content = parse_yaml(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False
     return isinstance(content, dict) and "names" in content and bool({"train", "val"} & {*map(str, content)})
@@ -167,11 +169,10 @@ def _list_folders(folder: Path) -> list[Path]:
 
 def _read_yaml(file: Path, content: Any) -> Description:
     names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict):
+    if not isinstance(names, list | dict):
         raise DatasetError(f"{file} is not a YOLO dataset: it has no `names`, the list of class names")
-    root = file.parent / str(content.get("path") or "")
+    numbered = dict[float, Any](enumerate(names)) if isinstance(names, list) else _number_names(file, names)
+    root = file.parent / ("" if _is_null(content.get("path")) else str(content["path"]))
     known, others = list[tuple[str, str, Path]](), list[tuple[str, str, Path]]()
     for key, value in content.items():
         if str(key) not in _SETTINGS:
@@ -182,7 +183,24 @@ def _read_yaml(file: Path, content: Any) -> Description:
                 if is_known or path.suffix == ".txt" or path.is_dir():
                     (known if is_known else others).append((str(key), entry, path))
     known.sort(key=lambda split: _SPLITS.index(normalize_split(split[0])))
-    return Description(file, names, (*known, *others), "kpt_shape" in content)
+    return Description(file, numbered, (*known, *others), "kpt_shape" in content)
+
+
+def _number_names(file: Path, names: dict[Any, Any]) -> dict[float, Any]:
+    """Returns class names by number. Raises DatasetError if the keys are no numbers."""
+    numbered = dict[float, Any]()
+    for key, name in names.items():
+        with suppress(ValueError, TypeError):
+            numbered[float(key)] = name
+    if names and not numbered:
+        raise DatasetError(
+            f"{file} has no numbers in its `names`, but {next(iter(names))!r}: it needs 0: name, 1: name …"
+        )
+    return numbered
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.casefold() in ("", "~", "null"))
 
 
 def _read_darknet(file: Path) -> Description:
@@ -212,7 +230,9 @@ def _read_pairs(file: Path) -> dict[str, str]:
 
 
 def _to_list(entry: Any) -> list[str]:
-    return [each for each in (entry if isinstance(entry, list) else [entry]) if isinstance(each, str) and each]
+    return [
+        each for each in (entry if isinstance(entry, list) else [entry]) if isinstance(each, str) and not _is_null(each)
+    ]
 
 
 def _resolve_split(entry: str, roots: Sequence[Path]) -> Path:
