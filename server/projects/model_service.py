@@ -83,9 +83,8 @@ class ModelService:
     def find_champions(self, project: Project) -> dict[str, Ensemble]:
         """Returns the ensembles of a project's champions by task. They are not loaded."""
         models = {model.id: model for model in self._store.models.list_models(project)}
-        newest = {promotion.task: promotion.model_id for promotion in self._store.promotions.list_promotions(project)}
         return {
             task: self._ensembles.build(project, models[model_id])
-            for task, model_id in newest.items()
+            for task, model_id in self._store.promotions.list_champions(project).items()
             if model_id is not None
         }

@@ -15,10 +15,18 @@ _MIN_POOL = 1000  # images that are in memory at the same time
 
 @dataclass(frozen=True, slots=True)
 class ReviewCandidate:
-    """An image to correct. `position`: in the job's source. `uncertainty`: expected number of wrong annotations."""
+    """An image to correct.
+
+    Attributes:
+        position: Its position in the job's source.
+        sha256: Hash of the image file.
+        annotations: Those that train the tasks of the project.
+        uncertainty: Expected number of wrong annotations.
+    """
 
     position: int
-    image: LabeledImage
+    sha256: str
+    annotations: tuple[Annotation, ...]
     uncertainty: float
 
 
@@ -39,22 +47,23 @@ def select_candidates(
     """
     kinds, seen = {_get_training_kind(task) for task in tasks}, set(corrected)
 
-    def get_relevant(image: LabeledImage) -> list[Annotation]:
+    def get_relevant(image: LabeledImage) -> tuple[Annotation, ...]:
         own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]
-        return [annotation for annotation in own if get_label_kind(annotation) in kinds]
+        return tuple(annotation for annotation in own if get_label_kind(annotation) in kinds)
 
     def find_uncorrected() -> Iterator[ReviewCandidate]:
         for position, image in images:
             if image.sha256 not in seen:
                 seen.add(image.sha256)
-                yield ReviewCandidate(position, image, estimate_uncertainty(get_relevant(image)))
+                relevant = get_relevant(image)
+                yield ReviewCandidate(position, image.sha256, relevant, estimate_uncertainty(relevant))
 
     pool = heapq.nsmallest(
         max(_MIN_POOL, 4 * count),
         find_uncorrected(),
         key=lambda candidate: (-candidate.uncertainty, candidate.position),
     )
-    selected = select_next([get_relevant(candidate.image) for candidate in pool], count, known_labels)
+    selected = select_next([candidate.annotations for candidate in pool], count, known_labels)
     return [pool[index] for index in selected], len(seen) - len(set(corrected))
 
 

@@ -35,6 +35,7 @@ def upgrade(engine: sa.Engine) -> None:
     config = _create_config()
     with engine.connect() as connection, _without_foreign_keys(connection), connection.begin():
         if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # another process may upgrade large tables
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
         config.attributes["connection"] = connection
         try:

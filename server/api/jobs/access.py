@@ -1,24 +1,30 @@
-"""Calls of the job queue from routes: in a thread, with errors as problems."""
+"""Calls of the job queue from routes: in threads, with errors as problems."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
-import anyio
+from fastapi import Depends
 
+from server.api.deps import LifecycleDep
 from server.api.jobs.errors import translate_job_errors
-from server.api.jobs.schemas import JobResponse, create_job_response
+from server.api.jobs.schemas import JobResponse, JobSummaryResponse, create_job_response, create_job_summary
+from server.api.threads import ThreadCalls
 
 if TYPE_CHECKING:
     from server.jobs.queue import JobQueue
     from server.store.jobs.records import Job
 
-T = TypeVar("T")
+
+async def get_calls(lifecycle: LifecycleDep) -> ThreadCalls:
+    """Returns the calls in threads, with the errors of jobs as problems."""
+    return ThreadCalls(lifecycle, translate_job_errors)
 
 
-async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
-    """Returns what the call returns. Raises ProblemError."""
-    with translate_job_errors():
-        return await anyio.to_thread.run_sync(call, limiter=limiter)
+JobCallsDep = Annotated[ThreadCalls, Depends(get_calls)]
+
+
+def summarize_job(queue: "JobQueue", job: "Job") -> JobSummaryResponse:
+    """Returns the entry of a list for a job, with its progress. Reads the database."""
+    return create_job_summary(job, queue.store.get_progress(job), queue.compute_rate(job))
 
 
 def describe_job(queue: "JobQueue", job: "Job") -> JobResponse:

@@ -8,6 +8,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "state": "running",
     "reason": "",
     "source": "/data/street/**/*.jpg",
+    "recipe_name": "detect",
     "recipe": {"name": "detect", "review_below": 0.3, "steps": [{"id": "objects", "task": "<OD>"}]},
     "model": "9f2c8a5e4b7d1036c2f5e8b9a4d7061f3e2c5b8a9d4f7e6012c3b5a8d9e4f706",
     "created": "2026-03-02T09:30:00Z",

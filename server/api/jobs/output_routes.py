@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import anyio
@@ -14,7 +13,7 @@ from pydantic import AfterValidator
 from labels.formats import FORMATS
 from server.api.auth import KeyRequired
 from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, RequestStackDep
-from server.api.jobs.access import run_in_thread
+from server.api.jobs.access import JobCallsDep
 from server.api.jobs.exports import JSON_LINES, REPORT_HEADER, ZIP, JobExport, create_download, write_dataset
 from server.api.jobs.schemas import (
     ImagePosition,
@@ -23,6 +22,7 @@ from server.api.jobs.schemas import (
     create_failure_response,
     create_image_response,
 )
+from server.api.pages import create_page_response
 from server.api.parameters import AfterQuery, JobId, LimitQuery
 from server.api.problems import (
     INSUFFICIENT_STORAGE,
@@ -38,6 +38,7 @@ from server.api.problems import (
     ProblemError,
     document_problems,
 )
+from server.api.threads import ThreadCalls
 from server.jobs.sources import SourceError, SourceImageError
 from server.store.text import redact_address
 
@@ -78,34 +79,42 @@ FormatQuery = Annotated[
 ]
 
 
-@router.get("/v1/jobs/{id}/results", summary="List the results of a job", responses=document_problems(NOT_FOUND))
+@router.get(
+    "/v1/jobs/{id}/results",
+    summary="List the results of a job",
+    response_model=JobResultsResponse,
+    responses=document_problems(NOT_FOUND),
+)
 async def list_results(
-    queue: JobQueueDep, job_id: JobId, after: AfterQuery = None, limit: LimitQuery = 100
-) -> JobResultsResponse:
+    calls: JobCallsDep, queue: JobQueueDep, job_id: JobId, after: AfterQuery = None, limit: LimitQuery = 100
+) -> Response:
     """Returns the labeled images in the order of the source, in pages. While the job runs, a page can grow."""
+    job = await calls.read(lambda: queue.get_job(job_id))
+    return await create_page_response(
+        calls,
+        "images",
+        lambda: queue.store.plan_images(job, -1 if after is None else after, limit),
+        lambda positions: (create_image_response(*each) for each in queue.store.list_images(job, positions)),
+    )
 
-    def read_page() -> JobResultsResponse:
-        images = queue.store.iter_images_with_positions(queue.get_job(job_id), after=-1 if after is None else after)
-        page = [create_image_response(position, image) for position, image in islice(images, limit + 1)]
-        has_more = len(page) > limit
-        return JobResultsResponse(images=page[:limit], next=page[limit - 1].position if has_more else None)
 
-    return await run_in_thread(read_page)
-
-
-@router.get("/v1/jobs/{id}/failures", summary="List the failures of a job", responses=document_problems(NOT_FOUND))
+@router.get(
+    "/v1/jobs/{id}/failures",
+    summary="List the failures of a job",
+    response_model=JobFailuresResponse,
+    responses=document_problems(NOT_FOUND),
+)
 async def list_failures(
-    queue: JobQueueDep, job_id: JobId, after: AfterQuery = None, limit: LimitQuery = 100
-) -> JobFailuresResponse:
+    calls: JobCallsDep, queue: JobQueueDep, job_id: JobId, after: AfterQuery = None, limit: LimitQuery = 100
+) -> Response:
     """Returns the images that could not be labeled, each with the reason, in pages."""
-
-    def read_page() -> JobFailuresResponse:
-        failures = queue.store.iter_failures(queue.get_job(job_id), -1 if after is None else after)
-        page = [create_failure_response(failure) for failure in islice(failures, limit + 1)]
-        has_more = len(page) > limit
-        return JobFailuresResponse(failures=page[:limit], next=page[limit - 1].position if has_more else None)
-
-    return await run_in_thread(read_page)
+    job = await calls.read(lambda: queue.get_job(job_id))
+    return await create_page_response(
+        calls,
+        "failures",
+        lambda: queue.store.plan_failures(job, -1 if after is None else after, limit),
+        lambda positions: map(create_failure_response, queue.store.list_failures(job, positions)),
+    )
 
 
 @router.get(
@@ -122,6 +131,7 @@ async def list_failures(
     },
 )
 async def export_job(
+    calls: JobCallsDep,
     lifecycle: LifecycleDep,
     queue: JobQueueDep,
     _engine: EngineDep,
@@ -144,7 +154,7 @@ async def export_job(
             return write_dataset(format, labeled, folder, job, progress, copy_images=images)
 
     try:
-        dataset = await _write_in_thread(write, job_id, lifecycle.export_limiter)
+        dataset = await _write_in_thread(calls, write, job_id, lifecycle.export_limiter)
     except ValueError as error:
         raise ProblemError(INVALID_REQUEST, str(error), "images") from None
     return create_download(dataset)
@@ -160,7 +170,12 @@ async def export_job(
     },
 )
 async def view_summary(
-    lifecycle: LifecycleDep, queue: JobQueueDep, engine: EngineDep, _stack: RequestStackDep, job_id: JobId
+    calls: JobCallsDep,
+    lifecycle: LifecycleDep,
+    queue: JobQueueDep,
+    engine: EngineDep,
+    _stack: RequestStackDep,
+    job_id: JobId,
 ) -> Response:
     """Returns a page about all results so far: sample images with their annotations, counts, scores, uncertain
     annotations first, and failures."""
@@ -184,7 +199,7 @@ async def view_summary(
             write_summary(page, queue.store.iter_images(job, _open_reader_or_fail(queue, job, source_stack)), info)
             return page.read_bytes()
 
-    return HTMLResponse(await _write_in_thread(write, job_id, lifecycle.export_limiter), headers=_PAGE_HEADERS)
+    return HTMLResponse(await _write_in_thread(calls, write, job_id, lifecycle.export_limiter), headers=_PAGE_HEADERS)
 
 
 @router.get(
@@ -197,6 +212,7 @@ async def view_summary(
     },
 )
 async def get_image(
+    calls: JobCallsDep,
     lifecycle: LifecycleDep,
     queue: JobQueueDep,
     _engine: EngineDep,
@@ -216,14 +232,16 @@ async def get_image(
                 detail = f"{source.names[position]} cannot be read: {error}"
                 raise ProblemError(INVALID_SOURCE, detail, "position") from None
 
-    data = await run_in_thread(read, lifecycle.source_limiter)
+    data = await calls.run(read, lifecycle.source_limiter)
     return Response(data, media_type=_IMAGE_TYPE, headers=_IMAGE_HEADERS)
 
 
-async def _write_in_thread(write: Callable[[], T], job_id: int, limiter: anyio.CapacityLimiter) -> T:
+async def _write_in_thread(
+    calls: ThreadCalls, write: Callable[[], T], job_id: int, limiter: anyio.CapacityLimiter
+) -> T:
     """Returns what `write` returns. Raises ProblemError, also if the disk is full."""
     try:
-        return await run_in_thread(write, limiter)
+        return await calls.run(write, limiter)
     except OSError as error:
         logger.error("cannot export job %d", job_id, exc_info=error)
         detail = f"the export cannot be written: {error.strerror or error}; ask the operator to free disk space"

@@ -12,9 +12,10 @@ from sse_starlette import EventSourceResponse
 from server.api.auth import KeyRequired
 from server.api.bodies import JsonBody, document_json_body
 from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, RequestStackDep
-from server.api.jobs.access import describe_job, run_in_thread
+from server.api.jobs.access import JobCallsDep, describe_job, summarize_job
 from server.api.jobs.examples import create_job_examples
-from server.api.jobs.schemas import JobListResponse, JobRequest, JobResponse
+from server.api.jobs.schemas import JobListResponse, JobRequest, JobResponse, JobSummaryResponse
+from server.api.pages import create_page_response
 from server.api.parameters import AfterQuery, JobId, LimitQuery
 from server.api.problems import (
     BASE_MISMATCH,
@@ -33,6 +34,7 @@ from server.api.problems import (
     document_problems,
 )
 from server.api.progress_events import document_progress_events, generate_progress_events
+from server.api.threads import ThreadCalls
 from server.jobs.recipes import parsing
 from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.recipes.recipe import Recipe
@@ -68,6 +70,7 @@ logger = logging.getLogger(__name__)
 )
 async def start_job(
     response: Response,
+    calls: JobCallsDep,
     lifecycle: LifecycleDep,
     queue: JobQueueDep,
     _engine: EngineDep,
@@ -78,32 +81,33 @@ async def start_job(
     Jobs run one at a time, in order of arrival. They yield to interactive prompts, and continue after a restart.
     """
     output = body.output or f"job-{secrets.token_hex(6)}"
-    job, is_new = await run_in_thread(
+    job, is_new = await calls.run(
         lambda: queue.add_job(body.source, _read_recipe(body.recipe), output), lifecycle.source_limiter
     )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if is_new:
         logger.info("queued job %d", job.id)
-    return await run_in_thread(lambda: describe_job(queue, job))
+    return await calls.read(lambda: describe_job(queue, job))
 
 
-@router.get("/v1/jobs", summary="List the jobs")
-async def list_jobs(queue: JobQueueDep, after: AfterQuery = None, limit: LimitQuery = 100) -> JobListResponse:
-    """Returns all jobs, oldest first, in pages."""
-
-    def read_page() -> JobListResponse:
-        jobs = queue.list_jobs(after or 0, limit + 1)
-        page = [describe_job(queue, job) for job in jobs[:limit]]
-        return JobListResponse(jobs=page, next=page[-1].id if len(jobs) > limit else None)
-
-    return await run_in_thread(read_page)
+@router.get("/v1/jobs", summary="List the jobs", response_model=JobListResponse)
+async def list_jobs(
+    calls: JobCallsDep, queue: JobQueueDep, after: AfterQuery = None, limit: LimitQuery = 100
+) -> Response:
+    """Returns all jobs without their recipes, oldest first, in pages."""
+    return await create_page_response(
+        calls,
+        "jobs",
+        lambda: queue.plan_jobs(after or 0, limit),
+        lambda ids: (summarize_job(queue, job) for job in queue.list_jobs(ids)),
+    )
 
 
 @router.get("/v1/jobs/{id}", summary="Get a job", responses=document_problems(NOT_FOUND))
-async def get_job(queue: JobQueueDep, job_id: JobId) -> JobResponse:
+async def get_job(calls: JobCallsDep, queue: JobQueueDep, job_id: JobId) -> JobResponse:
     """Returns a job: its state, progress, rate, remaining time and failures."""
-    return await run_in_thread(lambda: describe_job(queue, queue.get_job(job_id)))
+    return await calls.read(lambda: describe_job(queue, queue.get_job(job_id)))
 
 
 @router.get(
@@ -113,45 +117,47 @@ async def get_job(queue: JobQueueDep, job_id: JobId) -> JobResponse:
     responses={200: document_progress_events("job"), **document_problems(NOT_FOUND)},
 )
 async def watch_job(
-    lifecycle: LifecycleDep, queue: JobQueueDep, _stack: RequestStackDep, job_id: JobId
+    lifecycle: LifecycleDep, calls: JobCallsDep, queue: JobQueueDep, _stack: RequestStackDep, job_id: JobId
 ) -> EventSourceResponse:
-    """Streams the progress of a job as server-sent events until it is done, failed or cancelled."""
+    """Streams the progress of a job, without its recipe, as server-sent events until it is done, failed or
+    cancelled."""
 
-    async def poll() -> JobResponse:
-        return await run_in_thread(lambda: describe_job(queue, queue.get_job(job_id)))
+    async def poll() -> JobSummaryResponse:
+        return await calls.read(lambda: summarize_job(queue, queue.get_job(job_id)))
 
     return EventSourceResponse(generate_progress_events(await poll(), poll, lambda: lifecycle.draining))
 
 
 @router.post("/v1/jobs/{id}/pause", summary="Pause a job", responses=document_problems(NOT_FOUND, INVALID_STATE))
-async def pause_job(queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
+async def pause_job(calls: JobCallsDep, queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
     """Stops a job as soon as the images that are being labeled are done."""
-    return await _change_job(queue, job_id, queue.store.pause)
+    return await _change_job(calls, queue, job_id, queue.store.pause)
 
 
 @router.post("/v1/jobs/{id}/resume", summary="Resume a job", responses=document_problems(NOT_FOUND, INVALID_STATE))
-async def resume_job(queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
+async def resume_job(calls: JobCallsDep, queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
     """Queues a paused or failed job again. It continues where it stopped."""
-    return await _change_job(queue, job_id, queue.resume)
+    return await _change_job(calls, queue, job_id, queue.resume)
 
 
 @router.post("/v1/jobs/{id}/cancel", summary="Cancel a job", responses=document_problems(NOT_FOUND, INVALID_STATE))
-async def cancel_job(queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
+async def cancel_job(calls: JobCallsDep, queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
     """Ends a job permanently. Its results stay."""
-    return await _change_job(queue, job_id, queue.store.cancel)
+    return await _change_job(calls, queue, job_id, queue.store.cancel)
 
 
 @router.post(
     "/v1/jobs/{id}/retry", summary="Retry failed images", responses=document_problems(NOT_FOUND, INVALID_STATE)
 )
 async def retry_job(
+    calls: JobCallsDep,
     queue: JobQueueDep,
     _: EngineDep,
     job_id: JobId,
     kind: Annotated[str | None, Query(max_length=32, description="Only failures of this kind.")] = None,
 ) -> JobResponse:
     """Labels the failed images again. A job that is done is queued again."""
-    return await _change_job(queue, job_id, lambda job: queue.retry_failed(job, kind))
+    return await _change_job(calls, queue, job_id, lambda job: queue.retry_failed(job, kind))
 
 
 def _read_recipe(recipe: str | dict[str, Any]) -> Recipe:
@@ -169,11 +175,13 @@ def _read_recipe(recipe: str | dict[str, Any]) -> Recipe:
     raise RecipeError("recipe", [RecipeProblem(message)])
 
 
-async def _change_job(queue: "JobQueue", job_id: int, change: "Callable[[Job], object]") -> JobResponse:
+async def _change_job(
+    calls: ThreadCalls, queue: "JobQueue", job_id: int, change: "Callable[[Job], object]"
+) -> JobResponse:
     """Changes a job and returns it."""
 
     def change_and_read() -> JobResponse:
         change(queue.get_job(job_id))
         return describe_job(queue, queue.get_job(job_id))
 
-    return await run_in_thread(change_and_read)
+    return await calls.write(change_and_read)

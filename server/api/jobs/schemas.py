@@ -64,20 +64,15 @@ class JobImageCounts(BaseModel):
     failed: int
 
 
-class JobResponse(BaseModel):
-    """A job."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
+class JobSummaryResponse(BaseModel):
+    """A job without its recipe, in a list and in events."""
 
     id: int
     output: str = Field(description="The name of the output.")
     state: JobState = Field(description="Paused and failed jobs can be resumed.")
     reason: str = Field(description="Why the job failed as a whole; empty if it did not.")
     source: str = Field(description="Where the images are; URLs without their query.")
-    recipe: dict[str, Any] = Field(
-        description="The recipe without default values. For steps that name projects it includes `champions`: the "
-        "models that were promoted when the job started, and answer until it ends."
-    )
+    recipe_name: str = Field(description="The name of the recipe.")
     model: str = Field(description="SHA-256 of all weights that answer: of the model, of adapters and of champions.")
     created: datetime
     started: datetime | None
@@ -88,10 +83,21 @@ class JobResponse(BaseModel):
     seconds_left: float | None = Field(description="The time left at this rate.")
 
 
+class JobResponse(JobSummaryResponse):
+    """A job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
+
+    recipe: dict[str, Any] = Field(
+        description="The recipe without default values. For steps that name projects it includes `champions`: the "
+        "models that were promoted when the job started, and answer until it ends."
+    )
+
+
 class JobListResponse(BaseModel):
     """A page of jobs."""
 
-    jobs: list[JobResponse]
+    jobs: list[JobSummaryResponse]
     next: int | None = Field(description="`after` of the next page; null on the last page.")
 
 
@@ -151,30 +157,15 @@ def get_job_request_limit(scope: Scope) -> int | None:
     return _MAX_BODY_BYTES if scope["method"] == "POST" and scope["path"].startswith("/v1/jobs") else None
 
 
+def create_job_summary(job: "Job", progress: "JobProgress", rate: float | None) -> JobSummaryResponse:
+    """Returns the entry of a list for a job. `rate`: images per second, if known."""
+    return JobSummaryResponse(**_collect_job_fields(job, json.loads(job.spec.recipe), progress, rate))
+
+
 def create_job_response(job: "Job", progress: "JobProgress", rate: float | None) -> JobResponse:
     """Returns the response for a job. `rate`: images per second, if known."""
-    return JobResponse(
-        id=job.id,
-        output=job.spec.output,
-        state=job.state,
-        reason=job.reason,
-        source=redact_address(job.spec.source),
-        recipe=json.loads(job.spec.recipe),
-        model=job.spec.model_hash,
-        created=to_datetime(job.created),
-        started=to_datetime(job.started),
-        ended=to_datetime(job.ended),
-        images=JobImageCounts(
-            total=progress.total,
-            waiting=progress.waiting,
-            running=progress.leased,
-            done=progress.done,
-            failed=progress.failed,
-        ),
-        failures=progress.failures_by_kind,
-        rate=None if rate is None else round(rate, 2),
-        seconds_left=round(progress.unfinished / rate, 1) if rate else None,
-    )
+    recipe = json.loads(job.spec.recipe)
+    return JobResponse(**_collect_job_fields(job, recipe, progress, rate), recipe=recipe)
 
 
 def create_image_response(position: int, image: LabeledImage) -> LabeledImageResponse:
@@ -196,3 +187,30 @@ def create_failure_response(failure: "FailedImage") -> FailedImageResponse:
 
 def _create_annotation_response(traced: TracedAnnotation) -> TracedAnnotationResponse:
     return TracedAnnotationResponse(**{name: getattr(traced, name) for name in TracedAnnotationResponse.model_fields})
+
+
+def _collect_job_fields(
+    job: "Job", recipe: dict[str, Any], progress: "JobProgress", rate: float | None
+) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "output": job.spec.output,
+        "state": job.state,
+        "reason": job.reason,
+        "source": redact_address(job.spec.source),
+        "recipe_name": str(recipe.get("name", "")),
+        "model": job.spec.model_hash,
+        "created": to_datetime(job.created),
+        "started": to_datetime(job.started),
+        "ended": to_datetime(job.ended),
+        "images": JobImageCounts(
+            total=progress.total,
+            waiting=progress.waiting,
+            running=progress.leased,
+            done=progress.done,
+            failed=progress.failed,
+        ),
+        "failures": progress.failures_by_kind,
+        "rate": None if rate is None else round(rate, 2),
+        "seconds_left": round(progress.unfinished / rate, 1) if rate else None,
+    }

@@ -1,10 +1,10 @@
-"""What all routes of projects share: common problems, and calls in a thread with errors as problems."""
+"""What all routes of projects share: common problems, and calls in threads with errors as problems."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Annotated
 
-import anyio
+from fastapi import Depends
 
+from server.api.deps import LifecycleDep
 from server.api.problems import (
     INVALID_REQUEST,
     NOT_READY,
@@ -14,12 +14,14 @@ from server.api.problems import (
     document_problems,
 )
 from server.api.projects.errors import translate_project_errors
+from server.api.threads import ThreadCalls
 
 PROJECT_RESPONSES = document_problems(UNAUTHORIZED, PROJECTS_DISABLED, INVALID_REQUEST, *NOT_READY, *STORE_PROBLEMS)
-T = TypeVar("T")
 
 
-async def run_in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
-    """Returns what the call returns. Raises ProblemError."""
-    with translate_project_errors():
-        return await anyio.to_thread.run_sync(call, limiter=limiter)
+async def get_calls(lifecycle: LifecycleDep) -> ThreadCalls:
+    """Returns the calls in threads, with the errors of projects as problems."""
+    return ThreadCalls(lifecycle, translate_project_errors)
+
+
+ProjectCallsDep = Annotated[ThreadCalls, Depends(get_calls)]

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends, Response
 from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
 from server.api.deps import EngineDep, ProjectsDep
+from server.api.pages import JSON_TYPE, create_page_response
 from server.api.parameters import AfterQuery, LimitQuery, ProjectId
 from server.api.problems import BASE_MISMATCH, BODY_PROBLEMS, NOT_FOUND, document_problems
-from server.api.projects.access import PROJECT_RESPONSES, run_in_thread
+from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
 from server.api.projects.backtest_schemas import (
     BacktestDetailsResponse,
     BacktestId,
@@ -37,6 +38,7 @@ router = APIRouter(tags=["backtests"], dependencies=[KeyRequired], responses=PRO
 )
 async def start_backtest(
     response: Response,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     _: EngineDep,
     client_id: ClientIdDep,
@@ -54,36 +56,49 @@ async def start_backtest(
         backtest = projects.models.start_backtest(project, model, client_id, body.forgetting_images)
         return create_backtest_response(backtest)
 
-    backtest = await run_in_thread(start)
+    backtest = await calls.write(start)
     response.headers["Location"] = f"/v1/projects/{project_id}/backtests/{backtest.id}"
     return backtest
 
 
-@router.get("/v1/projects/{id}/backtests", summary="List the backtests", responses=document_problems(NOT_FOUND))
+@router.get(
+    "/v1/projects/{id}/backtests",
+    summary="List the backtests",
+    response_model=BacktestListResponse,
+    responses=document_problems(NOT_FOUND),
+)
 async def list_backtests(
-    projects: ProjectsDep, project_id: ProjectId, after: AfterQuery = None, limit: LimitQuery = 100
-) -> BacktestListResponse:
+    calls: ProjectCallsDep,
+    projects: ProjectsDep,
+    project_id: ProjectId,
+    after: AfterQuery = None,
+    limit: LimitQuery = 100,
+) -> Response:
     """Returns all backtests, oldest first, in pages."""
-
-    def read_page() -> BacktestListResponse:
-        project = projects.store.get_project(project_id)
-        backtests = projects.store.backtests.list_backtests(project, after or 0, limit + 1)
-        page = list(map(create_backtest_response, backtests[:limit]))
-        return BacktestListResponse(backtests=page, next=page[-1].id if len(backtests) > limit else None)
-
-    return await run_in_thread(read_page)
+    store = projects.store
+    project = await calls.read(lambda: store.get_project(project_id))
+    return await create_page_response(
+        calls,
+        "backtests",
+        lambda: store.backtests.plan_page(project, after or 0, limit),
+        lambda ids: map(create_backtest_response, store.backtests.list_backtests(project, ids)),
+    )
 
 
 @router.get(
-    "/v1/projects/{id}/backtests/{backtest_id}", summary="Get a backtest", responses=document_problems(NOT_FOUND)
+    "/v1/projects/{id}/backtests/{backtest_id}",
+    summary="Get a backtest",
+    response_model=BacktestDetailsResponse,
+    responses=document_problems(NOT_FOUND),
 )
 async def get_backtest(
-    projects: ProjectsDep, project_id: ProjectId, backtest_id: BacktestId
-) -> BacktestDetailsResponse:
+    calls: ProjectCallsDep, projects: ProjectsDep, project_id: ProjectId, backtest_id: BacktestId
+) -> Response:
     """Returns a backtest with the counts of each image."""
 
-    def read() -> BacktestDetailsResponse:
+    def read() -> bytes:
         project = projects.store.get_project(project_id)
-        return create_backtest_details(projects.store.backtests.get_backtest(project, backtest_id))
+        backtest = projects.store.backtests.get_backtest(project, backtest_id)
+        return create_backtest_details(backtest).model_dump_json().encode()
 
-    return await run_in_thread(read)
+    return Response(await calls.read(read), media_type=JSON_TYPE)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field
 
 from labels.label_kind import LabelKind
+from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from server.api.jobs.schemas import LabeledImageResponse, create_image_response
 from server.api.projects.schemas import EntryId, StrictRequest
@@ -105,7 +106,9 @@ def create_correction_response(correction: "Correction", *, holdout: bool) -> Co
     )
 
 
-def create_next_image_response(candidate: "ReviewCandidate", *, holdout: bool) -> NextImageResponse:
+def create_next_image_response(
+    candidate: "ReviewCandidate", image: LabeledImage, *, holdout: bool
+) -> NextImageResponse:
     """Returns the response for an image to correct."""
-    image = create_image_response(candidate.position, candidate.image)
-    return NextImageResponse(**dict(image), uncertainty=candidate.uncertainty, holdout=holdout)
+    fields = dict(create_image_response(candidate.position, image))
+    return NextImageResponse(**fields, uncertainty=candidate.uncertainty, holdout=holdout)

@@ -71,7 +71,7 @@ def translate_project_errors() -> Iterator[None]:
         except ImageError as error:
             raise ProblemError(INVALID_IMAGE, str(error), "image") from None
         except ValidationError as error:
-            raise create_validation_problem(error.errors(include_url=False, include_context=False)) from None
+            raise create_validation_problem(error.errors(include_url=False)) from None
         except AdapterCapacityError as error:
             raise ProblemError(INSUFFICIENT_STORAGE, str(error)) from None
         except AdapterError as error:

@@ -1,14 +1,16 @@
 """Routes of a project's models: list, combine, promote and roll back."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
 from server.api.deps import EngineDep, LifecycleDep, ProjectsDep
-from server.api.parameters import ProjectId
+from server.api.pages import create_page_response
+from server.api.parameters import AfterQuery, LimitQuery, ProjectId
 from server.api.problems import (
     BASE_MISMATCH,
     BODY_PROBLEMS,
@@ -21,7 +23,7 @@ from server.api.problems import (
     ProblemError,
     document_problems,
 )
-from server.api.projects.access import PROJECT_RESPONSES, run_in_thread
+from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
 from server.api.projects.model_schemas import (
     EnsembleRequest,
     ProjectModelListResponse,
@@ -32,27 +34,48 @@ from server.api.projects.model_schemas import (
     create_model_response,
     create_promotion_response,
 )
-from server.store.projects.records import Promotion
+from server.store.projects.records import Project, Promotion
 
 router = APIRouter(tags=["project models"], dependencies=[KeyRequired], responses=PROJECT_RESPONSES)
+_MAX_PROMOTIONS = 1000  # each has a reason of at most 2000 characters
 logger = logging.getLogger(__name__)
 
 
-@router.get("/v1/projects/{id}/models", summary="List the models of a project", responses=document_problems(NOT_FOUND))
-async def list_project_models(projects: ProjectsDep, project_id: ProjectId) -> ProjectModelListResponse:
-    """Returns all models of a project, which of them are champions, and the history of promotions."""
+@router.get(
+    "/v1/projects/{id}/models",
+    summary="List the models of a project",
+    response_model=ProjectModelListResponse,
+    responses=document_problems(NOT_FOUND),
+)
+async def list_project_models(
+    calls: ProjectCallsDep,
+    projects: ProjectsDep,
+    project_id: ProjectId,
+    after: AfterQuery = None,
+    limit: LimitQuery = 100,
+) -> Response:
+    """Returns the models of a project, oldest first, in pages, which of them are champions, and the newest 1000
+    promotions."""
+    store = projects.store
 
-    def read() -> ProjectModelListResponse:
-        project = projects.store.get_project(project_id)
-        promotions = projects.store.promotions.list_promotions(project)
-        champions = {promotion.task: promotion.model_id for promotion in promotions}
-        models = [
-            create_model_response(model, is_champion=champions.get(model.task) == model.id)
-            for model in projects.store.models.list_models(project)
-        ]
-        return ProjectModelListResponse(models=models, promotions=list(map(create_promotion_response, promotions)))
+    def start() -> tuple[Project, dict[str, int | None], list[PromotionResponse]]:
+        project = store.get_project(project_id)
+        promotions = map(create_promotion_response, store.promotions.list_newest(project, _MAX_PROMOTIONS))
+        return project, store.promotions.list_champions(project), list(promotions)
 
-    return await run_in_thread(read)
+    project, champions, promotions = await calls.read(start)
+
+    def read(ids: Sequence[int]) -> Iterator[ProjectModelResponse]:
+        for model in store.models.list_models(project, ids):
+            yield create_model_response(model, is_champion=champions.get(model.task) == model.id)
+
+    return await create_page_response(
+        calls,
+        "models",
+        lambda: store.models.plan_page(project, after or 0, limit),
+        read,
+        lambda page: {"next": page.next, "promotions": promotions},
+    )
 
 
 @router.post(
@@ -77,6 +100,7 @@ async def list_project_models(projects: ProjectsDep, project_id: ProjectId) -> P
     },
 )
 async def combine_models(
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     _: EngineDep,
     project_id: ProjectId,
@@ -88,7 +112,7 @@ async def combine_models(
     answer, and each label is taken from the model that is best at it. The result is backtested, promoted and used like
     any other model. A streamed answer of several models has all its annotations at the end.
     """
-    model = await run_in_thread(
+    model = await calls.write(
         lambda: projects.models.create_ensemble(projects.store.get_project(project_id), body.root)
     )
     logger.info("project %d: created model %d from other models: %s", project_id, model.id, body.root)
@@ -108,6 +132,7 @@ async def combine_models(
 )
 async def promote_model(
     lifecycle: LifecycleDep,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     _: EngineDep,
     client_id: ClientIdDep,
@@ -126,7 +151,7 @@ async def promote_model(
         model = projects.store.models.get_model(project, body.model)
         return projects.models.promote(project, model, client_id, forced=body.forced, reason=body.reason)
 
-    promotion = await run_in_thread(promote, lifecycle.adapter_limiter)
+    promotion = await calls.run(promote, lifecycle.adapter_limiter)
     how = f"forced: {promotion.reason}" if promotion.forced else f"by backtest {promotion.backtest_id}"
     logger.info("project %d: promoted model %s for %s, %s", project_id, promotion.model_id, promotion.task, how)
     return create_promotion_response(promotion)
@@ -140,6 +165,7 @@ async def promote_model(
 )
 async def roll_back_promotion(
     lifecycle: LifecycleDep,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     _: EngineDep,
     client_id: ClientIdDep,
@@ -152,7 +178,7 @@ async def roll_back_promotion(
         project = projects.store.get_project(project_id)
         return projects.models.roll_back(project, body.task, client_id, body.reason)
 
-    promotion = await run_in_thread(roll_back, lifecycle.adapter_limiter)
+    promotion = await calls.run(roll_back, lifecycle.adapter_limiter)
     champion = "the base model" if promotion.model_id is None else f"model {promotion.model_id}"
     logger.info("project %d: rolled back %s to %s", project_id, promotion.task, champion)
     return create_promotion_response(promotion)

@@ -64,10 +64,11 @@ class PromotionResponse(BaseModel):
 
 
 class ProjectModelListResponse(BaseModel):
-    """All models of a project, and the history of promotions."""
+    """A page of models, and the newest promotions."""
 
     models: list[ProjectModelResponse]
-    promotions: list[PromotionResponse] = Field(description="Oldest first.")
+    next: int | None = Field(description="`after` of the next page; null on the last page.")
+    promotions: list[PromotionResponse] = Field(description="The newest 1000, oldest first.")
 
 
 def create_model_response(model: "ModelVersion", *, is_champion: bool) -> ProjectModelResponse:

@@ -10,7 +10,7 @@ from server.api.bodies import JsonBody, document_json_body
 from server.api.deps import EngineDep, ProjectsDep
 from server.api.parameters import AfterQuery, LimitQuery, ProjectId
 from server.api.problems import BODY_PROBLEMS, NAME_TAKEN, NOT_FOUND, document_problems
-from server.api.projects.access import PROJECT_RESPONSES, run_in_thread
+from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
 from server.api.projects.schemas import (
     ProjectListResponse,
     ProjectRequest,
@@ -31,13 +31,14 @@ logger = logging.getLogger(__name__)
 )
 async def create_project(
     response: Response,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     engine: EngineDep,
     body: Annotated[ProjectRequest, Depends(JsonBody(ProjectRequest, '{"name": "birds", "tasks": ["<OD>"]}'))],
 ) -> ProjectResponse:
     """Creates a project. Its corrections train adapters of the model that the server runs."""
     tasks = tuple(dict.fromkeys(body.tasks))
-    project = await run_in_thread(lambda: projects.create_project(body.name, tasks, body.holdout_share))
+    project = await calls.write(lambda: projects.create_project(body.name, tasks, body.holdout_share))
     response.headers["Location"] = f"/v1/projects/{project.id}"
     logger.info("created the project %s", project.name)
     return create_project_response(project, engine.checkpoint.sha256, images=0)
@@ -45,7 +46,7 @@ async def create_project(
 
 @router.get("/v1/projects", summary="List the projects")
 async def list_projects(
-    projects: ProjectsDep, after: AfterQuery = None, limit: LimitQuery = 100
+    calls: ProjectCallsDep, projects: ProjectsDep, after: AfterQuery = None, limit: LimitQuery = 100
 ) -> ProjectListResponse:
     """Returns all projects, oldest first, in pages."""
     served_sha256 = projects.engine.checkpoint.sha256
@@ -59,11 +60,11 @@ async def list_projects(
         ]
         return ProjectListResponse(projects=page, next=page[-1].id if len(found) > limit else None)
 
-    return await run_in_thread(read_page)
+    return await calls.read(read_page)
 
 
 @router.get("/v1/projects/{id}", summary="Get a project", responses=document_problems(NOT_FOUND))
-async def get_project(projects: ProjectsDep, project_id: ProjectId) -> ProjectResponse:
+async def get_project(calls: ProjectCallsDep, projects: ProjectsDep, project_id: ProjectId) -> ProjectResponse:
     """Returns a project."""
 
     def read() -> ProjectResponse:
@@ -71,7 +72,7 @@ async def get_project(projects: ProjectsDep, project_id: ProjectId) -> ProjectRe
         images = projects.store.corrections.count_images(project)
         return create_project_response(project, projects.engine.checkpoint.sha256, images)
 
-    return await run_in_thread(read)
+    return await calls.read(read)
 
 
 @router.delete(
@@ -81,7 +82,7 @@ async def get_project(projects: ProjectsDep, project_id: ProjectId) -> ProjectRe
     response_class=Response,
     responses=document_problems(NOT_FOUND),
 )
-async def delete_project(projects: ProjectsDep, _: EngineDep, project_id: ProjectId) -> None:
+async def delete_project(calls: ProjectCallsDep, projects: ProjectsDep, _: EngineDep, project_id: ProjectId) -> None:
     """Deletes a project with its images, runs and adapters. Running prompts finish."""
-    await run_in_thread(lambda: projects.delete_project(projects.store.get_project(project_id)))
+    await calls.write(lambda: projects.delete_project(projects.store.get_project(project_id)))
     logger.info("deleted project %d", project_id)

@@ -1,6 +1,6 @@
 """Routes of fine-tune runs: start, watch and control them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ from sse_starlette import EventSourceResponse
 from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JsonBody, document_json_body
 from server.api.deps import EngineDep, LifecycleDep, ProjectsDep, RequestStackDep
+from server.api.pages import create_page_response
 from server.api.parameters import AfterQuery, LimitQuery, ProjectId
 from server.api.problems import (
     BASE_MISMATCH,
@@ -23,8 +24,9 @@ from server.api.problems import (
     document_problems,
 )
 from server.api.progress_events import document_progress_events, generate_progress_events
-from server.api.projects.access import PROJECT_RESPONSES, run_in_thread
+from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
 from server.api.projects.run_schemas import RunId, RunListResponse, RunRequest, RunResponse, create_run_response
+from server.api.threads import ThreadCalls
 from server.jobs.sources import addresses
 from server.settings import get_variable_name
 from server.store.text import redact_address
@@ -58,6 +60,7 @@ router = APIRouter(tags=["runs"], dependencies=[KeyRequired], responses=PROJECT_
 async def start_run(
     response: Response,
     lifecycle: LifecycleDep,
+    calls: ProjectCallsDep,
     projects: ProjectsDep,
     _: EngineDep,
     client_id: ClientIdDep,
@@ -80,33 +83,41 @@ async def start_run(
         project = projects.store.get_project(project_id)
         return create_run_response(projects.runs.start_run(project, settings, client_id, initial_model), None, [])
 
-    run = await run_in_thread(start)
+    run = await calls.write(start)
     response.headers["Location"] = f"/v1/projects/{project_id}/runs/{run.id}"
     return run
 
 
-@router.get("/v1/projects/{id}/runs", summary="List the fine-tune runs", responses=document_problems(NOT_FOUND))
+@router.get(
+    "/v1/projects/{id}/runs",
+    summary="List the fine-tune runs",
+    response_model=RunListResponse,
+    responses=document_problems(NOT_FOUND),
+)
 async def list_runs(
-    projects: ProjectsDep, project_id: ProjectId, after: AfterQuery = None, limit: LimitQuery = 100
-) -> RunListResponse:
+    calls: ProjectCallsDep,
+    projects: ProjectsDep,
+    project_id: ProjectId,
+    after: AfterQuery = None,
+    limit: LimitQuery = 100,
+) -> Response:
     """Returns all runs, oldest first, in pages."""
+    store = projects.store
+    project = await calls.read(lambda: store.get_project(project_id))
 
-    def read_page() -> RunListResponse:
-        project = projects.store.get_project(project_id)
-        runs = projects.store.runs.list_runs(project, after or 0, limit + 1)
-        models = projects.store.runs.list_model_ids(runs[:limit])
-        page = [
-            create_run_response(run, projects.runs.read_progress(project, run), models[run.id]) for run in runs[:limit]
-        ]
-        return RunListResponse(runs=page, next=page[-1].id if len(runs) > limit else None)
+    def read(ids: Sequence[int]) -> Iterator[RunResponse]:
+        runs = store.runs.list_runs(project, ids)
+        models = store.runs.list_model_ids(runs)
+        for run in runs:
+            yield create_run_response(run, projects.runs.read_progress(project, run), models[run.id])
 
-    return await run_in_thread(read_page)
+    return await create_page_response(calls, "runs", lambda: store.runs.plan_page(project, after or 0, limit), read)
 
 
 @router.get("/v1/projects/{id}/runs/{run_id}", summary="Get a fine-tune run", responses=document_problems(NOT_FOUND))
-async def get_run(projects: ProjectsDep, project_id: ProjectId, run_id: RunId) -> RunResponse:
+async def get_run(calls: ProjectCallsDep, projects: ProjectsDep, project_id: ProjectId, run_id: RunId) -> RunResponse:
     """Returns a run: its state, progress and models."""
-    return await run_in_thread(lambda: _describe_run(projects, project_id, run_id))
+    return await calls.read(lambda: _describe_run(projects, project_id, run_id))
 
 
 @router.get(
@@ -116,12 +127,17 @@ async def get_run(projects: ProjectsDep, project_id: ProjectId, run_id: RunId) -
     responses={200: document_progress_events("run"), **document_problems(NOT_FOUND)},
 )
 async def watch_run(
-    lifecycle: LifecycleDep, projects: ProjectsDep, _: RequestStackDep, project_id: ProjectId, run_id: RunId
+    lifecycle: LifecycleDep,
+    calls: ProjectCallsDep,
+    projects: ProjectsDep,
+    _: RequestStackDep,
+    project_id: ProjectId,
+    run_id: RunId,
 ) -> EventSourceResponse:
     """Streams the progress of a run as server-sent events until it is done, failed or cancelled."""
 
     async def poll() -> RunResponse:
-        return await run_in_thread(lambda: _describe_run(projects, project_id, run_id))
+        return await calls.read(lambda: _describe_run(projects, project_id, run_id))
 
     return EventSourceResponse(generate_progress_events(await poll(), poll, lambda: lifecycle.draining))
 
@@ -131,9 +147,11 @@ async def watch_run(
     summary="Cancel a fine-tune run",
     responses=document_problems(NOT_FOUND, INVALID_STATE),
 )
-async def cancel_run(projects: ProjectsDep, _: EngineDep, project_id: ProjectId, run_id: RunId) -> RunResponse:
+async def cancel_run(
+    calls: ProjectCallsDep, projects: ProjectsDep, _: EngineDep, project_id: ProjectId, run_id: RunId
+) -> RunResponse:
     """Ends a run permanently."""
-    return await _change_run(projects, project_id, run_id, projects.runs.cancel_run)
+    return await _change_run(calls, projects, project_id, run_id, projects.runs.cancel_run)
 
 
 @router.post(
@@ -141,9 +159,11 @@ async def cancel_run(projects: ProjectsDep, _: EngineDep, project_id: ProjectId,
     summary="Resume a fine-tune run",
     responses=document_problems(NOT_FOUND, INVALID_STATE),
 )
-async def resume_run(projects: ProjectsDep, _: EngineDep, project_id: ProjectId, run_id: RunId) -> RunResponse:
+async def resume_run(
+    calls: ProjectCallsDep, projects: ProjectsDep, _: EngineDep, project_id: ProjectId, run_id: RunId
+) -> RunResponse:
     """Queues a failed run again. It continues where it stopped."""
-    return await _change_run(projects, project_id, run_id, projects.runs.resume_run)
+    return await _change_run(calls, projects, project_id, run_id, projects.runs.resume_run)
 
 
 def _resolve_dataset(queue: "JobQueue", source: str) -> str:
@@ -164,7 +184,7 @@ def _describe_run(projects: "Projects", project_id: int, run_id: int) -> RunResp
 
 
 async def _change_run(
-    projects: "Projects", project_id: int, run_id: int, change: "Callable[[Project, Run], object]"
+    calls: ThreadCalls, projects: "Projects", project_id: int, run_id: int, change: "Callable[[Project, Run], object]"
 ) -> RunResponse:
     """Changes a run and returns it."""
 
@@ -173,4 +193,4 @@ async def _change_run(
         change(project, projects.store.runs.get_run(project, run_id))
         return _describe_run(projects, project_id, run_id)
 
-    return await run_in_thread(change_and_read)
+    return await calls.write(change_and_read)

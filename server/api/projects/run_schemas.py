@@ -43,7 +43,9 @@ RunRequest: type[BaseModel] = create_model(
     "RunRequest",
     __doc__="The settings of a fine-tune run. Settings that are left out have the defaults below. No tasks: those of "
     "the project.",
-    __config__=ConfigDict(extra="forbid", json_schema_extra={"examples": [{"steps": 200, "frozen_stages": 4}]}),
+    __config__=ConfigDict(
+        extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [{"steps": 200, "frozen_stages": 4}]}
+    ),
     **_SETTINGS,
     initial_model=(
         Annotated[EntryId | Literal["champion"] | None, WrapValidator(_check_initial_model)],

@@ -5,20 +5,18 @@ the owner of a lease can complete the image. If a worker dies, its leases expire
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from functools import partial
 from itertools import islice
 from typing import Any, Self, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from labels.labeled_image import LabeledImage
-from server.store.database import Database
+from server.store.database import MAX_WAIT, Database
+from server.store.jobs.job_results import JobResults
 from server.store.jobs.leases import TRACES, JobLeases
 from server.store.jobs.records import (
-    FailedImage,
     ImageAnnotations,
     ImageState,
     InvalidStateError,
@@ -29,13 +27,13 @@ from server.store.jobs.records import (
     JobState,
     UnknownJobError,
 )
+from server.store.pages import Page, plan_page
 from server.store.tables import UNFINISHED_STATES, AnnotationsRow, JobImageRow, JobRow
 from server.store.text import clean_text, redact_address
 
-_ANNOTATIONS = AnnotationsRow.image_sha256, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.annotations
 # Built once, since it runs for every image.
 _NEWEST_ANNOTATIONS = (
-    sa.select(*_ANNOTATIONS)
+    sa.select(AnnotationsRow.image_sha256, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.annotations)
     .where(
         AnnotationsRow.image_sha256 == sa.bindparam("image_sha256"),
         AnnotationsRow.recipe_hash == sa.bindparam("recipe_hash"),
@@ -44,20 +42,19 @@ _NEWEST_ANNOTATIONS = (
     .order_by(AnnotationsRow.version.desc())
     .limit(1)
 )
-_PAGE = 500  # images read at a time
 _BATCH = 10_000  # rows inserted at a time
 
 
-class JobStore:
+class JobStore(JobResults):
     """The jobs of a database. Safe to use from any thread.
 
     Methods raise StoreError, and StoreUnavailableError if the same call can be repeated.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    def __init__(self, url: str, *, read_only: bool = False, max_wait: float = MAX_WAIT) -> None:
         """Opens the database and creates or upgrades its tables. With `read_only`, the tables stay as they are and
-        writes fail; other processes can still write."""
-        self.database = Database(url, read_only=read_only)
+        writes fail; other processes can still write. `max_wait`: seconds that a transaction waits for others."""
+        super().__init__(Database(url, read_only=read_only, max_wait=max_wait))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -112,10 +109,21 @@ class JobStore:
         """Returns the job that writes to an output; None if there is none."""
         return next(iter(self._select_jobs(JobRow.output == output)), None)
 
-    def list_jobs(self, after: int = 0, limit: int | None = None, options: str | None = None) -> list[Job]:
-        """Returns the jobs with an ID above `after`, oldest first; at most `limit`, and only those with `options`."""
+    def plan_jobs(self, after: int, limit: int, options: str) -> Page:
+        """Returns a page of the jobs with these `options` and an ID above `after`, oldest first."""
+        return plan_page(
+            self.database, JobRow.id, JobRow.options == options, after, limit, JobRow.recipe, JobRow.source
+        )
+
+    def list_jobs(self, ids: Sequence[int] | None = None, options: str | None = None) -> list[Job]:
+        """Returns the jobs with these IDs, or all, oldest first; with `options` only those with these."""
         has_options = sa.true() if options is None else JobRow.options == options
-        return self._select_jobs(sa.and_(JobRow.id > after, has_options), limit)
+        return self._select_jobs(sa.and_(sa.true() if ids is None else JobRow.id.in_(ids), has_options))
+
+    def find_runnable(self, options: str) -> Job | None:
+        """Returns the oldest queued or running job with these `options`; None if there is none."""
+        is_runnable = JobRow.state.in_((JobState.QUEUED, JobState.RUNNING))
+        return next(iter(self._select_jobs(sa.and_(JobRow.options == options, is_runnable), 1)), None)
 
     def start(self, job: Job) -> Job:
         """Marks the job as running, unless it is paused or has ended."""
@@ -217,40 +225,6 @@ class JobStore:
         with self.database.begin_read() as connection:
             return connection.scalar(owners) or 0
 
-    def iter_failures(self, job: Job, after: int = -1) -> Iterator[FailedImage]:
-        """Yields the failed images after a position, in order."""
-        columns = sa.select(
-            JobImageRow.position, JobImageRow.failure_kind, JobImageRow.failure_reason, JobImageRow.name,
-            JobImageRow.attempts,
-        )  # fmt: skip
-        for row in self._iter_rows(job, ImageState.FAILED, after, columns):
-            yield FailedImage(
-                row.position, row.failure_kind, row.failure_reason, final=True, name=row.name, attempts=row.attempts
-            )
-
-    def iter_images(
-        self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
-    ) -> Iterator[LabeledImage]:
-        """Yields the labeled images after a position, in order, with few in memory at a time.
-
-        `read` returns the bytes of the image file at a position.
-        """
-        return (image for _, image in self.iter_images_with_positions(job, read, after))
-
-    def iter_images_with_positions(
-        self, job: Job, read: Callable[[int], bytes] = lambda position: b"", after: int = -1
-    ) -> Iterator[tuple[int, LabeledImage]]:
-        """Yields the same images as `iter_images`, each with its position."""
-        columns = sa.select(JobImageRow.position, JobImageRow.name, *_ANNOTATIONS).join(AnnotationsRow)
-        for row in self._iter_rows(job, ImageState.DONE, after, columns):
-            traces = TRACES.validate_json(row.annotations)
-            yield (
-                row.position,
-                LabeledImage.from_traces(
-                    row.name, row.width, row.height, traces, partial(read, row.position), sha256=row.image_sha256
-                ),
-            )
-
     # Internals
 
     def _create(self, spec: JobSpec, names: Iterable[str]) -> Job:
@@ -294,18 +268,6 @@ class JobStore:
             current = self.get_job(job.id).state
             raise InvalidStateError(f"job {job.id} is {current}; only {' or '.join(allowed)} jobs can be {verb}")
         return self.get_job(job.id)
-
-    def _iter_rows(self, job: Job, state: ImageState, after: int, columns: Any) -> Iterator[sa.Row[Any]]:
-        """Yields rows of the job's images in a state, in order. Reads each page in a transaction of its own."""
-        query = columns.where(JobImageRow.job_id == job.id, JobImageRow.state == state)
-        query = query.order_by(JobImageRow.position).limit(_PAGE)
-        while True:
-            with self.database.begin_read() as connection:
-                rows = connection.execute(query.where(JobImageRow.position > after)).all()
-            yield from rows
-            if len(rows) < _PAGE:
-                return
-            after = rows[-1].position
 
 
 def _to_job(row: Any) -> Job:

@@ -9,7 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from server.store.database import Database
-from server.store.projects.queries import find_open_row, insert_row, require_one, select_rows
+from server.store.pages import Page
+from server.store.projects.queries import (
+    find_open_row,
+    has_id,
+    insert_row,
+    plan_project_page,
+    require_one,
+    select_rows,
+)
 from server.store.projects.records import Backtest, ExecutionState, ImageCounts, ModelVersion, PairedComparison, Project
 from server.store.tables import BacktestRow
 from server.store.text import clean_text
@@ -34,9 +42,15 @@ class BacktestStore:
         )  # fmt: skip
         return self.get_backtest(project, backtest_id)
 
-    def list_backtests(self, project: Project, after: int = 0, limit: int | None = None) -> list[Backtest]:
-        """Returns the backtests with an ID above `after`, oldest first."""
-        return list(map(to_backtest, select_rows(self._database, BacktestRow, project, BacktestRow.id > after, limit)))
+    def plan_page(self, project: Project, after: int, limit: int) -> Page:
+        """Returns a page of the backtests with an ID above `after`, oldest first."""
+        columns = BacktestRow.image_counts, BacktestRow.forgetting, BacktestRow.reason
+        return plan_project_page(self._database, BacktestRow, project, after, limit, *columns)
+
+    def list_backtests(self, project: Project, ids: Sequence[int] | None = None) -> list[Backtest]:
+        """Returns the backtests with these IDs, or all, oldest first."""
+        where = has_id(BacktestRow, ids)
+        return list(map(to_backtest, select_rows(self._database, BacktestRow, project, where)))
 
     def get_backtest(self, project: Project, backtest_id: int) -> Backtest:
         """Returns a backtest by its ID. Raises NotFoundError."""
@@ -47,6 +61,12 @@ class BacktestStore:
         """Returns the ID of the project and the backtest, for the oldest queued or running backtest of a storage."""
         row = find_open_row(self._database, BacktestRow, storage_id)
         return None if row is None else (row.project_id, to_backtest(row))
+
+    def start_backtest(self, backtest: Backtest) -> None:
+        """Marks a queued backtest as running."""
+        is_queued = BacktestRow.id == backtest.id, BacktestRow.state == ExecutionState.QUEUED
+        with self._database.begin_write() as connection:
+            connection.execute(sa.update(BacktestRow).where(*is_queued).values(state=ExecutionState.RUNNING))
 
     def end_backtest(
         self, backtest: Backtest, state: ExecutionState, reason: str = "", dataset_hash: str = "",

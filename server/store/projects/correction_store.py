@@ -1,7 +1,7 @@
 """The corrections of projects: rows are added and never changed."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 from labels.label_kind import LabelKind
 from prompts.annotations import Annotation
 from server.store.database import Database
+from server.store.pages import Page
 from server.store.projects.errors import NotFoundError
-from server.store.projects.queries import select_rows
+from server.store.projects.queries import has_id, plan_project_page, select_rows
 from server.store.projects.records import Correction, CorrectionContent, Project
 from server.store.tables import CorrectionRow, ProjectRow
 from server.store.text import clean_text
@@ -49,17 +50,22 @@ class CorrectionStore:
                 ids.append(correction_id or 0)
         return [found for each in ids for found in self._select(project, CorrectionRow.id == each)]
 
-    def list_corrections(self, project: Project, after: int = 0, limit: int | None = None) -> list[Correction]:
-        """Returns all versions with an ID above `after`, oldest first."""
-        return self._select(project, CorrectionRow.id > after, limit)
+    def plan_page(self, project: Project, after: int, limit: int) -> Page:
+        """Returns a page of all versions with an ID above `after`, oldest first."""
+        return plan_project_page(self._database, CorrectionRow, project, after, limit, CorrectionRow.annotations)
+
+    def list_corrections(self, project: Project, ids: Sequence[int] | None = None) -> list[Correction]:
+        """Returns all versions with these IDs, or all, oldest first."""
+        return self._select(project, has_id(CorrectionRow, ids))
 
     def list_current(self, project: Project) -> list[Correction]:
         """Returns the highest version of each image and kind, ordered by when the image was first corrected."""
-        current: dict[tuple[str, LabelKind], Correction] = {}
-        for correction in self.list_corrections(project):
-            content = correction.content
-            current[content.image_sha256, content.label_kind] = correction  # a key keeps its first position
-        return list(current.values())
+        newest, oldest = sa.func.max(CorrectionRow.id).label("newest"), sa.func.min(CorrectionRow.id).label("oldest")
+        groups = sa.select(newest, oldest).where(CorrectionRow.project_id == project.id)
+        ids = groups.group_by(CorrectionRow.image_sha256, CorrectionRow.label_kind).subquery()
+        current = sa.select(CorrectionRow.__table__).join(ids, CorrectionRow.id == ids.c.newest)
+        with self._database.begin_read() as connection:
+            return list(map(_to_correction, connection.execute(current.order_by(ids.c.oldest))))
 
     def count_images(self, project: Project) -> int:
         """Returns the number of corrected images."""
@@ -67,8 +73,8 @@ class CorrectionStore:
         with self._database.begin_read() as connection:
             return connection.scalar(images.where(CorrectionRow.project_id == project.id)) or 0
 
-    def _select(self, project: Project, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Correction]:
-        return list(map(_to_correction, select_rows(self._database, CorrectionRow, project, where, limit)))
+    def _select(self, project: Project, where: sa.ColumnElement[bool]) -> list[Correction]:
+        return list(map(_to_correction, select_rows(self._database, CorrectionRow, project, where)))
 
 
 def _find_latest_version(connection: sa.Connection, project: Project, content: CorrectionContent) -> int:

@@ -1,14 +1,16 @@
 """The models of projects: adapters that runs have trained, and ensembles."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from server.store.database import Database
+from server.store.pages import Page
 from server.store.projects.ensembles import EnsembleDefinition
-from server.store.projects.queries import insert_row, require_one
+from server.store.projects.queries import has_id, insert_row, plan_project_page, require_one
 from server.store.projects.records import ModelVersion, Project
 from server.store.tables import ModelRow, RunRow
 
@@ -24,9 +26,13 @@ class ModelStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def list_models(self, project: Project) -> list[ModelVersion]:
-        """Returns the models, oldest first."""
-        return self._select(project, sa.true())
+    def plan_page(self, project: Project, after: int, limit: int) -> Page:
+        """Returns a page of the models with an ID above `after`, oldest first."""
+        return plan_project_page(self._database, ModelRow, project, after, limit, ModelRow.ensemble)
+
+    def list_models(self, project: Project, ids: Sequence[int] | None = None) -> list[ModelVersion]:
+        """Returns the models with these IDs, or all, oldest first."""
+        return self._select(project, has_id(ModelRow, ids))
 
     def get_model(self, project: Project, model_id: int) -> ModelVersion:
         """Returns a model by its ID. Raises NotFoundError."""

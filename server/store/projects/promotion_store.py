@@ -9,6 +9,7 @@ from server.store import InvalidStateError
 from server.store.database import Database
 from server.store.projects import promotion_rules
 from server.store.projects.backtest_store import to_backtest
+from server.store.projects.errors import NotFoundError
 from server.store.projects.queries import require_one, select_rows
 from server.store.projects.records import Backtest, ExecutionState, ModelVersion, Project, Promotion
 from server.store.tables import BacktestRow, ProjectRow, PromotionRow
@@ -24,6 +25,21 @@ class PromotionStore:
     def list_promotions(self, project: Project, task: str | None = None) -> list[Promotion]:
         """Returns all promotions of a task, or of all tasks, oldest first."""
         return list(map(_to_promotion, select_rows(self._database, PromotionRow, project, _has_task(task))))
+
+    def list_newest(self, project: Project, limit: int) -> list[Promotion]:
+        """Returns the newest promotions of all tasks, oldest first."""
+        statement = sa.select(PromotionRow.__table__).where(PromotionRow.project_id == project.id)
+        with self._database.begin_read() as connection:
+            rows = connection.execute(statement.order_by(PromotionRow.id.desc()).limit(limit)).all()
+        return list(map(_to_promotion, reversed(rows)))
+
+    def list_champions(self, project: Project) -> dict[str, int | None]:
+        """Returns the ID of the model that answers each task with promotions; None for the base model."""
+        newest = sa.select(sa.func.max(PromotionRow.id)).where(PromotionRow.project_id == project.id)
+        statement = sa.select(PromotionRow.task, PromotionRow.model_id)
+        statement = statement.where(PromotionRow.id.in_(newest.group_by(PromotionRow.task)))
+        with self._database.begin_read() as connection:
+            return {row.task: row.model_id for row in connection.execute(statement)}
 
     def find_champion(self, project: Project, task: str) -> int | None:
         """Returns the ID of the model that answers; None for the base model."""
@@ -71,7 +87,9 @@ class PromotionStore:
     def _lock_history(self, connection: sa.Connection, project: Project, task: str) -> list[Promotion]:
         """Returns a task's promotions, oldest first. Locks the project: nobody else can add one until the transaction
         ends."""
-        connection.execute(sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update())
+        lock = sa.select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update()
+        if connection.scalar(lock) is None:
+            raise NotFoundError(f"project {project.name} was deleted")
         statement = sa.select(PromotionRow.__table__).where(PromotionRow.project_id == project.id, _has_task(task))
         return [_to_promotion(row) for row in connection.execute(statement.order_by(PromotionRow.id))]
 

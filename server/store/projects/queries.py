@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from server.store.database import Database
+from server.store.pages import Page, plan_page
 from server.store.projects.errors import NotFoundError
 from server.store.projects.records import OPEN_STATES, Project
 from server.store.tables import ProjectRow
@@ -15,10 +17,14 @@ T = TypeVar("T")
 
 
 def insert_row(database: Database, table: Any, project: Project, **values: Any) -> int:
-    """Inserts a row and returns its ID. Sets `project_id` and `created`."""
+    """Inserts a row and returns its ID. Sets `project_id` and `created`. Raises NotFoundError if the project, or what
+    else the row refers to, was deleted in the meantime."""
     row = {"project_id": project.id, "created": time.time(), **values}
-    with database.begin_write() as connection:
-        return connection.scalar(sa.insert(table).values(**row).returning(table.id)) or 0
+    try:
+        with database.begin_write() as connection:
+            return connection.scalar(sa.insert(table).values(**row).returning(table.id)) or 0
+    except IntegrityError:
+        raise NotFoundError(f"project {project.name} was deleted") from None
 
 
 def select_rows(
@@ -28,6 +34,16 @@ def select_rows(
     statement = sa.select(table.__table__).where(table.project_id == project.id, where)
     with database.begin_read() as connection:
         return list(connection.execute(statement.order_by(table.id).limit(limit)))
+
+
+def plan_project_page(database: Database, table: Any, project: Project, after: int, limit: int, *texts: Any) -> Page:
+    """Returns a page of a project's rows, in the order of their IDs. `texts`: the columns that may be large."""
+    return plan_page(database, table.id, table.project_id == project.id, after, limit, *texts)
+
+
+def has_id(table: Any, ids: Sequence[int] | None) -> sa.ColumnElement[bool]:
+    """Returns the condition for rows with one of the IDs; None: for all rows."""
+    return sa.true() if ids is None else table.id.in_(ids)
 
 
 def find_open_row(database: Database, table: Any, storage_id: str) -> sa.Row[Any] | None:

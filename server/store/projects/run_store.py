@@ -9,7 +9,15 @@ import sqlalchemy as sa
 
 from server.store import InvalidStateError
 from server.store.database import Database
-from server.store.projects.queries import find_open_row, insert_row, require_one, select_rows
+from server.store.pages import Page
+from server.store.projects.queries import (
+    find_open_row,
+    has_id,
+    insert_row,
+    plan_project_page,
+    require_one,
+    select_rows,
+)
 from server.store.projects.records import OPEN_STATES, ExecutionState, Project, Run
 from server.store.tables import ModelRow, RunRow
 from server.store.text import clean_text
@@ -33,9 +41,14 @@ class RunStore:
         )  # fmt: skip
         return self.get_run(project, run_id)
 
-    def list_runs(self, project: Project, after: int = 0, limit: int | None = None) -> list[Run]:
-        """Returns the runs with an ID above `after`, oldest first."""
-        return list(map(_to_run, select_rows(self._database, RunRow, project, RunRow.id > after, limit)))
+    def plan_page(self, project: Project, after: int, limit: int) -> Page:
+        """Returns a page of the runs with an ID above `after`, oldest first."""
+        columns = RunRow.config, RunRow.metrics, RunRow.reason
+        return plan_project_page(self._database, RunRow, project, after, limit, *columns)
+
+    def list_runs(self, project: Project, ids: Sequence[int] | None = None) -> list[Run]:
+        """Returns the runs with these IDs, or all, oldest first."""
+        return list(map(_to_run, select_rows(self._database, RunRow, project, has_id(RunRow, ids))))
 
     def get_run(self, project: Project, run_id: int) -> Run:
         """Returns a run by its ID. Raises NotFoundError."""

@@ -26,8 +26,8 @@ def select(
     """Returns the hashes, of one letter each, of the selected images."""
     candidates, left = select_candidates(enumerate(images), set(corrected), known_labels, tasks, count)
     assert left == len({each.sha256 for each in images} - set(corrected))
-    assert all(images[candidate.position].sha256 == candidate.image.sha256 for candidate in candidates)
-    return "".join(candidate.image.sha256 for candidate in candidates)
+    assert all(images[candidate.position].sha256 == candidate.sha256 for candidate in candidates)
+    return "".join(candidate.sha256 for candidate in candidates)
 
 
 def test_the_most_uncertain_come_first_and_the_first_of_equals() -> None:

@@ -234,7 +234,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         leases.acquire(50)
         leases.complete([make_completed(0)])
         sa.event.listen(
-            store.database.engine, "checkout", lambda connection, *_: connection.execute("PRAGMA max_page_count = 30")
+            store.database.writer, "checkout", lambda connection, *_: connection.execute("PRAGMA max_page_count = 30")
         )
         large = (replace(TRACES[0], raw="x" * 100_000),)
         with pytest.raises(StoreError, match="is full; all finished work is kept: free some space"):

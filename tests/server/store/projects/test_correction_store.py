@@ -21,7 +21,9 @@ def test_corrections_are_added_as_new_versions(store: ProjectStore, project: Pro
     everything = corrections.list_corrections(project)
     assert [c.id for c in everything] == sorted(c.id for c in everything)
     assert len(everything) == 4
-    assert corrections.list_corrections(project, after=first.id, limit=2) == everything[1:3]
+    page = corrections.plan_page(project, first.id, 2)
+    assert [corrections.list_corrections(project, ids) for ids in page.chunks] == [everything[1:3]]
+    assert page.next == (everything[2].id if len(everything) > 3 else None)
     current = corrections.list_current(project)
     assert [(c.content.image_sha256[0], c.content.label_kind, c.version) for c in current] == [
         ("a", LabelKind.OBJECTS, 2),
