@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from finetune.tuning.config import TuneConfig
 from labels.formats import FORMATS
@@ -56,13 +57,23 @@ def list_settings() -> str:
 
 
 def list_fields(model: type[BaseModel]) -> str:
-    """Returns the fields of a pydantic model as Markdown: key, default, meaning."""
+    """Returns the fields of a pydantic model as Markdown: key, default, limits, meaning."""
     rows = [
         f"| `{name}` | {'required' if field.is_required() else show_default(field.get_default())} "
-        f"| {escape_field(field.description)} |"
+        f"| {show_limits(field)} | {escape_field(field.description)} |"
         for name, field in model.model_fields.items()
     ]
-    return "\n".join(["| Key | Default | Meaning |", "|---|---|---|", *rows])
+    return "\n".join(["| Key | Default | Limits | Meaning |", "|---|---|---|---|", *rows])
+
+
+def show_limits(field: FieldInfo) -> str:
+    """Returns the lowest and the highest value of a number; empty if it is not limited."""
+    words: dict[str, str] = {}
+    for limit in field.metadata:
+        for name, text in (("ge", "from {}"), ("gt", "above {}"), ("le", "to {}"), ("lt", "below {}")):
+            if (value := getattr(limit, name, None)) is not None:
+                words[name[0]] = text.format(value)
+    return " ".join(words[key] for key in "gl" if key in words)
 
 
 def show_default(value: Any) -> str:

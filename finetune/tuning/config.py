@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prompts.tasks import find_task
+from prompts.validation import describe_error
 from server.engine.checkpoints.sources import SEEDLING
 
 
@@ -38,8 +39,14 @@ class Anchor(StrEnum):
     KL = "kl"  # on answers for replayed images: Li & Hoiem 2016 (learning without forgetting), arXiv:1606.09282
 
 
-PositiveInt = Annotated[int, Field(gt=0)]
+# The limits are far beyond useful values. They keep a typing error from starting a run that fails hours later.
+MAX_STEPS = 1_000_000
+MAX_PATH = 4096  # characters
+Count = Annotated[int, Field(ge=1, le=1024)]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 UnitFloat = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, le=0.9)]
+Weight = Annotated[float, Field(ge=0, le=1000)]
 
 
 class TuneConfig(BaseModel):
@@ -48,39 +55,49 @@ class TuneConfig(BaseModel):
     A step uses `batch_size` × `accumulation_steps` images with up to `prompts_per_image` prompts each.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    base: str = Field(SEEDLING, description="seedling, a folder, or a hub ID.")
-    tasks: tuple[str, ...] = Field((), description="Task tokens to train; none: all that the labels allow.")
+    base: str = Field(SEEDLING, min_length=1, max_length=MAX_PATH, description="seedling, a folder, or a hub ID.")
+    tasks: tuple[str, ...] = Field(
+        (), max_length=100, description="Task tokens to train; none: all that the labels allow."
+    )
     method: Method = Method.LORA
-    lora_rank: PositiveInt = 16
-    lora_alpha: PositiveInt = Field(32, description="LoRA's scale is lora_alpha / lora_rank.")
-    lora_dropout: UnitFloat = 0.0
-    start_adapter: str = Field("", description="Folder of an adapter of this base to continue; none: a new adapter.")
+    lora_rank: Count = 16
+    lora_alpha: int = Field(32, ge=1, le=65536, description="LoRA's scale is lora_alpha / lora_rank.")
+    lora_dropout: Dropout = 0.0
+    start_adapter: str = Field(
+        "", max_length=MAX_PATH, description="Folder of an adapter of this base to continue; none: a new adapter.",
+    )  # fmt: skip
     frozen_stages: int = Field(
         0, ge=0, le=4, description="DaViT stages, from the input, that are not trained. Their features are cached, so "
         "that later epochs are faster. With 4 the whole vision encoder is frozen.",
     )  # fmt: skip
-    steps: PositiveInt = 400
-    batch_size: PositiveInt = Field(8, description="Images in a batch.")
-    prompts_per_image: PositiveInt = 4
-    accumulation_steps: PositiveInt = Field(1, description="Batches whose gradients are averaged in a step.")
-    learning_rate: float = Field(1e-3, gt=0, description="The peak learning rate.")
-    layer_decay: float = Field(1.0, gt=0, le=1, description="Learning rate of each layer relative to the one above.")
+    steps: Steps = 400
+    batch_size: Count = Field(8, description="Images in a batch.")
+    prompts_per_image: Count = 4
+    accumulation_steps: Count = Field(1, description="Batches whose gradients are averaged in a step.")
+    learning_rate: float = Field(1e-3, ge=1e-12, le=1, description="The peak learning rate.")
+    layer_decay: float = Field(
+        1.0, ge=0.01, le=1, description="Learning rate of each layer relative to the one above.",
+    )  # fmt: skip
     warmup_share: UnitFloat = Field(0.06, description="Share of the steps with a rising learning rate.")
-    weight_decay: float = Field(0.02, ge=0)
-    dropout: UnitFloat = 0.0
-    drop_path: UnitFloat = 0.0
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average that is saved; 0: no average.")
-    location_sigma: float = Field(2.5, ge=0, description="Bins by which location targets are smoothed; 0: one bin.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of words.")
-    focal_gamma: float = Field(0.0, ge=0, description="Gamma of the focal loss of words; 0: cross entropy.")
+    weight_decay: float = Field(0.02, ge=0, le=10)
+    dropout: Dropout = 0.0
+    drop_path: Dropout = 0.0
+    max_grad_norm: float = Field(1.0, ge=1e-6, le=1e6, description="Gradients are clipped to this norm.")
+    ema_decay: float = Field(
+        0.99, ge=0, le=0.99999, description="Decay of the moving average that is saved; 0: no average.",
+    )  # fmt: skip
+    location_sigma: float = Field(
+        2.5, ge=0, le=100, description="Bins by which location targets are smoothed; 0: one bin.",
+    )  # fmt: skip
+    label_smoothing: float = Field(0.0, ge=0, le=0.9, description="Label smoothing of words.")
+    focal_gamma: float = Field(0.0, ge=0, le=10, description="Gamma of the focal loss of words; 0: cross entropy.")
     class_balance: UnitFloat = Field(
         0.0, description="Weight of the words of rare classes: 0: equal weights; 1: inverse class frequency.",
     )  # fmt: skip
-    text_weight: float = Field(1.0, ge=0, description="Weight of the loss of words.")
-    location_weight: float = Field(0.7, ge=0, description="Weight of the loss of locations.")
+    text_weight: Weight = Field(1.0, description="Weight of the loss of words.")
+    location_weight: Weight = Field(0.7, description="Weight of the loss of locations.")
     object_order: Literal["left-to-right", "given", "random", "size"] = "left-to-right"
     augmentation: UnitFloat = Field(0.5, description="Strength of augmentation; 0: none.")
     flip: bool = Field(True, description="Whether images may be mirrored.")
@@ -88,17 +105,22 @@ class TuneConfig(BaseModel):
         0.0, ge=0, le=0.5, description="Largest hue shift of augmented images whose labels contain no color, as a "
         "share of the color circle; 0.5: any hue.",
     )  # fmt: skip
-    views_per_image: int = Field(8, ge=1, description="Augmented versions of an image if features are cached.")
-    replay_share: UnitFloat = Field(0.25, description="Share of images that come from the base's own domain.")
+    views_per_image: Count = Field(8, description="Augmented versions of an image if features are cached.")
+    replay_share: float = Field(
+        0.25, ge=0, le=0.95, description="Share of images that come from the base's own domain.",
+    )  # fmt: skip
     replay_dataset: str = Field(
-        "", description="Dataset of the base's own domain; none: drawn scenes for the seedling, nothing for others.",
+        "", max_length=MAX_PATH, description="Dataset of the base's own domain; none: drawn scenes for the seedling, "
+        "nothing for others.",
     )  # fmt: skip
     anchor: Anchor = Anchor.NONE
-    anchor_weight: float = Field(0.01, ge=0, description="Weight of the anchor's loss.")
-    evaluate_every: PositiveInt = Field(50, description="Steps between two validations on the holdout.")
+    anchor_weight: Weight = Field(0.01, description="Weight of the anchor's loss.")
+    evaluate_every: Steps = Field(50, description="Steps between two validations on the holdout.")
     metric: Literal["loss", "corrections"] = "corrections"
-    patience: int = Field(0, ge=0, description="Validations without improvement that end the run; 0: unlimited.")
-    seed: int = 0
+    patience: int = Field(
+        0, ge=0, le=MAX_STEPS, description="Validations without improvement that end the run; 0: unlimited.",
+    )  # fmt: skip
+    seed: int = Field(0, ge=0, le=2**32 - 1)
 
     @field_validator("tasks")
     @classmethod
@@ -111,6 +133,8 @@ class TuneConfig(BaseModel):
     def _check_combination(self) -> Self:
         if self.anchor is Anchor.KL and not self.replay_share:
             raise ValueError("the anchor kl compares answers on replayed images: set replay_share above 0")
+        if not (self.text_weight or self.location_weight):
+            raise ValueError("text_weight and location_weight are both 0, and nothing is trained: set one above 0")
         if self.start_adapter and self.method is not Method.LORA:
             raise ValueError(f"start_adapter needs the method lora, not {self.method}")
         return self
@@ -145,15 +169,18 @@ def load_config(path: Path | None = None, **overrides: Any) -> TuneConfig:
             settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not YAML: {error}") from error
         if not isinstance(settings, dict):
             raise ConfigError(f"{path} must contain settings by name, such as `steps: 400`")
     try:
         return TuneConfig.model_validate({**settings, **{k: v for k, v in overrides.items() if v is not None}})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the settings"
-        known = ", ".join(TuneConfig.model_fields)
-        hint = f"; the settings are {known}" if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}") from error
+        raise ConfigError("\n".join(map(_describe_problem, error.errors()))) from error
+
+
+def _describe_problem(error: Any) -> str:
+    where = ".".join(str(part)[:60] for part in error["loc"]) or "the settings"
+    if error["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{where}: there is no such setting; the settings are {', '.join(TuneConfig.model_fields)}"
+    return f"{where}: {describe_error(error)}"

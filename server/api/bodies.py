@@ -6,7 +6,8 @@ declared body before it solves any dependency of the route, so it cannot
 - check the API key, and whether the model is loaded, before it reads a body of many megabytes;
 - give up on a body that does not arrive within `request_timeout`;
 - accept either JSON or a multipart form on one route (POST /v1/prompt, and corrections);
-- reject JSON with NaN, Infinity, lone surrogates or endless nesting, repeated form fields, and overlong form fields;
+- reject JSON with NaN, Infinity, lone surrogates, endless nesting or millions of values, repeated form fields, and
+  overlong form fields;
 - answer 415 for another content type, and 400 for a body that is malformed.
 
 The OpenAPI document describes these bodies through `openapi_extra`.
@@ -29,6 +30,7 @@ from server.api.problems import (
     BAD_BODY,
     BODY_TIMEOUT,
     INVALID_REQUEST,
+    TOO_LARGE,
     UNSUPPORTED_TYPE,
     ProblemError,
     create_validation_problem,
@@ -37,6 +39,8 @@ from server.api.problems import (
 FORM = "multipart/form-data"
 JSON = "application/json"
 _MAX_FIELDS = 32  # more than any route has, so that the error names an unknown field
+_MAX_VALUES = 500_000  # of JSON: each takes up to 100 bytes of memory, and the event loop waits until all are parsed
+_MAX_ERRORS = 1000  # invalid fields that are described
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -84,8 +88,10 @@ def validate_body(model: type[M], fields: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
+        if error.error_count() > _MAX_ERRORS:
+            raise ProblemError(INVALID_REQUEST, f"{error.error_count():,} fields are invalid") from None
         skip = 1 if issubclass(model, RootModel) else 0  # skips the name of the union's member
-        raise create_validation_problem(error.errors(include_url=False, include_context=False), skip=skip) from None
+        raise create_validation_problem(error.errors(include_url=False), skip=skip) from None
 
 
 @asynccontextmanager
@@ -108,8 +114,7 @@ async def read_json(request: Request, example: str) -> dict[str, Any]:
     except ClientDisconnect:
         raise _create_disconnect_problem() from None
     try:
-        # Stricter than the standard library: see the docstring of this module.
-        value = pydantic_core.from_json(body, allow_inf_nan=False)
+        value = _parse_json(body)
     except ValueError as error:
         raise ProblemError(BAD_BODY, f"the body is not JSON: {error}; send an object in UTF-8") from None
     if not isinstance(value, dict):
@@ -164,11 +169,19 @@ def parse_json_field(name: str, expected: str) -> Callable[[str], Any]:
 
     def parse(value: str) -> Any:
         try:
-            return pydantic_core.from_json(value, allow_inf_nan=False)
+            return _parse_json(value.encode())
         except ValueError as error:
             raise ProblemError(INVALID_REQUEST, f"{name} is not JSON: {error}; send {expected}", name) from None
 
     return parse
+
+
+def _parse_json(data: bytes) -> Any:
+    """Returns JSON as a value. Raises ValueError, and ProblemError for too many values."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise ProblemError(TOO_LARGE, f"the limit is {_MAX_VALUES:,} values; send fewer in one request")
+    # Stricter than the standard library: see the docstring of this module.
+    return pydantic_core.from_json(data, allow_inf_nan=False)
 
 
 def _create_disconnect_problem() -> ProblemError:

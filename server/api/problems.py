@@ -9,6 +9,8 @@ from asgi_correlation_id import correlation_id
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from prompts.validation import describe_error
+
 MEDIA_TYPE = "application/problem+json"
 _MAX_INVALID_FIELDS = 20
 
@@ -49,6 +51,7 @@ INVALID_ANNOTATIONS = ProblemKind("invalid-annotations", 422, "The annotations c
 INVALID_RECIPE = ProblemKind("invalid-recipe", 422, "The recipe is invalid")
 HEAD_TOO_LARGE = ProblemKind("head-too-large", 431, "The headers are too large")
 INTERNAL_ERROR = ProblemKind("internal-error", 500, "Internal server error")
+ADAPTER_SUSPENDED = ProblemKind("adapter-suspended", 503, "The adapter failed on its last prompts")
 OVERLOADED = ProblemKind("overloaded", 503, "Too many prompts are waiting")
 TOO_MANY_CONNECTIONS = ProblemKind("too-many-connections", 503, "Too many connections are open")
 MODEL_FAILED = ProblemKind("model-failed", 503, "The model could not be loaded")
@@ -149,7 +152,7 @@ def _format_path(parts: Sequence[Any]) -> str:
 def _format_message(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such field; leave it out"
-    return str(error["msg"]).removeprefix("Value error, ")
+    return describe_error(error)
 
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
