@@ -18,7 +18,7 @@ from PIL import Image
 
 from labels.decoder_options import DecoderOptions
 from labels.decoder_process import receive_file, receive_message, send_message
-from labels.images import MAX_PIXELS, ImageError, ImageErrorReason, install_decoder
+from labels.images import MAX_PIXELS, ImageError, ImageErrorReason, SlowImageError, install_decoder
 
 _START_SECONDS = 10.0  # in which a process starts on a busy machine
 _WALL_FACTOR = 6.0  # how much longer than its computing time an image may take, on a busy machine
@@ -31,10 +31,6 @@ _COMMAND = (
 
 class DecoderClosedError(Exception):
     """The decoder was closed before the image was decoded."""
-
-
-class SlowImageError(Exception):
-    """The image takes longer than a quick decoder has for it."""
 
 
 class _DecoderDiedError(Exception):

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from labels.images import ImageError, decode_in_process
+from labels.images import ImageError, SlowImageError, decode_in_process
 
 _LENGTH = struct.Struct(">I")
 _BASE_MEMORY = 512 * 1024**2  # bytes beside the pixels: the file, tables of decoders, NumPy
@@ -28,10 +28,6 @@ _MEMORY_PER_PIXEL = 24  # bytes: RGBA is held up to five times while it becomes 
 _QUICK_PIXELS = {"JPEG": 250_000_000, "MPO": 250_000_000, "PNG": 12_000_000, "JPEG2000": 1_500_000}
 _QUICK_PIXELS_OF_OTHERS = 6_000_000
 _SHARED_ROWS = 64  # that are copied at a time, so that they stay in the cache
-
-
-class _SlowImageError(Exception):
-    """The image is expected to take longer than a quick decoder has."""
 
 
 def send_message(connection: socket.socket, header: Mapping[str, Any], data: bytes | memoryview = b"") -> None:
@@ -91,7 +87,7 @@ def _answer(
     def check_cost(image: Image.Image, scans: int) -> None:
         limit = _QUICK_PIXELS.get(image.format or "", _QUICK_PIXELS_OF_OTHERS)
         if options["quick"] and image.width * image.height * scans > limit:
-            raise _SlowImageError
+            raise SlowImageError
 
     try:
         image = decode_in_process(
@@ -102,7 +98,7 @@ def _answer(
             *target, resample = request["resize"]
             image = image.resize(target, Image.Resampling(resample))
         return {"size": size, "shape": image.size}, image
-    except _SlowImageError:
+    except SlowImageError:
         return {"slow": True}, None
     except ImageError as error:
         return {"error": str(error)[:1000], "reason": error.reason}, None

@@ -86,8 +86,9 @@ _BRANDS: tuple[tuple[frozenset[bytes], FileKind], ...] = (
     (frozenset({b"avif", b"avis"}), AVIF),
     (frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}), HEIC),
     (frozenset({b"crx "}), RAW),
-    (frozenset({b"mif1", b"msf1"}), HEIC),
+    (frozenset({b"mif1", b"msf1"}), HEIC),  # of any codec
 )
+_VIDEO_BRANDS = {b"isom", b"mp41", b"mp42", b"qt  "}  # videos may also contain images
 _DNG_VERSION = 50706  # a tag
 _CFA, _LINEAR_RAW = 32803, 34892  # values of PhotometricInterpretation that only raw images have
 _MAX_ENTRIES = 200  # of a TIFF directory
@@ -131,13 +132,8 @@ def can_decode_heic() -> bool:
 def _recognize_brand(start: bytes) -> FileKind:
     length = min(max(int.from_bytes(start[:4], "big"), 16), 256)
     brands = {start[8:12], *(start[i : i + 4] for i in range(16, length, 4))}
-    for names, kind in _BRANDS:
-        if start[8:12] in names:
-            return kind
-    for names, kind in _BRANDS:
-        if brands & names and start[8:12] not in (b"isom", b"mp41", b"mp42", b"qt  "):
-            return kind
-    return VIDEO
+    is_still = start[8:12] not in _VIDEO_BRANDS
+    return next((kind for names, kind in _BRANDS if start[8:12] in names or (is_still and brands & names)), VIDEO)
 
 
 def _is_raw(start: bytes) -> bool:

@@ -51,6 +51,10 @@ class ImageError(ValueError):
         self.reason = reason
 
 
+class SlowImageError(Exception):
+    """The image takes longer than a quick decoder has for it."""
+
+
 class Decoder(Protocol):
     """Decodes images for `decode_image`."""
 
@@ -89,7 +93,8 @@ def decode_in_process(
 ) -> Image.Image:
     """Same as `decode_image`, but always in this process: it takes as long as the file wants.
 
-    `on_header` is called with the opened image and its number of scans before the pixels are decoded.
+    `on_header` is called with the opened image and its number of scans before the pixels are decoded. It may raise
+    SlowImageError.
     """
     kind = recognize_kind(data)
     if kind is None or kind.pillow_format is None or (kind is NETPBM and not allow_netpbm):
@@ -104,7 +109,7 @@ def decode_in_process(
             on_header(opened, scans)
 
         return to_rgb(_apply_orientation(_load(data, kind, check_header)))
-    except ImageError:
+    except (ImageError, SlowImageError):
         raise
     except FileStructureError as error:
         raise ImageError(str(error), ImageErrorReason.TOO_SLOW) from error
@@ -142,7 +147,7 @@ def _load(data: bytes, kind: FileKind, check_header: Callable[[Image.Image], Non
     """Returns the loaded image. Repairs what is not about its pixels."""
     try:
         return _open_and_load(data, kind, check_header)
-    except (ImageError, MemoryError):
+    except (ImageError, SlowImageError, MemoryError):
         raise
     except Exception as error:
         if kind is PNG and len(pixels_only := keep_png_pixels(data)) < len(data):

@@ -73,6 +73,7 @@ def label_images(
             f"a job on several machines needs a PostgreSQL database that all of them reach: set {DATABASE_VARIABLE}="
             "postgresql://user:password@host/name"
         )
+    from labels.decoder_pool import decode_in_processes
     from server.jobs.cluster_worker import ClusterJob
     from server.jobs.job_start import get_job_recipe
     from server.jobs.output_folder import claim_output_folder
@@ -82,7 +83,7 @@ def label_images(
     from server.store.jobs.job_store import JobStore
 
     url = shared_url or to_file_url(out.resolve() / _DATABASE_FILE)
-    with _translate_errors(out):
+    with _translate_errors(out), decode_in_processes():
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         _check_options(recipe, formats, adapter, on_cluster=cluster is not None)
         _check_targets(out, formats, draw=draw)

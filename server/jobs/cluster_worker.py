@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from labels.decoder_pool import decode_in_processes
 from server.engine.adapters.errors import AdapterError
 from server.engine.checkpoints.errors import CheckpointError
 from server.engine.config import EngineConfig
@@ -109,6 +110,7 @@ class ClusterWorker:
                 "version on all nodes"
             )
         with ExitStack() as stack:  # closes everything if anything fails
+            stack.enter_context(decode_in_processes())
             self.source = _NodeSource(stack.enter_context(self._open_source()), node)
             self.store = stack.enter_context(self._open_store())
             try:
