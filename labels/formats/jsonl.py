@@ -33,12 +33,13 @@ from labels.writing.export_report import ExportReport
 from labels.writing.json_array import to_json_line
 from prompts.annotations import Annotation, Box, Text
 from prompts.formatting import format_answer
-from prompts.tasks import find_task
+from prompts.tasks import TASKS, find_task
 
 _IMAGE_KEYS = ("image", "file_name", "image_path")
 _PREFIX_KEYS, _SUFFIX_KEYS = ("prefix", "prompt"), ("suffix", "answer")
 _IMAGE_FIELDS = ("name", "sha256", "width", "height")
 _TRACE_FIELDS = ("step", "prompt", "raw", "model", "adapter", "review", "parent")
+_TASK_KINDS = {"<OD>": LabelKind.OBJECTS, "<OCR_WITH_REGION>": LabelKind.WORDS}  # tasks that ask for all of a kind
 _ANNOTATION: TypeAdapter[Annotation] = TypeAdapter(Annotation)
 
 
@@ -84,17 +85,18 @@ class _JsonlReader:
             return
         if (complete := row.get("complete")) is not None:
             try:
-                draft.complete = {LabelKind(kind) for kind in complete}
-            except (ValueError, TypeError):
-                draft.complete = set()  # nothing counts as absent
-                self.builder.refuse(where, f"its complete is not a list of {', '.join(LabelKind)}")
+                draft.complete = (draft.complete or set()) | {LabelKind(kind) for kind in complete}
+            except (ValueError, TypeError):  # nothing counts as absent
+                draft.refuse_all(where, f"its complete is not a list of {', '.join(LabelKind)}")
         labels = row["labels"] if isinstance(row["labels"], list) else [None]
+        if labels is not row["labels"]:
+            draft.incomplete.update(LabelKind)
         for position, label in enumerate(labels):
             _add_label(label if isinstance(label, dict) else {}, draft, f"{where}, label {position}")
         samples = row.get("samples") or []
         for position, sample in enumerate(samples if isinstance(samples, list) else [samples]):
             try:
-                draft.samples.append(_read_sample(sample, draft.size))
+                draft.add_sample(f"{where}, sample {position}", _read_sample(sample, draft.size))
             except ValueError as error:  # of checks and tasks
                 self.builder.refuse(f"{where}, sample {position}", str(error))
 
@@ -115,7 +117,9 @@ class _JsonlReader:
             try:
                 self._add_answer(draft, prefix, suffix, where)
             except ValueError as error:  # of checks, tasks and prompts
-                draft.refuse_label(LabelKind.OBJECTS, where, str(error))
+                draft.refused = True
+                draft.incomplete |= _find_kinds(prefix)
+                self.builder.refuse(where, str(error))
 
     def finish(self) -> None:
         """Marks images as complete if prompts asked to detect every label of the file."""
@@ -138,9 +142,9 @@ class _JsonlReader:
             draft.add(LabelKind.CAPTIONS, where, checks.check_caption, suffix)
             return
         sample = prompt_samples.parse_sample(prefix, suffix, draft.size)
-        kind = {"<OD>": LabelKind.OBJECTS, "<OCR_WITH_REGION>": LabelKind.WORDS}.get(sample.task.token)
+        kind = _TASK_KINDS.get(sample.task.token)
         if kind is None or draft.complete is None:
-            draft.samples.append(sample)
+            draft.add_sample(where, sample)
             return
         draft.complete.add(kind)
         for annotation in sample.answer:
@@ -154,6 +158,13 @@ class _JsonlReader:
             return None
         self._splits.check_image(self._file, found.path)
         return self.builder.add_found(found, where, size, prefix=self._splits.get_prefix(self._file))
+
+
+def _find_kinds(prompt: str) -> set[LabelKind]:
+    """Returns the kinds of labels that are not complete without the answer to a prompt."""
+    if paligemma.parse_labels(prompt):
+        return {LabelKind.OBJECTS}
+    return {kind for token, kind in _TASK_KINDS.items() if prompt.strip() in (token, TASKS[token].template)}
 
 
 def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
@@ -171,10 +182,10 @@ def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
             raise LabelError("its prompt is not text")
         sample = prompt_samples.parse_prompt(prompt, draft.size)
         if sample is None or sample.task.token in CAPTION_TASKS:
-            draft.annotations.append(annotation)
+            draft.add(LabelKind.CAPTIONS, where, lambda: annotation)
         else:
             format_answer(sample.task, [annotation], draft.size)  # raises ValueError if it is no answer to the task
-            draft.samples.append(replace(sample, answer=(annotation,)))
+            draft.add_sample(where, replace(sample, answer=(annotation,)))
     except ValueError as error:
         draft.refuse_label(LabelKind.CAPTIONS, where, str(error))
 
