@@ -193,7 +193,8 @@ class DatasetBuilder:
         file = os.path.realpath(found.path)
         draft = self._by_file.get(file)
         if draft is not None and draft.moved_from != found.moved_from:
-            if draft.moved_from and self._drafts.pop(draft.name, None):
+            if draft.moved_from and draft.name in self._drafts:
+                del self._drafts[draft.name]
                 self.refuse(draft.source, _describe_claims(draft.moved_from, found.path, source))
             if found.moved_from:
                 self.refuse(source, _describe_claims(found.moved_from, found.path, draft.source))
