@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -16,11 +17,13 @@ from server.api.adapters.upload import get_upload_limit
 from server.api.error_handlers import INTERNAL_DETAIL
 from server.api.jobs.schemas import get_job_request_limit
 from server.api.metrics.metrics import Metrics
-from server.api.problems import INTERNAL_ERROR, TOO_LARGE, ProblemError
+from server.api.problems import BUSY, INTERNAL_ERROR, TOO_LARGE, ProblemError, create_retry_problem
 from server.settings import Settings
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # safe in a log line and in a header
+_MAX_BODIES = 16  # of the largest size
+_RETRY_SECONDS = 5
 _SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
@@ -154,11 +157,13 @@ class HeadMiddleware:
 class BodyLimitMiddleware:
     """Refuses a body with more bytes than `get_limit` returns for the request's scope.
 
-    A declared length is checked before the body is read. A body without one is refused while it is read.
+    A declared length is checked before the body is read. A body without one is refused while it is read. The bodies of
+    all requests that are answered at a time may have _MAX_BODIES times as many bytes; more are answered with 503.
     """
 
     def __init__(self, app: ASGIApp, get_limit: Callable[[Scope], int]) -> None:
         self.app, self.get_limit = app, get_limit
+        self._held: Counter[int] = Counter()  # bytes by limit: uploads are on disk, other bodies in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -174,12 +179,20 @@ class BodyLimitMiddleware:
         async def receive_and_count() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._held[limit] += size
             if received > limit:
                 raise _create_size_problem(limit)
+            if self._held[limit] > _MAX_BODIES * limit:
+                detail = "the bodies of other requests fill the memory for them; retry soon"
+                raise create_retry_problem(BUSY, detail, _RETRY_SECONDS)
             return message
 
-        await self.app(scope, receive_and_count, send)
+        try:
+            await self.app(scope, receive_and_count, send)
+        finally:
+            self._held[limit] -= received
 
 
 def _create_size_problem(limit: int) -> ProblemError:

@@ -1,5 +1,6 @@
 """What holds for all routes: the limit of bodies, CORS, unknown paths, and unexpected errors."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -11,7 +12,7 @@ from server.app import create_app
 from server.engine.engine import Engine
 from server.settings import Settings
 from tests.server.api.problem_checks import check_field
-from tests.server.helpers import connect
+from tests.server.helpers import StuckEngine, connect
 
 IMAGE = encode_sample_image()
 BODY = {"image": IMAGE, "task": "<OD>"}
@@ -35,6 +36,51 @@ async def test_large_bodies_are_refused_by_their_length_and_while_they_are_read(
             await client.post("/v1/prompt", content=generate_chunks(100, start), headers=form), 413, "too-large"
         )
         check_field(await client.get("/v1/tasks", headers={"Content-Length": "9" * 50}), 413, "too-large")
+
+
+async def test_the_bodies_of_all_requests_together_are_limited(stuck: StuckEngine) -> None:
+    app = create_app(Settings(max_body_bytes=1024), stuck)  # type: ignore[arg-type]
+    opened, closed = asyncio.Event(), asyncio.Event()
+    waiting = 0
+
+    async def generate_slowly() -> AsyncIterator[bytes]:
+        nonlocal waiting
+        yield b'{"image": "' + b"a" * 1000
+        waiting += 1
+        if waiting == 16:
+            opened.set()
+        await closed.wait()
+        yield b'"}'
+
+    headers = {"Content-Type": "application/json"}
+    async with connect(app) as client:
+        slow = [client.post("/v1/prompt", content=generate_slowly(), headers=headers) for _ in range(16)]
+        pending = asyncio.gather(*slow)
+        await opened.wait()
+        refused = await client.post("/v1/prompt", content=b"{" + b" " * 1000, headers=headers)
+        check_field(refused, 503, "busy")
+        assert refused.headers["retry-after"]
+        closed.set()
+        assert {response.status_code for response in await pending} == {422}
+        check_field(await client.post("/v1/prompt", content=b"{" + b" " * 1000, headers=headers), 400, "bad-body")
+
+
+async def test_head_is_answered_as_get(client: httpx.AsyncClient) -> None:
+    for path in ("/healthz", "/docs", "/openapi.json", "/v1/tasks"):
+        response = await client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+    assert 'method="HEAD",route="/healthz",status="200"' in (await client.get("/metrics")).text
+    check_head = await client.head("/v1/prompt")
+    assert check_head.status_code == 405
+
+
+async def test_browsers_may_neither_guess_nor_frame_nor_run_anything(client: httpx.AsyncClient) -> None:
+    for path in ("/v1/tasks", "/nothing", "/docs", "/docs/initializer.js"):
+        headers = (await client.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
 
 
 async def test_cors_headers_are_sent_to_allowed_origins(engine: Engine) -> None:
