@@ -11,7 +11,7 @@ from server.engine.calibration import apply_scale
 from server.engine.checkpoints.loading import Checkpoint
 from server.engine.decoding.constraint import CompiledConstraint, State
 from server.engine.decoding.search import Candidate, create_search
-from server.engine.errors import InvalidRequestError, RequestCancelledError
+from server.engine.errors import InvalidRequestError, ModelOverflowError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request, Result, Timing
@@ -30,6 +30,7 @@ class Sequence:
     `adapter_key`, `vision_adapter_key`: key of the adapter in the layers of the model, and in those of the vision
     encoder; None without one.
     `constraint_states`: one state per beam, empty without a constraint.
+    `error`: why it failed or is about to fail; None otherwise.
     `run_alone`: whether it must not share a batch, since a batch with it failed.
     `submitted_at`, `started_at`, `encoded_at`, `deadline`: in seconds of `time.monotonic`.
     """
@@ -71,6 +72,7 @@ class Sequence:
 
     def restart(self) -> None:
         """Resets the search to before the first token. Annotations that were streamed are not streamed again."""
+        self.error: BaseException | None = None
         self.search = create_search(self.checkpoint.generation, self.num_beams, self.max_new_tokens)
         self.constraint_states: list[State] = [self.constraint.start] * self.num_beams if self.constraint else []
         self.parser = AnswerParser(self.request.task, self.image.size)
@@ -78,7 +80,11 @@ class Sequence:
         self._parsed = 0  # number of settled tokens that the parser has processed
 
     def advance(self, candidates: list[Candidate]) -> list[int]:
-        """Takes one step of the search. Returns the parent of each beam."""
+        """Takes one step of the search. Returns the parent of each beam. Without candidates, since their scores are
+        NaN, the next `process_output` raises `error`."""
+        if not candidates:
+            self.error = self._describe_overflow()
+            return list(range(self.num_beams))
         parents = self.search.advance(candidates)
         if self.constraint:
             steps = zip(parents, self.search.last_tokens, strict=True)
@@ -88,7 +94,12 @@ class Sequence:
         return parents
 
     def process_output(self) -> bool:
-        """Parses the tokens that have settled and streams new annotations. Returns whether the answer is complete."""
+        """Parses the tokens that have settled and streams new annotations. Returns whether the answer is complete.
+
+        Raises ModelOverflowError.
+        """
+        if self.error is not None:
+            raise self.error
         settled, done = self.search.settled, self.search.done
         if self._parsed == len(settled) and not done:
             return False
@@ -113,8 +124,17 @@ class Sequence:
 
     def fail(self, error: BaseException) -> None:
         """Ends the request with an error."""
+        self.error = error
         if self.handle.set_exception(error):
             self._on_end(self, "failed")
+
+    def _describe_overflow(self) -> ModelOverflowError:
+        what = "the logits are not a number (NaN) for this prompt"
+        if self.request.adapter is not None:
+            return ModelOverflowError(
+                f"the adapter {self.request.adapter} overflows: {what}; train it with a lower learning rate or alpha"
+            )
+        return ModelOverflowError(f"{what}: the weights are broken, or the dtype is too narrow; serve in float32")
 
     def create_result(self) -> Result:
         """Returns the result of a complete answer."""

@@ -12,7 +12,9 @@ from starlette.types import Message
 from prompts.annotations import Annotation
 from prompts.tasks import PromptError, check_region_size, find_task
 from server.api.metrics.metrics import Metrics
+from server.api.model_names import get_public_name
 from server.api.problems import (
+    ADAPTER_SUSPENDED,
     INTERNAL_ERROR,
     INVALID_PROMPT,
     SHUTTING_DOWN,
@@ -23,7 +25,14 @@ from server.api.problems import (
 from server.api.prompt.admission import create_overload_problem
 from server.api.prompt.model_selection import select_model
 from server.api.prompt.schemas import Prompt, PromptResponse, create_prompt_response, has_min_score
-from server.engine.errors import EngineClosedError, InvalidRequestError, OverloadedError, RequestCancelledError
+from server.engine.adapters.errors import AdapterSuspendedError
+from server.engine.errors import (
+    EngineClosedError,
+    InvalidRequestError,
+    ModelOverflowError,
+    OverloadedError,
+    RequestCancelledError,
+)
 from server.engine.request import Constraint, Request
 from server.lifecycle import Lifecycle
 
@@ -110,7 +119,8 @@ class PromptBatch:
             self._metrics.observe_prompt(prompt.task, outcome)
             return problem
         self._metrics.observe_prompt(prompt.task, "answered", result)
-        return create_prompt_response(self._engine.checkpoint.name, prompt, self._image.size, result)
+        name = get_public_name(self._engine.checkpoint.name)
+        return create_prompt_response(name, prompt, self._image.size, result)
 
     async def stream_annotations(self, index: int) -> AsyncIterator[Annotation]:
         """Yields the annotations of one prompt as soon as they are complete. Stops on an error: `wait_for` returns
@@ -152,7 +162,7 @@ class PromptBatch:
         except (PromptError, InvalidRequestError) as error:
             self._metrics.observe_prompt(prompt.task, "invalid")
             return ProblemError(INVALID_PROMPT, str(error), error.field)
-        except TimeoutError as error:
+        except (AdapterSuspendedError, TimeoutError) as error:
             outcome, problem = self._create_problem(error)
             self._metrics.observe_prompt(prompt.task, outcome)
             return problem
@@ -197,6 +207,11 @@ class PromptBatch:
             case EngineClosedError() | RequestCancelledError():
                 detail = "the server stopped before the answer was complete; retry soon"
                 return "cancelled", create_retry_problem(SHUTTING_DOWN, detail, 5)
+            case AdapterSuspendedError():
+                return "failed", create_retry_problem(ADAPTER_SUSPENDED, str(error), error.retry_after)
+            case ModelOverflowError():
+                logger.warning("a prompt failed: %s", error)
+                return "failed", ProblemError(INVALID_PROMPT, str(error))
         logger.error("a prompt failed", exc_info=error)
         detail = "the model failed on this prompt; give the request_id to the operator of the server"
         return "failed", ProblemError(INTERNAL_ERROR, detail)

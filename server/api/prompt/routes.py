@@ -10,6 +10,7 @@ from server.api.auth import ClientIdDep, KeyRequired
 from server.api.bodies import JSON
 from server.api.deps import EngineDep, LifecycleDep, MetricsDep, RequestStackDep
 from server.api.problems import (
+    ADAPTER_SUSPENDED,
     BODY_PROBLEMS,
     BUSY,
     INVALID_IMAGE,
@@ -59,7 +60,15 @@ _RESPONSE: dict[str, Any] = {
     responses={
         200: _RESPONSE,
         **document_problems(
-            UNAUTHORIZED, *BODY_PROBLEMS, INVALID_PROMPT, INVALID_IMAGE, OVERLOADED, BUSY, *NOT_READY, TIMED_OUT
+            UNAUTHORIZED,
+            *BODY_PROBLEMS,
+            INVALID_PROMPT,
+            INVALID_IMAGE,
+            ADAPTER_SUSPENDED,
+            OVERLOADED,
+            BUSY,
+            *NOT_READY,
+            TIMED_OUT,
         ),
     },
 )

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +42,10 @@ _UNSUPPORTED_KEYS = {
     ".bias": "it trains biases; train it with bias none",
 }
 _DEFAULT_VALUE = 8  # of the rank and of alpha in PEFT
-_MAX_PATTERNS = 1000  # of ranks or alphas
-_PATTERN_TIMEOUT = 0.1  # seconds
+_MAX_PATTERNS, _MAX_PATTERN_LENGTH = 1000, 1000  # of ranks or alphas; characters
+_PATTERN_TIMEOUT, _MATCHING_TIMEOUT = 0.1, 2.0  # seconds for one pattern, and for all of an adapter
+_MAX_TENSORS_PER_TARGET = 4  # LoRA has two; the others cause an error that names them
+_MAX_BYTES_PER_TENSOR = 1024  # of its entry in the header of the file
 
 
 class LoraPair(NamedTuple):
@@ -71,7 +74,8 @@ def read_lora(folder: Path, targets: Mapping[str, LoraTarget], base_sha256: str,
         raise AdapterError(
             f"it was trained on the weights {config[BASE_HASH_KEY]}, and these are {base_sha256}; serve its own base"
         )
-    weights, sha256 = _read_weights(folder, max_bytes)
+    weights, sha256 = _read_weights(folder, max_bytes, _MAX_TENSORS_PER_TARGET * len(targets))
+    deadline = time.monotonic() + _MATCHING_TIMEOUT
     by_module: dict[str, dict[str, Tensor]] = {}
     for key, value in weights.items():
         if reason := next((reason for part, reason in _UNSUPPORTED_KEYS.items() if part in key), None):
@@ -89,7 +93,9 @@ def read_lora(folder: Path, targets: Mapping[str, LoraTarget], base_sha256: str,
         native = path if path in targets else to_native_key(f"{path}.weight").removesuffix(".weight")
         if native not in targets:
             raise AdapterError(f"this model has no linear layer {path}; serve the adapter's own base")
-        pairs[native] = _build_pair(config, path, halves, *_get_module_size(targets, native))
+        if native in pairs:
+            raise AdapterError(f"it adapts {native} twice, under two names; leave one of them out of target_modules")
+        pairs[native] = _build_pair(config, path, halves, *_get_module_size(targets, native), deadline)
     return LoraAdapter(pairs, sha256)
 
 
@@ -102,29 +108,30 @@ def _get_module_size(targets: Mapping[str, LoraTarget], path: str) -> tuple[int,
 
 
 def _build_pair(
-    config: Mapping[str, Any], path: str, halves: Mapping[str, Tensor], inputs: int, outputs: int
+    config: Mapping[str, Any], path: str, halves: Mapping[str, Tensor], inputs: int, outputs: int, deadline: float
 ) -> LoraPair:
-    rank = _find_value(config, "r", "rank_pattern", path)
+    rank = _find_value(config, "r", "rank_pattern", path, deadline)
     shapes = {half: tuple(halves[half].shape) for half in sorted(halves)}
     expected = {"A": (rank, inputs), "B": (outputs, rank)}
     if shapes != expected:
         raise AdapterError(f"{path} has LoRA weights of shapes {shapes}, not {expected}; serve the adapter's own base")
-    return LoraPair(halves["A"], halves["B"], compute_lora_scale(config, path))
+    return LoraPair(halves["A"], halves["B"], compute_lora_scale(config, path, deadline))
 
 
-def compute_lora_scale(config: Mapping[str, Any], path: str) -> float:
+def compute_lora_scale(config: Mapping[str, Any], path: str, deadline: float = math.inf) -> float:
     """Returns the factor of a module's LoRA product: alpha / rank.
 
-    For rank-stabilized LoRA (Kalajdzievski 2023, arXiv:2312.03732): alpha / √rank. Raises AdapterError.
+    For rank-stabilized LoRA (Kalajdzievski 2023, arXiv:2312.03732): alpha / √rank. Raises AdapterError,
+    also once `time.monotonic` exceeds `deadline`.
     """
-    rank = _find_value(config, "r", "rank_pattern", path)
-    alpha = _find_value(config, "lora_alpha", "alpha_pattern", path)
+    rank = _find_value(config, "r", "rank_pattern", path, deadline)
+    alpha = _find_value(config, "lora_alpha", "alpha_pattern", path, deadline)
     if rank < 0:
         raise AdapterError(f"{CONFIG_FILE} has the invalid rank {rank:g} for {path}; save the adapter again")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _find_value(config: Mapping[str, Any], name: str, patterns_name: str, path: str) -> float:
+def _find_value(config: Mapping[str, Any], name: str, patterns_name: str, path: str, deadline: float) -> float:
     """Returns the rank or alpha of a module, as PEFT does: of the first pattern that matches the end of its path.
 
     `name`: the setting with the default; `patterns_name`: the setting with the patterns. Raises AdapterError.
@@ -132,15 +139,16 @@ def _find_value(config: Mapping[str, Any], name: str, patterns_name: str, path: 
     value = config.get(name, _DEFAULT_VALUE)
     try:
         patterns = config.get(patterns_name) or {}
-        if len(patterns) > _MAX_PATTERNS:
+        if len(patterns) > _MAX_PATTERNS or max(map(len, patterns), default=0) > _MAX_PATTERN_LENGTH:
             raise TimeoutError
         # A pattern from an untrusted file may take forever. `regex`, unlike `re`, has a timeout and releases the GIL.
-        matching = (
-            v
-            for pattern, v in patterns.items()
-            if regex.match(rf"(.*\.)?({pattern})$", path, timeout=_PATTERN_TIMEOUT, concurrent=True)
-        )
-        value = next(matching, value)
+        for pattern, own in patterns.items():
+            timeout = min(_PATTERN_TIMEOUT, deadline - time.monotonic())
+            if timeout <= 0:
+                raise TimeoutError
+            if regex.match(rf"(.*\.)?({pattern})$", path, timeout=timeout, concurrent=True):
+                value = own
+                break
         if value and -math.inf < value < math.inf:
             return float(value)
     except (TypeError, AttributeError, OverflowError, regex.error):
@@ -159,6 +167,7 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"there is no {CONFIG_FILE}; pass a folder that PEFT's save_pretrained has written")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(config, ensure_ascii=False).encode()  # raises for half a character (a lone surrogate)
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{CONFIG_FILE} cannot be read ({error}); save the adapter again") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
@@ -174,8 +183,11 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(folder: Path, max_bytes: int) -> tuple[dict[str, Tensor], str]:
-    """Returns the tensors by key, and the SHA-256 of their file. Never runs code from a file."""
+def _read_weights(folder: Path, max_bytes: int, max_tensors: int) -> tuple[dict[str, Tensor], str]:
+    """Returns the tensors by key, and the SHA-256 of their file. Never runs code from a file.
+
+    `max_tensors`: the number that the file may have. It limits what is parsed, which costs more than reading weights.
+    """
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise AdapterError(f"there is neither {' nor '.join(WEIGHT_FILES)}; save the adapter again")
@@ -187,14 +199,16 @@ def _read_weights(folder: Path, max_bytes: int) -> tuple[dict[str, Tensor], str]
         raise AdapterError(f"{path.name} cannot be read: {error.strerror}") from error
     try:
         if path.suffix == ".safetensors":
+            _check_header(int.from_bytes(data[:8], "little"), max_tensors)
             weights = safetensors.torch.load(data)
         else:
-            _check_unpacked_size(data, max_bytes)
+            _check_archive(data, max_bytes, max_tensors)
             weights = torch.load(io.BytesIO(data), "cpu", weights_only=True)
     except Exception as error:  # a broken pickle can raise anything
         raise AdapterError(f"{path.name} cannot be read, it may be truncated ({error}); copy it again") from error
     if not isinstance(weights, dict) or not all(
         isinstance(key, str)
+        and key.isascii()
         and isinstance(value, Tensor)
         and value.is_floating_point()
         and value.layout is torch.strided
@@ -205,10 +219,20 @@ def _read_weights(folder: Path, max_bytes: int) -> tuple[dict[str, Tensor], str]
     return weights, hashlib.sha256(data).hexdigest()
 
 
-def _check_unpacked_size(data: bytes, max_bytes: int) -> None:
-    """Raises ValueError for a zip bomb. torch saves zip files, and others may unpack to a thousand times their size."""
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as file:
-            size = sum(part.file_size for part in file.infolist())
-        if size > max_bytes:
-            raise ValueError(f"it unpacks to {size:,} bytes")
+def _check_header(size: int, max_tensors: int) -> None:
+    """Raises ValueError for a header of `size` bytes that describes too many tensors."""
+    if size > (limit := max_tensors * _MAX_BYTES_PER_TENSOR):
+        raise ValueError(f"its header has {size:,} bytes; the limit for this model is {limit:,}")
+
+
+def _check_archive(data: bytes, max_bytes: int, max_tensors: int) -> None:
+    """Raises ValueError for a zip bomb, and for a file that is not the zip file that torch saves."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise ValueError("it is not a zip file, as torch saves them since version 1.6")
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        parts = file.infolist()
+    if (size := sum(part.file_size for part in parts)) > max_bytes:
+        raise ValueError(f"it unpacks to {size:,} bytes")
+    if len(parts) > 2 * max_tensors:
+        raise ValueError(f"it has {len(parts):,} parts; the limit for this model is {2 * max_tensors:,}")
+    _check_header(sum(part.file_size for part in parts if part.filename.endswith(".pkl")), max_tensors)

@@ -1,18 +1,35 @@
 """The loaded adapters of a model: added to its layers and removed from them while requests run."""
 
 import itertools
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.engine.adapters.errors import AdapterCapacityError, AdapterError, UnknownAdapterError
+from torch import Tensor
+
+from server.engine.adapters.errors import (
+    AdapterCapacityError,
+    AdapterError,
+    AdapterSuspendedError,
+    UnknownAdapterError,
+)
 from server.engine.adapters.lora import LoraPair, read_lora
 from server.engine.calibration import Calibration, CalibrationError, read_calibration
 from server.engine.model.florence2 import Florence2
 from server.engine.model.linear import LoraDelta, LoraLinear
 
+MAX_RELATIVE_NORM = 1e4
+"""Of the change of a module's weights. Trained adapters have less than 10; far above this limit, fp32 overflows."""
+MAX_NORM = 1e6
+"""Of each half of a LoRA pair, and of its scale: their products are computed one by one."""
+MAX_FAILURES = 3
+"""Failed prompts in a row after which an adapter is suspended."""
+SUSPENSION = 30.0
+"""Seconds in which a suspended adapter answers no prompts. Then one is tried."""
 _VISION_PREFIXES = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
@@ -55,6 +72,9 @@ class AdapterRegistry:
         self._by_name: dict[str, Adapter] = {}
         self._by_key: dict[str, Adapter] = {}  # all adapters in the layers
         self._users = Counter[str]()  # requests by key
+        self._failures = Counter[str]()  # failed prompts since the last answer, by key
+        self._suspended_until: dict[str, float] = {}  # by key, in seconds of `time.monotonic`
+        self._norms: dict[str, float] = {}  # of the weights of each module
         self._numbers = itertools.count(1)
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
 
@@ -74,6 +94,8 @@ class AdapterRegistry:
             size = sum(pair.a.numel() + pair.b.numel() for pair in pairs.values()) * self._dtype.itemsize
             self._check_capacity(name, size)
             deltas = self._build_deltas(pairs)  # for every device, before the first layer changes
+            for path, pair in pairs.items():
+                self._check_norm(path, pair)
             adapter = Adapter(
                 name=name,
                 key=f"{name}#{next(self._numbers)}",
@@ -106,9 +128,14 @@ class AdapterRegistry:
             return [self._by_name[name] for name in sorted(self._by_name)]
 
     def acquire(self, name: str) -> Adapter:
-        """Returns the adapter with this name for one request. Raises UnknownAdapterError."""
+        """Returns the adapter with this name for one request. Raises UnknownAdapterError or AdapterSuspendedError."""
         with self._lock:
             adapter = self._get(name)
+            if (failures := self._failures[adapter.key]) >= MAX_FAILURES:
+                now = time.monotonic()
+                if (wait := self._suspended_until.get(adapter.key, now) - now) > 0:
+                    raise AdapterSuspendedError(name, failures, wait)
+                self._suspended_until[adapter.key] = now + SUSPENSION  # the others wait for this request
             self._users[adapter.key] += 1
             return adapter
 
@@ -117,6 +144,19 @@ class AdapterRegistry:
         with self._lock:
             self._users[key] -= 1
             self._remove_if_unused(self._by_key[key])
+
+    def record_outcome(self, key: str, *, failed: bool) -> None:
+        """Records whether a prompt of an adapter failed for a reason of its own, or was answered."""
+        with self._lock:
+            if key not in self._by_key:
+                return
+            if not failed:
+                self._failures.pop(key, None)
+                self._suspended_until.pop(key, None)
+                return
+            self._failures[key] += 1
+            if self._failures[key] >= MAX_FAILURES:
+                self._suspended_until[key] = time.monotonic() + SUSPENSION
 
     def _get(self, name: str) -> Adapter:
         if name not in self._by_name:
@@ -133,6 +173,8 @@ class AdapterRegistry:
             for layer, _ in targets.values():
                 layer.deltas.pop(adapter.key, None)
         del self._by_key[adapter.key], self._users[adapter.key]
+        self._failures.pop(adapter.key, None)
+        self._suspended_until.pop(adapter.key, None)
 
     def _check_capacity(self, name: str, size: int) -> None:
         with self._lock:
@@ -143,6 +185,21 @@ class AdapterRegistry:
             raise AdapterCapacityError(
                 f"it needs {size:,} bytes, and {max(0, available):,} of {self.capacity:,} are free; unload another "
                 "adapter, or increase --max-adapter-bytes"
+            )
+
+    def _check_norm(self, path: str, pair: LoraPair) -> None:
+        """Raises AdapterError for a pair that would make the model overflow: ‖scale · B A‖ is at most the product of
+        the norms."""
+        if path not in self._norms:
+            layer, first = self._targets[0][path]
+            weight = layer.weight[first : first + len(pair.b)]
+            self._norms[path] = _compute_norm(weight)
+        sizes = [abs(pair.scale), _compute_norm(pair.a), _compute_norm(pair.b)]
+        change, limit = math.prod(sizes), MAX_RELATIVE_NORM * max(self._norms[path], 1.0)
+        if not (max(sizes) <= MAX_NORM and change <= limit):
+            raise AdapterError(
+                f"{path} changes its weights, whose norm is {self._norms[path]:.3g}, by up to {change:.3g}; the limit "
+                f"is {limit:.3g}: the training diverged, or the alpha is too large, so train it again"
             )
 
     def _build_deltas(self, pairs: Mapping[str, LoraPair]) -> dict[LoraLinear, list[LoraDelta]]:
@@ -159,3 +216,7 @@ class AdapterRegistry:
                     raise AdapterError(f"{path} has weights that are not finite in {self._dtype}; train it again")
                 deltas.setdefault(layer, []).append(LoraDelta(first_output, a, b, scale))
         return deltas
+
+
+def _compute_norm(weights: Tensor) -> float:
+    return float(weights.detach().double().norm())

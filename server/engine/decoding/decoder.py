@@ -99,7 +99,7 @@ class BatchDecoder:
             pool.generated[first : pool.cache.used, :, 0] = prefix[0]
         for column in logits.view(len(sequences), len(prefix), -1).unbind(1):
             # A request for a single token is done after the first column.
-            slots = [first + i for i, sequence in enumerate(sequences) if not sequence.search.done]
+            slots = [first + i for i, s in enumerate(sequences) if not s.search.done and s.error is None]
             if slots:
                 own = column[torch.tensor(slots, device=column.device) - first]
                 pool.select_tokens(self.selector, slots, own.repeat_interleave(width, 0))

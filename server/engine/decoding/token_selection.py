@@ -64,13 +64,13 @@ class TokenSelector:
         lengths: Sequence[int],
         allowed: Tensor | None,
     ) -> list[list[Candidate]]:
-        """Returns the candidates of each search, best first. All searches have the same width w.
+        """Returns the candidates of each search, best first. All searches have the same width w. The list of a search
+        whose scores are NaN is empty.
 
         `logits` [searches · w, V] in fp32.
         `generated` [searches · w, L]: tokens so far, unused without an n-gram ban.
         `lengths`: number of tokens in `generated` of each search.
         `allowed` [searches · w, V]: false for tokens that a constraint forbids; None without constraints.
-        Raises FloatingPointError when the scores are NaN.
         """
         width, size = searches[0].width, logits.shape[1]
         logprobs = logits.log_softmax(-1)
@@ -102,8 +102,8 @@ class TokenSelector:
         # One copy to the host for everything: a double represents ids and fp32 values exactly.
         parts = (parents, tokens, scores.gather(1, index), logprobs[rows, tokens], certainties)
         found = torch.stack([part.double() for part in parts], -1).cpu()
-        if found[..., 2].isnan().any():
-            raise FloatingPointError(
-                "the logits are not a number (NaN): the weights are broken or the dtype is too narrow"
-            )
-        return [[Candidate(int(c[0]), int(c[1]), *c[2:]) for c in search] for search in found.tolist()]
+        is_nan = found[..., 2:4].isnan().any(-1).any(-1).tolist()
+        return [
+            [] if broken else [Candidate(int(c[0]), int(c[1]), *c[2:]) for c in search]
+            for search, broken in zip(found.tolist(), is_nan, strict=True)
+        ]

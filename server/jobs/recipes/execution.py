@@ -65,8 +65,8 @@ def _check_count(prompts: int) -> None:
     """Raises InvalidRequestError for too many prompts about one image."""
     if prompts > MAX_PROMPTS:
         raise InvalidRequestError(
-            f"the recipe would send more than {MAX_PROMPTS:,} prompts about this image; use larger tiles, fewer phrases "
-            "in the ontology, or fewer steps",
+            f"the recipe would send more than {MAX_PROMPTS:,} prompts about this image; use larger tiles, fewer "
+            "phrases in the ontology, or fewer steps",
             "recipe",
         )
 

@@ -82,6 +82,22 @@ class Trap:
         return (print, ("the trap has sprung",))
 
 
+def create_header(tensors: dict[str, tuple[str, list[int], list[int]]] | None, text: str = "", size: int = 0) -> bytes:
+    """Returns a safetensors file with this header, from tensors or from the text of a JSON object, and `size` bytes."""
+    if tensors is not None:
+        entries = {k: {"dtype": d, "shape": s, "data_offsets": o} for k, (d, s, o) in tensors.items()}
+        text = json.dumps(entries)[1:-1]
+    header = f"{{{text}}}".encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
+
+
+def save_without_zip(data: bytes) -> bytes:
+    file = io.BytesIO()
+    torch.save(load(data), file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+ENTRY = '{"dtype": "F32", "shape": [4, 32], "data_offsets": [%d, %d]}'
 LAYER = "base_model.model.model.language_model.encoder.layers.0.fc1.lora_A.weight"
 
 
@@ -150,6 +166,70 @@ INVALID_UPLOADS: dict[str, tuple[Callable[[dict[str, Any]], Any], str, str | Non
     "a sparse tensor": (
         replace_with_pickle({LAYER: torch.ones(4, 32).to_sparse()}), "invalid-adapter", None,
         "must contain only weights",
+    ),
+    "weights that overflow": (
+        replace_weights(lambda data: to_bytes({key: value * 1e20 for key, value in load(data).items()})),
+        "invalid-adapter", None, "changes its weights, whose norm is",
+    ),
+    "one half that overflows": (
+        replace_weights(lambda data: to_bytes({k: v * (1e30 if "_A" in k else 1e-30) for k, v in load(data).items()})),
+        "invalid-adapter", None, "the training diverged, or the alpha is too large",
+    ),
+    "an alpha that overflows": (
+        change_config(lora_alpha=1e300), "invalid-adapter", None, "the alpha is too large, so train it again",
+    ),
+    "an alpha that overflows with weights of zero": (
+        lambda f: (
+            change_config(lora_alpha=1e300)(f),
+            replace_weights(lambda data: to_bytes({k: v * ("_A" in k) for k, v in load(data).items()}))(f),
+        ),
+        "invalid-adapter", None, "the alpha is too large",
+    ),
+    "weights that are not a number": (
+        replace_weights(lambda data: to_bytes({key: value * float("nan") for key, value in load(data).items()})),
+        "invalid-adapter", None, "weights that are not finite",
+    ),
+    "half a character in the config": (
+        lambda f: f.update(config=(CONFIG_FILE, b'{"peft_type": "LORA", "\\ud800": 1}')),
+        "invalid-adapter", None, "cannot be read",
+    ),
+    "half a character in a key": (
+        replace_with_pickle({"\ud800": torch.ones(4, 32)}), "invalid-adapter", None, "must contain only weights",
+    ),
+    "a million tensors": (
+        replace_weights(lambda _: create_header({f"t{i}": ("F32", [0], [0, 0]) for i in range(10_000)})),
+        "invalid-adapter", None, "its header has",
+    ),
+    "a million tensors in a pickle": (
+        replace_with_pickle({f"t{i}": torch.ones(0) for i in range(600)}), "invalid-adapter", None, "parts; the limit",
+    ),
+    "a long pickle": (replace_with_pickle({"a": "x" * 1_000_000}), "invalid-adapter", None, "its header has"),
+    "an old pickle": (
+        replace_weights(save_without_zip, "adapter_model.bin"), "invalid-adapter", None, "not a zip file",
+    ),
+    "a tensor that is larger than its storage": (
+        replace_with_pickle({LAYER: torch.ones(1).expand(1 << 40, 32)}), "invalid-adapter", None, "of shapes",
+    ),
+    "a key twice": (
+        replace_weights(
+            lambda _: create_header(None, f'"{LAYER}": {ENTRY % (0, 512)}, "{LAYER}": {ENTRY % (512, 1024)}', 1024)
+        ),
+        "invalid-adapter", None, "cannot be read",
+    ),
+    "overlapping tensors": (
+        replace_weights(lambda _: create_header(None, f'"{LAYER}": {ENTRY % (0, 512)}, "b": {ENTRY % (0, 512)}', 512)),
+        "invalid-adapter", None, "cannot be read",
+    ),
+    "a tensor of declared terabytes": (
+        replace_weights(lambda _: create_header({LAYER: ("F32", [1 << 40, 32], [0, 1 << 47])})),
+        "invalid-adapter", None, "cannot be read",
+    ),
+    "many slow patterns": (
+        change_config(rank_pattern={rf"(.|..){{{i}}}[^\w.]": 4 for i in range(900)}), "invalid-adapter", None,
+        "takes too long to match",
+    ),
+    "a long pattern": (
+        change_config(alpha_pattern={"a" * 100_000: 4}), "invalid-adapter", None, "takes too long to match",
     ),
     "a tensor without data": (
         replace_with_pickle({LAYER: torch.ones(4, 32, device="meta")}), "invalid-adapter", None, "must contain only",
