@@ -191,12 +191,18 @@ class PromotionScenario(ServedScenario):
         super().__init__(server)
         self.project, self.models = project, models
         self.sent, self.acknowledged = 0, set[str]()
+        self.champion: int | None = None
 
     def send(self) -> None:
         self.sent += 1
         reason = f"promotion {self.sent}"
-        body = {"model": self.models[self.sent % 2], "forced": True, "reason": reason}
-        self.request("POST", f"/v1/projects/{self.project}/promote", json=body)
+        model = self.models[self.champion == self.models[0]]
+        self.request(
+            "POST",
+            f"/v1/projects/{self.project}/promote",
+            json={"model": model, "forced": True, "reason": reason},
+        )
+        self.champion = model
         self.acknowledged.add(reason)
 
     def check(self) -> None:
@@ -210,6 +216,7 @@ class PromotionScenario(ServedScenario):
         last = state["promotions"][-1:] or [{"model": None}]
         if champions != [promotion["model"] for promotion in last if promotion["model"] is not None]:
             self.outcome.add("wrong", f"the champions are {champions}, the last promotion is {last}")
+        self.champion = champions[0] if champions else None
 
 
 def _read_adapter(folder: Path) -> dict[str, tuple[str, bytes]]:
