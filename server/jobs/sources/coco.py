@@ -14,31 +14,27 @@ from typing import BinaryIO, cast
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error
 from server.jobs.sources.lists import ListSource
+from server.jobs.sources.remote_folders import get_split
 from server.jobs.sources.source import AccessCheck, SourceError
-from server.store.text import is_url, redact_address
+from server.store.text import redact_address
 
 _PROCESS = Path(__file__).with_name("coco_process.py")
 _BLOCK = 1024 * 1024  # bytes
 
 
-def open_coco(address: str, is_allowed: AccessCheck | None = None) -> ListSource:
+def open_coco(address: str, is_allowed: AccessCheck | None = None, exclude: Path | None = None) -> ListSource:
     """Opens the images of a COCO file by their `file_name`, in the file's order.
 
-    Images are relative to the file's folder, to `images` in it, or to the same two beside that folder, as in COCO
-    itself (annotations/instances_val2017.json beside val2017/). Reads the file as a stream and keeps only the names.
+    Images are found as in datasets: see `labels.image_folders`. Reads the file as a stream and keeps only the names.
     Raises SourceError.
     """
-    folder = addresses.get_parent(address)
-    above = addresses.get_parent(folder)
-    split = addresses.get_name(address).removesuffix(".json").rpartition("_")[2]
-    folders = [folder, f"{folder}/images", above, f"{above}/images", f"{above}/{split}"]
     try:
         with addresses.open_file(address, is_allowed) as file:
             rows = enumerate(_iter_names(file, address), 1)
             first = next(rows, None)
             if first is None:
                 raise SourceError(f"{redact_address(address)} is not a COCO file with images: it has no `images`")
-            return ListSource(address, chain([first], rows), folders[:2] if is_url(address) else folders, is_allowed)
+            return ListSource(address, chain([first], rows), is_allowed, exclude, get_split(address))
     except OSError as error:
         raise_source_error(address, error)
 

@@ -3,17 +3,19 @@
 import csv
 import io
 import json
-import os
 import posixpath
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from labels.image_resolver import list_spellings
 from prompts.text import truncate
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error
+from server.jobs.sources.listed_files import ListedFiles
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.reading import read_image
+from server.jobs.sources.remote_folders import get_split, list_remote_folders
 from server.jobs.sources.source import (
     AccessCheck,
     ImageSource,
@@ -38,12 +40,20 @@ class ListSource(ImageSource):
     """
 
     def __init__(
-        self, address: str, rows: Iterable[tuple[int, str]], folders: Sequence[str], is_allowed: AccessCheck | None
+        self,
+        address: str,
+        rows: Iterable[tuple[int, str]],
+        is_allowed: AccessCheck | None,
+        exclude: Path | None = None,
+        split: str = "",
     ) -> None:
-        """`rows` are numbers, which name images without a path, and paths or URLs. Paths are relative to the first of
-        `folders` that has the file."""
-        self._folders, self._is_allowed = tuple(folders), is_allowed
+        """`rows` are numbers, which name images without a path, and paths or URLs. `split` is what the list describes.
+        `exclude` is a folder in which no image is looked for."""
+        self._is_allowed = is_allowed
         self._targets: list[str] = []
+        local = None if is_url(address) else Path(address)
+        self._files = None if local is None else ListedFiles(local, self._targets, split, is_allowed, exclude)
+        self._folders = () if local is not None else list_remote_folders(address, split)
         listing, seen, repeated = ImageListing(), set[str](), 0
         for number, target in rows:
             if target and not is_url(target):
@@ -61,28 +71,45 @@ class ListSource(ImageSource):
             listing.add_note(f"{repeated:,} rows name an image that an earlier row names; they are skipped")
         if not seen:
             raise SourceError(f"{redact_address(address)} names no image: it has no rows, or no row has a path or URL")
-        if not any(self._may_exist(target) for target in self._targets if target):
+        if not self._has_images():
+            folders = self._files.folders if self._files is not None else self._folders
             first = truncate(next(target for target in self._targets if target), _MAX_SHOWN)
             raise SourceError(
                 f"{redact_address(address)} is not a list of existing images: none of its {len(seen):,} rows names a "
-                f"file in {' or '.join(dict.fromkeys(self._folders))}; the first is {first!r}. A list has a "
+                f"file in {' or '.join(map(str, folders))}; the first is {first!r}. A list has a "
                 f"path or URL in each line, or is a CSV file with one of the columns {', '.join(COLUMNS)}"
             )
         super().__init__(listing)
 
-    def _list_candidates(self, target: str) -> list[str]:
-        # A list from Windows has backslashes.
-        spellings = dict.fromkeys([target, target.replace("\\", "/")])
-        candidates = (addresses.resolve_target(folder, spelling) for spelling in spellings for folder in self._folders)
-        return list(dict.fromkeys(candidates))
+    def _has_images(self) -> bool:
+        targets = [target for target in self._targets if target]
+        if self._files is None or any(is_url(target) for target in targets):
+            return True
+        return any(map(self._may_exist, targets)) or any(map(self._can_be_found, targets))
 
     def _may_exist(self, target: str) -> bool:
-        return any(
-            is_url(candidate) or _exists(candidate, self._is_allowed) for candidate in self._list_candidates(target)
-        )
+        """Returns whether there is a file. Says yes where a job may not read: the row then says that it is refused."""
+        files = self._files
+        try:
+            return files is not None and (files.is_refused(target) or files.find_exact(target) is not None)
+        except SourceImageError:
+            return True
+
+    def _can_be_found(self, target: str) -> bool:
+        try:
+            return self._files is not None and bool(self._files.find(target))
+        except SourceImageError:
+            return False
 
     def _read(self, position: int, reserve: Reserve) -> bytes:
-        *others, last = self._list_candidates(self._targets[position])
+        target = addresses.strip_file_scheme(self._targets[position])
+        if is_url(target):
+            return read_image(target, self._is_allowed, reserve)
+        if self._files is not None:
+            return read_image(self._files.find(target), self._is_allowed, reserve)
+        spellings = list_spellings(target)
+        candidates = [addresses.resolve_target(folder, each) for each in spellings for folder in self._folders]
+        *others, last = dict.fromkeys(candidates)
         for candidate in others:
             try:
                 return read_image(candidate, self._is_allowed, reserve)
@@ -92,7 +119,7 @@ class ListSource(ImageSource):
         return read_image(last, self._is_allowed, reserve)
 
 
-def open_list(address: str, is_allowed: AccessCheck | None = None) -> ListSource:
+def open_list(address: str, is_allowed: AccessCheck | None = None, exclude: Path | None = None) -> ListSource:
     """Opens a list: .csv, .tsv, .jsonl, or a text file with a path or URL in each line. Raises SourceError."""
     suffix = posixpath.splitext(addresses.get_name(address))[1].lower()
     parsers = {".csv": _parse_csv, ".tsv": _parse_csv, ".jsonl": _parse_jsonl, ".ndjson": _parse_jsonl}
@@ -104,8 +131,9 @@ def open_list(address: str, is_allowed: AccessCheck | None = None) -> ListSource
             return ListSource(
                 address,
                 parse(_read_lines(text, _MAX_LINE if parse is _parse_text else _MAX_ROW)),
-                [addresses.get_parent(address)],
                 is_allowed,
+                exclude,
+                get_split(address),
             )
     except UnicodeDecodeError:
         raise SourceError(f"{redact_address(address)} is not UTF-8 text; save it as UTF-8") from None
@@ -194,11 +222,3 @@ def _to_name(target: str) -> str:
         return f"{parts.hostname or ''}/{urllib.parse.unquote(parts.path)}"
     except ValueError:  # an invalid IPv6 address; reading it fails with a better message
         return target
-
-
-def _exists(path: str, is_allowed: AccessCheck | None) -> bool:
-    """Returns whether there is a file. Says yes where a job may not read: the row then says that it is refused."""
-    try:
-        return (is_allowed is not None and not is_allowed(os.path.realpath(path))) or Path(path).exists()
-    except (OSError, ValueError):
-        return False

@@ -4,6 +4,7 @@ import os
 import posixpath
 from pathlib import Path
 
+from labels.file_kinds import is_image
 from server.jobs.sources import addresses
 from server.jobs.sources.coco import open_coco
 from server.jobs.sources.failures import raise_source_error
@@ -50,7 +51,7 @@ def open_source(address: str, *, exclude: Path | None = None, is_allowed: Access
                 return _check_not_empty(TableSource(folder.tables, is_allowed), address)
             return _check_not_empty(folder, address)
         if path.is_file():
-            return _check_not_empty(_open_file(address, is_allowed), address)
+            return _check_not_empty(_open_file(address, is_allowed, exclude), address)
         if is_pattern(address):
             return open_pattern(address, exclude, is_allowed)
     except OSError as error:
@@ -75,7 +76,7 @@ def _is_remote_folder(url: str) -> bool:
     return "/" not in path or fs.isdir(path)  # a path without a slash is a whole bucket
 
 
-def _open_file(address: str, is_allowed: AccessCheck | None) -> ImageSource:
+def _open_file(address: str, is_allowed: AccessCheck | None, exclude: Path | None = None) -> ImageSource:
     """Opens a file by its first bytes, since suffixes can be wrong."""
     name = addresses.get_name(address)
     suffix = posixpath.splitext(name)[1].lower()
@@ -86,9 +87,8 @@ def _open_file(address: str, is_allowed: AccessCheck | None) -> ImageSource:
         raise_source_error(address, error)
     if not head:
         raise SourceError(f"{redact_address(address)} is empty: 0 bytes")
-    if is_image_name(name):
-        rows = [(1, address if is_url(address) else name)]
-        return ListSource(address, rows, [addresses.get_parent(address)], is_allowed)
+    if is_image_name(name) or is_image(head):
+        return ListSource(address, [(1, address if is_url(address) else name)], is_allowed)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return ZipSource(address, is_allowed)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar" or suffix == ".tar":
@@ -103,8 +103,8 @@ def _open_file(address: str, is_allowed: AccessCheck | None) -> ImageSource:
     if b"\0" in head:
         raise SourceError(f"{redact_address(address)} is neither an image, an archive, a list nor a COCO file")
     if suffix == ".json":
-        return open_coco(address, is_allowed)
-    return open_list(address, is_allowed)
+        return open_coco(address, is_allowed, exclude)
+    return open_list(address, is_allowed, exclude)
 
 
 def _get_length(address: str, is_allowed: AccessCheck | None) -> int:

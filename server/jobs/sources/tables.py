@@ -1,11 +1,15 @@
 """The images of Parquet and Arrow files, as Hugging Face datasets are stored on disks and in buckets."""
 
 import bisect
-import json
+import os
 import posixpath
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
@@ -21,24 +25,12 @@ from server.jobs.sources.source import (
     SourceImageFault,
     make_size_error,
 )
+from server.jobs.sources.table_process import Channel, TableError
 from server.store.text import is_url, redact_address
 
 SUFFIXES = (".parquet", ".arrow")
-_BYTES_COLUMNS = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
-_MAGIC = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
-_BATCH = 16  # rows read at once, whose images are in memory together
-_READ_AHEAD = 64  # rows that may be skipped; for more, a new pass starts
-_SKIPPED_BYTES = 64 * 1024 * 1024  # of skipped images that are kept, since they may be requested next
-
-
-class _Table(Protocol):
-    """One file of a table."""
-
-    def iter_paths(self) -> Iterator[str | None]:
-        """Yields the path that each row has for its image."""
-
-    def iter_values(self, start: int) -> Iterator[Any]:
-        """Yields the image column of the rows from `start` on."""
+_TIMEOUT = 300.0  # seconds of an answer of the process that reads a table
+_PROCESS = Path(__file__).with_name("table_process.py")
 
 
 class TableSource(ImageSource):
@@ -53,49 +45,54 @@ class TableSource(ImageSource):
         self._addresses, self._is_allowed = [address for _, address, _ in files], is_allowed
         self._starts: list[int] = []  # position of each table's first row
         self._lock = threading.Lock()
-        self._open: tuple[int, _Table] | None = None
-        self._rows: Iterator[Any] | None = None  # of the open table, from `_next` on
-        self._next = 0
-        self._skipped: dict[int, Any] = {}
+        self._open: tuple[int, _TableReader] | None = None
         listing = ImageListing()
-        for number, (name, address, size) in enumerate(files):
-            self._starts.append(len(listing.names))
-            try:
-                self._list(listing, number, name, size)
-            except SourceError as error:
-                raise SourceError(f"{redact_address(address)} {error}") from None
-            except ImportError as error:
-                raise SourceError(f"{name} needs the package pyarrow: pip install 'florist[jobs-datasets]'") from error
-            except Exception as error:
-                raise_source_error(address, error)
+        try:
+            for number, (name, address, size) in enumerate(files):
+                self._starts.append(len(listing.names))
+                self._list(listing, number, name, address, size)
+        except BaseException:
+            self.close()
+            raise
         super().__init__(listing)
 
     def close(self) -> None:
-        self._open = self._rows = None
-        self._skipped.clear()
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
 
-    def _list(self, listing: ImageListing, number: int, name: str, size: int) -> None:
-        table = self._open_table(number)
-        suffix = _guess_suffix(next(table.iter_values(0), None))
-        for row, path in enumerate(table.iter_paths()):
-            path = posixpath.basename(path) if path and (path.startswith("/") or is_url(path)) else path
-            # The sizes of images are in the column that is not read here, so changes are detected by the file's size.
-            listing.add(f"{name}/{path or f'{row:08}{suffix}'}", size)
+    def _list(self, listing: ImageListing, number: int, name: str, address: str, size: int) -> None:
+        try:
+            table = self._open_table(number)
+            for row, path in enumerate(table.iter_paths()):
+                path = posixpath.basename(path) if path and (path.startswith("/") or is_url(path)) else path
+                # The sizes of images are in the column that is not read here, so changes are detected by the file's
+                # size.
+                listing.add(f"{name}/{path or f'{row:08}{table.suffix}'}", size)
+        except TableError as error:
+            raise SourceError(f"{redact_address(address)} {error}") from None
+        except ImportError as error:
+            raise SourceError(f"{name} needs the package pyarrow: pip install 'florist[jobs-datasets]'") from error
+        except SourceError:
+            raise
+        except Exception as error:
+            raise_source_error(address, error)
 
-    def _open_table(self, number: int) -> _Table:
-        if self._open is None or self._open[0] != number:
-            address = self._addresses[number]
-            table = _ArrowTable(address) if address.endswith(".arrow") else _ParquetTable(address)
-            self._open, self._rows = (number, table), None
+    def _open_table(self, number: int) -> "_TableReader":
+        if self._open is None or self._open[0] != number or not self._open[1].is_alive:
+            self.close()
+            self._open = number, _TableReader(self._addresses[number], self._is_allowed)
         return self._open[1]
 
     def _read(self, position: int, reserve: Reserve) -> bytes:
+        number = bisect.bisect_right(self._starts, position) - 1
         try:
             with self._lock:
-                number, value = self._read_value(position)
+                data, path = self._open_table(number).read_row(position - self._starts[number])
+        except TableError as error:
+            raise SourceImageError(f"its table {error}", SourceImageFault.TOO_LARGE) from None
         except Exception as error:
             raise to_image_error(error) from error
-        data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if data is None and path:
             folder = addresses.get_parent(self._addresses[number])
             return read_image(addresses.resolve_target(folder, path), self._is_allowed, reserve)
@@ -104,108 +101,92 @@ class TableSource(ImageSource):
         if len(data) > MAX_FILE_BYTES:
             raise make_size_error(len(data))
         reserve(len(data))
-        return bytes(data)
-
-    def _read_value(self, position: int) -> tuple[int, Any]:
-        """Returns the number of the table, and the image column of its row."""
-        number = bisect.bisect_right(self._starts, position) - 1
-        if position in self._skipped:
-            return number, self._skipped.pop(position)
-        table, rows = self._open_table(number), self._rows
-        if rows is None or not 0 <= position - self._next < _READ_AHEAD:
-            rows, self._next = table.iter_values(position - self._starts[number]), position
-        self._rows = None  # after an error in the middle, the next read starts a new pass
-        for skipped in range(self._next, position):
-            self._skipped[skipped] = next(rows)
-        value = next(rows)
-        self._rows, self._next = rows, position + 1
-        while sum(map(_count_bytes, self._skipped.values())) > _SKIPPED_BYTES or len(self._skipped) > _READ_AHEAD:
-            del self._skipped[next(iter(self._skipped))]
-        return number, value
+        return data
 
 
-class _ParquetTable:
-    def __init__(self, address: str) -> None:
-        from pyarrow.parquet import ParquetFile
+class _TableReader:
+    """A process that reads one table. Methods raise TableError, ImportError and OSError."""
 
-        # Without a pre-buffer: a row group can be the whole file.
-        self._file = ParquetFile(addresses.open_file(address, None), pre_buffer=False, buffer_size=1024 * 1024)
-        self._column = _find_column(self._file.schema_arrow)
+    def __init__(self, address: str, is_allowed: AccessCheck | None) -> None:
+        kind = "arrow" if address.endswith(".arrow") else "parquet"
+        if kind == "arrow" and is_url(address):
+            raise TableError("is an Arrow file, which must be on a local disk; save the dataset as Parquet")
+        self._file: BinaryIO = addresses.open_file(address, is_allowed)
+        ours, theirs = socket.socketpair()
+        ours.settimeout(_TIMEOUT)
+        self._channel = Channel(ours)
+        environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+        # -P: the folder of the program is not searched for modules.
+        command = [sys.executable, "-P", str(_PROCESS), str(theirs.fileno())]
+        descriptor = None if is_url(address) else self._file.fileno()
+        descriptors = [theirs.fileno()] if descriptor is None else [theirs.fileno(), descriptor]
+        with theirs:
+            self._process = subprocess.Popen(
+                command, pass_fds=descriptors, env=environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        try:
+            length = self._file.seek(0, 2)
+            self._file.seek(0)
+            self._channel.send({"open": kind, "descriptor": descriptor, "length": length})
+            self.suffix = str(self._receive()[0]["suffix"])
+        except BaseException:
+            self.close()
+            raise
 
-    def iter_paths(self) -> Iterator[str | None]:
-        if not _has_paths(self._file.schema_arrow.field(self._column).type):
-            yield from [None] * self._file.metadata.num_rows
-            return
-        for batch in self._file.iter_batches(65536, columns=[f"{self._column}.path"]):
-            yield from batch.column(0).field("path").to_pylist()
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
-    def iter_values(self, start: int) -> Iterator[Any]:
-        groups, first = self._file.metadata.num_row_groups, 0
-        while first < groups and start >= (rows := self._file.metadata.row_group(first).num_rows):
-            start, first = start - rows, first + 1
-        for batch in self._file.iter_batches(_BATCH, row_groups=range(first, groups), columns=[self._column]):
-            for value in batch.column(0)[start:]:
-                yield value.as_py()
-            start = max(0, start - batch.num_rows)
-
-
-class _ArrowTable:
-    """A memory-mapped table, with fast access to any row."""
-
-    def __init__(self, address: str) -> None:
-        import pyarrow
-
-        if is_url(address):
-            raise SourceError("is an Arrow file, which must be on a local disk; save the dataset as Parquet")
-        file = pyarrow.memory_map(address)
-        reader = pyarrow.ipc.open_stream(file)
-        self._values = reader.read_all().column(_find_column(reader.schema))
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+        self._file.close()
 
     def iter_paths(self) -> Iterator[str | None]:
-        has_paths = _has_paths(self._values.type)
-        for chunk in self._values.chunks:
-            yield from chunk.field("path").to_pylist() if has_paths else [None] * len(chunk)
+        """Yields the path that each row has for its image."""
+        while paths := self._ask({"paths": True})[0]["paths"]:
+            for path in paths:
+                yield path if isinstance(path, str) else None
 
-    def iter_values(self, start: int) -> Iterator[Any]:
-        return (self._values[row].as_py() for row in range(start, len(self._values)))
+    def read_row(self, row: int) -> tuple[bytes | None, str | None]:
+        """Returns the bytes of an image, and its path."""
+        answer, data = self._ask({"row": row})
+        return data if answer["has_bytes"] else None, answer["path"] if isinstance(answer["path"], str) else None
+
+    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        self._channel.send(request)
+        return self._receive()
+
+    def _receive(self) -> tuple[dict[str, Any], bytes]:
+        """Returns the answer of the process. Meanwhile, reads the bytes of the file that it asks for."""
+        try:
+            answer, data = self._channel.receive()
+            while "fetch" in answer:
+                self._fetch(*answer["fetch"])
+                answer, data = self._channel.receive()
+        except (EOFError, ValueError, ConnectionError, TimeoutError, TypeError, KeyError):
+            self._process.kill()
+            raise TableError(
+                f"cannot be read: the process that reads it ended (exit code {self._process.wait()}); it is broken, or "
+                "takes too much memory or time"
+            ) from None
+        if "error" in answer:
+            kinds: dict[str, type[Exception]] = {"TableError": TableError, "ImportError": ImportError}
+            raise kinds.get(answer["kind"], OSError)(answer["error"])
+        return answer, data
+
+    def _fetch(self, offset: int, count: int) -> None:
+        try:
+            self._file.seek(offset)
+            data = self._file.read(min(count, MAX_FILE_BYTES))
+        except Exception as error:  # file systems raise the errors of the libraries that they use
+            self._channel.send({"error": str(to_image_error(error))})
+        else:
+            self._channel.send({}, data)
 
 
 def to_table_name(path: str) -> str:
     """Returns the prefix of the names of a table's images: its path without the suffix."""
     return posixpath.splitext(path)[0]
-
-
-def _find_column(schema: Any) -> str:
-    """Returns the column of images: a column of the type Image of `datasets`, or one of bytes with a usual name."""
-    from pyarrow import types
-
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    for field in schema:
-        kind = features.get(field.name, {"_type": "Image"})
-        embedded = types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-        if embedded and isinstance(kind, dict) and kind.get("_type") == "Image":
-            return str(field.name)
-    for name in _BYTES_COLUMNS:
-        at = schema.get_field_index(name)
-        if at >= 0 and (types.is_binary(schema.field(at).type) or types.is_large_binary(schema.field(at).type)):
-            return name
-    raise SourceError(
-        f"has no column of images: its columns are {', '.join(map(repr, schema.names[:20])) or 'missing'}. It needs a "
-        "column of the type Image of `datasets`, or one of bytes named image. For a column of paths or URLs, use CSV"
-    )
-
-
-def _has_paths(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_struct(kind) and kind.get_field_index("path") >= 0)
-
-
-def _count_bytes(value: Any) -> int:
-    return len((value.get("bytes") if isinstance(value, dict) else value) or b"")
-
-
-def _guess_suffix(value: Any) -> str:
-    """Returns the suffix of a table's first image. Most tables have images of one format."""
-    data = (value.get("bytes") if isinstance(value, dict) else value) or b""
-    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "")
