@@ -85,18 +85,20 @@ class RepeatFilter(logging.Filter):
 
     def _count(self, record: logging.LogRecord) -> bool:
         """Returns whether the record is new in this period. Otherwise counts it."""
-        is_event = isinstance(record.msg, dict)  # from structlog
-        event = str(record.msg.get("event")) if is_event else record.getMessage()
-        traceback = record.msg.get("exc_info") if is_event else record.exc_info
-        values = {k: v for k, v in record.msg.items() if k not in _OF_ONE_REQUEST} if is_event else {}
+        if isinstance(event := record.msg, dict):  # from structlog
+            template = message = str(event.get("event"))
+            traceback = event.get("exc_info")
+            values = {name: value for name, value in event.items() if name not in _OF_ONE_REQUEST}
+        else:
+            template, message, traceback, values = str(record.msg), record.getMessage(), record.exc_info, {}
         place = _get_place(traceback)
-        alike = (record.name, event if is_event else str(record.msg), place)
-        equal = (record.name, event, place, "" if traceback else str(values))
+        alike: tuple[str, ...] = (record.name, template, place)
+        equal: tuple[str, ...] = (record.name, message, place, "" if traceback else str(values))
         if equal not in self._equal and self._alike[alike] < _MAX_ALIKE and len(self._equal) < _MAX_COUNTED:
             self._equal.add(equal)
             self._alike[alike] += 1
             return True
-        key = equal if equal in self._equal else alike
+        key: tuple[str, ...] = equal if equal in self._equal else alike
         if len(self._repeated) >= _MAX_COUNTED:
             key = ("", "other messages")
         self._repeated[key] += 1

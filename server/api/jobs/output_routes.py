@@ -1,8 +1,9 @@
 """Routes of what a job produces: results, failures, datasets, the summary page, and the image files."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import anyio
@@ -22,6 +23,7 @@ from server.api.jobs.schemas import (
     create_failure_response,
     create_image_response,
 )
+from server.api.model_names import get_public_name
 from server.api.pages import create_page_response
 from server.api.parameters import AfterQuery, JobId, LimitQuery
 from server.api.problems import (
@@ -40,7 +42,7 @@ from server.api.problems import (
 )
 from server.api.threads import ThreadCalls
 from server.jobs.sources import SourceError, SourceImageError
-from server.store.text import redact_address
+from server.store.text import hide_folders, redact_address
 
 if TYPE_CHECKING:
     from server.jobs.queue import JobQueue
@@ -147,10 +149,10 @@ async def export_job(
     def write() -> JobExport:
         job = queue.get_job(job_id)
         progress = queue.store.get_progress(job)
-        folder = stack.enter_context(queue.create_export_folder())
+        folder = stack.enter_context(queue.exports.create_folder())
         with ExitStack() as source_stack:
             read = _open_reader(queue, job, source_stack) if images else lambda _: b""
-            labeled = queue.store.iter_images(job, read)
+            labeled = queue.exports.limit_space(queue.store.iter_images(job, read))
             return write_dataset(format, labeled, folder, job, progress, copy_images=images)
 
     try:
@@ -190,13 +192,14 @@ async def view_summary(
             title=job.spec.output,
             recipe=recipe,
             source=redact_address(job.spec.source),
-            model=get_model_name(job, engine, recipe),
+            model=get_public_name(get_model_name(job, engine, recipe)),
             progress=queue.store.get_progress(job),
             failures=queue.store.iter_failures(job),
         )
-        with queue.create_export_folder() as folder, ExitStack() as source_stack:
+        with queue.exports.create_temporary_folder() as folder, ExitStack() as source_stack:
             page = folder / "summary.html"
-            write_summary(page, queue.store.iter_images(job, _open_reader_or_fail(queue, job, source_stack)), info)
+            read, notes = _open_reader_or_fail(queue, job, source_stack)
+            write_summary(page, queue.store.iter_images(job, read), replace(info, notes=notes))
             return page.read_bytes()
 
     return HTMLResponse(await _write_in_thread(calls, write, job_id, lifecycle.export_limiter), headers=_PAGE_HEADERS)
@@ -244,7 +247,8 @@ async def _write_in_thread(
         return await calls.run(write, limiter)
     except OSError as error:
         logger.error("cannot export job %d", job_id, exc_info=error)
-        detail = f"the export cannot be written: {error.strerror or error}; ask the operator to free disk space"
+        reason = error.strerror or hide_folders(str(error))
+        detail = f"the export cannot be written: {reason}; ask the operator to free disk space"
         raise ProblemError(INSUFFICIENT_STORAGE, detail) from None
 
 
@@ -254,14 +258,18 @@ def _open_reader(queue: "JobQueue", job: "Job", stack: ExitStack) -> Callable[[i
     return lambda position: source[position].read()
 
 
-def _open_reader_or_fail(queue: "JobQueue", job: "Job", stack: ExitStack) -> Callable[[int], bytes]:
-    """As `_open_reader`. If the source cannot be opened, the function raises OSError with the reason."""
+def _open_reader_or_fail(
+    queue: "JobQueue", job: "Job", stack: ExitStack
+) -> tuple[Callable[[int], bytes], Sequence[str]]:
+    """As `_open_reader`, with the notes of the source. If it cannot be opened, the function raises OSError with the
+    reason."""
     try:
-        return _open_reader(queue, job, stack)
+        source = stack.enter_context(queue.open_job_source(job))
+        return lambda position: source[position].read(), source.notes
     except SourceError as error:
         reason = str(error)
 
     def fail(position: int) -> bytes:
         raise OSError(reason)
 
-    return fail
+    return fail, ()

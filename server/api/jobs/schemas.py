@@ -14,7 +14,7 @@ from server.api.jobs.examples import JOB_EXAMPLE
 from server.api.parameters import MAX_ID
 from server.api.timestamps import to_datetime
 from server.store.jobs.records import JobState
-from server.store.text import redact_address
+from server.store.text import is_url, redact_address
 
 if TYPE_CHECKING:
     from server.store.jobs.records import FailedImage, Job, JobProgress
@@ -33,7 +33,7 @@ class JobRequest(BaseModel):
         min_length=1,
         max_length=4096,
         description="Where the server finds the images: a folder, a pattern such as /data/**/*.jpg, an archive, a "
-        "list, a COCO file or a URL. The setting FLORIST_JOBS_SOURCES must allow it.",
+        "list, a COCO file or a URL. Paths are absolute. The setting FLORIST_JOBS_SOURCES must allow it.",
     )
     recipe: str | dict[str, Any] = Field(
         description="How to label each image: the name of a built-in recipe, a recipe in YAML, or a recipe as an "
@@ -45,6 +45,14 @@ class JobRequest(BaseModel):
         description="The name of the output. The same request with the same output returns the same job. null: a new "
         "one.",
     )
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, source: str) -> str:
+        if not is_url(source) and not source.startswith("/"):
+            # Clients do not know the folder that it would be relative to.
+            raise ValueError("give an absolute path, such as /data/images, or a URL")
+        return source
 
     @field_validator("recipe", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from server.api.auth import KeyRequired
 from server.api.deps import LifecycleDep
+from server.api.model_names import get_public_name
 from server.api.models.schemas import ModelListResponse, ModelResponse
 from server.api.problems import UNAUTHORIZED, document_problems
 
@@ -15,12 +16,12 @@ async def list_models(lifecycle: LifecycleDep) -> ModelListResponse:
     """Returns the model that this server runs, as a list of one."""
     engine = lifecycle.engine
     if engine is None:
-        return ModelListResponse(models=[ModelResponse(name=lifecycle.settings.model, ready=False)])
+        return ModelListResponse(models=[ModelResponse(name=get_public_name(lifecycle.settings.model), ready=False)])
     checkpoint = engine.checkpoint
     return ModelListResponse(
         models=[
             ModelResponse(
-                name=checkpoint.name,
+                name=get_public_name(checkpoint.name),
                 ready=not lifecycle.draining,
                 device=str(engine.device),
                 dtype=str(checkpoint.model.dtype).removeprefix("torch."),

@@ -167,11 +167,11 @@ async def resume_run(
 
 
 def _resolve_dataset(queue: "JobQueue", source: str) -> str:
-    """Returns the absolute path of a dataset. Raises ProblemError if jobs may not read from it."""
+    """Returns the path of a dataset. Raises ProblemError if it is not absolute, or jobs may not read from it."""
     path = str(Path(source).absolute())
-    if "\0" in source or addresses.is_url(source) or not queue.is_allowed(path):
+    if not source.startswith("/") or "\0" in source or addresses.is_url(source) or not queue.is_allowed(path):
         setting = get_variable_name("jobs_sources")
-        detail = f"{redact_address(source)[:200]} is not in a folder that the setting {setting} allows"
+        detail = f"{redact_address(source)[:200]} is not an absolute path in a folder that the setting {setting} allows"
         raise ProblemError(SOURCE_NOT_ALLOWED, f"{detail}; the operator can add it", "replay_dataset")
     return path
 

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from finetune.tuning.config import TuneConfig
+from server.api.model_names import get_public_name
 from server.api.parameters import MAX_ID
 from server.api.projects.schemas import EntryId
 from server.api.timestamps import to_datetime
@@ -103,7 +104,7 @@ def create_run_response(run: "Run", progress: dict[str, Any] | None, models: lis
         state=run.state,
         reason=run.reason,
         initial_model=run.initial_model_id,
-        config=run.config,
+        config={**run.config, "base": get_public_name(run.config["base"])},
         dataset_hash=run.dataset_hash,
         train_images=run.train_images,
         holdout_images=run.holdout_images,
