@@ -124,10 +124,12 @@ def _translate_errors(out: Path) -> Iterator[None]:
     from server.jobs.recipes.problems import RecipeError
     from server.jobs.runner import JobFailedError
     from server.jobs.sources import SourceError
-    from server.store import StoreError
+    from server.store import JobMismatchError, StoreError
 
     try:
         yield
+    except JobMismatchError as error:
+        raise LabelCommandError(error.describe(str(out), "another folder (--out)")) from error
     except (AdapterError, ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailedError) as error:
         raise LabelCommandError(str(error)) from error
     except OSError as error:
@@ -300,6 +302,7 @@ def _write_summary(
         model=model,
         progress=store.get_progress(job),
         failures=store.iter_failures(job),
+        notes=source.notes,
     )
     images = store.iter_images(job, lambda position: source[position].read())
     write_summary(out / _SUMMARY_FILE, images, info)

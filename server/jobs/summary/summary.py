@@ -1,6 +1,6 @@
 """The summary page: counts a job's images in one pass, selects some to show, and writes everything to one file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,8 @@ _MAX_DRAWINGS = 240  # of all samples together
 class SummaryInfo:
     """The job of a summary.
 
-    `source` is the address as the user typed it, `model` the model's name. `seconds` is how long the job has run, None
+    `source` is the address as the user typed it, `notes` what it says about files that are not labeled, `model` the
+    model's name. `seconds` is how long the job has run, None
     if that is unknown.
     """
 
@@ -36,6 +37,7 @@ class SummaryInfo:
     progress: JobProgress
     failures: Iterable[FailedImage] = ()
     seconds: float | None = None
+    notes: Sequence[str] = ()
 
 
 def write_summary(
