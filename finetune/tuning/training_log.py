@@ -1,10 +1,12 @@
 """The log of a run, `log.jsonl`, and its plot, `curves.png`."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+_TAIL_BYTES = 1 << 16  # many times the size of a line
 LOG_FILE, PLOT_FILE = "log.jsonl", "curves.png"
 
 
@@ -24,6 +26,17 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
             earlier = {step: kept for step, kept in lines.items() if step < content["step"]}
             lines = earlier | {content["step"]: content}
     return list(lines.values())
+
+
+def read_last_line(folder: Path) -> dict[str, Any] | None:
+    """Returns the newest complete line, without reading the whole log; None if there is none yet. Raises OSError."""
+    with (folder / LOG_FILE).open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        for line in reversed(log.read().splitlines()):
+            with suppress(ValueError):  # a line that is not complete
+                if isinstance(content := json.loads(line), dict):
+                    return content
+    return None
 
 
 def plot_curves(folder: Path, metric: str) -> None:

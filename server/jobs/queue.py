@@ -2,18 +2,17 @@
 
 import json
 import logging
-import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from server.engine.adapters.errors import AdapterError
 from server.engine.errors import EngineClosedError
 from server.jobs.errors import SourceNotAllowedError
+from server.jobs.export_folders import ExportFolders
 from server.jobs.job_start import get_job_recipe, start_job
 from server.jobs.model_hash import compute_model_hash
 from server.jobs.output_folder import claim_output_folder
@@ -28,7 +27,7 @@ from server.store import InvalidStateError, Job, JobState, StoreError, StoreUnav
 from server.store.database import MAX_WAIT, to_file_url
 from server.store.jobs.job_store import JobStore
 from server.store.pages import Page
-from server.store.text import redact_address
+from server.store.text import hide_folders, redact_address
 
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine
@@ -36,13 +35,21 @@ if TYPE_CHECKING:  # torch
 # Marks the jobs of servers. Servers ignore jobs of the command line in the same database.
 _SERVER_OPTIONS = json.dumps({"by": "server"})
 _POLL_SECONDS = 5.0  # after which an idle thread checks for jobs that another server added
+_INTERNAL_REASON = "an internal error; the server's log contains it"
 _RETRY_SECONDS = 5.0  # between two attempts to use the database
 _CLOSE_SECONDS = 15.0  # for which a closing server waits for the images in progress
 logger = logging.getLogger(__name__)
 
 
 class JobQueue:
-    """Runs the jobs of a server. Safe to use from any thread. Methods raise the errors of the job store."""
+    """Runs the jobs of a server. Safe to use from any thread. Methods raise the errors of the job store.
+
+    Attributes:
+        folder: Its folder, an absolute path.
+        is_allowed: Whether jobs may read from an address.
+        store: The database.
+        exports: Temporary folders for exports.
+    """
 
     def __init__(
         self, folder: Path, database_url: str | None = None, sources: Sequence[str] = (), max_wait: float = MAX_WAIT
@@ -60,7 +67,7 @@ class JobQueue:
         self._exclusive = database_url is None
         with ExitStack() as stack:
             stack.enter_context(claim_output_folder(self.folder))
-            shutil.rmtree(self._exports, ignore_errors=True)  # from a process that died
+            self.exports = ExportFolders(self.folder / "exports")
             url = database_url or to_file_url(self.folder / "florist.db")
             self.store = stack.enter_context(JobStore(url, max_wait=max_wait))
             self._resources = stack.pop_all()
@@ -72,10 +79,6 @@ class JobQueue:
         self._stop = threading.Event()  # of the current job
         self._throughput = RateMeter()
         self._current: int | None = None
-
-    @property
-    def _exports(self) -> Path:
-        return self.folder / "exports"
 
     def start(self, engine: "Engine", projects: ProjectModels | None = None) -> None:
         """Starts the thread, which first continues unfinished jobs of earlier processes. `projects` provides the
@@ -155,13 +158,6 @@ class JobQueue:
         return self._throughput.compute_rate() if is_current else None
 
     @contextmanager
-    def create_export_folder(self) -> Iterator[Path]:
-        """Creates a temporary folder for one export. Raises OSError."""
-        self._exports.mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=self._exports, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-
-    @contextmanager
     def open_job_source(self, job: Job) -> Iterator[ImageSource]:
         """Opens the job's images. Raises SourceError if they have changed since the job started."""
         with self._open_source(job.spec.source) as source:
@@ -211,6 +207,8 @@ class JobQueue:
                 )
             with self.open_job_source(job) as source, self._load_champions(engine, recipe, job) as pinned_models:
                 logger.info("job %d: %s with the recipe %s", job.id, redact_address(job.spec.source), recipe.name)
+                for note in source.notes:
+                    logger.warning("job %d: %s", job.id, note)
                 ended = run_job(
                     self.store, job, engine, source, partial(execute_recipe, recipe), exclusive=self._exclusive,
                     pinned_models=pinned_models, on_image=lambda _: self._throughput.count(), stop=self._stop,
@@ -221,7 +219,7 @@ class JobQueue:
         except Exception as error:
             expected = isinstance(error, JobFailedError | SourceError | StoreError | RecipeError | AdapterError)
             logger.error("job %d cannot continue: %s", job.id, error, exc_info=None if expected else error)
-            self.store.fail(job, str(error) if expected else f"the server failed: {error}")
+            self.store.fail(job, _describe_failure(error, job) if expected else _INTERNAL_REASON)
         finally:
             self._current = None
 
@@ -236,3 +234,10 @@ class JobQueue:
                 "its recipe uses projects: set FLORIST_PROJECTS_FOLDER to the same folder as before, and resume the job"
             )
         return self._projects.load_champions(engine, recipe, job.id)
+
+
+def _describe_failure(error: Exception, job: Job) -> str:
+    """Returns why a job cannot continue, without paths of the server other than the job's source."""
+    if type(error) is StoreError:
+        return "the database cannot be used; the server's log contains the reason"
+    return hide_folders(str(error), keep=redact_address(job.spec.source))

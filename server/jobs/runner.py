@@ -33,6 +33,7 @@ from server.store import (
     StoreUnavailableError,
 )
 from server.store.jobs.job_store import JobStore
+from server.store.text import hide_folders
 
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine
@@ -211,6 +212,7 @@ class _JobRunner:
 
         def fail(kind: str, error: Exception, *, final: bool) -> FailedImage:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            reason = hide_folders(reason) if kind == _MODEL_FAILURE else reason
             return FailedImage(image.position, kind, reason, final, image.name, image.attempts)
 
         try:

@@ -5,8 +5,26 @@ from collections.abc import Sequence
 from labels.geometry import bounding_box_or_none
 from labels.label_kind import LabelKind, get_label_kind
 from labels.reading.checks import LabelError, check_annotation
-from prompts.annotations import Annotation
+from prompts.annotations import Annotation, Polygon
 from server.projects.errors import AnnotationProblem, InvalidAnnotationsError
+
+MAX_ANNOTATIONS = 10_000  # of one kind in an image
+MAX_COORDINATES = 250_000  # of all their shapes
+MAX_CHARACTERS = 1_000_000  # of all their labels
+
+
+def check_amount(annotations: Sequence[Annotation]) -> None:
+    """Raises InvalidAnnotationsError for more annotations than one correction may hold."""
+    coordinates = sum(len(ring) for each in annotations if isinstance(each, Polygon) for ring in each.polygons)
+    characters = sum(len(annotation.label) for annotation in annotations)
+    for count, limit, what in (
+        (len(annotations), MAX_ANNOTATIONS, "annotations"),
+        (coordinates, MAX_COORDINATES, "coordinates of polygons"),
+        (characters, MAX_CHARACTERS, "characters in labels"),
+    ):
+        if count > limit:
+            message = f"there are {count:,} {what}; the limit for an image is {limit:,}: leave some out"
+            raise InvalidAnnotationsError([AnnotationProblem(None, message)])
 
 
 def check_sizes(annotations: Sequence[Annotation]) -> None:
@@ -30,6 +48,7 @@ def validate_annotations(
     They are clipped to the image, their spaces are normalized, and their scores are removed. `size`: of the image, as
     (width, height). `kind`: None for the one that all annotations have. Raises InvalidAnnotationsError.
     """
+    check_amount(annotations)
     kinds = list(dict.fromkeys(map(get_label_kind, annotations)))
     if kind is None:
         if len(kinds) != 1:

@@ -20,7 +20,12 @@ from server.engine.handle import Handle
 from server.engine.request import Request
 from server.projects.ensemble_handle import EnsembleHandle
 from server.projects.ensembles import Ensemble, EnsembleBuilder, load_adapters
-from server.projects.errors import BacktestNotPossibleError, BaseMismatchError, ForgettingNotMeasurableError
+from server.projects.errors import (
+    INTERNAL_REASON,
+    BacktestNotPossibleError,
+    BaseMismatchError,
+    ForgettingNotMeasurableError,
+)
 from server.projects.forgetting import SceneEvaluation, find_evaluation
 from server.projects.project_dataset import build_dataset
 from server.projects.project_files import ProjectFiles
@@ -28,6 +33,7 @@ from server.projects.queue_worker import QueueWorker
 from server.store import StoreUnavailableError
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import Backtest, ExecutionState, ImageCounts, PairedComparison, Project
+from server.store.text import hide_folders
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +77,10 @@ class Backtester:
             raise
         except (BacktestNotPossibleError, AdapterError, OSError) as error:
             logger.error("backtest %d of %s failed: %s", backtest.id, project.name, error)
-            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, str(error))
-        except Exception as error:
+            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, hide_folders(str(error)))
+        except Exception:
             logger.exception("backtest %d of %s failed", backtest.id, project.name)
-            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, f"internal error: {error}")
+            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, INTERNAL_REASON)
         return True
 
     def _run_backtest(self, project: Project, backtest: Backtest) -> None:
@@ -137,10 +143,10 @@ class Backtester:
         except (EngineClosedError, DecoderClosedError, StoreUnavailableError):
             raise
         except (ForgettingNotMeasurableError, DatasetError) as error:
-            return {"reason": f"there are no images to measure forgetting on: {error}"}
-        except Exception as error:  # the comparison, which decides about promotion, remains valid
+            return {"reason": hide_folders(f"there are no images to measure forgetting on: {error}")}
+        except Exception:  # the comparison, which decides about promotion, remains valid
             logger.exception("the forgetting evaluation of backtest %d of %s failed", backtest.id, project.name)
-            return {"reason": f"the forgetting evaluation failed: {error}"}
+            return {"reason": f"the forgetting evaluation failed: {INTERNAL_REASON}"}
 
     @contextmanager
     def _load_ensemble(self, engine: Engine, project: Project, model_id: int | None) -> Iterator[Ensemble]:

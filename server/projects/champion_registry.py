@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from server.engine.adapters.errors import AdapterError
 from server.projects.ensembles import Ensemble, unload_adapter
 from server.projects.errors import BaseMismatchError
+from server.store.errors import StoreUnavailableError
 from server.store.projects.errors import NotFoundError
 from server.store.projects.records import Project
 
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine
 
+_CHANGE_SECONDS = 10.0  # how long a change waits for another one
 logger = logging.getLogger(__name__)
 
 
@@ -22,17 +24,27 @@ class ChampionRegistry:
     """Knows which ensemble answers each task of each project. Safe to use from any thread.
 
     A change takes effect with the next request. Running requests finish with the adapters that they started with.
-
-    Attributes:
-        change_lock: Hold it while champions or projects change here and in the database.
     """
 
     def __init__(self, engine: "Engine") -> None:
-        self.change_lock = threading.RLock()
+        self._change_lock = threading.Lock()
         self._engine = engine
         self._projects: dict[str, Project] = {}
         self._champions: dict[tuple[str, str], Ensemble] = {}  # project name and task → ensemble
         self._lock = threading.Lock()
+
+    @contextmanager
+    def hold_changes(self) -> Iterator[None]:
+        """Lets nobody else change champions or projects, here and in the database, within the context.
+
+        Raises StoreUnavailableError if another change takes too long.
+        """
+        if not self._change_lock.acquire(timeout=_CHANGE_SECONDS):
+            raise StoreUnavailableError("another change of a project or its champions takes long")
+        try:
+            yield
+        finally:
+            self._change_lock.release()
 
     @contextmanager
     def keep_adapters(self) -> Iterator[None]:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from server.store import StoreError
 
+INTERNAL_REASON = "an internal error; the server's log contains it"
+"""The reason of a failure that nobody has foreseen. Clients get no traces and no paths."""
+
 
 class BaseMismatchError(StoreError):
     """The project's adapters belong to other model weights than the server's. Jobs handle it like other StoreErrors."""

@@ -53,7 +53,7 @@ def run_process(folder: RunFolder, niceness: int, find_replay: FindReplay) -> No
     except Exception as error:
         if not _is_user_error(error):
             raise
-        outcome = {"error": str(error) or type(error).__name__}
+        outcome = {"error": _describe_error(error)}
     if outcome is None:
         sys.exit(128 + signal.SIGTERM)
     part = folder.outcome.with_suffix(".part")
@@ -131,6 +131,12 @@ def _is_user_error(error: Exception) -> bool:
     from server.engine.checkpoints.errors import CheckpointError
 
     return isinstance(error, DatasetError | TuneError | CheckpointError | AdapterError | OSError)
+
+
+def _describe_error(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _stop_with_server(stop: threading.Event) -> None:

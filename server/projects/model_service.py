@@ -60,7 +60,7 @@ class ModelService:
         AdapterError if its adapter cannot be loaded.
         """
         self._champions.check_base(project)
-        with self._champions.change_lock:
+        with self._champions.hold_changes():
             ensemble = self._ensembles.build(project, model)
             with self._champions.load_adapters(ensemble):
                 promotion = self._store.promotions.promote(project, model, author, forced=forced, reason=reason)
@@ -70,7 +70,7 @@ class ModelService:
     def roll_back(self, project: Project, task: str, author: str, reason: str = "") -> Promotion:
         """Makes the previous model the champion again. Raises NothingPromotedError, BaseMismatchError, AdapterError."""
         self._champions.check_base(project)
-        with self._champions.change_lock:
+        with self._champions.hold_changes():
             model_id = self._store.promotions.find_previous(project, task)
             ensemble = None
             if model_id is not None:

@@ -107,7 +107,7 @@ class Projects:
     def create_project(self, name: str, tasks: Sequence[str], holdout_share: float) -> Project:
         """Creates a project that is based on the served model. Raises NameTakenError."""
         base_sha256, folder = self.engine.checkpoint.sha256, f"project-{secrets.token_hex(8)}"
-        with self.champions.change_lock:
+        with self.champions.hold_changes():
             project = self.store.create_project(
                 Project(0, name, base_sha256, tuple(tasks), holdout_share, folder, created=0.0)
             )
@@ -116,7 +116,7 @@ class Projects:
 
     def delete_project(self, project: Project) -> None:
         """Deletes a project with its images, runs and adapters. Running prompts finish."""
-        with self.champions.change_lock:
+        with self.champions.hold_changes():
             for run in self.store.runs.list_runs(project):
                 if run.state not in ENDED_STATES:
                     with suppress(InvalidStateError):  # it has ended in the meantime

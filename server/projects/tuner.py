@@ -13,21 +13,22 @@ from contextlib import suppress
 from typing import Any
 
 from finetune.tuning.run_state import STATE_FILE
-from finetune.tuning.training_log import read_log
+from finetune.tuning.training_log import read_last_line
 from server.engine.adapters.lora import WEIGHT_FILES
 from server.engine.engine import Engine
-from server.projects.errors import BaseMismatchError
+from server.projects.errors import INTERNAL_REASON, BaseMismatchError
 from server.projects.fine_tune_process import GRACE_SECONDS, count_threads
 from server.projects.project_files import ProjectFiles, RunFolder
 from server.projects.queue_worker import QueueWorker
 from server.store import StoreUnavailableError
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import OPEN_STATES, ExecutionState, Project, Run
+from server.store.text import hide_folders
 
 NICENESS = 19  # the lowest priority: the process gets the time that serving leaves
 _POLL_SECONDS = 0.2  # interval between two checks of the process
 _CANCEL_SECONDS = 30.0  # how long `stop_run` waits
-_OUTPUT_TAIL = 300  # characters of the output of a crashed process that its error shows
+_OUTPUT_TAIL = 3000  # characters of the output of a crashed process that are logged
 _METRICS = ("before", "best", "best_step", "steps", "seconds", "stopped", "left_out", "left_out_examples")
 logger = logging.getLogger(__name__)
 
@@ -69,10 +70,10 @@ class Tuner:
     def read_progress(self, project: Project, run: Run) -> dict[str, Any] | None:
         """Returns the newest line of a run's log: its step, losses and validation metric; None if there is none yet."""
         try:
-            lines = read_log(self._files.get_run_folder(project, run).training)
-        except (OSError, ValueError):  # it is being written, or was deleted
+            line = read_last_line(self._files.get_run_folder(project, run).training)
+        except OSError:  # it was deleted
             return None
-        return {key: _to_json_number(value) for key, value in lines[-1].items()} if lines else None
+        return {key: _to_json_number(value) for key, value in line.items()} if line else None
 
     # In the worker's thread
 
@@ -86,9 +87,9 @@ class Tuner:
             self._execute(project, run)
         except StoreUnavailableError:
             raise
-        except Exception as error:
+        except Exception:
             logger.exception("run %d of %s failed", run.id, project.name)
-            self._fail(run, f"internal error: {error}")
+            self._fail(run, INTERNAL_REASON)
         finally:
             with self._current_changed:
                 self._current = None
@@ -112,7 +113,8 @@ class Tuner:
             return
         outcome = _read_outcome(folder, code)
         if reason := outcome.get("error", ""):
-            logger.error("run %d of %s failed: %s", run.id, project.name, reason)
+            logger.error("run %d of %s failed: %s", run.id, project.name, outcome.get("output", reason))
+            reason = hide_folders(reason, keep=run.config.get("replay_dataset", ""))
         if "folder" not in outcome:
             self._fail(run, reason)
             return
@@ -157,13 +159,14 @@ class Tuner:
 
 
 def _read_outcome(folder: RunFolder, code: int) -> dict[str, Any]:
-    """Returns the outcome of a process, or an error with the end of its output if it crashed."""
+    """Returns the outcome of a process; if it crashed, an error and the end of its output."""
     with suppress(OSError, ValueError):
         return dict(json.loads(folder.outcome.read_text()))
     output = folder.log.read_text(errors="replace").strip()
     ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     out_of_memory = "; it may be out of memory: use fewer images per step" if code == -signal.SIGKILL else ""
-    return {"error": f"the process crashed ({ended}){out_of_memory}. Its last output: …{output[-_OUTPUT_TAIL:]}"}
+    reason = f"the process crashed ({ended}){out_of_memory}; the server's log contains its last output"
+    return {"error": reason, "output": f"the process crashed ({ended}). Its last output: …{output[-_OUTPUT_TAIL:]}"}
 
 
 def _to_json_number(value: Any) -> Any:

@@ -45,7 +45,7 @@ class Postgres:
                     *(shutil.which("postgres", path=_PATH) or "postgres", "-D", self.folder / "data"),
                     *("-c", "listen_addresses=", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off"),
                 ],
-                stdout=log, stderr=log, cwd=self.folder, **self._user,
+                stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **self._user,
             )  # fmt: skip
         deadline = time.monotonic() + 60
         while True:
@@ -60,6 +60,10 @@ class Postgres:
         """Stops the server. SIGQUIT stops it at once, as in a crash, so that it recovers at the next start."""
         self._process.send_signal(how)
         self._process.wait(60)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to all processes of the server."""
+        os.killpg(self._process.pid, number)
 
     def close(self) -> None:
         """Stops the server, and deletes its data."""

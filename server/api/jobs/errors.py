@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from server.api.problems import (
     BASE_MISMATCH,
+    BUSY,
     DATABASE_UNAVAILABLE,
     INSUFFICIENT_STORAGE,
     INVALID_RECIPE,
@@ -20,6 +21,7 @@ from server.api.problems import (
     summarize,
 )
 from server.jobs.errors import SourceNotAllowedError
+from server.jobs.export_folders import ExportLimitError
 from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.sources import SourceError
 from server.projects.errors import BaseMismatchError
@@ -30,6 +32,8 @@ from server.store.projects.errors import NotFoundError
 
 _MAX_FIELDS = 20
 _MAX_LENGTH = 2000  # characters of a detail
+_MAX_LINE = 500  # characters of a difference
+_EXPORT_RETRY_SECONDS = 30
 logger = logging.getLogger(__name__)
 
 
@@ -43,9 +47,8 @@ def translate_job_errors() -> Iterator[None]:
     except InvalidStateError as error:
         raise ProblemError(INVALID_STATE, str(error)) from None
     except JobMismatchError as error:
-        fields = [
-            InvalidField(field=line.partition(":")[0][:80], detail=line) for line in error.differences[:_MAX_FIELDS]
-        ]
+        differences = [line[:_MAX_LINE] for line in error.differences[:_MAX_FIELDS]]
+        fields = [InvalidField(field=line.partition(":")[0][:80], detail=line) for line in differences]
         raise ProblemError(OUTPUT_TAKEN, str(error)[:_MAX_LENGTH], "output", fields) from None
     except SourceNotAllowedError as error:
         detail = f"{error} is not in a folder or URL that the setting {get_variable_name('jobs_sources')} allows"
@@ -58,6 +61,9 @@ def translate_job_errors() -> Iterator[None]:
         raise ProblemError(INVALID_RECIPE, str(error), "recipe") from None
     except BaseMismatchError as error:
         raise ProblemError(BASE_MISMATCH, str(error), "recipe") from None
+    except ExportLimitError as error:
+        detail = f"{error}; download it when another one has ended"
+        raise create_retry_problem(BUSY, detail, _EXPORT_RETRY_SECONDS) from None
     except StoreUnavailableError as error:
         logger.warning("%s", error)
         raise create_retry_problem(DATABASE_UNAVAILABLE, "no data is lost; retry soon", 5) from None

@@ -11,6 +11,7 @@ from prompts.annotations import Annotation
 from server.api.jobs.schemas import LabeledImageResponse, create_image_response
 from server.api.projects.schemas import EntryId, StrictRequest
 from server.api.timestamps import to_datetime
+from server.projects.annotation_validation import MAX_ANNOTATIONS
 
 if TYPE_CHECKING:
     from server.projects.review_queue import ReviewCandidate
@@ -24,7 +25,7 @@ class CorrectionRequest(StrictRequest):
 
     image: str | None = Field(None, description="The image: base64, or a data URL.")
     annotations: list[Annotation] = Field(
-        max_length=10_000, description="In pixels of the image, with EXIF orientation applied."
+        max_length=MAX_ANNOTATIONS, description="In pixels of the image, with EXIF orientation applied."
     )
     kind: LabelKind | None = Field(
         None,

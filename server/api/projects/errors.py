@@ -39,6 +39,7 @@ from server.store.projects.errors import (
     NothingPromotedError,
     PromotionNotEarnedError,
 )
+from server.store.text import hide_folders
 
 _MAX_FIELDS = 20
 logger = logging.getLogger(__name__)
@@ -75,10 +76,11 @@ def translate_project_errors() -> Iterator[None]:
         except AdapterCapacityError as error:
             raise ProblemError(INSUFFICIENT_STORAGE, str(error)) from None
         except AdapterError as error:
-            raise ProblemError(INVALID_ADAPTER, str(error)[:1000]) from None
+            raise ProblemError(INVALID_ADAPTER, hide_folders(str(error))[:1000]) from None
         except OSError as error:
             logger.error("cannot write to the projects' folder", exc_info=error)
-            detail = f"cannot write to the projects' folder: {error.strerror or error}; ask the operator to fix it"
+            reason = error.strerror or hide_folders(str(error))
+            detail = f"cannot write to the projects' folder: {reason}; ask the operator to fix it"
             raise ProblemError(INSUFFICIENT_STORAGE, detail) from None
 
 

@@ -134,8 +134,13 @@ class JobMismatchError(StoreError):
     """The output already belongs to a job with another recipe, source or model. `differences` has one line each."""
 
     def __init__(self, output: str, differences: Sequence[str]) -> None:
-        lines = "".join(f"\n  {line}" for line in differences)
-        super().__init__(
-            f"the job of {output} was started with other settings:{lines}\nUse the same settings, or another output"
-        )
         self.differences = list(differences)
+        super().__init__(self.describe(f"the output {output}", "another output"))
+
+    def describe(self, output: str, other: str) -> str:
+        """Returns what differs and what to do. `other`: how to start another job."""
+        lines = "".join(f"\n  {line}" for line in self.differences)
+        return (
+            f"{output} belongs to a job that was started with other settings:{lines}\n"
+            f"Use the settings of that job to continue it, or {other} to start a new one"
+        )

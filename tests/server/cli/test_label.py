@@ -65,6 +65,8 @@ def test_the_same_command_continues_the_job(tmp_path: Path) -> None:
     refused = run_label(*command)
     assert refused.exit_code == 2
     assert "recipe: step objects: filter.min_score was 0.1, is 0.5" in refused.stderr
+    assert f"{out} belongs to a job that was started with other settings" in " ".join(refused.stderr.split())
+    assert "another folder (--out)" in " ".join(refused.stderr.split())
     assert (out / "labels.jsonl").read_bytes() == datasets[0]
 
 

@@ -42,6 +42,12 @@ def test_they_are_clipped_and_lose_their_scores() -> None:
         ([box("bird", 1, 5, 9, 40), Text(label="A bird.")], None, None, "send each kind separately"),
         ([box("bird", 1, 5, 9, 40)], LabelKind.WORDS, 0, "does not belong to the kind words"),
         ([], None, None, "there are none; set `kind`"),
+        ([box("bird", 1, 5, 9, 40)] * 10_001, None, None, "there are 10,001 annotations; the limit .* 10,000"),
+        ([Text(label="a" * 4000)] * 251, None, None, "1,004,000 characters in labels; the limit .* 1,000,000"),
+        (
+            [Polygon(label="bird", polygons=[[1.0, 2.0] * 60, [1.0, 2.0] * 65])] * 1001,
+            *(None, None, "250,250 coordinates of polygons; the limit .* 250,000"),
+        ),
         ([], LabelKind.CAPTIONS, None, "at least one caption"),
     ],
 )
