@@ -8,7 +8,7 @@ folder of the file's split, such as `images/Train` or `val2017` for `annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +68,17 @@ def normalize_split(split: str) -> str:
 class ImageLayout:
     """The folders of the dataset in the folder `root`. Lists each of them once."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, is_allowed: Callable[[str], bool] | None = None) -> None:
+        """Only folders are listed that `is_allowed` accepts, by their resolved path; None accepts all."""
+        self._root, self._is_allowed = root, is_allowed
         self._folders: dict[tuple[Path, str], ImageFolders] = {}
         self._subfolders: dict[Path, list[Path]] = {}
 
     def list_folders(self, file: Path, split: str = "") -> ImageFolders:
         """Returns the folders of the images that an annotation file names.
 
-        Folders above the root are considered only if the root is itself a folder of labels, or is in one. `split` is the
-        part of the dataset that the file describes.
+        Folders above the root are considered only if the root is a folder of labels, or is in one. `split` is the part
+        of the dataset that the file describes.
         """
         key = file.parent, split
         if key not in self._folders:
@@ -122,10 +123,14 @@ class ImageLayout:
     def _list_subfolders(self, folder: Path) -> list[Path]:
         if folder not in self._subfolders:
             names = list[str]()
-            with suppress(OSError), os.scandir(folder) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-            self._subfolders[folder] = [folder / name for name in names]
+            if self._may_list(folder):
+                with suppress(OSError), os.scandir(folder) as entries:
+                    names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            self._subfolders[folder] = [path for name in names if self._may_list(path := folder / name)]
         return self._subfolders[folder]
+
+    def _may_list(self, folder: Path) -> bool:
+        return self._is_allowed is None or self._is_allowed(os.path.realpath(folder))
 
 
 def _has_images(folder: Path) -> bool:

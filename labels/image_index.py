@@ -4,7 +4,7 @@ import os
 import posixpath
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,18 +18,25 @@ MAX_INDEXED_FILES = 1_000_000
 
 
 class ImageNotFoundError(FileNotFoundError):
-    """No file fits a name, or several do. The message says which."""
+    """No file fits a name, or several do."""
+
+
+class SeveralImagesError(ImageNotFoundError):
+    """Several files fit a name. The message names them, relative to the dataset."""
 
 
 class ImageIndex:
     """The files below a folder that may be images, by their names and by their names without suffix."""
 
-    def __init__(self, folder: Path, exclude: Path | None) -> None:
+    def __init__(
+        self, folder: Path, exclude: Path | None = None, is_allowed: Callable[[str], bool] | None = None
+    ) -> None:
+        """Leaves out the folder `exclude`, and folders that `is_allowed` does not accept by their resolved paths."""
         self._folder = folder
         self._names: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         self._folders: dict[str, dict[str, None]] = {}
-        for count, path in enumerate(_iter_files(str(folder), exclude)):
+        for count, path in enumerate(_iter_files(str(folder), exclude, is_allowed)):
             if count >= MAX_INDEXED_FILES:
                 raise ImageNotFoundError(
                     f"there are more than {MAX_INDEXED_FILES:,} files below {folder}, too many to look for images that "
@@ -66,11 +73,17 @@ def list_image_files(folder: Path, *, skip_labels: bool = False) -> list[Path]:
 
     With `skip_labels`, folders are left out that have labels, masks or thumbnails by their names.
     """
-    paths = (folder / path for path in _iter_files(str(folder), None, skip_labels=skip_labels))
+    paths = (folder / path for path in _iter_files(str(folder), skip_labels=skip_labels))
     return sorted(path for path in paths if is_image_file(path))
 
 
-def _iter_files(root: str, exclude: Path | None, *, skip_labels: bool = True) -> Iterator[str]:
+def _iter_files(
+    root: str,
+    exclude: Path | None = None,
+    is_allowed: Callable[[str], bool] | None = None,
+    *,
+    skip_labels: bool = True,
+) -> Iterator[str]:
     """Yields paths below `root` that may be images, without hidden files and exports of florist.
 
     Follows links to folders, but enters each folder once.
@@ -84,6 +97,8 @@ def _iter_files(root: str, exclude: Path | None, *, skip_labels: bool = True) ->
     while folders or links:
         folder = folders.pop() if folders else links.pop()
         with suppress(OSError):
+            if is_allowed is not None and not is_allowed(os.path.realpath(f"{root}/{folder}")):
+                continue
             status = Path(root, folder).stat()
             if (status.st_dev, status.st_ino) in entered:
                 continue

@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labels.image_folders import ImageFolders, ImageLayout
-from labels.image_index import ImageIndex, ImageNotFoundError, count_shared, fold_name, is_image_file, normalize_name
+from labels.image_index import (
+    ImageIndex,
+    ImageNotFoundError,
+    SeveralImagesError,
+    count_shared,
+    fold_name,
+    is_image_file,
+    normalize_name,
+)
 from labels.image_suffixes import is_image_suffix
 
 _SHOWN = 3  # files in a message
@@ -46,15 +54,15 @@ class FoundImage:
 class ImageResolver:
     """Finds the images of the dataset in the folder `root`. Lists the folder once, when the first image is missing.
 
-    Images that have been moved are only looked for in files that `is_allowed` accepts, by their resolved path; None
-    accepts all. The folder `exclude` is left out.
+    Only files are found that `is_allowed` accepts, by their resolved path; None accepts all. Images that have been
+    moved are not looked for in the folder `exclude`.
     """
 
     def __init__(
         self, root: Path, *, is_allowed: Callable[[str], bool] | None = None, exclude: Path | None = None
     ) -> None:
         self.root = Path(os.path.normpath(root.absolute()))
-        self.layout = ImageLayout(self.root)
+        self.layout = ImageLayout(self.root, is_allowed)
         self._is_allowed, self._exclude = is_allowed, exclude
         self._indexes: dict[Path, ImageIndex] = {}
         self._stems: dict[Path, dict[str, list[str]]] = {}
@@ -72,7 +80,7 @@ class ImageResolver:
         """
         for spelling in list_spellings(name):
             for tier in folders.tiers:
-                found = [path for folder in tier if (path := _join(folder, spelling)) is not None]
+                found = [path for folder in tier if (path := self._join(folder, spelling)) is not None]
                 if len(found) > 1:
                     found = _remove_links(found)
                 if len(found) > 1:
@@ -85,7 +93,7 @@ class ImageResolver:
         """Returns the only file that fits a name, anywhere below the `moved` folders. Raises ImageNotFoundError."""
         *parents, last = _to_parts(name) or [""]
         below = self._find_stated_folders(parents, folders)
-        if below[:1] == [(folders.moved[0], folders.moved[0])] and (beside := _join(folders.tiers[0][0], last)):
+        if below[:1] == [(folders.moved[0], folders.moved[0])] and (beside := self._join(folders.tiers[0][0], last)):
             return FoundImage(beside, self._to_name(last, beside), name)
         for candidate in dict.fromkeys((last, _UPLOAD_PREFIX.sub("", last, count=1))):
             for by_stem in (False, True):
@@ -150,9 +158,17 @@ class ImageResolver:
         return [path for path in fitting if path.name == last] or fitting
 
     def _is_usable(self, path: Path, by_stem: bool) -> bool:
-        if self._is_allowed is not None and not self._is_allowed(os.path.realpath(path)):
-            return False
-        return not by_stem or is_image_file(path)
+        return self._may_open(path) and (not by_stem or is_image_file(path))
+
+    def _may_open(self, path: Path) -> bool:
+        return self._is_allowed is None or self._is_allowed(os.path.realpath(path))
+
+    def _join(self, folder: Path, name: str) -> Path | None:
+        """Returns the file `name` in a folder; None if there is none."""
+        with suppress(OSError, ValueError):  # the name is too long or has a zero byte
+            if self._may_open(path := folder / name) and path.is_file():
+                return path
+        return None
 
     def _list_stem(self, folder: Path, stem: str) -> list[Path]:
         if folder not in self._stems:
@@ -168,7 +184,7 @@ class ImageResolver:
 
     def _get_index(self, folder: Path) -> "ImageIndex":
         if folder not in self._indexes:
-            self._indexes[folder] = ImageIndex(folder, self._exclude)
+            self._indexes[folder] = ImageIndex(folder, self._exclude, self._is_allowed)
         return self._indexes[folder]
 
     def _to_name(self, name: str, path: Path) -> str:
@@ -182,13 +198,16 @@ class ImageResolver:
             return real.relative_to(self.root).as_posix()
         return "/".join(part for part in parts if not _DRIVE.fullmatch(part))
 
-    def _make_several_error(self, name: str, found: Sequence[Path]) -> ImageNotFoundError:
-        shown = ", ".join(
-            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
-            for path in sorted(found)[:_SHOWN]
-        )
+    def _make_several_error(self, name: str, found: Sequence[Path]) -> SeveralImagesError:
+        shown = ", ".join(os.path.relpath(path, self.root) for path in sorted(found)[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        return ImageNotFoundError(f"several images fit {name[:_MAX_SHOWN_NAME]!r}: {shown}{more}")
+        return SeveralImagesError(f"several images fit {name[:_MAX_SHOWN_NAME]!r}: {shown}{more}")
+
+
+def to_stem_key(name: str) -> str:
+    """Returns what the names have in common that may be of one file, moved or not: the last part without its suffix."""
+    last = _UPLOAD_PREFIX.sub("", (_to_parts(name) or [""])[-1], count=1)
+    return fold_name(posixpath.splitext(last)[0] if is_image_suffix(last) else last)
 
 
 def list_spellings(name: str) -> Iterable[str]:
@@ -207,14 +226,6 @@ def list_spellings(name: str) -> Iterable[str]:
 
 def _to_parts(name: str) -> list[str]:
     return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-
-
-def _join(folder: Path, name: str) -> Path | None:
-    """Returns the file `name` in a folder; None if there is none."""
-    with suppress(OSError, ValueError):  # the name is too long or has a zero byte
-        if (path := folder / name).is_file():
-            return path
-    return None
 
 
 def _is_below(path: Path, folders: Sequence[Path]) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from labels.image_folders import is_label_folder
 from labels.reading.dataset_source import DatasetSource
@@ -23,7 +23,7 @@ class SplitName:
     is_known: bool
 
 
-def parse_split(file: Path) -> SplitName:
+def parse_split(file: PurePath) -> SplitName:
     """Returns the split that the name of a file says, such as val2017 for captions_val2017.json.
 
     Without a split, this is the name of the file; or empty for a name such as instances.json, which says nothing.
@@ -33,6 +33,8 @@ def parse_split(file: Path) -> SplitName:
         stem = stem[kind.end() :]
     elif token := _SPLIT_TOKEN.search(stem):
         stem = token[1]
+    elif is_label_folder(stem):
+        stem = ""  # labels.jsonl describes no split called `labels`
     return SplitName(stem, _SPLIT_NAME.fullmatch(stem) is not None)
 
 
