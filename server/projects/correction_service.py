@@ -7,6 +7,7 @@ from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from server.projects.annotation_validation import check_sizes, validate_annotations
+from server.projects.deleted_projects import remove_if_deleted
 from server.projects.project_files import ProjectFiles
 from server.projects.review_queue import ReviewCandidate, select_candidates
 from server.store.projects.project_store import ProjectStore
@@ -31,9 +32,10 @@ class CorrectionService:
         size = size or decode_image(data, max_bytes=len(data)).size
         check_sizes(annotations)
         kind, validated = validate_annotations(annotations, size, kind)
-        sha256 = self._files.get_image_store(project).add_image(data)
-        content = CorrectionContent(sha256, kind, *size, validated, complete, image_name, author)
-        return self._store.corrections.add_corrections(project, [content])[0]
+        with remove_if_deleted(self._store, self._files, project):
+            sha256 = self._files.get_image_store(project).add_image(data)
+            content = CorrectionContent(sha256, kind, *size, validated, complete, image_name, author)
+            return self._store.corrections.add_corrections(project, [content])[0]
 
     def import_job(self, project: Project, images: Iterable[LabeledImage], author: str) -> int:
         """Stores the annotations of a job as corrections, without changes. Returns the number of images.
@@ -48,12 +50,14 @@ class CorrectionService:
                     by_kind.setdefault(get_label_kind(trace.annotation), []).append(trace.annotation)
             validated = [validate_annotations(annotations, image.size, kind) for kind, annotations in by_kind.items()]
             if validated:
-                sha256 = self._files.get_image_store(project).add_image(image.read())
-                contents = [
-                    CorrectionContent(sha256, kind, *image.size, annotations, True, image.name, author)
-                    for kind, annotations in validated
-                ]
-                self._store.corrections.add_corrections(project, contents)
+                data = image.read()
+                with remove_if_deleted(self._store, self._files, project):
+                    sha256 = self._files.get_image_store(project).add_image(data)
+                    contents = [
+                        CorrectionContent(sha256, kind, *image.size, annotations, True, image.name, author)
+                        for kind, annotations in validated
+                    ]
+                    self._store.corrections.add_corrections(project, contents)
                 count += 1
         return count
 

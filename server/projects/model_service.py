@@ -4,6 +4,7 @@ import secrets
 
 from server.projects.backtester import Backtester
 from server.projects.champion_registry import ChampionRegistry
+from server.projects.deleted_projects import remove_if_deleted
 from server.projects.ensemble_models import check_models, hash_ensemble, write_adapter_sum
 from server.projects.ensembles import Ensemble, EnsembleBuilder
 from server.projects.project_files import ProjectFiles
@@ -35,8 +36,9 @@ class ModelService:
             return self._store.models.add_ensemble(project, task, definition, sha256, folder="")
         folder = f"models/{secrets.token_hex(8)}"
         adapters = {model.id: self._files.get_adapter_folder(project, model) for model in models}
-        sha256 = write_adapter_sum(definition, adapters, self._files.get_project_folder(project) / folder)
-        return self._store.models.add_ensemble(project, task, definition, sha256, folder)
+        with remove_if_deleted(self._store, self._files, project):
+            sha256 = write_adapter_sum(definition, adapters, self._files.get_project_folder(project) / folder)
+            return self._store.models.add_ensemble(project, task, definition, sha256, folder)
 
     def start_backtest(
         self, project: Project, model: ModelVersion, author: str, forgetting_images: int = 0

@@ -9,6 +9,7 @@ from server.engine.checkpoints.sources import SEEDLING
 from server.engine.engine import Engine
 from server.projects import project_dataset
 from server.projects.champion_registry import ChampionRegistry
+from server.projects.deleted_projects import remove_if_deleted
 from server.projects.errors import NoTrainingDataError
 from server.projects.initial_models import InitialModel, find_initial_model, get_shape_settings
 from server.projects.project_files import ProjectFiles, RunFolder
@@ -58,11 +59,12 @@ class RunService:
             "dataset": f"project:{project.name}", "config": stored, "initial_adapter": initial_adapter,
             **project_dataset.to_json(dataset),
         }  # fmt: skip
-        RunFolder(self._files.get_project_folder(project) / folder).create(request)
-        run = self._store.runs.add_run(
-            project, stored, folder, hash_images((*dataset.train, *dataset.holdout)), len(dataset.train),
-            len(dataset.holdout), author, model.id if model else None,
-        )  # fmt: skip
+        with remove_if_deleted(self._store, self._files, project):
+            RunFolder(self._files.get_project_folder(project) / folder).create(request)
+            run = self._store.runs.add_run(
+                project, stored, folder, hash_images((*dataset.train, *dataset.holdout)), len(dataset.train),
+                len(dataset.holdout), author, model.id if model else None,
+            )  # fmt: skip
         self._tuner.wake()
         return run
 

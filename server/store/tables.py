@@ -105,7 +105,7 @@ class ProjectRow(TableBase):
     """
 
     __tablename__ = "projects"
-    __table_args__ = (UniqueConstraint("storage_id", "name"),)
+    __table_args__ = (UniqueConstraint("storage_id", "name"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     storage_id: Mapped[str] = mapped_column(String(32))

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "next"
-down_revision = "initial"
+down_revision = "lasting_project_ids"
 
 
 def upgrade() -> None:
