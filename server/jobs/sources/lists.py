@@ -56,6 +56,7 @@ class ListSource(ImageSource):
         self._folders = () if local is not None else list_remote_folders(address, split)
         listing, seen, repeated = ImageListing(), set[str](), 0
         for number, target in rows:
+            target = addresses.strip_file_scheme(target)
             if target and not is_url(target):
                 target = posixpath.normpath(target)
             if target in seen:
@@ -102,7 +103,7 @@ class ListSource(ImageSource):
             return False
 
     def _read(self, position: int, reserve: Reserve) -> bytes:
-        target = addresses.strip_file_scheme(self._targets[position])
+        target = self._targets[position]
         if is_url(target):
             return read_image(target, self._is_allowed, reserve)
         if self._files is not None:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 # Of one image file. The 64 million pixels that the engine accepts take 192 MB as an uncompressed TIFF.
 MAX_FILE_BYTES = 256 * 1024 * 1024
-MAX_ENTRIES = 20_000_000  # of an archive
+MAX_ENTRIES = 10_000_000  # of an archive
+MAX_RATIO = 100  # of unpacked to packed: images are compressed already, so an archive that expands more has no images
+ALWAYS_UNPACKED_BYTES = 1024 * 1024 * 1024  # that an archive may expand to at any ratio
 
 AccessCheck = Callable[[str], bool]
 """Returns whether a file (its path with links resolved) or a URL may be opened."""

@@ -13,8 +13,10 @@ from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.names import is_hidden, is_image_name, may_be_image
 from server.jobs.sources.source import (
+    ALWAYS_UNPACKED_BYTES,
     MAX_ENTRIES,
     MAX_FILE_BYTES,
+    MAX_RATIO,
     AccessCheck,
     ImageSource,
     Reserve,
@@ -25,9 +27,8 @@ from server.jobs.sources.source import (
 )
 from server.store.text import redact_address
 
-_MAX_HEADER = 1024 * 1024  # bytes of one entry: tarfile reads a long name as a whole
-_MAX_RATIO = 100  # images are compressed already, so an archive that expands more has no images
-_ALWAYS_ALLOWED = 1024 * 1024 * 1024  # bytes that may be unpacked at any ratio
+_MAX_HEADER = 1024 * 1024  # bytes of the headers of one entry, which tarfile keeps: a long name, a map of holes
+_MAX_GLOBAL = 100  # global headers, which tarfile keeps to the end
 _SPACING = 16 * 1024 * 1024  # bytes between the points where unpacking can start; each point needs 32 kB of memory
 _ENTRY_BYTES = 16  # memory of what is kept of an entry besides its name
 _BUFFER = 256 * 1024  # bytes; the default is four times the spacing
@@ -72,15 +73,23 @@ class TarSource(ImageSource):
     def _list(self, listing: ImageListing, length: int) -> None:
         headers = _HeaderReader(self._file, length)
         links: dict[int, str] = {}
-        count = 0
+        count, end = 0, -1
         self._file.seek(0)
         with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as tar:
             while (entry := tar.next()) is not None:
                 # Otherwise tarfile keeps all entries, about a kilobyte each.
                 tar.members = []  # type: ignore[attr-defined]
+                headers.start_entry()
                 count += 1
                 if count > MAX_ENTRIES:
                     raise SourceError(f"has more than {MAX_ENTRIES:,} entries; split it")
+                if entry.size < 0 or tar.offset <= end:  # a negative size leads back to the same entry
+                    raise SourceError(f"is broken after {len(listing.names):,} images: an entry has no valid size")
+                if len(tar.pax_headers) > _MAX_GLOBAL:
+                    raise SourceError(
+                        f"has more than {_MAX_GLOBAL} global headers, unlike archives of images"
+                    )
+                end = tar.offset
                 name = entry.name.replace("\\", "/")
                 if entry.isdir() or is_hidden(name):
                     continue
@@ -146,16 +155,22 @@ class _HeaderReader:
     """The file from which tarfile lists. Refuses archives that expand too much."""
 
     def __init__(self, file: BinaryIO, length: int) -> None:
-        self._file, self._limit = file, max(_ALWAYS_ALLOWED, _MAX_RATIO * length)
+        self._file, self._limit = file, max(ALWAYS_UNPACKED_BYTES, MAX_RATIO * length)
+        self._read = 0
+
+    def start_entry(self) -> None:
+        """Begins to count the bytes of the next headers."""
+        self._read = 0
 
     def read(self, size: int) -> bytes:
-        if size > _MAX_HEADER:
-            raise SourceError(f"has an entry with a name of {size:,} bytes, which is too long")
+        self._read += size
+        if self._read > _MAX_HEADER:
+            raise SourceError(f"has an entry with headers of more than {_MAX_HEADER:,} bytes, which is too long")
         return self._file.read(size)
 
     def seek(self, offset: int) -> int:
         if offset > self._limit:
-            raise SourceError(f"expands to more than {_MAX_RATIO} times its size, which archives of images do not")
+            raise SourceError(f"expands to more than {MAX_RATIO} times its size, which archives of images do not")
         return self._file.seek(offset)
 
     def tell(self) -> int:

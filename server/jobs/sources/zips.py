@@ -12,14 +12,18 @@ from array import array
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from labels.file_kinds import START_BYTES
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.names import is_hidden, is_image_name, may_be_image
 from server.jobs.sources.source import (
+    ALWAYS_UNPACKED_BYTES,
     MAX_ENTRIES,
     MAX_FILE_BYTES,
+    MAX_RATIO,
     AccessCheck,
     ImageSource,
     Reserve,
@@ -75,6 +79,7 @@ class ZipSource(ImageSource):
             for entry in unknown:
                 if not entry.name.endswith("/") and listing.check_start(entry.name, self._read_start(entry)):
                     self._add(listing, entry)
+            self._check_expansion(self._file.seek(0, 2))
         except SourceError as error:
             self._file.close()
             raise SourceError(f"{redact_address(address)} {error}") from None
@@ -93,6 +98,16 @@ class ZipSource(ImageSource):
         self._sizes.append(entry.size)
         self._crcs.append(entry.crc)
         self._is_deflated.append(entry.method == _DEFLATED)
+
+    def _check_expansion(self, length: int) -> None:
+        """Raises SourceError for a zip bomb: entries that share bytes, or that expand too much."""
+        offsets, packed = np.frombuffer(self._offsets, np.uint64), np.frombuffer(self._packed, np.uint64)
+        order = np.argsort(offsets, kind="stable")
+        starts, ends = offsets[order], (offsets + packed)[order]
+        if (ends[:-1] > starts[1:]).any() or (starts[:-1] == starts[1:]).any():
+            raise SourceError("is a broken zip archive, or a zip bomb: some of its entries overlap")
+        if sum(self._sizes) > max(ALWAYS_UNPACKED_BYTES, MAX_RATIO * length):
+            raise SourceError(f"expands to more than {MAX_RATIO} times its size, which archives of images do not")
 
     def _read_start(self, entry: _Entry) -> bytes:
         """Returns the first bytes of an entry; none if it is broken."""
@@ -206,12 +221,13 @@ def _find_directory(file: BinaryIO) -> tuple[int, int, int]:
 def _read_zip64(extra: bytes, *values: int) -> list[int]:
     """Returns size, packed size and offset; values that need more than 32 bits come from the zip64 field."""
     large: list[int] = []
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+    at = 0
+    while at + 4 <= len(extra) and not large:
+        kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            field = extra[4 : 4 + length]
+            field = extra[at + 4 : at + 4 + length]
             large = list(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
-        extra = extra[4 + length :]
+        at += 4 + length
     return [large.pop(0) if value == _IN_ZIP64 and large else value for value in values]
 
 
