@@ -119,14 +119,13 @@ class CocoAnnotationReader:
             return None
         label, box = self._categories[key], _find_corners(entry)
         same = (id(draft), to_key(entry.get("id")))
-        earlier = self._known.get(same)
+        earlier = self._known.get(same) if self._known else None
         if isinstance(earlier, Box | Polygon) and box is not None and _is_same_object(earlier, label, box):
-            draft.leave_out(source, "it repeats an annotation with the same id of an earlier file, which counts once")
+            draft.leave_out(source, "it is a duplicate: an earlier file has the same object with the same id")
             return None
         try:
             rings = read_rings(entry, draft.size)
-            is_nested = not _is_flat(entry.get("segmentation"))
-            if not rings or (is_nested and len(rings) == 1 and box is not None and _is_bbox(rings[0], box)):
+            if not rings or (len(rings) == 1 and box is not None and _is_bbox(rings, box, entry)):
                 rings = []
                 angle = _find_rotation(entry)
                 if angle and box is not None:
@@ -216,7 +215,7 @@ def read_rings(entry: dict[str, Any], size: Size) -> list[Any]:
 
 
 def _is_flat(rings: Any) -> bool:
-    return isinstance(rings, list) and bool(rings) and all(isinstance(value, int | float | str) for value in rings)
+    return isinstance(rings, list) and bool(rings) and all(isinstance(value, (int, float, str)) for value in rings)
 
 
 def _flatten(ring: Any) -> Any:
@@ -246,8 +245,11 @@ def _check_bbox(label: Any, corners: Any, size: Size) -> Box:
     return checks.check_box(label, (x, y, x + width, y + height), size)
 
 
-def _is_bbox(ring: Any, box: tuple[float, float, float, float]) -> bool:
-    """Returns whether a ring repeats the bbox, as tools without masks write it."""
+def _is_bbox(rings: list[Any], box: tuple[float, float, float, float], entry: dict[str, Any]) -> bool:
+    """Returns whether the one ring repeats the bbox, as tools without masks write it: a list in the list of rings."""
+    (ring,) = rings
+    if not isinstance(ring, list) or len(ring) != 8 or _is_flat(entry.get("segmentation")):
+        return False
     try:
         pairs = zip(checks.check_numbers(ring, 8), box_to_ring(box), strict=True)
         return all(abs(one - other) <= _TOLERANCE for one, other in pairs)

@@ -46,7 +46,7 @@ def check_caption(value: object, what: str = "caption") -> Text:
 
 def check_numbers(values: object, count: int | None = None) -> list[float]:
     """Returns finite numbers. Raises LabelError for anything else, and if there are not `count` of them."""
-    if not isinstance(values, Sequence) or isinstance(values, str):
+    if not isinstance(values, (list, tuple)) and (not isinstance(values, Sequence) or isinstance(values, str)):
         raise LabelError(f"its position is {_show(values)}, not a list of numbers")
     if count is not None and len(values) != count:
         raise LabelError(f"its position has {len(values)} numbers, not {count}")
@@ -111,8 +111,17 @@ def check_polygon(label: object, rings: Sequence[object], size: Size) -> Polygon
     whole = [ring for ring in map(_check_ring, rings) if area(ring) >= MIN_SIDE**2]
     if not whole:
         raise LabelError("its polygon has no area")
-    parts = [part for ring in whole for part in clip_ring(ring, _to_rectangle(size)) if area(part) > NO_AREA]
-    _check_inside(sum(map(area, parts)), sum(map(area, whole)), size)
+    return clip_polygon(name, whole, size)
+
+
+def clip_polygon(label: object, rings: Sequence[list[float]], size: Size) -> Polygon:
+    """Same as `check_polygon`, for rings that `split_rings` has returned."""
+    name = check_label(label)
+    x1, y1, x2, y2 = bounds(rings)
+    if min(x1, y1) >= 0 and x2 <= size[0] and y2 <= size[1]:
+        return Polygon(label=name, polygons=[list(ring) for ring in rings])
+    parts = [part for ring in rings for part in clip_ring(ring, _to_rectangle(size)) if area(part) > NO_AREA]
+    _check_inside(sum(map(area, parts)), sum(map(area, rings)), size)
     return Polygon(label=name, polygons=parts)
 
 

@@ -30,7 +30,7 @@ from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon
 
 P = ParamSpec("P")
-_REPEATED = "it repeats an earlier label of its image, which counts once"
+_REPEATED = "it is a duplicate of an earlier label of its image, and counts once"
 
 
 @dataclass
@@ -100,7 +100,7 @@ class ImageDraft:
         """
         good, problems = checks.split_rings(rings)
         if good:
-            annotation = self.add(LabelKind.OBJECTS, source, checks.check_polygon, label, good, self.size)
+            annotation = self.add(LabelKind.OBJECTS, source, checks.clip_polygon, label, good, self.size)
             for problem in problems if annotation else ():
                 self.leave_out(source, f"{problem}; only its other rings are used")
             return annotation

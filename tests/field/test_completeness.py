@@ -19,7 +19,7 @@ from tests.field.annotation_files import (
 
 CAT, DOG = {"bbox": [20, 10, 60, 50]}, {"bbox": [100, 10, 40, 40], "category_id": 2}
 FOUND = [("box", "cat", 20, 10, 80, 60), ("box", "dog", 100, 10, 140, 50)]
-REPEATED = "it repeats an earlier label of its image, which counts once"
+REPEATED = "it is a duplicate of an earlier label of its image, and counts once"
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_annotations_of_two_files_count_once(folder: Folder, has_outline: bool) 
     dataset = folder.add("annotations/person_keypoints_val2017.json", keypoints).read()
     (found,) = describe(dataset).values()
     assert found == [("polygon", *FOUND[0][1:]), FOUND[1]]
-    assert "person_keypoints_val2017.json: annotation 7: it repeats " in list_reasons(dataset)
+    assert "person_keypoints_val2017.json: annotation 7: it is a duplicate" in list_reasons(dataset)
     assert "person_keypoints_val2017.json: keypoints are not used" in list_reasons(dataset)
     assert list_tasks(dataset, dataset.images[0].name) == {"<OD>"}
 
