@@ -11,6 +11,7 @@ from pathlib import Path
 from labels.file_kinds import START_BYTES, recognize_kind
 from labels.image_folders import is_label_folder
 from labels.image_suffixes import is_image_suffix
+from labels.regular_files import open_regular_file
 from labels.writing.export_folder import MARKER
 
 MAX_INDEXED_FILES = 1_000_000
@@ -121,7 +122,7 @@ def is_image_file(path: Path) -> bool:
     by_suffix = is_image_suffix(path.name)
     if by_suffix is not None:
         return by_suffix
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_regular_file(path) as file:
         kind = recognize_kind(file.read(START_BYTES))
         return kind is not None and kind.pillow_format is not None
     return False

@@ -1,20 +1,27 @@
-"""Reads untrusted JSON, JSON lines, CSV, YAML and XML. Errors name the line; no other file or URL is loaded."""
+"""Reads untrusted JSON, JSON lines, CSV, YAML and XML. Errors name the line; no other file or URL is loaded.
+
+JSON and XML files are read as a whole, and take up to 25 times their size in memory. Depth and the digits of numbers
+are limited here; who reads files of strangers limits the memory of the process (`ulimit -v`).
+"""
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from lxml import etree
 from lxml.etree import _Element as Element
 
 from labels.dataset import DatasetError
+from labels.regular_files import open_regular_file
 
 __all__ = ["Element", "find_text", "load_json", "load_xml", "parse_yaml", "read_csv", "read_json_lines"]
 
 _DOCTYPE = b"<!DOCTYPE"
+_MAX_LINE = 256 * 1024 * 1024  # bytes of a line of a JSON Lines file: more than an image and its annotations
 _MAX_CELL = 1 << 24  # characters
 # All scalars are text as it is written. Other loaders turn the class names yes, 007 and null into values.
 _YamlLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -23,7 +30,8 @@ _YamlLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 def load_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises DatasetError, with the line, if it cannot be read."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        with open_regular_file(path) as file:
+            return json.loads(file.read().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno} is not JSON: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
@@ -42,8 +50,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str]]:
     Raises DatasetError if the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with open_regular_file(path) as file:
+            for number, line in enumerate(_iter_lines(file), 1):
+                if len(line) > _MAX_LINE:
+                    yield number, None, f"it has more than {_MAX_LINE:,} bytes"
+                    continue
                 if not line.strip():
                     continue
                 try:
@@ -65,7 +76,7 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str], str]]:
     """
     before = csv.field_size_limit(_MAX_CELL)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular_file(path), encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
             columns, first = [name.strip() for name in next(rows, [])], rows.line_num + 1
             for cells in rows:
@@ -93,6 +104,14 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_YamlLoader)
 
 
+def _iter_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yields the lines of a file. Those that are too long are cut off after _MAX_LINE + 1 bytes."""
+    while line := file.readline(_MAX_LINE + 1):
+        yield line
+        while len(line) > _MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(_MAX_LINE + 1)
+
+
 def load_xml(path: Path) -> Element:
     """Returns the root of an XML file.
 
@@ -101,7 +120,8 @@ def load_xml(path: Path) -> Element:
     read, or if it declares a document type, whose entities could expand without limit.
     """
     try:
-        data = path.read_bytes()
+        with open_regular_file(path) as file:
+            data = file.read()
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     parser = etree.XMLParser(
