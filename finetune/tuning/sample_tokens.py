@@ -32,10 +32,9 @@ class LongSample:
     limit: int
 
     def __str__(self) -> str:
-        room = "after the image's tokens" if self.part == "prompt" else "of its answers"
         return (
-            f"the {self.part} of its {self.task} sample has {self.tokens} tokens, and the model has {self.limit} "
-            f"positions {room}: left out of training; smaller images (tiles, crops) would have shorter ones"
+            f"the {self.part} of its {self.task} sample has {self.tokens} tokens, more than the {self.limit} that the "
+            f"model has for it: left out of training; tiles or crops of the image may have shorter ones"
         )
 
 

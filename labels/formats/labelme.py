@@ -17,14 +17,13 @@ from labels.dataset import Dataset, DatasetError
 from labels.formats.labelme_shapes import decode_base64, read_shapes
 from labels.geometry import to_points, to_rings
 from labels.image_files import ImageBytes
-from labels.image_index import ImageNotFoundError
 from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
 from labels.reading.checks import LabelError
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
-from labels.writing.categories import describe_kind, get_category
+from labels.writing.categories import WORD_CATEGORY, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.json_array import to_json_line
 from prompts.annotations import Box, Quad, Text
@@ -98,16 +97,7 @@ def _find_image(path: str, file: Path, resolver: ImageResolver, *, has_data: boo
     folders = resolver.layout.list_folders(file)
     if (exact := resolver.find_exact(path, folders)) is not None:
         return FoundImage(Path(os.path.normpath(exact)), exact.name)
-    if has_data:
-        return None
-    try:
-        found = resolver.find_moved(path, folders)
-    except ImageNotFoundError:
-        beside = resolver.find_beside(Path(file.stem), folders)  # both have been renamed
-        if beside is None:
-            raise
-        found = replace(beside, moved_from=path or file.stem)
-    return found
+    return None if has_data else resolver.find_partner(file, path, folders)
 
 
 def _decode_image(data: object) -> ImageBytes:
@@ -152,14 +142,17 @@ def _to_shapes(traced: TracedAnnotation, group: int) -> list[dict[str, Any]]:
         rings, kind = [list(annotation.box)], "rectangle"
     else:
         rings, kind = to_rings(annotation), "polygon"
-    description = [annotation.label if isinstance(annotation, Quad) else "", traced.review]
+    # The first line of the description is the text of a word. An object of the class `text` has none.
+    words = annotation.label if isinstance(annotation, Quad) else ""
+    is_text = get_category(annotation) == WORD_CATEGORY
+    description = f"{words}\n{traced.review}".rstrip("\n") if is_text else traced.review
     return [
         {
             "label": get_category(annotation),
             "points": [[round(x, 3), round(y, 3)] for x, y in to_points(ring)],
             # The rings of one object are shapes of one group.
             "group_id": group if len(rings) > 1 else None,
-            "description": "\n".join(filter(None, description)),
+            "description": description,
             "shape_type": kind,
             "flags": {},
         }

@@ -71,8 +71,8 @@ class ImageNames:
 
     def _make_writable(self, name: str) -> str:
         """Returns a relative path that stays inside its folder."""
-        name = _UNWRITABLE.sub("_", self._to_holdable(name))
-        parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+        relative = [part for part in _UNWRITABLE.sub("_", name).split("/") if part not in ("", ".", "..")]
+        parts = self._to_holdable("/".join(relative)).split("/")
         if not self._allows_all:
             parts = [re.sub(r"[:*?\"<>|]", "_", part).rstrip(". ") for part in parts]
         # Most readers ignore files and folders with a leading dot.
