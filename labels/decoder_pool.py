@@ -22,6 +22,7 @@ from labels.images import MAX_PIXELS, ImageError, ImageErrorReason, SlowImageErr
 
 _START_SECONDS = 10.0  # in which a process starts on a busy machine
 _WALL_FACTOR = 6.0  # how much longer than its computing time an image may take, on a busy machine
+_ENVIRONMENT = {"PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TMPDIR", "LANG", "LC_ALL"}
 _ROOT = Path(__file__).resolve().parents[1]
 _COMMAND = (
     "import sys, json; sys.path.remove(''); sys.path.append({root!r}); from labels.decoder_process import run_decoder; "
@@ -151,8 +152,9 @@ class _Decoder:
         self._connection, other = socket.socketpair()
         self._connection.settimeout(_START_SECONDS + _WALL_FACTOR * options.seconds)
         command = _COMMAND.format(root=str(_ROOT), descriptor=other.fileno(), options=json.dumps(asdict(options)))
-        # One thread: NumPy would start one for each core, for nothing.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Without the secrets of the server. With one thread and one heap: more would take memory for nothing.
+        environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", command], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from labels.images import ImageError, SlowImageError, decode_in_process
 
@@ -61,6 +61,7 @@ def run_decoder(descriptor: int, options: Mapping[str, Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the other process decides when this one ends
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # not one for each core, which would take memory for nothing
     with suppress(OSError):
         os.nice(options["nice"])
     with socket.socket(fileno=descriptor) as connection, suppress(EOFError, ConnectionError):

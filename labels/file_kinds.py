@@ -126,6 +126,7 @@ def can_decode_heic() -> bool:
     except ImportError:
         return False
     pillow_heif.register_heif_opener(thumbnails=False)
+    pillow_heif.options.DECODE_THREADS = 1
     return True
 
 

@@ -21,6 +21,7 @@ from server.settings import Settings
 _QUICK_SECONDS = 1.0  # of computing time
 _NICE = 5
 _MAX_SLOW_WAITING = 16  # images that wait for the slow decoder
+_MAX_WAITING_BYTES = 256 * 1024**2  # of the files that wait for one kind of decoder
 _STUCK_SECONDS = 5.0  # without a decoder for the images that wait, until the server counts as not ready
 _RETRY_SECONDS = 5.0
 T = TypeVar("T")
@@ -54,11 +55,11 @@ class ImageDecoding:
 
         Raises ImageError, DecodersBusyError, DecoderClosedError, and TimeoutError if it waits too long.
         """
-        return await self._run(lambda pool: pool.decode_resized(data, resizing, max_pixels=self._max_pixels))
+        return await self._run(lambda pool: pool.decode_resized(data, resizing, max_pixels=self._max_pixels), len(data))
 
     async def check(self, data: bytes) -> tuple[int, int]:
         """Decodes an image, and returns its width and height. Raises as `decode` does."""
-        return await self._run(lambda pool: pool.check(data, max_pixels=self._max_pixels))
+        return await self._run(lambda pool: pool.check(data, max_pixels=self._max_pixels), len(data))
 
     def is_stuck(self) -> bool:
         """Returns whether images wait, and no decoder has been free for them for some seconds."""
@@ -73,13 +74,13 @@ class ImageDecoding:
         """Lets `decode_image` decode in this process again."""
         install_decoder(None)
 
-    async def _run(self, decode: Callable[[DecoderPool], T]) -> T:
-        async with self._quick_queue.wait():
+    async def _run(self, decode: Callable[[DecoderPool], T], size: int) -> T:
+        async with self._quick_queue.wait(size):
             try:
                 return await anyio.to_thread.run_sync(decode, self._quick, limiter=anyio.CapacityLimiter(1))
             except SlowImageError:
                 pass
-        async with self._slow_queue.wait():
+        async with self._slow_queue.wait(size):
             return await anyio.to_thread.run_sync(decode, self._slow, limiter=anyio.CapacityLimiter(1))
 
 
@@ -90,20 +91,27 @@ class _Queue:
         self._limiter = anyio.CapacityLimiter(decoders)
         self._max_waiting, self._timeout = max_waiting, timeout
         self._waiting: dict[object, float] = {}  # since when, oldest first
+        self._waiting_bytes = 0
         self._last_start = 0.0
 
     @asynccontextmanager
-    async def wait(self) -> AsyncIterator[None]:
-        """Waits for a decoder, and holds it during the block. Raises DecodersBusyError and TimeoutError."""
-        if len(self._waiting) >= self._max_waiting:
+    async def wait(self, size: int) -> AsyncIterator[None]:
+        """Waits for a decoder for an image file of `size` bytes, and holds it during the block.
+
+        Raises DecodersBusyError and TimeoutError.
+        """
+        is_full = self._waiting_bytes + size > _MAX_WAITING_BYTES and self._waiting
+        if len(self._waiting) >= self._max_waiting or is_full:
             raise DecodersBusyError(f"{len(self._waiting)} images already wait to be decoded; retry later")
         borrower = object()
         self._waiting[borrower] = time.monotonic()
+        self._waiting_bytes += size
         try:
             with anyio.fail_after(self._timeout):
                 await self._limiter.acquire_on_behalf_of(borrower)
         finally:
             del self._waiting[borrower]
+            self._waiting_bytes -= size
         self._last_start = time.monotonic()
         try:
             yield

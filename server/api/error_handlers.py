@@ -5,6 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from labels.decoder_pool import DecoderClosedError
 from server.api.problems import (
     BAD_BODY,
     BUSY,
@@ -61,6 +62,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ProjectsDisabledError)
     async def handle_projects_disabled(_: Request, error: ProjectsDisabledError) -> Response:
         return ProblemError(PROJECTS_DISABLED, str(error)).to_response()
+
+    @app.exception_handler(DecoderClosedError)
+    async def handle_closed_decoder(_: Request, error: DecoderClosedError) -> Response:
+        return create_retry_problem(SHUTTING_DOWN, str(error), 5).to_response()
 
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_request(_: Request, error: RequestValidationError) -> Response:

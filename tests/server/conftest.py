@@ -12,6 +12,7 @@ import torch
 from server.app import create_app
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
+from server.image_decoding import ImageDecoding
 from server.settings import Settings
 from tests.server.databases import Postgres, have_postgres
 from tests.server.helpers import FloristProcess, StuckEngine, connect
@@ -37,9 +38,19 @@ def stuck() -> StuckEngine:
     return StuckEngine()
 
 
+@pytest.fixture(scope="session")
+def decoding() -> Iterator[ImageDecoding]:
+    """Decoders that many tests use: each process takes a tenth of a second to start."""
+    decoding = ImageDecoding(Settings())
+    yield decoding
+    decoding.close()
+
+
 @pytest.fixture
-async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with connect(create_app(Settings(), engine)) as connection:
+async def client(engine: Engine, decoding: ImageDecoding) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(), engine)
+    app.state.lifecycle.decoding = decoding
+    async with connect(app) as connection:
         yield connection
 
 

@@ -16,9 +16,8 @@ from typing import Any
 import httpx
 import numpy as np
 from fastapi import FastAPI
-from PIL import Image
 
-from prompts.annotations import Annotation
+from prompts.annotations import Annotation, Box
 from server.connections import ConnectionLimits
 from server.engine.config import EngineConfig
 from server.engine.errors import EngineClosedError, OverloadedError, RequestCancelledError
@@ -67,6 +66,15 @@ class StuckEngine:
     def finish(self, index: int, annotations: list[Annotation]) -> None:
         self.handles[index].publish(annotations)
         self.handles[index].set_result(Result(annotations, "said", [2], [0.0], "stop"))
+
+
+class AnsweringEngine(StuckEngine):
+    """An engine that answers every prompt at once, with one box."""
+
+    def submit(self, request: Request) -> Handle:
+        handle = super().submit(request)
+        self.finish(len(self.handles) - 1, [Box(label="ball", score=0.9, box=(1, 2, 3, 4))])
+        return handle
 
 
 @contextmanager
