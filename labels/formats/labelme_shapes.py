@@ -43,7 +43,9 @@ def read_shapes(document: dict[str, Any], draft: ImageDraft, where: str) -> None
 
 def decode_base64(data: object) -> bytes:
     """Returns the bytes of a file in a document. Raises LabelError."""
-    text = "".join(str(data).split())
+    if not isinstance(data, str):
+        raise LabelError("it is not Base64")
+    text = "".join(data.split())
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -123,7 +125,7 @@ def _read_mask(data: object, left: int, top: int, size: Size) -> list[list[float
     except LabelError:
         raise
     except Exception as error:  # whatever a broken PNG raises
-        raise LabelError(f"its mask cannot be read: {str(error)[:100]}") from error
+        raise LabelError("its mask cannot be read: it is not a PNG, or a broken one") from error
     return masks.trace_mask(covered, left, top)
 
 

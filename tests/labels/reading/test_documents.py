@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from labels.dataset import DatasetError
+from labels.reading import documents
 from labels.reading.documents import find_text, load_json, load_xml, read_json_lines
 
 
@@ -74,3 +75,43 @@ def test_each_broken_line_has_its_own_error(tmp_path: Path) -> None:
         "it is JSON that cannot be read",
         "",
     ]
+
+
+def test_csv_rows_have_their_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('\ufeffname, text \r\na,"x\r\ny"\r\n\r\nb,"1,2"\r\nc\r\n'.encode())
+    assert list(documents.read_csv(path)) == [
+        (2, {"name": "a", "text": "x\r\ny"}, ""),
+        (5, {"name": "b", "text": "1,2"}, ""),
+        (6, {}, "it has 1 cells for 2 columns; a text with a comma needs quotes"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'a,b\n1,"2', r"a.csv:2 is not CSV"),
+        (b'a,b\n"1"2,3\n', r"a.csv:2 is not CSV"),
+        (b"a\n\xff\n", "is not UTF-8 text"),
+        (b"a\n" + b"x" * (1 << 24) + b"y\n", "is not CSV: field larger than field limit"),
+    ],
+)
+def test_broken_csv_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=message):
+        list(documents.read_csv(path))
+
+
+def test_an_empty_csv_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"")
+    assert list(documents.read_csv(tmp_path / "a.csv")) == []
+
+
+def test_yaml_scalars_are_text_as_written() -> None:
+    text = "names: [yes, 007, null, 1e3, 2026-01-01, ~, 'on', 0x1F, 1_000]\npath:\n1: !!python/name:os.system x\n"
+    assert documents.parse_yaml(text) == {
+        "names": ["yes", "007", "null", "1e3", "2026-01-01", "~", "on", "0x1F", "1_000"],
+        "path": "",
+        "1": "x",
+    }
