@@ -19,7 +19,7 @@ from typing import Any
 from labels.dataset import Dataset
 from labels.formats.coco import is_coco
 from labels.formats.label_studio_regions import RegionReader, find_kind
-from labels.formats.label_studio_tasks import ImageNames, Result, choose_annotation, to_path
+from labels.formats.label_studio_tasks import TaskImages, Result, choose_annotation, to_path
 from labels.geometry import to_points, to_rings
 from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
@@ -69,7 +69,7 @@ def read(source: DatasetSource) -> Dataset:
 
 def _read_tasks(path: Path, document: list[Any], finder: "_ImageFinder") -> None:
     builder = finder.builder
-    names = ImageNames(path, document)
+    names = TaskImages(path, document)
     for position, task in enumerate(document):
         number = task.get("id", position + 1) if isinstance(task, dict) else position + 1
         where = f"{finder.source}: task {number}"
@@ -79,7 +79,7 @@ def _read_tasks(path: Path, document: list[Any], finder: "_ImageFinder") -> None
             builder.refuse(where, "it is not a task: it has no data")
 
 
-def _read_task(task: dict[str, Any], where: str, finder: "_ImageFinder", names: ImageNames) -> None:
+def _read_task(task: dict[str, Any], where: str, finder: "_ImageFinder", names: TaskImages) -> None:
     builder = finder.builder
     try:
         chosen = choose_annotation(task)

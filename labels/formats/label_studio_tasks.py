@@ -55,7 +55,7 @@ def _choose(all_of_task: list[Result], candidates: list[Result], what: str) -> C
     return ChosenAnnotation("" if results is None else results, tuple(others))
 
 
-class ImageNames:
+class TaskImages:
     """Which value of a task's data is the image that a result names in `to_name`.
 
     An export does not contain its labeling configuration. Without `label_config.xml` beside the export, an image has

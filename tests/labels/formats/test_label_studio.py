@@ -117,7 +117,8 @@ def test_the_newest_annotation_counts_or_else_the_prediction(save: Save) -> None
     dataset = open_dataset(path)
     assert [[annotation.label for annotation in each.annotations] for each in dataset.images] == [["new"], ["old"], []]
     assert [str(each) for each in dataset.unusable] == [
-        "export.json: task 7, annotation 1: another annotation of the task counts: the ground truth, or else the newest",
+        "export.json: task 7, annotation 1: "
+        "another annotation of the task counts: the ground truth, or else the newest",
         "export.json: task 7: nobody has annotated it",
     ]
 
