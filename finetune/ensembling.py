@@ -66,6 +66,8 @@ def add_adapters(folders: Sequence[Path], weights: Sequence[float], out: Path) -
                 stacked_a.append(a.float())
                 stacked_b.append(b.float() * weight * scale)
         stacked[module + _A], stacked[module + _B] = torch.cat(stacked_a), torch.cat(stacked_b, 1)
+    if not all(bool(value.isfinite().all()) for value in stacked.values()):
+        raise CombineError("the weighted sum is too large for its numbers: use smaller weights")
     names = sorted({module.removeprefix("base_model.model.") for module in modules})
     combined = configs[0] | {"r": rank, "lora_alpha": rank, "use_rslora": False, "target_modules": names}
     out.mkdir(parents=True, exist_ok=True)

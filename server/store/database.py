@@ -91,6 +91,11 @@ class Database:
         finally:
             engine.dispose()
 
+    def check_writable(self) -> None:
+        """Raises StoreError if the database takes no writes now: before work that would be in vain."""
+        with self.begin_write():
+            pass
+
     def count_bytes(self, text: Any) -> sa.ColumnElement[int]:
         """Returns the size of a text in bytes."""
         if self.engine.dialect.name == "postgresql":

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from server.store.database import Database
 
 MAX_PAGE_BYTES = 8 << 20
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Page:
     """A page of rows.
 
     Attributes:
-        chunks: The keys of rows to read together, about 256 KiB.
+        chunks: The keys of rows to read together, about 512 KiB.
         next: The key after which the next page starts; None on the last page.
     """
 

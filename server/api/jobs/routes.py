@@ -81,6 +81,7 @@ async def start_job(
     Jobs run one at a time, in order of arrival. They yield to interactive prompts, and continue after a restart.
     """
     output = body.output or f"job-{secrets.token_hex(6)}"
+    await calls.write(queue.store.database.check_writable)  # listing the source may take minutes
     job, is_new = await calls.run(
         lambda: queue.add_job(body.source, _read_recipe(body.recipe), output), lifecycle.source_limiter
     )

@@ -114,6 +114,7 @@ async def import_job(
             images = queue.store.iter_images(job, lambda position: source[position].read())
             return projects.corrections.import_job(project, images, body.author or client_id)
 
+    await calls.write(projects.store.database.check_writable)
     return ImportResponse(images=await calls.run(import_annotations, lifecycle.source_limiter))
 
 

@@ -151,6 +151,7 @@ async def promote_model(
         model = projects.store.models.get_model(project, body.model)
         return projects.models.promote(project, model, client_id, forced=body.forced, reason=body.reason)
 
+    await calls.write(projects.store.database.check_writable)
     promotion = await calls.run(promote, lifecycle.adapter_limiter)
     how = f"forced: {promotion.reason}" if promotion.forced else f"by backtest {promotion.backtest_id}"
     logger.info("project %d: promoted model %s for %s, %s", project_id, promotion.model_id, promotion.task, how)
@@ -178,6 +179,7 @@ async def roll_back_promotion(
         project = projects.store.get_project(project_id)
         return projects.models.roll_back(project, body.task, client_id, body.reason)
 
+    await calls.write(projects.store.database.check_writable)
     promotion = await calls.run(roll_back, lifecycle.adapter_limiter)
     champion = "the base model" if promotion.model_id is None else f"model {promotion.model_id}"
     logger.info("project %d: rolled back %s to %s", project_id, promotion.task, champion)

@@ -140,12 +140,16 @@ def test_readers_of_a_locked_table_give_up(postgres: Postgres) -> None:
         assert store.get_job(job.id) == job
 
 
+def begin_many(store: JobStore, stack: ExitStack) -> None:
+    for _ in range(100):
+        stack.enter_context(store.database.begin_read())
+
+
 def test_a_reader_gives_up_if_all_connections_are_in_use(url: str) -> None:
     with JobStore(url, max_wait=0.2) as store, ExitStack() as others:
         job = store.get_or_create_job(SPEC, ["0.png"])
         with pytest.raises(StoreUnavailableError, match="busy for too long"):
-            for _ in range(100):
-                others.enter_context(store.database.begin_read())
+            begin_many(store, others)
         others.close()
         assert store.get_job(job.id) == job
 
