@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labels.image_suffixes import is_image_suffix
+from labels.split_names import normalize_split
 
 _IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames", "data"})
 _DARKNET_FOLDER = re.compile("obj_.+_data")
@@ -23,8 +24,6 @@ _LABEL_FOLDERS = frozenset(
 _OTHER_FOLDERS = frozenset(
     {"masks", "mask", "segmentationclass", "segmentationobject", "depth", "thumbnails", "thumbs", "previews"}
 )
-_YEAR = re.compile(r"[-_]?(19|20)\d\d$")
-_SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +56,6 @@ def is_images_folder(name: str) -> bool:
     """Returns whether a folder's name says that it has images."""
     name = name.casefold()
     return name in _IMAGE_FOLDERS or _DARKNET_FOLDER.fullmatch(name) is not None
-
-
-def normalize_split(split: str) -> str:
-    """Returns the name that spellings of a split share: `val` for Validation, valid and val2017."""
-    name = _YEAR.sub("", split.casefold()) or split.casefold()
-    return _SPLIT_WORDS.get(name, name)
 
 
 class ImageLayout:
@@ -98,7 +91,9 @@ class ImageLayout:
             if new := tuple(folder for folder in dict.fromkeys(tier) if folder not in known):
                 tiers.append(new)
                 known.update(new)
-        moved = own or [folder for folder in images if _has_images(folder)] or [base]
+        moved = own or [folder for folder in images if _has_images(folder)]
+        if not moved:  # never above the dataset
+            moved = [base if base.is_relative_to(self._root) and _has_images(base) else self._root]
         return ImageFolders(tuple(tiers), tuple(own), tuple(moved))
 
     def _split_labels_folder(self, folder: Path) -> tuple[Path, Path]:

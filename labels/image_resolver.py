@@ -14,7 +14,7 @@ import unicodedata
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labels.image_folders import ImageFolders, ImageLayout
@@ -123,6 +123,23 @@ class ImageResolver:
             if found:
                 return FoundImage(found[0], self._to_name(str(stem.parent / found[0].name), found[0]))
         return None
+
+    def find_partner(self, file: Path, name: str, folders: ImageFolders) -> FoundImage:
+        """Returns the image `name` that a file of labels is about, or the only one that has the name of this file.
+
+        Raises ImageNotFoundError.
+        """
+        try:
+            return self.find(name, folders)
+        except SeveralImagesError:
+            raise
+        except ImageNotFoundError:
+            if beside := self.find_beside(Path(file.stem), folders):
+                return replace(beside, moved_from=name or file.stem)
+            with suppress(ImageNotFoundError):
+                stem = Path(os.path.relpath(file.parent, self.root), file.stem)
+                return replace(self.find_moved(stem.as_posix(), folders), moved_from=name or file.stem)
+            raise
 
     def _find_stated_folders(self, parents: list[str], folders: ImageFolders) -> list[tuple[Path, Path]]:
         """Returns the folders to look in, each with the indexed folder that contains it.

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from labels.dataset import Dataset, DatasetError
+from labels.dataset import Dataset, DatasetError, UnusableEntry
 from labels.format import Format
 from labels.formats import FORMATS
 from labels.reading.dataset_source import DatasetSource
@@ -20,7 +20,11 @@ def open_dataset(path: str | Path) -> Dataset:
     try:
         source = DatasetSource(path)
         format = find_format(source)
-        return replace(format.read(source), format=format.family)
+        dataset = format.read(source)
+        known = {entry.source for entry in dataset.unusable}
+        skipped = [UnusableEntry(source.get_relative(file), reason) for file, reason in source.unreadable.items()]
+        unusable = (*dataset.unusable, *(entry for entry in skipped if entry.source not in known))
+        return replace(dataset, unusable=unusable, format=format.family)
     except DatasetError:
         raise
     except (OSError, ValueError) as error:

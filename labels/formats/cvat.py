@@ -19,6 +19,7 @@ from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element
 from labels.reading.split_files import SplitFiles
+from labels.split_names import normalize_split
 from labels.writing import xml
 from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
@@ -56,8 +57,12 @@ def read(source: DatasetSource) -> Dataset:
     for path, root in documents:
         if root.find("track") is not None:
             raise DatasetError(f"{path} labels a video; export the task as CVAT for images")
-        subsets = {image.get("subset", "") for image in root.iterfind("image")}
-        for image in root.iterfind("image"):
+        images = list(root.iterfind("image"))
+        if not path.is_relative_to(source.folder):  # the folder of a subset was opened
+            own = normalize_split(source.folder.absolute().name)
+            images = [image for image in images if normalize_split(image.get("subset", "")) == own]
+        subsets = {image.get("subset", "") for image in images}
+        for image in images:
             where = f"{splits.get_source(path)}:{image.sourceline}"
             subset = image.get("subset", "")
             try:

@@ -111,7 +111,8 @@ def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, 
     folders = resolver.layout.list_folders(path)
     try:
         # The file names in VOC are often wrong: an image with the same name as the XML file comes first.
-        found = resolver.find_beside(Path(path.stem), folders, named) or resolver.find(named, folders)
+        found = resolver.find_beside(Path(path.stem), folders, named)
+        found = found or resolver.find_partner(path, named, folders)
     except OSError as error:
         builder.refuse(where, str(error))
         return

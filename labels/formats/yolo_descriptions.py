@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from labels.dataset import DatasetError
-from labels.image_folders import normalize_split
 from labels.image_suffixes import is_image_suffix
 from labels.reading.documents import parse_yaml
+from labels.split_names import normalize_split
 
 CLASSES = "classes.txt"
 _YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -68,11 +68,11 @@ def has_labels(folder: Path) -> bool:
         return True
     parts = folder.absolute().parts
     for at in range(len(parts) - 1, max(len(parts) - 1 - _LEVELS_ABOVE, 0), -1):
-        if parts[at].casefold() == "images":
-            return any(
-                each.name.casefold() == "labels" and each.joinpath(*parts[at + 1 :]).is_dir()
-                for each in _list_folders(Path(*parts[:at]))
-            )
+        if parts[at].casefold() == "images" and any(
+            each.name.casefold() == "labels" and each.joinpath(*parts[at + 1 :]).is_dir()
+            for each in _list_folders(Path(*parts[:at]))
+        ):
+            return True
     return any(_has_labels_beside(each) for each in (folder, *_list_folders(folder)))
 
 

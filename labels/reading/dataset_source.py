@@ -1,5 +1,6 @@
 """A file or folder that may be a dataset. All formats inspect it to recognize theirs; it loads large documents once."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from labels.dataset import DatasetError
 from labels.image_resolver import ImageResolver
 from labels.reading import documents
 from labels.reading.documents import Element
+from labels.split_names import normalize_split, parse_split
 
 JSON_LINES = (".jsonl", ".ndjson")
 _CACHED_SIZE = 1 << 20  # bytes: smaller documents are loaded again, so that very many of them fit in memory
@@ -21,6 +23,8 @@ class DatasetSource:
         self.path = path
         self._json: dict[Path, Any] = {}
         self._xml: dict[Path, Element] = {}
+        self.unreadable: dict[Path, str] = {}
+        """Files that have been skipped, with the reasons."""
 
     @property
     def folder(self) -> Path:
@@ -31,6 +35,10 @@ class DatasetSource:
     def suffix(self) -> str:
         """The suffix of the file in lower case; empty for a folder."""
         return "" if self.path.is_dir() else self.path.suffix.lower()
+
+    def get_relative(self, file: Path) -> str:
+        """Returns the path of a file in the dataset, for messages."""
+        return Path(os.path.relpath(file, self.folder)).as_posix()
 
     @cached_property
     def resolver(self) -> ImageResolver:
@@ -48,25 +56,27 @@ class DatasetSource:
         )
 
     def iter_json(self) -> Iterator[tuple[Path, Any]]:
-        """Yields the JSON files of the source with their content, sorted: the file, or those in the folder and in its
-        subfolders.
+        """Yields the JSON files of the source with their content, sorted: the file, or those in the folder, in its
+        subfolders and in `annotations` of these; or else those of the split whose images are in the folder.
 
-        Files that cannot be read are skipped. Raises DatasetError if the only file cannot be read.
+        Files that cannot be read are skipped and listed in `unreadable`. Raises DatasetError if it is the only file.
         """
         if self.path.is_dir():
-            files = [*sorted(self.path.glob("*.json")), *sorted(self.path.glob("*/*.json"))]
+            patterns = ("*.json", "*/*.json", "*/annotations/*.json", "*/Annotations/*.json")
+            files = [file for pattern in patterns for file in sorted(self.path.glob(pattern))]
+            files = files or self._list_split_files()
         else:
             files = [self.path] if self.suffix == ".json" else []
         yield from self._iter_loaded(files, self._json, documents.load_json)
 
     def iter_xml(self) -> Iterator[tuple[Path, Element]]:
         """Yields the XML files of the source with their roots, sorted: the file, or those in the folder, or else in its
-        subfolders.
+        subfolders; or else that of CVAT whose subset is in the folder.
 
-        Files that cannot be read are skipped. Raises DatasetError if the only file cannot be read.
+        Files that cannot be read are skipped and listed in `unreadable`. Raises DatasetError if it is the only file.
         """
         if self.path.is_dir():
-            files = sorted(self.path.glob("*.xml")) or sorted(self.path.glob("*/*.xml"))
+            files = sorted(self.path.glob("*.xml")) or sorted(self.path.glob("*/*.xml")) or self._list_subset_files()
         else:
             files = [self.path] if self.suffix == ".xml" else []
         yield from self._iter_loaded(files, self._xml, documents.load_xml)
@@ -90,6 +100,21 @@ class DatasetSource:
         names = ", ".join(map(str, files))
         return DatasetError(f"{self.path} contains several datasets; name one of them: {names}")
 
+    def _list_split_files(self) -> list[Path]:
+        """Returns the JSON files beside the folder, or beside `images`, of the split that is called like the folder."""
+        split = normalize_split(self.path.absolute().name)
+        for folder in list(self.path.absolute().parents)[:2]:
+            files = [file for pattern in ("*.json", "[aA]nnotations/*.json") for file in sorted(folder.glob(pattern))]
+            if found := [file for file in files if normalize_split(parse_split(file).name) == split]:
+                return found
+        return []
+
+    def _list_subset_files(self) -> list[Path]:
+        """Returns the annotations.xml beside the folder `images` that contains the folder."""
+        images = self.path.absolute().parent
+        file = images.parent / "annotations.xml"
+        return [file] if images.name == "images" and file.is_file() else []
+
     def _iter_loaded(self, files: Sequence[Path], loaded: dict[Path, Any], load: Any) -> Iterator[tuple[Path, Any]]:
         for file in files:
             if file in loaded:
@@ -97,9 +122,10 @@ class DatasetSource:
                 continue
             try:
                 content = load(file)
-            except DatasetError:
+            except DatasetError as error:
                 if len(files) == 1:
                     raise
+                self.unreadable[file] = str(error)
                 continue
             if file.stat().st_size >= _CACHED_SIZE:
                 loaded[file] = content

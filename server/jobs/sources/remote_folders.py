@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 
 from labels.image_folders import is_label_folder
-from labels.reading.split_files import parse_split
+from labels.split_names import parse_split
 from server.jobs.sources import addresses
 
 

@@ -1,0 +1,319 @@
+"""Where tools of the field put images and labels."""
+
+import json
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from labels.dataset import DatasetError
+from labels.opening import open_dataset
+from tests.field.layouts import (
+    LINE,
+    make_coco,
+    make_cvat,
+    make_labelme,
+    make_row,
+    make_voc,
+    read_colors,
+    read_reasons,
+    read_source,
+    write,
+)  # fmt: skip
+
+
+@pytest.mark.situation("R1", "COCO of CVAT, Ultralytics, COCO itself, Roboflow and FiftyOne")
+@pytest.mark.parametrize(
+    ("images", "files"),
+    [
+        ("images/{}/d/{}.jpg", "annotations/instances_{}.json"),
+        ("{}2017/{}.jpg", "annotations/instances_{}2017.json"),
+        ("images/{}2017/{}.jpg", "annotations/instances_{}2017.json"),
+        ("images/{}2017/{}.jpg", "annotations/captions_{}2017.json"),
+        ("images/{}/{}.jpg", "annotations/{}.json"),
+        ("{}/{}.jpg", "{}/_annotations.coco.json"),
+        ("{}/data/{}.jpg", "{}/labels.json"),
+        ("{}/images/{}.jpg", "{}/annotations/instances_default.json"),
+        ("{}/{}.jpg", "{}.json"),
+        ("Images/{}/{}.jpg", "Annotations/{}.json"),
+    ],
+)
+def test_coco_folders(tmp_path: Path, images: str, files: str) -> None:
+    for split, color in (("train", 10), ("val", 20)):
+        write(tmp_path / images.format(split, "a"), color=color)
+        file = write(tmp_path / files.format(split), make_coco("d/a.jpg" if "/d/" in images else "a.jpg"))
+    colors = read_colors(tmp_path)
+    assert sorted(colors.values()) == [1, 2]
+    assert [name.split("/")[0][:3] for name in sorted(colors)] == ["tra", "val"]
+    assert list(read_colors(file).values()) == [2]
+    assert [type(content) for content in read_source(file).values()] == [bytes]
+
+
+@pytest.mark.situation("R1", "subsets of a CVAT project: XML with `subset`, images/<subset>/")
+def test_subsets_of_a_cvat_project(tmp_path: Path) -> None:
+    write(tmp_path / "images/Train/a.jpg", color=10), write(tmp_path / "images/Test/a.jpg", color=20)
+    path = write(tmp_path / "annotations.xml", make_cvat(("a.jpg", "Train"), ("a.jpg", "Test"), ("b.jpg", "Test")))
+    assert read_colors(tmp_path) == read_colors(path) == {"Train/a.jpg": 1, "Test/a.jpg": 2}
+    assert "b.jpg" in read_reasons(tmp_path)["annotations.xml:4"]
+
+
+@pytest.mark.situation("R1", "tasks of CVAT side by side, each with its XML")
+def test_cvat_tasks_side_by_side(tmp_path: Path) -> None:
+    for task, color in (("task_1", 10), ("task_2", 20)):
+        write(tmp_path / task / "images/a.jpg", color=color)
+        write(tmp_path / task / "annotations.xml", make_cvat(("a.jpg", "")))
+    assert read_colors(tmp_path) == {"task_1/a.jpg": 1, "task_2/a.jpg": 2}
+
+
+@pytest.mark.situation("R8", "YOLO lists of CVAT with the prefix data/, and splits with capitals or any name")
+@pytest.mark.parametrize("split", ["Train", "train", "Validation", "night shift"])
+@pytest.mark.parametrize("prefix", ["data/", "", "./", "/content/dataset/"])
+def test_yolo_lists(tmp_path: Path, split: str, prefix: str) -> None:
+    write(tmp_path / f"images/{split}/a.jpg", color=10)
+    write(tmp_path / f"labels/{split}/a.txt", LINE)
+    write(tmp_path / f"{split}.txt", f"{prefix}images/{split}/a.jpg\n{prefix}images/{split}/gone.jpg\n")
+    write(tmp_path / "data.yaml", f"{split}: {split}.txt\nnames:\n  0: cat\npath: .\n")
+    for path in (tmp_path, tmp_path / "data.yaml", tmp_path / f"{split}.txt", tmp_path / f"images/{split}"):
+        assert read_colors(path) == {f"images/{split}/a.jpg": 1}
+    assert "gone.jpg" in read_reasons(tmp_path)[f"{split}.txt:2"]
+    source = read_source(tmp_path / f"{split}.txt")
+    assert [type(content) for content in source.values()] == [bytes, str]
+
+
+@pytest.mark.situation("R8", "Darknet: obj.data, obj.names and obj_train_data with images and labels side by side")
+def test_darknet_folders(tmp_path: Path) -> None:
+    for split, color in (("train", 10), ("valid", 20)):
+        write(tmp_path / f"obj_{split}_data/d/a.jpg", color=color)
+        write(tmp_path / f"obj_{split}_data/d/a.txt", LINE)
+        write(tmp_path / f"{split}.txt", f"data/obj_{split}_data/d/a.jpg\n")
+    write(tmp_path / "obj.names", "cat\n")
+    write(
+        tmp_path / "obj.data", "classes = 1\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+    )
+    expected = {"obj_train_data/d/a.jpg": 1, "obj_valid_data/d/a.jpg": 2}
+    assert read_colors(tmp_path) == read_colors(tmp_path / "obj.data") == expected
+    assert (
+        read_colors(tmp_path / "train.txt") == read_colors(tmp_path / "obj_train_data") == {"obj_train_data/d/a.jpg": 1}
+    )
+
+
+@pytest.mark.situation("R8", "flat YOLO folders of labelImg, Roboflow's Darknet and others")
+@pytest.mark.parametrize("names", ["classes.txt", "obj.names", "_darknet.labels"])
+def test_flat_yolo_folders(tmp_path: Path, names: str) -> None:
+    write(tmp_path / "a.JPG", color=10), write(tmp_path / "a.txt", LINE), write(tmp_path / "b.txt", LINE)
+    write(tmp_path / names, "cat\n")
+    write(tmp_path / "notes.txt", "labels of Monday")
+    assert read_colors(tmp_path) == {"a.JPG": 1}
+    assert read_reasons(tmp_path) == {"b.txt": "its image is missing"}
+
+
+@pytest.mark.situation("R8", "YOLO: labels beside images that are in a folder called images; classes.txt in labels")
+def test_other_yolo_folders(tmp_path: Path) -> None:
+    write(tmp_path / "one/images/a.jpg", color=10), write(tmp_path / "one/images/a.txt", LINE)
+    write(tmp_path / "one/images/classes.txt", "cat\n")
+    write(tmp_path / "two/images/a.jpg", color=20), write(tmp_path / "two/labels/a.txt", LINE)
+    write(tmp_path / "two/labels/classes.txt", "cat\n")
+    assert read_colors(tmp_path / "one/images") == {"a.jpg": 1}
+    assert read_colors(tmp_path / "two") == {"images/a.jpg": 2}
+
+
+@pytest.mark.situation("R8", "Roboflow's YOLO: ../train/images, and paths of the machine that trained")
+@pytest.mark.parametrize("path", ["../{}/images", "{}/images", "/content/cats-1/{}/images", "..\\{}\\images"])
+def test_yolo_split_folders(tmp_path: Path, path: str) -> None:
+    for split, color in (("train", 10), ("valid", 20)):
+        write(tmp_path / split / "images/a.jpg", color=color), write(tmp_path / split / "labels/a.txt", LINE)
+    description = {
+        "train": path.format("train"),
+        "val": path.format("valid"),
+        "test": "../test/images",
+        "names": ["cat"],
+    }
+    write(tmp_path / "data.yaml", json.dumps(description))
+    assert read_colors(tmp_path) == {"train/images/a.jpg": 1, "valid/images/a.jpg": 2}
+    assert read_reasons(tmp_path) == {"data.yaml: test": "there is no '../test/images'"}
+    assert read_colors(tmp_path / "valid") == read_colors(tmp_path / "valid/images") == {"valid/images/a.jpg": 2}
+
+
+@pytest.mark.situation("R8", "YOLO: one labels file for a.jpg and a.png; labels behind a link")
+def test_yolo_labels_of_one_image_only(tmp_path: Path) -> None:
+    write(tmp_path / "store/x/a.jpg", color=10), write(tmp_path / "store/x/a.png"), write(tmp_path / "store/x/b.jpg")
+    (tmp_path / "set/images").mkdir(parents=True)
+    (tmp_path / "set/images/train").symlink_to(tmp_path / "store/x")
+    write(tmp_path / "set/labels/train/a.txt", LINE), write(tmp_path / "set/labels/train/b.txt", LINE)
+    write(tmp_path / "set/data.yaml", "train: images/train\nnames: [cat]\n")
+    assert list(read_colors(tmp_path / "set")) == ["images/train/b.jpg"]
+    assert "a.jpg, a.png" in read_reasons(tmp_path / "set")["labels/train/a.txt"]
+
+
+@pytest.mark.situation("R1", "Pascal VOC in the layouts of VOC, labelImg and Roboflow")
+@pytest.mark.parametrize(
+    ("image", "file", "name"),
+    [
+        ("JPEGImages/a.jpg", "Annotations/a.xml", "a.jpg"),
+        ("JPEGImages/train/a.jpg", "Annotations/train/a.xml", "train/a.jpg"),
+        ("jpegimages/a.JPG", "annotations/a.xml", "a.JPG"),
+        ("images/a.jpg", "annotations/a.xml", "images/a.jpg"),
+        ("images/a.jpg", "xmls/a.xml", "images/a.jpg"),
+        ("data/a.jpg", "labels/a.xml", "data/a.jpg"),
+        ("a.jpg", "a.xml", "a.jpg"),
+        ("a.jpg", "annotations/a.xml", "a.jpg"),
+        ("train/a.jpg", "train/a.xml", "train/a.jpg"),
+        ("train/JPEGImages/a.jpg", "train/Annotations/a.xml", "train/a.jpg"),
+        ("VOCdevkit/VOC2012/JPEGImages/a.jpg", "VOCdevkit/VOC2012/Annotations/a.xml", "VOCdevkit/VOC2012/a.jpg"),
+    ],
+)
+def test_voc_folders(tmp_path: Path, image: str, file: str, name: str) -> None:
+    write(tmp_path / image, color=10)
+    write(tmp_path / "SegmentationClass/a.png", color=90)
+    # `folder`, `path` and `filename` are often those of another machine.
+    path = write(tmp_path / file, make_voc("old.jpg", folder="My Pictures", path="C:\\Users\\me\\old.jpg"))
+    assert read_colors(tmp_path) == {name: 1}
+    assert list(read_colors(path).values()) == [1]
+    assert list(read_colors(path.parent).values()) == [1]
+
+
+@pytest.mark.situation("R1", "Pascal VOC and LabelMe: labels in a folder of any name")
+def test_folders_of_any_name(tmp_path: Path) -> None:
+    for form in ("voc", "labelme"):
+        write(tmp_path / form / "pics/d/a.jpeg", color=10), write(tmp_path / form / "pics/e/a.jpeg", color=20)
+    write(tmp_path / "voc/mine/d/a.xml", make_voc("old.jpg"))
+    write(tmp_path / "labelme/mine/d/a.json", make_labelme("old.jpg"))
+    assert read_colors(tmp_path / "voc") == read_colors(tmp_path / "labelme") == {"pics/d/a.jpeg": 1}
+
+
+@pytest.mark.situation("R1", "Pascal VOC: a.jpg and a.png beside one XML file")
+def test_voc_images_with_one_stem(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", color=10), write(tmp_path / "a.png", color=20)
+    write(tmp_path / "a.xml", make_voc("a.png"))
+    assert read_colors(tmp_path) == {"a.png": 2}
+    write(tmp_path / "a.xml", make_voc("old.png"))
+    with pytest.raises(DatasetError, match=r"several images fit 'a': a\.jpg, a\.png"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.situation("R4", "LabelMe: backslashes, parent folders, drives and folders of another machine")
+@pytest.mark.parametrize(
+    ("stated", "image", "file"),
+    [
+        ("..\\images\\a.jpg", "images/a.jpg", "labels/a.json"),
+        ("..\\..\\images\\d\\a.jpg", "images/d/a.jpg", "labels/d/a.json"),
+        ("C:\\Users\\me\\Desktop\\a.jpg", "a.jpg", "a.json"),
+        ("\\\\nas\\share\\images\\a.jpg", "images/a.jpg", "labels/a.json"),
+        ("/home/me/project/images/d/a.jpg", "images/d/a.jpg", "labels/d/a.json"),
+        ("../../../images/a.jpg", "images/a.jpg", "labels/a.json"),
+        ("a.jpg", "images/a.jpg", "labels/a.json"),
+        ("a.jpg", "images/d/a.jpg", "labels/d/a.json"),
+        ("a.JPG", "a.jpg", "a.json"),
+        ("old name.jpg", "a.jpg", "a.json"),
+        ("a%20b.jpg", "a b.jpg", "a b.json"),
+    ],
+)
+def test_labelme_paths(tmp_path: Path, stated: str, image: str, file: str) -> None:
+    write(tmp_path / image, color=10)
+    path = write(tmp_path / file, make_labelme(stated))
+    assert read_colors(tmp_path) == {image: 1}
+    assert list(read_colors(path).values()) == list(read_colors(path.parent).values()) == [1]
+
+
+@pytest.mark.situation("R4", "names with %, in both normal forms of Unicode, without a suffix, or with another one")
+@pytest.mark.parametrize(
+    ("stated", "image"),
+    [
+        ("a%20b.jpg", "a b.jpg"),
+        ("a b.jpg", "a%20b.jpg"),
+        ("100%.jpg", "100%.jpg"),
+        ("100%25.jpg", "100%.jpg"),
+        ("%E4%BD%A0.jpg", "你.jpg"),
+        (unicodedata.normalize("NFC", "Füße.jpg"), unicodedata.normalize("NFD", "Füße.jpg")),
+        (unicodedata.normalize("NFD", "Füße.jpg"), unicodedata.normalize("NFC", "Füße.jpg")),
+        ("a", "a.jpg"),
+        ("v1.2", "v1.2.jpg"),
+        ("a.png", "a.jpg"),
+        ("a.jpg", "A.JPG"),
+        ("file:///C:/old/a.jpg", "a.jpg"),
+        ("0a1b2c3d-a.jpg", "a.jpg"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "images/", "images/deep/"])
+def test_names_of_other_systems(tmp_path: Path, stated: str, image: str, folder: str) -> None:
+    write(tmp_path / folder / image, color=10), write(tmp_path / folder / "other.jpg")
+    coco = write(tmp_path / "coco.json", make_coco(stated))
+    assert list(read_colors(coco).values()) == [1]
+    rows = write(tmp_path / "rows.jsonl", make_row(stated))
+    assert list(read_colors(rows).values()) == [1]
+    for path in (coco, rows.rename(tmp_path / "list.txt")):
+        if path.suffix == ".txt":
+            path.write_text(stated + "\n", encoding="utf-8")
+        assert [type(content) for content in read_source(path).values()] == [bytes]
+
+
+@pytest.mark.situation("R4", "two files fit a name, or two names fit a file: nothing is guessed")
+def test_nothing_is_guessed(tmp_path: Path) -> None:
+    for name, color in (("b/a.jpg", 10), ("c/a.jpg", 20), ("x.jpg", 30), ("y.png", 40), ("u.jpg", 50), ("v.jpg", 60)):
+        write(tmp_path / "images" / name, color=color)
+    names = ["a.jpg", "x.png", "x.jpg", "y.jpg", "1234abcd-u.jpg", "abcd1234-u.jpg", "left-v.jpg", "b/q.jpg", "b/x.jpg"]
+    coco = write(tmp_path / "coco.json", make_coco(*names))
+    assert read_colors(coco) == {"x.jpg": 3, "y.png": 4}
+    reasons = read_reasons(coco)
+    assert "several images fit 'a.jpg': images/b/a.jpg, images/c/a.jpg" in reasons["coco.json: image 1"]
+    assert "x.jpg, is also the image of coco.json: image 3" in reasons["coco.json: image 2"]
+    assert "u.jpg, is also" in reasons["coco.json: image 5"]
+    assert "u.jpg, is also" in reasons["coco.json: image 6"]
+    assert sorted(reasons) == [f"coco.json: image {n}" for n in (1, 2, 5, 6, 7, 8, 9)]
+    source = read_source(coco)
+    assert {name for name, content in source.items() if isinstance(content, bytes)} == {"x.jpg", "y.jpg"}
+    assert "also the image" in str(source["x.png"])
+
+
+@pytest.mark.situation("R4", "a job may read one folder: links and .. out of it, and moved images in it")
+def test_moved_images_of_a_job_are_in_allowed_folders(tmp_path: Path) -> None:
+    write(tmp_path / "secret/a.jpg", color=10), write(tmp_path / "own/images/b.jpg", color=20)
+    (tmp_path / "own/images/link").symlink_to(tmp_path / "secret")
+    (tmp_path / "own/c.jpg").symlink_to(tmp_path / "secret/a.jpg")
+    names = ["../secret/a.jpg", "../secret/gone.jpg", "a.jpg", "images/link/a.jpg", "c.jpg", "/old/b.jpg", "../x/b.png"]
+    path = write(tmp_path / "own/list.txt", "\n".join(names))
+
+    def is_allowed(address: str) -> bool:
+        return Path(os.path.realpath(address)).is_relative_to(tmp_path / "own")
+
+    source = read_source(path, is_allowed=is_allowed)
+    assert {name for name, content in source.items() if isinstance(content, bytes)} == set()
+    path.write_text("\n".join(names[:-1]))
+    source = read_source(path, is_allowed=is_allowed)
+    assert {name for name, content in source.items() if isinstance(content, bytes)} == {"old/b.jpg"}
+    refused = [name for name, content in source.items() if "not configured to read" in str(content)]
+    assert refused == ["secret/a.jpg", "secret/gone.jpg", "images/link/a.jpg", "c.jpg"]
+
+
+@pytest.mark.situation("S9", "images without a suffix or with an odd one, and unreadable ones, in a dataset")
+def test_files_are_images_by_content(tmp_path: Path) -> None:
+    for name in ("a", "b.jfif", "c.mpo", "d.data1"):
+        write(tmp_path / "images" / name, color=10)
+        write(tmp_path / "labels" / f"{name.split('.')[0]}.txt", LINE)
+    (tmp_path / "images/e.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "images/f").write_text("no image")
+    write(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
+    assert set(read_colors(tmp_path)) == {"images/a", "images/b.jfif", "images/c.mpo", "images/d.data1"}
+    assert "HEIC" in read_reasons(tmp_path)["labels/e.txt"]
+
+
+@pytest.mark.situation("R4", "100,000 names whose folders have moved, in one pass over the folder")
+def test_moved_images_are_found_fast(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    names = [f"{number:05}.jpg" for number in range(2000)]
+    for name in names:
+        (tmp_path / "images" / name).touch()
+    listing = write(tmp_path / "list.txt", "\n".join(f"C:\\old\\{name}" for name in names))
+    calls = 0
+    scandir = os.scandir
+
+    def count(path: object = ".") -> object:
+        nonlocal calls
+        calls += 1
+        return scandir(path)  # type: ignore[call-overload]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", count)
+        assert list(read_source(listing).values()) == [b""] * len(names)
+    assert calls < 20
