@@ -19,7 +19,7 @@ from typing import Any
 from labels.dataset import Dataset
 from labels.formats.coco import is_coco
 from labels.formats.label_studio_regions import RegionReader, find_kind
-from labels.formats.label_studio_tasks import TaskImages, Result, choose_annotation, to_path
+from labels.formats.label_studio_tasks import Result, TaskImages, choose_annotation, to_path
 from labels.geometry import to_points, to_rings
 from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
