@@ -74,7 +74,7 @@ class ListedFiles:
             if self.is_refused(target):
                 reason = "this server is not configured to read from there"
                 raise SourceImageError(reason, SourceImageFault.REFUSED) from error
-            if (self._folder / target).is_dir():
+            if os.path.isdir(self._folder / target):  # noqa: PTH112 - also for names that are too long
                 raise SourceImageError("it is a folder", SourceImageFault.BROKEN) from error
             raise SourceImageError("there is no such file", SourceImageFault.MISSING) from error
 
