@@ -15,7 +15,11 @@ _SHAPES = ("rectangle", "polygon", "brush", "ellipse")
 _SHAPE_TYPES = (*_SHAPES, *(f"{shape}labels" for shape in _SHAPES))
 _LABEL_KEYS = (*(f"{shape}labels" for shape in _SHAPES), "labels")
 _POINT_TYPES = ("keypoint", "keypointlabels", "vector", "vectorlabels")
-_ANSWER_TYPES = ("choices", "taxonomy", "rating", "number", "datetime", "ranker", "pairwise", "labels")
+# Answers about a whole image, or about other data than images.
+_ANSWER_TYPES = (
+    "choices", "taxonomy", "rating", "number", "datetime", "ranker", "pairwise", "labels",
+    "hypertextlabels", "paragraphlabels", "timeserieslabels", "timelinelabels",
+)  # fmt: skip
 
 
 def find_kind(result: Any) -> LabelKind:

@@ -31,6 +31,7 @@ from labels.writing.image_names import split_suffix
 from prompts.annotations import Box, Polygon
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "imagesets"
+_MASKS = "SegmentationObject"
 _FLAG = re.compile(r"\s+(-1|0|1)$")
 _UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -69,6 +70,8 @@ def read(source: DatasetSource) -> Dataset:
     lists = _find_lists_folder(source)
     folder = source.folder if lists is None else lists.parent
     resolver = source.resolver if lists is None else ImageResolver(folder)
+    if (folder / _MASKS).is_dir():
+        builder.refuse(_MASKS, "masks are not used; boxes and polygons of the XML files are")
     for path in _list_files(source, folder, builder):
         where = path.relative_to(folder).as_posix()
         try:
