@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from labels.image_files import SUFFIXES
+from labels.image_suffixes import is_image_suffix
 from labels.reading import documents
 from labels.reading.checks import LabelError
 
@@ -160,7 +160,7 @@ def _list_pages(value: Any) -> list[str]:
 
 
 def _has_suffix(address: str) -> bool:
-    return to_path(address).lower().endswith(SUFFIXES)
+    return is_image_suffix(to_path(address)) is True
 
 
 def _to_file_name(address: str) -> str:
