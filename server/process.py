@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from server.lifecycle import Lifecycle
 
 _SEND_TIMEOUT = 3  # seconds to send the last responses after all requests have ended
-_CHECK_TICKS = 10  # uvicorn ticks ten times a second
+_CHECK_TICKS, _LOG_TICKS = 10, 100  # uvicorn ticks ten times a second
 _BACKLOG = 2048  # connections that the kernel keeps until the server accepts them
 _ACCEPTS = 64  # connections accepted at a time, before the limit is checked
 _MAX_FILES = 65_536  # no server needs more, and some systems allow a billion
@@ -67,13 +67,14 @@ class ServerProcess(uvicorn.Server):
                 self.should_exit = True
         if counter % _CHECK_TICKS == 0:
             self._check_connections()
+        if counter % _LOG_TICKS == 0:
+            self.pool.log_counts()
         return await super().on_tick(counter)
 
     def _check_connections(self) -> None:
         now = asyncio.get_running_loop().time()
         # Time in which the event loop was busy is not the clients'.
         self.pool.check(now, min(now - self._checked_at, 2.0))
-        self.pool.log_counts()
         self._checked_at = now
 
     def _stop_after_failure(self, _: str) -> None:
@@ -89,7 +90,7 @@ def run_server(settings: Settings) -> int:
     from server.logs import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)
-    limits = ConnectionLimits(connections=_limit_connections(settings.max_connections))
+    limits = ConnectionLimits(connections=limit_connections(settings.max_connections))
     server = create_server(create_app(settings), limits)
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
@@ -103,8 +104,8 @@ def run_server(settings: Settings) -> int:
     return 1 if server.failed else 0
 
 
-def create_server(app: "FastAPI", limits: "ConnectionLimits", **options: Any) -> ServerProcess:
-    """Returns a server of the app. `options`: of uvicorn."""
+def create_server(app: "FastAPI", limits: "ConnectionLimits") -> ServerProcess:
+    """Returns a server of the app."""
     from server.connections import ConnectionPool, HttpProtocol
 
     pool = ConnectionPool(limits)
@@ -118,7 +119,6 @@ def create_server(app: "FastAPI", limits: "ConnectionLimits", **options: Any) ->
         backlog=_ACCEPTS,
         timeout_keep_alive=limits.idle_seconds,
         timeout_graceful_shutdown=_SEND_TIMEOUT,
-        **options,
     )
     return ServerProcess(config, app.state.lifecycle, pool)
 
@@ -137,7 +137,7 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.socket(fileno=listener.detach())
 
 
-def _limit_connections(maximum: int) -> int:
+def limit_connections(maximum: int) -> int:
     """Returns how many connections may be open, as the process may not have enough descriptors for `maximum`.
 
     Raises the limit of descriptors as far as it may.
@@ -145,7 +145,10 @@ def _limit_connections(maximum: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+        except (OSError, ValueError):  # a container may forbid it
+            files = soft
     # A connection may need a second descriptor, for an upload or an export.
     possible = max((files - _OWN_FILES) // 2, 1)
     if possible < maximum:

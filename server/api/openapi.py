@@ -30,7 +30,9 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
 _RESPONSES: tuple[type[BaseModel], ...] = (PromptResponse, PromptBatchResponse, ProblemDetails)
 _DESCRIPTION = """The labeling server for Florence-2: an image and a prompt in; boxes, polygons, words and captions out.
 
-Every error is an RFC 9457 problem (`application/problem+json`). Its `detail` says what to do."""
+Every error is an RFC 9457 problem (`application/problem+json`). Its `detail` says what to do.
+
+If the server has API keys, everyone with a key can call every route."""
 _TAGS = [
     {"name": "prompt", "description": "Ask the model about an image."},
     {"name": "tasks", "description": "The tasks of Florence-2: what each takes and returns."},

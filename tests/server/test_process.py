@@ -1,6 +1,7 @@
 """The server process: sockets, signals, and failures to start."""
 
 import json
+import resource
 import signal
 import socket
 import threading
@@ -14,7 +15,7 @@ from prompts.annotations import Box
 from server.api.prompt.examples import create_prompt_examples
 from server.app import create_app
 from server.connections import ConnectionLimits
-from server.process import create_server, listen
+from server.process import create_server, limit_connections, listen
 from server.settings import Settings
 from tests.server.helpers import TIMEOUT, FloristProcess, StuckEngine, serve_app, wait_until
 
@@ -143,9 +144,21 @@ def test_a_request_that_outlasts_the_shutdown_gets_an_error(stuck: StuckEngine) 
     assert not server.failed
 
 
+@pytest.mark.parametrize(("hard", "expected"), [(1024, 384), (20_000, 1000), (resource.RLIM_INFINITY, 1000)])
+def test_connections_are_limited_by_descriptors(monkeypatch: pytest.MonkeyPatch, hard: int, expected: int) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    assert limit_connections(1000) == expected
+    ((soft, same),) = raised
+    assert same == hard
+    assert 2 * expected < soft <= 65_536
+
+
 def test_a_missing_model_ends_the_server(start: Callable[..., FloristProcess]) -> None:
-    server = start(model="/no/such/folder")
+    server = start("--host", "0.0.0.0", model="/no/such/folder")
     assert server.wait() == 1
+    assert "everyone who reaches 0.0.0.0 can use this server: it has no API keys" in server.log.read_text()
     assert "there is no folder /no/such/folder" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from server.store.jobs.records import Job
 
 # The page includes all that it shows and runs no scripts. It contains names of files that strangers may have chosen.
-_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"}
+_PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 # An image file may be anything: browsers must not guess its type.
 _IMAGE_TYPE = "application/octet-stream"
 _IMAGE_HEADERS = {"X-Content-Type-Options": "nosniff"}
@@ -202,7 +202,7 @@ async def view_summary(
             write_summary(page, queue.store.iter_images(job, read), replace(info, notes=notes))
             return page.read_bytes()
 
-    return HTMLResponse(await _write_in_thread(calls, write, job_id, lifecycle.export_limiter), headers=_PAGE_HEADERS)
+    return HTMLResponse(await _write_in_thread(calls, write, job_id, lifecycle.export_limiter), headers={"Content-Security-Policy": _PAGE_POLICY})
 
 
 @router.get(
