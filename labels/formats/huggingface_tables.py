@@ -61,8 +61,8 @@ def iter_rows(
 ) -> Iterator[tuple[Row, str, str, EncodedImage, ClassNames]]:
     """Yields each row with its image's name, its source, the image and the class names.
 
-    Names begin with the name of the file, or with its path if files of several folders have one name. Rows without an
-    image are refused in `builder`. Raises DatasetError.
+    Images that are files have the name of the file; names of others begin with the name of the table, or with its path
+    if tables of several folders have one name. Rows without an image are refused in `builder`. Raises DatasetError.
     """
     root = source.path
     try:
@@ -87,7 +87,13 @@ def iter_rows(
                 except OSError as error:
                     builder.refuse(where, str(error))
                     continue
-                yield row, f"{name}/{number:06}", where, image, names
+                own = f"{name}/{number:06}"
+                if isinstance(image, ImageFile):  # as in a metadata.parquet
+                    base = source.resolver.root
+                    own = (
+                        image.path.relative_to(base).as_posix() if image.path.is_relative_to(base) else image.path.name
+                    )
+                yield row, own, where, image, names
         except (pyarrow.ArrowException, OSError) as error:
             raise DatasetError(f"{file} cannot be read: {str(error)[:200]}") from error
 

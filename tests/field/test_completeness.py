@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from labels.conversion import convert_dataset
@@ -272,3 +273,20 @@ def test_captions_in_csv(folder: Folder) -> None:
         "test/metadata.csv: the column 'label' is not used: it labels whole images",
         "train/metadata.csv:5: it has 3 cells for 2 columns; a text with a comma needs quotes",
     ]
+
+
+@pytest.mark.situation("R13", "metadata.parquet of an image folder with splits")
+def test_captions_in_parquet(folder: Folder) -> None:
+    folder.add_images("train/a.jpg", "train/b.jpg", "test/a.jpg")
+    columns = {"file_name": ["a.jpg", "b.jpg", "a.jpg"], "text": ["a car", "two", "red"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder.path / "train/metadata.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"file_name": ["a.jpg"], "text": ["a dog"]}), folder.path / "test/metadata.parquet"
+    )
+    dataset = folder.read()
+    assert dataset.unusable == ()
+    assert describe(dataset) == {
+        "test/a.jpg": [("a dog",)],
+        "train/a.jpg": [("a car",), ("red",)],
+        "train/b.jpg": [("two",)],
+    }
