@@ -94,7 +94,7 @@ class ExportReport:
     def iter_remarks(self) -> Iterator[str]:
         """Yields a line for each new name of an image or class, up to ten, and for each warning."""
         for old, new in self.renamed_examples:
-            yield f"renamed: the image {_show(old)} is called {_show(new)} in this dataset"
+            yield f"renamed: {_show(old)} is called {_show(new)} in this dataset"
         if self.renamed > len(self.renamed_examples):
             yield f"renamed: {self.renamed} images; {RENAMED_FILE} in the dataset lists all of them"
         for old, new in list(self.renamed_classes.items())[:SHOWN]:

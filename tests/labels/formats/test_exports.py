@@ -218,7 +218,7 @@ def run(check: Callable[[str, list[LabeledImage], Path], None], name: str, image
 
 
 @pytest.mark.parametrize("name", READERS)
-@profile(40)
+@profile(25)
 @given(labeled_images(RULE_FOLDERS))
 def test_the_tools_of_a_format_find_each_image_with_its_own_labels(name: str, images: list[LabeledImage]) -> None:
     run(check_by_rule, name, images)

@@ -1,6 +1,7 @@
 """What a job produces, over HTTP: datasets, the summary page, and image files."""
 
 import io
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -43,6 +44,33 @@ def test_a_job_can_be_exported_in_every_format(client: httpx.Client, images: Pat
     assert check_problem(no_place, 422, "invalid-request").field == "images"
     unknown = client.get(f"/v1/jobs/{number}/export", params={"format": "psd"})
     assert "coco" in check_problem(unknown, 422, "invalid-request").detail
+
+
+def test_an_export_says_what_was_renamed_and_how_far_the_job_was(engine: Engine, images: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(images, own)
+    (own / "00.jpg").write_bytes((own / "01.png").read_bytes())
+    with connect_server(engine, tmp_path / "jobs", own) as client:
+        number = start_job(client, own)["id"]
+        early = json.loads(client.get(f"/v1/jobs/{number}/export").headers["x-export-report"])
+        assert early["job"]["id"] == number
+        assert early["job"]["unfinished"] == early["job"]["images"] - early["job"]["labeled"] - early["job"]["failed"]
+        wait_for_end(client, number)
+        response = client.get(f"/v1/jobs/{number}/export", params={"format": "yolo-detect", "images": True})
+        summary = json.loads(response.headers["x-export-report"])
+        assert summary["renamed"] == 1
+        assert (summary["job"]["state"], summary["job"]["unfinished"]) == ("done", 0)
+        with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+            files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+        report = json.loads(files[".florist"])
+        assert report["renamed_examples"] == [["00.png", "00-2.png"]]
+        assert report["job"] == summary["job"]
+        assert files["renamed.csv"] == b"name,new_name\n00.png,00-2.png\n"
+        copies = {name for name in files if name.startswith("images/train/")}
+        assert {Path(name).stem for name in copies} == {
+            Path(name).stem for name in files if name.startswith("labels/train/")
+        }
+        assert files["images/train/00-2.png"] == (own / "00.png").read_bytes()
 
 
 def test_images_can_be_downloaded_by_their_position(engine: Engine, images: Path, tmp_path: Path) -> None:
