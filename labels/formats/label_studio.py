@@ -19,8 +19,9 @@ from typing import Any
 from labels.dataset import Dataset
 from labels.formats.coco import is_coco
 from labels.formats.label_studio_regions import RegionReader, find_kind
-from labels.formats.label_studio_tasks import Result, TaskImages, choose_annotation, to_path
+from labels.formats.label_studio_tasks import Result, TaskImages, choose_annotation, is_embedded, to_path
 from labels.geometry import to_points, to_rings
+from labels.image_files import ImageBytes
 from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
@@ -107,7 +108,8 @@ def _read_task(task: dict[str, Any], where: str, finder: "_ImageFinder", names: 
                 unclear.append((source, result, str(error)))
     drafts = []
     for image, address in images.items():
-        draft = finder.add_image(address, [result for _, result in results[image]], where)
+        part = f"-{image[0]}-{image[1]}" if len(images) > 1 else ""
+        draft = finder.add_image(address, [result for _, result in results[image]], where, part)
         if draft is not None:
             if len(images) > 1 and image[0] not in names.drawn_on:
                 draft.covered = draft.covered or set()  # nobody was asked to draw on it
@@ -127,17 +129,23 @@ class _ImageFinder:
         self._file, self._splits, self._resolver = file, splits, resolver
         self._folders = resolver.layout.list_folders(file, splits.get_split(file))
 
-    def add_image(self, address: str, results: list[Result], where: str) -> ImageDraft | None:
-        """Returns the draft of the image with an address; None if there is no such image."""
-        try:
-            found = self._find(address)
-        except OSError as error:
-            self.builder.refuse(where, f"{error}; its address is {address[:200]!r}")
-            return None
-        self._splits.check_image(self._file, found.path)
+    def add_image(self, address: str, results: list[Result], where: str, part: str) -> ImageDraft | None:
+        """Returns the draft of the image with an address; None if there is no such image.
+
+        An embedded image has the name of its task, with `part` added.
+        """
         sizes = {checks.parse_size(each.get("original_width"), each.get("original_height")) for each in results}
         sizes -= {None}
         size = sizes.pop() if len(sizes) == 1 else None
+        try:
+            if is_embedded(address):
+                name = f"{self._splits.get_prefix(self._file)}{where.rpartition(': ')[2].replace(' ', '-')}{part}"
+                return self.builder.add_image(name, where, ImageBytes(checks.decode_base64(address)), size)
+            found = self._find(address)
+        except (OSError, LabelError) as error:
+            self.builder.refuse(where, f"{error}; its address is {address[:200]!r}")
+            return None
+        self._splits.check_image(self._file, found.path)
         return self.builder.add_found(found, where, size, prefix=self._splits.get_prefix(self._file))
 
     def _find(self, address: str) -> FoundImage:

@@ -88,7 +88,7 @@ class TaskImages:
             raise LabelError("its data names no image")
         keys = (self.drawn_on & values.keys()) | (self._named & (values if self._keys else images).keys())
         if not keys:
-            names = {_to_file_name(page) for pages in images.values() for page in pages}
+            names = {page if is_embedded(page) else _to_file_name(page) for pages in images.values() for page in pages}
             if len(images) > 1 and len(names) > 1:
                 raise LabelError(
                     f"its data names several images ({', '.join(images)}), and no result says which one is labeled: "
@@ -120,6 +120,11 @@ class TaskImages:
 def has_place(value: Any) -> bool:
     """Returns whether the value of a result has a place in the image, as those of regions do."""
     return isinstance(value, dict) and bool(value.keys() & {"points", "x", "rle"})
+
+
+def is_embedded(address: str) -> bool:
+    """Returns whether an address is a data URI, which contains the image."""
+    return address.startswith("data:")
 
 
 def to_path(address: str) -> str:
@@ -160,7 +165,7 @@ def _list_pages(value: Any) -> list[str]:
 
 
 def _has_suffix(address: str) -> bool:
-    return is_image_suffix(to_path(address)) is True
+    return is_embedded(address) or is_image_suffix(to_path(address)) is True
 
 
 def _to_file_name(address: str) -> str:

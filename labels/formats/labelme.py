@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from labels.dataset import Dataset, DatasetError
-from labels.formats.labelme_shapes import decode_base64, read_shapes
+from labels.formats.labelme_shapes import read_shapes
 from labels.geometry import to_points, to_rings
 from labels.image_files import ImageBytes
 from labels.image_resolver import FoundImage, ImageResolver
@@ -103,7 +103,7 @@ def _find_image(path: str, file: Path, resolver: ImageResolver, *, has_data: boo
 def _decode_image(data: object) -> ImageBytes:
     """Returns an embedded image. Raises OSError."""
     try:
-        return ImageBytes(decode_base64(data))
+        return ImageBytes(checks.decode_base64(data))
     except LabelError as error:
         raise OSError(f"its imageData cannot be read: {error}") from error
 

@@ -4,8 +4,6 @@ Rectangles have two opposite corners (LabelMe) or four (X-AnyLabeling). Shapes o
 are polygons of four corners. Circles become polygons, masks their outlines. Points and lines are left out.
 """
 
-import base64
-import binascii
 import io
 import math
 from typing import Any
@@ -39,19 +37,6 @@ def read_shapes(document: dict[str, Any], draft: ImageDraft, where: str) -> None
     for shapes in groups.values():
         _read_object([shape for _, shape in shapes], draft, f"{where}: shape {shapes[0][0]}")
     _note_unused(document, draft, where)
-
-
-def decode_base64(data: object) -> bytes:
-    """Returns the bytes of a file in a document. Raises LabelError."""
-    if not isinstance(data, str):
-        raise LabelError("it is not Base64")
-    text = "".join(data.split())
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise LabelError(f"it is not Base64: {error}") from error
 
 
 def _read_object(shapes: list[Any], draft: ImageDraft, source: str) -> None:
@@ -117,7 +102,7 @@ def _read_shape(shape: dict[str, Any], size: Size) -> list[list[float]]:
 def _read_mask(data: object, left: int, top: int, size: Size) -> list[list[float]]:
     """Returns the rings of a mask, a PNG whose top left corner is at `left`, `top`. Raises LabelError."""
     try:
-        with Image.open(io.BytesIO(decode_base64(data)), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(checks.decode_base64(data)), formats=("PNG",)) as image:
             width, height = image.size
             if min(left, top) < 0 or left + width > size[0] or top + height > size[1]:
                 raise LabelError(f"its mask lies outside the image of {size[0]}×{size[1]} pixels")

@@ -1,5 +1,7 @@
 """Converts untrusted values of a file to annotations, or raises LabelError with the reason."""
 
+import base64
+import binascii
 import math
 import re
 from collections.abc import Sequence
@@ -69,6 +71,19 @@ def check_number(value: object) -> float:
     if not math.isfinite(number):
         raise LabelError(f"its position contains {number}, which is not a finite number")
     return number
+
+
+def decode_base64(data: object) -> bytes:
+    """Returns the bytes of a file that a document contains in Base64, maybe as a data URI. Raises LabelError."""
+    if not isinstance(data, str):
+        raise LabelError("it is not Base64")
+    text = "".join(data.split())
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise LabelError(f"it is not Base64: {error}") from error
 
 
 def parse_size(width: object, height: object) -> Size | None:

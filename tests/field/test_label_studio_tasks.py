@@ -1,9 +1,12 @@
 """Tasks of Label Studio: which image a result is about, which annotation counts, what a region is."""
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.field.annotation_files import Folder, describe, list_reasons, list_tasks, make_result, make_task
 
@@ -89,6 +92,22 @@ def test_a_single_image_needs_no_name(folder: Folder, data: dict[str, str]) -> N
     dataset = folder.add("t.json", [make_task(about("image", "car"), data=data)]).read()
     assert (describe(dataset), dataset.unusable) == ({"a.jpg": [CAR]}, ())
     assert list_tasks(dataset, "a.jpg") == {"<OD>"}
+
+
+@pytest.mark.situation("A8", "images that the tasks contain")
+def test_embedded_images_are_read(folder: Folder) -> None:
+    def embed(size: tuple[int, int]) -> str:
+        buffer = io.BytesIO()
+        Image.new("RGB", size).save(buffer, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+    addresses = (embed((200, 100)), embed((100, 200)), "data:image/png;base64,?")
+    tasks = [make_task(about("image", "car"), data={"image": each, "name": "a.jpg"}) for each in addresses]
+    dataset = folder.add("t.json", [{**task, "id": number} for number, task in enumerate(tasks, start=7)]).read()
+    assert describe(dataset) == {"task-7": [CAR]}
+    assert [each.source for each in dataset.unusable] == ["t.json: task 8", "t.json: task 9"]
+    both = make_task(about("img1", "car"), about("img2", "bus"), data={"img1": addresses[0], "img2": addresses[0]})
+    assert describe(folder.add("t.json", [both]).read()) == {"task-1-img1-0": [CAR], "task-1-img2-0": [BUS]}
 
 
 @pytest.mark.situation("A5", "several annotators, ground truth, skipped tasks, drafts, predictions")

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from labels.formats.labelme_shapes import decode_base64
 from labels.opening import open_dataset
-from labels.reading.checks import LabelError
 
 Save = Callable[..., Path]
 
@@ -74,9 +72,3 @@ def test_a_bad_ring_leaves_the_others_of_its_group(save: Save) -> None:
     )
     assert found == [("polygon", "cat")]
     assert [reason.rpartition("; ")[2] for reason in reasons] == ["only its other rings are used"] * 2
-
-
-def test_base64_may_have_lines_and_a_prefix() -> None:
-    assert decode_base64("data:image/png;base64,aGVs\nbG8=\r\n") == b"hello"
-    with pytest.raises(LabelError, match="not Base64"):
-        decode_base64("$$")

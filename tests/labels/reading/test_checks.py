@@ -50,3 +50,10 @@ def test_a_clipped_polygon_is_the_checked_one() -> None:
     assert checks.clip_polygon("cat", rings[1:], (50, 50)).polygons == rings[1:]
     with pytest.raises(checks.LabelError, match="outside"):
         checks.clip_polygon("cat", rings, (5, 5))
+
+
+def test_base64_may_have_lines_and_a_prefix() -> None:
+    assert checks.decode_base64("data:image/png;base64,aGVs\nbG8=\r\n") == b"hello"
+    for data in ("$$", "aGVsbG8", None, 7):
+        with pytest.raises(checks.LabelError, match="not Base64"):
+            checks.decode_base64(data)
