@@ -158,6 +158,13 @@ class HttpProtocol(H11Protocol):
         super().on_response_complete()
         self._update_waiting()
 
+    def shutdown(self) -> None:
+        """Closes the connection, or lets it end with its response. uvicorn calls it when the server stops."""
+        try:
+            super().shutdown()
+        except h11.LocalProtocolError:  # after a request that is not HTTP
+            self.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         """Answers a request that is not HTTP. uvicorn calls it while it handles the error of the parser."""
         error = sys.exception()

@@ -4,28 +4,30 @@ No transaction is open and no thread is busy while a client reads slowly.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from server.api.threads import ThreadCalls
-from server.store.pages import Page
+
+if TYPE_CHECKING:
+    from server.store.pages import Page
 
 JSON_TYPE = "application/json"
 
 
-def _get_next(page: Page) -> dict[str, Any]:
+def _get_next(page: "Page") -> dict[str, Any]:
     return {"next": page.next}
 
 
 async def create_page_response(
     calls: ThreadCalls,
     name: str,
-    plan: Callable[[], Page],
+    plan: "Callable[[], Page]",
     read: Callable[[Sequence[int]], Iterable[BaseModel]],
-    get_members: Callable[[Page], Mapping[str, Any]] = _get_next,
+    get_members: "Callable[[Page], Mapping[str, Any]]" = _get_next,
 ) -> StreamingResponse:
     """Returns a response with a JSON object that has the entries as a list under `name`, and `next`.
 
@@ -36,7 +38,7 @@ async def create_page_response(
     def read_chunk(keys: Sequence[int]) -> bytes:
         return b",".join(entry.model_dump_json().encode() for entry in read(keys))
 
-    def start() -> tuple[Page, bytes]:
+    def start() -> "tuple[Page, bytes]":
         page = plan()
         return page, read_chunk(page.chunks[0]) if page.chunks else b""
 

@@ -163,9 +163,9 @@ class PromptBatch:
             self._metrics.observe_prompt(prompt.task, "invalid")
             return ProblemError(INVALID_PROMPT, str(error), error.field)
         except (AdapterSuspendedError, TimeoutError) as error:
-            outcome, problem = self._create_problem(error)
+            outcome, refusal = self._create_problem(error)
             self._metrics.observe_prompt(prompt.task, outcome)
-            return problem
+            return refusal
         except OverloadedError:
             self._metrics.observe_prompt(prompt.task, "overloaded")
             raise
