@@ -8,7 +8,7 @@ JSON has no lines here: errors name annotations by their ids.
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from labels.dataset import Dataset
 from labels.formats.coco_annotations import CocoAnnotationReader, to_key
@@ -16,8 +16,9 @@ from labels.geometry import area, bounds, to_rings
 from labels.image_folders import ImageFolders
 from labels.labeled_image import LabeledImage
 from labels.reading import checks
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
 from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
@@ -100,6 +101,8 @@ class _CocoReader:
 
 class CocoWriter(DatasetWriter):
     """annotations/instances_default.json, annotations/captions_default.json, images/. Both files list all images."""
+
+    is_read_by_stem: ClassVar[bool] = True
 
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)

@@ -17,7 +17,8 @@ from labels.geometry import bounding_box, box_to_ring, rotate_ring, simplify_for
 from labels.label_kind import LabelKind
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.image_draft import ImageDraft
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Text
 from prompts.grammar import FILLER_PHRASES

@@ -7,6 +7,7 @@ are points, polylines, cuboids and skeletons; ellipses become polygons. The writ
 
 import shutil
 import xml.etree.ElementTree as ET
+from typing import ClassVar
 
 from labels import masks
 from labels.dataset import Dataset, DatasetError
@@ -15,9 +16,10 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element
+from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
 from labels.split_names import normalize_split
 from labels.writing import xml
@@ -25,7 +27,6 @@ from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
-from labels.writing.image_names import split_suffix
 from prompts.annotations import Box, Quad, Text
 
 CAPTION = "caption"
@@ -171,17 +172,12 @@ def _read_points(text: str) -> list[float]:
 class CvatWriter(DatasetWriter):
     """annotations.xml and images/."""
 
+    is_read_by_stem: ClassVar[bool] = True
+
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)
         self._categories = CategoryIds()
-        self._stems = set[int]()  # hashes
         self._body = folder.open(_BODY)  # the list of labels precedes it, but is complete only at the end
-
-    def list_doubts(self, name: str) -> list[str]:
-        stem = hash(split_suffix(name)[0])
-        doubts = ["images that CVAT takes for another (their names differ only in the suffix)"] * (stem in self._stems)
-        self._stems.add(stem)
-        return doubts
 
     def add(self, image: LabeledImage, name: str) -> int:
         number = self.report.images - 1

@@ -10,7 +10,7 @@ from labels.geometry import Rectangle, box_to_ring
 from labels.label_kind import LabelKind
 from labels.reading import checks
 from labels.reading.checks import LabelError
-from labels.reading.dataset_builder import ImageDraft
+from labels.reading.image_draft import ImageDraft
 
 _LABEL_KEYS = ("category", "categories", "label", "labels", "category_id")
 _CAPTION_KEYS = ("captions", "caption", "text")

@@ -23,8 +23,9 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks, documents, prompt_samples
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
 from labels.sample import CAPTION_TASKS, Sample
 from labels.writing.dataset_writer import DatasetWriter

@@ -26,8 +26,9 @@ from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
 from labels.writing import xml
 from labels.writing.categories import CategoryIds, get_category

@@ -8,7 +8,7 @@ from labels.geometry import box_to_ring, ellipse_to_ring, rotate_ring
 from labels.label_kind import LabelKind
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import ImageDraft
+from labels.reading.image_draft import ImageDraft
 from prompts.annotations import Quad
 
 _SHAPES = ("rectangle", "polygon", "brush", "ellipse")

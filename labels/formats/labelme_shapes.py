@@ -16,7 +16,7 @@ from labels.geometry import bounds, box_to_ring, ellipse_to_ring
 from labels.label_kind import LabelKind
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import ImageDraft
+from labels.reading.image_draft import ImageDraft
 from labels.writing.categories import WORD_CATEGORY
 from prompts.annotations import Box
 

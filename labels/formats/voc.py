@@ -19,9 +19,10 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks, documents
 from labels.reading.checks import LabelError, Size
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element, find_text
+from labels.reading.image_draft import ImageDraft
 from labels.writing import xml
 from labels.writing.categories import CategoryIds, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter

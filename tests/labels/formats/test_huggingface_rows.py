@@ -9,7 +9,8 @@ from labels.formats.huggingface_rows import read_row
 from labels.image_files import ImageFile
 from labels.label_kind import LabelKind
 from labels.reading import checks
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.image_draft import ImageDraft
 
 Save = Callable[..., Path]
 RING = [1, 1, 30, 1, 30, 40]

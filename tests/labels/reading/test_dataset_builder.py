@@ -7,7 +7,8 @@ from labels.dataset import Dataset
 from labels.image_files import ImageFile
 from labels.label_kind import LabelKind
 from labels.reading import checks
-from labels.reading.dataset_builder import DatasetBuilder, ImageDraft
+from labels.reading.dataset_builder import DatasetBuilder
+from labels.reading.image_draft import ImageDraft
 from labels.sample import Sample
 from prompts.annotations import Text
 from prompts.tasks import find_task

@@ -1,0 +1,149 @@
+"""An image whose labels are being read.
+
+A label that cannot be used takes from its image what it makes uncertain, and nothing else:
+
+- An object, word or caption that cannot be read: the image is no longer complete for that kind (`refuse_label`).
+- Something that is left out but has a name, such as a point or a second label: the image is no longer complete for
+  objects if the dataset has objects with this name (`leave_out`). A keypoint called `nose` costs nothing among people.
+- A relation, an attribute, a repetition: nothing (`leave_out` without a name).
+- An image that is described a second time by labels that cannot be used: everything.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ParamSpec
+
+from labels.dataset import UnusableEntry
+from labels.image_files import EncodedImage
+from labels.label_kind import LabelKind
+from labels.reading import checks
+from labels.reading.checks import LabelError, Size
+from labels.reading.repetition import AnnotationSet
+from labels.sample import Sample
+from prompts.annotations import Annotation
+
+if TYPE_CHECKING:
+    from labels.reading.dataset_builder import DatasetBuilder
+
+P = ParamSpec("P")
+_REPEATED = "it is a duplicate of an earlier label of its image, and counts once"
+
+
+@dataclass
+class ImageDraft:
+    """An image whose labels are being read."""
+
+    builder: "DatasetBuilder"
+    name: str
+    source: str
+    size: Size
+    open: EncodedImage
+    annotations: list[Annotation] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    incomplete: set[LabelKind] = field(default_factory=set)
+    """Kinds with a label that could not be used, so that not everything is known."""
+    complete: set[LabelKind] | None = None
+    """Kinds for which everything is labeled, if the source says so; None: the kinds that occur in the dataset."""
+    covered: set[LabelKind] | None = None
+    """Kinds that the files which describe the image are about, if that is known; None: all."""
+    refused: bool = False
+    moved_from: str = ""
+    """The image's name in the dataset, if its file is elsewhere."""
+    states_size: bool = False
+    left_out_names: set[str] = field(default_factory=set)
+    """Names of what was left out. If the dataset has objects of such a name, the objects are not complete."""
+    _class_doubts: list[tuple[str, UnusableEntry]] = field(default_factory=list)
+    _known: AnnotationSet = field(default_factory=AnnotationSet)
+    _known_samples: set[str] = field(default_factory=set)
+
+    def add(
+        self,
+        kind: LabelKind,
+        source: str,
+        make: Callable[P, Annotation],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Annotation | None:
+        """Adds the annotation that `make` returns for the arguments, and returns it.
+
+        If `make` raises LabelError, the label is refused, and None is returned. An annotation that repeats an earlier
+        one is recorded, and not added again.
+        """
+        try:
+            annotation = make(*args, **kwargs)
+        except LabelError as error:
+            self.refuse_label(kind, source, str(error))
+            return None
+        if self._known.add(annotation):
+            self.annotations.append(annotation)
+        else:
+            self.leave_out(source, _REPEATED)
+        return annotation
+
+    def add_outline(
+        self, source: str, label: object, rings: Sequence[object], box: Sequence[float] | None = None
+    ) -> Annotation | None:
+        """Adds the polygon of one object, and returns it. What is wrong with some of its rings is recorded.
+
+        If no ring has an area, adds the box (x1, y1, x2, y2) of the object instead, if there is one.
+        """
+        good, problems = checks.split_rings(rings)
+        if good:
+            annotation = self.add(LabelKind.OBJECTS, source, checks.clip_polygon, label, good, self.size)
+            for problem in problems if annotation else ():
+                self.leave_out(source, f"{problem}; only its other rings are used")
+            return annotation
+        problem = problems[0] if problems else "its polygon has no area"
+        if box is None:
+            self.refuse_label(LabelKind.OBJECTS, source, problem)
+            return None
+        annotation = self.add(LabelKind.OBJECTS, source, checks.check_box, label, box, self.size)
+        if annotation:
+            self.leave_out(source, f"{problem}; only its box is used")
+        return annotation
+
+    def add_sample(self, source: str, sample: Sample) -> bool:
+        """Adds a prompt with its answer. One that repeats an earlier one is recorded; returns False then."""
+        key = repr((sample.task.token, sample.text, sample.region, sample.answer))
+        if key in self._known_samples:
+            self.leave_out(source, _REPEATED)
+            return False
+        self._known_samples.add(key)
+        self.samples.append(sample)
+        return True
+
+    def refuse_label(self, kind: LabelKind, source: str, reason: str) -> None:
+        """Records a label that cannot be used. The image is then no longer complete for labels of this kind."""
+        self.incomplete.add(kind)
+        self.refused = True
+        self.builder.refuse(source, reason)
+
+    def find_complete_kinds(self, occurring: set[LabelKind]) -> set[LabelKind]:
+        """Returns the kinds for which everything is labeled, of those that occur in the dataset."""
+        kinds = occurring if self.complete is None else self.complete
+        return (kinds if self.covered is None else kinds & self.covered) - self.incomplete
+
+    def refuse_all(self, source: str, reason: str) -> None:
+        """Records labels of any kind that cannot be used."""
+        self.incomplete.update(LabelKind)
+        self.refused = True
+        self.builder.refuse(source, reason)
+
+    def leave_out_class(self, source: str, reason: str, name: object) -> None:
+        """Same as `leave_out`, but only if the dataset has objects of the class `name`."""
+        if isinstance(name, str):
+            self._class_doubts.append((" ".join(name.split()), UnusableEntry(source, reason)))
+
+    def finish(self, classes: Collection[str]) -> None:
+        """Subtracts what became uncertain by labels that are known only after reading everything."""
+        for name, entry in self._class_doubts:
+            if name in classes:
+                self.leave_out(entry.source, entry.reason, name)
+        if not self.left_out_names.isdisjoint(classes):
+            self.incomplete.add(LabelKind.OBJECTS)
+
+    def leave_out(self, source: str, reason: str, name: object = None) -> None:
+        """Records what is not used of a label. `name`: the class, if that may be an object that is now missing."""
+        if isinstance(name, str) and name.strip():
+            self.left_out_names.add(" ".join(name.split()))
+        self.builder.refuse(source, reason)
