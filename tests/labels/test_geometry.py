@@ -165,3 +165,10 @@ def test_canonical_rings_do_not_depend_on_how_the_shape_was_drawn(rings: list[li
         assert geometry.to_points(ring)[0] == min(geometry.to_points(ring), key=lambda point: (point[1], point[0]))
     areas = [geometry.area(ring) for ring in found]
     assert areas == sorted(areas, reverse=True)
+
+
+def test_an_ellipse_is_a_ring_of_its_size() -> None:
+    ring = geometry.ellipse_to_ring((50, 40), 30, 20)
+    assert geometry.bounds([ring]) == pytest.approx((20, 20, 80, 60))
+    assert geometry.signed_area(ring) == pytest.approx(math.pi * 30 * 20, rel=2e-3)  # clockwise
+    assert all(abs(math.hypot((x - 50) / 30, (y - 40) / 20) - 1) < 1e-9 for x, y in geometry.to_points(ring))
