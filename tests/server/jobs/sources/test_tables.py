@@ -5,10 +5,20 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
-from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
+from server.jobs.sources import (
+    ImageSource,
+    SourceError,
+    SourceImageError,
+    SourceImageFault,
+    open_source,
+    table_process,
+    tables,
+)
+from server.jobs.sources.tables import TableSource
 
 pyarrow = pytest.importorskip("pyarrow")
 datasets = pytest.importorskip("datasets")
@@ -148,3 +158,38 @@ def test_a_table_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     for name, message in messages.items():
         with pytest.raises(SourceError, match=message):
             open_source(str(tmp_path / name))
+
+
+def test_a_table_whose_process_ends_is_opened_again(tmp_path: Path) -> None:
+    source = open_source(str(write_table(tmp_path / "t.parquet", [b"1", b"2"])))
+    assert isinstance(source, TableSource)
+    assert source[0].read() == b"1"
+    kill_reader(source)
+    with pytest.raises(SourceImageError, match="the process that reads it ended"):
+        source[1].read()
+    assert source[1].read() == b"2"
+
+
+def kill_reader(source: TableSource) -> None:
+    """Kills the process, as the system does when memory runs out."""
+    (process,) = (child for child in psutil.Process().children() if "table_process.py" in " ".join(child.cmdline()))
+    process.kill()
+
+
+def test_an_image_over_the_limit(tmp_path: Path, read_all: ReadAll, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_FILE_BYTES", 10)
+    source = open_source(str(write_table(tmp_path / "t.parquet", [bytes(11), bytes(10)])))
+    assert list(read_all(source).values()) == [SourceImageFault.TOO_LARGE, bytes(10)]
+
+
+def test_a_table_that_takes_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a lower limit, so that 100 MB are too much."""
+    values = pyarrow.array([[bytes(1_000_000)] * 100], pyarrow.list_(pyarrow.binary()))
+    lists = pyarrow.StructArray.from_arrays([pyarrow.array([b"1"]), values], ["bytes", "more"])
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"image": lists}), path, compression="zstd", write_statistics=False)
+    limited = Path(table_process.__file__).read_text().replace("MAX_MEMORY = 2 * 1024", "MAX_MEMORY = 128")
+    (tmp_path / "limited.py").write_text(limited)
+    monkeypatch.setattr(tables, "_PROCESS", tmp_path / "limited.py")
+    with pytest.raises(SourceError, match=r"bytes of memory|reads it ended"):
+        open_source(str(path))

@@ -121,7 +121,8 @@ def test_a_name_must_have_public_addresses_unless_they_are_allowed_too(
     assert list(read_all(open_source(f"{named}/a.jpg", is_allowed=both)).values()) == [b"1"]
     assert site.handler.requests[-1] == f"images.example.org:{site.server_port}/a.jpg"
     local = f"http://nas:{site.server_port}"
-    assert list(read_all(open_source(f"{local}/a.jpg", is_allowed=permissions.allow_within([local]))).values()) == [b"1"]
+    source = open_source(f"{local}/a.jpg", is_allowed=permissions.allow_within([local]))
+    assert list(read_all(source).values()) == [b"1"]
 
 
 def test_the_address_of_a_name_is_checked_for_every_request(
