@@ -6,7 +6,7 @@ from typing import ClassVar
 from labels.labeled_image import LabeledImage
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
-from labels.writing.image_names import replace_suffix
+from labels.writing.image_names import replace_suffix, split_suffix
 from prompts.annotations import Annotation
 
 
@@ -17,6 +17,7 @@ class DatasetWriter(ABC):
         images_folder: The subfolder for copies of the images.
         expected_images_folder: The subfolder where readers look for images that are not copied.
         sidecars: Subfolder and suffix of the file that accompanies each image; None if the format has none.
+        is_read_by_stem: Whether common readers take two images for one if their names differ only in the suffix.
         keeps_degenerate_polygons: Whether polygons of fewer than three corners are written too.
         keeps_samples: Whether an image's samples (prompts with answers) are written.
         has_copies: Whether the images are copied into the folder.
@@ -25,11 +26,13 @@ class DatasetWriter(ABC):
     images_folder: ClassVar[str] = "images"
     expected_images_folder: ClassVar[str | None] = None  # None: `images_folder`
     sidecars: ClassVar[tuple[str, str] | None] = None
+    is_read_by_stem: ClassVar[bool] = False
     keeps_degenerate_polygons: ClassVar[bool] = False
     keeps_samples: ClassVar[bool] = False
 
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         self.folder, self.report, self.has_copies = folder, report, has_copies
+        self._stems = set[int]()  # hashes
 
     @classmethod
     def get_label_path(cls, name: str) -> str | None:
@@ -48,8 +51,13 @@ class DatasetWriter(ABC):
         return name
 
     def list_doubts(self, name: str) -> list[str]:
-        """Returns why tools that read the format may not find an image of this name, or take it for another."""
-        return []
+        """Returns why tools that read the format may not find the next image of this name, or take it for another."""
+        if not self.is_read_by_stem:
+            return []
+        stem = hash(split_suffix(name)[0])
+        is_known = stem in self._stems
+        self._stems.add(stem)
+        return ["images that CVAT and Datumaro take for another (their names differ only in the suffix)"] * is_known
 
     @abstractmethod
     def add(self, image: LabeledImage, name: str) -> int:

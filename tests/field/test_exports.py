@@ -150,7 +150,7 @@ def test_renamed_classes_are_named(coco: Path, tmp_path: Path) -> None:
 @pytest.mark.situation("E3", "CVAT takes a.jpg and a.png for one image: said")
 def test_images_that_cvat_cannot_tell_apart_are_named(coco: Path, tmp_path: Path) -> None:
     result = run_florist("convert", coco, "--to", "cvat", "--out", tmp_path / "out")
-    assert "1 images that CVAT takes for another (their names differ only in the suffix): a.jpg" in result.stdout
+    assert "1 images that CVAT and Datumaro take for another (their names differ only in the suffix): a.jpg" in result.stdout
 
 
 @pytest.mark.situation("E4", "an output folder with other files is refused before anything is labeled")
