@@ -69,8 +69,8 @@ class DecoderPool:
 
     def decode(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Returns an encoded image as RGB, upright. Raises ImageError, SlowImageError and DecoderClosedError."""
-        (width, height), pixels = self._decode(data, {"max_pixels": max_pixels, "resize": None, "result": "file"})
-        image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+        size, _, pixels = self._decode(data, {"max_pixels": max_pixels, "resize": None, "result": "file"})
+        image = Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1)
         image.im.setmode("RGB")  # as Pillow holds it: `convert` would copy the pixels
         decoded = image._new(image.im)
         decoded.readonly = 1  # drawing on it makes a copy first
@@ -80,14 +80,18 @@ class DecoderPool:
         """Returns an encoded image resized to a width and a height with one of Pillow's resampling filters. Raises as
         `decode` does."""
         request = {"max_pixels": max_pixels, "resize": resize, "result": "bytes"}
-        return DecodedImage(*self._decode(data, request))
+        size, shape, pixels = self._decode(data, request)
+        if shape != resize[:2]:
+            image = Image.frombuffer("RGB", shape, pixels, "raw", "RGB", 0, 1)
+            pixels = image.resize(resize[:2], Image.Resampling(resize[2])).tobytes()
+        return DecodedImage(size, pixels)
 
     def check(self, data: bytes, *, max_pixels: int) -> tuple[int, int]:
         """Decodes an image only to check it. Returns its width and height. Raises as `decode` does."""
         return self._decode(data, {"max_pixels": max_pixels, "resize": None, "result": "size"})[0]
 
-    def _decode(self, data: bytes, request: dict[str, Any]) -> tuple[tuple[int, int], Any]:
-        """Returns the size of the image, and the buffer with the requested pixels."""
+    def _decode(self, data: bytes, request: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], Any]:
+        """Returns the width and height of the image, those of the pixels, and the buffer with the pixels."""
         with self._free:
             for attempt in (1, 2):
                 try:
@@ -106,8 +110,8 @@ class DecoderPool:
             raise ImageError(header["error"], ImageErrorReason(header["reason"]))
         if "slow" in header:
             raise SlowImageError
-        width, height = header["size"]
-        return (width, height), pixels
+        (width, height), (columns, rows) = header["size"], header["shape"]
+        return (width, height), (columns, rows), pixels
 
     def close(self) -> None:
         """Ends all processes, also those that are decoding. Images that wait raise DecoderClosedError."""

@@ -96,8 +96,9 @@ def _answer(
         )
         size = image.size
         if request["resize"]:
-            *target, resample = request["resize"]
-            image = image.resize(target, Image.Resampling(resample))
+            width, height, resample = request["resize"]
+            if image.width * image.height > width * height:  # otherwise the other side resizes it: less to send
+                image = image.resize((width, height), Image.Resampling(resample))
         return {"size": size, "shape": image.size}, image
     except SlowImageError:
         return {"slow": True}, None

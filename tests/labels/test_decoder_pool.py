@@ -42,10 +42,11 @@ def test_the_pixels_are_those_of_this_process(pool: DecoderPool) -> None:
 
 
 def test_an_image_is_resized_as_here(pool: DecoderPool) -> None:
-    expected = decode_in_process(NOISE).resize((30, 20), Image.Resampling.BICUBIC)
-    decoded = pool.decode_resized(NOISE, (30, 20, Image.Resampling.BICUBIC), max_pixels=10_000)
-    assert decoded.size == (64, 48)
-    assert bytes(decoded.pixels) == expected.tobytes()
+    for target in ((30, 20), (300, 20)):  # smaller and larger
+        expected = decode_in_process(NOISE).resize(target, Image.Resampling.BICUBIC)
+        decoded = pool.decode_resized(NOISE, (*target, Image.Resampling.BICUBIC), max_pixels=10_000)
+        assert decoded.size == (64, 48)
+        assert bytes(decoded.pixels) == expected.tobytes()
     assert pool.check(NOISE, max_pixels=10_000) == (64, 48)
 
 
