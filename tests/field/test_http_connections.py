@@ -1,7 +1,10 @@
 """Clients that send or read slowly, open many connections, or send what is not quite HTTP."""
 
+import errno
 import http.client
 import json
+import logging
+import os
 import socket
 import statistics
 import time
@@ -16,6 +19,7 @@ from fastapi.responses import StreamingResponse
 from server.api.prompt.examples import create_prompt_examples
 from server.app import create_app
 from server.connections import MAX_SMALL_CHUNKS, ConnectionLimits, TransferRate
+from server.logs import RepeatFilter
 from server.process import ServerProcess
 from server.settings import Settings
 from tests.server.helpers import TIMEOUT, StuckEngine, run_app, wait_until
@@ -173,6 +177,32 @@ def test_connections_over_the_limit_are_refused(stuck: StuckEngine) -> None:
         assert all(read_all(client).startswith(b"HTTP/1.1 200") for client in clients)
         wait_until(lambda: not server.pool.open)
         assert is_served(port)
+
+
+@pytest.mark.situation("H4", "no file descriptors for new connections")
+def test_the_server_goes_on_after_it_could_not_accept(stuck: StuckEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(RepeatFilter())
+    failures = 0
+    accept = socket.socket.accept
+
+    def fail_at_first(listener: socket.socket) -> tuple[socket.socket, object]:
+        nonlocal failures
+        if (failures := failures + 1) <= 100:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(listener)
+
+    logging.getLogger("server").addHandler(handler)
+    try:
+        with run_app(create(stuck)) as (_, port):
+            monkeypatch.setattr(socket.socket, "accept", fail_at_first)
+            assert is_served(port)
+    finally:
+        logging.getLogger("server").removeHandler(handler)
+    assert failures > 100
+    assert lines.count("cannot accept connections: Too many open files") == 1
 
 
 CHUNK = b"1\r\n[\r\n"
