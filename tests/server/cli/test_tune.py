@@ -133,7 +133,7 @@ def test_missing_negatives_are_reported_for_search_tasks(
         (["DATA", "--holdout", "DATA", "--task", "<OCR>"], "6 images of the holdout are training images too"),
         (["DATA", "--base", "nowhere"], "there is no folder nowhere"),
         (["DATA", "--task", "<OCR>"], "the labels allow no training of <OCR>"),
-        (["DATA", "--config", "CONFIG"], "frame: Extra inputs are not permitted; the settings are base, tasks"),
+        (["DATA", "--config", "CONFIG"], "frame: there is no such setting; the settings are base, tasks"),
     ],
 )
 def test_an_error_is_one_line(dataset: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
