@@ -103,7 +103,10 @@ class Settings(BaseSettings):
         description="The folder for jobs: their SQLite database and temporary exports. None: the server runs no jobs.",
     )
     jobs_sources: CommaSeparated = Field(
-        (), description="Folders and URLs that jobs may read images from: /data,s3://bucket/images."
+        (),
+        description="Folders and URLs that jobs may read images from: /data,s3://bucket/images. Links and redirects "
+        "must stay within them. A web server whose name has a private address is read only if the URL with this "
+        "address is listed too, or the name is local (without a dot, or .local, .lan, .internal).",
     )
     projects_folder: Path | None = Field(
         None,

@@ -62,7 +62,7 @@ def open_response(
             raise SourceImageError("this server is not configured to read from there", SourceImageFault.REFUSED)
         try:
             target = parse_url(url, allow_userinfo=True)
-            if is_allowed is None and urllib.request.getproxies():  # the proxy resolves names, and decides
+            if is_allowed is None and _uses_proxy(target):  # the proxy resolves names, and decides
                 response = _get_client(pinned=False).send(httpx.Request("GET", url, headers=headers), stream=True)
             else:
                 response, public = _send(target, headers, is_allowed, inside=inside)
@@ -84,6 +84,10 @@ def open_response(
         finally:
             response.close()
     raise SourceImageError(f"the address redirects more than {_MAX_REDIRECTS} times", SourceImageFault.UNREACHABLE)
+
+
+def _uses_proxy(target: httpx.URL) -> bool:
+    return target.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(target.host)
 
 
 def _send(
