@@ -43,7 +43,11 @@ POLL_SECONDS = 0.1  # longest pause of `submit_blocking` between two attempts
 
 
 class Engine:
-    """One model on one or several devices. Safe to use from any thread."""
+    """One model on one or several devices. Safe to use from any thread.
+
+    In fp32 an answer does not depend on the other requests of its batch, but for ties: where the logits of two tokens
+    differ by less than 1e-4, the rounding of a matrix product of more or fewer rows may decide between them.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, config: EngineConfig = EngineConfig(), *, replicas: Iterable[Checkpoint] = ()

@@ -27,7 +27,7 @@ ExecuteRecipe = Callable[[tuple[int, int]], RecipeExecution]
 
 _MAX_PIXELS = 150_000_000  # of images that are decoded at the same time
 # The composition of a batch depends on timing, and changes an fp32 score by about 1e-7. Scores are rounded before a
-# recipe compares them with its thresholds, so that results do not depend on timing.
+# recipe compares them with its thresholds, so that results do not depend on timing, but for ties of two tokens.
 _SCORE_DIGITS = 3
 
 

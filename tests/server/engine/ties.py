@@ -1,7 +1,7 @@
 """What the engine promises about answers in different batches: they are equal but for ties.
 
 On a CPU, the rounding of an fp32 matrix product depends on the number of its rows, since libraries choose another
-kernel. It moves the logits of the seedling by up to 1.5e-5 (see docs/measurements/reliability.md). Two tokens whose
+kernel. It moves the logits of the seedling by up to 3e-5 (`python -m benchmarks.batch_rounding`). Two tokens whose
 scores differ by less than TIE may therefore take each other's place when other prompts share the batch.
 """
 
