@@ -39,6 +39,8 @@ class ImageListing:
         self.names: list[str] = []
         self.faults: dict[int, SourceImageError] = {}
         self._notes: list[str] = []
+        self._renamed: list[str] = []
+        self._renamed_count = 0
         self._aside: list[str] = []
         self._aside_kinds: Counter[str] = Counter()
         self._budget = NameBudget()
@@ -50,7 +52,11 @@ class ImageListing:
         """Adds an image by its name in the source. `size` is in bytes, -1 if it is unknown. `fault` is why the image
         cannot be read. `extra` is the memory in bytes that the source keeps for it. Raises SourceError if the names
         take too much memory."""
-        name = self._make_unique(to_safe_name(name))
+        given, name = name, self._make_unique(to_safe_name(name))
+        if given.rpartition("/")[2] != name.rpartition("/")[2]:
+            self._renamed_count += 1
+            if len(self._renamed) < _MAX_SHOWN:
+                self._renamed.append(f"{truncate(given, _MAX_NAME)!r} is {truncate(name, _MAX_NAME)!r}")
         self._budget.add(name, extra + (_FAULT_BYTES if fault is not None else 0))
         if fault is not None:
             self.faults[len(self.names)] = fault
@@ -84,15 +90,21 @@ class ImageListing:
     @property
     def notes(self) -> list[str]:
         """Messages for the user, also about the files that were set aside."""
-        count = self._aside_kinds.total()
+        notes, count = list(self._notes), self._aside_kinds.total()
+        if self._renamed_count:
+            more = ", …" if self._renamed_count > len(self._renamed) else ""
+            notes.append(
+                f"{self._renamed_count:,} images have another name in the job, because theirs is taken, too long or "
+                f"cannot be written: {', '.join(self._renamed)}{more}"
+            )
         if not count:
-            return self._notes
+            return notes
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in self._aside_kinds.most_common(_MAX_SHOWN))
         more = ", …" if len(self._aside_kinds) > _MAX_SHOWN else ""
         names = ", ".join(self._aside) + (", …" if count > len(self._aside) else "")
         what = "file is" if count == 1 else "files are"
         note = f"{count:,} {what} set aside as not images ({kinds}{more}): {names}"
-        return [*self._notes, note]
+        return [*notes, note]
 
     @property
     def fingerprint(self) -> str:

@@ -9,6 +9,17 @@ from server.jobs.sources import listing as listing_module
 from server.jobs.sources.listing import ImageListing
 
 
+def test_images_with_another_name_are_named() -> None:
+    listing = ImageListing()
+    for name in ("/data/a.jpg", "../b/a.jpg", "b/a.jpg", "b/\udcff.jpg"):
+        listing.add(name)
+    assert listing.names == ["data/a.jpg", "b/a.jpg", "b/a~2.jpg", "b/\ufffd.jpg"]
+    assert listing.notes == [
+        "2 images have another name in the job, because theirs is taken, too long or cannot be written: "
+        "'b/a.jpg' is 'b/a~2.jpg', 'b/\\udcff.jpg' is 'b/\ufffd.jpg'"
+    ]
+
+
 @given(st.lists(st.sampled_from(["a.jpg", "../a.jpg", "a~2.jpg", "a~3.jpg", "b", "b~2"])))
 def test_names_are_unique(names: list[str]) -> None:
     listing = ImageListing()
