@@ -5,7 +5,7 @@ points; boxes that CVAT turned (`attributes.rotation`). A polygon that cannot be
 
 `iscrowd: 1` marks a region of many objects, which cannot be used. But CVAT marks every mask so, and supervision those
 with holes. A mask is one object if its `attributes` are CVAT's (they have `occluded`) and do not say `is_crowd`, or if
-all objects of the file are masks that are marked. Otherwise both look the same, and the annotation is refused.
+all objects of the file, two or more, are masks that are marked. Otherwise it may be both, and is refused.
 """
 
 import re
@@ -64,7 +64,7 @@ class CocoAnnotationReader:
                 text = None
             self._categories[key] = text
         objects = [entry for entry in _select_dicts(self._entries) if _find_kind(entry) is LabelKind.OBJECTS]
-        self._only_marked = all(is_set(each.get("iscrowd")) and _is_mask(each) for each in objects)
+        self._only_marked = len(objects) > 1 and all(is_set(each.get("iscrowd")) and _is_mask(each) for each in objects)
         self.kinds = {_find_kind(entry) for entry in _select_dicts(self._entries)}
         """The kinds of labels that the file is about."""
         if self._categories:

@@ -54,8 +54,13 @@ def test_masks_of_cvat_are_objects(folder: Folder, compressed: bool, others: boo
 @pytest.mark.situation("R2", "masks of a tool that marks all of them iscrowd 1, without CVAT's attributes")
 def test_a_file_of_marked_masks_only_has_objects(folder: Folder) -> None:
     mask = {"segmentation": make_mask(compressed=True), "iscrowd": 1, "bbox": [30, 20, 60, 40]}
-    dataset = folder.add_images("a.jpg").add("coco.json", make_coco(mask)).read()
-    assert describe(dataset) == {"a.jpg": [("polygon", "cat", 30, 20, 90, 60)]}
+    folder.add_images("a.jpg", "b.jpg")
+    folder.add("coco.json", make_coco(mask, {**mask, "image_id": 2}, images=("a.jpg", "b.jpg")))
+    found = [("polygon", "cat", 30, 20, 90, 60)]
+    assert describe(folder.read()) == {"a.jpg": found, "b.jpg": found}
+    # One mask alone is no evidence of what the tool marks.
+    with pytest.raises(ValueError, match="annotation 1: it is a crowd"):
+        folder.add("coco.json", make_coco(mask)).read()
 
 
 @pytest.mark.situation("R2", "a real crowd beside objects, as in COCO, and one that CVAT was given")
