@@ -1,8 +1,8 @@
-"""Image files of datasets: found by name, measured without decoding, decoded on demand."""
+"""Image files of datasets: measured without decoding, decoded on demand."""
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,8 @@ from typing import IO, Protocol, runtime_checkable
 
 from PIL import Image
 
-from labels.image_suffixes import SUFFIXES as SUFFIXES
 from labels.images import IMAGE_FORMATS, MAX_BYTES, MAX_PIXELS, decode_image
+from labels.regular_files import open_regular_file
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
@@ -35,10 +35,11 @@ class ImageFile:
     path: Path
 
     def stream(self) -> IO[bytes]:
-        return self.path.open("rb")
+        return open_regular_file(self.path)
 
     def __call__(self) -> Image.Image:
-        return decode_image(self.path.read_bytes())
+        with self.stream() as file:
+            return decode_image(file.read(MAX_BYTES + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class DeferredImage:
 def compute_sha256(image: EncodedImage) -> str:
     """Returns the SHA-256 of the file's bytes, in hex. Raises OSError."""
     with image.stream() as stream:
-        return hashlib.sha256(stream.read()).hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # any binary file
 
 
 def read_size(image: EncodedImage) -> tuple[int, int]:
@@ -89,36 +90,3 @@ def read_size(image: EncodedImage) -> tuple[int, int]:
                 transposed = opened.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
                 return (height, width) if transposed else (width, height)
     return image().size
-
-
-def find_image(name: str, folders: Sequence[Path]) -> Path:
-    """Returns the file of an image by its name in a dataset, from the first of `folders` that has it.
-
-    Raises FileNotFoundError.
-    """
-    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):  # datasets from Windows have backslashes
-        for folder in folders:
-            path = folder / spelling
-            with suppress(OSError, ValueError):  # the name is too long or has a zero byte
-                if spelling and path.is_file():
-                    return path
-    raise FileNotFoundError(f"there is no image {name[:200]!r} in {' or '.join(dict.fromkeys(map(str, folders)))}")
-
-
-def find_image_beside(path: Path) -> Path | None:
-    """Returns the image that has the same path as another file except for the suffix; None if there is none."""
-    for suffix in SUFFIXES:
-        for spelling in (suffix, suffix.upper()):
-            image = path.with_suffix(spelling)
-            if image.is_file():
-                return image
-    return None
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Returns all images in a folder and its subfolders, sorted, without hidden files."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )

@@ -167,7 +167,7 @@ class ImageResolver:
             for path in self._get_index(folder).find(last, by_stem=by_stem):
                 if not path.is_relative_to(stated) or path in fitting or not self._is_usable(path, by_stem):
                     continue
-                shared = count_shared([fold_name(part) for part in path.relative_to(folder).parts[:-1]], wanted)
+                shared = count_shared([fold_name(part) for part in path.parts[-1 - len(wanted) : -1]], wanted)
                 if shared > best:
                     best, fitting = shared, []
                 if shared == best:

@@ -1,4 +1,4 @@
-"""Pascal VOC: Annotations/ with an XML file for each image of JPEGImages/, or both side by side.
+"""Pascal VOC: Annotations/ with an XML file for each image of JPEGImages/, or both side by side, or per split.
 
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixels that count from 1, and include the
 last pixel. Boxes that CVAT turned (the attribute `rotation`) are polygons; parts of objects are left out. The writer

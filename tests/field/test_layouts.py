@@ -317,3 +317,35 @@ def test_moved_images_are_found_fast(tmp_path: Path) -> None:
         patch.setattr(os, "scandir", count)
         assert list(read_source(listing).values()) == [b""] * len(names)
     assert calls < 20
+
+
+@pytest.mark.situation("R4", "datasets by relative paths, and the current folder")
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "coco/images/val/a.jpg", color=10)
+    write(tmp_path / "coco/annotations/instances_val.json", make_coco("C:\\old\\a.jpg"))
+    write(tmp_path / "voc/JPEGImages/a.jpg", color=10), write(tmp_path / "voc/Annotations/a.xml", make_voc("x.jpg"))
+    write(tmp_path / "voc/ImageSets/Main/val.txt", "a")
+    write(tmp_path / "yolo/images/val/a.jpg", color=10), write(tmp_path / "yolo/labels/val/a.txt", LINE)
+    (
+        write(tmp_path / "yolo/data.yaml", "val: images/val\nnames: [cat]\n"),
+        write(tmp_path / "yolo/val.txt", "x/val/a.jpg"),
+    )
+    write(tmp_path / "labelme/labels/a.json", make_labelme("..\\images\\a.jpg"))
+    write(tmp_path / "labelme/images/a.jpg", color=10)
+    write(tmp_path / "cvat/images/val/a.jpg", color=10)
+    write(tmp_path / "cvat/annotations.xml", make_cvat(("a.jpg", "val")))
+    parts = {
+        "coco": ("annotations", "images/val", "annotations/instances_val.json"),
+        "voc": ("Annotations", "Annotations/a.xml", "ImageSets/Main/val.txt"),
+        "yolo": ("images", "images/val", "val.txt", "data.yaml"),
+        "labelme": ("labels", "labels/a.json"),
+        "cvat": ("annotations.xml", "images/val"),
+    }
+    for name, below in parts.items():
+        for part in ("", *below):
+            monkeypatch.chdir(tmp_path)
+            names = read_colors(Path(name, part))
+            assert list(names.values()) == [1], (name, part)
+            assert read_colors(Path(f"{name}/../{name}/{part}")) == names
+            monkeypatch.chdir(tmp_path / name)
+            assert read_colors(Path(part or ".")) == names, (name, part)

@@ -139,6 +139,8 @@ def test_the_folder_with_the_most_folders_in_common_fits(tmp_path: Path) -> None
     write(tmp_path, "images/x/cam1/a.jpg", "images/x/cam2/a.jpg", "images/cam3/b.jpg")
     assert find(tmp_path, "/old/cam2/a.jpg")[0] == "images/x/cam2/a.jpg"
     assert find(tmp_path, "/old/CAM1/a.png")[0] == "images/x/cam1/a.jpg"
+    write(tmp_path, "images/b.jpg")
+    assert find(tmp_path, "/images/b.jpg")[0] == "images/b.jpg"
 
 
 def test_links_are_followed_and_are_not_other_images(tmp_path: Path) -> None:
