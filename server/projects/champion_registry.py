@@ -16,7 +16,6 @@ from server.store.projects.records import Project
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine
 
-_CHANGE_SECONDS = 10.0  # how long a change waits for another one
 logger = logging.getLogger(__name__)
 
 
@@ -26,7 +25,9 @@ class ChampionRegistry:
     A change takes effect with the next request. Running requests finish with the adapters that they started with.
     """
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: "Engine", max_wait: float) -> None:
+        """`max_wait`: how long a change waits for another one, in seconds."""
+        self._max_wait = max_wait
         self._change_lock = threading.Lock()
         self._engine = engine
         self._projects: dict[str, Project] = {}
@@ -39,7 +40,7 @@ class ChampionRegistry:
 
         Raises StoreUnavailableError if another change takes too long.
         """
-        if not self._change_lock.acquire(timeout=_CHANGE_SECONDS):
+        if not self._change_lock.acquire(timeout=self._max_wait):
             raise StoreUnavailableError("another change of a project or its champions takes long")
         try:
             yield

@@ -63,7 +63,7 @@ class Projects:
     def load(self, engine: Engine) -> None:
         """Loads the champions into an engine."""
         self._engine = engine
-        self._champions = ChampionRegistry(engine)
+        self._champions = ChampionRegistry(engine, self.store.database.max_wait)
         self._runs = RunService(self.store, self.files, engine, self._champions, self._tuner)
         self._models = ModelService(self.store, self.files, self._champions, self._backtester)
         for project in self.store.list_projects():
