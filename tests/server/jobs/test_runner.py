@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError
 from server.engine.request import Request
+from server.jobs import runner
+from server.jobs.image_annotator import ImageAnnotator
 from server.jobs.model_hash import compute_model_hash
 from server.jobs.model_prompts import ModelPrompt, RecipeExecution
 from server.jobs.output_folder import OutputError, claim_output_folder
@@ -27,6 +30,7 @@ from server.jobs.sources import open_source
 from server.store import (
     CompletedImage,
     FailedImage,
+    ImageAnnotations,
     Job,
     JobProgress,
     JobSpec,
@@ -95,6 +99,32 @@ def test_an_image_with_several_names_is_processed_once(store: JobStore, engine: 
     assert {trace.model for traces in labeled.values() for trace in traces} == {engine.checkpoint.sha256}
     assert run(store, engine, folder).state is JobState.DONE
     assert engine.get_stats().submitted - before == 3
+
+
+def test_the_files_in_progress_share_a_budget(
+    store: JobStore, engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_many_images(folder)
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    limit = 2 * max(sizes.values())
+    monkeypatch.setattr(runner, "_MAX_FILE_BYTES", limit)
+    held, most, lock = 0, 0, threading.Lock()
+    annotate = ImageAnnotator.annotate
+
+    def count(annotator: ImageAnnotator, sha256: str, data: bytes) -> ImageAnnotations:
+        nonlocal held, most
+        with lock:
+            held += len(data)
+            most = max(most, held)
+        try:
+            return annotate(annotator, sha256, data)
+        finally:
+            with lock:
+                held -= len(data)
+
+    monkeypatch.setattr(ImageAnnotator, "annotate", count)
+    assert run(store, engine, folder).state is JobState.DONE
+    assert 0 < most <= limit
 
 
 def test_the_engine_sees_crops_and_mirrored_images(store: JobStore, engine: Engine, folder: Path) -> None:
