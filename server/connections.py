@@ -169,10 +169,10 @@ class HttpProtocol(H11Protocol):
         """Answers a request that is not HTTP. uvicorn calls it while it handles the error of the parser."""
         error = sys.exception()
         if getattr(error, "error_status_hint", 400) == 431:
-            detail = f"the limit of all headers is {MAX_HEAD_BYTES:,} bytes, and {MAX_HEADERS} headers"
+            detail = f"the limit is {MAX_HEAD_BYTES:,} bytes with the URL, and {MAX_HEADERS} headers; send fewer"
             self._answer_and_close(HEAD_TOO_LARGE, detail)
         else:
-            self._answer_and_close(BAD_REQUEST, "the request is not valid HTTP/1.1")
+            self._answer_and_close(BAD_REQUEST, f"the request is not accepted: {str(error)[:200]}")
 
     def check(self, now: float, seconds: float) -> None:
         """Closes the connection if its client is too slow. `seconds`: see `ConnectionPool.check`."""
@@ -257,7 +257,10 @@ class _RequestParser(h11.Connection):
             self._chunks += event.chunk_start
             self._chunk_bytes += len(event.data)
             if self._chunks > MAX_SMALL_CHUNKS and self._chunk_bytes < SMALL_CHUNK_BYTES * self._chunks:
-                raise h11.RemoteProtocolError("the body has too many small chunks")
+                raise h11.RemoteProtocolError(
+                    f"the body has more than {MAX_SMALL_CHUNKS:,} chunks of less than {SMALL_CHUNK_BYTES} bytes; "
+                    "send larger ones"
+                )
         return event
 
     def _check_head(self, request: h11.Request) -> None:
@@ -266,11 +269,11 @@ class _RequestParser(h11.Connection):
         if size > MAX_HEAD_BYTES or len(request.headers) > MAX_HEADERS:
             raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
         if request.http_version not in (b"1.0", b"1.1"):
-            raise h11.RemoteProtocolError("another version of HTTP")
+            raise h11.RemoteProtocolError("use HTTP/1.1")
         # A proxy may read the other header, and take a part of the body for the next request (RFC 9112, section 6.1).
         names = {name for name, _ in request.headers}
         if b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1"):
-            raise h11.RemoteProtocolError("the length of the body is ambiguous")
+            raise h11.RemoteProtocolError("the length of the body is ambiguous; send one header for it, with HTTP/1.1")
 
 
 class _Wait:

@@ -235,6 +235,14 @@ def test_malformed_requests_are_refused(port: int, request_bytes: bytes, expecte
     assert is_served(port)
 
 
+def test_the_answer_says_what_is_not_accepted(port: int) -> None:
+    ambiguous = exchange(port, POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert b"ambiguous" in ambiguous
+    for head in (b"A: 1\r\n" * 1000 + b"\r\n", b"Cookie: " + b"a" * 17_000):
+        assert b"16,384 bytes" in exchange(port, GET + head)
+    assert b"20,000 chunks" in exchange(port, POST + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK * 20_002)
+
+
 @pytest.mark.situation("H6", "rare but valid HTTP")
 def test_rare_requests_are_answered(stuck: StuckEngine) -> None:
     close = b"Connection: close\r\n\r\n"
