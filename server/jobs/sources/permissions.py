@@ -1,6 +1,7 @@
 """The folders and URLs that clients of a server may name as sources."""
 
 import os
+import re
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from server.jobs.sources.source import AccessCheck
 from server.store.text import is_url, redact_address
 
+_IPV6_HOST = re.compile(r"//\[[0-9A-Fa-f:.]*\]")
 _UrlParts = tuple[str, str, tuple[str, ...]]
 
 
@@ -54,6 +56,8 @@ def _split_url(url: str) -> _UrlParts | None:
         return None
     path = urllib.parse.unquote(urllib.parse.unquote(split.path))  # twice, since some servers decode twice
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    if not split.netloc or "::" in url or "\\" in url or "\\" in path or ".." in parts:
+    is_chained = "::" in _IPV6_HOST.sub("//", url, count=1)
+    # URL parsers remove control characters, each in its own way.
+    if not split.netloc or is_chained or "\\" in url or "\\" in path or ".." in parts or not url.isprintable():
         return None
     return split.scheme.lower(), split.netloc.lower(), parts

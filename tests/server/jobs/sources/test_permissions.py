@@ -30,10 +30,20 @@ from server.jobs.sources import permissions
         ("file:///etc/passwd", False),
         ("memory://bucket/own/a.jpg", False),
         ("https://[::1/a.jpg", False),
+        ("https://images.example\n/a.jpg", False),
+        ("https://images.example/.\t./a.jpg", False),
+        ("https://images.example#@evil.example/a.jpg", True),  # a fragment: it requests images.example
+        ("https://images.example?@evil.example/a.jpg", True),
+        ("https://images.example/a.jpg#/../../b", True),
+        ("zip://a.jpg::https://images.example/a.zip", False),
+        ("local:///etc/passwd", False),
+        ("http://[2001:db8::1]:80/own/a.jpg", True),
+        ("http://[2001:db8::2]:80/own/a.jpg", False),
+        ("http://[2001:db8::1]:80/own/a.zip::file:///etc/passwd", False),
     ],
 )
 def test_urls_below_an_allowed_location(url: str, expected: bool) -> None:
-    is_allowed = permissions.allow_within(["s3://bucket/own", "https://images.example/"])
+    is_allowed = permissions.allow_within(["s3://bucket/own", "https://images.example/", "http://[2001:db8::1]:80/own"])
     assert is_allowed(url) is expected
 
 
