@@ -3,7 +3,8 @@
 data.yaml, and for each image in images/ a file with the same name in labels/. It has a line for each object: the number
 of its class, and fractions of the image's width and height. Four fractions are a box, six or more a polygon (or an
 oriented box), and keypoints are left out. Names of classes are text as it is written, such as yes, 007 and null. Label
-Studio and labelImg write classes.txt instead of data.yaml, Darknet obj.data and obj.names. The writers use images/train/ and labels/train/, and leave out scores.
+Studio and labelImg write classes.txt instead of data.yaml, Darknet obj.data and obj.names. The writers use
+images/train/ and labels/train/, and leave out scores.
 """
 
 import os

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
+from server.jobs.sources.listed_files import ListedFiles
 from server.jobs.sources.listing import ImageListing
 from server.jobs.sources.reading import read_image
 from server.jobs.sources.source import (
@@ -43,6 +44,7 @@ class TableSource(ImageSource):
     def __init__(self, files: Sequence[tuple[str, str, int]], is_allowed: AccessCheck | None = None) -> None:
         """`files` are the name, the address and the size in bytes of each table."""
         self._addresses, self._is_allowed = [address for _, address, _ in files], is_allowed
+        self._files: dict[int, ListedFiles] = {}  # of tables that name files
         self._starts: list[int] = []  # position of each table's first row
         self._lock = threading.Lock()
         self._open: tuple[int, _TableReader] | None = None
@@ -94,14 +96,22 @@ class TableSource(ImageSource):
         except Exception as error:
             raise to_image_error(error) from error
         if data is None and path:
-            folder = addresses.get_parent(self._addresses[number])
-            return read_image(addresses.resolve_target(folder, path), self._is_allowed, reserve)
+            return read_image(self._find_file(number, path), self._is_allowed, reserve)
         if data is None:
             raise SourceImageError("its row has no image", SourceImageFault.MISSING)
         if len(data) > MAX_FILE_BYTES:
             raise make_size_error(len(data))
         reserve(len(data))
         return data
+
+    def _find_file(self, number: int, path: str) -> str:
+        """Returns the address of an image that a row names by its path or URL. Raises SourceImageError."""
+        address, path = self._addresses[number], addresses.strip_file_scheme(path)
+        folder = addresses.get_parent(address)
+        if is_url(address) or is_url(path):
+            return addresses.resolve_target(folder, path)
+        files = self._files.setdefault(number, ListedFiles(Path(address), (), "", self._is_allowed, None))
+        return files.find_exact(path) or addresses.resolve_target(folder, path)
 
 
 class _TableReader:
