@@ -72,7 +72,7 @@ class Lifecycle:
         preparing: Number of prompts whose images are being decoded. They are not in the queue yet.
         on_failure: Called with the reason when the model cannot be loaded.
         decoding: Decodes the images of requests.
-        constraint_limiter: Limits how many lists of labels are compiled at a time: each takes up to a tenth of a second.
+        constraint_limiter: Limits how many lists of labels are compiled at a time. Each takes up to 0.1 s.
         adapter_limiter: Limits changes of adapters to one at a time.
         source_limiter: Limits jobs that list their source to one at a time.
         export_limiter: Limits exports of datasets to one at a time.

@@ -106,9 +106,7 @@ def _open_jobs(settings: Settings) -> "JobQueue | None":
     from server.store import StoreError
 
     try:
-        return JobQueue(
-            settings.jobs_folder, settings.database_url, settings.jobs_sources, settings.database_timeout
-        )
+        return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources, settings.database_timeout)
     except OutputError as error:
         raise ServiceStartupError(f"{get_variable_name('jobs_folder')}: {error}") from error
     except StoreError as error:

@@ -202,7 +202,10 @@ async def view_summary(
             write_summary(page, queue.store.iter_images(job, read), replace(info, notes=notes))
             return page.read_bytes()
 
-    return HTMLResponse(await _write_in_thread(calls, write, job_id, lifecycle.export_limiter), headers={"Content-Security-Policy": _PAGE_POLICY})
+    return HTMLResponse(
+        await _write_in_thread(calls, write, job_id, lifecycle.export_limiter),
+        headers={"Content-Security-Policy": _PAGE_POLICY},
+    )
 
 
 @router.get(
