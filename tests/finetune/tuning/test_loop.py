@@ -17,7 +17,7 @@ from tests.finetune.tuning.runs import CLASSES, make_config, run
 
 def test_the_validation_loss_has_no_anchor(base: str, images: list[LabeledImage], tmp_path: Path) -> None:
     # The anchor is zero at the base; one step later, with this weight, it would exceed any loss of answers.
-    config = make_config(base, steps=1, learning_rate=1e-4, method="full", anchor="l2sp", anchor_weight=1e9)
+    config = make_config(base, steps=1, learning_rate=1e-4, method="full", anchor="l2sp", anchor_weight=1000)
     assert run(config, images, tmp_path).best_step == 1
 
 
@@ -104,7 +104,7 @@ def test_class_balance_gives_rare_classes_more_weight(base: str, images: list[La
 
 
 def test_a_run_ends_early_without_improvement(base: str, images: list[LabeledImage], tmp_path: Path) -> None:
-    config = make_config(base, steps=40, learning_rate=1e-30, patience=2)
+    config = make_config(base, steps=40, learning_rate=1e-12, patience=2)
     result = run(config, images, tmp_path)
     assert result.stopped == "no improvement in 2 validations"
     assert (result.best_step, result.steps) == (0, 4)  # this learning rate changes nothing
