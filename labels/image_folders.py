@@ -22,7 +22,10 @@ _LABEL_FOLDERS = frozenset(
     {"annotations", "annotation", "anns", "ann", "labels", "label", "json", "jsons", "xml", "xmls", "labelme"}
 )
 _OTHER_FOLDERS = frozenset(
-    {"masks", "mask", "segmentationclass", "segmentationobject", "depth", "thumbnails", "thumbs", "previews"}
+    {
+        *("masks", "mask", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "trimaps", "gt"),
+        *("depth", "thumbnails", "thumbs", "previews"),
+    }
 )
 
 
@@ -97,14 +100,17 @@ class ImageLayout:
         return ImageFolders(tuple(tiers), tuple(own), tuple(moved))
 
     def _split_labels_folder(self, folder: Path) -> tuple[Path, Path]:
-        """Returns the folder that has the last folder of labels in a path, and what follows the latter.
+        """Returns the folder that has the last folder of labels in a path, and the path below the latter.
 
         Without a folder of labels, these are the folder itself and an empty path.
         """
         parts = folder.parts
         for at in range(len(parts) - 1, max(len(self._root.parts) - 3, -1), -1):
             if parts[at].casefold() in _LABEL_FOLDERS:
-                return Path(*parts[:at]), Path(*parts[at + 1 :])
+                first = at  # of folders of labels in folders of labels, such as annotations/xmls
+                while first > 0 and parts[first - 1].casefold() in _LABEL_FOLDERS:
+                    first -= 1
+                return Path(*parts[:first]), Path(*parts[at + 1 :])
         return folder, Path()
 
     def _find_split_folders(self, places: Iterable[Path], split: str) -> list[Path]:

@@ -37,12 +37,11 @@ class ImageIndex:
         self._names: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         self._folders: dict[str, dict[str, None]] = {}
+        self._is_too_large = False
         for count, path in enumerate(_iter_files(str(folder), exclude, is_allowed)):
             if count >= MAX_INDEXED_FILES:
-                raise ImageNotFoundError(
-                    f"there are more than {MAX_INDEXED_FILES:,} files below {folder}, too many to look for images that "
-                    "are not where the dataset says: correct their paths"
-                )
+                self._is_too_large = True
+                return
             parent, _, name = path.rpartition("/")
             last = fold_name(name)
             if parent:
@@ -51,7 +50,15 @@ class ImageIndex:
             self._stems.setdefault(posixpath.splitext(last)[0], []).append(path)
 
     def find(self, last: str, *, by_stem: bool) -> Iterator[Path]:
-        """Yields the files with a name, or with any suffix instead of the name's own."""
+        """Yields the files with a name, or with any suffix instead of the name's own.
+
+        Raises ImageNotFoundError if there are too many files.
+        """
+        if self._is_too_large:
+            raise ImageNotFoundError(
+                f"there are more than {MAX_INDEXED_FILES:,} files below {self._folder}, too many to look for images "
+                "that are not where the dataset says: correct their paths"
+            )
         last = fold_name(last)
         # What follows the last dot of a name without a suffix is not a suffix.
         keys = dict.fromkeys((last, posixpath.splitext(last)[0]) if by_stem and is_image_suffix(last) else (last,))

@@ -105,11 +105,18 @@ class _YoloReader:
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             if name := line.strip():
+                where = f"{self._to_name(path)}:{number}"
                 try:
                     found = self._resolver.find(name, folders)
-                    self._add_image(found.path, found.moved_from)
                 except OSError as error:
-                    self._builder.refuse(f"{self._to_name(path)}:{number}", str(error))
+                    self._builder.refuse(where, str(error))
+                    continue
+                earlier = self.images.get(Path(os.path.normpath(found.path)))
+                if earlier and found.moved_from and earlier.moved_from != found.moved_from:
+                    file = self._to_name(found.path)
+                    self._builder.refuse(where, f"there is no image {name!r}; only {file} is like it, which is listed")
+                else:
+                    self._add_image(found.path, found.moved_from)
 
     def _read_images(self, labels: Path, images: list[Path]) -> None:
         where = self._to_name(labels)

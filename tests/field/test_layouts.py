@@ -81,6 +81,15 @@ def test_yolo_lists(tmp_path: Path, split: str, prefix: str) -> None:
     assert [type(content) for content in source.values()] == [bytes, str]
 
 
+@pytest.mark.situation("R8", "YOLO lists that name another image of the same name")
+def test_yolo_list_with_a_missing_image(tmp_path: Path) -> None:
+    write(tmp_path / "images/a.jpg", color=10), write(tmp_path / "labels/a.txt", LINE)
+    write(tmp_path / "train.txt", "data/x/a.jpg\ndata/y/a.jpg\n")
+    write(tmp_path / "data.yaml", "train: train.txt\nnames: [cat]\n")
+    assert read_colors(tmp_path) == {"images/a.jpg": 1}
+    assert "there is no image 'data/y/a.jpg'" in read_reasons(tmp_path)["train.txt:2"]
+
+
 @pytest.mark.situation("R8", "Darknet: obj.data, obj.names and obj_train_data with images and labels side by side")
 def test_darknet_folders(tmp_path: Path) -> None:
     for split, color in (("train", 10), ("valid", 20)):
@@ -155,6 +164,7 @@ def test_yolo_labels_of_one_image_only(tmp_path: Path) -> None:
         ("jpegimages/a.JPG", "annotations/a.xml", "a.JPG"),
         ("images/a.jpg", "annotations/a.xml", "images/a.jpg"),
         ("images/a.jpg", "xmls/a.xml", "images/a.jpg"),
+        ("images/a.jpg", "annotations/xmls/a.xml", "images/a.jpg"),
         ("data/a.jpg", "labels/a.xml", "data/a.jpg"),
         ("a.jpg", "a.xml", "a.jpg"),
         ("a.jpg", "annotations/a.xml", "a.jpg"),
@@ -165,7 +175,7 @@ def test_yolo_labels_of_one_image_only(tmp_path: Path) -> None:
 )
 def test_voc_folders(tmp_path: Path, image: str, file: str, name: str) -> None:
     write(tmp_path / image, color=10)
-    write(tmp_path / "SegmentationClass/a.png", color=90)
+    write(tmp_path / "SegmentationClass/a.png", color=90), write(tmp_path / "annotations/trimaps/a.png", color=90)
     # `folder`, `path` and `filename` are often those of another machine.
     path = write(tmp_path / file, make_voc("old.jpg", folder="My Pictures", path="C:\\Users\\me\\old.jpg"))
     assert read_colors(tmp_path) == {name: 1}
