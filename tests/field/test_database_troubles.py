@@ -56,7 +56,7 @@ def check_retry(response: httpx.Response) -> None:
     assert int(response.headers["retry-after"]) >= 1
 
 
-@pytest.mark.situation("E1", "60 writers wait for a database that another process has locked: readers answer")
+@pytest.mark.situation("DB1", "60 writers wait for a database that another process has locked: readers answer")
 def test_readers_answer_while_writers_wait_for_a_lock(tmp_path: Path) -> None:
     with serve(tmp_path, database_timeout=1.5) as (client, _), ThreadPoolExecutor(60) as threads:
         project = create_project(client, "first")
@@ -73,7 +73,7 @@ def test_readers_answer_while_writers_wait_for_a_lock(tmp_path: Path) -> None:
         create_project(client, "p1")
 
 
-@pytest.mark.situation("E2", "a table of PostgreSQL that another session has locked: 503 in time, then 200")
+@pytest.mark.situation("DB2", "a table of PostgreSQL that another session has locked: 503 in time, then 200")
 def test_a_locked_table_is_answered_in_time(tmp_path: Path, postgres: Postgres) -> None:
     url = postgres.create_database()
     with (
@@ -90,7 +90,7 @@ def test_a_locked_table_is_answered_in_time(tmp_path: Path, postgres: Postgres) 
         assert client.get(project).status_code == 200
 
 
-@pytest.mark.situation("E3", "PostgreSQL goes away and comes back: /readyz says so, /healthz does not")
+@pytest.mark.situation("DB3", "PostgreSQL goes away and comes back: /readyz says so, /healthz does not")
 def test_readiness_follows_the_database(tmp_path: Path, postgres: Postgres) -> None:
     with serve(tmp_path, database_url=postgres.create_database(), database_timeout=1) as (client, _):
         project = create_project(client, "first")
@@ -107,7 +107,7 @@ def test_readiness_follows_the_database(tmp_path: Path, postgres: Postgres) -> N
         create_project(client, "second")
 
 
-@pytest.mark.situation("E4", "PostgreSQL hangs: /readyz says so within seconds")
+@pytest.mark.situation("DB4", "PostgreSQL hangs: /readyz says so within seconds")
 def test_readiness_notices_a_database_that_hangs(tmp_path: Path, postgres: Postgres) -> None:
     with serve(tmp_path, database_url=postgres.create_database(), database_timeout=1) as (client, _):
         assert client.get("/readyz").status_code == 200
@@ -122,7 +122,7 @@ def test_readiness_notices_a_database_that_hangs(tmp_path: Path, postgres: Postg
         wait_until(lambda: client.get("/readyz").status_code == 200)
 
 
-@pytest.mark.situation("E5", "the file of the database is deleted or is no database any more")
+@pytest.mark.situation("DB5", "the file of the database is deleted or is no database any more")
 def test_readiness_notices_a_broken_file(tmp_path: Path) -> None:
     with serve(tmp_path) as (client, _):
         assert client.get("/readyz").status_code == 200
@@ -132,7 +132,7 @@ def test_readiness_notices_a_broken_file(tmp_path: Path) -> None:
         assert client.get("/readyz").status_code == 200
 
 
-@pytest.mark.situation("E6", "the disk of the database is full: 507, and all that was acknowledged is there")
+@pytest.mark.situation("DB6", "the disk of the database is full: 507, and all that was acknowledged is there")
 def test_a_full_disk_loses_no_correction(tmp_path: Path) -> None:
     with serve(tmp_path) as (client, app):
         project = create_project(client, "first")

@@ -30,7 +30,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.situation("E8", "1,000 corrections with large captions in one page")
+@pytest.mark.situation("DB8", "1,000 corrections with large captions in one page")
 def test_pages_of_large_corrections_are_limited_in_bytes(tmp_path: Path) -> None:
     with serve(tmp_path) as (client, app):
         number = int(create_project(client, "first").rpartition("/")[2])
@@ -62,7 +62,7 @@ def add_job(folder: Path, images: int, traces: int = 20, recipe: str = '{"name":
         return job.id
 
 
-@pytest.mark.situation("E9", "results of a job whose answers are large, and a list of jobs with large recipes")
+@pytest.mark.situation("DB9", "results of a job whose answers are large, and a list of jobs with large recipes")
 def test_pages_of_jobs_are_limited_in_bytes(tmp_path: Path) -> None:
     number = add_job(tmp_path, 80)
     for _ in range(12):
@@ -80,7 +80,7 @@ def test_pages_of_jobs_are_limited_in_bytes(tmp_path: Path) -> None:
         assert len(client.get("/v1/jobs/2/events").content) < 20_000
 
 
-@pytest.mark.situation("E10", "clients that hold their exports open: few at a time, and nothing stays on disk")
+@pytest.mark.situation("DB10", "clients that hold their exports open: few at a time, and nothing stays on disk")
 def test_exports_that_clients_hold_open_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_folders, "MAX_EXPORTS", 2)
     path = f"/v1/jobs/{add_job(tmp_path, 120)}/export?format=jsonl"  # 18 MB, more than the buffers of a socket
@@ -104,7 +104,9 @@ def test_exports_that_clients_hold_open_are_limited(tmp_path: Path, monkeypatch:
         assert not list(exports.iterdir())
 
 
-@pytest.mark.situation("E11", "settings of a fine-tune run at their extremes: 422, no run, and the limit in the answer")
+@pytest.mark.situation(
+    "DB11", "settings of a fine-tune run at their extremes: 422, no run, and the limit in the answer"
+)
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
