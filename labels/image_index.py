@@ -14,7 +14,7 @@ from labels.image_suffixes import is_image_suffix
 from labels.regular_files import open_regular_file
 from labels.writing.export_folder import MARKER
 
-MAX_INDEXED_FILES = 1_000_000
+MAX_INDEXED_FILES = 500_000
 """Files below a folder in which moved images are looked for."""
 
 
