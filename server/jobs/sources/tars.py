@@ -86,9 +86,7 @@ class TarSource(ImageSource):
                 if entry.size < 0 or tar.offset <= end:  # a negative size leads back to the same entry
                     raise SourceError(f"is broken after {len(listing.names):,} images: an entry has no valid size")
                 if len(tar.pax_headers) > _MAX_GLOBAL:
-                    raise SourceError(
-                        f"has more than {_MAX_GLOBAL} global headers, unlike archives of images"
-                    )
+                    raise SourceError(f"has more than {_MAX_GLOBAL} global headers, unlike archives of images")
                 end = tar.offset
                 name = entry.name.replace("\\", "/")
                 if entry.isdir() or is_hidden(name):
