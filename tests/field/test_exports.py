@@ -44,10 +44,10 @@ def read_renamed(folder: Path) -> dict[str, str]:
 def labeled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """Returns a folder of images, what `florist label` writes about them, and what it prints."""
     folder = tmp_path_factory.mktemp("label")
-    names = ["images/a.png", "b.png", "2024-05-01T12:30:05.png", "c.jpg", "c.png", "deep/images/x/images/d.png"]
+    names = ["images/a.png", "2024-05-01T12:30:05.png", "c.jpg", "c.png", "deep/images/x/images/d.png"]
     for seed, name in enumerate(names):
         (folder / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        draw_scene(9000 + seed).image.save(folder / "in" / name)
+        draw_scene(9000 + seed, objects=(1, 2)).image.save(folder / "in" / name)
     options = [option for name in ("yolo-detect", "voc", "labelme", "jsonl") for option in ("--format", name)]
     result = run_florist("label", folder / "in", "--task", "<OD>", "--out", folder / "out", *options)
     assert result.exit_code == 0, result.output
@@ -64,7 +64,7 @@ def count_truth(out: Path) -> dict[str, Counter[str]]:
 def test_each_labeled_image_finds_its_own_yolo_labels(labeled: tuple[Path, Path, str]) -> None:
     images, out, _ = labeled
     dataset, truth = out / "yolo-detect", count_truth(out)
-    assert sum(truth.values(), Counter()).total() > 5
+    assert sum(truth.values(), Counter()).total() > 3
     renamed = read_renamed(dataset)
     for name, classes in truth.items():
         copy = dataset / "images/train" / renamed.get(name, name)
@@ -150,7 +150,10 @@ def test_renamed_classes_are_named(coco: Path, tmp_path: Path) -> None:
 @pytest.mark.situation("E3", "CVAT takes a.jpg and a.png for one image: said")
 def test_images_that_cvat_cannot_tell_apart_are_named(coco: Path, tmp_path: Path) -> None:
     result = run_florist("convert", coco, "--to", "cvat", "--out", tmp_path / "out")
-    assert "1 images that CVAT and Datumaro take for another (their names differ only in the suffix): a.jpg" in result.stdout
+    assert (
+        "1 images that CVAT and Datumaro take for another (their names differ only in the suffix): a.jpg"
+        in result.stdout
+    )
 
 
 @pytest.mark.situation("E4", "an output folder with other files is refused before anything is labeled")
