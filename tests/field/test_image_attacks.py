@@ -94,15 +94,20 @@ def test_ordinary_images_do_not_wait() -> None:
         assert [each.result().json()["type"] for each in pending] == ["urn:florist:problem:shutting-down"] * 4
 
 
-@pytest.mark.situation("A3", "SIGTERM ends the server while images are decoded that take long, and others wait")
+@pytest.mark.situation("A3", "SIGTERM ends the server while prompts and a job decode slow images, and others wait")
 def test_sigterm_ends_the_server_while_it_decodes(tmp_path: Path) -> None:
+    (images := tmp_path / "images").mkdir()
+    (images / "slow.ppm").write_bytes(SLOW)
     options = "--device", "cpu", "--decode-timeout", "600", "--allow-netpbm", "--shutdown-timeout", "0.1"
-    server = FloristProcess(tmp_path / "log", *options)
+    jobs = "--jobs-folder", str(tmp_path / "jobs"), "--jobs-sources", str(images)
+    server = FloristProcess(tmp_path / "log", *options, *jobs)
     try:
         server.wait_ready()
+        job = {"source": str(images), "recipe": "detect"}
+        assert httpx.post(f"{server.url}/v1/jobs", json=job, timeout=TIMEOUT).status_code == 201
         with ThreadPoolExecutor(4) as pool:
             pending = [pool.submit(send, server.url, SLOW) for _ in range(4)]
-            wait_until(lambda: len(list_decoders(psutil.Process(server.running.pid))) > 1)
+            wait_until(lambda: len(list_decoders(psutil.Process(server.running.pid))) > 2)
             decoders = list_decoders(psutil.Process(server.running.pid))
             server.terminate()
             assert server.wait() == 0
