@@ -70,6 +70,12 @@ async def test_the_labels_of_all_prompts_have_a_limit_together(engine: Engine) -
     assert "the labels of all prompts together have" in await refuse(engine, body)
 
 
+@pytest.mark.situation("C8", "long texts in each prompt of a request")
+async def test_the_texts_of_all_prompts_have_a_limit_together(engine: Engine) -> None:
+    prompts = [{"task": "<CAPTION_TO_PHRASE_GROUNDING>", "text": "word " * 1600}] * 30
+    assert "the limit is 32,768" in await refuse(engine, {"image": create_prompt()["image"], "prompts": prompts})
+
+
 @pytest.mark.situation("C3", "the longest allowed list of labels stalls no other request")
 async def test_a_list_of_labels_is_compiled_once_and_not_in_the_event_loop(
     engine: Engine, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ from server.api.prompt.examples import create_prompt_examples
 from server.api.prompt.schemas import PromptRequest
 from server.settings import Settings
 
+_MAX_LONGEST_TEXTS = 4  # in one request; splitting a text into tokens keeps the event loop busy for milliseconds
 PROMPT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -81,6 +82,10 @@ async def read_prompt_body(
         raise ProblemError(INVALID_REQUEST, detail, "image")
     if len(prompts := prompt_request.prompts or []) > settings.max_prompts:
         detail = f"{len(prompts)} prompts in one request; the limit is {settings.max_prompts}"
+        raise ProblemError(INVALID_REQUEST, detail, "prompts")
+    length, limit = sum(len(prompt.text or "") for prompt in prompts), _MAX_LONGEST_TEXTS * settings.max_text_length
+    if length > limit:
+        detail = f"the texts of all prompts together have {length:,} characters; the limit is {limit:,}"
         raise ProblemError(INVALID_REQUEST, detail, "prompts")
     return PromptBody(prompt_request, file)
 

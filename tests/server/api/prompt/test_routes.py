@@ -208,7 +208,7 @@ def test_health_while_the_model_loads() -> None:
         **dict.fromkeys(
             ["device", "dtype", "sha256", "num_beams", "max_new_tokens", "max_prompt_tokens", "calibrated"]
         ),
-        "name": "/nonexistent",
+        "name": "nonexistent",
         "ready": False,
     }
     assert "florist_model_loaded 0.0" in client.get("/metrics").text
