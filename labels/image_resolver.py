@@ -42,8 +42,8 @@ class FoundImage:
     Attributes:
         path: The file.
         name: The image's name in its dataset: relative, with forward slashes and no `..`.
-        moved_from: The name that the dataset has for the image, if its file is not there. Another image may have a
-            better claim to the file.
+        moved_from: The name that the dataset has for the image, if its file is not there, or is called so only in
+            another spelling. Another image may have a better claim to the file.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class ImageResolver:
     def find(self, name: str, folders: ImageFolders) -> FoundImage:
         """Returns the file of the image `name`. Raises ImageNotFoundError."""
         if path := self.find_exact(name, folders):
-            return FoundImage(path, self._to_name(name, path))
+            return FoundImage(path, self._to_name(name, path), name if is_respelled(name, path) else "")
         return self.find_moved(name, folders)
 
     def find_exact(self, name: str, folders: ImageFolders) -> Path | None:
@@ -239,6 +239,12 @@ def list_spellings(name: str) -> Iterable[str]:
     if not name.isascii() or "%" in name:
         spellings += [unicodedata.normalize(form, each) for form in ("NFC", "NFD") for each in tuple(spellings)]
     return dict.fromkeys(filter(None, spellings))
+
+
+def is_respelled(name: str, path: Path) -> bool:
+    """Returns whether a file is called like a name only when that is decoded or normalized."""
+    plain = os.path.normpath("/" + name.replace("\\", "/").lstrip("/"))
+    return not name.lower().startswith("file:") and not os.path.normpath(path).endswith(plain)
 
 
 def _to_parts(name: str) -> list[str]:

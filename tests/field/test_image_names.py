@@ -66,6 +66,18 @@ def test_nothing_is_guessed(tmp_path: Path) -> None:
     assert "also the image" in str(source["x.png"])
 
 
+@pytest.mark.situation("R4", "two names that differ in spelling alone, and one of their two files")
+@pytest.mark.parametrize(("first", "second"), [("a b.jpg", "a%20b.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")])
+def test_spellings_of_two_images(tmp_path: Path, first: str, second: str) -> None:
+    coco = write(tmp_path / "coco.json", make_coco(second, first))
+    write(tmp_path / "images" / first, color=10)
+    assert read_colors(coco) == {first: 1}
+    assert {name: isinstance(content, bytes) for name, content in read_source(coco).items()}[second] is False
+    write(tmp_path / "images" / second, color=20)
+    assert read_colors(coco) == {second: 2, first: 1}
+    assert all(isinstance(content, bytes) for content in read_source(coco).values())
+
+
 @pytest.mark.situation("R4", "a job may read one folder: links and .. out of it, and moved images in it")
 def test_moved_images_of_a_job_are_in_allowed_folders(tmp_path: Path) -> None:
     write(tmp_path / "secret/a.jpg", color=10), write(tmp_path / "own/images/b.jpg", color=20)

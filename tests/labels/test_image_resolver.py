@@ -62,7 +62,8 @@ def test_known_layouts(tmp_path: Path, image: str, file: str, split: str, name: 
 def test_other_spellings(tmp_path: Path, image: str, name: str, expected: str) -> None:
     write(tmp_path, image)
     found = find(tmp_path, name, "labels/a.json" if ".." in name else "labels.json")
-    assert (found[0], unicodedata.normalize("NFC", found[1]), found[2]) == (image, expected, False)
+    is_respelled = name not in image and "\\" not in name  # an image with that very name may also exist
+    assert (found[0], unicodedata.normalize("NFC", found[1]), found[2]) == (image, expected, is_respelled)
 
 
 @pytest.mark.parametrize(

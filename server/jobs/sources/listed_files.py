@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labels.image_index import ImageNotFoundError, SeveralImagesError
-from labels.image_resolver import ImageResolver, to_stem_key
+from labels.image_resolver import ImageResolver, is_respelled, to_stem_key
 from prompts.text import truncate
 from server.jobs.sources.source import AccessCheck, SourceImageError, SourceImageFault
 
@@ -52,10 +52,11 @@ class ListedFiles:
 
     def find(self, target: str) -> str:
         """Returns the file of an image. Raises SourceImageError."""
-        if (exact := self.find_exact(target)) is not None:
+        exact = self.find_exact(target)
+        if exact is not None and not is_respelled(target, Path(exact)):
             return exact
         with self._lock:
-            path = self._find_moved(target)
+            path = Path(exact) if exact is not None else self._find_moved(target)
             rival = next((each for each in self._list_rivals(target, path) if self._is_file_of(each, path)), None)
         if rival is not None:
             reason = (
