@@ -1,25 +1,30 @@
 """COCO: `instances` and `captions` files; https://cocodataset.org/#format-data.
 
-Annotations may have `sentences`, as RefCOCO is often stored, and words have their text in `text` (florist) or
-`utf8_string` (COCO-Text). The writer also adds `score`, as in COCO's results files.
+`coco_url` may name the image, and `neg_category_ids` the classes that it does not show, as in LVIS: other classes
+without annotations are unknown then. Annotations may have `sentences`, as RefCOCO is often stored, and words have their
+text in `text` (florist) or `utf8_string` (COCO-Text). The writer also adds `score`, as in COCO's results files.
 
 JSON has no lines here: errors name annotations by their ids.
 """
 
 import shutil
+import urllib.parse
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 from labels.dataset import Dataset
-from labels.formats.coco_annotations import CocoAnnotationReader, to_key
+from labels.formats.coco_annotations import CocoAnnotationReader, Known, to_key
 from labels.geometry import area, bounds, to_rings
 from labels.image_folders import ImageFolders
+from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
+from labels.split_names import parse_split
 from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
@@ -54,16 +59,18 @@ def read(source: DatasetSource) -> Dataset:
         for entry in (document["annotations"] if isinstance(document["annotations"], list) else ())
     )
     splits = SplitFiles([path for path, _ in documents], source)
-    reader = _CocoReader(DatasetBuilder(source.path, partial=partial), source, splits)
+    known = Known() if len(documents) > 1 else None
+    reader = _CocoReader(DatasetBuilder(source.path, partial=partial), source, splits, known)
     for path, document in documents:
         reader.read(path, document)
     return reader.builder.build()
 
 
 class _CocoReader:
-    def __init__(self, builder: DatasetBuilder, source: DatasetSource, splits: SplitFiles) -> None:
-        self.builder, self._resolver, self._splits = builder, source.resolver, splits
-        self._known = dict[tuple[int, Any], Annotation]()  # objects of earlier files
+    def __init__(self, builder: DatasetBuilder, source: DatasetSource, splits: SplitFiles, known: Known | None) -> None:
+        """`known`: objects of earlier files, if there are several files."""
+        self.builder, self._resolver, self._splits, self._known = builder, source.resolver, splits, known
+        self._classes = defaultdict[str, set[str]](set)  # of the files that differ in their split only
 
     def read(self, path: Path, document: dict[str, Any]) -> None:
         """Reads one file."""
@@ -73,7 +80,7 @@ class _CocoReader:
         for position, image in enumerate(document["images"]):
             key = to_key(image.get("id")) if isinstance(image, dict) else None
             source = f"{file}: image {position if key is None else key}"
-            if key is None or not isinstance(image.get("file_name"), str):
+            if key is None or not _find_name(image):
                 self.builder.refuse(source, "it needs an id and a file_name")
                 continue
             draft = self._add_image(image, source, path, folders)
@@ -87,16 +94,43 @@ class _CocoReader:
         for draft in filter(None, images.values()):
             draft.covered = (draft.covered or set()) | reader.kinds
         reader.read(images)
+        if LabelKind.OBJECTS in reader.kinds:
+            self._add_classes(path, document, images, reader)
+
+    def _add_classes(
+        self, path: Path, document: dict[str, Any], images: dict[Any, ImageDraft | None], reader: CocoAnnotationReader
+    ) -> None:
+        """Adds to the images of a file which classes they were labeled for: those of its categories.
+
+        In other splits, a file may list only the classes that occur.
+        """
+        split = parse_split(path)
+        classes = self._classes[path.stem.replace(split.name, "") if split.is_known else path.stem]
+        classes |= reader.list_classes()
+        for image in document["images"]:
+            if isinstance(image, dict) and (draft := images.get(to_key(image.get("id")))):
+                if isinstance(image.get("neg_category_ids"), list):
+                    draft.class_lists.append(reader.list_checked_classes(image, draft))
+                else:
+                    draft.class_lists.append(classes)
 
     def _add_image(self, image: dict[str, Any], source: str, file: Path, folders: ImageFolders) -> ImageDraft | None:
         try:
-            found = self._resolver.find(image["file_name"], folders)
+            found = self._resolver.find(_find_name(image), folders)
         except OSError as error:
             self.builder.refuse(source, str(error))
             return None
         self._splits.check_image(file, found.path)
         size = checks.parse_size(image.get("width"), image.get("height"))
         return self.builder.add_found(found, source, size, prefix=self._splits.get_prefix(file))
+
+
+def _find_name(image: dict[str, Any]) -> str:
+    """Returns the path of an image; empty if there is none."""
+    name, url = image.get("file_name"), image.get("coco_url")
+    if isinstance(name, str):
+        return name
+    return urllib.parse.urlsplit(url).path.lstrip("/") if isinstance(url, str) and name is None else ""
 
 
 class CocoWriter(DatasetWriter):

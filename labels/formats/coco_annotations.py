@@ -48,10 +48,10 @@ class CocoAnnotationReader:
     """Reads annotations of one file. `name` is the file's name in messages.
 
     `known` has the objects of earlier files, by image and id: the same annotation can be in several files, with an
-    outline in one of them only.
+    outline in one of them only. None: it is the only file.
     """
 
-    def __init__(self, document: Mapping[str, Any], name: str, builder: DatasetBuilder, known: Known) -> None:
+    def __init__(self, document: Mapping[str, Any], name: str, builder: DatasetBuilder, known: Known | None) -> None:
         self.builder, self.name = builder, name
         self._entries = document["annotations"] if isinstance(document["annotations"], list) else []
         if self._entries is not document["annotations"]:
@@ -63,15 +63,31 @@ class CocoAnnotationReader:
                 builder.refuse(f"{name}: category {key}", f"it is called {self._categories[key]!r}, and also {text!r}")
                 text = None
             self._categories[key] = text
-        objects = [entry for entry in _select_dicts(self._entries) if _find_kind(entry) is LabelKind.OBJECTS]
+        entries = _select_dicts(self._entries)
+        kinds = list(map(_find_kind, entries))
+        objects = [entry for entry, kind in zip(entries, kinds, strict=True) if kind is LabelKind.OBJECTS]
         self._only_marked = len(objects) > 1 and all(is_set(each.get("iscrowd")) and _is_mask(each) for each in objects)
-        self.kinds = {_find_kind(entry) for entry in _select_dicts(self._entries)}
+        self.kinds = set(kinds)
         """The kinds of labels that the file is about."""
         if self._categories:
             self.kinds.add(LabelKind.OBJECTS)
-        if any("segments_info" in entry for entry in _select_dicts(self._entries)):
+        if any("segments_info" in entry for entry in entries):
             self.kinds.clear()  # panoptic
         self._known, self._own = known, Known()
+
+    def list_classes(self) -> set[str]:
+        """Returns the names of the file's categories."""
+        return self._name_classes(self._categories)
+
+    def list_checked_classes(self, image: Mapping[str, Any], draft: ImageDraft) -> set[str]:
+        """Returns the classes that an image of LVIS was labeled for: it shows all of their objects, or none."""
+        absent, partial = image.get("neg_category_ids"), image.get("not_exhaustive_category_ids")
+        classes = {each.label for each in draft.annotations if isinstance(each, Box | Polygon)}
+        return (classes | self._name_classes(absent)) - self._name_classes(partial)
+
+    def _name_classes(self, ids: Any) -> set[str]:
+        names = [self._categories.get(to_key(each)) for each in (ids if isinstance(ids, list | dict) else ())]
+        return {" ".join(name.split()) for name in names if isinstance(name, str)}
 
     def read(self, images: Mapping[Any, ImageDraft | None]) -> None:
         """Adds all annotations to `images`, by id. None is an image that cannot be used."""
@@ -84,7 +100,8 @@ class CocoAnnotationReader:
                 self.builder.refuse(source, f"its image is {entry.get('image_id')!r}, which the file does not list")
             elif draft := images[key]:
                 self._read_entry(entry, draft, source)
-        self._known |= self._own
+        if self._known is not None:
+            self._known |= self._own
 
     def _read_entry(self, entry: dict[str, Any], draft: ImageDraft, source: str) -> None:
         kind = _find_kind(entry)
@@ -94,6 +111,8 @@ class CocoAnnotationReader:
             draft.add(kind, source, checks.check_caption, entry["caption"])
         elif is_set(entry.get("iscrowd")) and not self._is_one_object(entry):
             draft.refuse_label(kind, source, _CROWD)
+        elif is_set(entry.get("ignore")):
+            draft.refuse_label(kind, source, "it is a region to ignore (ignore is 1)")
         elif kind is LabelKind.WORDS:
             self._read_words(entry, draft, source)
         else:
@@ -144,7 +163,7 @@ class CocoAnnotationReader:
             else:
                 corners = box or entry.get("bbox")
                 shape = draft.add(LabelKind.OBJECTS, source, _check_bbox, label, corners, draft.size)
-        if shape is not None and same[1] is not None:
+        if self._known is not None and shape is not None and same[1] is not None:
             self._own[same] = shape
         return shape
 

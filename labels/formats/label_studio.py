@@ -112,7 +112,7 @@ def _read_task(task: dict[str, Any], where: str, finder: "_ImageFinder", names: 
         part = f"-{image[0]}-{image[1]}" if len(images) > 1 else ""
         draft = finder.add_image(address, [result for _, result in results[image]], where, part)
         if draft is not None:
-            if len(images) > 1 and image[0] not in names.drawn_on:
+            if len({key for key, _ in images}) > 1 and image[0] not in names.drawn_on:
                 draft.covered = draft.covered or set()  # nobody was asked to draw on it
             RegionReader(draft, where).read(results[image])
             drafts.append(draft)

@@ -5,6 +5,7 @@ A label that cannot be used takes from its image what it makes uncertain, and no
 - An object, word or caption that cannot be read: the image is no longer complete for that kind (`refuse_label`).
 - Something that is left out but has a name, such as a point or a second label: the image is no longer complete for
   objects if the dataset has objects with this name (`leave_out`). A keypoint called `nose` costs nothing among people.
+- A class of the dataset that the image was not labeled for: objects.
 - A relation, an attribute, a repetition: nothing (`leave_out` without a name).
 - An image that is described a second time by labels that cannot be used: everything.
 """
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from labels.reading.dataset_builder import DatasetBuilder
 
 P = ParamSpec("P")
+_SHOWN = 3  # classes in a message
 _REPEATED = "it is a duplicate of an earlier label of its image, and counts once"
 
 
-@dataclass
+@dataclass(slots=True)
 class ImageDraft:
     """An image whose labels are being read."""
 
@@ -46,6 +48,8 @@ class ImageDraft:
     """Kinds for which everything is labeled, if the source says so; None: the kinds that occur in the dataset."""
     covered: set[LabelKind] | None = None
     """Kinds that the files which describe the image are about, if that is known; None: all."""
+    class_lists: list[set[str]] = field(default_factory=list)
+    """The classes that each of its descriptions is about, if that is known."""
     refused: bool = False
     moved_from: str = ""
     """The image's name in the dataset, if its file is elsewhere."""
@@ -141,6 +145,18 @@ class ImageDraft:
                 self.leave_out(entry.source, entry.reason, name)
         if not self.left_out_names.isdisjoint(classes):
             self.incomplete.add(LabelKind.OBJECTS)
+        self._check_class_lists(classes)
+
+    def _check_class_lists(self, classes: Collection[str]) -> None:
+        """Subtracts the objects if some classes of the dataset are none that the image was labeled with."""
+        is_about_objects = self.covered is None or LabelKind.OBJECTS in self.covered
+        if not (self.class_lists and is_about_objects) or any(each.issuperset(classes) for each in self.class_lists):
+            return
+        if missing := sorted(set(classes).difference(*self.class_lists)):
+            names = ", ".join(map(repr, missing[:_SHOWN])) + (" …" if len(missing) > _SHOWN else "")
+            self.incomplete.add(LabelKind.OBJECTS)
+            self.refused = True
+            self.builder.refuse(self.source, f"whether it shows {names} is unknown: it was labeled for other classes")
 
     def leave_out(self, source: str, reason: str, name: object = None) -> None:
         """Records what is not used of a label. `name`: the class, if that may be an object that is now missing."""

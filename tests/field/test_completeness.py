@@ -1,6 +1,7 @@
 """What a repeated, refused or second description of an image adds to it, and what it takes."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -182,6 +183,35 @@ def test_captions_say_nothing_about_objects(folder: Folder) -> None:
     assert (list_tasks(dataset, "a.jpg"), list_tasks(dataset, "b.jpg")) == ({"<OD>"}, set())
 
 
+@pytest.mark.situation("A9", "files with other classes, which do not say whether their images show the rest")
+@pytest.mark.parametrize("lists", [("cat",), ("dog", "cat")])
+@pytest.mark.parametrize("name", ["person_keypoints_val.json", "instances_train.json"])
+def test_classes_that_an_image_was_not_labeled_for(folder: Folder, name: str, lists: tuple[str, ...]) -> None:
+    folder.add_images("a.jpg", "b.jpg")
+    folder.add("annotations/instances_val.json", make_coco(CAT, {**DOG, "id": 2}))
+    images = [{"id": 2, "file_name": "b.jpg"}]
+    document = make_coco({**CAT, "category_id": len(lists), "image_id": 2, "id": 3}, images=images, classes=lists)
+    dataset = folder.add(f"annotations/{name}", document).read()
+    # Another split may list only the classes that occur.
+    is_known = len(lists) == 2 or name == "instances_train.json"
+    tasks = [list_tasks(dataset, image.name) for image in dataset.images]
+    assert tasks == [{"<OD>"}, {"<OD>"} if is_known else set()][:: 1 if "val" in name else -1]
+    assert ("image 2: whether it shows 'dog' is unknown" in list_reasons(dataset)) is not is_known
+
+
+@pytest.mark.situation("A9", "LVIS, where images are labeled for some classes, and are named by coco_url")
+@pytest.mark.parametrize(("absent", "partial", "is_known"), [([2], [], True), ([2], [2], False), ([], [], False)])
+def test_images_of_lvis(folder: Folder, absent: list[int], partial: list[int], is_known: bool) -> None:
+    url = "http://images.cocodataset.org/train2017/{}.jpg"
+    images: list[dict[str, Any]] = [{"id": n, "coco_url": url.format(name)} for n, name in enumerate("ab", start=1)]
+    images[0] |= {"neg_category_ids": absent, "not_exhaustive_category_ids": partial}
+    images[1] |= {"neg_category_ids": [1], "not_exhaustive_category_ids": []}
+    folder.add_images("train2017/a.jpg", "train2017/b.jpg")
+    dataset = folder.add("lvis_v1_train.json", make_coco(CAT, {**DOG, "image_id": 2}, images=images)).read()
+    assert list_tasks(dataset, "train2017/a.jpg") == ({"<OD>"} if is_known else set())
+    assert list_tasks(dataset, "train2017/b.jpg") == {"<OD>"}
+
+
 WORD = {"bbox": [1, 1, 20, 10], "text": "STOP"}
 COSTS = {
     "a caption": ({"caption": 7}, {"<OD>", "<OCR_WITH_REGION>"}),
@@ -191,6 +221,7 @@ COSTS = {
     "an unknown class": ({**CAT, "category_id": 9}, {"<OCR_WITH_REGION>"}),
     "a box outside": ({"bbox": [190, 10, 60, 50]}, {"<OCR_WITH_REGION>"}),
     "a crowd": ({**CAT, "iscrowd": 1}, {"<OCR_WITH_REGION>"}),
+    "a region to ignore": ({**DOG, "ignore": 1}, {"<OCR_WITH_REGION>"}),
     "a broken outline of an object with a box": ({**DOG, "segmentation": [[1, 2]]}, {"<OD>", "<OCR_WITH_REGION>"}),
     "an unknown image": ({**DOG, "image_id": 9}, {"<OD>", "<OCR_WITH_REGION>"}),
     "a repetition": ({**WORD}, {"<OD>", "<OCR_WITH_REGION>"}),

@@ -83,6 +83,14 @@ def test_results_go_to_the_page_that_they_name(folder: Folder) -> None:
     assert "result tram: its item_index is None, and its task has 2 images" in list_reasons(dataset)
 
 
+@pytest.mark.situation("S4", "pages of a value whose name is not that of the image; one without an object")
+def test_all_pages_are_labeled(folder: Folder) -> None:
+    task = make_task(about("pdf", "car", item_index=0), data={"pages": [LEFT, RIGHT]})
+    dataset = folder.add("t.json", [task]).read()
+    assert (describe(dataset), dataset.unusable) == ({"left.jpg": [CAR], "right.jpg": []}, ())
+    assert list_tasks(dataset, "left.jpg") == list_tasks(dataset, "right.jpg") == {"<OD>"}
+
+
 @pytest.mark.situation("S4", "one image, whatever its name")
 @pytest.mark.parametrize(
     "data",
