@@ -95,7 +95,7 @@ class ImageResolver:
         below = self._find_stated_folders(parents, folders)
         if below[:1] == [(folders.moved[0], folders.moved[0])] and (beside := self._join(folders.tiers[0][0], last)):
             return FoundImage(beside, self._to_name(last, beside), name)
-        for candidate in dict.fromkeys((last, _UPLOAD_PREFIX.sub("", last, count=1))):
+        for candidate in dict.fromkeys((last, remove_upload_prefix(last))):
             for by_stem in (False, True):
                 found = self._find_similar(candidate, parents, below, by_stem=by_stem)
                 if len(found) > 1:
@@ -223,8 +223,13 @@ class ImageResolver:
 
 def to_stem_key(name: str) -> str:
     """Returns what the names have in common that may be of one file, moved or not: the last part without its suffix."""
-    last = _UPLOAD_PREFIX.sub("", (_to_parts(name) or [""])[-1], count=1)
+    last = remove_upload_prefix((_to_parts(name) or [""])[-1])
     return fold_name(posixpath.splitext(last)[0] if is_image_suffix(last) else last)
+
+
+def remove_upload_prefix(name: str) -> str:
+    """Returns the name of a file without what Label Studio puts before the name of an upload."""
+    return _UPLOAD_PREFIX.sub("", name, count=1)
 
 
 def list_spellings(name: str) -> Iterable[str]:

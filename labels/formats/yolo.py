@@ -10,7 +10,7 @@ images/train/ and labels/train/, and leave out scores.
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,8 +21,9 @@ from labels.formats.yolo_descriptions import CLASSES, Description, find_descript
 from labels.formats.yolo_lines import read_line
 from labels.geometry import Shape, to_rings
 from labels.image_folders import ImageFolders
-from labels.image_index import list_image_files
-from labels.image_resolver import FoundImage, ImageResolver
+from labels.image_index import fold_name, list_image_files
+from labels.image_resolver import FoundImage, ImageResolver, remove_upload_prefix
+from labels.image_suffixes import is_image_suffix
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading.dataset_builder import DatasetBuilder
@@ -90,9 +91,13 @@ class _YoloReader:
         labels: dict[Path, list[Path]] = {}
         for image in self.images:
             labels.setdefault(_find_labels(image), []).append(image)
+        orphans = self._list_orphans(labels, is_part=not all(key for key, _, _ in splits))
+        self._pair_by_spelling(labels, orphans)
         for path, images in labels.items():
             self._read_images(path, images)
-        self._refuse_orphans(labels)
+        for path in orphans:
+            if path not in labels:
+                self._builder.refuse(self._to_name(path), "its image is missing")
         if self._description.has_keypoints:
             self._builder.note_once(self._description.file.name, "keypoints are not used; boxes are")
 
@@ -140,13 +145,48 @@ class _YoloReader:
                     source = f"{where}:{number}"
                     draft.add(LabelKind.OBJECTS, source, read_line, line, classes, has_keypoints, draft.size)
 
-    def _refuse_orphans(self, known: Collection[Path]) -> None:
-        """Records files of labels whose images are missing."""
-        for folder in sorted({labels.parent for labels in known}):
+    def _list_orphans(self, known: Mapping[Path, Sequence[Path]], *, is_part: bool) -> list[Path]:
+        """Returns the files of labels whose images are missing. Records those whose images are in no split."""
+        folders: dict[Path, dict[Path, None]] = {}
+        for labels, images in known.items():
+            folders.setdefault(labels.parent, {}).update((image.parent, None) for image in images)
+        orphans = []
+        for folder in sorted(folders):
             is_mixed = not any(part.casefold() == "labels" for part in folder.parts)
-            for path in sorted(folder.glob("*.txt")):
-                if path not in known and path.name != CLASSES and not (is_mixed and not _has_labels(path)):
-                    self._builder.refuse(self._to_name(path), "its image is missing")
+            found = [path for path in sorted(folder.glob("[!.]*.txt")) if path not in known and path.name != CLASSES]
+            found = [path for path in found if not is_mixed or _has_labels(path)]
+            unlisted = self._list_unlisted(folders[folder]) if found else set()
+            orphans += [path for path in found if path.stem not in unlisted]
+            for path in found:
+                if path.stem in unlisted and not is_part:
+                    self._builder.refuse(self._to_name(path), "its image is in no split of the dataset")
+        return orphans
+
+    def _list_unlisted(self, folders: Iterable[Path]) -> set[str]:
+        """Returns the names, without suffixes, of the images in folders that are not read."""
+        images = (image for folder in folders for image in folder.iterdir() if is_image_suffix(image.name))
+        return {image.stem for image in images if image not in self.images}
+
+    def _pair_by_spelling(self, labels: dict[Path, list[Path]], orphans: Sequence[Path]) -> None:
+        """Gives an image without a labels file the only one that is called like it in another spelling, such as another
+        normal form of Unicode, or with the prefix of an upload. An image that may have several is refused."""
+        bare: dict[tuple[Path, str], list[Path]] = {}
+        for path in labels if orphans else ():
+            if not path.is_file():
+                bare.setdefault((path.parent, fold_name(path.stem)), []).append(path)
+        fitting: dict[tuple[Path, str], list[Path]] = {}
+        for orphan in orphans:
+            keys = [(orphan.parent, fold_name(stem)) for stem in (orphan.stem, remove_upload_prefix(orphan.stem))]
+            if key := next((key for key in keys if key in bare), None):
+                fitting.setdefault(key, []).append(orphan)
+        for key, files in fitting.items():
+            images = [image for path in bare[key] for image in labels.pop(path)]
+            if len(files) == 1:
+                labels[files[0]] = images
+                continue
+            names = ", ".join(file.name for file in files)
+            for image in images:
+                self._builder.refuse(self._to_name(image), f"its labels may be in any of several files: {names}")
 
     def _to_name(self, path: Path) -> str:
         root = self._resolver.root

@@ -152,6 +152,26 @@ def test_yolo_labels_of_one_image_only(tmp_path: Path) -> None:
     assert "a.jpg, a.png" in read_reasons(tmp_path / "set")["labels/train/a.txt"]
 
 
+@pytest.mark.situation("R8", "YOLO: labels in another normal form, case, or with an upload's prefix")
+def test_yolo_labels_in_another_spelling(tmp_path: Path) -> None:
+    images = ("caf\u00e9.jpg", "IMG_1.JPG", "b.jpg", "c.jpg", "deadbeef-d.jpg")
+    labels = ("cafe\u0301", "img_1", "0a1b2c3d-b", "0a1b2c3d-c", "deadbeef-c", "0a1b2c3d-d")
+    for number, name in enumerate(images, 1):
+        write(tmp_path / "images" / name, color=10 * number)
+    for name in labels:
+        write(tmp_path / f"labels/{name}.txt", LINE)
+    write(tmp_path / "val.txt", "\n".join(f"images/{name}" for name in images))
+    write(tmp_path / "data.yaml", "names: [cat]\nval: val.txt\n")
+    write(tmp_path / "images/e.jpg"), write(tmp_path / "labels/e.txt", LINE)
+    found = {image.name: len(image.annotations) for image in open_dataset(tmp_path).images}
+    assert found == {f"images/{name}": name[0] != "d" for name in images if name != "c.jpg"}
+    assert read_reasons(tmp_path) == {
+        "images/c.jpg": "its labels may be in any of several files: 0a1b2c3d-c.txt, deadbeef-c.txt",
+        "labels/e.txt": "its image is in no split of the dataset",
+        **{f"labels/{name}.txt": "its image is missing" for name in labels[3:]},
+    }
+
+
 @pytest.mark.situation("R1", "Pascal VOC in the layouts of VOC, labelImg and Roboflow")
 @pytest.mark.parametrize(
     ("image", "file", "name"),
