@@ -92,7 +92,7 @@ class _CocoReader:
                 images[key] = None
         reader = CocoAnnotationReader(document, file, self.builder, self._known)
         for draft in filter(None, images.values()):
-            draft.covered = (draft.covered or set()) | reader.kinds
+            draft.covered = reader.kinds if draft.covered is None else draft.covered | reader.kinds
         reader.read(images)
         if LabelKind.OBJECTS in reader.kinds:
             self._add_classes(path, document, images, reader)

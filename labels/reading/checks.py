@@ -5,7 +5,6 @@ import binascii
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from labels.geometry import MIN_RING, NO_AREA, Rectangle, area, bounds, box_area, box_to_ring, clip_box, clip_ring
@@ -17,6 +16,8 @@ MAX_LABEL = 200  # characters
 MAX_TEXT = 4000  # characters of a caption, or of recognized text
 MIN_INSIDE = 0.5  # share of a shape's area that must be inside the image; the rest is clipped
 MIN_SIDE = 0.5  # pixels; thinner shapes are accidental clicks
+
+_NUMBERS = frozenset({int, float})
 
 Size = tuple[int, int]
 
@@ -36,7 +37,7 @@ def check_label(value: object, what: str = "label", longest: int = MAX_LABEL) ->
         raise LabelError(f"its {what} has {len(text)} characters, more than the limit of {longest}: {text[:40]!r}…")
     if special := find_special_token(text):
         raise LabelError(f"its {what} {text[:60]!r} contains the reserved token {special}")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise LabelError(f"its {what} {text[:60]!r} contains half a character (a lone surrogate)")
     return text
 
@@ -52,11 +53,13 @@ def check_numbers(values: object, count: int | None = None) -> list[float]:
         raise LabelError(f"its position is {_show(values)}, not a list of numbers")
     if count is not None and len(values) != count:
         raise LabelError(f"its position has {len(values)} numbers, not {count}")
-    if set(map(type, values)) <= {int, float}:  # the fast path: masks have hundreds of numbers
-        with suppress(OverflowError):
+    if _NUMBERS.issuperset(map(type, values)):  # the fast path: masks have hundreds of numbers
+        try:
             numbers = list(map(float, values))
-            if all(map(math.isfinite, numbers)):
+            if math.isfinite(sum(numbers)):
                 return numbers
+        except OverflowError:
+            pass
     return [check_number(value) for value in values]
 
 

@@ -57,7 +57,7 @@ class DatasetBuilder:
                 self.refuse(source, _describe_claims(found.moved_from, found.path, draft.source))
                 return None
             del self._by_file[file]
-        draft = self.add_image(prefix + found.name, source, ImageFile(found.path), size)
+        draft = self._add(prefix + found.name, source, ImageFile(found.path), size, file)
         if draft is not None:
             draft.moved_from = found.moved_from
         return draft
@@ -69,6 +69,12 @@ class DatasetBuilder:
         height) that its labels were made for, or if an earlier image has the same name and is another file.
         """
         file = os.path.realpath(image.path) if isinstance(image, ImageFile) else None
+        return self._add(name, source, image, size, file)
+
+    def _add(
+        self, name: str, source: str, image: EncodedImage, size: Size | None, file: str | None
+    ) -> ImageDraft | None:
+        """Same as `add_image`. `file`: the resolved path of an image file."""
         draft = self._by_file.get(file) if file is not None else None
         if draft is None:
             if (earlier := self._drafts.get(name)) is not None:

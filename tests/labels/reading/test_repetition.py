@@ -16,7 +16,7 @@ def is_new(*annotations: Annotation) -> list[bool]:
     "other",
     [
         Box(label="cat", box=(10.0, 20.0, 30.0, 40.0), score=0.5),
-        # The mean of these is on the other side of a border between two groups.
+        # On the other sides of borders between two cells.
         Box(label="cat", box=(9.995, 19.995, 29.995, 39.995)),
         Box(label="cat", box=(10.009, 20.009, 30.009, 40.009)),
     ],
@@ -30,7 +30,8 @@ def test_the_same_place_is_a_repetition(other: Box) -> None:
     [
         Box(label="dog", box=BOX.box),
         Box(label="cat", box=(10.0, 20.0, 30.0, 40.1)),
-        Box(label="cat", box=(10.1, 19.9, 30.0, 40.0)),  # with the same mean
+        Box(label="cat", box=(10.1, 19.9, 30.0, 40.0)),
+        Box(label="cat", box=(10.2, 19.9, 30.0, 40.0)),  # in the same cell
         Quad(label="cat", quad=(10, 20, 30, 20, 30, 40, 10, 40)),
         Polygon(label="cat", polygons=[[10, 20, 30, 20, 30, 40, 10, 40]]),
         Text(label="cat"),
