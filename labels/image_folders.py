@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labels.image_suffixes import is_image_suffix
-from labels.split_names import normalize_split
+from labels.split_names import DISJOINT_SPLITS, normalize_split
 
 _IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames", "data"})
 _DARKNET_FOLDER = re.compile("obj_.+_data")
@@ -37,11 +37,14 @@ class ImageFolders:
         tiers: The folders that names are relative to, the most likely first. Folders of one tier are equally likely.
         own: The folders of the file's split. If there are any, its images are in no other folder, except beside it.
         moved: The folders below which an image is looked for whose own path does not exist.
+        split: `train`, `val` or `test` if the file describes one of them. Its images are not looked for in another's
+            folders.
     """
 
     tiers: tuple[tuple[Path, ...], ...]
     own: tuple[Path, ...] = ()
     moved: tuple[Path, ...] = ()
+    split: str = ""
 
     @classmethod
     def from_folders(cls, *folders: Path) -> "ImageFolders":
@@ -97,7 +100,11 @@ class ImageLayout:
         moved = own or [folder for folder in images if _has_images(folder)]
         if not moved:  # never above the dataset
             moved = [base if base.is_relative_to(self._root) and _has_images(base) else self._root]
-        return ImageFolders(tuple(tiers), tuple(own), tuple(moved))
+        below = parent.relative_to(self._root).parts if parent.is_relative_to(self._root) else ()
+        names = [normalize_split(name) for name in (split, *reversed(below))]
+        return ImageFolders(
+            tuple(tiers), tuple(own), tuple(moved), next((name for name in names if name in DISJOINT_SPLITS), "")
+        )
 
     def _split_labels_folder(self, folder: Path) -> tuple[Path, Path]:
         """Returns the folder that has the last folder of labels in a path, and the path below the latter.

@@ -28,6 +28,7 @@ from labels.image_index import (
     normalize_name,
 )
 from labels.image_suffixes import is_image_suffix
+from labels.split_names import DISJOINT_SPLITS, normalize_split
 
 _SHOWN = 3  # files in a message
 _MAX_SHOWN_NAME = 200  # characters
@@ -97,7 +98,11 @@ class ImageResolver:
             return FoundImage(beside, self._to_name(last, beside), name)
         for candidate in dict.fromkeys((last, remove_upload_prefix(last))):
             for by_stem in (False, True):
-                found = self._find_similar(candidate, parents, below, by_stem=by_stem)
+                found = [
+                    path
+                    for path in self._find_similar(candidate, parents, below, by_stem=by_stem)
+                    if not _is_of_other_split(path, parents, folders)
+                ]
                 if len(found) > 1:
                     found = _remove_links(found)
                 if len(found) > 1:
@@ -258,6 +263,17 @@ def _to_parts(name: str) -> list[str]:
 
 def _is_below(path: Path, folders: Sequence[Path]) -> bool:
     return any(Path(os.path.normpath(path)).is_relative_to(folder) for folder in folders)
+
+
+def _is_of_other_split(path: Path, parents: Sequence[str], folders: ImageFolders) -> bool:
+    """Returns whether a file is in a folder of another split than the one whose images are in `folders`, and the
+    image's name does not say so."""
+    if not folders.split:
+        return False
+    folder = next(each for each in folders.moved if path.is_relative_to(each))
+    names = map(normalize_split, reversed(path.relative_to(folder).parts[:-1]))
+    own = next((name for name in names if name in DISJOINT_SPLITS), folders.split)
+    return own != folders.split and own not in map(normalize_split, parents)
 
 
 def _remove_links(paths: Sequence[Path]) -> list[Path]:

@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
+DISJOINT_SPLITS = frozenset({"train", "val", "test"})
+"""Splits that share no image. Others may, such as COCO's minival2014 and val2014."""
+
 _YEAR = re.compile(r"[-_]?(19|20)\d\d$")
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 _SPLIT = r"(?:train|training|val|valid|validation|test|testing|test-dev|dev|minival|valminusminival|trainval|default)"

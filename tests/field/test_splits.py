@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -13,6 +14,7 @@ from tests.field.layouts import (
     LINE,
     make_coco,
     make_cvat,
+    make_labelme,
     make_row,
     make_voc,
     read_colors,
@@ -54,6 +56,29 @@ def test_missing_images_of_a_split(tmp_path: Path) -> None:
     assert sorted(read_reasons(tmp_path)) == ["instances_train.json: image 2", "instances_val.json: image 1"] or sorted(
         read_reasons(tmp_path)
     ) == ["annotations/instances_train.json: image 2", "annotations/instances_val.json: image 1"]
+
+
+@pytest.mark.situation("R1", "a split whose folder is missing does not take the images of another split")
+@pytest.mark.parametrize(
+    ("file", "content", "is_found"),
+    [
+        ("annotations/instances_val.json", make_coco("a.jpg"), False),
+        ("val.jsonl", make_row("a.jpg"), False),
+        ("test/a.xml", make_voc("a.jpg"), False),
+        ("val/a.json", make_labelme("a.jpg"), False),
+        ("annotations/instances_minitrain2017.json", make_coco("a.jpg"), True),
+        ("val.json", make_coco("/home/me/train/a.jpg"), True),
+        ("labels.json", make_coco("a.jpg"), True),
+    ],
+)
+def test_missing_folder_of_a_split(tmp_path: Path, file: str, content: Any, is_found: bool) -> None:
+    write(tmp_path / "images/train/a.jpg", color=10)
+    write(tmp_path / file, content)
+    if is_found:
+        assert list(read_colors(tmp_path).values()) == [1]
+    else:
+        with pytest.raises(DatasetError, match="there is no image 'a.jpg'"):
+            open_dataset(tmp_path)
 
 
 @pytest.mark.situation("R1", "COCO, JSON lines: one image in two splits counts once; two versions must be chosen from")
