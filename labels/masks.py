@@ -5,7 +5,9 @@ to squares, each with the share that the mask covers. The outline is then off by
 thinner than half a square are lost.
 """
 
+import ast
 import math
+import re
 import warnings
 from typing import Any
 
@@ -23,16 +25,23 @@ Mask = npt.NDArray[np.bool_]
 """[height, width]"""
 
 _TOLERANCE = 0.3  # pixels between a ring and the mask's edge; with half a pixel, thin objects lose half their area
+_BYTES = re.compile(r"b(['\"])(?:[0-\[\]-o]|\\\\)*\1")
 _CHANNELS = 4  # red, green, blue, alpha
 _MAX_SQUARES = 2000  # along the longer side: two for each location bin
 _MAX_PARTS = 100  # an answer holds 33
 
 
 def decode_coco_mask(segmentation: dict[str, Any], size: Size) -> list[list[float]]:
-    """Returns the rings of COCO's `counts`, a list or compressed text, in column order. Raises LabelError."""
+    """Returns the rings of COCO's `counts`, a list or compressed text, in column order. Raises LabelError.
+
+    Python scripts also write the text of its bytes: b'…'.
+    """
     if segmentation.get("size") != [size[1], size[0]]:
         raise LabelError(f"its mask's size is {segmentation.get('size')!r}, not the height and width of its image")
-    return trace_mask(_decode_run_lengths(segmentation.get("counts"), size))
+    counts = segmentation.get("counts")
+    if isinstance(counts, str) and _BYTES.fullmatch(counts):
+        counts = ast.literal_eval(counts)
+    return trace_mask(_decode_run_lengths(counts, size))
 
 
 def decode_cvat_mask(element: Element, size: Size) -> list[list[float]]:

@@ -187,8 +187,8 @@ class CocoAnnotationReader:
         if entry.get("num_keypoints") or (isinstance(points, list) and any(points)):
             self.builder.note_once(self.name, "keypoints are not used; boxes and outlines are")
         attributes = entry.get("attributes")
-        for name in attributes if isinstance(attributes, dict) else ():
-            if name not in _KNOWN_ATTRIBUTES:
+        for name, value in attributes.items() if isinstance(attributes, dict) else ():
+            if name not in _KNOWN_ATTRIBUTES or (name == _CVAT and is_set(value)):
                 self.builder.note_once(self.name, f"the attribute {name!r} is not used")
 
 

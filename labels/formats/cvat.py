@@ -98,6 +98,8 @@ def _read_image(image: Element, draft: ImageDraft, file: str) -> None:
                 draft.leave_out(where, reason, element.get("label"))
             case _:
                 draft.refuse_label(LabelKind.OBJECTS, where, f"a {element.tag} cannot be used; draw a box or a polygon")
+        if element.get("occluded") == "1":
+            draft.builder.note_once(file, "the flag 'occluded' is not used")
         for attribute in element.iterfind("attribute"):
             if (name := attribute.get("name")) not in (*_TEXT_ATTRIBUTES, *_WRITTEN_ATTRIBUTES):
                 draft.builder.note_once(file, f"the attribute {name!r} is not used")

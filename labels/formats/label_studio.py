@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from labels.dataset import Dataset
+from labels.dataset import Dataset, DatasetError
 from labels.formats.coco import is_coco
 from labels.formats.label_studio_regions import RegionReader, find_kind
 from labels.formats.label_studio_tasks import Result, TaskImages, choose_annotation, is_embedded, to_path
@@ -50,8 +50,21 @@ def is_label_studio(document: Any) -> bool:
 
 
 def recognize(source: DatasetSource) -> bool:
-    """Returns whether one of the JSON files is a list of tasks."""
-    return any(is_label_studio(document) for _, document in source.iter_json())
+    """Returns whether one of the JSON files is a list of tasks. Raises DatasetError for the export JSON-MIN."""
+    minimal, has_coco = None, False
+    for path, document in source.iter_json():
+        if is_label_studio(document):
+            return True
+        has_coco |= is_coco(document)
+        minimal = path if _is_minimal(document) else minimal
+    if minimal is not None and not has_coco:
+        raise DatasetError(f"{minimal} is Label Studio's export JSON-MIN, which does not say enough: export as JSON")
+    return False
+
+
+def _is_minimal(document: Any) -> bool:
+    first = document[0] if isinstance(document, list) and document else None
+    return isinstance(first, dict) and {"annotation_id", "annotator"} <= first.keys()
 
 
 def read(source: DatasetSource) -> Dataset:

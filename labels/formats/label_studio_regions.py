@@ -9,6 +9,7 @@ from labels.label_kind import LabelKind
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.image_draft import ImageDraft
+from labels.writing.categories import WORD_CATEGORY
 from prompts.annotations import Quad
 
 _SHAPES = ("rectangle", "polygon", "brush", "ellipse")
@@ -101,6 +102,8 @@ class RegionReader:
             self._check_view(parts)
             if texts is not None:
                 self.draft.add(kind, source, _read_words, parts, texts, self.draft.size)
+                if set(labels) - {WORD_CATEGORY}:
+                    self.draft.builder.note_once(self.where.rpartition(": ")[0], "labels of words are not used")
                 for label in labels:
                     self.draft.leave_out_class(source, f"it is a word, its label {label!r} is not used", label)
                 return

@@ -144,6 +144,8 @@ def _note_unused(document: dict[str, Any], draft: ImageDraft, where: str) -> Non
     shapes = [shape for shape in document["shapes"] if isinstance(shape, dict)]
     flags = {str(name) for each in (document, *shapes) for name in _list_set(each.get("flags"))}
     attributes = {str(name) for each in shapes for name in _list_set(each.get("attributes"))}
+    if any(shape.get("difficult") is True for shape in shapes):
+        flags.add("difficult")  # of X-AnyLabeling
     if flags:
         draft.leave_out(where, f"its flags {', '.join(sorted(flags))} are not used")
     if attributes:

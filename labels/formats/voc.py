@@ -1,7 +1,8 @@
 """Pascal VOC: Annotations/ with an XML file for each image of JPEGImages/, or both side by side, or per split.
 
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixels that count from 1, and include the
-last pixel. Boxes that CVAT turned (the attribute `rotation`) are polygons; parts of objects are left out. The writer
+last pixel. Boxes that CVAT turned (the attribute `rotation`) are polygons; parts, flags such as `difficult`, and masks
+are left out. An image whose mask in SegmentationObject shows more objects than its XML file is not complete. The writer
 adds ImageSets/Main/default.txt, and labelmap.txt for CVAT and Datumaro. It writes only boxes, without scores.
 """
 
@@ -14,7 +15,9 @@ from typing import ClassVar
 
 from labels.dataset import Dataset, DatasetError
 from labels.geometry import box_to_ring, rotate_ring
+from labels.image_files import ImageFile
 from labels.image_resolver import ImageResolver
+from labels.images import ImageError
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading import checks, documents
@@ -33,6 +36,10 @@ from prompts.annotations import Box, Polygon
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "imagesets"
 _MASKS = "SegmentationObject"
+_NO_OBJECTS = ((0, 0, 0), (224, 224, 192), (255, 255, 255))  # the background, and what belongs to no object
+_USED = ("name", "bndbox", "polygon", "part", "attributes")
+_MAX_COLORS = 1000  # of a mask: one for each object
+_NOTHING = ("", "0", "unspecified", "none", "false")  # values of flags
 _FLAG = re.compile(r"\s+(-1|0|1)$")
 _UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -123,9 +130,28 @@ def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, 
     size = root.find("size")
     stated = None if size is None else checks.parse_size(find_text(size, "width"), find_text(size, "height"))
     if draft := builder.add_found(replace(found, name=_to_name(found.path, resolver.root)), where, stated):
-        for element in root.iterfind("object"):
+        objects = root.findall("object")
+        for element in objects:
             source = f"{where.rpartition(':')[0]}:{element.sourceline}"
             _add_object(element, draft, source)
+            _note_unused(element, draft, where.rpartition("/")[0] or where.rpartition(":")[0])
+        _check_mask(path, len(objects), draft)
+
+
+def _check_mask(path: Path, count: int, draft: ImageDraft) -> None:
+    """Refuses the objects that only the mask of an image shows, as CVAT exports polygons. `path`: the XML file."""
+    mask = path.parent.parent / _MASKS / f"{path.stem}.png"
+    if not mask.is_file():
+        return
+    source = f"{_MASKS}/{mask.name}"
+    try:
+        colors = ImageFile(mask)().getcolors(_MAX_COLORS) or [(0, None)] * _MAX_COLORS
+    except (OSError, ImageError) as error:
+        draft.refuse_label(LabelKind.OBJECTS, source, str(error))
+        return
+    shown = sum(color not in _NO_OBJECTS for _, color in colors)
+    if shown > count:
+        draft.refuse_label(LabelKind.OBJECTS, source, f"it shows {shown} objects, the XML file has {count}")
 
 
 def _to_name(path: Path, root: Path) -> str:
@@ -149,6 +175,16 @@ def _add_object(element: Element, draft: ImageDraft, source: str) -> None:
         draft.add(LabelKind.OBJECTS, source, _read_box, name, element, draft.size)
     for part in element.iterfind("part"):
         draft.leave_out(source, f"its part {find_text(part, 'name')!r} is not used", find_text(part, "name"))
+
+
+def _note_unused(element: Element, draft: ImageDraft, folder: str) -> None:
+    """Records what else an object has, once for all objects of a folder."""
+    for child in element:
+        if child.tag not in _USED and (len(child) or (child.text or "").strip().casefold() not in _NOTHING):
+            draft.builder.note_once(folder, f"{child.tag!r} of objects is not used")
+    for attribute in element.iterfind("attributes/attribute"):
+        if (name := find_text(attribute, "name")) != "rotation":
+            draft.builder.note_once(folder, f"the attribute {name!r} is not used")
 
 
 def _read_box(name: str | None, element: Element, size: Size) -> Box:

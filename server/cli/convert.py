@@ -65,6 +65,6 @@ def _convert(dataset: "Dataset", source: str, format: "Format", out: Path, *, co
     for remark in report.iter_remarks():
         print_line(remark)
     if dataset.unusable:
-        print_line(f"left out: {len(dataset.unusable)} images or labels of {source} that cannot be used")
+        print_line(f"left out: {len(dataset.unusable)} images or labels of {source}, or parts of them")
     if result.left_out:
         print_line(f"{result.left_out} lists everything that was left out")

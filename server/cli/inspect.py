@@ -77,7 +77,7 @@ def _print_classes(summary: "DatasetSummary") -> None:
 def _print_unusable(summary: "DatasetSummary") -> None:
     from labels.inspection import group_by_reason
 
-    print_line(f"{len(summary.unusable)} images or labels cannot be used:")
+    print_line(f"{len(summary.unusable)} images or labels are not used, or only in part:")
     groups = group_by_reason(summary.unusable)
     for reason, sources in groups[:_MAX_REASONS]:
         shown = ", ".join(sources[:_MAX_SOURCES]) + (" …" if len(sources) > _MAX_SOURCES else "")

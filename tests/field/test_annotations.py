@@ -19,10 +19,12 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def make_mask(*, compressed: bool) -> dict[str, Any]:
+def make_mask(*, compressed: bool | None) -> dict[str, Any]:
     """Returns the mask of a box (30, 20, 90, 60)."""
     ring = [[30, 20, 90, 20, 90, 60, 30, 60]]
     encoded = coco_masks.merge(coco_masks.frPyObjects(ring, 100, 200))
+    if compressed is None:  # the text of bytes
+        return {"size": [100, 200], "counts": str(encoded["counts"])}
     if compressed:
         return {"size": [100, 200], "counts": encoded["counts"].decode()}
     pixels = coco_masks.decode(encoded).ravel(order="F").tolist()
@@ -36,9 +38,9 @@ def make_mask(*, compressed: bool) -> dict[str, Any]:
 
 
 @pytest.mark.situation("R2", "masks that CVAT marks iscrowd 1, with and without polygons beside them")
-@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("compressed", [True, False, None])
 @pytest.mark.parametrize("others", [True, False])
-def test_masks_of_cvat_are_objects(folder: Folder, compressed: bool, others: bool) -> None:
+def test_masks_of_cvat_are_objects(folder: Folder, compressed: bool | None, others: bool) -> None:
     attributes = {"attributes": {"occluded": False}}
     mask = {"segmentation": make_mask(compressed=compressed), "iscrowd": 1, "bbox": [30, 20, 60, 40], **attributes}
     polygon = {"bbox": [1, 1, 30, 30], "segmentation": [[1, 1, 31, 1, 31, 31]], **attributes}
@@ -239,6 +241,30 @@ def test_attributes_and_parts_of_voc(folder: Folder) -> None:
     assert describe(dataset) == {"a.jpg": [("polygon", "cat", 70, 0, 90, 60), ("box", "dog", 50, 20, 110, 40)]}
     assert "its part 'head' is not used" in list_reasons(dataset)
     assert list_tasks(dataset, "a.jpg") == {"<OD>"}
+
+
+FLAGS = "<pose>Left</pose><truncated>0</truncated><difficult>1</difficult><actions><walking>1</walking></actions>"
+
+
+@pytest.mark.situation("A2", "objects of Pascal VOC that only masks show, as CVAT exports polygons; flags")
+@pytest.mark.parametrize("shown", [0, 1, 2])
+def test_masks_and_flags_of_voc(folder: Folder, shown: int) -> None:
+    corners = "<bndbox><xmin>51</xmin><ymin>21</ymin><xmax>110</xmax><ymax>40</ymax></bndbox>"
+    document = f"<annotation><filename>a.jpg</filename><object><name>cat</name>{FLAGS}{corners}</object></annotation>"
+    folder.add_images("JPEGImages/a.jpg", "SegmentationObject/a.png").add("Annotations/a.xml", document)
+    mask = Image.new("RGB", (200, 100))
+    mask.paste((224, 224, 192), (0, 0, 90, 90))  # the void around objects
+    for number in range(shown):
+        mask.paste((0, 128 * number, 128), (10 + 30 * number, 10, 30 + 30 * number, 30))
+    mask.save(folder.path / "SegmentationObject/a.png")
+    dataset = folder.read()
+    assert describe(dataset) == {"a.jpg": [("box", "cat", 50, 20, 110, 40)]}
+    assert list_tasks(dataset, "a.jpg") == ({"<OD>"} if shown < 2 else set())
+    reasons = [each.reason for each in dataset.unusable]
+    assert [
+        each for each in ("pose", "truncated", "difficult", "actions") if f"'{each}' of objects is not used" in reasons
+    ] == ["pose", "difficult", "actions"]
+    assert ("it shows 2 objects, the XML file has 1" in reasons) is (shown == 2)
 
 
 YOLO_LINES = {

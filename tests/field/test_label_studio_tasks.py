@@ -102,6 +102,13 @@ def test_a_single_image_needs_no_name(folder: Folder, data: dict[str, str]) -> N
     assert list_tasks(dataset, "a.jpg") == {"<OD>"}
 
 
+@pytest.mark.situation("A5", "the export JSON-MIN is refused with advice")
+def test_a_minimal_export_is_refused(folder: Folder) -> None:
+    row = {"image": "/data/upload/1/a.jpg", "id": 1, "label": [], "annotator": 1, "annotation_id": 1, "lead_time": 3.2}
+    with pytest.raises(ValueError, match="JSON-MIN, which does not say enough: export as JSON"):
+        folder.add("t.json", [row]).read()
+
+
 @pytest.mark.situation("A8", "images that the tasks contain")
 def test_embedded_images_are_read(folder: Folder) -> None:
     def embed(size: tuple[int, int]) -> str:

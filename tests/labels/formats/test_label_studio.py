@@ -81,7 +81,7 @@ def test_shapes_words_and_captions_are_read(save: Save) -> None:
     dataset = open_dataset(path.parent)
     (example,) = dataset.images
     assert example.name == "a.png"
-    assert dataset.unusable == ()
+    assert list(map(str, dataset.unusable)) == ["export.json: labels of words are not used"]
     assert example.annotations == (
         Text(label="a cat"),
         Box(label="cat", box=(10, 20, 30, 60)),
