@@ -25,6 +25,7 @@ from server.api.problems import (
     HEAD_TIMEOUT,
     HEAD_TOO_LARGE,
     MEDIA_TYPE,
+    SHUTTING_DOWN,
     TOO_MANY_CONNECTIONS,
     ProblemError,
     ProblemKind,
@@ -100,6 +101,11 @@ class ConnectionPool:
         """
         for connection in list(self.open):
             connection.check(now, seconds)
+
+    def refuse_bodies(self) -> None:
+        """Ends requests whose body has not arrived yet: the server is shutting down."""
+        for connection in list(self.open):
+            connection.refuse_body()
 
     def count(self, reason: str) -> None:
         """Counts a connection that is closed for this reason."""
@@ -195,6 +201,11 @@ class HttpProtocol(H11Protocol):
             self.pool.count("closed because no request arrives")
             detail = f"the headers did not arrive within {limits.head_seconds:g} s"
             self._answer_and_close(HEAD_TIMEOUT, detail)
+
+    def refuse_body(self) -> None:
+        """Answers that the server is shutting down, and closes the connection, if a body has not arrived yet."""
+        if self._is_receiving_body:
+            self._answer_and_close(SHUTTING_DOWN, "the server stopped before the body arrived; retry soon")
 
     def _should_upgrade(self) -> bool:
         return False  # uvicorn logs each request for a WebSocket; the server has none, and answers as without Upgrade

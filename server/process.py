@@ -3,12 +3,16 @@
 import asyncio
 import ipaddress
 import logging
+import os
 import resource
 import socket
+import sys
+import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from server.lifecycle import Lifecycle
 
 _SEND_TIMEOUT = 3  # seconds to send the last responses after all requests have ended
+_CLOSE_TIMEOUT = 5.0  # seconds after the shutdown timeout, to send the last responses and to close jobs and projects
 _CHECK_TICKS, _LOG_TICKS = 10, 100  # uvicorn ticks ten times a second
 _BACKLOG = 2048  # connections that the kernel keeps until the server accepts them
 _ACCEPTS = 64  # connections accepted at a time, before the limit is checked
@@ -34,13 +39,17 @@ class ListenError(OSError):
 
 
 class ServerProcess(uvicorn.Server):
-    """Drains on the first SIGTERM or SIGINT: running requests finish, new ones get 503. Exits on the second one."""
+    """Drains on the first SIGTERM or SIGINT: running requests finish, new ones get 503. Exits on the second one.
+
+    `on_late`: called in a thread if the server has not ended five seconds after its shutdown timeout.
+    """
 
     def __init__(self, config: uvicorn.Config, lifecycle: "Lifecycle", pool: "ConnectionPool") -> None:
         super().__init__(config)
         self.lifecycle, self.pool = lifecycle, pool
         self.lifecycle.on_failure = self._stop_after_failure
         self.failed = False
+        self.on_late: Callable[[], None] | None = None
         self._deadline = 0.0
         self._checked_at = 0.0
 
@@ -54,7 +63,12 @@ class ServerProcess(uvicorn.Server):
         # Does not call uvicorn's method: it closes the socket at once, so that new clients get no answer.
         if self.lifecycle.draining:
             self.should_exit = self.force_exit = True
-        self._deadline = time.monotonic() + self.lifecycle.settings.shutdown_timeout
+        timeout = self.lifecycle.settings.shutdown_timeout
+        self._deadline = time.monotonic() + timeout
+        if self.on_late is not None and not self.lifecycle.draining:
+            timer = threading.Timer(timeout + _CLOSE_TIMEOUT, self.on_late)
+            timer.daemon = True
+            timer.start()
         self.lifecycle.draining = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -64,6 +78,7 @@ class ServerProcess(uvicorn.Server):
             elif time.monotonic() > self._deadline:
                 logger.warning("shutdown_timeout is over: cancelling %d running requests", self.lifecycle.running)
                 await self.lifecycle.abort()
+                self.pool.refuse_bodies()
                 self.should_exit = True
         if counter % _CHECK_TICKS == 0:
             self._check_connections()
@@ -82,7 +97,10 @@ class ServerProcess(uvicorn.Server):
 
 
 def run_server(settings: Settings) -> int:
-    """Serves until the process is told to stop, and returns its exit code. Raises ListenError."""
+    """Serves until the process is told to stop, and returns its exit code. Raises ListenError.
+
+    If the server cannot be closed in time, the process ends here: jobs and runs go on after the next start.
+    """
     listener = listen(settings.host, settings.port)
     # Imported only now: that takes a second, in which clients can connect already and wait.
     from server.app import create_app
@@ -100,8 +118,18 @@ def run_server(settings: Settings) -> int:
             host,
             get_variable_name("api_keys"),
         )
+    server.on_late = _end_late_process
     server.run(sockets=[listener])
     return 1 if server.failed else 0
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process without waiting for threads, and without freeing the memory of torch, which takes seconds on a
+    busy machine. Everything must be closed."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def create_server(app: "FastAPI", limits: "ConnectionLimits") -> ServerProcess:
@@ -155,6 +183,13 @@ def limit_connections(maximum: int) -> int:
         setting = get_variable_name("max_connections")
         logger.warning("%d connections at most, not %s (%d): see `ulimit -n`", possible, setting, maximum)
     return min(possible, maximum)
+
+
+def _end_late_process() -> None:
+    logger.error(
+        "the server could not be closed within %g s after shutdown_timeout: ending the process", _CLOSE_TIMEOUT
+    )
+    end_process(0)
 
 
 def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -84,7 +84,10 @@ class Settings(BaseSettings):
         120.0, gt=0, allow_inf_nan=False, description="The maximum time to receive and to answer a request."
     )
     shutdown_timeout: float = Field(
-        30.0, ge=0, allow_inf_nan=False, description="How long a server that shuts down waits for running requests."
+        30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a server that shuts down waits for running requests. It ends 5 s later at the latest.",
     )
     api_keys: CommaSeparated = Field(
         (), description="SHA-256 hashes of the API keys; `florist key` creates a key. None: the server is open to all."

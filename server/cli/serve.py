@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import typer
-
 from server.cli.console import fail
 from server.cli.settings_options import add_settings_options
 from server.settings import SettingsError, load_settings
@@ -16,10 +14,10 @@ def serve(**values: Any) -> None:
         settings = load_settings(**values)
     except SettingsError as error:
         fail(str(error))
-    from server.process import ListenError, run_server
+    from server.process import ListenError, end_process, run_server
 
     try:
         code = run_server(settings)
     except ListenError as error:
         fail(str(error))
-    raise typer.Exit(code)
+    end_process(code)

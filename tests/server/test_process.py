@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from prompts.annotations import Box
+from server import process
 from server.api.prompt.examples import create_prompt_examples
 from server.app import create_app
 from server.connections import ConnectionLimits
@@ -127,19 +128,26 @@ def test_the_server_answers_prompts_and_drains_on_sigterm(start: Callable[..., F
     assert BODY["image"][:40] not in server.log.read_text()
 
 
-def test_a_request_that_outlasts_the_shutdown_gets_an_error(stuck: StuckEngine) -> None:
+def test_a_request_that_outlasts_the_shutdown_gets_an_error(
+    stuck: StuckEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_CLOSE_TIMEOUT", 0.0)
     app = create_app(Settings(shutdown_timeout=0.3), stuck)  # type: ignore[arg-type]
     server, listener = create_server(app, ConnectionLimits()), listen("127.0.0.1", 0)
+    server.on_late = (late := threading.Event()).set
     port = listener.getsockname()[1]
     running = threading.Thread(target=server.run, args=([listener],))
     running.start()
-    with ThreadPoolExecutor(1) as pool:
-        wait_until(lambda: server.started)
+    wait_until(lambda: server.started)
+    with ThreadPoolExecutor(1) as pool, socket.create_connection(("127.0.0.1", port), TIMEOUT) as slow:
         pending = pool.submit(httpx.post, f"http://127.0.0.1:{port}/v1/prompt", json=BODY, timeout=TIMEOUT)
-        wait_until(lambda: stuck.handles)
+        slow.sendall(create_request(b'{"image": ', length=1000))
+        wait_until(lambda: stuck.handles and app.state.lifecycle.running == 2)
         server.handle_exit(signal.SIGTERM, None)
         response = pending.result()
+        assert slow.recv(10_000).startswith(b"HTTP/1.1 503")
     running.join(TIMEOUT)
+    assert late.wait(TIMEOUT)
     assert (response.status_code, response.json()["type"]) == (503, "urn:florist:problem:shutting-down")
     assert not server.failed
 
