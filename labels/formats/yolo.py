@@ -28,6 +28,7 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
+from labels.reading.documents import decode_text, read_lines
 from labels.writing.categories import CategoryIds, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
@@ -107,9 +108,8 @@ class _YoloReader:
 
     def _read_list(self, path: Path) -> None:
         folders = ImageFolders.from_folders(path.parent, get_root(self._description.file))
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        for number, line in enumerate(lines, 1):
-            if name := line.strip():
+        for number, name in enumerate(read_lines(path, "replace"), 1):
+            if name:
                 where = f"{self._to_name(path)}:{number}"
                 try:
                     found = self._resolver.find(name, folders)
@@ -126,7 +126,7 @@ class _YoloReader:
     def _read_images(self, labels: Path, images: list[Path]) -> None:
         where = self._to_name(labels)
         try:
-            text = labels.read_bytes().decode("utf-8-sig") if labels.is_file() else ""
+            text = decode_text(labels.read_bytes()) if labels.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
             for image in images:
                 if draft := self._builder.add_found(self.images[image], where):

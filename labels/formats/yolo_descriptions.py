@@ -1,5 +1,6 @@
 """What describes a YOLO dataset: data.yaml of Ultralytics, obj.data and obj.names of Darknet, classes.txt of others."""
 
+import io
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import yaml
 
 from labels.dataset import DatasetError
 from labels.image_suffixes import is_image_suffix
-from labels.reading.documents import parse_yaml
+from labels.reading.documents import decode_text, parse_yaml, read_lines
 from labels.split_names import normalize_split
 
 CLASSES = "classes.txt"
@@ -24,6 +25,7 @@ _DARKNET_SPLITS = (*_SPLITS, "valid")
 # Keys of data.yaml that are no splits.
 _SETTINGS = ("path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "task", "channels", "yaml_file")
 _MAX_YAML = 1 << 20  # bytes of a file that is opened to see whether it is a description
+_LIST_START = 1 << 16  # bytes of a file that are read to see whether it is a list
 _LEVELS_ABOVE = 3  # of a part, such as train/images, below the description
 
 
@@ -79,7 +81,7 @@ def has_labels(folder: Path) -> bool:
 def read_description(file: Path) -> Description:
     """Returns the content of a description. Raises DatasetError."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = decode_text(file.read_bytes())
         if file.suffix in _YAML_SUFFIXES:
             return _read_yaml(file, parse_yaml(text))
     except yaml.MarkedYAMLError as error:
@@ -92,8 +94,8 @@ def read_description(file: Path) -> Description:
         raise DatasetError(f"{file} cannot be read: {error.strerror}") from error
     if file.suffix == ".data":
         return _read_darknet(file)
-    names = dict[float, Any](enumerate(line.strip() for line in text.splitlines()))
-    return Description(file, names, (("", ".", get_root(file)),))
+    names = [line.strip() for line in io.StringIO(text, newline=None)]
+    return Description(file, dict(enumerate(names)), (("", ".", get_root(file)),))
 
 
 def get_root(file: Path) -> Path:
@@ -126,7 +128,7 @@ def _is_description(file: Path) -> bool:
     if file.stat().st_size > _MAX_YAML:
         return False
     try:
-        content = parse_yaml(file.read_bytes().decode("utf-8-sig"))
+        content = parse_yaml(decode_text(file.read_bytes()))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False
     return isinstance(content, dict) and "names" in content and bool({"train", "val"} & {*map(str, content)})
@@ -135,10 +137,11 @@ def _is_description(file: Path) -> bool:
 def _is_list(file: Path) -> bool:
     """Returns whether a text file begins with the path of an image."""
     try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            first = next((line.strip() for line in lines if line.strip()), "")
+        with file.open("rb") as opened:
+            start = opened.read(_LIST_START)
     except OSError:
         return False
+    first = next((line.strip() for line in decode_text(start, "replace").split("\n") if line.strip()), "")
     return is_image_suffix(first) is True
 
 
@@ -207,7 +210,7 @@ def _read_darknet(file: Path) -> Description:
     pairs = _read_pairs(file)
     names_file = _resolve_split(pairs.get("names", "obj.names"), [file.parent])
     try:
-        names = names_file.read_text(encoding="utf-8-sig").splitlines()
+        names = read_lines(names_file)
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file} names its classes in {names_file}, which cannot be read: {error}") from error
     splits = [(key, pairs[key], _resolve_split(pairs[key], [file.parent])) for key in _DARKNET_SPLITS if pairs.get(key)]
@@ -217,13 +220,13 @@ def _read_darknet(file: Path) -> Description:
         if key not in (*_DARKNET_SPLITS, "names", "classes", "backup")
         and (path := _resolve_split(value, [file.parent])).suffix == ".txt"
     ]
-    return Description(file, dict(enumerate(name.strip() for name in names)), (*splits, *others))
+    return Description(file, dict(enumerate(names)), (*splits, *others))
 
 
 def _read_pairs(file: Path) -> dict[str, str]:
     """Returns the lines `key = value` of a file; empty if it cannot be read."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(file)
     except (OSError, UnicodeDecodeError):
         return {}
     return {key.strip(): value.strip() for key, found, value in (line.partition("=") for line in lines) if found}

@@ -63,7 +63,7 @@ class DatasetSource:
         """
         if self.path.is_dir():
             patterns = ("*.json", "*/*.json", "*/annotations/*.json", "*/Annotations/*.json")
-            files = [file for pattern in patterns for file in sorted(self.path.glob(pattern))]
+            files = [file for pattern in patterns for file in self._glob(pattern)]
             files = files or self._list_split_files()
         else:
             files = [self.path] if self.suffix == ".json" else []
@@ -76,7 +76,7 @@ class DatasetSource:
         Files that cannot be read are skipped and listed in `unreadable`. Raises DatasetError if it is the only file.
         """
         if self.path.is_dir():
-            files = sorted(self.path.glob("*.xml")) or sorted(self.path.glob("*/*.xml")) or self._list_subset_files()
+            files = self._glob("*.xml") or self._glob("*/*.xml") or self._list_subset_files()
         else:
             files = [self.path] if self.suffix == ".xml" else []
         yield from self._iter_loaded(files, self._xml, documents.load_xml)
@@ -87,7 +87,7 @@ class DatasetSource:
         if not self.path.is_dir():
             return [self.path] if self.suffix in JSON_LINES else []
         for pattern in ("*", "*/*"):
-            if files := [file for suffix in JSON_LINES for file in sorted(self.path.glob(f"{pattern}{suffix}"))]:
+            if files := [file for suffix in JSON_LINES for file in self._glob(f"{pattern}{suffix}")]:
                 return files
         return []
 
@@ -99,6 +99,11 @@ class DatasetSource:
         """Returns the error of a source with several datasets."""
         names = ", ".join(map(str, files))
         return DatasetError(f"{self.path} contains several datasets; name one of them: {names}")
+
+    def _glob(self, pattern: str) -> list[Path]:
+        """Returns the files in the folder that match a pattern; sorted, without hidden ones and those of macOS."""
+        found = sorted(self.path.glob(pattern))
+        return [file for file in found if not file.name.startswith(".") and file.parent.name != "__MACOSX"]
 
     def _list_split_files(self) -> list[Path]:
         """Returns the JSON files beside the folder, or beside `images`, of the split that is called like the folder."""

@@ -4,6 +4,7 @@ JSON and XML files are read as a whole, and take up to 25 times their size in me
 are limited here; who reads files of strangers limits the memory of the process (`ulimit -v`).
 """
 
+import codecs
 import csv
 import io
 import json
@@ -18,7 +19,10 @@ from lxml.etree import _Element as Element
 from labels.dataset import DatasetError
 from labels.regular_files import open_regular_file
 
-__all__ = ["Element", "find_text", "load_json", "load_xml", "parse_yaml", "read_csv", "read_json_lines"]
+__all__ = [
+    "Element", "decode_text", "find_text", "load_json", "load_xml", "parse_yaml", "read_csv", "read_json_lines",
+    "read_lines",
+]  # fmt: skip
 
 _DOCTYPE = b"<!DOCTYPE"
 _MAX_LINE = 256 * 1024 * 1024  # bytes of a line of a JSON Lines file: more than an image and its annotations
@@ -27,11 +31,26 @@ _MAX_CELL = 1 << 24  # characters
 _YamlLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
+def decode_text(data: bytes, errors: str = "strict") -> str:
+    """Returns the text of a file: UTF-8, or UTF-16 if it begins so, as files of Windows PowerShell do.
+
+    Raises UnicodeDecodeError, unless `errors` is `replace`.
+    """
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
+
+
+def read_lines(path: Path, errors: str = "strict") -> list[str]:
+    """Returns the lines of a text file, stripped. Raises OSError, and UnicodeDecodeError as `decode_text` does."""
+    with open_regular_file(path) as file:
+        return [line.strip() for line in io.StringIO(decode_text(file.read(), errors), newline=None)]
+
+
 def load_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises DatasetError, with the line, if it cannot be read."""
     try:
         with open_regular_file(path) as file:
-            return json.loads(file.read().decode("utf-8-sig"))
+            return json.loads(decode_text(file.read()))
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno} is not JSON: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:

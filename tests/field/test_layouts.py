@@ -152,6 +152,24 @@ def test_yolo_labels_of_one_image_only(tmp_path: Path) -> None:
     assert "a.jpg, a.png" in read_reasons(tmp_path / "set")["labels/train/a.txt"]
 
 
+@pytest.mark.situation("R8", "texts of Windows in UTF-16, or partly in another encoding; AppleDouble files of macOS")
+def test_texts_of_other_systems(tmp_path: Path) -> None:
+    yolo, labelme, voc = tmp_path / "yolo", tmp_path / "labelme", tmp_path / "voc"
+    write(yolo / "images/a.jpg", color=10), write(yolo / "images/b.jpg", color=20), write(yolo / "labels/b.txt", LINE)
+    (yolo / "labels/a.txt").write_bytes(LINE.encode("utf-16"))
+    (yolo / "data.yaml").write_bytes(b"names: [cat]\ntrain: a.txt\nval: b.txt\n")
+    (yolo / "a.txt").write_bytes("images/a.jpg\r\n".encode("utf-16"))
+    (yolo / "b.txt").write_bytes("images/b.jpg\nimages/狗.jpg\n".encode("gbk"))
+    assert read_colors(yolo) == {"images/a.jpg": 1, "images/b.jpg": 2}
+    assert list(read_reasons(yolo)) == ["b.txt:2"]
+    write(labelme / "a.jpg", color=10), write(voc / "a.jpg", color=10), write(voc / "a.xml", make_voc("a.jpg"))
+    (labelme / "a.json").write_bytes(json.dumps(make_labelme("a.jpg")).encode("utf-16"))
+    for path in (yolo / "labels/._a.txt", labelme / "._a.json", labelme / "__MACOSX/._a.json", voc / "._a.xml"):
+        write(path, "\x00\x05\x16\x07")
+    assert read_colors(labelme) == read_colors(voc) == {"a.jpg": 1}
+    assert read_reasons(labelme) == read_reasons(voc) == {}
+
+
 @pytest.mark.situation("R8", "YOLO: labels in another normal form, case, or with an upload's prefix")
 def test_yolo_labels_in_another_spelling(tmp_path: Path) -> None:
     images = ("caf\u00e9.jpg", "IMG_1.JPG", "b.jpg", "c.jpg", "deadbeef-d.jpg")

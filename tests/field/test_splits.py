@@ -77,7 +77,7 @@ def test_missing_folder_of_a_split(tmp_path: Path, file: str, content: Any, is_f
     if is_found:
         assert list(read_colors(tmp_path).values()) == [1]
     else:
-        with pytest.raises(DatasetError, match="there is no image 'a.jpg'"):
+        with pytest.raises(DatasetError, match=r"there is no image 'a\.jpg'"):
             open_dataset(tmp_path)
 
 

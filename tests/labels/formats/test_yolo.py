@@ -100,7 +100,7 @@ def test_unusable_entries_name_file_and_line(save: Save) -> None:
     ]
     save("labels/train/a.txt", "\n".join(lines))
     save("labels/train/c.txt", lines[0])
-    save("labels/train/d.txt", b"\xff\xfe")
+    save("labels/train/d.txt", b"\xff\xff")
     dataset = open_dataset(root)
     assert [len(each.annotations) for each in dataset.images] == [1]
     assert [each.source for each in dataset.unusable] == [
