@@ -40,7 +40,8 @@ _NO_OBJECTS = ((0, 0, 0), (224, 224, 192), (255, 255, 255))  # the background, a
 _USED = ("name", "bndbox", "polygon", "part", "attributes")
 _MAX_COLORS = 1000  # of a mask: one for each object
 _NOTHING = ("", "0", "unspecified", "none", "false")  # values of flags
-_FLAG = re.compile(r"\s+(-1|0|1)$")
+_FLAG = re.compile(r"\s+-?\d+$")
+_QUOTES = re.compile(r'^"(.+)"$')
 _UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -106,15 +107,19 @@ def _list_files(source: DatasetSource, folder: Path, builder: DatasetBuilder) ->
         return [source.path]
     annotations = [each for each in sorted(folder.iterdir()) if each.name.casefold() == _ANNOTATIONS.casefold()]
     files = []
-    for number, line in enumerate(source.path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        if line.strip():
-            # A list for one class has 1, 0 or -1 after each name.
-            name = _FLAG.sub("", line.strip())
-            found = [path for each in annotations if (path := each / f"{name}.xml").is_file()]
+    lines = documents.read_lines(source.path, "replace")
+    # A list for one class has 1, 0 or -1 after each name, one for layouts the number of a person. Datumaro puts names
+    # with spaces in quotes there.
+    has_flags = all(_FLAG.search(line) for line in lines if line)
+    for number, line in enumerate(lines, 1):
+        if line:
+            name = _QUOTES.sub(r"\1", _FLAG.sub("", line) if has_flags else line)
+            names = (line, name)
+            found = [path for each in annotations for name in names if (path := each / f"{name}.xml").is_file()]
             files += found[:1]
             if not found:
                 builder.refuse(f"{source.path.name}:{number}", f"there is no {_ANNOTATIONS}/{name}.xml")
-    return files
+    return list(dict.fromkeys(files))
 
 
 def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, builder: DatasetBuilder) -> None:

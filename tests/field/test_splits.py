@@ -107,6 +107,10 @@ def test_voc(tmp_path: Path) -> None:
     assert read_reasons(train) == {"train.txt:3": "there is no Annotations/gone.xml"}
     assert read_colors(cats) == {"b.jpg": 2}
     assert read_colors(tmp_path / "Annotations/d") == {"c.jpg": 3}
+    write(tmp_path / "JPEGImages/a 1.jpg", color=40), write(tmp_path / "Annotations/a 1.xml", make_voc("a 1.jpg"))
+    assert read_colors(write(train, "b\na 1\na 0\n")) == {"b.jpg": 2, "a 1.jpg": 4}
+    layouts = write(tmp_path / "ImageSets/Layout/val.txt", '"a 1" 1\n"a 1" 2\nb 3\n')
+    assert read_colors(layouts) == {"a 1.jpg": 4, "b.jpg": 2}
 
 
 @pytest.mark.situation("R1", "Roboflow's VOC: train/a.jpg and train/a.xml")
