@@ -1,8 +1,10 @@
 """Converts a dataset to another format."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -45,6 +47,7 @@ def convert_dataset(
     listing = out.with_name(f"{out.name}.left-out.txt")
     part = out.with_name(f".{out.name}.left-out.part")
     out.parent.mkdir(parents=True, exist_ok=True)
+    counts = Counter(_remove_images_folders(image.name) for image in dataset.images)
     try:
         with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for entry in dataset.unusable:
@@ -54,7 +57,7 @@ def convert_dataset(
                 out,
                 copy_images=copy_images,
                 as_folder=True,
-                get_name=_choose_name,
+                get_name=partial(_choose_name, counts=counts),
                 on_left_out=lambda image, reason: _write_line(file, image, reason),
             )
             is_empty = file.tell() == 0
@@ -83,10 +86,16 @@ def _iter_images(dataset: Dataset, on_image: Callable[[], None]) -> Iterator[Lab
         on_image()
 
 
-def _choose_name(image: LabeledImage) -> str:
-    """Returns the name of an image in the new dataset."""
-    # Folders called `images` belong to the layout of the source.
-    path = PurePosixPath(*(part for part in image.name.split("/") if part != "images"))
+def _remove_images_folders(name: str) -> str:
+    """Returns a name without folders called `images`, which belong to the layout of the source."""
+    *folders, last = name.split("/")
+    return "/".join([*(folder for folder in folders if folder != "images"), last])
+
+
+def _choose_name(image: LabeledImage, counts: Mapping[str, int]) -> str:
+    """Returns the name of an image in the new dataset. `counts`: how many images have each name without `images`."""
+    name = _remove_images_folders(image.name)
+    path = PurePosixPath(name if counts[name] == 1 else image.name)
     if isinstance(image.open, ImageFile) or path.suffix.lower() in SUFFIXES:
         return path.as_posix()
     with suppress(OSError, ImageError):  # an image in a table has a row, but no file name

@@ -74,7 +74,8 @@ class Format:
         report = ExportReport(on_left_out=on_left_out)
         with open_export(out, one_file=one_file, main_file=f"labels{self.suffix or ''}") as folder:
             writer = self.writer(folder, report, has_copies=copy_images)
-            names = ImageNames(folder.root, writer.get_label_path, writer.to_holdable)
+            copies = writer.images_folder if copy_images and writer.is_read_beside else ""
+            names = ImageNames(folder.root, writer.get_label_path, writer.to_holdable, copies)
             renamed = RenamedList(folder, report)
             for image in images:
                 old_name, image = image.name, replace(image, name=get_name(image))

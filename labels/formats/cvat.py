@@ -175,6 +175,7 @@ class CvatWriter(DatasetWriter):
     """annotations.xml and images/."""
 
     is_read_by_stem: ClassVar[bool] = True
+    is_read_beside: ClassVar[bool] = True
 
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)

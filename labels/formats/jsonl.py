@@ -229,6 +229,7 @@ def _validate(value: Any) -> Annotation:
 class JsonlWriter(DatasetWriter):
     """One file in florist's own format."""
 
+    is_read_beside: ClassVar[bool] = True
     keeps_degenerate_polygons: ClassVar[bool] = True
     keeps_samples: ClassVar[bool] = True
 

@@ -18,6 +18,7 @@ class DatasetWriter(ABC):
         expected_images_folder: The subfolder where readers look for images that are not copied.
         sidecars: Subfolder and suffix of the file that accompanies each image; None if the format has none.
         is_read_by_stem: Whether common readers take two images for one if their names differ only in the suffix.
+        is_read_beside: Whether a name is looked for beside the labels file before it is in `images_folder`.
         keeps_degenerate_polygons: Whether polygons of fewer than three corners are written too.
         keeps_samples: Whether an image's samples (prompts with answers) are written.
         has_copies: Whether the images are copied into the folder.
@@ -27,6 +28,7 @@ class DatasetWriter(ABC):
     expected_images_folder: ClassVar[str | None] = None  # None: `images_folder`
     sidecars: ClassVar[tuple[str, str] | None] = None
     is_read_by_stem: ClassVar[bool] = False
+    is_read_beside: ClassVar[bool] = False
     keeps_degenerate_polygons: ClassVar[bool] = False
     keeps_samples: ClassVar[bool] = False
 

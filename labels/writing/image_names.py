@@ -33,12 +33,18 @@ class ImageNames:
     """
 
     def __init__(
-        self, folder: Path, get_label_path: Callable[[str], str | None], to_holdable: Callable[[str], str]
+        self,
+        folder: Path,
+        get_label_path: Callable[[str], str | None],
+        to_holdable: Callable[[str], str],
+        images_folder: str = "",
     ) -> None:
         """`folder`: on the disk that is written to. `get_label_path` returns the labels file of an image.
 
-        `to_holdable` replaces what the format cannot hold in a name.
+        `to_holdable` replaces what the format cannot hold in a name. `images_folder` has the images, and readers look
+        for a name beside it first: images/a.jpg must not be the name of images/images/a.jpg if there is an a.jpg.
         """
+        self._images_folder = images_folder
         self._get_label_path, self._to_holdable = get_label_path, to_holdable
         self._allows_all = _can_write(folder, '.a:*?"<>|. ')
         self._is_case_sensitive = not _is_same_file(folder, ".florist-case", ".FLORIST-CASE")
@@ -67,7 +73,8 @@ class ImageNames:
         """Returns hashes of the paths of an image and of its labels."""
         name = name if self._is_case_sensitive else fold_name(name)
         label_path = self._get_label_path(name)
-        return {hash(name)} if label_path is None else {hash(name), hash((label_path,))}
+        hashes = {hash(name)} if label_path is None else {hash(name), hash((label_path,))}
+        return hashes | {hash(f"{self._images_folder}/{name}")} if self._images_folder else hashes
 
     def _make_writable(self, name: str) -> str:
         """Returns a relative path that stays inside its folder."""

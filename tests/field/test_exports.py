@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -139,6 +140,30 @@ def test_converted_images_keep_their_own_labels(coco: Path, tmp_path: Path, name
     assert "renamed: 'n\\nl.png' is called n_l.png in this dataset" in result.stdout
     if name != "jsonl":
         assert "differ in case" in result.stdout
+
+
+@pytest.mark.situation("S2", "names that are equal without their folder images stay as they are")
+@pytest.mark.parametrize("copies", [True, False])
+@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio", "huggingface", "jsonl", "yolo-detect"])
+def test_images_of_one_name_are_told_apart(tmp_path: Path, name: str, copies: bool) -> None:
+    names = ["a.png", "images/a.png", "images/images/a.png", "images/b.png"]
+
+    def make_box(number: int) -> list[dict[str, Any]]:
+        return [{"annotation": {"kind": "box", "label": "cat", "box": [number, 1, 90, 90]}}]
+
+    for number, image in enumerate(names):
+        (tmp_path / "in" / image).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT), (number, 0, 0)).save(tmp_path / "in" / image, "PNG")
+    rows = "".join(json.dumps({"name": image, "labels": make_box(number)}) + "\n" for number, image in enumerate(names))
+    (tmp_path / "in/labels.jsonl").write_text(rows)
+    out = tmp_path / "out"
+    result = run_florist("convert", tmp_path / "in", "--to", name, "--out", out, *["--copy-images"] * copies)
+    assert result.exit_code == 0, result.output
+    assert set(read_renamed(out)) == {"images/b.png", *(names[1:2] if copies and name in ("cvat", "jsonl") else ())}
+    for image in open_dataset(out).images if copies else ():
+        (box,) = image.annotations
+        assert isinstance(box, Box)
+        assert image.open().getpixel((0, 0))[0] == round(box.box[0])  # type: ignore[index]
 
 
 @pytest.mark.situation("E2", "class names that VOC cannot hold are named")
