@@ -27,6 +27,7 @@ _BASE_MEMORY = 512 * 1024**2  # bytes beside the pixels: the file, tables of dec
 _MEMORY_PER_PIXEL = 24  # bytes: RGBA is held up to five times while it becomes RGB
 _QUICK_PIXELS = {"JPEG": 250_000_000, "MPO": 250_000_000, "PNG": 12_000_000, "JPEG2000": 1_500_000}
 _QUICK_PIXELS_OF_OTHERS = 6_000_000
+_QUICK_BYTES = {"JPEG2000": 1_000_000}  # a fifth of a second, where pixels alone say little
 _SHARED_ROWS = 64  # that are copied at a time, so that they stay in the cache
 
 
@@ -86,8 +87,10 @@ def _answer(
     """Returns the header of the answer, and the image."""
 
     def check_cost(image: Image.Image, scans: int) -> None:
-        limit = _QUICK_PIXELS.get(image.format or "", _QUICK_PIXELS_OF_OTHERS)
-        if options["quick"] and image.width * image.height * scans > limit:
+        name = image.format or ""
+        pixels = image.width * image.height * scans
+        is_slow = pixels > _QUICK_PIXELS.get(name, _QUICK_PIXELS_OF_OTHERS)
+        if options["quick"] and (is_slow or len(data) > _QUICK_BYTES.get(name, len(data))):
             raise SlowImageError
 
     try:

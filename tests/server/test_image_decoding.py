@@ -66,20 +66,44 @@ async def test_the_images_that_wait_are_limited() -> None:
     decoding.close()
 
 
+async def test_clients_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.image_decoding.os, "cpu_count", lambda: 1)
+    decoding = ImageDecoding(Settings(max_waiting=32))
+    done: list[str] = []
+
+    async def check(client: str) -> tuple[int, int]:
+        size = await decoding.check(NOISE, client)
+        done.append(client)
+        return size
+
+    many = [asyncio.create_task(check("many")) for _ in range(33)]  # one is decoded, 32 wait
+    await asyncio.sleep(0)
+    few = [asyncio.create_task(check("few")) for _ in range(3)]
+    many[20].cancel()
+    assert await asyncio.gather(*few) == [(64, 48)] * 3
+    assert done.count("many") <= 8
+    outcomes = await asyncio.gather(*many, return_exceptions=True)
+    assert sum(isinstance(outcome, DecodersBusyError) for outcome in outcomes) <= 3
+    assert outcomes.count((64, 48)) >= 29
+    assert not decoding._quick_queue._waiting
+    assert decoding._quick_queue._free == 2
+    decoding.close()
+
+
 async def test_decoders_that_do_not_answer_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.image_decoding, "_STUCK_SECONDS", 0.1)
     monkeypatch.setattr(server.image_decoding.os, "cpu_count", lambda: 1)
     before, decoding = list_decoders(), ImageDecoding(Settings())
-    await decoding.check(NOISE)
+    await asyncio.gather(decoding.check(NOISE, "a"), decoding.check(NOISE, "b"))  # starts two processes
     for decoder in list_decoders() - before:
         decoder.send_signal(signal.SIGSTOP)
-    tasks = [asyncio.create_task(decoding.check(NOISE)) for _ in range(2)]
+    tasks = [asyncio.create_task(decoding.check(NOISE, client)) for client in "abc"]
     deadline = time.monotonic() + 60
     while not decoding.is_stuck():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     for decoder in list_decoders() - before:
         decoder.send_signal(signal.SIGCONT)
-    assert await asyncio.gather(*tasks) == [(64, 48)] * 2
+    assert await asyncio.gather(*tasks) == [(64, 48)] * 3
     assert not decoding.is_stuck()
     decoding.close()

@@ -68,7 +68,7 @@ async def add_correction(
     """
     request = body.correction
     with translate_decoding_errors("image"):
-        size = await lifecycle.decoding.check(body.image)
+        size = await lifecycle.decoding.check(body.image, client_id)
 
     def add() -> CorrectionResponse:
         project = projects.store.get_project(project_id)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from server.engine.model.preprocessing import PreparedImage
 
 
-async def load_image(body: PromptBody, lifecycle: Lifecycle, engine: "Engine") -> "PreparedImage":
-    """Returns the image with EXIF orientation applied, prepared for the engine. Raises ProblemError."""
+async def load_image(body: PromptBody, lifecycle: Lifecycle, engine: "Engine", client_id: str) -> "PreparedImage":
+    """Returns the image of a client with EXIF orientation applied, prepared for the engine. Raises ProblemError."""
     prompt_request, settings = body.prompt_request, lifecycle.settings
     field = "image"
     if body.file is not None:
@@ -32,7 +32,7 @@ async def load_image(body: PromptBody, lifecycle: Lifecycle, engine: "Engine") -
     else:
         data = await anyio.to_thread.run_sync(decode_base64_image, prompt_request.image or "")
     with translate_decoding_errors(field):
-        decoded = await lifecycle.decoding.decode(data, engine.resizing)
+        decoded = await lifecycle.decoding.decode(data, engine.resizing, client_id)
     width, height, _ = engine.resizing
     pixels = np.frombuffer(decoded.pixels, np.uint8).reshape(height, width, 3)
     return engine.prepare_resized(decoded.size, pixels)

@@ -90,7 +90,7 @@ async def send_prompt(
     """
     prompts = body.prompt_request.list_prompts()
     with reserve_places(lifecycle, engine, metrics, prompts):
-        image = await load_image(body, lifecycle, engine)
+        image = await load_image(body, lifecycle, engine, client_id)
         batch = PromptBatch(prompts, image, engine, lifecycle, metrics, client_id)
         stack.callback(batch.cancel)
         await batch.submit()
