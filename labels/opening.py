@@ -1,5 +1,8 @@
 """Opens a dataset from a path: the format is recognized from the files."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +22,9 @@ def open_dataset(path: str | Path) -> Dataset:
     path = Path(path)
     try:
         source = DatasetSource(path)
-        format = find_format(source)
-        dataset = format.read(source)
+        with _pause_collection():
+            format = find_format(source)
+            dataset = format.read(source)
         known = {entry.source for entry in dataset.unusable}
         skipped = [UnusableEntry(source.get_relative(file), reason) for file, reason in source.unreadable.items()]
         unusable = (*dataset.unusable, *(entry for entry in skipped if entry.source not in known))
@@ -29,6 +33,18 @@ def open_dataset(path: str | Path) -> Dataset:
         raise
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def _pause_collection() -> Iterator[None]:
+    """Pauses the garbage collector: it would go through the growing dataset again and again, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def find_format(source: DatasetSource) -> Format:

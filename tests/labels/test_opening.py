@@ -1,3 +1,4 @@
+import gc
 import io
 import math
 import random
@@ -187,6 +188,7 @@ def test_an_unknown_source_is_refused_with_the_list_of_formats(save: Save, tmp_p
         open_dataset(tmp_path / "missing")
     with pytest.raises(DatasetError):
         open_dataset("\0")
+    assert gc.isenabled()  # it is paused meanwhile
 
 
 def test_a_truncated_image_is_found_when_it_is_decoded(save: Save, tmp_path: Path) -> None:
