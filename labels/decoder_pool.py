@@ -16,13 +16,13 @@ from typing import Any
 
 from PIL import Image
 
+from labels.child_environment import make_child_environment
 from labels.decoder_options import DecoderOptions
 from labels.decoder_process import receive_file, receive_message, send_message
 from labels.images import MAX_PIXELS, ImageError, ImageErrorReason, SlowImageError, install_decoder
 
 _START_SECONDS = 10.0  # in which a process starts on a busy machine
 _WALL_FACTOR = 6.0  # how much longer than its computing time an image may take, on a busy machine
-_ENVIRONMENT = {"PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TMPDIR", "LANG", "LC_ALL"}
 _ROOT = Path(__file__).resolve().parents[1]
 _COMMAND = (
     "import sys, json; sys.path.remove(''); sys.path.append({root!r}); from labels.decoder_process import run_decoder; "
@@ -156,9 +156,8 @@ class _Decoder:
         self._connection, other = socket.socketpair()
         self._connection.settimeout(_START_SECONDS + _WALL_FACTOR * options.seconds)
         command = _COMMAND.format(root=str(_ROOT), descriptor=other.fileno(), options=json.dumps(asdict(options)))
-        # Without the secrets of the server. With one thread and one heap: more would take memory for nothing.
-        environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
-        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        # With one thread and one heap: more would take memory for nothing.
+        environment = make_child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="1")
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", command], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from labels.child_environment import make_child_environment
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error
 from server.jobs.sources.lists import ListSource
@@ -46,8 +47,9 @@ def _iter_names(file: BinaryIO, address: str) -> Iterator[str]:
     command = [sys.executable, "-P", str(_PROCESS)]
     failures: list[Exception] = []
     with subprocess.Popen(
-        command, stdin=file if is_local else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+        command, stdin=file if is_local else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=make_child_environment(),
+    ) as process:  # fmt: skip
         output = cast(BinaryIO, process.stdout)
         try:
             if not is_local:
@@ -72,6 +74,9 @@ def _iter_names(file: BinaryIO, address: str) -> Iterator[str]:
                 )
         finally:
             process.kill()
+            if process.stdin is not None:
+                with suppress(OSError):  # what it has buffered cannot be written any more
+                    process.stdin.close()
 
 
 def _copy(file: BinaryIO, pipe: BinaryIO, failures: list[Exception]) -> None:

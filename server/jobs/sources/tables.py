@@ -1,7 +1,6 @@
 """The images of Parquet and Arrow files, as Hugging Face datasets are stored on disks and in buckets."""
 
 import bisect
-import os
 import posixpath
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from labels.child_environment import make_child_environment
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listed_files import ListedFiles
@@ -125,7 +125,7 @@ class _TableReader:
         ours, theirs = socket.socketpair()
         ours.settimeout(_TIMEOUT)
         self._channel = Channel(ours)
-        environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+        environment = make_child_environment(ARROW_DEFAULT_MEMORY_POOL="system", OMP_NUM_THREADS="1")
         # -P: the folder of the program is not searched for modules.
         command = [sys.executable, "-P", str(_PROCESS), str(theirs.fileno())]
         descriptor = None if is_url(address) else self._file.fileno()

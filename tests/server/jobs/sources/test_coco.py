@@ -1,6 +1,8 @@
 """The images of a COCO file."""
 
+import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage
-from server.jobs.sources import ImageSource, SourceError, SourceImageFault, open_source
+from server.jobs.sources import ImageSource, SourceError, SourceImageFault, coco, open_source
 
 WriteFiles = Callable[..., Path]
 ReadAll = Callable[[ImageSource], dict[str, bytes | SourceImageFault]]
@@ -78,3 +80,20 @@ def test_a_file_that_cannot_be_used_is_reported(write_files: WriteFiles, content
     (folder / "coco.json").write_text(content)
     with pytest.raises(SourceError, match=message):
         open_source(str(folder / "coco.json"))
+
+
+def test_a_crash_of_the_parser_is_reported_while_a_server_still_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    class SlowFile(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(8000) or bytes(ended.wait(10) and 0)
+
+    (tmp_path / "process.py").write_text("import os, sys\nsys.stdin.buffer.read(4096)\nos._exit(3)\n")
+    monkeypatch.setattr(coco, "_PROCESS", tmp_path / "process.py")
+    monkeypatch.setattr(coco.addresses, "open_file", lambda address, is_allowed: SlowFile(bytes(16_000)))
+    with pytest.raises(SourceError, match=r"ended \(exit code 3\)"):
+        coco.open_coco("https://images.test/coco.json")
+    ended.set()
