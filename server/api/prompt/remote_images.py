@@ -40,7 +40,7 @@ async def fetch_image(
                 request = pin_request(target, address, {"Accept": "image/*"}, timeout)
                 response = await client.send(request, stream=True)
                 try:
-                    if not response.is_redirect:
+                    if not response.has_redirect_location:
                         return await _read_content(response, max_bytes)
                     url = str(target.join(response.headers["location"]))
                 finally:

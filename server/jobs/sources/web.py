@@ -70,7 +70,7 @@ def open_response(
         except WebAddressError as error:
             raise SourceImageError(str(error), SourceImageFault.REFUSED) from None
         try:
-            if response.is_redirect:
+            if response.has_redirect_location:
                 url = str(target.join(response.headers["location"]))
                 if not url.startswith(("http://", "https://")):
                     raise SourceImageError("the address redirects to one that is not http(s)", SourceImageFault.REFUSED)

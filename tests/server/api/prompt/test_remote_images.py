@@ -67,6 +67,7 @@ class Site(http.server.BaseHTTPRequestHandler):
             "/endless": (200, {}, b"x" * 100_000),
             "/packed": (200, {"Content-Encoding": "gzip"}, b"x"),
             "/none": (404, {}, b""),
+            "/nowhere": (302, {}, b""),
         }
         status, headers, body = answers[self.path]
         self.send_response(status)
@@ -117,6 +118,7 @@ async def test_the_image_comes_from_the_address_that_was_checked(site: Any) -> N
         ("/endless", "over 10,000 bytes"),
         ("/packed", "compressed"),
         ("/none", "answers 404"),
+        ("/nowhere", "answers 302"),
     ],
 )
 async def test_these_responses_are_refused(site: Any, path: str, message: str) -> None:
