@@ -46,9 +46,11 @@ async def create_page_response(
 
     async def generate() -> AsyncIterator[bytes]:
         yield b'{"%s":[' % name.encode() + first
+        is_empty = not first
         for keys in page.chunks[1:]:
             if chunk := await calls.read(lambda keys=keys: read_chunk(keys)):  # type: ignore[misc]
-                yield b"," + chunk
+                yield chunk if is_empty else b"," + chunk
+                is_empty = False
         yield b"]," + pydantic_core.to_json(get_members(page))[1:]
 
     return StreamingResponse(generate(), media_type=JSON_TYPE)

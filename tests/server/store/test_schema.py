@@ -75,3 +75,30 @@ def test_an_upgrade_keeps_the_rows_that_refer_to_a_changed_table(
         assert tuple(model) == (1, "5", "none")
         assert connection.scalar(sa.text("SELECT challenger_id FROM backtests")) == 1
         assert connection.scalar(sa.text("SELECT model_id FROM promotions")) == 1
+
+
+def test_the_first_upgrade_keeps_projects_and_their_ids(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = tmp_path / "migrations"
+    shutil.copytree(schema.MIGRATIONS, migrations)
+    (migrations / "versions" / "lasting_project_ids.py").unlink()
+    insert = (
+        "INSERT INTO projects (storage_id, name, base_sha256, tasks, holdout_share, folder, created) "
+        "VALUES ('here', '{0}', 'b', '[]', 0.25, '{0}', 1)"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", migrations)
+        with JobStore(url) as store, store.database.begin_write() as connection:
+            for name in ("birds", "cats"):
+                connection.exec_driver_sql(insert.format(name))
+            connection.exec_driver_sql(
+                "INSERT INTO models (project_id, task, sha256, created) VALUES (2, '<OD>', '5', 1)"
+            )
+    with JobStore(url) as store, store.database.begin_write() as connection:
+        rows = sa.text("SELECT p.id, p.name, m.id FROM projects p LEFT JOIN models m ON m.project_id = p.id ORDER BY 1")
+        assert [tuple(row) for row in connection.execute(rows)] == [(1, "birds", None), (2, "cats", 1)]
+        connection.exec_driver_sql("DELETE FROM models")
+        connection.exec_driver_sql("DELETE FROM projects WHERE id = 2")
+        connection.exec_driver_sql(insert.format("dogs"))
+        assert connection.scalar(sa.text("SELECT id FROM projects WHERE name = 'dogs'")) == 3
