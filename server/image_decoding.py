@@ -1,8 +1,8 @@
 """Decodes the images of a server in other processes, so that no image keeps the others waiting.
 
 The images of requests have quick decoders, which give up on an image after a second, and one slow decoder, which takes
-over such images. It yields to other processes. Clients take turns, and one quick decoder is always left for another
-client. Everything else that the server decodes, such as images of jobs, has decoders of its own.
+over such images. Clients take turns, and one quick decoder is always left for another client. Everything else that the
+server decodes, such as images of jobs, has decoders of its own. All yield to the model.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from labels.images import SlowImageError, install_decoder
 from server.settings import Settings
 
 _QUICK_SECONDS = 1.0  # of computing time
-_NICE = 5
+_NICE = 5  # the model gets three quarters of a core that a decoder wants too
 _MAX_SLOW_WAITING = 16  # images that wait for the slow decoder
 _MAX_WAITING_BYTES = 256 * 1024**2  # of the files that wait for one kind of decoder
 _STUCK_SECONDS = 5.0  # without a decoder for the images that wait, until the server counts as not ready
@@ -42,7 +42,7 @@ class ImageDecoding:
         cores = os.cpu_count() or 1
         netpbm, self._max_pixels = settings.allow_netpbm, settings.max_pixels
         quick = cores + 1  # one client has as many as there are cores
-        self._quick = DecoderPool(quick, DecoderOptions(_QUICK_SECONDS, quick=True, allow_netpbm=netpbm))
+        self._quick = DecoderPool(quick, DecoderOptions(_QUICK_SECONDS, quick=True, nice=_NICE, allow_netpbm=netpbm))
         slow = DecoderOptions(settings.decode_timeout, nice=_NICE, allow_netpbm=netpbm)
         self._slow, self._others = DecoderPool(1, slow), DecoderPool(cores, slow)
         self._quick_queue = _Queue(quick, settings.max_waiting, settings.request_timeout)
