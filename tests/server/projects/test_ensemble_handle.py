@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
-from PIL import Image
 
 from prompts.annotations import Box
 from prompts.tasks import TASKS
@@ -26,7 +26,7 @@ def box(x: float, score: float = 0.8) -> Box:
 def submit(engine: StuckEngine, *, members: int = 3) -> EnsembleHandle:
     fusion = BoxFusion(combine="fuse", models=tuple(range(1, members + 1)))
     ensemble = Ensemble("all", tuple(f"run-{i}" for i in range(members)), (), fusion)
-    request = Request(engine.prepare(Image.new("RGB", (64, 48))), TASKS["<OD>"])
+    request = Request(engine.prepare_resized((64, 48), np.zeros((1, 1, 3), np.uint8)), TASKS["<OD>"])
     handle = ensemble.submit(engine.submit, request)
     assert isinstance(handle, EnsembleHandle)
     return handle

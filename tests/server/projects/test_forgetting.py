@@ -93,7 +93,7 @@ def test_a_failed_forgetting_evaluation_keeps_the_comparison(
         assert (backtest.state, backtest.reason) == (ExecutionState.DONE, "")
         assert backtest.comparison is not None
         assert backtest.forgetting == {
-            "reason": "the forgetting evaluation failed: [Errno 5] Input/output error: 'image.png'"
+            "reason": "the forgetting evaluation failed: an internal error; the server's log contains it"
         }
         assert list_adapters(engine) == set()
         projects.delete_project(project)

@@ -237,7 +237,7 @@ def test_a_model_that_is_not_available_is_refused_when_a_job_is_created(
             check_refused(pin(model=77), NotFoundError, "project emoji has no model 77")
             check_refused(pin(sha256="f" * 64), RecipeError, "has other weights than `champions` says")
             check_refused(pin("<CAPTION>"), NotFoundError, "answers <OD>, not <CAPTION>")
-            assert queue.list_jobs() == []
+            assert queue.store.list_jobs() == []
             projects.models.roll_back(project, "<OD>", "Ada")
             job, _ = queue.add_job(str(images), pin(), "out")  # like the recipe of another job
             assert find_adapters(wait_for_job(queue, job)) == {model.sha256}

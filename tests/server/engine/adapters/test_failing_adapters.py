@@ -41,6 +41,7 @@ def test_weights_that_would_overflow_are_refused(
     assert engine.submit(create_request("a")).wait(TIMEOUT).tokens
     with pytest.raises(AdapterError, match=r"changes its weights, whose norm is .*, by up to"):
         engine.load_adapter("a", multiply_weights(folders["text"], tmp_path / "huge", factor))
+    engine.unload_adapter("a")
 
 
 @pytest.mark.parametrize("name", ["text", "all"])
@@ -95,6 +96,7 @@ def test_an_adapter_that_fails_again_and_again_is_suspended(
     engine.load_adapter("a", broken["text"])
     for _ in range(registry.MAX_FAILURES + 2):  # after the suspension, one prompt is tried, and fails again
         fail()
+    engine.unload_adapter("a")
 
 
 def test_an_answer_ends_a_series_of_failures(folders: dict[str, Path], tiny: Checkpoint) -> None:
