@@ -83,6 +83,7 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_several_processes_compute_the_same_step_as_one(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)

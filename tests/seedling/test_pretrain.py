@@ -120,6 +120,7 @@ def test_a_killed_run_continues_bit_for_bit(
     assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_change_of_image_size_continues_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_an_adapter_is_trained(dataset: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_images(dataset: Path, tmp_path: Path) -> None:
     settings = (
         "steps: 3\nbatch_size: 2\nprompts_per_image: 2\nreplay_share: 0\nfrozen_stages: 4\naccumulation_steps: {}\n"

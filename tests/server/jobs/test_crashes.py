@@ -183,6 +183,7 @@ def test_one_of_two_workers_is_killed(
     assert dump(url) == expected
 
 
+@pytest.mark.slow
 def test_the_database_is_killed(process: LabelingProcess, images: Path, undisturbed: tuple[bytes, float]) -> None:
     expected, seconds = undisturbed
     own = Postgres()
