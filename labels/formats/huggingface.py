@@ -20,7 +20,7 @@ from labels.formats import huggingface_tables
 from labels.formats.huggingface_rows import read_row
 from labels.formats.huggingface_tables import ClassNames, find_class_names
 from labels.geometry import bounds, to_rings
-from labels.image_resolver import ImageResolver
+from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
 from labels.reading.dataset_builder import DatasetBuilder
@@ -55,7 +55,11 @@ def read(source: DatasetSource) -> Dataset:
         tables = huggingface_tables.find_tables(source.path)
         for row, name, where, image, names in huggingface_tables.iter_rows(source, tables, builder):
             size = checks.parse_size(row.get("width"), row.get("height"))
-            if draft := builder.add_image(name, where, image, size):
+            if isinstance(image, FoundImage):
+                draft = builder.add_found(image, where, size)
+            else:
+                draft = builder.add_image(name, where, image, size)
+            if draft:
                 read_row(row, draft, where, names)
     return builder.build()
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -10,9 +10,9 @@ from typing import IO, Any
 from PIL import Image
 
 from labels.dataset import DatasetError
-from labels.image_files import EncodedImage, ImageBytes, ImageFile
+from labels.image_files import EncodedImage, ImageBytes
 from labels.image_folders import ImageFolders
-from labels.image_resolver import ImageResolver
+from labels.image_resolver import FoundImage, ImageResolver
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 
@@ -58,7 +58,7 @@ def find_tables(path: Path) -> list[Path]:
 
 def iter_rows(
     source: DatasetSource, files: Sequence[Path], builder: DatasetBuilder
-) -> Iterator[tuple[Row, str, str, EncodedImage, ClassNames]]:
+) -> Iterator[tuple[Row, str, str, EncodedImage | FoundImage, ClassNames]]:
     """Yields each row with its image's name, its source, the image and the class names.
 
     Images that are files have the name of the file; names of others begin with the name of the table, or with its path
@@ -88,11 +88,11 @@ def iter_rows(
                     builder.refuse(where, str(error))
                     continue
                 own = f"{name}/{number:06}"
-                if isinstance(image, ImageFile):  # as in a metadata.parquet
+                if isinstance(image, FoundImage):  # as in a metadata.parquet
                     base = source.resolver.root
-                    own = (
-                        image.path.relative_to(base).as_posix() if image.path.is_relative_to(base) else image.path.name
-                    )
+                    is_below = image.path.is_relative_to(base)
+                    own = image.path.relative_to(base).as_posix() if is_below else image.path.name
+                    image = replace(image, name=own)
                 yield row, own, where, image, names
         except (pyarrow.ArrowException, OSError) as error:
             raise DatasetError(f"{file} cannot be read: {str(error)[:200]}") from error
@@ -152,7 +152,7 @@ def _find_image_column(schema: Any) -> str | None:
 
 def _find_row_image(
     row: Mapping[str, Any], file: Path, number: int, resolver: ImageResolver, folders: ImageFolders
-) -> EncodedImage:
+) -> EncodedImage | FoundImage:
     if file.suffix == ".arrow" and (column := _find_image_column(_open_arrow(file).schema)):
         return ArrowImage(file, column, number)
     embedded = [value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} & set(value)]
@@ -161,7 +161,7 @@ def _find_row_image(
         if isinstance(data, bytes):
             return ImageBytes(data)
         if isinstance(path, str):
-            return ImageFile(resolver.find(path, folders).path)
+            return resolver.find(path, folders)
     raise FileNotFoundError("its row contains no image; a column of images is called image")
 
 

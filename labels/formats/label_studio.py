@@ -19,10 +19,11 @@ from typing import Any
 from labels.dataset import Dataset, DatasetError
 from labels.formats.coco import is_coco
 from labels.formats.label_studio_regions import RegionReader, find_kind
-from labels.formats.label_studio_tasks import Result, TaskImages, choose_annotation, is_embedded, to_path
+from labels.formats.label_studio_tasks import Result, TaskImages, choose_annotation, is_embedded, list_paths
 from labels.geometry import to_points, to_rings
 from labels.image_files import ImageBytes
-from labels.image_resolver import FoundImage, ImageResolver
+from labels.image_index import ImageNotFoundError, SeveralImagesError
+from labels.image_resolver import FoundImage, ImageResolver, is_respelled
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
@@ -165,13 +166,20 @@ class _ImageFinder:
     def _find(self, address: str) -> FoundImage:
         """Returns the file of an image. Raises ImageNotFoundError."""
         # The path of an upload is in Label Studio's own storage, and its number is that of the project.
-        path = _UPLOAD.sub("", to_path(address).replace("\\", "/")).lstrip("/")
-        for name in (path, address) if "://" not in address else (path,):
-            if name and (exact := self._resolver.find_exact(name.lstrip("/"), self._folders)):
+        paths = [_UPLOAD.sub("", path.replace("\\", "/")).lstrip("/") for path in list_paths(address)]
+        for name in filter(None, paths):
+            if exact := self._resolver.find_exact(name, self._folders):
                 root = self._resolver.root
                 relative = exact.relative_to(root).as_posix() if exact.is_relative_to(root) else exact.name
-                return FoundImage(exact, relative)
-        return self._resolver.find_moved(path, self._folders)
+                return FoundImage(exact, relative, name if is_respelled(name, exact) else "")
+        for name in paths[:-1]:
+            try:
+                return self._resolver.find_moved(name, self._folders)
+            except SeveralImagesError:
+                raise
+            except ImageNotFoundError:
+                continue
+        return self._resolver.find_moved(paths[-1], self._folders)
 
 
 class LabelStudioWriter(DatasetWriter):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from labels.image_suffixes import is_image_suffix
 from labels.reading import documents
@@ -13,6 +13,7 @@ from labels.reading.checks import LabelError
 
 CONFIG = "label_config.xml"
 _UPLOAD = re.compile("[0-9a-f]{8}-")
+_LOCAL = re.compile("[?&]d=([^&]+)")  # the path of a file of local storage
 Result = dict[str, Any]
 
 
@@ -128,13 +129,26 @@ def is_embedded(address: str) -> bool:
 
 
 def to_path(address: str) -> str:
-    """Returns the path in a URL, or in an address of local storage."""
+    """Returns the path in an address, as Label Studio reads it."""
+    return list_paths(address)[0]
+
+
+def list_paths(address: str) -> list[str]:
+    """Returns the paths that an address may mean: of a URL, of local storage, or of a bucket, where names are as they
+    are. The most likely is first; the others are of addresses that people have written without quoting them."""
+    scheme, found, rest = address.partition("://")
+    if found and scheme.casefold() not in ("http", "https", "file"):
+        return ["/" + rest.partition("/")[2]]
+    if local := _LOCAL.search(address):
+        return list(dict.fromkeys((unquote_plus(local[1].partition("#")[0]), unquote(local[1]))))
     try:
-        parts = urlsplit(address)
+        path = unquote(urlsplit(address).path)
     except ValueError:
-        return address
-    local = parse_qs(parts.query).get("d")
-    return local[0] if local else unquote(parts.path)
+        return [address]
+    whole = rest.partition("/")[2] if found else address
+    if is_image_suffix(path) is not True and is_image_suffix(whole):  # such as a#1.jpg
+        path = unquote(whole)
+    return [path] if found else list(dict.fromkeys((path, address)))
 
 
 def _read_config(path: Path) -> dict[str, str]:

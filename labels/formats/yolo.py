@@ -138,7 +138,9 @@ class _YoloReader:
             return
         for image in images:
             draft = self._builder.add_found(self.images[image], where)
-            # An image without a labels file shows no object.
+            # An image without a labels file shows no object, unless labelImg has saved it in another format.
+            if draft and not labels.is_file() and (other := _find_other_labels(image)):
+                draft.refuse_label(LabelKind.OBJECTS, where, f"there is no such file, but {other}")
             classes, has_keypoints = self._description.names, self._description.has_keypoints
             for number, line in enumerate(text.splitlines() if draft else (), 1):
                 if draft and line.strip():
@@ -195,13 +197,17 @@ class _YoloReader:
 
 
 def _find_labels(image: Path) -> Path:
-    """Returns the labels file of an image: the last `images` of its path becomes `labels`.
+    """Returns the labels file of an image: the last `images` of its path becomes `labels`, or `JPEGImages` as Darknet
+    has it.
 
     If there is no such folder, or the path has no `images`, the file is beside the image.
     """
     parts = list(image.parts)
     beside = image.with_suffix(".txt")
     at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].casefold() == "images"), None)
+    if at is None and (at := next((i for i in range(len(parts) - 2, -1, -1) if parts[i] == "JPEGImages"), None)):
+        darknet = Path(*parts[:at], "labels", *parts[at + 1 : -1])
+        return darknet / beside.name if darknet.is_dir() else beside
     if at is None:
         return beside
     for name in ("Labels", "labels") if parts[at][0].isupper() else ("labels", "Labels"):
@@ -209,6 +215,12 @@ def _find_labels(image: Path) -> Path:
         if folder.is_dir():
             return folder / beside.name
     return beside if beside.is_file() else Path(*parts[:at], "labels", *parts[at + 1 : -1], beside.name)
+
+
+def _find_other_labels(image: Path) -> str:
+    """Returns the name of the file beside an image that may have its labels in another format; empty if none has."""
+    files = [image.with_suffix(suffix) for suffix in (".xml", ".json")]
+    return next((file.name for file in files if file.is_file()), "")
 
 
 def _has_labels(path: Path) -> bool:

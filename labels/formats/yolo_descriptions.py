@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def find_descriptions(path: Path) -> list[Path]:
 
 def has_labels(folder: Path) -> bool:
     """Returns whether a folder has labels of images: in `labels`, in place of `images` in its path, or beside them."""
-    if any(each.name.casefold() == "labels" for each in _list_folders(folder)):
+    folders = _list_folders(folder)
+    if any(each.name.casefold() == "labels" for each in (*folders, *chain.from_iterable(map(_list_folders, folders)))):
         return True
     parts = folder.absolute().parts
     for at in range(len(parts) - 1, max(len(parts) - 1 - _LEVELS_ABOVE, 0), -1):
@@ -75,7 +77,7 @@ def has_labels(folder: Path) -> bool:
             for each in _list_folders(Path(*parts[:at]))
         ):
             return True
-    return any(_has_labels_beside(each) for each in (folder, *_list_folders(folder)))
+    return any(_has_labels_beside(each) for each in (folder, *folders))
 
 
 def read_description(file: Path) -> Description:

@@ -4,8 +4,11 @@ import os
 import unicodedata
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
+from labels.opening import open_dataset
 from tests.field.layouts import (
     make_coco,
     make_row,
@@ -76,6 +79,28 @@ def test_spellings_of_two_images(tmp_path: Path, first: str, second: str) -> Non
     write(tmp_path / "images" / second, color=20)
     assert read_colors(coco) == {second: 2, first: 1}
     assert all(isinstance(content, bytes) for content in read_source(coco).values())
+
+
+@pytest.mark.situation("R4", "Label Studio's buckets and local files, and Parquet: two names that one file fits")
+def test_names_of_other_formats(tmp_path: Path) -> None:
+    result = {"type": "rectanglelabels", "original_width": 200, "original_height": 100,
+              "value": {"x": 10, "y": 10, "width": 30, "height": 50, "rectanglelabels": ["cat"]}}  # fmt: skip
+    names = ("s3://b/x%20y.jpg", "s3://b/x y.jpg", "/data/local-files/?d=a#1.jpg", "gs://b/b#1.jpg")
+    tasks = [{"data": {"image": name}, "annotations": [{"result": [result]}]} for name in names]
+    path = write(tmp_path / "tasks.json", tasks)
+    for color, name in enumerate(("x y.jpg", "a#1.jpg", "b#1.jpg", "a.jpg", "b.jpg"), 1):
+        write(tmp_path / "images" / name, color=10 * color)
+    assert read_colors(path) == {"images/x y.jpg": 1, "images/a#1.jpg": 2, "images/b#1.jpg": 3}
+    assert "also the image of" in read_reasons(path)["tasks.json: task 1"]
+    write(tmp_path / "images/x%20y.jpg", color=60)
+    assert read_colors(path)["images/x%20y.jpg"] == 6
+    rows = {"file_name": ["old/a.jpg", "new/a.jpg", "b.jpg"], "caption": ["one", "two", "three"]}
+    (tmp_path / "rows").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "rows/metadata.parquet")
+    for name in ("a", "b"):
+        write(tmp_path / f"rows/images/{name}.jpg")
+    assert [image.name for image in open_dataset(tmp_path / "rows").images] == ["images/b.jpg"]
+    assert len(read_reasons(tmp_path / "rows")) == 2
 
 
 @pytest.mark.situation("R4", "a job may read one folder: links and .. out of it, and moved images in it")

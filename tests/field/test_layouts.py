@@ -152,6 +152,23 @@ def test_yolo_labels_of_one_image_only(tmp_path: Path) -> None:
     assert "a.jpg, a.png" in read_reasons(tmp_path / "set")["labels/train/a.txt"]
 
 
+@pytest.mark.situation("R8", "YOLO: labels beside JPEGImages, as Darknet has it; classes.txt above folders of splits")
+def test_darknet_labels_of_voc(tmp_path: Path) -> None:
+    write(tmp_path / "voc/voc.data", "classes = 1\ntrain = /home/me/train.txt\nnames = data/voc.names\n")
+    (
+        write(tmp_path / "voc/data/voc.names", "cat\n"),
+        write(tmp_path / "voc/train.txt", "/home/me/VOC2007/JPEGImages/a.jpg"),
+    )
+    write(tmp_path / "voc/VOC2007/JPEGImages/a.jpg", color=10), write(tmp_path / "voc/VOC2007/labels/a.txt", LINE)
+    assert read_colors(tmp_path / "voc") == {"VOC2007/JPEGImages/a.jpg": 1}
+    write(tmp_path / "splits/classes.txt", "cat\n")
+    for split, color in (("train", 10), ("val", 20)):
+        write(tmp_path / f"splits/{split}/images/a.jpg", color=color)
+        write(tmp_path / f"splits/{split}/labels/a.txt", LINE)
+    assert read_colors(tmp_path / "splits") == {"train/images/a.jpg": 1, "val/images/a.jpg": 2}
+    assert list(read_colors(tmp_path / "splits/val").values()) == [2]
+
+
 @pytest.mark.situation("R8", "texts of Windows in UTF-16, or partly in another encoding; AppleDouble files of macOS")
 def test_texts_of_other_systems(tmp_path: Path) -> None:
     yolo, labelme, voc = tmp_path / "yolo", tmp_path / "labelme", tmp_path / "voc"

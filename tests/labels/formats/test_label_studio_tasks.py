@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from labels.dataset import DatasetError
-from labels.formats.label_studio_tasks import TaskImages, choose_annotation, to_path
+from labels.formats.label_studio_tasks import TaskImages, choose_annotation, list_paths, to_path
 from labels.reading.checks import LabelError
 
 
@@ -66,13 +66,19 @@ def test_an_annotation_without_a_result_is_not_an_empty_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "path"),
+    ("address", "paths"),
     [
-        ("/data/upload/1/a%20b.jpg", "/data/upload/1/a b.jpg"),
-        ("/data/local-files/?d=deep/a.jpg", "deep/a.jpg"),
-        ("s3://bucket/deep/a.jpg", "/deep/a.jpg"),
-        ("http://[broken", "http://[broken"),
+        ("/data/upload/1/a%20b.jpg", ["/data/upload/1/a b.jpg", "/data/upload/1/a%20b.jpg"]),
+        ("/data/local-files/?d=deep/a.jpg", ["deep/a.jpg"]),
+        ("/data/local-files/?d=a%20b%231.jpg", ["a b#1.jpg"]),
+        ("/data/local-files/?x=1&d=a+b#1.jpg", ["a b", "a+b#1.jpg"]),
+        ("s3://bucket/deep/a%20b#1?.jpg", ["/deep/a%20b#1?.jpg"]),
+        ("https://host/a%20b.jpg?d=&sig=b.jpg#x", ["/a b.jpg"]),
+        ("https://host/a#1.jpg", ["a#1.jpg"]),
+        ("a#1.jpg", ["a#1.jpg"]),
+        ("http://[broken", ["http://[broken"]),
     ],
 )
-def test_paths_of_addresses(address: str, path: str) -> None:
-    assert to_path(address) == path
+def test_paths_of_addresses(address: str, paths: list[str]) -> None:
+    assert list_paths(address) == paths
+    assert to_path(address) == paths[0]
