@@ -181,6 +181,7 @@ class CocoAnnotationReader:
             draft.refuse_label(LabelKind.WORDS, source, problem or "it has neither a bbox nor a segmentation")
         elif draft.add(LabelKind.WORDS, source, checks.check_words, words, rings, draft.size) and problem:
             draft.leave_out(source, f"{problem}; only the rest is used")
+        draft.leave_out_class(source, self._categories.get(to_key(entry.get("category_id"))))
 
     def _note_unused(self, entry: dict[str, Any]) -> None:
         points = entry.get("keypoints")

@@ -137,6 +137,7 @@ def _add_shape(elements: list[Element], draft: ImageDraft, where: str) -> None:
         return
     if words is not None:
         added: object = draft.add(kind, where, checks.check_words, words, rings, draft.size)
+        draft.leave_out_class(where, name)
     elif elements[0].tag == "box" and not _find_rotation(elements[0]):
         x1, y1, _, _, x2, y2, _, _ = rings[0]
         added = draft.add(kind, where, checks.check_box, name, [x1, y1, x2, y2], draft.size)

@@ -83,6 +83,8 @@ def _read_object(record: dict[str, Any], draft: ImageDraft, source: str, names: 
     if is_word:
         outline = rings or [box_to_ring(box)] if box is not None else rings
         draft.add(kind, source, checks.check_words, record["text"], outline, draft.size)
+        with suppress(LabelError):
+            draft.leave_out_class(source, _read_label(record, names))
     elif rings:
         draft.add_outline(source, label, rings, box)
     else:

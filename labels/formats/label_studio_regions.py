@@ -105,7 +105,7 @@ class RegionReader:
                 if set(labels) - {WORD_CATEGORY}:
                     self.draft.builder.note_once(self.where.rpartition(": ")[0], "labels of words are not used")
                 for label in labels:
-                    self.draft.leave_out_class(source, f"it is a word, its label {label!r} is not used", label)
+                    self.draft.leave_out_class(source, label)
                 return
             rings = [ring for part in parts for ring in _read_rings(part["value"], self.draft.size)]
             angle = checks.check_number(first.get("rotation") or 0)

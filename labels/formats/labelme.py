@@ -17,7 +17,8 @@ from labels.dataset import Dataset, DatasetError
 from labels.formats.labelme_shapes import read_shapes
 from labels.geometry import to_points, to_rings
 from labels.image_files import ImageBytes
-from labels.image_resolver import FoundImage, ImageResolver
+from labels.image_index import ImageNotFoundError
+from labels.image_resolver import FoundImage, ImageResolver, is_respelled
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
 from labels.reading.checks import LabelError
@@ -66,6 +67,8 @@ def read(source: DatasetSource) -> Dataset:
             continue
         if is_labelme(document):
             _read_image(document, file, source, where, builder)
+        else:
+            builder.refuse(where, "it is no JSON file of LabelMe")
     return builder.build()
 
 
@@ -93,10 +96,17 @@ def _read_image(
 
 
 def _find_image(path: str, file: Path, resolver: ImageResolver, *, has_data: bool) -> FoundImage | None:
-    """Returns the image with a path, or else beside the JSON file; None if the image is embedded. Raises OSError."""
+    """Returns the image with a path, or else beside the JSON file; None if the image is embedded.
+
+    Raises OSError, also if the path is another image's and there is one with the name of the file: somebody has copied
+    the file, or the path is right.
+    """
     folders = resolver.layout.list_folders(file)
     if (exact := resolver.find_exact(path, folders)) is not None:
-        return FoundImage(Path(os.path.normpath(exact)), exact.name)
+        own = resolver.find_beside(Path(file.stem), folders) if exact.stem != file.stem and not has_data else None
+        if own is not None and not own.path.samefile(exact):
+            raise ImageNotFoundError(f"it may be about {exact.name}, its imagePath, or about {own.path.name}, its own name")
+        return FoundImage(Path(os.path.normpath(exact)), exact.name, path if is_respelled(path, exact) else "")
     return None if has_data else resolver.find_partner(file, path, folders)
 
 

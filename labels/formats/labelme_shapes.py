@@ -56,6 +56,7 @@ def _read_object(shapes: list[Any], draft: ImageDraft, source: str) -> None:
         return
     if words:
         added: object = draft.add(label_kind, source, checks.check_words, words, rings, draft.size)
+        draft.leave_out_class(source, label)
     elif kind == "rectangle" and _is_upright(rings[0]):
         added = draft.add(label_kind, source, _check_rectangle, label, rings[0], draft.size)
     else:

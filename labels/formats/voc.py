@@ -90,6 +90,8 @@ def read(source: DatasetSource) -> Dataset:
             continue
         if is_voc(root):
             _read_image(root, path, f"{where}:{root.sourceline}", resolver, builder)
+        else:
+            builder.refuse(where, "it is no XML file of Pascal VOC")
     return builder.build()
 
 

@@ -133,9 +133,10 @@ class ImageDraft:
         self.refused = True
         self.builder.refuse(source, reason)
 
-    def leave_out_class(self, source: str, reason: str, name: object) -> None:
-        """Same as `leave_out`, but only if the dataset has objects of the class `name`."""
+    def leave_out_class(self, source: str, name: object) -> None:
+        """Records that the class `name` of a word is not used, if the dataset has objects of this class."""
         if isinstance(name, str):
+            reason = f"it is a word, its label {name!r} is not used"
             self._class_doubts.append((" ".join(name.split()), UnusableEntry(source, reason)))
 
     def finish(self, classes: Collection[str]) -> None:

@@ -135,6 +135,60 @@ TWO = {
 }
 
 
+WORDS = {
+    "coco": ("c.json", make_coco({**CAT, "text": "STOP"}, CAT)),
+    "cvat": (
+        "annotations.xml",
+        '<annotations><image name="a.jpg"><box label="cat" xtl="1" ytl="1" xbr="30" ybr="30"/>'
+        '<box label="cat" xtl="20" ytl="10" xbr="80" ybr="60"><attribute name="text">STOP</attribute></box>'
+        "</image></annotations>",
+    ),
+    "labelme": (
+        "a.json",
+        {
+            "shapes": [
+                {"label": "text", "shape_type": "rectangle", "points": [[1, 1], [x, 50]], "description": text}
+                for x, text in ((50, "STOP"), (90, ""))
+            ],
+            "imagePath": "a.jpg",
+        },
+    ),
+    "label-studio": (
+        "t.json",
+        [
+            make_task(
+                make_result(number="r1", value={"x": 50}),
+                make_result(number="r2"),
+                {"id": "r1", "type": "textarea", "to_name": "image", "value": {"x": 50, "text": ["STOP"]}},
+            )
+        ],
+    ),
+    "huggingface": (
+        "metadata.jsonl",
+        '{"file_name": "a.jpg", "objects": [{"bbox": [1, 1, 9, 9], "category": "cat", "text": "STOP"}, '
+        '{"bbox": [20, 10, 9, 9], "category": "cat"}]}',
+    ),
+}
+
+
+@pytest.mark.situation("A10", "a word whose class other objects have: it may be one of them")
+@pytest.mark.parametrize("name", WORDS)
+def test_classes_of_words_make_objects_uncertain(folder: Folder, name: str) -> None:
+    dataset = folder.add_images("a.jpg").add(*WORDS[name]).read()
+    assert sorted(kind for kind, *_ in describe(dataset)["a.jpg"]) == ["box", "quad"]
+    assert "it is a word, its label" in list_reasons(dataset)
+    assert list_tasks(dataset, "a.jpg") == {"<OCR_WITH_REGION>"}
+
+
+@pytest.mark.situation("A10", "images that labelImg and LabelMe saved in several formats")
+def test_images_without_labels_in_this_format_are_uncertain(folder: Folder) -> None:
+    folder.add_images("a.jpg", "b.jpg", "c.jpg").add("classes.txt", "cat\n").add("a.txt", "0 .5 .5 .2 .2\n")
+    folder.add("b.xml", "<annotation/>")
+    dataset = folder.read()
+    assert list(describe(dataset)) == ["a.jpg", "c.jpg"]
+    assert [(each.source, each.reason) for each in dataset.unusable] == [("b.txt", "there is no such file, but b.xml")]
+
+
 @pytest.mark.situation("S7", "a file under two ids is one image with all annotations")
 @pytest.mark.parametrize("name", TWO)
 def test_a_file_that_is_described_twice_is_one_image(folder: Folder, name: str) -> None:
@@ -212,11 +266,11 @@ def test_images_of_lvis(folder: Folder, absent: list[int], partial: list[int], i
     assert list_tasks(dataset, "train2017/b.jpg") == {"<OD>"}
 
 
-WORD = {"bbox": [1, 1, 20, 10], "text": "STOP"}
+WORD = {"bbox": [1, 1, 20, 10], "text": "STOP", "category_id": 3}
 COSTS = {
     "a caption": ({"caption": 7}, {"<OD>", "<OCR_WITH_REGION>"}),
-    "a word without text": ({"bbox": [30, 1, 20, 10], "text": ""}, {"<OD>"}),
-    "a word without a place": ({"text": "GO"}, {"<OD>"}),
+    "a word without text": ({**WORD, "text": ""}, {"<OD>"}),
+    "a word without a place": ({"text": "GO", "category_id": 3}, {"<OD>"}),
     "an object without a place": ({}, {"<OCR_WITH_REGION>"}),
     "an unknown class": ({**CAT, "category_id": 9}, {"<OCR_WITH_REGION>"}),
     "a box outside": ({"bbox": [190, 10, 60, 50]}, {"<OCR_WITH_REGION>"}),

@@ -58,8 +58,8 @@ def test_boxes_masks_captions_and_words_are_read(save: Save) -> None:
             make_annotation(3, bbox=[1, 2, 3, 4], segmentation=[[1, 2, 4, 2, 4, 6, 1, 6]]),
             make_annotation(4, bbox=[1, 2, 9, 9], segmentation=[]),
             {"id": 5, "image_id": 1, "caption": " a cat\n and a dog "},
-            make_annotation(6, bbox=[0, 0, 9, 9], segmentation=[[1, 1, 9, 2, 9, 5, 1, 4]], text="STOP"),
-            make_annotation(7, bbox=[0, 0, 9, 9], utf8_string="GO"),
+            make_annotation(6, bbox=[0, 0, 9, 9], segmentation=[[1, 1, 9, 2, 9, 5, 1, 4]], text="STOP", category_id=9),
+            make_annotation(7, bbox=[0, 0, 9, 9], utf8_string="GO", category_id=9),
         ),
     )
     dataset = open_dataset(path)
