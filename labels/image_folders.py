@@ -36,6 +36,8 @@ class ImageFolders:
     Attributes:
         tiers: The folders that names are relative to, the most likely first. Folders of one tier are equally likely.
         own: The folders of the file's split. If there are any, its images are in no other folder, except beside it.
+        nearest: The file's folder, and the same one among the folders of images. An image that has been moved is there
+            rather than elsewhere.
         moved: The folders below which an image is looked for whose own path does not exist.
         split: `train`, `val` or `test` if the file describes one of them. Its images are not looked for in another's
             folders.
@@ -43,13 +45,16 @@ class ImageFolders:
 
     tiers: tuple[tuple[Path, ...], ...]
     own: tuple[Path, ...] = ()
+    nearest: tuple[Path, ...] = ()
     moved: tuple[Path, ...] = ()
     split: str = ""
 
     @classmethod
     def from_folders(cls, *folders: Path) -> "ImageFolders":
         """Returns folders that are used in this order, and below which moved images are looked for."""
-        return cls(tuple((folder,) for folder in dict.fromkeys(folders)), (), tuple(dict.fromkeys(folders)))
+        return cls(
+            tuple((folder,) for folder in dict.fromkeys(folders)), (), folders[:1], tuple(dict.fromkeys(folders))
+        )
 
 
 def is_label_folder(name: str) -> bool:
@@ -102,9 +107,8 @@ class ImageLayout:
             moved = [base if base.is_relative_to(self._root) and _has_images(base) else self._root]
         below = parent.relative_to(self._root).parts if parent.is_relative_to(self._root) else ()
         names = [normalize_split(name) for name in (split, *reversed(below))]
-        return ImageFolders(
-            tuple(tiers), tuple(own), tuple(moved), next((name for name in names if name in DISJOINT_SPLITS), "")
-        )
+        known_split = next((name for name in names if name in DISJOINT_SPLITS), "")
+        return ImageFolders(tuple(tiers), tuple(own), (parent, *mirrored), tuple(moved), known_split)
 
     def _split_labels_folder(self, folder: Path) -> tuple[Path, Path]:
         """Returns the folder that has the last folder of labels in a path, and the path below the latter.

@@ -94,8 +94,10 @@ class ImageResolver:
         """Returns the only file that fits a name, anywhere below the `moved` folders. Raises ImageNotFoundError."""
         *parents, last = _to_parts(name) or [""]
         below = self._find_stated_folders(parents, folders)
-        if below[:1] == [(folders.moved[0], folders.moved[0])] and (beside := self._join(folders.tiers[0][0], last)):
-            return FoundImage(beside, self._to_name(last, beside), name)
+        if below[:1] == [(folders.moved[0], folders.moved[0])]:
+            nearest = _remove_links([path for folder in folders.nearest if (path := self._join(folder, last))])
+            if len(nearest) == 1:
+                return FoundImage(nearest[0], self._to_name(last, nearest[0]), name)
         for candidate in dict.fromkeys((last, remove_upload_prefix(last))):
             for by_stem in (False, True):
                 found = [

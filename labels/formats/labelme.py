@@ -17,7 +17,6 @@ from labels.dataset import Dataset, DatasetError
 from labels.formats.labelme_shapes import read_shapes
 from labels.geometry import to_points, to_rings
 from labels.image_files import ImageBytes
-from labels.image_index import ImageNotFoundError
 from labels.image_resolver import FoundImage, ImageResolver, is_respelled
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
@@ -79,6 +78,10 @@ def _read_image(
     size = checks.parse_size(document.get("imageWidth"), document.get("imageHeight"))
     try:
         found = _find_image(path, file, source.resolver, has_data=bool(document.get("imageData")))
+        if found is not None and (other := _find_namesake(found, file, source.resolver)):
+            reason = f"it may be about {found.path.name}, its imagePath, or about {other.path.name}, which has its name"
+            builder.refuse_description(found.path, where, reason)
+            return
         if found is not None:
             root = source.resolver.root
             name = found.path.relative_to(root).as_posix() if found.path.is_relative_to(root) else found.name
@@ -96,18 +99,22 @@ def _read_image(
 
 
 def _find_image(path: str, file: Path, resolver: ImageResolver, *, has_data: bool) -> FoundImage | None:
-    """Returns the image with a path, or else beside the JSON file; None if the image is embedded.
-
-    Raises OSError, also if the path is another image's and there is one with the name of the file: somebody has copied
-    the file, or the path is right.
-    """
+    """Returns the image with a path, or else beside the JSON file; None if the image is embedded. Raises OSError."""
     folders = resolver.layout.list_folders(file)
     if (exact := resolver.find_exact(path, folders)) is not None:
-        own = resolver.find_beside(Path(file.stem), folders) if exact.stem != file.stem and not has_data else None
-        if own is not None and not own.path.samefile(exact):
-            raise ImageNotFoundError(f"it may be about {exact.name}, its imagePath, or about {own.path.name}, its own name")
         return FoundImage(Path(os.path.normpath(exact)), exact.name, path if is_respelled(path, exact) else "")
     return None if has_data else resolver.find_partner(file, path, folders)
+
+
+def _find_namesake(found: FoundImage, file: Path, resolver: ImageResolver) -> FoundImage | None:
+    """Returns another image than the one that was found, with the name of the JSON file; None if there is none.
+
+    Then the file may be a copy that has kept the path. Raises OSError.
+    """
+    if found.path.stem == file.stem:
+        return None
+    own = resolver.find_beside(Path(file.stem), resolver.layout.list_folders(file))
+    return None if own is None or own.path.samefile(found.path) else own
 
 
 def _decode_image(data: object) -> ImageBytes:

@@ -33,6 +33,11 @@ class DatasetBuilder:
         """Records an image or label that cannot be used."""
         self._unusable.append(UnusableEntry(source, reason))
 
+    def refuse_description(self, file: Path, source: str, reason: str) -> None:
+        """Records labels that may be about an image, which then counts as incompletely labeled."""
+        self._refused_files.add(os.path.realpath(file))
+        self.refuse(source, reason)
+
     def note_once(self, source: str, reason: str) -> None:
         """Records what is not used of many labels of a file, such as an attribute, when it occurs first."""
         if (source, reason) not in self._noted:

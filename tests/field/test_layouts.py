@@ -278,6 +278,20 @@ def test_labelme_paths(tmp_path: Path, stated: str, image: str, file: str) -> No
     assert list(read_colors(path).values()) == list(read_colors(path.parent).values()) == [1]
 
 
+@pytest.mark.situation("R4", "LabelMe: a copied JSON file; folders of labels that mirror those of images")
+def test_labelme_copies_and_mirrors(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"copied/{name}.jpg", color=10), write(tmp_path / f"copied/{name}.json", make_labelme("a.jpg"))
+    assert read_colors(tmp_path / "copied") == {"a.jpg": 1}
+    reason = "it may be about a.jpg, its imagePath, or about b.jpg, which has its name"
+    assert read_reasons(tmp_path / "copied") == {"b.json": reason}
+    assert open_dataset(tmp_path / "copied").images[0].complete == frozenset()
+    for folder, color in (("x", 10), ("y", 20)):
+        write(tmp_path / f"mirror/images/{folder}/a.jpg", color=color)
+        write(tmp_path / f"mirror/labels/{folder}/a.json", make_labelme("D:\\old\\a.jpg"))
+    assert read_colors(tmp_path / "mirror") == {"images/x/a.jpg": 1, "images/y/a.jpg": 2}
+
+
 @pytest.mark.situation("S9", "images without a suffix or with an odd one, and unreadable ones, in a dataset")
 def test_files_are_images_by_content(tmp_path: Path) -> None:
     for name in ("a", "b.jfif", "c.mpo", "d.data1"):
