@@ -245,6 +245,8 @@ class HostileClients:
                 number = next(self.numbers, None)
             if number is None:
                 return
+            if number % 5000 == 0:
+                print(f"body {number:,}: {len(self.faults)} faults", flush=True)
             yield number
 
     def _count(self, status: int) -> None:
