@@ -3,6 +3,7 @@
 import io
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ _SPLITS = ("train", "val", "test")
 _DARKNET_SPLITS = (*_SPLITS, "valid")
 # Keys of data.yaml that are no splits.
 _SETTINGS = ("path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "task", "channels", "yaml_file")
+_OCTAL = re.compile(r"0[0-7]+")
 _MAX_YAML = 1 << 20  # bytes of a file that is opened to see whether it is a description
 _LIST_START = 1 << 16  # bytes of a file that are read to see whether it is a list
 _LEVELS_ABOVE = 3  # of a part, such as train/images, below the description
@@ -195,6 +197,8 @@ def _number_names(file: Path, names: dict[Any, Any]) -> dict[float, Any]:
     """Returns class names by number. Raises DatasetError if the keys are no numbers."""
     numbered = dict[float, Any]()
     for key, name in names.items():
+        if _OCTAL.fullmatch(key) and int(key, 8) != int(key):
+            raise DatasetError(f"{file} has {key} in its `names`, which YAML takes for {int(key, 8)}: write no zeros")
         with suppress(ValueError, TypeError):
             numbered[float(key)] = name
     if names and not numbered:

@@ -303,3 +303,5 @@ def test_names_by_number_and_keypoints_of_yolo(folder: Folder) -> None:
     dataset = folder.read()
     assert [each[1] for each in describe(dataset)["images/a.jpg"]] == ["off", "no"]
     assert list_reasons(dataset) == "data.yaml: keypoints are not used; boxes are"
+    with pytest.raises(ValueError, match="has 010 in its `names`, which YAML takes for 8: write no zeros"):
+        folder.add("data.yaml", "train: images\nnames: {00: a, 07: b, 010: c}").read()
