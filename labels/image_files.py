@@ -13,6 +13,7 @@ from PIL import Image
 from labels.images import IMAGE_FORMATS, MAX_BYTES, MAX_PIXELS, decode_image
 from labels.regular_files import open_regular_file
 
+_MAX_HEADER_READS = 20_000  # more than a JPEG of as many segments as are allowed takes
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 
@@ -84,9 +85,24 @@ def read_size(image: EncodedImage) -> tuple[int, int]:
     with suppress(Exception), image.stream() as stream:
         length = stream.seek(0, io.SEEK_END)
         stream.seek(0)
-        with Image.open(stream, formats=IMAGE_FORMATS) as opened:
+        with Image.open(_HeaderStream(stream), formats=IMAGE_FORMATS) as opened:  # type: ignore[arg-type]
             width, height = opened.size
             if length <= MAX_BYTES and 0 < width * height <= MAX_PIXELS:
-                transposed = opened.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
+                is_turned = opened.format == "TIFF"  # by Pillow
+                transposed = not is_turned and opened.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
                 return (height, width) if transposed else (width, height)
     return image().size
+
+
+class _HeaderStream:
+    """A file that can be read from a limited number of times: millions of tiny segments take many seconds."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._reads = stream, 0
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self._reads += 1
+        if self._reads > _MAX_HEADER_READS:
+            raise OSError("the header takes too long to read")
+        return self._stream.read(size)
