@@ -2,8 +2,9 @@
 
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixels that count from 1, and include the
 last pixel. Boxes that CVAT turned (the attribute `rotation`) are polygons; parts, flags such as `difficult`, and masks
-are left out. An image whose mask in SegmentationObject shows more objects than its XML file is not complete. The writer
-adds ImageSets/Main/default.txt, and labelmap.txt for CVAT and Datumaro. It writes only boxes, without scores.
+are left out. LabelMe's XML files, which CVAT also exports, are read too. An image whose mask in SegmentationObject
+shows more objects than its XML file is not complete. The writer adds ImageSets/Main/default.txt, and labelmap.txt for
+CVAT and Datumaro. It writes only boxes, without scores.
 """
 
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from labels.dataset import Dataset, DatasetError
-from labels.geometry import box_to_ring, rotate_ring
+from labels.geometry import bounds, box_to_ring, rotate_ring
 from labels.image_files import ImageFile
 from labels.image_resolver import ImageResolver
 from labels.images import ImageError
@@ -37,9 +38,9 @@ from prompts.annotations import Box, Polygon
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "imagesets"
 _MASKS = "SegmentationObject"
 _NO_OBJECTS = ((0, 0, 0), (224, 224, 192), (255, 255, 255))  # the background, and what belongs to no object
-_USED = ("name", "bndbox", "polygon", "part", "attributes")
+_USED = ("name", "bndbox", "polygon", "part", "attributes", "type", "deleted", "verified", "id", "date")
 _MAX_COLORS = 1000  # of a mask: one for each object
-_NOTHING = ("", "0", "unspecified", "none", "false")  # values of flags
+_NOTHING = ("", "0", "unspecified", "none", "false", "no")  # values of flags
 _FLAG = re.compile(r"\s+-?\d+$")
 _QUOTES = re.compile(r'^"(.+)"$')
 _UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
@@ -147,10 +148,11 @@ def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, 
 
 def _check_mask(path: Path, count: int, draft: ImageDraft) -> None:
     """Refuses the objects that only the mask of an image shows, as CVAT exports polygons. `path`: the XML file."""
-    mask = path.parent.parent / _MASKS / f"{path.stem}.png"
+    below = next((each for each in path.parents if each.name.casefold() == _ANNOTATIONS.casefold()), path.parent)
+    source = f"{_MASKS}/{path.relative_to(below).with_suffix('.png').as_posix()}"
+    mask = below.parent / source
     if not mask.is_file():
         return
-    source = f"{_MASKS}/{mask.name}"
     try:
         colors = ImageFile(mask)().getcolors(_MAX_COLORS) or [(0, None)] * _MAX_COLORS
     except (OSError, ImageError) as error:
@@ -168,14 +170,23 @@ def _to_name(path: Path, root: Path) -> str:
 
 
 def _add_object(element: Element, draft: ImageDraft, source: str) -> None:
-    """Adds the polygon of an object if it has one: x1, y1, x2, y2 … in the order of its tags; otherwise its box."""
+    """Adds the polygon of an object if it has one: x1, y1, x2, y2 … in the order of its tags; otherwise its box.
+
+    The polygon of LabelMe's XML has points (pt) instead, and may be a box.
+    """
+    if find_text(element, "deleted") == "1":
+        draft.leave_out(source, "it is marked as deleted")
+        return
     name, polygon = find_text(element, "name"), element.find("polygon")
     angle = _find_rotation(element)
-    if polygon is not None and len(polygon):
+    points = [] if polygon is None else [find_text(pt, side) for pt in polygon.iterfind("pt") for side in ("x", "y")]
+    if points and find_text(element, "type") == "bounding_box":
+        draft.add(LabelKind.OBJECTS, source, _read_bounds, name, points, draft.size)
+    elif polygon is not None and len(polygon):
         box = None
         with suppress(LabelError):
             box = _read_corners(element)
-        draft.add_outline(source, name, [[point.text for point in polygon]], box)
+        draft.add_outline(source, name, [points or [point.text for point in polygon]], box)
     elif angle:
         draft.add(LabelKind.OBJECTS, source, _read_rotated_box, name, element, angle, draft.size)
     else:
@@ -187,15 +198,20 @@ def _add_object(element: Element, draft: ImageDraft, source: str) -> None:
 def _note_unused(element: Element, draft: ImageDraft, folder: str) -> None:
     """Records what else an object has, once for all objects of a folder."""
     for child in element:
-        if child.tag not in _USED and (len(child) or (child.text or "").strip().casefold() not in _NOTHING):
+        if child.tag not in _USED and "".join(map(str, child.itertext())).strip().casefold() not in _NOTHING:
             draft.builder.note_once(folder, f"{child.tag!r} of objects is not used")
     for attribute in element.iterfind("attributes/attribute"):
-        if (name := find_text(attribute, "name")) != "rotation":
+        name, value = find_text(attribute, "name"), find_text(attribute, "value") or ""
+        if name != "rotation" and value.casefold() not in _NOTHING:
             draft.builder.note_once(folder, f"the attribute {name!r} is not used")
 
 
 def _read_box(name: str | None, element: Element, size: Size) -> Box:
     return checks.check_box(name, _read_corners(element), size)
+
+
+def _read_bounds(name: str | None, points: list[str | None], size: Size) -> Box:
+    return checks.check_box(name, bounds([checks.check_numbers(points)]), size)
 
 
 def _read_rotated_box(name: str | None, element: Element, angle: str, size: Size) -> Polygon:

@@ -246,20 +246,37 @@ def test_attributes_and_parts_of_voc(folder: Folder) -> None:
 FLAGS = "<pose>Left</pose><truncated>0</truncated><difficult>1</difficult><actions><walking>1</walking></actions>"
 
 
+@pytest.mark.situation("A2", "the XML files of LabelMe 3.0, which CVAT exports")
+def test_xml_of_labelme(folder: Folder) -> None:
+    corners = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((20, 10), (80, 10), (80, 60), (20, 60)))
+    start = "<object><name>{}</name><deleted>{}</deleted><occluded>no</occluded><id>0</id>{}"
+    end = f"<polygon>{corners}<username/></polygon><attributes/></object>"
+    kinds = (("cat", 0, "<type>bounding_box</type>"), ("dog", 0, ""), ("dog", 1, ""))
+    objects = "".join(start.format(*kind) + end for kind in kinds)
+    document = f"<annotation><filename>a.jpg</filename><folder>default</folder>{objects}</annotation>"
+    dataset = folder.add_images("default/a.jpg").add("default/a.xml", document).read()
+    assert list(describe(dataset).values()) == [[("box", "cat", 20, 10, 80, 60), ("polygon", "dog", 20, 10, 80, 60)]]
+    assert [each.reason for each in dataset.unusable] == ["it is marked as deleted"]
+    assert list_tasks(dataset, dataset.images[0].name) == {"<OD>"}
+
+
 @pytest.mark.situation("A2", "objects of Pascal VOC that only masks show, as CVAT exports polygons; flags")
 @pytest.mark.parametrize("shown", [0, 1, 2])
-def test_masks_and_flags_of_voc(folder: Folder, shown: int) -> None:
+@pytest.mark.parametrize("below", ["", "sub/"])
+def test_masks_and_flags_of_voc(folder: Folder, shown: int, below: str) -> None:
     corners = "<bndbox><xmin>51</xmin><ymin>21</ymin><xmax>110</xmax><ymax>40</ymax></bndbox>"
     document = f"<annotation><filename>a.jpg</filename><object><name>cat</name>{FLAGS}{corners}</object></annotation>"
-    folder.add_images("JPEGImages/a.jpg", "SegmentationObject/a.png").add("Annotations/a.xml", document)
+    folder.add_images(f"JPEGImages/{below}a.jpg", f"SegmentationObject/{below}a.png").add(
+        f"Annotations/{below}a.xml", document
+    )
     mask = Image.new("RGB", (200, 100))
     mask.paste((224, 224, 192), (0, 0, 90, 90))  # the void around objects
     for number in range(shown):
         mask.paste((0, 128 * number, 128), (10 + 30 * number, 10, 30 + 30 * number, 30))
-    mask.save(folder.path / "SegmentationObject/a.png")
+    mask.save(folder.path / f"SegmentationObject/{below}a.png")
     dataset = folder.read()
-    assert describe(dataset) == {"a.jpg": [("box", "cat", 50, 20, 110, 40)]}
-    assert list_tasks(dataset, "a.jpg") == ({"<OD>"} if shown < 2 else set())
+    assert describe(dataset) == {f"{below}a.jpg": [("box", "cat", 50, 20, 110, 40)]}
+    assert list_tasks(dataset, f"{below}a.jpg") == ({"<OD>"} if shown < 2 else set())
     reasons = [each.reason for each in dataset.unusable]
     assert [
         each for each in ("pose", "truncated", "difficult", "actions") if f"'{each}' of objects is not used" in reasons
