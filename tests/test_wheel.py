@@ -4,6 +4,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def ask_for_boxes(python: Path, folder: Path) -> str:
     draw_scene(7, objects=(3, 3), words=(0, 0)).image.save(image)
     command = [str(python.with_name("florist")), "prompt", str(image), "<OD>", "--json", "--device", "cpu"]
     return subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True).stdout
+
+
+def test_the_page_of_the_api_lies_in_the_wheel(wheel: Path) -> None:
+    assets = "server/api/documentation/assets"
+    files = {path.name for path in (ROOT / assets).iterdir()}
+    with zipfile.ZipFile(wheel) as archive:
+        assert files
+        assert {f"{assets}/{name}" for name in files} <= set(archive.namelist())
 
 
 def test_an_installed_wheel_answers_a_prompt(wheel: Path, tmp_path: Path) -> None:

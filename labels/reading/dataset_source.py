@@ -91,10 +91,6 @@ class DatasetSource:
                 return files
         return []
 
-    def read_first_object(self, file: Path) -> dict[str, Any]:
-        """Returns the first JSON object of a JSON lines file; an empty one if there is none. Raises DatasetError."""
-        return next((row for _, row, _ in documents.read_json_lines(file) if isinstance(row, dict)), {})
-
     def make_several_error(self, files: Sequence[Path]) -> DatasetError:
         """Returns the error of a source with several datasets."""
         names = ", ".join(map(str, files))
