@@ -1,10 +1,11 @@
 """Checks and repairs the structure of JPEG and PNG files around their pixels, in time linear in the file's length."""
 
+import re
 import struct
 import zlib
 
 MAX_SEGMENTS = 4096
-"""Segments of a JPEG before its pixels. Photos with a depth map in their metadata have some hundred."""
+"""Segments of a JPEG before its pixels, and among them. Photos with a depth map in their metadata have some hundred."""
 MAX_PADDING = 65_536
 """Bytes between the segments of a JPEG."""
 MAX_SCANS = 100
@@ -12,8 +13,8 @@ MAX_SCANS = 100
 MAX_CHUNKS = 100_000
 """Chunks of a PNG. Encoders write one for each 8 kB or more."""
 
-_START_OF_SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # that starts a segment, or is the end
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"}  # the last has the orientation
@@ -38,13 +39,31 @@ def check_jpeg(data: bytes) -> int:
             size = 0 if marker in _STANDALONE else int.from_bytes(data[position + 2 : position + 4], "big")
             position += 2 + size
         if segments > MAX_SEGMENTS:
-            raise FileStructureError(f"the JPEG has more than {MAX_SEGMENTS:,} segments; save it again without them")
+            raise _make_segments_error()
         if padding > MAX_PADDING:
             raise FileStructureError(f"the JPEG has more than {MAX_PADDING:,} bytes of padding; save it again")
-    scans = data.count(_START_OF_SCAN, position)
+    scans = _count_scans(data, position)
     if scans > MAX_SCANS:
         raise FileStructureError(f"the JPEG has {scans:,} scans, more than the limit of {MAX_SCANS}; save it again")
     return scans
+
+
+def _count_scans(data: bytes, position: int) -> int:
+    """Returns the number of scans up to the end of the image: phones append videos, in which any bytes occur."""
+    scans = segments = 0
+    while found := _MARKER.search(data, position):
+        marker, position = data[found.start() + 1], found.end()
+        if marker == 0xD9:
+            break
+        scans, segments = scans + (marker == 0xDA), segments + 1
+        if segments > MAX_SEGMENTS:
+            raise _make_segments_error()
+        position += int.from_bytes(data[position : position + 2], "big")
+    return scans
+
+
+def _make_segments_error() -> FileStructureError:
+    return FileStructureError(f"the JPEG has more than {MAX_SEGMENTS:,} segments; save it again without them")
 
 
 def add_jpeg_end(data: bytes) -> tuple[bytes, bytes] | None:

@@ -30,12 +30,15 @@ def test_scans_are_counted() -> None:
     assert 5 <= scans <= 12
     # A preview within the metadata has scans of its own.
     assert check_jpeg(encode(draw_noise(), "JPEG", comment=encode(draw_noise(), "JPEG"))) == 1
+    # Phones append a video, in which any bytes occur.
+    assert check_jpeg(encode(draw_noise(), "JPEG") + b"\xff\xda\x12" * (MAX_SCANS + 1)) == 1
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (make_comments(MAX_SEGMENTS + 1), "segments"),
+        (make_scans(1).removesuffix(b"\xff\xd9") + b"\xff\xfe\x00\x02" * MAX_SEGMENTS, "segments"),
         (make_padding(MAX_PADDING + 1), "padding"),
         (make_padding(MAX_PADDING + 1, b"\xff\x00"), "padding"),
         (make_padding(MAX_PADDING + 1, b"\x00"), "padding"),
