@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labels.image_suffixes import is_image_suffix
-from labels.split_names import DISJOINT_SPLITS, normalize_split
+from labels.split_names import DISJOINT_SPLITS, normalize_split, parse_split
 
 _IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames", "data"})
 _DARKNET_FOLDER = re.compile("obj_.+_data")
@@ -41,6 +41,7 @@ class ImageFolders:
         moved: The folders below which an image is looked for whose own path does not exist.
         split: `train`, `val` or `test` if the file describes one of them. Its images are not looked for in another's
             folders.
+        others: Folders of other splits, and of datasets side by side. No image is looked for in them.
     """
 
     tiers: tuple[tuple[Path, ...], ...]
@@ -48,6 +49,7 @@ class ImageFolders:
     nearest: tuple[Path, ...] = ()
     moved: tuple[Path, ...] = ()
     split: str = ""
+    others: tuple[frozenset[Path], ...] = ()
 
     @classmethod
     def from_folders(cls, *folders: Path) -> "ImageFolders":
@@ -77,19 +79,22 @@ class ImageLayout:
         self._root, self._is_allowed = root, is_allowed
         self._folders: dict[tuple[Path, str], ImageFolders] = {}
         self._subfolders: dict[Path, list[Path]] = {}
+        self._beside: dict[tuple[Path, Path, str], frozenset[Path]] = {}
 
-    def list_folders(self, file: Path, split: str = "") -> ImageFolders:
+    def list_folders(self, file: Path, split: str = "", other_splits: Iterable[str] = ()) -> ImageFolders:
         """Returns the folders of the images that an annotation file names.
 
         Folders above the root are considered only if the root is a folder of labels, or is in one. `split` is the part
-        of the dataset that the file describes.
+        of the dataset that the file describes. `other_splits` are known besides those of the files beside it.
         """
         key = file.parent, split
         if key not in self._folders:
-            self._folders[key] = self._find_folders(Path(os.path.normpath(file.parent.absolute())), split)
+            self._folders[key] = self._find_folders(
+                Path(os.path.normpath(file.parent.absolute())), file.suffix, split, other_splits
+            )
         return self._folders[key]
 
-    def _find_folders(self, parent: Path, split: str) -> ImageFolders:
+    def _find_folders(self, parent: Path, ending: str, split: str, other_splits: Iterable[str]) -> ImageFolders:
         base, rest = self._split_labels_folder(parent)
         places = list(dict.fromkeys((parent, base)))
         images = [
@@ -103,12 +108,26 @@ class ImageLayout:
                 tiers.append(new)
                 known.update(new)
         moved = own or [folder for folder in images if _has_images(folder)]
+        others = list[frozenset[Path]]()
+        if split and not own:
+            names = {*other_splits, *(parse_split(file).name for file in self._list_files(parent, ending))}
+            others.append(
+                frozenset(
+                    folder
+                    for name in names - {"", split}
+                    if normalize_split(name) != normalize_split(split)
+                    for folder in self._find_split_folders([*places, *images], name)
+                    if not is_images_folder(folder.name)
+                )
+            )
         if not moved:  # never above the dataset
             moved = [base if base.is_relative_to(self._root) and _has_images(base) else self._root]
+        if moved == [self._root]:
+            others += self._find_datasets_beside(parent, ending)
         below = parent.relative_to(self._root).parts if parent.is_relative_to(self._root) else ()
         names = [normalize_split(name) for name in (split, *reversed(below))]
         known_split = next((name for name in names if name in DISJOINT_SPLITS), "")
-        return ImageFolders(tuple(tiers), tuple(own), (parent, *mirrored), tuple(moved), known_split)
+        return ImageFolders(tuple(tiers), tuple(own), (parent, *mirrored), tuple(moved), known_split, tuple(others))
 
     def _split_labels_folder(self, folder: Path) -> tuple[Path, Path]:
         """Returns the folder that has the last folder of labels in a path, and the path below the latter.
@@ -131,6 +150,25 @@ class ImageLayout:
         return [each for each in dict.fromkeys(same) if _has_images(each)] or [
             each for each in dict.fromkeys(similar) if _has_images(each)
         ]
+
+    def _find_datasets_beside(self, parent: Path, ending: str) -> list[frozenset[Path]]:
+        """Returns the folders that have labels in the same place as those above a folder of labels, and these."""
+        found = []
+        for above in parent.parents:
+            if not above.is_relative_to(self._root):
+                break
+            key = above, Path(*parent.relative_to(above).parts[1:]), ending
+            if key not in self._beside:
+                folders = self._list_subfolders(above)
+                self._beside[key] = frozenset(each for each in folders if self._list_files(each / key[1], ending))
+            found.append(self._beside[key])
+        return found
+
+    def _list_files(self, folder: Path, ending: str) -> list[Path]:
+        if self._may_list(folder):
+            with suppress(OSError):
+                return [path for path in folder.glob(f"*{ending}") if not path.name.startswith(".")]
+        return []
 
     def _list_subfolders(self, folder: Path) -> list[Path]:
         if folder not in self._subfolders:

@@ -92,7 +92,8 @@ class ImageResolver:
 
     def find_moved(self, name: str, folders: ImageFolders) -> FoundImage:
         """Returns the only file that fits a name, anywhere below the `moved` folders. Raises ImageNotFoundError."""
-        *parents, last = _to_parts(name) or [""]
+        is_url = "://" in name and not name.lower().startswith("file:")
+        *parents, last = _to_parts(re.sub(r"[?#].*", "", name) if is_url else name) or [""]
         below = self._find_stated_folders(parents, folders)
         if below[:1] == [(folders.moved[0], folders.moved[0])]:
             nearest = _remove_links([path for folder in folders.nearest if (path := self._join(folder, last))])
@@ -103,7 +104,7 @@ class ImageResolver:
                 found = [
                     path
                     for path in self._find_similar(candidate, parents, below, by_stem=by_stem)
-                    if not _is_of_other_split(path, parents, folders)
+                    if not _is_of_others(path, parents, folders)
                 ]
                 if len(found) > 1:
                     found = _remove_links(found)
@@ -267,15 +268,22 @@ def _is_below(path: Path, folders: Sequence[Path]) -> bool:
     return any(Path(os.path.normpath(path)).is_relative_to(folder) for folder in folders)
 
 
-def _is_of_other_split(path: Path, parents: Sequence[str], folders: ImageFolders) -> bool:
-    """Returns whether a file is in a folder of another split than the one whose images are in `folders`, and the
-    image's name does not say so."""
-    if not folders.split:
-        return False
+def _is_of_others(path: Path, parents: Sequence[str], folders: ImageFolders) -> bool:
+    """Returns whether a file is in a folder of another dataset or split than the one that an image's name states, or
+    else the one whose images are in `folders`."""
     folder = next(each for each in folders.moved if path.is_relative_to(each))
-    names = map(normalize_split, reversed(path.relative_to(folder).parts[:-1]))
-    own = next((name for name in names if name in DISJOINT_SPLITS), folders.split)
-    return own != folders.split and own not in map(normalize_split, parents)
+    labels, *_ = folders.nearest
+    for above in path.relative_to(folder).parents:
+        other = folder / above
+        if any(other in each for each in folders.others) and not labels.is_relative_to(other):
+            return fold_name(other.name) not in map(fold_name, parents)
+    own, stated = _find_split(path.relative_to(folder).parts[:-1]), _find_split(parents) or folders.split
+    return bool(own and stated and own != stated)
+
+
+def _find_split(names: Sequence[str]) -> str:
+    """Returns the innermost folder that is called after a split, as all spellings of it; empty if there is none."""
+    return next((split for split in map(normalize_split, reversed(names)) if split in DISJOINT_SPLITS), "")
 
 
 def _remove_links(paths: Sequence[Path]) -> list[Path]:

@@ -67,7 +67,7 @@ def read(source: DatasetSource) -> Dataset:
             where = f"{splits.get_source(path)}:{image.sourceline}"
             subset = image.get("subset", "")
             try:
-                folders = source.resolver.layout.list_folders(path, subset or splits.get_split(path))
+                folders = source.resolver.layout.list_folders(path, subset or splits.get_split(path), subsets)
                 found = source.resolver.find(image.get("name", ""), folders)
             except OSError as error:
                 builder.refuse(where, str(error))

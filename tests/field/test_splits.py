@@ -81,6 +81,27 @@ def test_missing_folder_of_a_split(tmp_path: Path, file: str, content: Any, is_f
             open_dataset(tmp_path)
 
 
+@pytest.mark.situation("R1", "equal names in subsets, tasks and lists side by side, of which some have no images")
+def test_images_of_others(tmp_path: Path) -> None:
+    for name, color in (("f", 10), ("g", 20)):
+        for place in ("xml/images/day", "coco/images/day", "tasks/1/images/default", "yolo/images/train"):
+            write(tmp_path / place / f"{name}.jpg", color=color)
+    write(tmp_path / "xml/annotations.xml", make_cvat(("f.jpg", "day"), ("g.jpg", "night")))
+    assert read_colors(tmp_path / "xml") == {"day/f.jpg": 1}
+    for folder, split, task in (("coco", "{}", ""), ("tasks", "default", "{}/")):
+        for key, name in (("day", "f"), ("night", "g")) if not task else (("1", "f"), ("2", "g")):
+            file = f"{folder}/{task}annotations/instances_{split}.json".format(key)
+            write(tmp_path / file, make_coco(f"{name}.jpg"))
+        assert [*read_colors(tmp_path / folder).values()] == [1]
+        assert len(read_reasons(tmp_path / folder)) == 1
+    with pytest.raises(DatasetError, match="there is no image"):
+        open_dataset(tmp_path / "coco/annotations/instances_night.json")
+    write(tmp_path / "yolo/data.yaml", "names: [cat]\ntrain: train.txt\nval: val.txt\n")
+    write(tmp_path / "yolo/train.txt", "data/images/train/f.jpg"), write(tmp_path / "yolo/labels/train/f.txt", LINE)
+    write(tmp_path / "yolo/val.txt", "data/images/val/g.jpg")
+    assert read_colors(tmp_path / "yolo") == {"images/train/f.jpg": 1}
+
+
 @pytest.mark.situation("R1", "COCO, JSON lines: one image in two splits counts once; two versions must be chosen from")
 def test_overlapping_files(tmp_path: Path) -> None:
     write(tmp_path / "images/a.jpg", color=10)
