@@ -9,9 +9,10 @@ from collections import Counter
 import structlog
 from asgi_correlation_id import correlation_id
 
-# They log every byte or repeat the request log.
+# They log every byte, repeat the request log, or print tables.
 _QUIET_LOGGERS = (
     "uvicorn.access", "uvicorn.error", "httpx", "httpcore", "PIL", "sse_starlette", "multipart",
+    "faster_coco_eval",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

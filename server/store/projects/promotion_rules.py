@@ -17,8 +17,8 @@ def check_promotion(model: ModelVersion, champion_id: int | None, backtest: Back
     champion = describe_model(champion_id)
     if backtest is None or backtest.comparison is None:
         raise PromotionNotEarnedError(
-            f"model {model.id} has no backtest against {champion}, which answers {model.task} now: start one and wait "
-            f"for its end{_OR_FORCE}"
+            f"model {model.id} has no backtest against {champion}, which answers {model.task} now, that has ended: "
+            f"start one, or wait for the one that runs{_OR_FORCE}"
         )
     images, result = len(backtest.image_counts), backtest.comparison
     if images < MIN_HOLDOUT_IMAGES:
