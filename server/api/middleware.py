@@ -24,6 +24,7 @@ REQUEST_ID_HEADER = "X-Request-ID"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # safe in a log line and in a header
 _MAX_BODIES = 16  # of the largest size
 _RETRY_SECONDS = 5
+_MAX_LOGGED_PATH = 200  # characters; the longest paths of the API are shorter
 _SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
@@ -82,7 +83,7 @@ class RequestLogMiddleware:
         try:
             await self.app(scope, receive, send_and_record)
         except Exception:
-            logger.exception("unexpected error", path=scope["path"])
+            logger.exception("unexpected error", path=scope["path"][:_MAX_LOGGED_PATH])
             if not status:
                 problem = ProblemError(INTERNAL_ERROR, INTERNAL_DETAIL)
                 await problem.to_response()(scope, receive, send_and_record)
@@ -97,7 +98,7 @@ class RequestLogMiddleware:
         log(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            path=scope["path"][:_MAX_LOGGED_PATH],
             status=status,
             ms=round(1e3 * seconds, 1),
             client=(scope.get("client") or ("unknown",))[0],

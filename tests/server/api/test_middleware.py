@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from server.api.sample_image import encode_sample_image
 from server.app import create_app
@@ -63,6 +64,12 @@ async def test_the_bodies_of_all_requests_together_are_limited(stuck: StuckEngin
         closed.set()
         assert {response.status_code for response in await pending} == {422}
         check_field(await client.post("/v1/prompt", content=b"{" + b" " * 1000, headers=headers), 400, "bad-body")
+
+
+async def test_the_log_has_the_start_of_a_long_path(client: httpx.AsyncClient) -> None:
+    with capture_logs() as lines:
+        await client.get("/v1/jobs/" + "9" * 10_000)
+    assert [line["path"] for line in lines] == ["/v1/jobs/" + "9" * 191]
 
 
 async def test_head_is_answered_as_get(client: httpx.AsyncClient) -> None:
