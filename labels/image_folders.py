@@ -110,11 +110,11 @@ class ImageLayout:
         moved = own or [folder for folder in images if _has_images(folder)]
         others = list[frozenset[Path]]()
         if split and not own:
-            names = {*other_splits, *(parse_split(file).name for file in self._list_files(parent, ending))}
+            split_names = {*other_splits, *(parse_split(file).name for file in self._list_files(parent, ending))}
             others.append(
                 frozenset(
                     folder
-                    for name in names - {"", split}
+                    for name in split_names - {"", split}
                     if normalize_split(name) != normalize_split(split)
                     for folder in self._find_split_folders([*places, *images], name)
                     if not is_images_folder(folder.name)

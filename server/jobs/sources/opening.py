@@ -1,5 +1,6 @@
 """Opens a source by its address. Detects the kind of source."""
 
+import codecs
 import os
 import posixpath
 from pathlib import Path
@@ -100,6 +101,8 @@ def _open_file(address: str, is_allowed: AccessCheck | None, exclude: Path | Non
     for magic, kind in _UNSUPPORTED:
         if head.startswith(magic):
             raise SourceError(f"{redact_address(address)} is {kind}, which is not supported; use .zip, .tar or .tar.gz")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SourceError(f"{redact_address(address)} is text in UTF-16, as PowerShell writes it; save it as UTF-8")
     if b"\0" in head:
         raise SourceError(f"{redact_address(address)} is neither an image, an archive, a list nor a COCO file")
     if suffix == ".json":

@@ -133,6 +133,7 @@ def test_every_row_and_redirect_must_be_allowed(write_files: WriteFiles, read_al
         ("nothing.txt", b"", "0 bytes"),
         ("utf16.txt", "a.jpg\n".encode("utf-16"), "neither"),
         ("latin.txt", "größe.jpg\n".encode("latin-1"), "UTF-8"),
+        ("shell.txt", "a.jpg\r\n".encode("utf-16"), "UTF-16, as PowerShell"),
         ("long.txt", b"x" * 100_000, "more than 65,536 characters"),
         ("list.csv", b"id,name\n1,a.jpg\n", "the columns are 'id', 'name'; rename one of them to file_name"),
         ("list.csv", b"file\n", "names no image"),
