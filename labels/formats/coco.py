@@ -24,7 +24,7 @@ from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
-from labels.split_names import parse_split
+from labels.split_names import normalize_split, parse_split
 from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
@@ -34,7 +34,7 @@ from prompts.annotations import Annotation, Quad, Text
 
 _TOLERANCE = 0.01  # pixels between a ring and a bbox that describe the same rectangle
 _DIGITS = 6  # after the decimal point, of pixels and scores
-_IMAGES = ".images"
+_IMAGES, _SPLIT = ".images", "default"
 
 
 def is_coco(document: Any) -> bool:
@@ -137,6 +137,12 @@ class CocoWriter(DatasetWriter):
     """annotations/instances_default.json, annotations/captions_default.json, images/. Both files list all images."""
 
     is_read_by_stem: ClassVar[bool] = True
+
+    @classmethod
+    def to_holdable(cls, name: str) -> str:
+        """Returns a name outside of images/default, where CVAT has all images of instances_default.json."""
+        first, slash, rest = name.partition("/")
+        return f"_{first}{slash}{rest}" if slash and normalize_split(first) == _SPLIT else name
 
     def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
         super().__init__(folder, report, has_copies=has_copies)

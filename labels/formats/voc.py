@@ -7,6 +7,7 @@ shows more objects than its XML file is not complete. The writer adds ImageSets/
 CVAT and Datumaro. It writes only boxes, without scores.
 """
 
+import os
 import re
 import xml.etree.ElementTree as ET
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import ClassVar
 from labels.dataset import Dataset, DatasetError
 from labels.geometry import bounds, box_to_ring, rotate_ring
 from labels.image_files import ImageFile
+from labels.image_folders import ImageFolders
 from labels.image_resolver import ImageResolver
 from labels.images import ImageError
 from labels.label_kind import LabelKind
@@ -130,7 +132,9 @@ def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, 
     folders = resolver.layout.list_folders(path)
     try:
         # The file names in VOC are often wrong: an image with the same name as the XML file comes first.
-        found = resolver.find_beside(Path(path.stem), folders, named)
+        mirrored = ImageFolders.from_folders(*_list_image_folders(path, resolver.root))
+        found = resolver.find_beside(Path(path.stem), mirrored, named) if mirrored.tiers else None
+        found = found or resolver.find_beside(Path(path.stem), folders, named)
         found = found or resolver.find_partner(path, named, folders)
     except OSError as error:
         builder.refuse(where, str(error))
@@ -143,14 +147,14 @@ def _read_image(root: Element, path: Path, where: str, resolver: ImageResolver, 
             source = f"{where.rpartition(':')[0]}:{element.sourceline}"
             _add_object(element, draft, source)
             _note_unused(element, draft, where.rpartition("/")[0] or where.rpartition(":")[0])
-        _check_mask(path, len(objects), draft)
+        _check_mask(path, resolver.root, len(objects), draft)
 
 
-def _check_mask(path: Path, count: int, draft: ImageDraft) -> None:
+def _check_mask(path: Path, root: Path, count: int, draft: ImageDraft) -> None:
     """Refuses the objects that only the mask of an image shows, as CVAT exports polygons. `path`: the XML file."""
-    below = next((each for each in path.parents if each.name.casefold() == _ANNOTATIONS.casefold()), path.parent)
-    source = f"{_MASKS}/{path.relative_to(below).with_suffix('.png').as_posix()}"
-    mask = below.parent / source
+    annotations, below = _split_path(path, root) or (path.parent, Path(path.name))
+    source = f"{_MASKS}/{below.with_suffix('.png').as_posix()}"
+    mask = annotations.parent / source
     if not mask.is_file():
         return
     try:
@@ -163,10 +167,29 @@ def _check_mask(path: Path, count: int, draft: ImageDraft) -> None:
         draft.refuse_label(LabelKind.OBJECTS, source, f"it shows {shown} objects, the XML file has {count}")
 
 
+def _split_path(path: Path, root: Path) -> tuple[Path, Path] | None:
+    """Returns the outermost folder Annotations that an XML file is in, and the path below it; None if there is none."""
+    path = Path(os.path.normpath(path.absolute()))
+    above = [folder for folder in path.parents if folder.name.casefold() == _ANNOTATIONS.casefold()]
+    folder = next((folder for folder in reversed(above) if folder.is_relative_to(root)), None)
+    return None if folder is None else (folder, path.relative_to(folder))
+
+
+def _list_image_folders(path: Path, root: Path) -> list[Path]:
+    """Returns the folder that mirrors the one of an XML file in JPEGImages beside Annotations; or nothing."""
+    if (found := _split_path(path, root)) is None:
+        return []
+    folder = found[0].parent / _IMAGES
+    return [folder / found[1].parent] if folder.is_dir() else []
+
+
 def _to_name(path: Path, root: Path) -> str:
-    """Returns the name of an image: its path in the dataset without the folder JPEGImages."""
-    relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    return "/".join(part for part in relative.parts if part.casefold() != _IMAGES.casefold())
+    """Returns the name of an image: its path in the dataset without the first folder JPEGImages."""
+    parts = list((path.relative_to(root) if path.is_relative_to(root) else Path(path.name)).parts)
+    folders = [part.casefold() for part in parts[:-1]]
+    if _IMAGES.casefold() in folders:
+        del parts[folders.index(_IMAGES.casefold())]
+    return "/".join(parts)
 
 
 def _add_object(element: Element, draft: ImageDraft, source: str) -> None:

@@ -142,11 +142,12 @@ def test_converted_images_keep_their_own_labels(coco: Path, tmp_path: Path, name
         assert "differ in case" in result.stdout
 
 
-@pytest.mark.situation("S2", "names that are equal without their folder images stay as they are")
+@pytest.mark.situation("S2", "folders of the source that are called as those of the format")
 @pytest.mark.parametrize("copies", [True, False])
-@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio", "huggingface", "jsonl", "yolo-detect"])
+@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio", "huggingface", "jsonl", "yolo-detect", "voc"])
 def test_images_of_one_name_are_told_apart(tmp_path: Path, name: str, copies: bool) -> None:
     names = ["a.png", "images/a.png", "images/images/a.png", "images/b.png"]
+    names += [f"{folder}/a.png" for folder in ("default", "labels", "Annotations", "labels/default", "JPEGImages")]
 
     def make_box(number: int) -> list[dict[str, Any]]:
         return [{"annotation": {"kind": "box", "label": "cat", "box": [number, 1, 90, 90]}}]
@@ -159,7 +160,10 @@ def test_images_of_one_name_are_told_apart(tmp_path: Path, name: str, copies: bo
     out = tmp_path / "out"
     result = run_florist("convert", tmp_path / "in", "--to", name, "--out", out, *["--copy-images"] * copies)
     assert result.exit_code == 0, result.output
-    assert set(read_renamed(out)) == {"images/b.png", *(names[1:2] if copies and name in ("cvat", "jsonl") else ())}
+    changed = {"cvat": {"images/a.png"}, "jsonl": {"images/a.png"}, "coco": {"default/a.png"}} if copies else {}
+    assert set(read_renamed(out)) == {"images/b.png", *changed.get(name, ())}
+    if copies:
+        assert len(open_dataset(out).images) == len(names)
     for image in open_dataset(out).images if copies else ():
         (box,) = image.annotations
         assert isinstance(box, Box)
