@@ -13,6 +13,7 @@ uvicorn waits without limit for a client that has sent half a request, or that d
 import asyncio
 import logging
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,7 @@ SMALL_CHUNK_BYTES = 256
 _MAX_REFUSED = 256  # connections over the limit that are told so; more are closed at once
 _REFUSED_SECONDS = 2.0  # a refused client gets its answer while it still sends
 _UNREAD_SECONDS = 30.0  # how long the rest of a body is read and dropped after the response
+_MAX_SHARE = 0.95  # of the connections that one address may have: probes and others are served
 _FULL = 0.9  # share of the limit from which the rates of `ConnectionLimits.full_rate` hold
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class ConnectionLimits:
     """Limits of connections.
 
     Attributes:
-        connections: How many may be open. A client beyond it gets 503.
+        connections: How many may be open, at most 95 % of them from one address. A client beyond it gets 503.
         head_seconds: How long the head of a request may take, from connecting or from its first byte.
         idle_seconds: How long a connection stays open between two requests.
         spared_seconds: A connection that waits for a request for less than this is not closed for another one.
@@ -77,22 +79,30 @@ class ConnectionPool:
 
     limits: ConnectionLimits
     open: "set[HttpProtocol]" = field(default_factory=set)
+    by_address: Counter[str] = field(default_factory=Counter)  # how many of the open ones
     # Those that wait for a request, longest first, with the time since when.
     waiting: "dict[HttpProtocol, float]" = field(default_factory=dict)
     refused: "set[HttpProtocol]" = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def make_room(self, now: float) -> bool:
-        """Returns whether one more connection may be opened. At the limit, closes the one that waits the longest."""
-        if len(self.open) < self.limits.connections:
+    def make_room(self, now: float, address: str) -> bool:
+        """Returns whether an address may open one more connection. At a limit, closes one that waits, the longest."""
+        is_shared = self.by_address[address] < max(_MAX_SHARE * self.limits.connections, 1)
+        if is_shared and len(self.open) < self.limits.connections:
             return True
-        oldest = next(iter(self.waiting), None)
+        oldest = next((each for each in self.waiting if is_shared or each.address == address), None)
         if oldest is None or now - self.waiting[oldest] < self.limits.spared_seconds:
             return False
         self.count("closed while idle, for new ones")
         self.forget(oldest)
         oldest.transport.close()
         return True
+
+    def add(self, connection: "HttpProtocol", now: float) -> None:
+        """Adds a connection that has been opened."""
+        self.open.add(connection)
+        self.by_address[connection.address] += 1
+        self.waiting[connection] = now
 
     def check(self, now: float, seconds: float) -> None:
         """Closes the connections that have waited for their client for too long.
@@ -113,7 +123,9 @@ class ConnectionPool:
 
     def forget(self, connection: "HttpProtocol") -> None:
         """Removes a connection that is closed."""
-        self.open.discard(connection)
+        if connection in self.open:
+            self.open.remove(connection)
+            self.by_address -= Counter({connection.address: 1})
         self.waiting.pop(connection, None)
         self.refused.discard(connection)
 
@@ -129,7 +141,7 @@ class HttpProtocol(H11Protocol):
 
     def __init__(self, *args: Any, pool: ConnectionPool, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.pool = pool
+        self.pool, self.address = pool, ""
         self.conn = _RequestParser(h11.SERVER, MAX_HEAD_BYTES)
         self.received = self.sent = 0
         self._receiving, self._sending = _Wait(), _Wait()
@@ -138,11 +150,11 @@ class HttpProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         now = self.loop.time()
-        if not self.pool.make_room(now):
+        self.address = str((transport.get_extra_info("peername") or ("unknown",))[0])
+        if not self.pool.make_room(now, self.address):
             self._refuse(transport)
             return
-        self.pool.open.add(self)
-        self.pool.waiting[self] = now
+        self.pool.add(self, now)
         super().connection_made(_CountingTransport(transport, self))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
@@ -226,7 +238,10 @@ class HttpProtocol(H11Protocol):
             transport.abort()
             return
         self.pool.refused.add(self)
-        detail = f"the server has {self.pool.limits.connections} connections, its limit; retry soon"
+        detail = (
+            f"the server has {len(self.pool.open)} connections, {self.pool.by_address[self.address]} of them from your "
+            f"address; its limit is {self.pool.limits.connections}; retry soon"
+        )
         transport.write(_create_response(TOO_MANY_CONNECTIONS, detail))
         # Closing at once would discard the answer: the client has not sent its request yet.
         transport.write_eof()

@@ -163,16 +163,18 @@ def test_idle_connections_make_room(stuck: StuckEngine) -> None:
 def test_connections_over_the_limit_are_refused(stuck: StuckEngine) -> None:
     request = POST + f"Content-Length: {len(BODY)}\r\nConnection: close\r\n\r\n".encode() + BODY
     with (
-        run_app(create(stuck), ConnectionLimits(connections=4)) as (server, port),
-        open_many(port, 4, request) as clients,
+        run_app(create(stuck), ConnectionLimits(connections=40)) as (server, port),
+        open_many(port, 38, request) as clients,
     ):
-        wait_until(lambda: len(stuck.handles) == 4)
+        wait_until(lambda: len(stuck.handles) == 38)
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as other:
+            assert other.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
         for _ in range(10):
             refused = httpx.post(f"http://127.0.0.1:{port}/v1/prompt", content=BODY, timeout=TIMEOUT)
             assert refused.status_code == 503
             assert refused.json()["type"] == "urn:florist:problem:too-many-connections"
             assert int(refused.headers["retry-after"]) >= 1
-        for index in range(4):
+        for index in range(38):
             stuck.finish(index, [])
         assert all(read_all(client).startswith(b"HTTP/1.1 200") for client in clients)
         wait_until(lambda: not server.pool.open)
