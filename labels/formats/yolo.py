@@ -200,10 +200,14 @@ def _find_labels(image: Path) -> Path:
     """Returns the labels file of an image: the last `images` of its path becomes `labels`, or `JPEGImages` as Darknet
     has it.
 
-    If there is no such folder, or the path has no `images`, the file is beside the image.
+    The folders may be called Images and Labels. If there is no such folder, or the path has no `images`, the file is
+    beside the image.
     """
     parts = list(image.parts)
     beside = image.with_suffix(".txt")
+    exact = Path("/labels/".join(beside.as_posix().rsplit("/images/", 1)))
+    if exact != beside and exact.is_file():
+        return exact
     at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].casefold() == "images"), None)
     if at is None and (at := next((i for i in range(len(parts) - 2, -1, -1) if parts[i] == "JPEGImages"), None)):
         darknet = Path(*parts[:at], "labels", *parts[at + 1 : -1])

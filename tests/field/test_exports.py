@@ -147,7 +147,9 @@ def test_converted_images_keep_their_own_labels(coco: Path, tmp_path: Path, name
 @pytest.mark.parametrize("name", ["coco", "cvat", "label-studio", "huggingface", "jsonl", "yolo-detect", "voc"])
 def test_images_of_one_name_are_told_apart(tmp_path: Path, name: str, copies: bool) -> None:
     names = ["a.png", "images/a.png", "images/images/a.png", "images/b.png"]
-    names += [f"{folder}/a.png" for folder in ("default", "labels", "Annotations", "labels/default", "JPEGImages")]
+    names += [
+        f"{folder}/a.png" for folder in ("default", "labels", "Images", "Annotations", "labels/default", "JPEGImages")
+    ]
 
     def make_box(number: int) -> list[dict[str, Any]]:
         return [{"annotation": {"kind": "box", "label": "cat", "box": [number, 1, 90, 90]}}]
