@@ -70,11 +70,7 @@ class DecoderPool:
     def decode(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Returns an encoded image as RGB, upright. Raises ImageError, SlowImageError and DecoderClosedError."""
         size, _, pixels = self._decode(data, {"max_pixels": max_pixels, "resize": None, "result": "file"})
-        image = Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1)
-        image.im.setmode("RGB")  # as Pillow holds it: `convert` would copy the pixels
-        decoded = image._new(image.im)
-        decoded.readonly = 1  # drawing on it makes a copy first
-        return decoded
+        return Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1).convert("RGB")
 
     def decode_resized(self, data: bytes, resize: tuple[int, int, int], *, max_pixels: int) -> DecodedImage:
         """Returns an encoded image resized to a width and a height with one of Pillow's resampling filters. Raises as

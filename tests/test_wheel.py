@@ -63,3 +63,6 @@ def test_a_wheel_installs_into_an_empty_environment_with_all_it_needs(wheel: Pat
     python = make_venv(tmp_path / "venv")
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", str(wheel)], check=True)
     assert '"kind": "box"' in ask_for_boxes(python, tmp_path)
+    # The newest libraries, which this environment may not have.
+    command = [str(python.with_name("florist")), "label", "scene.png", "--task", "<OD>", "--out", "out"]
+    subprocess.run([*command, "--device", "cpu"], check=True, cwd=tmp_path, capture_output=True)
