@@ -61,10 +61,17 @@ def test_what_is_left_out_takes_objects_if_it_has_the_name_of_a_class(builder: B
 
 
 def test_a_class_is_left_out_only_if_it_occurs(builder: Builder) -> None:
-    builder.a.leave_out_class("x", "its label is not used", "cat")
-    builder.b.leave_out_class("x", "its label is not used", "text")
+    builder.a.leave_out_class("x", "cat")
+    builder.b.leave_out_class("x", "text")
     assert builder.complete == [{"words"}, ALL]
     assert len(builder.build().unusable) == 2  # of each build
+
+
+def test_classes_that_no_description_lists_are_unknown(builder: Builder) -> None:
+    builder.a.class_lists += [{"dog"}, {"bird"}]
+    builder.b.class_lists += [{"dog"}, {"cat"}]
+    assert builder.complete == [{"words"}, ALL]
+    assert "whether it shows 'cat' is unknown" in builder.build().unusable[0].reason
 
 
 def test_labels_of_any_kind_can_be_refused(builder: Builder) -> None:
