@@ -38,8 +38,10 @@ def read_suite(folder: Path) -> Suite:
             _add_detection(*instances, builder, ids)
         if captions:
             _add_captions(*captions, builder)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{folder / 'annotations'} is not in COCO's format: {error!r}") from error
+    except KeyError as error:
+        raise DatasetError(f"{folder / 'annotations'} is not in COCO's format: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{folder / 'annotations'} is not in COCO's format: {error}") from error
 
     def compute_metrics(report: EvaluationReport) -> list[SuiteMetric]:
         metrics = []
@@ -69,6 +71,10 @@ def _add_detection(path: Path, content: dict[str, Any], builder: SuiteBuilder, i
     boxes = defaultdict(list)
     for row in content["annotations"]:
         if not row.get("iscrowd"):
+            if row["category_id"] not in names:
+                raise ValueError(
+                    f"annotation {row.get('id')} has category {row['category_id']!r}, which the file does not list"
+                )
             x, y, width, height = row["bbox"]
             boxes[row["image_id"]].append(Box(label=names[row["category_id"]], box=(x, y, x + width, y + height)))
     for image in content["images"]:

@@ -247,12 +247,20 @@ def test_a_suite_without_images_is_refused(name: str, tmp_path: Path) -> None:
         open_suite(name, tmp_path)
 
 
-def test_annotations_in_another_format_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("annotations", "reason"),
+    [
+        ([], "'file_name' is missing"),
+        ([{"id": 5, "image_id": 1, "category_id": 777}], "annotation 5 has category 777, which the file does not list"),
+    ],
+)
+def test_annotations_in_another_format_are_refused(tmp_path: Path, annotations: list[Any], reason: str) -> None:
     make_coco(tmp_path)
     write_file(
-        tmp_path / "annotations/instances_val2017.json", {"images": [{"id": 1}], "annotations": [], "categories": []}
+        tmp_path / "annotations/instances_val2017.json",
+        {"images": [{"id": 1}], "annotations": annotations, "categories": []},
     )
-    with pytest.raises(DatasetError, match="not in COCO's format"):
+    with pytest.raises(DatasetError, match=f"not in COCO's format: {reason}"):
         open_suite("coco", tmp_path)
 
 
