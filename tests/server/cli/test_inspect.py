@@ -55,7 +55,7 @@ def test_images_classes_and_sizes_are_shown(dataset: Path) -> None:
 
 def test_what_cannot_be_used_is_shown_with_its_reason(dataset: Path) -> None:
     output = run(dataset).stdout
-    assert "3 images or labels are not used, or only in part:" in output
+    assert "4 images or labels are not used, or only in part:" in output
     sources = "labels.json: annotation 6, labels.json: annotation 7"
     assert f"{sources}: its box [5, 5, 5, 14] has no area (2 times)" in output
     assert "labels.json: image 4: there is no image 'gone.png'" in output
@@ -64,7 +64,8 @@ def test_what_cannot_be_used_is_shown_with_its_reason(dataset: Path) -> None:
 def test_json_has_everything(dataset: Path) -> None:
     summary = json.loads(run(dataset, "--json").stdout)
     unusable = summary.pop("unusable")
-    assert [entry["source"].rpartition(": ")[2] for entry in unusable] == ["image 4", "annotation 6", "annotation 7"]
+    places = [entry["source"].rpartition(": ")[2] for entry in unusable]
+    assert places == ["image 4", "annotation 6", "annotation 7", "annotation 4"]
     assert unusable[1]["reason"] == "its box [5, 5, 5, 14] has no area"
     assert summary == {
         "format": "COCO",
