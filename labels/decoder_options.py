@@ -11,8 +11,8 @@ class DecoderOptions:
     """How a pool decodes.
 
     `seconds`: computing time for one image. `quick`: images that take longer, or are expected to, raise SlowImageError
-    instead of ImageError. `nice`: how much the processes yield to others. `allow_netpbm`: whether PPM, PGM and PBM
-    files are decoded.
+    instead of ImageError, and a process is started before the next image needs it. `nice`: how much the processes
+    yield to others. `allow_netpbm`: whether PPM, PGM and PBM files are decoded.
     """
 
     seconds: float = DECODE_SECONDS

@@ -55,6 +55,7 @@ class DecoderPool:
     def __init__(self, processes: int, options: DecoderOptions | None = None) -> None:
         """`processes`: how many there are at most. More images wait."""
         self.options = options or DecoderOptions()
+        self._processes = processes
         self._free = threading.BoundedSemaphore(processes)
         self._lock = threading.Lock()
         self._idle: list[_Decoder] = []
@@ -125,6 +126,8 @@ class DecoderPool:
                 raise DecoderClosedError("the server stopped before the image was decoded")
             decoder = self._idle.pop() if self._idle else _Decoder(self.options)
             self._busy.add(decoder)
+            if self.options.quick and not self._idle and len(self._busy) < self._processes:
+                self._idle.append(_Decoder(self.options))  # ready for the next image: a start takes a second
         try:
             yield decoder
         except BaseException:

@@ -18,7 +18,7 @@ from benchmarks.reliability import page
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "docs" / "measurements" / "reliability.json"
-MEASUREMENTS = ("kills", "overload", "hostile_bodies")
+MEASUREMENTS = ("kills", "overload", "hostile_bodies", "attacks")
 
 
 def main(

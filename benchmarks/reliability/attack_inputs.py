@@ -1,13 +1,11 @@
-"""What `attacks` sends: images, recipes, adapters and job sources that were made to keep a server busy."""
+"""What `attacks` sends: images, labels, recipes, job sources and adapters that were made to keep a server busy."""
 
 import json
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
@@ -50,12 +48,11 @@ def _make_rle_bmp(side: int = 8000) -> bytes:
 
 def _make_interlaced_png(side: int = 8000) -> bytes:
     steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-    rows = b"".join(
-        (b"\4" + bytes(-(-(side - x) // dx) * 3)) * -(-(side - y) // dy) for x, y, dx, dy in steps
-    )
+    rows = b"".join((b"\4" + bytes(-(-(side - x) // dx) * 3)) * -(-(side - y) // dy) for x, y, dx, dy in steps)
     return make_png(side, side, 8, 2, rows, interlaced=1)
 
 
+# Attack → what makes its file, and what it did when it was found.
 IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a PPM as text, 31 MB": (lambda: make_text_ppm(2270), "114 s"),
     "a JPEG with 1,000,000 comments": (lambda: make_comments(10**6), "21 s"),
@@ -73,12 +70,12 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a JPEG 2000 of 64 megapixels": (lambda: encode(Image.new("RGB", (8000, 8000)), "JPEG2000"), ""),
     "a WebP of 6 megapixels": (lambda: encode(_draw_large(2440), "WEBP", method=0), ""),
     "a WebP of 64 megapixels": (lambda: encode(Image.new("RGB", (8000, 8000)), "WEBP", method=0, lossless=True), ""),
-    "a WebP of 500 frames": (lambda: _make_frames("WEBP", 200), ""),
+    "a WebP of 200 frames": (lambda: _make_frames("WEBP", 200), ""),
     "a GIF of 500 frames": (lambda: _make_frames("GIF"), ""),
     "a GIF of 64 megapixels": (lambda: encode(Image.new("P", (8000, 8000)), "GIF"), ""),
     "a TIFF of 64 megapixels, Deflate": (lambda: _make_tiff(compression="tiff_adobe_deflate"), ""),
     "a TIFF of 64 megapixels, LZW": (lambda: _make_tiff(compression="tiff_lzw"), ""),
-    "a TIFF of 500 images": (lambda: _make_frames("TIFF", 10), ""),
+    "a TIFF of 10 images": (lambda: _make_frames("TIFF", 10), ""),
     "an AVIF of 6 megapixels": (lambda: encode(_draw_large(2440), "AVIF", speed=10), ""),
     "an AVIF of 64 megapixels": (lambda: encode(Image.new("RGB", (8000, 8000)), "AVIF", speed=10), ""),
     "a BMP of 64 megapixels, RLE": (_make_rle_bmp, ""),
@@ -97,12 +94,26 @@ RECIPES: dict[str, tuple[Any, str]] = {
 }
 
 
+LABELS: dict[str, tuple[tuple[int, int], str]] = {
+    "31 MB of labels": ((2000, 15_000), "ended the process"),
+    "other labels each time, 1 MB": ((2000, 500), "event loop stalled 5 s, 640 MB kept each"),
+    "other labels each time, as long as allowed": ((800, 70), ""),
+}
+"""Attack → number and length of labels, and what it did when it was found."""
+
+ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
+    "an adapter of weights 1e20": ({"scale": 1e20}, "500 at each prompt"),
+    "an adapter of alpha 1e300": ({"scale": 1.0, "alpha": 1e300}, "500 at each prompt"),
+    "an adapter with a lone surrogate": ({"scale": 1.0, "target": "\ud800"}, "500"),
+}
+
+
 def make_labels(count: int, length: int, first: int = 0) -> list[str]:
     """Returns different labels of `length` characters."""
     return [f"{first + n} " + "word " * (length // 5) for n in range(count)]
 
 
-def make_adapter(scale: float, alpha: float = 2, target: str = "fc1") -> dict[str, tuple[str, bytes]]:
+def make_adapter(scale: float = 1, alpha: float = 2, target: str = "fc1") -> dict[str, tuple[str, bytes]]:
     """Returns the files of an adapter of the seedling whose weights are all `scale`."""
     from server.engine.checkpoints.loading import load_checkpoint
     from server.engine.checkpoints.sources import SEEDLING
@@ -131,12 +142,9 @@ def write_sources(folder: Path) -> dict[str, tuple[Path, str]]:
         (folder / file).write_bytes(data)
         found[name] = (folder / file, before)
     zeros = folder / "zeros"
-    with zeros.open("wb") as file:
-        file.truncate(4 * 1024**3)
+    with zeros.open("wb") as empty:
+        empty.truncate(4 * 1024**3)
     with tarfile.open(folder / "zeros.tar.gz", "w:gz", compresslevel=1) as archive:
         archive.add(zeros, "a.jpg")
-    os.unlink(zeros)
+    zeros.unlink()
     return found | {"a tar of 4 GB of zeros": (folder / "zeros.tar.gz", "7.3 GB")}
-
-
-__all__ = ["IMAGES", "RECIPES", "make_adapter", "make_labels", "np", "write_sources"]

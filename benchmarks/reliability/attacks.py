@@ -1,17 +1,20 @@
-"""Costly requests at full size, each repeated for some seconds beside ordinary prompts: `--only WORD` for some of them.
+"""Costly requests at full size, each sent again and again beside the ordinary prompts of another client.
 
-For each: the answers, how long ordinary prompts and /healthz took meanwhile, and the memory at its peak.
+For each: how many times longer the slowest ordinary prompts take than before it, what is answered, how long /healthz
+takes at most, and the memory of the server and its decoders at their peak.
 """
 
+import base64
 import io
 import math
-import socket
+import re
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,22 +22,31 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from benchmarks.reliability.attack_inputs import IMAGES, RECIPES, make_adapter, make_labels, write_sources
+from benchmarks.reliability.attack_inputs import (
+    ADAPTERS,
+    IMAGES,
+    LABELS,
+    RECIPES,
+    make_adapter,
+    make_labels,
+    write_sources,
+)
 from benchmarks.reliability.server import TIMEOUT, KillableServer
 from benchmarks.results import Measurement, report_measurements
 from benchmarks.workloads import draw_scenes, save_scenes
 
-Send = Callable[[httpx.Client, int], int]
-"""Sends request number n of an attack, and returns the status."""
+ALLOWED = {0, 503, 504, 507}  # closed, busy, late, out of disk
+PROMPT = {"task": "<OD>", "max_new_tokens": "8", "num_beams": "1"}
+Send = Callable[[httpx.Client, int], httpx.Response]
+"""Sends request number n of an attack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A request that `clients` repeat. `before`: what it did when it was found, if that is known."""
+    """A request that two clients repeat. `before`: what it did when it was found, if that is known."""
 
     name: str
-    send: Send
-    clients: int = 2
+    prepare: Callable[[], Send]
     before: str = ""
 
 
@@ -46,45 +58,49 @@ class Watch:
     image: bytes
     prompts: list[float] = field(default_factory=list)
     health: list[float] = field(default_factory=list)
-    statuses: Counter[int] = field(default_factory=Counter)
+    failed: int = 0
     peak: int = 0
+    answers: Counter[int] = field(default_factory=Counter)
 
-    def run(self, seconds: float, attack: Attack | None = None) -> Counter[int]:
-        """Watches for some seconds. Returns the answers to the attack."""
-        stop, answers, numbers = threading.Event(), Counter[int](), count()
-        targets = [self._watch_prompts, self._watch_health, self._watch_memory]
-        threads = [threading.Thread(target=target, args=(stop,)) for target in targets]
-        for _ in range(attack.clients if attack else 0):
-            threads.append(threading.Thread(target=self._attack, args=(stop, attack, answers, numbers)))
+    def run(self, seconds: float, send: Send | None = None) -> None:
+        """Watches for some seconds, while `send` is repeated."""
+        stop, numbers = threading.Event(), count()
+        threads = [
+            threading.Thread(target=watch, args=[stop])
+            for watch in (self._watch_prompts, self._watch_health, self._watch_memory)
+        ]
+        if send:
+            threads += [threading.Thread(target=self._attack, args=[stop, send, numbers]) for _ in range(2)]
         for thread in threads:
             thread.start()
         time.sleep(seconds)
         stop.set()
         for thread in threads:
             thread.join()
-        return answers
 
-    def _attack(self, stop: threading.Event, attack: Attack, answers: Counter[int], numbers: Iterator[int]) -> None:
-        with httpx.Client(base_url=self.server.url, timeout=TIMEOUT) as client:
+    def _attack(self, stop: threading.Event, send: Send, numbers: Iterator[int]) -> None:
+        # From another address: the server shares its time between clients.
+        transport = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(base_url=self.server.url, timeout=TIMEOUT, transport=transport) as client:
             while not stop.is_set():
                 try:
-                    status = attack.send(client, next(numbers))
+                    status = send(client, next(numbers)).status_code
                 except httpx.TransportError:
                     status = 0
-                answers[status] += 1
-                if status in (0, 503):
+                self.answers[status] += 1
+                if status in ALLOWED:
                     stop.wait(0.1)
 
     def _watch_prompts(self, stop: threading.Event) -> None:
         while not stop.wait(0.02):
             start = time.monotonic()
-            self.statuses[send_image(self.server, self.image)] += 1
+            self.failed += not is_answered(self.server, self.image)
             self.prompts.append(time.monotonic() - start)
 
     def _watch_health(self, stop: threading.Event) -> None:
         while not stop.wait(0.1):
             start = time.monotonic()
-            self.server.get_status("/healthz")
+            self.failed += self.server.get_status("/healthz") != 200
             self.health.append(time.monotonic() - start)
 
     def _watch_memory(self, stop: threading.Event) -> None:
@@ -92,119 +108,99 @@ class Watch:
             self.peak = max(self.peak, self.server.read_memory())
 
 
-def send_image(client: Any, image: bytes, **fields: str) -> int:
-    """Sends one prompt, and returns the status."""
-    url = f"{client.url}/v1/prompt" if isinstance(client, KillableServer) else "/v1/prompt"
-    post = httpx.post if isinstance(client, KillableServer) else client.post
-    fields = {"task": "<OD>", "max_new_tokens": "8", "num_beams": "1", **fields}
-    return post(url, files={"image": image}, data=fields, timeout=TIMEOUT).status_code
+def is_answered(server: KillableServer, image: bytes) -> bool:
+    """Sends an ordinary prompt, and returns whether it is answered."""
+    try:
+        response = httpx.post(f"{server.url}/v1/prompt", files={"image": image}, data=PROMPT, timeout=TIMEOUT)
+    except httpx.TransportError:
+        return False
+    return response.status_code == 200
 
 
-def list_attacks(folder: Path, image: bytes) -> Iterator[tuple[str, Callable[[], Attack]]]:
-    """Yields each attack by name, as a function that prepares it. `folder`: of job sources. `image`: a small one."""
+def list_attacks(folder: Path, image: bytes) -> list[Attack]:
+    """Returns all attacks. `folder`: where job sources are written. `image`: of an ordinary prompt."""
 
-    def image_attack(name: str) -> Attack:
-        make, before = IMAGES[name]
+    def send_image(make: Callable[[], bytes]) -> Send:
         data = make()
-        return Attack(name, lambda client, _: send_image(client, data), before=before)
+        return lambda client, _: client.post("/v1/prompt", files={"image": data}, data=PROMPT)
 
-    for name in IMAGES:
-        yield name, lambda name=name: image_attack(name)
+    def send_labels(labels: int, length: int) -> Send:
+        encoded = base64.b64encode(image).decode()
 
-    def constrain(labels: int, length: int) -> Send:
-        def send(client: httpx.Client, n: int) -> int:
-            fields = {"task": "<OD>", "num_beams": "1", "max_new_tokens": "8"}
-            body = {**fields, "image": SMALL, "constrain": {"labels": make_labels(labels, length, n * 10_000)}}
-            return client.post("/v1/prompt", json=body).status_code
+        def send(client: httpx.Client, number: int) -> httpx.Response:
+            constrain = {"labels": make_labels(labels, length, number * labels)}
+            return client.post("/v1/prompt", json={**PROMPT, "image": encoded, "constrain": constrain})
 
         return send
 
-    for name, labels, length, before in (
-        ("31 MB of labels", 2000, 15_000, "ended the process"),
-        ("different labels, 1 MB", 2000, 500, "event loop stalled 5 s, 640 MB each"),
-        ("different labels, as long as allowed", 800, 70, ""),
-    ):
-        yield name, lambda n=name, k=labels, m=length, b=before: Attack(n, constrain(k, m), before=b)
+    def send_job(source: Path, recipe: object) -> Send:
+        return lambda client, number: client.post(
+            "/v1/jobs", json={"source": str(source), "recipe": recipe, "output": f"{source.name} {number}"}
+        )
 
-    for name, (recipe, before) in RECIPES.items():
-        body = {"source": str(folder), "recipe": recipe}
-        yield (
-            name,
-            lambda n=name, body=body, b=before: Attack(
-                n, lambda client, _: client.post("/v1/jobs", json=body).status_code, before=b
-            ),
-        )
-    for name, (path, before) in write_sources(folder).items():
-        body = {"source": str(path), "recipe": {"name": "r", "steps": [{"id": "a", "task": "<OD>"}]}}
-        yield (
-            name,
-            lambda n=name, body=body, b=before: Attack(
-                n,
-                lambda client, k: client.post("/v1/jobs", json=body | {"output": f"{n} {k}"}).status_code,
-                before=b,
-            ),
-        )
-    for scale, alpha in ((1e20, 2), (1.0, 1e300)):
-        name = f"an adapter of weights {scale:g}, alpha {alpha:g}"
-        yield (
-            name,
-            lambda n=name, s=scale, a=alpha: Attack(
-                n,
-                lambda client, _: client.put("/v1/adapters/a", files=make_adapter(s, a)).status_code,
-                before="500 at each prompt",
-            ),
-        )
-    yield "lone surrogate in an adapter", lambda: Attack(
-        "lone surrogate in an adapter",
-        lambda client, _: client.put("/v1/adapters/a", files=make_adapter(1.0, target="\ud800")).status_code,
-        before="500",
+    def send_adapter(**options: Any) -> Send:
+        files = make_adapter(**options)
+        return lambda client, _: client.put("/v1/adapters/attack", files=files)
+
+    plain = {"name": "r", "steps": [{"id": "a", "task": "<OD>"}]}
+    sources = write_sources(folder)
+    return [
+        *(Attack(name, partial(send_image, make), before) for name, (make, before) in IMAGES.items()),
+        *(Attack(name, partial(send_labels, *size), before) for name, (size, before) in LABELS.items()),
+        *(Attack(name, partial(send_job, folder, recipe), before) for name, (recipe, before) in RECIPES.items()),
+        *(Attack(name, partial(send_job, path, plain), before) for name, (path, before) in sources.items()),
+        *(Attack(name, partial(send_adapter, **options), before) for name, (options, before) in ADAPTERS.items()),
+    ]
+
+
+def measure(attack: Attack, server: KillableServer, image: bytes, seconds: float) -> tuple[Measurement, bool]:
+    """Returns the measurement of an attack, and whether the server answered as it should."""
+    send = attack.prepare()
+    quiet, watch = Watch(server, image), Watch(server, image)
+    quiet.run(seconds / 2)
+    watch.run(seconds, send)
+    slowest, usual = (compute_p99(one.prompts) for one in (watch, quiet))
+    answers = ", ".join(f"{status or 'closed'}: {number}" for status, number in sorted(watch.answers.items()))
+    before = f"was: {attack.before}; " if attack.before else ""
+    note = (
+        f"{before}answers {answers}; ordinary prompts {slowest:.2f} s, before {usual:.2f} s; "
+        f"/healthz {max(watch.health):.2f} s; {watch.peak / 2**20:.0f} MiB"
     )
+    passed = server.is_alive() and not watch.failed and all(s < 500 or s in ALLOWED for s in watch.answers)
+    return Measurement("attack", attack.name, slowest / usual, "times", note=note), passed
 
 
-SMALL = ""
-
-
-def percentile(values: list[float], share: float) -> float:
-    """Returns the smallest value that `share` of the values do not exceed; NaN without values."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+def compute_p99(values: list[float]) -> float:
+    """Returns the smallest value that 99 % of the values do not exceed."""
+    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=1, help="For each attack.")] = 15,
-    only: Annotated[str, typer.Option(help="Only attacks with this in their name.")] = "",
+    seconds: Annotated[float, typer.Option(min=2, help="For each attack.")] = 10,
+    only: Annotated[str, typer.Option(help="Only attacks whose name this regular expression matches.")] = "",
     out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
-    global SMALL
-    import base64
-
+    """Prints each attack with its figures. Fails if the server ended, or a request failed that should not."""
     file = io.BytesIO()
     draw_scenes(1)[0].image.save(file, "PNG")
     image = file.getvalue()
-    SMALL = base64.b64encode(image).decode()
-    with tempfile.TemporaryDirectory(dir="/tmp/rev3") as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
         save_scenes(folder / "images", 2)
         with KillableServer(folder, "--log-level", "error") as server:
-            send_image(server, image)
-            for label, make in list_attacks(folder, image):
-                if only not in label:
-                    continue
-                attack = make()
-                quiet = Watch(server, image)
-                quiet.run(max(seconds / 3, 4))
-                watch = Watch(server, image)
-                answers = watch.run(seconds, attack)
-                p99, p99q = percentile(watch.prompts, 0.99), percentile(quiet.prompts, 0.99)
-                print(
-                    f"{attack.name:50} {dict(answers)} p50 {percentile(quiet.prompts, .5)*1e3:.0f} -> "
-                    f"{percentile(watch.prompts, .5)*1e3:.0f} p99 {p99q*1e3:.0f} -> {p99*1e3:.0f} ms "
-                    f"({p99/p99q:.1f}x) health max {max(watch.health)*1e3:.0f} ms peak {watch.peak/2**20:.0f} (quiet {quiet.peak/2**20:.0f}) MiB "
-                    f"prompts {dict(watch.statuses)} alive {server.is_alive()}",
-                    flush=True,
-                )
-        print((folder / "server.log").read_text()[-3000:])
+            is_answered(server, image)
+            attacks = [attack for attack in list_attacks(folder, image) if re.search(only, attack.name)]
+            measurements, failed = [], []
+            for attack in attacks:
+                measurement, passed = measure(attack, server, image, seconds)
+                print(f"{attack.name}: {measurement.value:.1f} times; {measurement.note}", flush=True)
+                measurements.append(measurement)
+                failed += [] if passed else [attack.name]
+    report_measurements("Attacks", measurements, out)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
