@@ -12,7 +12,15 @@ def test_a_suffix_is_in_one_list() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.JFIF", True), ("a.mpo", True), ("a.dng", True), ("a.txt", False), ("a", None), ("a.b/c", None), (".jpg", None)],
+    [
+        ("a.JFIF", True),
+        ("a.mpo", True),
+        ("a.dng", True),
+        ("a.txt", False),
+        ("a", None),
+        ("a.b/c", None),
+        (".jpg", None),
+    ],
 )
 def test_suffixes_tell_images_from_other_files(name: str, expected: bool | None) -> None:
     assert is_image_suffix(name) is expected
