@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.mixed_adapters import save_random_adapter
 from benchmarks.reliability.server import TIMEOUT, KillableServer
 from benchmarks.results import Measurement, report_measurements
-from benchmarks.workloads import draw_scenes, save_scenes
+from benchmarks.workloads import draw_scenes
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
 
@@ -156,8 +156,9 @@ def _format_part(name: str, value: str | bytes) -> bytes:
     return head.encode("utf-8", "surrogatepass") + data + b"\r\n"
 
 
-def make_templates(source: Path, folder: Path) -> list[Template]:
-    """Returns valid requests of every route with a body. `source`: a folder of images for jobs."""
+def make_templates(folder: Path) -> list[Template]:
+    """Returns valid requests of every route with a body. Jobs and runs have nothing to work on: they would take the
+    cores from the measurement."""
     file = io.BytesIO()
     Image.effect_noise((48, 40), 50).save(file, "PNG")
     jpeg = io.BytesIO()
@@ -169,7 +170,6 @@ def make_templates(source: Path, folder: Path) -> list[Template]:
     adapter = save_random_adapter(folder / "hostile-adapter", load_checkpoint(SEEDLING), 1)
     templates = [
         Template("POST", "/v1/projects", json={"name": "hostile", "tasks": ["<OD>"], "holdout_share": 0.2}),
-        # Project 2 has no corrections: a valid run is refused, as it would take the cores from the measurement.
         Template("POST", "/v1/projects/2/runs", json={"steps": 9, "learning_rate": 1e-3, "lora_rank": 2, "seed": 1}),
         Template("POST", "/v1/projects/1/models", json={"combine": "add", "models": [1, 2], "weights": [0.5, 0.5]}),
         Template("POST", "/v1/projects/1/models", json={"combine": "route", "models": [1], "routes": {"a": 1}}),
@@ -179,11 +179,11 @@ def make_templates(source: Path, folder: Path) -> list[Template]:
         Template("POST", "/v1/projects/1/corrections/job", json={"job": 1}),
         Template(
             "POST", "/v1/jobs",
-            json={"source": str(source), "output": "a", "recipe": {"name": "r", "steps": [
+            json={"source": str(folder / "server/none"), "output": "a", "recipe": {"name": "r", "steps": [
                 {"id": "a", "task": "<OD>", "filter": {"nms": 0.7}},
                 {"id": "b", "task": "<REGION_TO_CATEGORY>", "for_each": "a"}], "ontology": {"a": ["b"]}}},
         ),
-        Template("POST", "/v1/jobs", json={"source": str(source), "recipe": "steps: [{id: a, task: <OD>}]"}),
+        Template("POST", "/v1/jobs", json={"source": str(folder / "server/none"), "recipe": "steps: [{id: a, task: <OD>}]"}),
     ]  # fmt: skip
     for image in images:
         templates += [
@@ -294,15 +294,14 @@ def main(
     """Prints the statuses, the faults, and the memory before and after."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "server/images").mkdir(parents=True)
-        save_scenes(folder / "server/images", 2)
+        (folder / "server").mkdir()
         with KillableServer(folder / "server", "--log-level", "error") as server:
             for project in ("ordinary", "empty"):
                 httpx.post(f"{server.url}/v1/projects", json={"name": project}, timeout=TIMEOUT).raise_for_status()
             watch, stop = PromptWatch(server), threading.Event()
             watcher = threading.Thread(target=watch.run, args=(stop,))
             watcher.start()
-            templates = make_templates(server.folder / "images", folder)
+            templates = make_templates(folder)
             HostileClients(server, templates, bodies // 20, seed + bodies).run()  # caches are filled
             before = server.read_memory()
             clients = HostileClients(server, templates, bodies, seed)
