@@ -168,6 +168,7 @@ def make_templates(folder: Path) -> list[Template]:
     region = {"task": "<REGION_TO_CATEGORY>", "region": [1, 2, 30, 30]}
     prompts = [{"task": "<OD>"}, region, {"task": "<CAPTION_TO_PHRASE_GROUNDING>", "text": "a hat"}]
     adapter = save_random_adapter(folder / "hostile-adapter", load_checkpoint(SEEDLING), 1)
+    source = str(folder / "server/none")
     templates = [
         Template("POST", "/v1/projects", json={"name": "hostile", "tasks": ["<OD>"], "holdout_share": 0.2}),
         Template("POST", "/v1/projects/2/runs", json={"steps": 9, "learning_rate": 1e-3, "lora_rank": 2, "seed": 1}),
@@ -179,11 +180,11 @@ def make_templates(folder: Path) -> list[Template]:
         Template("POST", "/v1/projects/1/corrections/job", json={"job": 1}),
         Template(
             "POST", "/v1/jobs",
-            json={"source": str(folder / "server/none"), "output": "a", "recipe": {"name": "r", "steps": [
+            json={"source": source, "output": "a", "recipe": {"name": "r", "steps": [
                 {"id": "a", "task": "<OD>", "filter": {"nms": 0.7}},
                 {"id": "b", "task": "<REGION_TO_CATEGORY>", "for_each": "a"}], "ontology": {"a": ["b"]}}},
         ),
-        Template("POST", "/v1/jobs", json={"source": str(folder / "server/none"), "recipe": "steps: [{id: a, task: <OD>}]"}),
+        Template("POST", "/v1/jobs", json={"source": source, "recipe": "steps: [{id: a, task: <OD>}]"}),
     ]  # fmt: skip
     for image in images:
         templates += [
