@@ -100,8 +100,8 @@ def main(
     bodies = [encode_form(group) for group in group_by_image(make_new_image_requests(400))]
     options = ("--log-level", "error", "--max-waiting", str(waiting))
     with tempfile.TemporaryDirectory() as name, KillableServer(Path(name), *options) as server:
-        run_closed_loop_in_process(bodies[:32], BUSY_CLIENTS, server.port, "/v1/prompt")
-        capacity = 200 / run_closed_loop_in_process(bodies[:200], BUSY_CLIENTS, server.port, "/v1/prompt")
+        run_closed_loop_in_process(bodies[:100], BUSY_CLIENTS, server.port, "/v1/prompt")
+        capacity = 300 / run_closed_loop_in_process(bodies[100:], BUSY_CLIENTS, server.port, "/v1/prompt")
         log = run_overload(server, bodies, clients, load * capacity, minutes)
         alive = server.is_alive()
     workload = f"{minutes:g} minutes, {clients} clients, {load:g} times the capacity of {capacity:.1f} prompts/s"
