@@ -16,7 +16,7 @@ def write_page(page: Path, figures: Path) -> None:
         if begin not in text or end not in text:
             raise ValueError(f"{page.name} needs the comments {begin} and {end}")
         rows = [Measurement(**row) for row in section["measurements"]]
-        block = f"{begin}\n{section['machine']}\n\n{format_tables(rows)}\n{end}"
+        block = f"{begin}\n\n{section['machine']}\n\n{format_tables(rows)}\n\n{end}"
         text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, block=block: block, text, flags=re.DOTALL)  # type: ignore[misc]
     page.write_text(text, encoding="utf-8")
 

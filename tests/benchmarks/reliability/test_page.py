@@ -16,8 +16,8 @@ def test_a_table_replaces_the_table_before(tmp_path: Path) -> None:
     figures.write_text(json.dumps({"kills": {"machine": "a CPU", "measurements": [ROW]}}), encoding="utf-8")
     write_page(page, figures)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("# Title\n<!-- kills -->\na CPU\n\n| attack | figure | |\n")
-    assert "| crashes | 0.00 crashes | 3 kills |\n<!-- end kills -->\nend\n" in text
+    assert text.startswith("# Title\n<!-- kills -->\n\na CPU\n\n| attack | figure | |\n")
+    assert "| crashes | 0.00 crashes | 3 kills |\n\n<!-- end kills -->\nend\n" in text
     assert "old" not in text
     write_page(page, figures)
     assert page.read_text(encoding="utf-8") == text
