@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
 
-from server.settings import Settings, get_option_name, get_variable_name
+from server.settings import Settings, find_unknown_variables, get_option_name, get_variable_name
+from server.store.text import is_url
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -112,15 +114,25 @@ def run_server(settings: Settings) -> int:
     server = create_server(create_app(settings), limits)
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    _warn_about_settings(settings, host)
+    server.on_late = _end_late_process
+    server.run(sockets=[listener])
+    return 1 if server.failed else 0
+
+
+def _warn_about_settings(settings: Settings, host: str) -> None:
+    """Logs what is probably not meant. `host`: the address that the server listens on."""
     if not settings.api_keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         logger.warning(
             "everyone who reaches %s can use this server: it has no API keys; create one with `florist key` and set %s",
             host,
             get_variable_name("api_keys"),
         )
-    server.on_late = _end_late_process
-    server.run(sockets=[listener])
-    return 1 if server.failed else 0
+    if unknown := find_unknown_variables(os.environ):
+        logger.warning("there are no such settings: %s; `florist serve --help` lists them", ", ".join(unknown))
+    for source in settings.jobs_sources:
+        if not is_url(source) and not Path(source).exists():
+            logger.warning("jobs may read images from %s, but there is no such folder", source)
 
 
 def end_process(code: int) -> NoReturn:

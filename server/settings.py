@@ -1,6 +1,7 @@
 """The settings of the server. Each field is an option of `florist serve` and an environment variable FLORIST_<NAME>."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,6 +212,12 @@ def load_settings(**values: Any) -> Settings:
         return Settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         raise SettingsError("\n".join(map(_format_error, error.errors(include_url=False)))) from None
+
+
+def find_unknown_variables(names: Iterable[str]) -> list[str]:
+    """Returns the names of environment variables that look like settings but are none, such as misspelled ones."""
+    known = {get_variable_name(setting) for setting in Settings.model_fields}
+    return sorted(name for name in names if name.upper().startswith("FLORIST_") and name.upper() not in known)
 
 
 def get_option_name(setting: str) -> str:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -163,9 +164,15 @@ def test_connections_are_limited_by_descriptors(monkeypatch: pytest.MonkeyPatch,
     assert 2 * expected < soft <= 65_536
 
 
-def test_a_missing_model_ends_the_server(start: Callable[..., FloristProcess]) -> None:
-    server = start("--host", "0.0.0.0", model="/no/such/folder")
+def test_a_missing_model_ends_the_server(start: Callable[..., FloristProcess], tmp_path: Path) -> None:
+    server = start(
+        "--host", "0.0.0.0", "--jobs-folder", str(tmp_path), "--jobs-sources", "/no/such/images,s3://bucket",
+        model="/no/such/folder", FLORIST_PROT="1",
+    )  # fmt: skip
     assert server.wait() == 1
+    assert "there are no such settings: FLORIST_PROT; `florist serve --help` lists them" in server.log.read_text()
+    assert "jobs may read images from /no/such/images, but there is no such folder" in server.log.read_text()
+    assert "from s3://bucket, but" not in server.log.read_text()
     assert "everyone who reaches 0.0.0.0 can use this server: it has no API keys" in server.log.read_text()
     assert "there is no folder /no/such/folder" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
