@@ -2,8 +2,9 @@
 
 `python -m benchmarks.reliability.overload`. First the capacity: prompts per second of as many closed loops as keep the
 server busy. Then `--clients` connections send prompts at `--load` times the capacity, at fixed times whether or not
-earlier ones are answered (a connection that still waits skips its turn and counts as late). Every image is new.
-Refused requests are answered with 503.
+earlier ones are answered (a connection that still waits skips its turn and counts as late). The images come again and
+again, when the capacity is measured and later, so that the features of all are cached. Refused requests are answered
+with 503.
 """
 
 import http.client
@@ -100,8 +101,8 @@ def main(
     bodies = [encode_form(group) for group in group_by_image(make_new_image_requests(400))]
     options = ("--log-level", "error", "--max-waiting", str(waiting))
     with tempfile.TemporaryDirectory() as name, KillableServer(Path(name), *options) as server:
-        run_closed_loop_in_process(bodies[:100], BUSY_CLIENTS, server.port, "/v1/prompt")
-        capacity = 300 / run_closed_loop_in_process(bodies[100:], BUSY_CLIENTS, server.port, "/v1/prompt")
+        run_closed_loop_in_process(bodies, BUSY_CLIENTS, server.port, "/v1/prompt")
+        capacity = len(bodies) / run_closed_loop_in_process(bodies, BUSY_CLIENTS, server.port, "/v1/prompt")
         log = run_overload(server, bodies, clients, load * capacity, minutes)
         alive = server.is_alive()
     workload = f"{minutes:g} minutes, {clients} clients, {load:g} times the capacity of {capacity:.1f} prompts/s"
