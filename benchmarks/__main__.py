@@ -5,21 +5,15 @@ Each benchmark runs in its own process, so that none leaves threads or memory to
 it, `docs/measurements/speed.md`, the plot `speed.png` and the cost estimate `fld5b.md` are written.
 """
 
-import json
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from benchmarks import cost_estimate, speed_page, speed_plot
-from benchmarks.machine import describe_machine
+from benchmarks.recording import ROOT, record_benchmark
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "measurements"
 FIGURES = DOCS / "speed.json"
 # Name → module of this package and its options.
@@ -60,17 +54,9 @@ def main(
     for name in [] if show else names or BENCHMARKS:
         module, *options = BENCHMARKS[name].split()
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "measurements.json"
-            command = [sys.executable, "-m", f"benchmarks.{module}", *options, "--out", str(out)]
-            if subprocess.run(command, cwd=ROOT).returncode:
-                failed.append(name)
-                continue
-            sections = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-            measurements = json.loads(out.read_text(encoding="utf-8"))
-            sections[name] = {"machine": describe_machine(), "measurements": measurements}
-        ordered = {n: sections[n] for n in BENCHMARKS if n in sections}
-        FIGURES.write_text(json.dumps(ordered, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if not record_benchmark(name, module, options, FIGURES, BENCHMARKS):
+            failed.append(name)
+            continue
         console.print(f"{name}: {time.monotonic() - start:.0f} s")
     if FIGURES.exists():
         read = speed_page.read_sections(FIGURES)
