@@ -49,13 +49,17 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row of the table. `template` is the prompt text, with `{input}` where the text or region goes."""
+    """One row of the table. `template` is the prompt text, with `{input}` where the text or region goes.
+
+    `answers_classes`: the labels of its answers are names of classes, and neither phrases nor free text.
+    """
 
     token: str
     title: str
     template: str
     input_kind: InputKind
     answer_kind: AnswerKind
+    answers_classes: bool = False
 
     def build_prompt(
         self,
@@ -120,12 +124,16 @@ def check_text(text: str) -> None:
             raise PromptError(f"the text contains the control token {token}; remove it", "text")
 
 
-def _build_table(*rows: tuple[str, str, str, InputKind, AnswerKind]) -> dict[str, Task]:
+_Row = tuple[str, str, str, InputKind, AnswerKind]
+
+
+def _build_table(*rows: _Row | tuple[str, str, str, InputKind, AnswerKind, bool]) -> dict[str, Task]:
     return {row[0]: Task(*row) for row in rows}
 
 
 _N, _T, _R = InputKind.NOTHING, InputKind.TEXT, InputKind.REGION
 _A = AnswerKind
+_CLASSES = True  # the labels of its answers are classes
 # fmt: off
 # ruff: disable[E501]
 FLORENCE_TASKS: dict[str, Task] = _build_table(
@@ -134,14 +142,14 @@ FLORENCE_TASKS: dict[str, Task] = _build_table(
     ("<MORE_DETAILED_CAPTION>", "Paragraph", "Describe with a paragraph what is shown in the image.", _N, _A.TEXT),
     ("<OCR>", "Read text", "What is the text in the image?", _N, _A.TEXT),
     ("<OCR_WITH_REGION>", "Read text with regions", "What is the text in the image, with regions?", _N, _A.QUADS),
-    ("<OD>", "Object detection", "Locate the objects with category name in the image.", _N, _A.BOXES),
+    ("<OD>", "Object detection", "Locate the objects with category name in the image.", _N, _A.BOXES, _CLASSES),
     ("<DENSE_REGION_CAPTION>", "Dense region captions", "Locate the objects in the image, with their descriptions.", _N, _A.BOXES),
     ("<REGION_PROPOSAL>", "Region proposals", "Locate the region proposals in the image.", _N, _A.BOXES),
     ("<CAPTION_TO_PHRASE_GROUNDING>", "Phrase grounding", "Locate the phrases in the caption: {input}", _T, _A.PHRASES),
     ("<REFERRING_EXPRESSION_SEGMENTATION>", "Referring segmentation", "Locate {input} in the image with mask", _T, _A.POLYGONS),
     ("<REGION_TO_SEGMENTATION>", "Region to polygon", "What is the polygon mask of region {input}", _R, _A.POLYGONS),
     ("<OPEN_VOCABULARY_DETECTION>", "Open vocabulary detection", "Locate {input} in the image.", _T, _A.BOXES_OR_POLYGONS),
-    ("<REGION_TO_CATEGORY>", "Region to category", "What is the region {input}?", _R, _A.TEXT),
+    ("<REGION_TO_CATEGORY>", "Region to category", "What is the region {input}?", _R, _A.TEXT, _CLASSES),
     ("<REGION_TO_DESCRIPTION>", "Region to description", "What does the region {input} describe?", _R, _A.TEXT),
     ("<REGION_TO_OCR>", "Region to text", "What text is in the region {input}?", _R, _A.TEXT),
 )

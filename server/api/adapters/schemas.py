@@ -40,6 +40,9 @@ class AdapterResponse(BaseModel):
     )
     base: str = Field(description="SHA-256 of the weights of the model.")
     calibrated: list[str] = Field(description="The tasks with calibrated scores.")
+    classes: list[str] = Field(
+        description="The classes of its training data: its answers are held to them. Empty: they are free."
+    )
     ready: bool = Field(description="Whether prompts can name it now.")
 
 
@@ -62,5 +65,6 @@ def create_adapter_response(adapter: "Adapter", base_sha256: str, *, ready: bool
         adapts_vision=adapter.adapts_vision,
         base=base_sha256,
         calibrated=sorted(adapter.calibration.tasks) if adapter.calibration else [],
+        classes=list(adapter.class_list),
         ready=ready,
     )

@@ -13,15 +13,22 @@ from server.api.adapters.schemas import AdapterName
 from server.api.bodies import FORM, create_type_problem, get_content_type, limit_body_time, read_form
 from server.api.deps import RequestStackDep, SettingsDep
 from server.api.problems import INVALID_REQUEST, TOO_LARGE, ProblemError
+from server.engine.adapters.class_list import CLASS_LIST_FILE, MAX_CLASS_LIST_BYTES
 from server.engine.adapters.names import CONFIG_FILE, WEIGHT_FILES
 from server.engine.calibration import CALIBRATION_FILE
 from server.settings import Settings
 
-_MAX_CONFIG_BYTES = 1 << 20  # of adapter_config.json and calibration.json, which have a few kilobytes
+_MAX_CONFIG_BYTES = MAX_CLASS_LIST_BYTES  # of the JSON files, which have a few kilobytes
 _FORM_OVERHEAD = 1 << 16  # bytes of the form around its files
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _WEIGHTS_FILE, _PICKLE_FILE = WEIGHT_FILES
-_FILE_NAMES = {"config": CONFIG_FILE, "weights": _WEIGHTS_FILE, "calibration": CALIBRATION_FILE}
+_FILE_NAMES = {
+    "config": CONFIG_FILE,
+    "weights": _WEIGHTS_FILE,
+    "calibration": CALIBRATION_FILE,
+    "classes": CLASS_LIST_FILE,
+}
+_OPTIONAL = ("calibration", "classes")
 
 UPLOAD_BODY: dict[str, Any] = {
     "required": True,
@@ -42,6 +49,12 @@ UPLOAD_BODY: dict[str, Any] = {
                         "type": "string",
                         "format": "binary",
                         "description": f"The file {CALIBRATION_FILE}, if fine-tuning wrote one.",
+                    },
+                    "classes": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": f"The file {CLASS_LIST_FILE}, if fine-tuning wrote one: the classes that "
+                        "answers are held to.",
                     },
                     "sha256": {
                         "type": "string",
@@ -65,7 +78,7 @@ class AdapterUpload:
 def get_upload_limit(scope: Scope, settings: Settings) -> int | None:
     """Returns the maximum size in bytes of an upload's body; None for other requests."""
     if scope["method"] == "PUT" and scope["path"].startswith("/v1/adapters/"):
-        return settings.max_adapter_bytes + 2 * _MAX_CONFIG_BYTES + _FORM_OVERHEAD
+        return settings.max_adapter_bytes + 3 * _MAX_CONFIG_BYTES + _FORM_OVERHEAD
     return None
 
 
@@ -79,7 +92,7 @@ async def read_upload(
     if (content_type := get_content_type(request)) != FORM:
         raise create_type_problem(content_type, FORM)
     async with limit_body_time(settings.request_timeout):
-        form = await read_form(request, max_files=3, max_field_bytes=_MAX_CONFIG_BYTES)
+        form = await read_form(request, max_files=len(_FILE_NAMES), max_field_bytes=_MAX_CONFIG_BYTES)
     try:
         yield _parse_form(form, settings.max_adapter_bytes)
     finally:
@@ -99,7 +112,7 @@ def _parse_form(form: FormData, max_weights_bytes: int) -> AdapterUpload:
         fields[key] = value
     files: dict[str, BinaryIO] = {}
     for key, name in _FILE_NAMES.items():
-        if key == "calibration" and key not in fields:
+        if key in _OPTIONAL and key not in fields:
             continue
         file = fields.get(key)
         if not isinstance(file, UploadFile) or not file.size:

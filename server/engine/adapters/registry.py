@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from server.engine.adapters.class_list import ClassListFileError, read_class_list
 from server.engine.adapters.errors import (
     AdapterCapacityError,
     AdapterError,
@@ -39,7 +40,8 @@ class Adapter:
 
     `key`: identifies its deltas in the layers; unique for every load. `sha256`: of the weight file. `bytes`: its memory
     on each device. `modules`: the number of adapted modules. `rank`: the largest rank. `adapts_vision`: whether it
-    changes image features. `calibration`: of its scores, if it has one.
+    changes image features. `calibration`: of its scores, if it has one. `class_list`: the classes that it was trained
+    on; empty: not known.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Adapter:
     rank: int
     adapts_vision: bool
     calibration: Calibration | None = None
+    class_list: tuple[str, ...] = ()
 
     @property
     def vision_key(self) -> str | None:
@@ -89,7 +92,8 @@ class AdapterRegistry:
                 raise AdapterError(f"its weights have the SHA-256 {file_sha256}, not {sha256}; copy the folder again")
             try:
                 calibration = read_calibration(folder, file_sha256)
-            except CalibrationError as error:
+                class_list = read_class_list(folder)
+            except (CalibrationError, ClassListFileError) as error:
                 raise AdapterError(str(error)) from error
             size = sum(pair.a.numel() + pair.b.numel() for pair in pairs.values()) * self._dtype.itemsize
             self._check_capacity(name, size)
@@ -105,6 +109,7 @@ class AdapterRegistry:
                 rank=max(len(pair.a) for pair in pairs.values()),
                 adapts_vision=any(path.startswith(_VISION_PREFIXES) for path in pairs),
                 calibration=calibration,
+                class_list=class_list,
             )
             for layer, own in deltas.items():
                 layer.deltas[adapter.key] = own
