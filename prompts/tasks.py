@@ -3,9 +3,9 @@
 Source: Microsoft's Florence2Processor (task_prompts_*, tasks_answer_post_processing_type) and the model card.
 
 To add a task, add a row to `TASKS`, not to `FLORENCE_TASKS`: its token, a title, the prompt text with `{input}` where
-the input goes, what input it needs and which grammar its answer follows. The HTTP API, the command line, recipes,
-constrained decoding and fine-tuning on a dataset's own samples read the table. A new kind of answer needs a new
-`AnswerKind` and its grammar in `prompts.grammar`.
+the input goes, what input it needs, which grammar its answer follows, and where it has names of classes, if anywhere.
+The HTTP API, the command line, recipes, constrained decoding and fine-tuning on a dataset's own samples read the table.
+A new kind of answer needs a new `AnswerKind` and its grammar in `prompts.grammar`.
 """
 
 import difflib
@@ -39,6 +39,14 @@ class AnswerKind(StrEnum):
     BOXES_OR_POLYGONS = "boxes or polygons"  # a label, then either
 
 
+class ClassUse(StrEnum):
+    """Where a prompt has names of classes. Elsewhere labels are phrases or free text."""
+
+    NOWHERE = "nowhere"
+    ANSWER = "answer"  # its labels
+    TEXT = "text"  # several can be asked for, one by one: see `prompts.class_texts`
+
+
 class PromptError(ValueError):
     """The model cannot be prompted like this. `field` names the invalid part: task, text or region."""
 
@@ -49,17 +57,24 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row of the table. `template` is the prompt text, with `{input}` where the text or region goes.
-
-    `answers_classes`: the labels of its answers are names of classes, and neither phrases nor free text.
-    """
+    """One row of the table. `template` is the prompt text, with `{input}` where the text or region goes."""
 
     token: str
     title: str
     template: str
     input_kind: InputKind
     answer_kind: AnswerKind
-    answers_classes: bool = False
+    class_use: ClassUse = ClassUse.NOWHERE
+
+    @property
+    def answers_classes(self) -> bool:
+        """Whether the labels of its answers are names of classes, which a class list can hold."""
+        return self.class_use is ClassUse.ANSWER
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether its text is a class, so that several can be asked for, one by one."""
+        return self.class_use is ClassUse.TEXT
 
     def build_prompt(
         self,
@@ -127,13 +142,13 @@ def check_text(text: str) -> None:
 _Row = tuple[str, str, str, InputKind, AnswerKind]
 
 
-def _build_table(*rows: _Row | tuple[str, str, str, InputKind, AnswerKind, bool]) -> dict[str, Task]:
+def _build_table(*rows: _Row | tuple[str, str, str, InputKind, AnswerKind, ClassUse]) -> dict[str, Task]:
     return {row[0]: Task(*row) for row in rows}
 
 
 _N, _T, _R = InputKind.NOTHING, InputKind.TEXT, InputKind.REGION
 _A = AnswerKind
-_CLASSES = True  # the labels of its answers are classes
+_C = ClassUse
 # fmt: off
 # ruff: disable[E501]
 FLORENCE_TASKS: dict[str, Task] = _build_table(
@@ -142,14 +157,14 @@ FLORENCE_TASKS: dict[str, Task] = _build_table(
     ("<MORE_DETAILED_CAPTION>", "Paragraph", "Describe with a paragraph what is shown in the image.", _N, _A.TEXT),
     ("<OCR>", "Read text", "What is the text in the image?", _N, _A.TEXT),
     ("<OCR_WITH_REGION>", "Read text with regions", "What is the text in the image, with regions?", _N, _A.QUADS),
-    ("<OD>", "Object detection", "Locate the objects with category name in the image.", _N, _A.BOXES, _CLASSES),
+    ("<OD>", "Object detection", "Locate the objects with category name in the image.", _N, _A.BOXES, _C.ANSWER),
     ("<DENSE_REGION_CAPTION>", "Dense region captions", "Locate the objects in the image, with their descriptions.", _N, _A.BOXES),
     ("<REGION_PROPOSAL>", "Region proposals", "Locate the region proposals in the image.", _N, _A.BOXES),
     ("<CAPTION_TO_PHRASE_GROUNDING>", "Phrase grounding", "Locate the phrases in the caption: {input}", _T, _A.PHRASES),
     ("<REFERRING_EXPRESSION_SEGMENTATION>", "Referring segmentation", "Locate {input} in the image with mask", _T, _A.POLYGONS),
     ("<REGION_TO_SEGMENTATION>", "Region to polygon", "What is the polygon mask of region {input}", _R, _A.POLYGONS),
-    ("<OPEN_VOCABULARY_DETECTION>", "Open vocabulary detection", "Locate {input} in the image.", _T, _A.BOXES_OR_POLYGONS),
-    ("<REGION_TO_CATEGORY>", "Region to category", "What is the region {input}?", _R, _A.TEXT, _CLASSES),
+    ("<OPEN_VOCABULARY_DETECTION>", "Open vocabulary detection", "Locate {input} in the image.", _T, _A.BOXES_OR_POLYGONS, _C.TEXT),
+    ("<REGION_TO_CATEGORY>", "Region to category", "What is the region {input}?", _R, _A.TEXT, _C.ANSWER),
     ("<REGION_TO_DESCRIPTION>", "Region to description", "What does the region {input} describe?", _R, _A.TEXT),
     ("<REGION_TO_OCR>", "Region to text", "What text is in the region {input}?", _R, _A.TEXT),
 )
@@ -162,22 +177,57 @@ TASKS: dict[str, Task] = FLORENCE_TASKS | _build_table()  # a new task is a row 
 UNLABELED_TASK = "<REGION_PROPOSAL>"
 """The task whose boxes have no labels."""
 
-_TASK_TOKEN = re.compile(r"<[A-Za-z][A-Za-z0-9_.-]*>")
+TASK_TOKEN_PATTERN = re.compile(r"<[A-Za-z][A-Za-z0-9_.-]*>")
+_SIMILAR = 0.85  # of a token to one of the table: it is misspelled
+_RELATED = 0.75  # of the words of a token to those of a task: it may be meant
+_WORD = re.compile("[a-z]+")
 
 
 def find_task(token: str) -> Task:
     """Returns the task of a token.
 
     A token that is not in the table, such as `<VQA>`, may belong to a fine-tuned model. Its task passes the token and
-    the text to the model unchanged, and its answer is text.
+    the text to the model unchanged, and its answer is text. A model that does not know the token answers something
+    else, so warn with `describe_unknown_token` unless the model's files name it.
 
     Raises PromptError when `token` is not a task token, or looks like a misspelled token of the table.
     """
     if task := TASKS.get(token):
         return task
     bare = token.strip().strip("<>").upper()
-    similar = difflib.get_close_matches(f"<{bare}>", TASKS, n=1, cutoff=0.85)
+    similar = difflib.get_close_matches(f"<{bare}>", TASKS, n=1, cutoff=_SIMILAR)
     hint = f" Did you mean {similar[0]}?" if similar else " GET /v1/tasks (or `florist tasks`) lists them."
-    if similar or not _TASK_TOKEN.fullmatch(token) or token in CONTROL_TOKENS or token in ADDED_TOKENS:
+    if similar or not TASK_TOKEN_PATTERN.fullmatch(token) or token in CONTROL_TOKENS or token in ADDED_TOKENS:
         raise PromptError(f"no such task: {token[:80]!r}.{hint}", "task")
     return Task(token, token.strip("<>"), token + "{input}", InputKind.TEXT, AnswerKind.TEXT)
+
+
+def find_nearest_task(token: str) -> Task | None:
+    """Returns the task whose token, title and prompt have the words of a token, such as `<OD>` for `<DETECT>`."""
+    words = _WORD.findall(token.lower())
+    if not words:
+        return None
+    scores = {task.token: _compare_words(words, task) for task in TASKS.values()}
+    best = max(scores, key=scores.__getitem__)  # of equal ones the first of the table, which is the most usual
+    return TASKS[best] if scores[best] >= _RELATED else None
+
+
+def describe_unknown_token(token: str) -> str:
+    """Returns the warning about a token that is neither in the table nor named by the files of the model."""
+    nearest = find_nearest_task(token)
+    hint = f"did you mean {nearest.token} ({nearest.title.lower()})?" if nearest else "GET /v1/tasks lists the tasks"
+    return f"{token} is no task of this model, which reads it as plain text and may answer anything; {hint}"
+
+
+def _compare_words(words: Sequence[str], task: Task) -> float:
+    """Returns how well each of the words is found in a task: 1 if all are, or begin one of its words."""
+    own = _WORD.findall(f"{task.token} {task.title} {task.template}".lower())
+    return sum(max(_compare_word(word, each) for each in own) for word in words) / len(words)
+
+
+def _compare_word(word: str, other: str) -> float:
+    if min(len(word), len(other)) < 4:
+        return float(word == other)
+    if other.startswith(word):
+        return 1.0
+    return difflib.SequenceMatcher(None, word, other).ratio()

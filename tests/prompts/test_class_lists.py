@@ -56,7 +56,7 @@ def test_the_list_of_several_models_is_their_union():
     ("name", "nearest"),
     [
         ("cacccs", "cactus"),
-        ("ocoos", None),
+        ("ocoos", "octopus"),
         ("Traffic_Light", "traffic light"),
         ("traffic-lights", "traffic light"),
         ("t shirt", "T-shirt"),

@@ -1,7 +1,15 @@
 import pytest
 
 from prompts.special_tokens import ADDED_TOKENS, CONTROL_TOKENS
-from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError, find_task
+from prompts.tasks import (
+    TASKS,
+    AnswerKind,
+    InputKind,
+    PromptError,
+    describe_unknown_token,
+    find_nearest_task,
+    find_task,
+)
 
 SIZE = (1000, 500)
 
@@ -148,3 +156,27 @@ def test_an_invalid_task_token_is_rejected(token):
     with pytest.raises(PromptError, match="no such task") as caught:
         find_task(token)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("token", "nearest"),
+    [
+        ("<DETECT>", "<OD>"),
+        ("<OBJECT_DETECTION>", "<OD>"),
+        ("<SEGMENT>", "<REFERRING_EXPRESSION_SEGMENTATION>"),
+        ("<GROUNDING>", "<CAPTION_TO_PHRASE_GROUNDING>"),
+        ("<READ_TEXT>", "<OCR>"),
+        ("<DENSE_CAPTION>", "<DENSE_REGION_CAPTION>"),
+        ("<OPEN_VOCABULARY>", "<OPEN_VOCABULARY_DETECTION>"),
+        ("<VQA>", None),
+        ("<ASK>", None),
+        ("<X>", None),
+        ("<..>", None),
+    ],
+)
+def test_the_nearest_task_has_the_words_of_the_token(token, nearest):
+    found = find_nearest_task(token)
+    assert (found and found.token) == nearest
+    warning = describe_unknown_token(token)
+    assert token in warning
+    assert (nearest or "GET /v1/tasks") in warning

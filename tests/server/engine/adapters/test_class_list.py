@@ -48,10 +48,10 @@ def test_a_broken_file_is_named(tmp_path, content):
         read_class_list(tmp_path)
 
 
-def test_an_adapter_carries_its_list(checkpoint, folders, tmp_path):
+def test_an_adapter_carries_its_list(tiny, folders, tmp_path):
     folder = shutil.copytree(folders["text"], tmp_path / "own")
     write_class_list(folder, ["cactus", "octopus"])
-    with Engine(checkpoint, EngineConfig()) as engine:
+    with Engine(tiny, EngineConfig()) as engine:
         assert engine.load_adapter("own", folder).class_list == ("cactus", "octopus")
         assert engine.load_adapter("other", folders["text"]).class_list == ()
         (folder / CLASS_LIST_FILE).write_text("cactus")

@@ -1,0 +1,61 @@
+import pytest
+
+from prompts.class_texts import parse_text, split_classes
+from prompts.tasks import TASKS, InputKind, PromptError
+
+OPEN_VOCABULARY = TASKS["<OPEN_VOCABULARY_DETECTION>"]
+OTHERS = [task for task in TASKS.values() if task is not OPEN_VOCABULARY]
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("hat, book", ("hat", "book")),
+        ("hat,book , hat,", ("hat", "book")),
+        (" hat,", ("hat",)),
+        (["hat", " book ", "hat"], ("hat", "book")),
+        (["a man, smiling"], ("a man, smiling",)),
+        ("hat", ()),
+        ("hat and book", ()),
+        (" , ", ()),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_classes_are_split(text, classes):
+    assert split_classes(OPEN_VOCABULARY, text) == classes
+
+
+@pytest.mark.parametrize("task", OTHERS, ids=lambda task: task.token)
+def test_a_comma_is_text_for_other_tasks(task):
+    assert split_classes(task, "the man on the left, with a hat") == ()
+    with pytest.raises(PromptError, match="takes one text") as caught:
+        split_classes(task, ["a man", "a hat"])
+    assert caught.value.field == "text"
+    assert not task.takes_classes
+
+
+def test_only_a_task_with_text_takes_classes():
+    assert OPEN_VOCABULARY.input_kind is InputKind.TEXT
+
+
+@pytest.mark.parametrize("text", [[], [""], ["hat", " "]])
+def test_a_list_with_blank_entries_is_refused(text):
+    with pytest.raises(PromptError, match="blank") as caught:
+        split_classes(OPEN_VOCABULARY, text)
+    assert caught.value.field == "text"
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ('["hat", "a man, smiling"]', ["hat", "a man, smiling"]),
+        ("hat, book", "hat, book"),
+        ("[hat, book]", "[hat, book]"),
+        ("[1, 2]", "[1, 2]"),
+        ("[]", "[]"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_a_json_list_is_parsed(text, parsed):
+    assert parse_text(text) == parsed
