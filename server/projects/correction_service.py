@@ -37,6 +37,14 @@ class CorrectionService:
             content = CorrectionContent(sha256, kind, *size, validated, complete, image_name, author)
             return self._store.corrections.add_corrections(project, [content])[0]
 
+    def withdraw_correction(self, project: Project, correction_id: int, author: str = "") -> Correction:
+        """Takes back a correction: the image counts as not corrected for its kind. Returns the version that says so.
+
+        Runs and backtests that have ended, and runs in the queue, keep the dataset that they were started with. Raises
+        NotFoundError and InvalidStateError.
+        """
+        return self._store.corrections.withdraw_correction(project, correction_id, author)
+
     def import_job(self, project: Project, images: Iterable[LabeledImage], author: str) -> int:
         """Stores the annotations of a job as corrections, without changes. Returns the number of images.
 

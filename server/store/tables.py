@@ -1,6 +1,6 @@
 """The tables of the database. To change them, add a file to migrations/versions/."""
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite increments a primary key automatically only if its type is INTEGER.
@@ -42,7 +42,8 @@ class JobRow(TableBase):
 class AnnotationsRow(TableBase):
     """The annotations of one image by one recipe and one model. Rows are added and never changed.
 
-    `image_sha256` is the hash of the image file. `annotations` is JSON.
+    `image_sha256` is the hash of the image file. `annotations` and `dropped` are JSON; `dropped` counts the labels that
+    the recipe did not keep (NULL: by a florist that did not count them).
     """
 
     __tablename__ = "annotations"
@@ -56,16 +57,19 @@ class AnnotationsRow(TableBase):
     width: Mapped[int]
     height: Mapped[int]
     annotations: Mapped[str] = mapped_column(Text)
+    dropped: Mapped[str | None] = mapped_column(Text)
     created: Mapped[float]
 
 
 class JobImageRow(TableBase):
     """One image of a job.
 
-    `state` is an ImageState. A worker may lease the image from the time `available_at` on, by the store's clock: after
-    the current lease has expired, or after the delay before the next attempt. `attempts` counts failed attempts,
-    `crashes` counts workers that died while they held the lease. `failure_kind` and `failure_reason` describe the last
-    failure.
+    `position` identifies the image in the job: images that are added later come after the others. `name` is that of the
+    source, and unique in the job. `state` is an ImageState. A worker may lease the image from the time `available_at`
+    on, by the store's clock: after the current lease has expired, or after the delay before the next attempt.
+    `attempts` counts failed attempts, `crashes` counts workers that died while they held the lease. `failure_kind` and
+    `failure_reason` describe the last failure. `annotations_id` stays while an image is labeled again. `stamp` is what
+    the source said about the version that was labeled last, as ImageSource.get_stamp returns it.
     """
 
     __tablename__ = "job_images"
@@ -87,6 +91,7 @@ class JobImageRow(TableBase):
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     available_at: Mapped[float] = mapped_column(server_default="0")
     annotations_id: Mapped[int | None] = mapped_column(ForeignKey("annotations.id"))
+    stamp: Mapped[str] = mapped_column(Text, server_default="")
 
 
 # Projects. Deleting a project deletes all its rows.
@@ -121,7 +126,8 @@ class CorrectionRow(TableBase):
     """The annotations of one kind that a person approved for an image. Rows are added and never changed.
 
     For each image and `label_kind`, the highest `version` is the current one. `annotations` is JSON. `complete` is
-    whether every object of that kind in the image is annotated.
+    whether every object of that kind in the image is annotated. A `withdrawn` version takes back the one before: it has
+    no annotations, and the image counts as not corrected.
     """
 
     __tablename__ = "corrections"
@@ -136,6 +142,7 @@ class CorrectionRow(TableBase):
     height: Mapped[int]
     annotations: Mapped[str] = mapped_column(Text)
     complete: Mapped[bool] = mapped_column(Boolean)
+    withdrawn: Mapped[bool] = mapped_column(Boolean, server_default=false())
     image_name: Mapped[str] = mapped_column(Text)
     author: Mapped[str] = mapped_column(Text)
     created: Mapped[float]

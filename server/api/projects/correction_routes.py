@@ -1,4 +1,4 @@
-"""Routes of corrections: add them, and list the images to correct next."""
+"""Routes of corrections: add and withdraw them, and list the images to correct next."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -16,6 +16,7 @@ from server.api.problems import (
     INVALID_ANNOTATIONS,
     INVALID_IMAGE,
     INVALID_SOURCE,
+    INVALID_STATE,
     JOBS_DISABLED,
     NOT_FOUND,
     SOURCE_NOT_ALLOWED,
@@ -25,6 +26,7 @@ from server.api.problems import (
 from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
 from server.api.projects.correction_body import CORRECTION_BODY, CorrectionBodyDep
 from server.api.projects.correction_schemas import (
+    CorrectionId,
     CorrectionListResponse,
     CorrectionResponse,
     ImportResponse,
@@ -111,7 +113,7 @@ async def import_job(
     def import_annotations() -> int:
         project, job = projects.store.get_project(project_id), queue.get_job(body.job)
         with queue.open_job_source(job) as source:
-            images = queue.store.iter_images(job, lambda position: source[position].read())
+            images = queue.store.iter_images(job, source.read)
             return projects.corrections.import_job(project, images, body.author or client_id)
 
     await calls.write(projects.store.database.check_writable)
@@ -187,3 +189,32 @@ async def list_corrections(
     return await create_page_response(
         calls, "corrections", lambda: store.corrections.plan_page(project, after or 0, limit), read
     )
+
+
+@router.delete(
+    "/v1/projects/{id}/corrections/{correction_id}",
+    summary="Withdraw a correction",
+    responses=document_problems(NOT_FOUND, INVALID_STATE),
+)
+async def withdraw_correction(
+    calls: ProjectCallsDep,
+    projects: ProjectsDep,
+    _: EngineDep,
+    client_id: ClientIdDep,
+    project_id: ProjectId,
+    correction_id: CorrectionId,
+) -> CorrectionResponse:
+    """Takes back the current correction of an image and kind, and returns the version that says so.
+
+    The image then counts as not corrected for this kind: later runs and backtests do without it, and `next-images` may
+    list it again. Nothing is deleted: the earlier versions stay, and runs that were started keep their images. A new
+    correction of the image replaces the withdrawal.
+    """
+
+    def withdraw() -> CorrectionResponse:
+        project = projects.store.get_project(project_id)
+        correction = projects.corrections.withdraw_correction(project, correction_id, client_id)
+        holdout = is_holdout(correction.content.image_sha256, project.holdout_share)
+        return create_correction_response(correction, holdout=holdout)
+
+    return await calls.write(withdraw)

@@ -1,14 +1,16 @@
 """Schemas of corrections."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from server.api.jobs.schemas import LabeledImageResponse, create_image_response
+from server.api.parameters import MAX_ID
 from server.api.projects.schemas import EntryId, StrictRequest
 from server.api.timestamps import to_datetime
 from server.projects.annotation_validation import MAX_ANNOTATIONS
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from server.store.projects.records import Correction
 
 _AUTHOR = "The person who made the correction. Empty: the hash of the API key, or the address of the client."
+CorrectionId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the correction.")]
 
 
 class CorrectionRequest(StrictRequest):
@@ -56,6 +59,9 @@ class CorrectionResponse(BaseModel):
     height: int
     complete: bool
     annotations: list[Annotation]
+    withdrawn: bool = Field(
+        description="Whether this version takes back the one before: the image counts as not corrected for this kind."
+    )
     author: str
     created: datetime
 
@@ -102,6 +108,7 @@ def create_correction_response(correction: "Correction", *, holdout: bool) -> Co
         height=content.height,
         complete=content.complete,
         annotations=list(content.annotations),
+        withdrawn=correction.withdrawn,
         author=content.author,
         created=to_datetime(correction.created),
     )

@@ -4,7 +4,7 @@ from server.store.errors import StoreError
 
 
 class NotFoundError(StoreError):
-    """There is no such project, run, model or backtest."""
+    """There is no such project, correction, run, model or backtest."""
 
 
 class NameTakenError(StoreError):

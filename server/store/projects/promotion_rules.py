@@ -6,7 +6,7 @@ from server.store.projects.ensembles import describe_model
 from server.store.projects.errors import NothingPromotedError, PromotionNotEarnedError
 from server.store.projects.records import MIN_HOLDOUT_IMAGES, Backtest, ModelVersion, Project, Promotion
 
-_OR_FORCE = "; or force it, with a reason"
+_OR_FORCE = '; or force it: promote with "forced": true and a "reason", which is stored'
 
 
 def check_promotion(model: ModelVersion, champion_id: int | None, backtest: Backtest | None) -> None:

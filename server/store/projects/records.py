@@ -13,16 +13,20 @@ MIN_HOLDOUT_IMAGES = 10
 
 
 class ExecutionState(StrEnum):
-    """The state of a fine-tune run or of a backtest. A failed run can be resumed."""
+    """The state of a fine-tune run or of a backtest. A failed run can be resumed.
+
+    `NO_GAIN`: a run that has ended, whose best step is not better than its start. Backtests never have it.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
+    NO_GAIN = "no-gain"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
-ENDED_STATES = (ExecutionState.DONE, ExecutionState.FAILED, ExecutionState.CANCELLED)
+ENDED_STATES = (ExecutionState.DONE, ExecutionState.NO_GAIN, ExecutionState.FAILED, ExecutionState.CANCELLED)
 OPEN_STATES = (ExecutionState.QUEUED, ExecutionState.RUNNING)
 
 
@@ -71,12 +75,17 @@ class CorrectionContent:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A stored correction. Versions of one image and kind count from 1; the highest is the current one."""
+    """A stored correction. Versions of one image and kind count from 1; the highest is the current one.
+
+    Attributes:
+        withdrawn: Whether this version takes back the one before. The image then counts as not corrected for its kind.
+    """
 
     id: int
     version: int
     created: float
     content: CorrectionContent
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class Run:
         dataset_hash: Hash of the training and holdout images and their annotations.
         train_images: Number of training images.
         holdout_images: Number of holdout images.
-        reason: Why the run failed; empty otherwise.
+        reason: Why the run failed, or what to try after one without a gain; empty otherwise.
         metrics: The result of the run.
     """
 

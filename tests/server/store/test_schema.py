@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "next"
-down_revision = "lasting_project_ids"
+down_revision = "{head}"
 
 
 def upgrade() -> None:
@@ -56,6 +56,7 @@ def test_an_upgrade_keeps_the_rows_that_refer_to_a_changed_table(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with JobStore(url) as store, store.database.begin_write() as connection:
+        head = MigrationContext.configure(connection).get_current_revision() or ""
         for values in (
             "projects (storage_id, name, base_sha256, tasks, holdout_share, folder, created) "
             "VALUES ('here', 'birds', 'b', '[]', 0.25, 'folder', 1)",
@@ -68,7 +69,7 @@ def test_an_upgrade_keeps_the_rows_that_refer_to_a_changed_table(
             connection.exec_driver_sql(f"INSERT INTO {values}")
     migrations = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, migrations)
-    (migrations / "versions" / "next.py").write_text(NEXT_MIGRATION)
+    (migrations / "versions" / "next.py").write_text(NEXT_MIGRATION.replace("{head}", head))
     monkeypatch.setattr(schema, "MIGRATIONS", migrations)
     with JobStore(url) as store, store.database.begin_read() as connection:
         [model] = connection.execute(sa.text("SELECT id, sha256, notes FROM models")).all()
@@ -82,7 +83,9 @@ def test_the_first_upgrade_keeps_projects_and_their_ids(
 ) -> None:
     migrations = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, migrations)
-    (migrations / "versions" / "lasting_project_ids.py").unlink()
+    for later in (migrations / "versions").glob("*.py"):
+        if later.name not in ("__init__.py", "initial.py"):
+            later.unlink()
     insert = (
         "INSERT INTO projects (storage_id, name, base_sha256, tasks, holdout_share, folder, created) "
         "VALUES ('here', '{0}', 'b', '[]', 0.25, '{0}', 1)"
@@ -102,3 +105,26 @@ def test_the_first_upgrade_keeps_projects_and_their_ids(
         connection.exec_driver_sql("DELETE FROM projects WHERE id = 2")
         connection.exec_driver_sql(insert.format("dogs"))
         assert connection.scalar(sa.text("SELECT id FROM projects WHERE name = 'dogs'")) == 3
+
+
+def test_corrections_of_an_older_florist_are_not_withdrawn(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = tmp_path / "migrations"
+    shutil.copytree(schema.MIGRATIONS, migrations)
+    for later in (migrations / "versions").glob("*.py"):
+        if later.name not in ("__init__.py", "initial.py", "lasting_project_ids.py"):
+            later.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", migrations)
+        with JobStore(url) as store, store.database.begin_write() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO projects (storage_id, name, base_sha256, tasks, holdout_share, folder, created) "
+                "VALUES ('here', 'birds', 'b', '[]', 0.25, 'folder', 1)"
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO corrections (project_id, image_sha256, label_kind, version, width, height, annotations, "
+                "complete, image_name, author, created) VALUES (1, 'a', 'objects', 1, 64, 48, '[]', true, '', '', 1)"
+            )
+    with JobStore(url) as store, store.database.begin_read() as connection:
+        assert connection.scalar(sa.text("SELECT withdrawn FROM corrections")) in (0, False)
