@@ -7,15 +7,20 @@ takes at most, and the memory of the server and its decoders at their peak.
 import base64
 import io
 import math
+import multiprocessing
+import os
 import re
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +42,7 @@ from benchmarks.workloads import draw_scenes, save_scenes
 
 ALLOWED = {0, 503, 504, 507}  # closed, busy, late, out of disk
 PROMPT = {"task": "<OD>", "max_new_tokens": "8", "num_beams": "1"}
+_CLIENTS, _NICENESS = 2, 10  # of the attackers
 Send = Callable[[httpx.Client, int], httpx.Response]
 """Sends request number n of an attack."""
 
@@ -64,32 +70,18 @@ class Watch:
 
     def run(self, seconds: float, send: Send | None = None) -> None:
         """Watches for some seconds, while `send` is repeated."""
-        stop, numbers = threading.Event(), count()
-        threads = [
+        stop = threading.Event()
+        watchers = [
             threading.Thread(target=watch, args=[stop])
             for watch in (self._watch_prompts, self._watch_health, self._watch_memory)
         ]
-        if send:
-            threads += [threading.Thread(target=self._attack, args=[stop, send, numbers]) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        time.sleep(seconds)
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-    def _attack(self, stop: threading.Event, send: Send, numbers: Iterator[int]) -> None:
-        # From another address: the server shares its time between clients.
-        transport = httpx.HTTPTransport(local_address="127.0.0.2")
-        with httpx.Client(base_url=self.server.url, timeout=TIMEOUT, transport=transport) as client:
-            while not stop.is_set():
-                try:
-                    status = send(client, next(numbers)).status_code
-                except httpx.TransportError:
-                    status = 0
-                self.answers[status] += 1
-                if status in ALLOWED:
-                    stop.wait(0.1)
+        with attack_beside(self.server.url, send, self.answers):
+            for watcher in watchers:
+                watcher.start()
+            time.sleep(seconds)
+            stop.set()
+            for watcher in watchers:
+                watcher.join()
 
     def _watch_prompts(self, stop: threading.Event) -> None:
         while not stop.wait(0.02):
@@ -106,6 +98,52 @@ class Watch:
     def _watch_memory(self, stop: threading.Event) -> None:
         while not stop.wait(0.5):
             self.peak = max(self.peak, self.server.read_memory())
+
+
+@contextmanager
+def attack_beside(url: str, send: Send | None, answers: Counter[int]) -> Iterator[None]:
+    """Lets two clients repeat `send` in a process of their own, and counts their `answers`.
+
+    Its priority is low: attackers have computers of their own, and those of this one are for the server and the others.
+    """
+    if send is None:
+        yield
+        return
+    context = multiprocessing.get_context("fork")  # `send` cannot be pickled
+    stop, (receiver, sender) = context.Event(), context.Pipe(duplex=False)
+    process = context.Process(target=_run_attackers, args=(url, send, stop, sender), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        answers.update(receiver.recv())
+        process.join()
+
+
+def _run_attackers(url: str, send: Send, stop: Event, sender: Connection) -> None:
+    os.nice(_NICENESS)
+    numbers, answers = count(), Counter[int]()
+    threads = [threading.Thread(target=_repeat, args=(url, send, stop, numbers, answers)) for _ in range(_CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sender.send(answers)
+
+
+def _repeat(url: str, send: Send, stop: Event, numbers: Iterator[int], answers: Counter[int]) -> None:
+    # From another address: the server shares its time between clients.
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport) as client:
+        while not stop.is_set():
+            try:
+                status = send(client, next(numbers)).status_code
+            except httpx.TransportError:
+                status = 0
+            answers[status] += 1
+            if status in ALLOWED:
+                stop.wait(0.1)
 
 
 def is_answered(server: KillableServer, image: bytes) -> bool:
@@ -176,7 +214,7 @@ def compute_p99(values: list[float]) -> float:
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=2, help="For each attack.")] = 10,
+    seconds: Annotated[float, typer.Option(min=2, help="For each attack.")] = 12,
     only: Annotated[str, typer.Option(help="Only attacks whose name this regular expression matches.")] = "",
     out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
 ) -> None:
