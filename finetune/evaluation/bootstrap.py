@@ -80,6 +80,40 @@ def compare_paired(
     return PairedDifference(first, second, float(low), float(high), better)
 
 
+def compute_luck(
+    before: Sequence[float],
+    candidates: Sequence[Sequence[float]],
+    weights: Sequence[float],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
+    """Returns how probable it is that chance alone makes the best of several candidates as good as it is.
+
+    The reality check of White 2000 (Econometrica 68, 1097-1126): of many candidates one is the best on these images
+    also if none of them is better. Errors of `before` and of each candidate, and `weights`, such as the numbers of
+    labels, have one entry for each image. The metric is the sum of errors over the sum of weights. Raises ValueError
+    without candidates, for fewer than two images, and if all weights are 0.
+    """
+    gains = np.asarray(before, np.float64) - np.asarray(candidates, np.float64)  # [candidates, images]
+    counts = np.asarray(weights, np.float64)
+    if gains.ndim != 2 or gains.shape[1] < 2 or not counts.sum() > 0:
+        raise ValueError("the reality check needs candidates, and at least two images with labels")
+    observed = gains.sum(1) / counts.sum()
+    rng, as_good = np.random.default_rng(seed), 0.0
+    images, drawn = len(counts), 0
+    for start in range(0, resamples, _BATCH):
+        size = min(_BATCH, resamples - start)
+        draws = rng.multinomial(images, np.full(images, 1 / images), size=size).astype(np.float64)  # [size, images]
+        totals = draws @ counts
+        valid = totals > 0  # a resample of images without labels has no metric
+        resampled = (draws[valid] @ gains.T) / totals[valid, None]
+        excess = (resampled - observed).max(1) - observed.max()
+        as_good += float((excess > 1e-12).sum() + 0.5 * (np.abs(excess) <= 1e-12).sum())
+        drawn += int(valid.sum())
+    return as_good / drawn
+
+
 def compare_corrections(
     champion: Sequence[CorrectionCounts], challenger: Sequence[CorrectionCounts], *, seed: int = 0
 ) -> PairedDifference:

@@ -3,6 +3,7 @@
 A batch depends only on the seed and its number, so that a run that was stopped continues with the same images.
 """
 
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from finetune import forward
 from finetune.datasets.augmentation import AugmentationConfig, augment
@@ -184,6 +185,21 @@ class TrainingBatches(Dataset[TrainingBatch]):
         name = f"replayed image {position % POOL_SIZE}"
         encoded = [self.tokenizer.encode(sample, name, image.size) for sample in samples]
         return _BatchImage(-1 - position % POOL_SIZE, image, encoded)
+
+
+def create_loader(batches: TrainingBatches, numbers: Sequence[int], workers: int) -> DataLoader[TrainingBatch]:
+    """Returns a loader of the batches with these numbers. `workers`: its processes; 0: it loads in this one."""
+    return DataLoader(
+        batches, batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=4 if workers else None,
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # without its own, the loader would change the random state of dropout
+    )  # fmt: skip
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leaves it to the main process when to stop: terminals send signals to a whole process group."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _pad(rows: Sequence[list[int]], fill: int, max_length: int) -> Tensor:

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-_CANDIDATE, _PREVIOUS = ".candidate", ".previous"
+_CANDIDATE, _PREVIOUS, _DROPPED = ".candidate", ".previous", ".dropped"
 
 
 class BestCheckpoint:
@@ -12,6 +12,7 @@ class BestCheckpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._candidate, self._previous = folder.with_name(_CANDIDATE), folder.with_name(_PREVIOUS)
+        self._dropped = folder.with_name(_DROPPED)
 
     def create_candidate(self) -> Path:
         """Returns an empty folder for another checkpoint. Raises OSError."""
@@ -30,6 +31,23 @@ class BestCheckpoint:
     def discard(self) -> None:
         """Deletes the candidate."""
         shutil.rmtree(self._candidate, ignore_errors=True)
+
+    def drop(self) -> None:
+        """Takes the checkpoint of a run without a gain away, so that nobody uses it. `restore` brings it back. Raises
+        OSError."""
+        if self.folder.exists():
+            shutil.rmtree(self._dropped, ignore_errors=True)
+            self.folder.replace(self._dropped)
+
+    def delete(self) -> None:
+        """Deletes the checkpoint of a run without a gain for good. Raises OSError."""
+        self.drop()
+        shutil.rmtree(self._dropped, ignore_errors=True)
+
+    def restore(self) -> None:
+        """Brings back what `drop` took away. Raises OSError."""
+        if self._dropped.exists() and not self.folder.exists():
+            self._dropped.replace(self.folder)
 
     def recover(self) -> None:
         """Restores the previous checkpoint if `accept` was interrupted. Raises OSError."""

@@ -70,7 +70,8 @@ class TuneConfig(BaseModel):
     )  # fmt: skip
     frozen_stages: int = Field(
         0, ge=0, le=4, description="DaViT stages, from the input, that are not trained. Their features are cached, so "
-        "that later epochs are faster. With 4 the whole vision encoder is frozen.",
+        "that later epochs are faster. With 4 the whole vision encoder is frozen: then classes that are new to the "
+        "base are hardly learned.",
     )  # fmt: skip
     steps: Steps = 400
     batch_size: Count = Field(8, description="Images in a batch.")
@@ -117,6 +118,9 @@ class TuneConfig(BaseModel):
     anchor_weight: Weight = Field(0.01, description="Weight of the anchor's loss.")
     evaluate_every: Steps = Field(50, description="Steps between two validations on the holdout.")
     metric: Literal["loss", "corrections"] = "corrections"
+    any_class: bool = Field(
+        False, description="Whether answers may name any class in validations; otherwise only the classes of the data.",
+    )  # fmt: skip
     patience: int = Field(
         0, ge=0, le=MAX_STEPS, description="Validations without improvement that end the run; 0: unlimited.",
     )  # fmt: skip

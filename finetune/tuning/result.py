@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.tuning.gain import TuneGain
+
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
     """The result of a run.
 
     `folder`: the best adapter or checkpoint; `steps`: completed steps; `before`, `best`: the validation metric of the
-    start (the base, or `start_adapter`) and of the best step, None without a holdout; `best_step`: the step of `best`;
-    `seconds`: training time; `stopped`: why the run ended before its last step; `left_out`: how often a sample was too
-    long for the model, and `left_out_examples`: the first of these samples, by image and task.
+    start (the base, or `start_adapter`) and of the best trained step, None without a holdout; `best_step`: the step of
+    `best`, 0 if none was validated; `seconds`: training time; `validation_seconds`: the time of all validations;
+    `stopped`: why the run ended before its last step; `left_out`: how often a sample was too long for the model, and
+    `left_out_examples`: the first of these samples, by image and task; `gain`: whether `best` is better than `before`,
+    None if that was not measured.
     """
 
     folder: Path
@@ -20,9 +24,11 @@ class TuneResult:
     best: float | None
     best_step: int
     seconds: float
+    validation_seconds: float = 0.0
     stopped: str = ""
     left_out: int = 0
     left_out_examples: tuple[str, ...] = ()
+    gain: TuneGain | None = None
 
 
 class TuneError(RuntimeError):

@@ -48,7 +48,8 @@ class TuneData:
     """The data of a run.
 
     `train`: the training images; `holdout`: images that are never trained, by which the best checkpoint is chosen;
-    `classes`: of the complete dataset; `replay`: images of the base's own domain; `source`: where they come from.
+    `classes`: of the complete dataset; `replay`: images of the base's own domain; `source`: where they come from;
+    `known_classes`: those that the base was trained on, None if that is not known.
     """
 
     train: Sequence[LabeledImage]
@@ -56,6 +57,7 @@ class TuneData:
     classes: Sequence[str] = ()
     replay: ReplaySource | None = None
     source: RunSource = RunSource()
+    known_classes: Sequence[str] | None = None
 
 
 def hash_images(images: Sequence[LabeledImage]) -> str:
@@ -94,8 +96,8 @@ def find_changes(path: Path, description: dict[str, Any]) -> list[str]:
     """
     try:
         before = json.loads(path.read_text())["run"]
-        # A setting that was added after the run had its default value.
-        before["config"] = {**TuneConfig().model_dump(mode="json"), **before["config"]}
+        # A setting that was added after the run had its default value, except that such runs judged any class.
+        before["config"] = {**TuneConfig().model_dump(mode="json"), "any_class": True, **before["config"]}
         start_folder = before["config"].pop("start_adapter")
         if "start_adapter" not in before:  # older runs have only the folder
             before["start_adapter"] = (description["start_adapter"] or start_folder) if start_folder else None

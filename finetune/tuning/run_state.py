@@ -19,9 +19,11 @@ class RunState:
     """The progress of a run.
 
     `step`: completed steps; `seconds`: training time; `before`, `best`: the validation metric of the start and of the
-    best checkpoint, which is of `best_step`; `without_improvement`: validations since then; `pending`: the log line of
-    a validation that was interrupted; `recent`: the parts of the loss since the last log line;
-    `left_out`: samples that were too long for the model so far; `left_out_examples`: the first of them.
+    best trained checkpoint, which is of `best_step`; `without_improvement`: validations since the metric was better
+    than all before; `pending`: the log line of a validation that was interrupted; `recent`: the parts of the loss since
+    the last log line; `left_out`: samples that were too long for the model so far; `left_out_examples`: the first of
+    them; `validations`, `validation_seconds`: how many, and their time; `errors`: those of each holdout image by step;
+    `weights`: the labels of each; `found`: the objects that the start found, by class.
     """
 
     step: int = 0
@@ -34,6 +36,11 @@ class RunState:
     recent: dict[str, list[float]] = field(default_factory=dict)
     left_out: int = 0
     left_out_examples: list[str] = field(default_factory=list)
+    validations: int = 0
+    validation_seconds: float = 0.0
+    errors: dict[int, list[float]] = field(default_factory=dict)
+    weights: list[float] = field(default_factory=list)
+    found: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add_losses(self, parts: dict[str, float]) -> None:
         """Adds the parts of a step's loss."""
@@ -53,6 +60,15 @@ class RunState:
         averages = {name: sum(values) / len(values) for name, values in self.recent.items()}
         self.recent.clear()
         return averages
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns its part of `run.json`."""
+        return {
+            "before": self.before,
+            "best": None if self.best is None else {"validation": self.best, "step": self.best_step},
+            "seconds": round(self.seconds, 1),
+            "validation_seconds": round(self.validation_seconds, 1),
+        }
 
     def save(self, folder: Path, trainer: dict[str, Any]) -> None:
         """Writes the state and the trainer's: completely, or the old file stays. Raises OSError."""

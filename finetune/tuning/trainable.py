@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,9 @@ class TrainableParameters:
                 r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
                 target_modules=find_lora_targets(self.model, config),
             )  # fmt: skip
-            self.peft = get_peft_model(self.model, lora_config)
+            with warnings.catch_warnings():  # PEFT 0.21 reads a property that transformers 5 has renamed
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                self.peft = get_peft_model(self.model, lora_config)
             if next(self.model.parameters()).device.type == "cpu":
                 fuse_lora_layers(self.peft)
         else:

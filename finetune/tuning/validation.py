@@ -9,6 +9,9 @@ from finetune.datasets.samples import find_trainable_tasks, make_samples
 from finetune.evaluation.corrections import CorrectionCounts, count_corrections, count_labels
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
+from prompts.annotations import Annotation
+from prompts.class_lists import ClassList
+from server.engine.class_lists import hold_class_list
 from server.engine.engine import Engine
 from server.engine.errors import InvalidRequestError
 from server.engine.handle import Handle
@@ -35,10 +38,19 @@ def select_main_tasks(images: Sequence[LabeledImage], tasks: Sequence[str]) -> l
 
 
 class ValidationSet:
-    """Holdout images with their samples, the same in each validation."""
+    """Holdout images with their samples, the same in each validation.
 
-    def __init__(self, images: Sequence[LabeledImage], classes: Sequence[str], tasks: Sequence[str]) -> None:
-        self.images = images
+    `class_list`: what answers are held to, None for any class.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[LabeledImage],
+        classes: Sequence[str],
+        tasks: Sequence[str],
+        class_list: ClassList | None = None,
+    ) -> None:
+        self.images, self.class_list = images, class_list
         self.samples: list[list[Sample]] = [
             make_samples(image, tasks, classes=classes, rng=np.random.default_rng((_SEED, i)))
             for i, image in enumerate(images)
@@ -50,12 +62,17 @@ class ValidationSet:
         return sum(count_labels(sample.answer, sample.task) for samples in self.samples for sample in samples)
 
     def count_corrections(
-        self, engine: Engine, adapter: str | None = None, *, should_stop: Callable[[], bool] = lambda: False
+        self,
+        engine: Engine,
+        adapter: str | None = None,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_answer: Callable[[Sample, Sequence[Annotation]], None] = lambda sample, predicted: None,
     ) -> list[CorrectionCounts]:
         """Returns the corrections of each image.
 
-        `adapter`: the name of a loaded adapter; None: the engine's model alone. Raises ValidationStoppedError as soon
-        as `should_stop` returns True.
+        `adapter`: the name of a loaded adapter; None: the engine's model alone; `on_answer` receives each sample with
+        its answer. Raises ValidationStoppedError as soon as `should_stop` returns True.
         """
         window = engine.config.max_waiting // 2  # prompts in the queue, which other clients may use too
         pending: deque[tuple[Sample, Handle | None]] = deque()
@@ -71,12 +88,15 @@ class ValidationSet:
             if handle is None:
                 counts.append(CorrectionCounts())
             else:
-                counts.append(count_corrections(handle.wait().annotations, sample.answer, sample.task))
+                predicted = handle.wait().annotations
+                counts.append(count_corrections(predicted, sample.answer, sample.task))
+                on_answer(sample, predicted)
 
         for image, samples in zip(self.images, self.samples, strict=True):
             prepared = engine.prepare(image.open())
             for sample in samples:
                 request = Request(prepared, sample.task, sample.text, sample.region, adapter=adapter, interactive=False)
+                request = hold_class_list(request, self.class_list)
                 while len(pending) >= window:
                     collect()
                 try:

@@ -107,7 +107,9 @@ def test_a_run_ends_early_without_improvement(base: str, images: list[LabeledIma
     config = make_config(base, steps=40, learning_rate=1e-12, patience=2)
     result = run(config, images, tmp_path)
     assert result.stopped == "no improvement in 2 validations"
-    assert (result.best_step, result.steps) == (0, 4)  # this learning rate changes nothing
+    assert (result.best_step, result.steps) == (2, 4)  # this learning rate changes nothing
+    assert result.gain is not None
+    assert not result.gain.gained
     again = run(config, images, tmp_path)
     assert (again.stopped, again.steps) == (result.stopped, 4)
     assert json.loads((tmp_path / "run.json").read_text())["state"] == "done"

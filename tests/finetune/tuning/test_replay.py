@@ -14,6 +14,7 @@ from labels.formats import FORMATS
 from labels.image_files import ImageFile
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
+from labels.writing.image_options import ImagePlacement
 
 
 class NoReplay:
@@ -44,7 +45,7 @@ def list_replayed(replay: ReplayData, count: int = 12) -> set[bytes]:
 @pytest.fixture
 def dataset(images: list[LabeledImage], tmp_path: Path) -> Path:
     """Six images, as COCO."""
-    FORMATS["coco"].write(images, tmp_path / "dataset", copy_images=True)
+    FORMATS["coco"].write(images, tmp_path / "dataset", placement=ImagePlacement.COPY)
     return tmp_path / "dataset"
 
 
