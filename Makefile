@@ -1,6 +1,7 @@
 # Everything is installed into .venv at the root; each target sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRAS ?= train
 RUNS ?= runs/seedling
 SOURCES := prompts labels server finetune seedling tests benchmarks examples docs
 
@@ -10,11 +11,11 @@ SOURCES := prompts labels server finetune seedling tests benchmarks examples doc
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
 
-install:  ## Installs only what serving needs (used by the Dockerfile); EXTRAS=gpu adds flash-attn, PIP_ARGS is passed to pip.
+install:  ## Installs what a server needs (used by the Dockerfile); EXTRAS are extras (train), PIP_ARGS is passed to pip.
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install $(PIP_ARGS) .
+	$(BIN)/pip install $(PIP_ARGS) 'setuptools>=77' wheel .
 ifneq ($(EXTRAS),)
-	# flash-attn builds against the torch that is already installed.
+	# flash-attn, of the extra gpu, builds against the torch that is already installed.
 	$(BIN)/pip install $(PIP_ARGS) --no-build-isolation '.[$(EXTRAS)]'
 endif
 
@@ -33,14 +34,18 @@ setup: .venv/dev  ## Installs florist and the development tools into .venv.
 demo: .venv/serve  ## Draws unseen scenes, serves the seedling, sends prompts over HTTP, labels the folder.
 	$(BIN)/python -m server.cli.demo --out demo
 
-serve: .venv/serve  ## Serves the seedling on port 8000.
-	$(BIN)/florist serve
+serve: .venv/serve  ## Serves the seedling on port 8000, with jobs and projects in served/.
+	$(BIN)/florist serve --jobs-folder served/jobs --projects-folder served/projects --adapters-folder served/adapters \
+		--jobs-sources "$(CURDIR)"
 
 test: lint types  ## Runs lint, types and tests.
 	$(BIN)/pytest -n 2
 
 field: .venv/dev  ## Runs the situations from the field (datasets, exports, attacks) and prints a table.
 	$(BIN)/pytest tests/field -n 2 --field-table
+
+test-docs: .venv/dev  ## Runs the code blocks of README and docs, in order, in a copy (minutes).
+	$(BIN)/pytest -m slow tests/test_code_blocks.py
 
 test-slow: .venv/dev  ## Runs the tests that take minutes.
 	$(BIN)/pytest -m slow
@@ -96,4 +101,4 @@ loop: .venv/dev  ## Measures the labeling loop: correct, tune, backtest, promote
 	$(BIN)/python -m benchmarks.labeling_loop
 
 clean:  ## Removes the environment and everything that was built.
-	rm -rf .venv demo build dist site
+	rm -rf .venv demo served build dist site

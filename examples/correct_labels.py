@@ -1,5 +1,6 @@
-"""Corrects the labels of a folder in a project: `python examples/correct_labels.py FOLDER`.
+"""Corrects the labels of a folder in a project: `python examples/correct_labels.py FOLDER [PROJECT [COUNT]]`.
 
+Without the name of a project, it creates one. COUNT (3) is the number of images to correct.
 The folder must be one that the server may read (`--jobs-sources`). A real project shows the images to a person;
 this script keeps all labels but those of a low score.
 """
@@ -32,18 +33,27 @@ def correct(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [annotation for annotation in annotations if (annotation["score"] or 0) >= 0.3]
 
 
-def main(folder: str) -> None:
+def find_project(client: httpx.Client, name: str) -> int:
+    """Returns the ID of the project with this name, which it creates if there is none."""
+    projects = client.get("/v1/projects").raise_for_status().json()["projects"]
+    ids = [project["id"] for project in projects if project["name"] == name]
+    if not ids:
+        ids = [client.post("/v1/projects", json={"name": name, "tasks": ["<OD>"]}).raise_for_status().json()["id"]]
+    return int(ids[0])
+
+
+def main(folder: str, name: str = "", count: str = "3") -> None:
     """Labels the folder, fetches the images with the most expected errors, and sends their corrections."""
     with httpx.Client(base_url=SERVER, timeout=60) as client:
         job = label_all(client, folder)
-        name = f"example-{time.time_ns()}"
-        project = client.post("/v1/projects", json={"name": name, "tasks": ["<OD>"]}).raise_for_status().json()
-        query = {"job": job, "count": 3}
-        found = client.get(f"/v1/projects/{project['id']}/next-images", params=query).raise_for_status().json()
+        name = name or f"example-{time.time_ns()}"
+        project = find_project(client, name)
+        query = {"job": job, "count": int(count)}
+        found = client.get(f"/v1/projects/{project}/next-images", params=query).raise_for_status().json()
         for image in found["images"]:
             data = client.get(f"/v1/jobs/{job}/images/{image['position']}").raise_for_status().content
             form = {"annotations": json.dumps(correct(image["annotations"])), "kind": "objects"}
-            url = f"/v1/projects/{project['id']}/corrections"
+            url = f"/v1/projects/{project}/corrections"
             client.post(url, files={"image": data}, data=form).raise_for_status()
             print(f"{image['name']}: {image['uncertainty']:.2f} expected errors")
         print(f"{len(found['images'])} corrections in project {name}")

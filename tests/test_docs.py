@@ -69,7 +69,8 @@ def test_commands_and_modules_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_routes_exist(page: Path) -> None:
-    text = page.read_text(encoding="utf-8").replace("$models", "/v1/projects/1/models").replace("$v1", "/v1")
+    text = page.read_text(encoding="utf-8").replace("$models", "$project/models")
+    text = re.sub(r"\$(job|run|backtest)\b", "1", text.replace("$project", "/v1/projects/1").replace("$v1", "/v1"))
     for path in re.findall(r"(?<![\w.])(/v1/[\w/{}-]*[\w}])", text):
         filled = re.sub(r"\{\w+\}", "1", path)
         assert any(route.fullmatch(filled) for route in read_routes()), path
