@@ -1,6 +1,6 @@
 """A job on Ray with two engines against one, and against a process without Ray; each engine has one thread.
 
-`python -m benchmarks.ray_cluster` (`pip install 'florist[ray]'`, and PostgreSQL's initdb and postgres on the machine).
+`python -m benchmarks.ray_cluster` (`make .venv/ray`, and PostgreSQL's initdb and postgres on the machine).
 Ray runs on this machine only and shares it with the command, with Ray's own processes and with the database: with as
 many engines as cores, their work slows the engines down. The rate counts images that finish while all engines run; the
 time until then is in the notes.
@@ -104,7 +104,7 @@ def main(
 ) -> None:
     """Prints images per second."""
     if not find_spec("ray"):
-        raise typer.BadParameter("Ray is not installed: pip install 'florist[ray]', or use make bench")
+        raise typer.BadParameter("Ray is not installed: make .venv/ray, or make bench")
     sys.path.append(str(ROOT))
     from tests.server.databases import Postgres  # the server that the tests use
 

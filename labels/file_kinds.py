@@ -25,7 +25,7 @@ JPEG, PNG, GIF, BMP = (FileKind(f"a {name} image", name) for name in ("JPEG", "P
 WEBP, TIFF = FileKind("a WebP image", "WEBP"), FileKind("a TIFF image", "TIFF")
 JPEG_2000, AVIF = FileKind("a JPEG 2000 image", "JPEG2000"), FileKind("an AVIF image", "AVIF")
 NETPBM = FileKind("a PPM, PGM or PBM image", "PPM")
-HEIC = FileKind("a HEIC image", "HEIF", "convert it to JPEG, or install florist[heic]")
+HEIC = FileKind("a HEIC image", "HEIF")  # with the extra `heic`
 RAW = FileKind("a raw camera image (DNG, NEF, CR2, ARW …)", advice="convert it to JPEG or TIFF")
 SVG = FileKind("an SVG drawing", advice="render it to PNG")
 VIDEO = FileKind("a video", advice="extract its frames as JPEG")

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from labels.extras import describe_install
 from labels.file_kinds import HEIC, JPEG, NETPBM, PNG, FileKind, can_decode_heic, recognize_kind
 from labels.file_structure import FileStructureError, add_jpeg_end, check_jpeg, keep_png_pixels
 from labels.pixel_depth import find_deep_colors, is_deep_gray, scale_gray, stretch_colors
@@ -203,4 +204,6 @@ def _make_kind_error(kind: FileKind | None) -> ImageError:
         message = f"this is not an image that can be read, or its start is broken; send {_FORMAT_NAMES}"
         return ImageError(message, ImageErrorReason.UNREADABLE)
     advice = kind.advice or f"send {_FORMAT_NAMES}"
+    if kind is HEIC:
+        advice = f"convert it to JPEG, or let florist read it: {describe_install('heic')}"
     return ImageError(f"this is {kind.description}; {advice}", ImageErrorReason.UNSUPPORTED)

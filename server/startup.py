@@ -1,5 +1,6 @@
 """What a server loads when it starts: the model, and the services for jobs and projects."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 TUNE_COMMAND = (sys.executable, "-m", "server.cli.tune_process")
 """Runs a fine-tune run in its own process."""
+logger = logging.getLogger(__name__)
 
 
 class StartupError(Exception):
@@ -88,14 +90,21 @@ def open_services(settings: Settings) -> Services:
             tune_command=TUNE_COMMAND,
             scene_evaluation=_create_scene_evaluation,
         )
+        _warn_without_training()
         return Services(jobs, projects)
-    except ImportError as error:
-        jobs.close()
-        message = f"projects need the packages for training: pip install 'florist[train]' ({error})"
-        raise ServiceStartupError(message) from error
     except OSError as error:
         jobs.close()
         raise ServiceStartupError(f"{get_variable_name('projects_folder')}: {error}") from error
+
+
+def _warn_without_training() -> None:
+    from server.projects.errors import TrainingNotInstalledError
+    from server.projects.training_packages import check_training
+
+    try:
+        check_training()
+    except TrainingNotInstalledError as error:
+        logger.warning("%s", error)
 
 
 def _open_jobs(settings: Settings) -> "JobQueue | None":

@@ -8,10 +8,15 @@ differ from published ones in the third digit.
 from collections.abc import Sequence
 from typing import Any
 
+from labels.extras import describe_install
+
 CaptionPairs = Sequence[tuple[str, Sequence[str]]]
 """For each image, the predicted caption and the captions of people."""
 
-MISSING = "CIDEr, BLEU and ROUGE-L are left out: they need the extra `captions`, pip install 'florist[captions]'"
+
+def describe_missing() -> str:
+    """Returns what is left out without the libraries that score captions, and how to install them."""
+    return f"CIDEr, BLEU and ROUGE-L are left out: they need the extra `captions`, {describe_install('captions')}"
 
 
 class CaptionScorersMissingError(ImportError):
@@ -51,7 +56,7 @@ def _load_scorers() -> tuple[Any, Any, Any]:
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
-        raise CaptionScorersMissingError(MISSING) from error
+        raise CaptionScorersMissingError(describe_missing()) from error
     return Bleu(4), Cider(), Rouge()
 
 

@@ -110,7 +110,7 @@ class EvaluationReport:
         """Metrics that are missing, and how to get them."""
         remarks = []
         if self.tasks.keys() & set(DESCRIPTION_TASKS) and not captions.can_score_captions():
-            remarks.append(captions.MISSING)
+            remarks.append(captions.describe_missing())
         search = self.tasks.get("<OPEN_VOCABULARY_DETECTION>")
         if search and all(p.truth for p in search.predictions):
             remarks.append(

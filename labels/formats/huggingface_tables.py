@@ -10,6 +10,7 @@ from typing import IO, Any
 from PIL import Image
 
 from labels.dataset import DatasetError
+from labels.extras import describe_install
 from labels.image_files import EncodedImage, ImageBytes
 from labels.image_folders import ImageFolders
 from labels.image_resolver import FoundImage, ImageResolver
@@ -68,7 +69,7 @@ def iter_rows(
     try:
         import pyarrow
     except ImportError as error:
-        raise DatasetError(f"{root} needs the package pyarrow: pip install 'florist[jobs-datasets]'") from error
+        raise DatasetError(f"{root} needs the package pyarrow: {describe_install('jobs-datasets')}") from error
     size = sum(file.stat().st_size for file in files if file.suffix == ".parquet")
     if size > _MAX_PARQUET:
         raise DatasetError(

@@ -44,6 +44,7 @@ _TAGS = [
     {"name": "runs", "description": "Fine-tune runs of a project."},
     {"name": "project models", "description": "The models of a project: ensembles, promotion and rollback."},
     {"name": "backtests", "description": "A project's model against the champion, on the holdout images."},
+    {"name": "overview", "description": "What the server can do."},
     {"name": "health", "description": "Liveness, readiness and metrics."},
 ]
 

@@ -8,6 +8,7 @@ from server.api.jobs.output_routes import router as job_output_router
 from server.api.jobs.routes import router as jobs_router
 from server.api.metrics.routes import router as metrics_router
 from server.api.models.routes import router as models_router
+from server.api.overview.routes import router as overview_router
 from server.api.projects.backtest_routes import router as backtests_router
 from server.api.projects.correction_routes import router as corrections_router
 from server.api.projects.model_routes import router as project_models_router
@@ -29,6 +30,7 @@ for _router in (
     runs_router,
     project_models_router,
     backtests_router,
+    overview_router,
     health_router,
     metrics_router,
 ):

@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prompts.tasks import PromptError, find_task
+from labels.extras import describe_install
+from prompts.tasks import TASKS, PromptError, find_task
 from server.cli.console import console, error_console, print_line
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def evaluate_suite(name: str, folder: str, load: "Callable[[], Engine]", adapter
 
 
 def _missing_extra(error: ImportError) -> EvaluateError:
-    return EvaluateError(f"evaluating needs the extra `train`: pip install 'florist[train]' ({error})")
+    return EvaluateError(f"evaluating needs packages that are not installed ({error}): {describe_install('train')}")
 
 
 def _evaluate(

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from labels.extras import describe_install
 from server.cli.console import fail
 
 
@@ -37,7 +38,7 @@ def tune(
     try:
         from server.cli import tune_runner
     except ModuleNotFoundError as error:
-        fail(f"fine-tuning needs the package {error.name}: pip install 'florist[train]'")
+        fail(f"fine-tuning needs packages that are not installed, such as {error.name}: {describe_install('train')}")
 
     options = {
         "base": base, "method": method, "tasks": tuple(task) if task else None, "steps": steps,

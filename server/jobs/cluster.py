@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+from labels.extras import describe_install
 from server.jobs.cluster_worker import ClusterError, ClusterJob, ClusterWorker
 from server.store import Job, JobProgress, JobState, StoreUnavailableError
 from server.store.jobs.job_store import JobStore
@@ -92,7 +93,7 @@ def _connect() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ClusterError("Ray is not installed: pip install 'florist[ray]' on every node") from error
+        raise ClusterError(f"Ray is not installed. On every node: {describe_install('ray')}") from error
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process: the errors that matter are raised
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
@@ -141,6 +142,7 @@ def _describe_ray_error(error: Exception) -> str:
     message = str(error).strip()
     last_line = message.splitlines()[-1] if message else "without a message"
     if "No module named" in message:
-        return f"a node lacks a package: install florist[ray] {version('florist')} on every node ({last_line})"
+        wanted = f"florist {version('florist')} with its extra `ray`"
+        return f"a node lacks a package: install {wanted} on every node ({last_line})"
     logger.debug("Ray failed", exc_info=error)
     return f"Ray failed: {last_line}"

@@ -14,17 +14,19 @@ class OutputError(OSError):
 
 
 @contextmanager
-def claim_output_folder(folder: Path) -> Iterator[Path]:
+def claim_output_folder(folder: Path, owner: str = "job") -> Iterator[Path]:
     """Creates the folder if needed, and locks it during the block.
 
-    The lock is released when the process ends, however it ends. Raises OutputError.
+    The lock is released when the process ends, however it ends. Raises OutputError. `owner`: what locks such a folder,
+    for the message: a job or a server.
     """
     lock = FileLock(folder / _LOCK_FILE, thread_local=False)  # a server releases it in another thread
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise OutputError(f"another job writes to {folder}: wait until it ends, or use another folder") from error
+        advice = "stop it" if owner == "server" else "wait until it ends"
+        raise OutputError(f"another {owner} writes to {folder}: {advice}, or use another folder") from error
     except OSError as error:
         raise OutputError(f"{folder} cannot be written to: {error.strerror or error}") from error
     try:

@@ -66,7 +66,7 @@ class JobQueue:
         # Nobody else uses the database in the folder, but several servers can share a PostgreSQL database.
         self._exclusive = database_url is None
         with ExitStack() as stack:
-            stack.enter_context(claim_output_folder(self.folder))
+            stack.enter_context(claim_output_folder(self.folder, "server"))
             self.exports = ExportFolders(self.folder / "exports")
             url = database_url or to_file_url(self.folder / "florist.db")
             self.store = stack.enter_context(JobStore(url, max_wait=max_wait))

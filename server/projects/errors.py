@@ -23,6 +23,14 @@ class ProjectError(Exception):
     """The base class of the other errors."""
 
 
+class TrainingNotInstalledError(ProjectError):
+    """The server lacks the packages that a fine-tune run needs. It can do everything else with projects."""
+
+
+class InvalidClassListError(ProjectError):
+    """A project cannot declare these classes."""
+
+
 class NoTrainingDataError(ProjectError):
     """The corrections are not enough for a fine-tune run."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from finetune.tuning.config import TuneConfig
+from labels.extras import describe_install
 from server.engine.checkpoints.sources import SEEDLING
 from server.projects.errors import ForgettingNotMeasurableError
 from server.store.projects.project_store import ProjectStore
@@ -43,7 +44,7 @@ def find_evaluation(
                 return DatasetForgetting(images[:max_images], classes, config.replay_dataset)
     except ModuleNotFoundError as error:  # a server can run without the packages for drawing and reading datasets
         raise ForgettingNotMeasurableError(
-            f"the package {error.name} is missing: pip install 'florist[train]'"
+            f"the package {error.name} is missing: {describe_install('train')}"
         ) from None
     raise ForgettingNotMeasurableError(
         "its run has no dataset of the base model's own domain (`replay_dataset`), and only the seedling is measured "

@@ -48,7 +48,7 @@ class Projects:
         """
         self.files = ProjectFiles(folder.absolute())
         with ExitStack() as stack:
-            stack.enter_context(claim_output_folder(self.files.folder))
+            stack.enter_context(claim_output_folder(self.files.folder, "server"))
             self.store = ProjectStore(database, self.files.create_storage_id())
             self._resources = stack.pop_all()
         self.corrections = CorrectionService(self.store, self.files)

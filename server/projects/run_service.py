@@ -13,6 +13,7 @@ from server.projects.deleted_projects import remove_if_deleted
 from server.projects.errors import NoTrainingDataError
 from server.projects.initial_models import InitialModel, find_initial_model, get_shape_settings
 from server.projects.project_files import ProjectFiles, RunFolder
+from server.projects.training_packages import check_training
 from server.projects.tuner import Tuner
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import Project, Run
@@ -32,8 +33,8 @@ class RunService:
     ) -> Run:
         """Queues a run on the current corrections.
 
-        Raises BaseMismatchError, NoTrainingDataError, what `find_initial_model` raises, pydantic's ValidationError, and
-        OSError if the run's folder cannot be written.
+        Raises TrainingNotInstalledError, BaseMismatchError, NoTrainingDataError, what `find_initial_model` raises,
+        pydantic's ValidationError, and OSError if the run's folder cannot be written.
 
         Args:
             settings: Fields of TuneConfig without `base`.
@@ -41,6 +42,7 @@ class RunService:
         """
         self._champions.check_base(project)
         base = SEEDLING if self._engine.checkpoint.name == SEEDLING else str(self._engine.checkpoint.folder)
+        check_training()
         config = TuneConfig.model_validate({"tasks": project.tasks, **settings, "base": base})
         if config.anchor is Anchor.KL and not config.can_replay:
             raise NoTrainingDataError(NO_REPLAY_MESSAGE)
@@ -75,7 +77,9 @@ class RunService:
         return cancelled
 
     def resume_run(self, project: Project, run: Run) -> Run:
-        """Queues a failed run, which continues where it stopped. Raises InvalidStateError."""
+        """Queues a failed run, which continues where it stopped. Raises InvalidStateError and
+        TrainingNotInstalledError."""
+        check_training()
         resumed = self._store.runs.resume_run(project, run)
         self._tuner.wake()
         return resumed

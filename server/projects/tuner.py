@@ -16,10 +16,11 @@ from finetune.tuning.run_state import STATE_FILE
 from finetune.tuning.training_log import read_last_line
 from server.engine.adapters.lora import WEIGHT_FILES
 from server.engine.engine import Engine
-from server.projects.errors import INTERNAL_REASON, BaseMismatchError
+from server.projects.errors import INTERNAL_REASON, BaseMismatchError, TrainingNotInstalledError
 from server.projects.fine_tune_process import GRACE_SECONDS, count_threads
 from server.projects.project_files import ProjectFiles, RunFolder
 from server.projects.queue_worker import QueueWorker
+from server.projects.training_packages import check_training
 from server.store import StoreUnavailableError
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import OPEN_STATES, ExecutionState, Project, Run
@@ -103,6 +104,11 @@ class Tuner:
             return
         if not self._store.runs.change_state(run, ExecutionState.RUNNING, OPEN_STATES):
             return  # cancelled in the meantime
+        try:
+            check_training()  # it was queued by a server that had the packages
+        except TrainingNotInstalledError as error:
+            self._fail(run, str(error))
+            return
         folder = self._files.get_run_folder(project, run)
         folder.outcome.unlink(missing_ok=True)
         logger.info(

@@ -105,16 +105,18 @@ def connect(app: FastAPI, **options: Any) -> httpx.AsyncClient:
 
 
 class FloristProcess:
-    """`florist serve` as a user runs it."""
+    """`florist serve` as a user runs it. `python`: that of an installed florist, which runs away from the checkout."""
 
-    def __init__(self, log: Path, *options: str, **environment: str) -> None:
+    def __init__(self, log: Path, *options: str, python: Path | None = None, **environment: str) -> None:
         self.port, self.log = find_free_port(), log
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "server.cli.main", "serve", "--port", str(self.port), *options]
+        start = [str(python or sys.executable), "-m", "server.cli.main", "serve"]
+        command = [*start, "--port", str(self.port), *options]
+        folder = log.parent if python else ROOT
         clean = {k: v for k, v in os.environ.items() if not k.startswith("FLORIST_")}
         with log.open("wb") as file:
             self.running = subprocess.Popen(
-                command, stdout=file, stderr=file, cwd=ROOT, env=clean | {"OMP_NUM_THREADS": "1"} | environment
+                command, stdout=file, stderr=file, cwd=folder, env=clean | {"OMP_NUM_THREADS": "1"} | environment
             )
 
     def wait_ready(self) -> None:

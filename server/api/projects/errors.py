@@ -20,6 +20,7 @@ from server.api.problems import (
     NO_TRAINING_DATA,
     NOT_FOUND,
     PROMOTION_NOT_EARNED,
+    TRAINING_NOT_INSTALLED,
     InvalidField,
     ProblemError,
     create_validation_problem,
@@ -33,6 +34,7 @@ from server.projects.errors import (
     InvalidEnsembleError,
     NoTrainingDataError,
 )
+    TrainingNotInstalledError,
 from server.store.projects.errors import (
     NameTakenError,
     NotFoundError,
@@ -58,6 +60,10 @@ def translate_project_errors() -> Iterator[None]:
         except BaseMismatchError as error:
             raise ProblemError(BASE_MISMATCH, str(error)) from None
         except NoTrainingDataError as error:
+        except TrainingNotInstalledError as error:
+            raise ProblemError(TRAINING_NOT_INSTALLED, str(error)) from None
+        except InvalidClassListError as error:
+            raise ProblemError(INVALID_REQUEST, f"classes: {error}", "classes") from None
             raise ProblemError(NO_TRAINING_DATA, str(error)) from None
         except InitialModelError as error:
             raise ProblemError(INVALID_REQUEST, str(error), "initial_model") from None

@@ -20,6 +20,7 @@ from server.api.problems import (
     NO_TRAINING_DATA,
     NOT_FOUND,
     SOURCE_NOT_ALLOWED,
+    TRAINING_NOT_INSTALLED,
     ProblemError,
     document_problems,
 )
@@ -53,7 +54,13 @@ router = APIRouter(tags=["runs"], dependencies=[KeyRequired], responses=PROJECT_
     responses={
         201: {"description": "The run waits in the queue."},
         **document_problems(
-            *BODY_PROBLEMS, SOURCE_NOT_ALLOWED, NOT_FOUND, BASE_MISMATCH, NO_TRAINING_DATA, INVALID_STATE
+            *BODY_PROBLEMS,
+            SOURCE_NOT_ALLOWED,
+            TRAINING_NOT_INSTALLED,
+            NOT_FOUND,
+            BASE_MISMATCH,
+            NO_TRAINING_DATA,
+            INVALID_STATE,
         ),
     },
 )
@@ -157,7 +164,7 @@ async def cancel_run(
 @router.post(
     "/v1/projects/{id}/runs/{run_id}/resume",
     summary="Resume a fine-tune run",
-    responses=document_problems(NOT_FOUND, INVALID_STATE),
+    responses=document_problems(TRAINING_NOT_INSTALLED, NOT_FOUND, INVALID_STATE),
 )
 async def resume_run(
     calls: ProjectCallsDep, projects: ProjectsDep, _: EngineDep, project_id: ProjectId, run_id: RunId

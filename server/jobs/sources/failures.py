@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import httpx
 
+from labels.extras import describe_install
 from server.jobs.sources.source import SourceError, SourceImageError, SourceImageFault
 from server.store.text import redact_address
 
@@ -43,7 +44,7 @@ def explain_error(error: Exception) -> tuple[str, SourceImageFault]:
     if isinstance(error, PermissionError):
         return f"access is denied: {error.strerror or error}", SourceImageFault.DENIED
     if isinstance(error, ImportError):
-        advice = "; pip install 'florist[jobs-remote]'" if "s3fs" in str(error) else ""
+        advice = f"; {describe_install('jobs-remote')}" if "s3fs" in str(error) else ""
         return f"a package is missing: {error}{advice}", SourceImageFault.UNREACHABLE
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "it did not answer in time", SourceImageFault.UNREACHABLE

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labels.child_environment import make_child_environment
+from labels.extras import describe_install
 from server.jobs.sources import addresses
 from server.jobs.sources.failures import raise_source_error, to_image_error
 from server.jobs.sources.listed_files import ListedFiles
@@ -74,7 +75,7 @@ class TableSource(ImageSource):
         except TableError as error:
             raise SourceError(f"{redact_address(address)} {error}") from None
         except ImportError as error:
-            raise SourceError(f"{name} needs the package pyarrow: pip install 'florist[jobs-datasets]'") from error
+            raise SourceError(f"{name} needs the package pyarrow: {describe_install('jobs-datasets')}") from error
         except SourceError:
             raise
         except Exception as error:

@@ -132,7 +132,7 @@ def job_and_project(app: FastAPI, images: Path) -> None:
         ),
         ("/v1/projects", "GET", 5),
         ("/v1/projects/{id}", "DELETE", 5),
-        *((path, "GET", 10) for path in ("/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),
+        *((path, "GET", 10) for path in ("/v1", "/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),
     ],
 )
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])

@@ -93,7 +93,7 @@ def test_only_one_server_can_use_a_folder(start: Callable[..., FloristProcess], 
     with connect_server(engine, tmp_path):
         server = start("--jobs-folder", str(tmp_path))
         assert server.wait() == 1
-    assert "FLORIST_JOBS_FOLDER: another job writes to" in server.log.read_text()
+    assert "FLORIST_JOBS_FOLDER: another server writes to" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 
 

@@ -122,6 +122,29 @@ def test_annotations_of_a_job_are_imported_without_changes(engine: Engine, tmp_p
         assert all(len(row["annotations"]) == len(labels[row["name"]]) and row["author"] == "Ada" for row in rows)
 
 
+def test_a_withdrawn_correction_is_neither_trained_on_nor_counted(client: httpx.Client) -> None:
+    path = create_project(client, "withdrawn", holdout_share=0.001)
+    (scene,) = draw_scenes(1)
+    first = post_json(client, f"{path}/corrections", 201, **scene.body)
+    assert first["withdrawn"] is False
+    assert get_json(client, path)["images"] == 1
+    response = client.delete(f"{path}/corrections/{first['id']}")
+    assert response.status_code == 200, response.text
+    withdrawn = response.json()
+    assert (withdrawn["version"], withdrawn["withdrawn"], withdrawn["annotations"]) == (2, True, [])
+    assert {key: withdrawn[key] for key in ("image_sha256", "kind", "holdout")} == {
+        key: first[key] for key in ("image_sha256", "kind", "holdout")
+    }
+    assert get_json(client, f"{path}/corrections")["corrections"] == [first, withdrawn]
+    assert get_json(client, path)["images"] == 0
+    refused = client.post(f"{path}/runs", json={"steps": 1})
+    assert "of 0 corrected images" in check_details(refused, 409, "no-training-data")["detail"]
+    again = client.delete(f"{path}/corrections/{withdrawn['id']}")
+    assert "counts as not corrected" in check_details(again, 409, "invalid-state")["detail"]
+    check_details(client.delete(f"{path}/corrections/{10**6}"), 404, "not-found")
+    assert post_json(client, f"{path}/corrections", 201, **scene.body)["version"] == 3
+
+
 def test_a_full_disk_is_reported(client: httpx.Client, idle: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
