@@ -8,6 +8,7 @@ from typing import Any
 from labels.dataset import Dataset, UnusableEntry
 from labels.geometry import bounding_box
 from labels.label_kind import LabelKind, get_label_kind
+from labels.split_names import is_split_name
 from prompts.annotations import Box, Polygon
 
 _COMMON_SIZES = 5
@@ -29,6 +30,15 @@ class ClassSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """The images and annotations of a split. `name` is its folder, such as `val2017`; empty for images in no split."""
+
+    name: str
+    images: int
+    annotations: int
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
     """The smallest, the median and the largest of some values, in pixels."""
 
@@ -46,6 +56,7 @@ class DatasetSummary:
         images: Number of usable images.
         empty_images: Number of usable images without annotations.
         holdout_images: Number of images that the source itself keeps out of training.
+        splits: The splits by the folders in the names of the images; empty without one.
         classes: The classes of boxes and polygons, the most frequent first.
         annotations: Number of annotations by kind: box, polygon, quad (a word), text (a caption).
         samples: Number of prompts with answers.
@@ -61,6 +72,7 @@ class DatasetSummary:
     images: int
     empty_images: int
     holdout_images: int
+    splits: tuple[SplitSummary, ...]
     classes: tuple[ClassSummary, ...]
     annotations: dict[str, int]
     samples: int
@@ -78,6 +90,9 @@ class DatasetSummary:
             "images": self.images,
             "empty_images": self.empty_images,
             "holdout_images": self.holdout_images,
+            "splits": [
+                {"name": each.name, "images": each.images, "annotations": each.annotations} for each in self.splits
+            ],
             "classes": [
                 {"name": each.name, "boxes": each.boxes, "polygons": each.polygons, "images": each.images}
                 for each in self.classes
@@ -115,6 +130,7 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         images=len(dataset.images),
         empty_images=sum(not image.annotations for image in dataset.images),
         holdout_images=len(dataset.holdout),
+        splits=_summarize_splits(dataset),
         classes=tuple(ClassSummary(name, boxes[name], polygons[name], class_images[name]) for name in dataset.classes),
         annotations={kind: kinds[kind] for kind in ("box", "polygon", "quad", "text")},
         samples=sum(len(image.samples) for image in dataset.images),
@@ -133,6 +149,16 @@ def group_by_reason(entries: tuple[UnusableEntry, ...]) -> list[tuple[str, list[
     for entry in entries:
         sources[entry.reason].append(entry.source)
     return sorted(sources.items(), key=lambda item: -len(item[1]))
+
+
+def _summarize_splits(dataset: Dataset) -> tuple[SplitSummary, ...]:
+    images, annotations = Counter[str](), Counter[str]()
+    for image in dataset.images:
+        folders = image.name.split("/")[:-1]
+        split = next((folder for folder in folders if is_split_name(folder)), "")
+        images[split] += 1
+        annotations[split] += len(image.annotations)
+    return tuple(SplitSummary(name, images[name], annotations[name]) for name in images) if any(images) else ()
 
 
 def _to_extent(values: list[int] | list[float]) -> Extent:

@@ -20,6 +20,7 @@ from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.image_draft import ImageDraft
 from labels.sample import Sample
+from labels.writing.categories import REVIEW
 from prompts.annotations import Annotation, Box, Polygon, Text
 from prompts.grammar import FILLER_PHRASES
 from prompts.tasks import TASKS
@@ -27,7 +28,18 @@ from prompts.tasks import TASKS
 _TOLERANCE = 0.01  # pixels between a ring and a bbox that describe the same rectangle
 _SAME_BOX = 1.0  # pixels between the bboxes of one annotation in two files
 _CVAT = "occluded"  # an attribute of all annotations that CVAT exports
-_KNOWN_ATTRIBUTES = (_CVAT, "rotation", "is_crowd", "keyframe", "outside", "track_id", "z_order", "source", "score")
+_KNOWN_ATTRIBUTES = (
+    _CVAT,
+    "rotation",
+    "is_crowd",
+    "keyframe",
+    "outside",
+    "track_id",
+    "z_order",
+    "source",
+    "score",
+    REVIEW,
+)
 _WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?\s*")
 _CROWD = "it is a crowd, one region for many objects (iscrowd is 1); if it is one object, set iscrowd to 0"
 
@@ -108,7 +120,7 @@ class CocoAnnotationReader:
         if "segments_info" in entry:
             self.builder.note_once(self.name, "panoptic segments cannot be used; use the file of instances")
         elif kind is LabelKind.CAPTIONS:
-            draft.add(kind, source, checks.check_caption, entry["caption"])
+            self._describe(entry, draft.add(kind, source, checks.check_caption, entry["caption"]), draft, source)
         elif is_set(entry.get("iscrowd")) and not self._is_one_object(entry):
             draft.refuse_label(kind, source, _CROWD)
         elif is_set(entry.get("ignore")):
@@ -117,7 +129,7 @@ class CocoAnnotationReader:
             self._read_words(entry, draft, source)
         else:
             shape = self._read_object(entry, draft, source)
-            self._note_unused(entry)
+            self._describe(entry, shape, draft, source)
             if isinstance(shape, Box | Polygon):
                 sentences = entry.get("sentences") or []
                 for sentence in sentences if isinstance(sentences, list) else [sentences]:
@@ -155,14 +167,13 @@ class CocoAnnotationReader:
             shape = None
             if box is None or _is_mask(entry):  # the box of a broken mask may be of another image size
                 draft.refuse_label(LabelKind.OBJECTS, source, str(error))
-            elif shape := draft.add(LabelKind.OBJECTS, source, checks.check_box, label, box, draft.size):
+            elif shape := draft.add(LabelKind.OBJECTS, source, _check_bbox, label, entry.get("bbox"), draft.size):
                 draft.leave_out(source, f"{error}; only its box is used")
         else:
             if rings:
                 shape = draft.add_outline(source, label, rings, box)
             else:
-                corners = box or entry.get("bbox")
-                shape = draft.add(LabelKind.OBJECTS, source, _check_bbox, label, corners, draft.size)
+                shape = draft.add(LabelKind.OBJECTS, source, _check_bbox, label, entry.get("bbox"), draft.size)
         if self._known is not None and shape is not None and same[1] is not None:
             self._own[same] = shape
         return shape
@@ -179,18 +190,24 @@ class CocoAnnotationReader:
             rings = [box_to_ring(box)]
         if not rings:
             draft.refuse_label(LabelKind.WORDS, source, problem or "it has neither a bbox nor a segmentation")
-        elif draft.add(LabelKind.WORDS, source, checks.check_words, words, rings, draft.size) and problem:
-            draft.leave_out(source, f"{problem}; only the rest is used")
+        else:
+            added = draft.add(LabelKind.WORDS, source, checks.check_words, words, rings, draft.size)
+            self._describe(entry, added, draft, source)
+            if added and problem:
+                draft.leave_out(source, f"{problem}; only the rest is used")
         draft.leave_out_class(source, self._categories.get(to_key(entry.get("category_id"))))
 
-    def _note_unused(self, entry: dict[str, Any]) -> None:
+    def _describe(self, entry: dict[str, Any], added: Annotation | None, draft: ImageDraft, source: str) -> None:
+        """Gives an annotation its attributes, and records what else it has."""
         points = entry.get("keypoints")
         if entry.get("num_keypoints") or (isinstance(points, list) and any(points)):
             self.builder.note_once(self.name, "keypoints are not used; boxes and outlines are")
         attributes = entry.get("attributes")
-        for name, value in attributes.items() if isinstance(attributes, dict) else ():
-            if name not in _KNOWN_ATTRIBUTES or (name == _CVAT and is_set(value)):
-                self.builder.note_once(self.name, f"the attribute {name!r} is not used")
+        if isinstance(attributes, dict):
+            if is_set(attributes.get(_CVAT)):
+                self.builder.note_once(self.name, f"the attribute {_CVAT!r} is not used")
+            own = {name: value for name, value in attributes.items() if name not in _KNOWN_ATTRIBUTES}
+            draft.describe(source, added, own)
 
 
 def _find_kind(entry: dict[str, Any]) -> LabelKind:
@@ -255,14 +272,13 @@ def _find_corners(entry: dict[str, Any]) -> tuple[float, float, float, float] | 
         x, y, width, height = checks.check_numbers(entry.get("bbox"), 4)
     except LabelError:
         return None
-    return (x, y, x + width, y + height) if width > 0 and height > 0 else None
+    return (x, y, x + width, y + height) if min(width, height) >= checks.MIN_SIDE else None
 
 
-def _check_bbox(label: Any, corners: Any, size: Size) -> Box:
-    """Returns a box from corners, or raises LabelError with the reason why a bbox (x, y, width, height) has none."""
-    if isinstance(corners, tuple):
-        return checks.check_box(label, corners, size)
-    x, y, width, height = checks.check_numbers(corners, 4)
+def _check_bbox(label: Any, bbox: Any, size: Size) -> Box:
+    """Returns the box of a `bbox`. Raises LabelError."""
+    x, y, width, height = numbers = checks.check_numbers(bbox, 4)
+    checks.check_sides(numbers, "x, y, width, height", width, height)
     return checks.check_box(label, (x, y, x + width, y + height), size)
 
 

@@ -9,8 +9,10 @@ from labels.formats.coco_annotations import is_set, read_rings
 from labels.geometry import Rectangle, box_to_ring
 from labels.label_kind import LabelKind
 from labels.reading import checks
-from labels.reading.checks import LabelError
+from labels.reading.checks import LabelError, Size
 from labels.reading.image_draft import ImageDraft
+from prompts.annotations import Annotation
+from prompts.annotations import Box
 
 _LABEL_KEYS = ("category", "categories", "label", "labels", "category_id")
 _CAPTION_KEYS = ("captions", "caption", "text")
@@ -88,7 +90,15 @@ def _read_object(record: dict[str, Any], draft: ImageDraft, source: str, names: 
     elif rings:
         draft.add_outline(source, label, rings, box)
     else:
-        draft.add(kind, source, checks.check_box, label, box, draft.size)
+        draft.add(kind, source, _make_box, label, record, draft.size)
+
+
+def _make_box(label: object, record: Mapping[str, Any], size: Size) -> Box:
+    """Returns the box of a record that has one. Raises LabelError."""
+    if record.get("box") is None:
+        bbox = checks.check_numbers(record["bbox"], 4)
+        checks.check_sides(bbox, "x, y, width, height", *bbox[2:])
+    return checks.check_box(label, _read_box(record), size)
 
 
 def _read_box(record: Mapping[str, Any]) -> Rectangle | None:

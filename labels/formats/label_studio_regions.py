@@ -113,8 +113,7 @@ class RegionReader:
             self.draft.refuse_label(kind, source, str(error))
             return
         if not (angle or first.keys() & {"points", "rle", "radiusX"}):
-            x1, y1, _, _, x2, y2, _, _ = rings[0]
-            added: object = self.draft.add(kind, source, checks.check_box, name, [x1, y1, x2, y2], self.draft.size)
+            added: object = self.draft.add(kind, source, _make_box, name, first, rings[0], self.draft.size)
         else:
             added = self.draft.add_outline(source, name, rings)
         for label in labels[1:] if added else ():
@@ -166,7 +165,17 @@ def _get_region_id(result: Result) -> str:
 def _find_parent(result: Result, regions: set[str]) -> str | None:
     """Returns the region that this is another ring of, as the writer names them: label-3, then label-3-1."""
     parent, dash, number = _get_region_id(result).rpartition("-")
-    return parent if dash and number.isdigit() and parent.startswith("label-") and parent in regions else None
+    return (
+        parent if dash and number.isdigit() and parent.startswith(("label-", "region-")) and parent in regions else None
+    )
+
+
+def _make_box(name: Any, value: dict[str, Any], ring: list[float], size: Size) -> Box:
+    """Returns the box of a rectangle that is not turned. Raises LabelError."""
+    x1, y1, _, _, x2, y2, _, _ = ring
+    percentages = [checks.check_number(value.get(key)) for key in ("x", "y", "width", "height")]
+    checks.check_sides(percentages, "x, y, width, height in %", x2 - x1, y2 - y1)
+    return checks.check_box(name, [x1, y1, x2, y2], size)
 
 
 def _read_rings(value: dict[str, Any], size: Size) -> list[list[float]]:

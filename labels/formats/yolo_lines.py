@@ -28,6 +28,7 @@ def read_line(line: str, names: Mapping[float, Any], has_keypoints: bool, size: 
         if len(values) == 5 and not 0 <= values[4] <= 1:
             raise LabelError(f"its fifth number {values[4]:g} is no confidence: a box has 4 numbers")
         x, y, width, height = values[:4]
+        checks.check_sides(values[:4], "center x, center y, width, height", width * size[0], height * size[1])
         box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
         return checks.check_box(name, [v * size[i % 2] for i, v in enumerate(box)], size)
     if len(values) < 6 or len(values) % 2:

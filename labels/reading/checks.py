@@ -126,6 +126,17 @@ def check_polygon(label: object, rings: Sequence[object], size: Size) -> Polygon
     Rings without area are left out. Raises LabelError.
     """
     name = check_label(label)
+def check_sides(values: Sequence[float], names: str, width: float, height: float) -> None:
+    """Raises LabelError if a box has no area, with the numbers that its file has.
+
+    For formats that do not write x1, y1, x2, y2, of which `check_box` would speak. `names` says what the `values` are;
+    `width` and `height` are in pixels.
+    """
+    if min(width, height) < MIN_SIDE:
+        problem = "has a negative side" if min(width, height) < 0 else "has no area"
+        raise LabelError(f"its box {_show_numbers(values)} ({names}) {problem}")
+
+
     whole = [ring for ring in map(_check_ring, rings) if area(ring) >= MIN_SIDE**2]
     if not whole:
         raise LabelError("its polygon has no area")

@@ -52,6 +52,11 @@ def _print_summary(source: str, summary: "DatasetSummary") -> None:
         print_line(f"{summary.empty_images} images have no annotations")
     if summary.holdout_images:
         print_line(f"{summary.holdout_images} images are in the holdout")
+    if summary.splits:
+        splits = [
+            f"{each.name or 'none'} ({each.images} images, {each.annotations} annotations)" for each in summary.splits
+        ]
+        print_line(f"splits: {', '.join(splits)}")
     print_line(f"widths {_format_extent(summary.widths)}, heights {_format_extent(summary.heights)}")
     sizes = [f"{width}×{height} ({count} images)" for (width, height), count in summary.common_sizes]
     print_line(f"most common sizes: {', '.join(sizes)}")

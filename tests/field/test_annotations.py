@@ -102,7 +102,7 @@ def test_a_crowd_is_refused_and_its_image_teaches_no_detection(folder: Folder, m
         ({"segmentation": [[20, 10, 80, 10, 70, 60]]}, ("polygon", 20, 10, 80, 60), ""),
         ({"bbox": [], "segmentation": [[20, 10, 80, 10, 70, 60]]}, ("polygon", 20, 10, 80, 60), ""),
         ({"bbox": [80, 10, -60, 50], "segmentation": [[20, 10, 80, 10, 70, 60]]}, ("polygon", 20, 10, 80, 60), ""),
-        ({"bbox": [80, 10, -60, 50], "segmentation": []}, None, "inverted"),
+        ({"bbox": [80, 10, -60, 50], "segmentation": []}, None, "negative side"),
         (
             {"bbox": [50, 20, 60, 20], "attributes": {"occluded": False, "rotation": 90.0}},
             ("polygon", 70, 0, 90, 60),

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from labels.dataset import Dataset, UnusableEntry
-from labels.inspection import ClassSummary, Extent, group_by_reason, summarize_dataset
+from labels.inspection import ClassSummary, Extent, SplitSummary, group_by_reason, summarize_dataset
 from labels.label_kind import LabelKind
 from tests.labels.samples import HEIGHT, WIDTH, make_example_images
 
@@ -17,6 +17,18 @@ def test_a_dataset_is_summarized() -> None:
     assert summary.complete == {"objects": 1, "words": 0, "captions": 0}
     assert (summary.widths, summary.heights) == (Extent(10, 10, WIDTH), Extent(20, 20, HEIGHT))
     assert summary.object_sides == Extent(1, 12, 20)
+
+
+def test_images_and_annotations_are_counted_by_split() -> None:
+    first, second = make_example_images()
+    names = ("train/a.png", "images/val2017/b.png", "train/c.png", "test.png")
+    images = tuple(replace(image, name=name) for image, name in zip((first, second) * 2, names, strict=True))
+    found = summarize_dataset(Dataset(images)).splits
+    annotations = len(first.annotations)
+    assert found == (
+        SplitSummary("train", 2, 2 * annotations), SplitSummary("val2017", 1, 0), SplitSummary("", 1, 0),
+    )  # fmt: skip
+    assert summarize_dataset(Dataset((first, second))).splits == ()
 
 
 def test_reasons_are_grouped_the_most_frequent_first() -> None:

@@ -117,7 +117,7 @@ def test_what_the_source_cannot_use_is_listed_by_file_and_line(images: list[Labe
     assert result.exit_code == 0
     assert "left out: 1 images or labels of" in result.stdout
     lines = (tmp_path / "target.left-out.txt").read_text().splitlines()
-    assert lines[0].startswith("instances_default.json: annotation 99: its box [5, 5, 5, 5] has no area")
+    assert lines[0].startswith("instances_default.json: annotation 99: its box [5, 5, 0, 0] (x, y, width, height) has no area")
     assert "a/1.png: captions have no place in this format: 'a cat & a dog'" in lines
 
 

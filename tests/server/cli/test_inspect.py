@@ -57,7 +57,7 @@ def test_what_cannot_be_used_is_shown_with_its_reason(dataset: Path) -> None:
     output = run(dataset).stdout
     assert "4 images or labels are not used, or only in part:" in output
     sources = "labels.json: annotation 6, labels.json: annotation 7"
-    assert f"{sources}: its box [5, 5, 5, 14] has no area (2 times)" in output
+    assert f"{sources}: its box [5, 5, 0, 9] (x, y, width, height) has no area (2 times)" in output
     assert "labels.json: image 4: there is no image 'gone.png'" in output
 
 
@@ -66,12 +66,13 @@ def test_json_has_everything(dataset: Path) -> None:
     unusable = summary.pop("unusable")
     places = [entry["source"].rpartition(": ")[2] for entry in unusable]
     assert places == ["image 4", "annotation 6", "annotation 7", "annotation 4"]
-    assert unusable[1]["reason"] == "its box [5, 5, 5, 14] has no area"
+    assert unusable[1]["reason"] == "its box [5, 5, 0, 9] (x, y, width, height) has no area"
     assert summary == {
         "format": "COCO",
         "images": 3,
         "empty_images": 1,
         "holdout_images": 0,
+        "splits": [],
         "classes": [
             {"name": "cat [red]", "boxes": 1, "polygons": 1, "images": 1},
             {"name": "dog", "boxes": 1, "polygons": 0, "images": 1},
