@@ -39,8 +39,10 @@ class ClassList:
     @property
     def warning(self) -> str | None:
         """A sentence for whoever gets an answer that is not held although there is a list; None if it is held."""
-        if (problem := self.problem) is None:
-            return None
+        return None if (problem := self.problem) is None else self.describe_problem(problem)
+
+    def describe_problem(self, problem: str) -> str:
+        """Returns the warning for a reason why answers are not held to this list."""
         return f"answers are not held to the classes of {self.origin}: {problem}"
 
 

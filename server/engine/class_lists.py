@@ -30,6 +30,7 @@ def find_adapter_class_list(engine: "Engine", names: Iterable[str | None]) -> Cl
 
     `names`: of adapters in the engine. None, for the base model, has no list, as has an adapter that is not loaded.
     """
+    if not (named := [name for name in names if name]):
+        return None
     loaded = {adapter.name: adapter.class_list for adapter in engine.list_adapters()}
-    lists = [ClassList(classes, f"adapter {name}") for name in names if name and (classes := loaded.get(name))]
-    return join_class_lists(lists)
+    return join_class_lists(ClassList(classes, f"adapter {name}") for name in named if (classes := loaded.get(name)))

@@ -1,14 +1,16 @@
-"""The class list of an adapter: the classes that it was trained on, in a file beside its weights."""
+"""The class list of an adapter: the classes that it was trained on, in a file beside its weights, and the tokens of
+tasks that only it knows."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from prompts.class_lists import clean_class_names
+from prompts.tasks import TASKS
 from prompts.text import truncate
 
 CLASS_LIST_FILE = "class_list.json"
-"""`{"classes": ["cactus", "octopus"]}`, beside `adapter_config.json`."""
+"""`{"classes": ["cactus", "octopus"]}`, beside `adapter_config.json`, and `"tasks": ["<VQA>"]` for tasks of its own."""
 MAX_CLASS_LIST_BYTES = 1 << 20  # a list that answers can be held to has 64 KiB at most
 
 
@@ -43,13 +45,18 @@ def read_class_list(folder: Path) -> tuple[str, ...]:
     return clean_class_names(names)
 
 
-def write_class_list(folder: Path, names: Iterable[str]) -> None:
-    """Writes the classes into the folder of an adapter, atomically. Without any name, removes the file. Raises
-    OSError."""
-    path = folder / CLASS_LIST_FILE
-    if not (classes := clean_class_names(names)):
+def write_class_list(folder: Path, names: Iterable[str], tasks: Iterable[str] = ()) -> None:
+    """Writes the classes into the folder of an adapter, atomically. Without any class or task, removes the file.
+
+    `tasks`: the tokens that it was trained on. Those of the table are left out; `read_task_tokens` finds the others.
+    Raises OSError.
+    """
+    path, content = folder / CLASS_LIST_FILE, {"classes": list(clean_class_names(names))}
+    if own_tasks := [task for task in dict.fromkeys(tasks) if task not in TASKS]:
+        content["tasks"] = own_tasks
+    if not any(content.values()):
         path.unlink(missing_ok=True)
         return
     temporary = folder / f".{CLASS_LIST_FILE}"
-    temporary.write_text(json.dumps({"classes": classes}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)

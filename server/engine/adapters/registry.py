@@ -22,6 +22,7 @@ from server.engine.adapters.lora import LoraPair, read_lora
 from server.engine.calibration import Calibration, CalibrationError, read_calibration
 from server.engine.model.florence2 import Florence2
 from server.engine.model.linear import LoraDelta, LoraLinear
+from server.engine.task_tokens import read_task_tokens
 
 MAX_RELATIVE_NORM = 1e4
 """Of the change of a module's weights. Trained adapters have less than 10; far above this limit, fp32 overflows."""
@@ -41,7 +42,7 @@ class Adapter:
     `key`: identifies its deltas in the layers; unique for every load. `sha256`: of the weight file. `bytes`: its memory
     on each device. `modules`: the number of adapted modules. `rank`: the largest rank. `adapts_vision`: whether it
     changes image features. `calibration`: of its scores, if it has one. `class_list`: the classes that it was trained
-    on; empty: not known.
+    on; empty: not known. `task_tokens`: of tasks besides those of the table, which its files name.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Adapter:
     adapts_vision: bool
     calibration: Calibration | None = None
     class_list: tuple[str, ...] = ()
+    task_tokens: frozenset[str] = frozenset()
 
     @property
     def vision_key(self) -> str | None:
@@ -110,6 +112,7 @@ class AdapterRegistry:
                 adapts_vision=any(path.startswith(_VISION_PREFIXES) for path in pairs),
                 calibration=calibration,
                 class_list=class_list,
+                task_tokens=read_task_tokens(folder),
             )
             for layer, own in deltas.items():
                 layer.deltas[adapter.key] = own

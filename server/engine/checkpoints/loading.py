@@ -33,6 +33,7 @@ from server.engine.checkpoints.tokenizer import Tokenizer
 from server.engine.checkpoints.weights import hash_weights, read_weights
 from server.engine.model.florence2 import Florence2
 from server.engine.model.preprocessing import ImagePreprocessor, count_image_tokens
+from server.engine.task_tokens import read_task_tokens
 
 _MAX_LISTED_KEYS = 8  # in an error message; a wrong layout has hundreds of wrong keys
 _EMBEDDING_PADDING = 64  # rows of an embedding are padded to a multiple of this
@@ -48,6 +49,7 @@ class Checkpoint:
     `max_new_tokens`: the longest answer, which is the number of positions of the decoder.
     `unused_tokens` [V]: True for ids without a token. `sha256`: of the weight files.
     `calibration`: of its scores, if the folder contains a calibration.json.
+    `task_tokens`: of tasks besides those of the table, which its files name.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Checkpoint:
     unused_tokens: Tensor
     sha256: str
     calibration: Calibration | None = None
+    task_tokens: frozenset[str] = frozenset()
 
     @property
     def location_ids(self) -> range:
@@ -158,6 +161,7 @@ def load_checkpoint(
         unused_tokens=torch.tensor(unused, device=device),
         sha256=sha256,
         calibration=_read_calibration(name, files.folder, sha256),
+        task_tokens=read_task_tokens(files.folder, tokenizer.ids),
     )
 
 

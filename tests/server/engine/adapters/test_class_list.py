@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -12,12 +13,20 @@ from server.engine.adapters.class_list import (
 from server.engine.adapters.errors import AdapterError
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
+from server.engine.task_tokens import read_task_tokens
 
 
 def test_a_list_is_read_as_it_was_written(tmp_path):
     write_class_list(tmp_path, ["cactus", " octopus ", "étoile", "cactus"])
     assert read_class_list(tmp_path) == ("cactus", "octopus", "étoile")
     assert [path.name for path in tmp_path.iterdir()] == [CLASS_LIST_FILE]
+
+
+def test_tasks_of_its_own_are_kept_beside_the_classes(tmp_path):
+    write_class_list(tmp_path, [], ["<VQA>", "<OD>"])
+    assert read_class_list(tmp_path) == ()
+    assert read_task_tokens(tmp_path) == {"<VQA>"}
+    assert json.loads((tmp_path / CLASS_LIST_FILE).read_text()) == {"classes": [], "tasks": ["<VQA>"]}
 
 
 def test_an_empty_list_leaves_no_file(tmp_path):
@@ -55,6 +64,6 @@ def test_an_adapter_carries_its_list(tiny, folders, tmp_path):
         assert engine.load_adapter("own", folder).class_list == ("cactus", "octopus")
         assert engine.load_adapter("other", folders["text"]).class_list == ()
         (folder / CLASS_LIST_FILE).write_text("cactus")
-        with pytest.raises(AdapterError, match="class_list.json"):
+        with pytest.raises(AdapterError, match=CLASS_LIST_FILE):
             engine.load_adapter("own", folder)
         assert [adapter.class_list for adapter in engine.list_adapters()] == [(), ("cactus", "octopus")]
