@@ -1,6 +1,6 @@
 """What is wrong with a value, in plain words. pydantic's own messages speak of inputs and parsing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompts.text import truncate
@@ -38,6 +38,17 @@ def describe_error(error: Mapping[str, Any]) -> str:
             return f"has {len(str(value)):,} characters; the limit is {context['max_length']:,}"
         case "string_too_short" if context["min_length"] == 1:
             return "must not be empty"
+        case "string_pattern_mismatch":
+            return f"must match the pattern {context['pattern']}, not {_show(value)}"
+        case "union_tag_invalid":
+            tags = context["expected_tags"].replace("'", "").split(", ")
+            return f"{_unquote(context)} must be {_join(tags)}, not {_show(context['tag'])}"
+        case "union_tag_not_found":
+            if isinstance(value, Mapping):
+                return f"{_unquote(context)} is missing"
+            return f"must be an object with a {_unquote(context)}, not {_show(value)}"
+        case "model_type" | "model_attributes_type" | "dict_attributes_type":
+            return f"must be an object with keys, not {_show(value)}"
         case "too_long":
             return f"has {context['actual_length'] or 'more'} entries; the limit is {context['max_length']:,}"
         case "too_short":
@@ -45,6 +56,15 @@ def describe_error(error: Mapping[str, Any]) -> str:
     if (expected := _TYPES.get(kind.partition("_")[0])) and kind.partition("_")[2] in ("type", "parsing", "from_float"):
         return f"must be {expected}, not {_show(value)}"
     return str(error["msg"])
+
+
+def _unquote(context: Mapping[str, Any]) -> str:
+    """Returns the name of the key that selects the kind of an object."""
+    return str(context["discriminator"]).strip("'")
+
+
+def _join(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _show(value: Any) -> str:

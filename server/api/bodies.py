@@ -132,9 +132,24 @@ async def read_form(request: Request, max_files: int, max_field_bytes: int) -> F
     except ClientDisconnect:
         raise _create_disconnect_problem() from None
     except HTTPException as error:
-        raise ProblemError(BAD_BODY, f"the form cannot be parsed: {error.detail}") from None
+        raise ProblemError(BAD_BODY, _describe_form_error(error.detail, max_files, max_field_bytes)) from None
     except (ValueError, LookupError) as error:  # from the parser, for a malformed boundary or charset
         raise ProblemError(BAD_BODY, f"the form cannot be parsed: {error}") from None
+
+
+def _describe_form_error(detail: str, max_files: int, max_field_bytes: int) -> str:
+    """Returns what is wrong with a form, in place of starlette's own words."""
+    if detail.startswith("Too many files"):
+        return f"the form has too many files; send {'one file' if max_files == 1 else f'at most {max_files} files'}"
+    if detail.startswith("Too many fields"):
+        return f"the form has too many fields; send at most {_MAX_FIELDS}"
+    if detail.startswith("Part exceeded maximum size"):
+        return f"a field of the form has more than {max_field_bytes:,} bytes; send a shorter one"
+    if detail.startswith("Missing boundary"):
+        return "the form has no boundary: leave the content type to your HTTP client"
+    if "Content-Disposition" in detail:
+        return "a part of the form has no name: each needs a Content-Disposition header with a name"
+    return f"the form cannot be parsed: {detail}"
 
 
 async def read_image_form(

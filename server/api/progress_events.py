@@ -9,7 +9,7 @@ from sse_starlette import ServerSentEvent
 
 from server.api.problems import DATABASE_UNAVAILABLE, ProblemError
 
-_FINAL_STATES = ("done", "failed", "cancelled")
+_FINAL_STATES = ("done", "no-gain", "failed", "cancelled")
 _INTERVAL = 0.5  # seconds between two polls
 _MAX_SHARE = 10  # waits so many times as long as the last poll took, so that watching does not keep the database busy
 

@@ -14,6 +14,9 @@ import typer
 from labels.extras import describe_install
 from server.cli.console import fail
 
+NO_GAIN_STATUS = 3
+"""The exit status of a run that gains nothing."""
+
 
 def tune(
     context: typer.Context,
@@ -29,11 +32,14 @@ def tune(
     steps: Annotated[int | None, typer.Option(help="Number of updates.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of order, prompts and augmentation.")] = None,
+    any_class: Annotated[bool, typer.Option("--any-class", help="Validations accept any class.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the result of a run that gains nothing too.")] = False,
     forgetting: Annotated[bool, typer.Option(help="Measure forgetting on the base's own domain.")] = True,
 ) -> None:  # fmt: skip
     """Fine-tunes a model on corrected labels, in minutes: a LoRA adapter, the best one on the holdout.
 
     Datasets of a server work too: `project:NAME` for the corrections of a project, `job:ID` for the labels of a job.
+    A run that gains nothing on the holdout says what to try, keeps no result, and exits with status 3.
     """
     try:
         from server.cli import tune_runner
@@ -43,6 +49,7 @@ def tune(
     options = {
         "base": base, "method": method, "tasks": tuple(task) if task else None, "steps": steps,
         "learning_rate": learning_rate, "seed": seed, "replay_dataset": replay_dataset,
+        "any_class": any_class or None,
     }  # fmt: skip
     try:
         with _collect_signals() as signals:
@@ -56,9 +63,11 @@ def tune(
     if signals:
         fail(f"stopped after step {result.steps}; run the same command to continue", 128 + signals[0])
     try:
-        runner.report(result, forgetting=forgetting)
+        has_gained = runner.report(result, forgetting=forgetting, keep=keep)
     except tune_runner.EXPECTED_ERRORS as error:
         fail(f"{error}; the result in {result.folder} is complete, run the same command to evaluate it again")
+    if not has_gained:
+        raise typer.Exit(NO_GAIN_STATUS)
 
 
 @contextmanager

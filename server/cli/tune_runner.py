@@ -5,24 +5,27 @@ The seedling's drawn scenes come together with the fine-tuning here; `finetune` 
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from finetune.calibration import calibrate_adapter, calibrate_checkpoint
 from finetune.datasets.samples import SEARCH_TASKS, has_known_negatives
 from finetune.evaluation.report import make_evaluation_samples
 from finetune.forgetting import DatasetForgetting, ForgettingEvaluation
+from finetune.tuning.best_checkpoint import BestCheckpoint
+from finetune.tuning.class_facts import choose_class_list, count_classes
 from finetune.tuning.config import ConfigError, Method, load_config
 from finetune.tuning.loop import tune
 from finetune.tuning.replay import ReplayData, load_replay
 from finetune.tuning.result import TuneError, TuneResult
 from finetune.tuning.run_record import RunSource, TuneData
+from finetune.tuning.time_estimate import format_duration
 from finetune.tuning.training_log import PLOT_FILE
 from labels.dataset import Dataset, DatasetError, UnusableEntry
 from labels.labeled_image import LabeledImage
@@ -31,8 +34,10 @@ from labels.split import hash_content, split_images
 from labels.unusable_entries import FILE_NAME, print_unusable
 from labels.verification import keep_readable
 from seedling.forgetting import SceneForgetting
+from seedling.known_classes import find_known_classes
 from seedling.replay import find_replay
 from server.cli.console import console, error_console, print_line
+from server.cli.tune_display import METRICS, TuneDisplay
 from server.engine.adapters.errors import AdapterError
 from server.engine.checkpoints.errors import CheckpointError
 from server.engine.checkpoints.sources import SEEDLING
@@ -40,6 +45,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
 _SHOWN_EXAMPLES = 5
+_SHOWN_CLASSES = 50
 EXPECTED_ERRORS = (ConfigError, DatasetError, CheckpointError, AdapterError, TuneError, OSError)
 """Errors whose message says what to do."""
 
@@ -52,6 +58,7 @@ class TuneRunner:
     ) -> None:
         """`opener` opens datasets by name; None: files only. Raises ConfigError."""
         self._config, self._out, self._open = load_config(config, **options), out, opener or open_dataset
+        self._start = time.monotonic()
         self._data = TuneData(())
         self._replay: ReplayData | None = None
 
@@ -82,34 +89,88 @@ class TuneRunner:
             message = "nothing is replayed: set --replay-dataset to a dataset of the base's own domain"
             error_console.print(message, soft_wrap=True)
         source = self._replay.source if self._replay else None
-        self._data = TuneData(train, kept, main.classes, source, RunSource(dataset, holdout, unusable))
-        classes = ", ".join(main.classes[:12])
-        console.print(f"{len(train)} training images, {len(kept)} in the holdout; classes: {classes}")
+        known = find_known_classes(self._config.base)
+        run_source = RunSource(dataset, holdout, unusable)
+        self._data = TuneData(train, kept, main.classes, source, run_source, known)
+        self._print_data()
         self._warn_without_negatives(train, main.classes)
 
     def train(self, should_stop: Callable[[], bool]) -> TuneResult:
         """Fine-tunes, with progress on the terminal. Raises TuneError and the errors of the base."""
-        with _show_progress(self._config.steps, self._config.metric) as on_log:
+        with TuneDisplay(self._config, error_console) as display:
             return tune(
-                self._config, self._data, self._out, on_log=on_log, should_stop=should_stop,
-                on_left_out=self._print_left_out,
+                self._config, self._data, self._out, should_stop=should_stop, on_left_out=self._print_left_out,
+                on_start=display.show_classes, on_progress=display.show,
             )  # fmt: skip
 
-    def report(self, result: TuneResult, *, forgetting: bool) -> None:
-        """Prints the result; measures forgetting and calibrates, in the main process."""
+    def report(self, result: TuneResult, *, forgetting: bool, keep: bool) -> bool:
+        """Prints the result; measures forgetting and calibrates, in the main process.
+
+        A result without a gain is dropped, unless `keep`. Returns False for a run without a gain.
+        """
+        has_gained = result.gain is None or result.gain.gained
+        is_kept, trained = has_gained or keep, time.monotonic()
         if PartialState().is_main_process:
-            metric = "corrections per 100 labels" if self._config.metric == "corrections" else "loss"
-            if result.best is not None and result.before is not None:
-                start = self._config.start_adapter or "before"
-                best = f"{result.best:.3g} at step {result.best_step}"
-                console.print(f"holdout {metric}: {result.before:.3g} ({start}), {best}")
-            if result.left_out:
-                print_line(f"left out {result.left_out} times: samples that are too long for the model, such as")
-                for example in result.left_out_examples[:_SHOWN_EXAMPLES]:
-                    print_line(f"  {example}")
-            with error_console.status("measuring forgetting and calibrating scores …"):
-                self._evaluate(result.folder, forgetting=forgetting)
-        print_line(f"{result.folder} ({result.seconds:.0f} s); curves: {self._out / PLOT_FILE}")
+            self._print_result(result)
+            checkpoint = BestCheckpoint(result.folder)
+            if is_kept:
+                checkpoint.restore()
+                with error_console.status("measuring forgetting and calibrating scores …"):
+                    self._evaluate(result.folder, forgetting=forgetting)
+            else:
+                checkpoint.drop()
+                kind = "adapter" if self._config.method is Method.LORA else "checkpoint"
+                print_line(f"no {kind} is kept; the same command with --keep keeps that of step {result.best_step}")
+            self._print_time(result, trained)
+        curves = f"curves: {self._out / PLOT_FILE}"
+        print_line(f"{result.folder}; {curves}" if is_kept else curves)
+        return has_gained
+
+    def _print_data(self) -> None:
+        """Prints the numbers of images, and how many show each class."""
+        data = self._data
+        print_line(f"{len(data.train)} training images, {len(data.holdout)} in the holdout")
+        if facts := count_classes(data.train, data.classes):
+            shown = ", ".join(f"{each.name} ({each.images})" for each in facts[:_SHOWN_CLASSES])
+            more = f" and {len(facts) - _SHOWN_CLASSES} more" if len(facts) > _SHOWN_CLASSES else ""
+            print_line(f"{len(facts)} classes (training images): {shown}{more}")
+        class_list = choose_class_list(data.classes, self._config.start_adapter)
+        if class_list is not None and class_list.warning and not self._config.any_class:
+            error_console.print(escape(class_list.warning), soft_wrap=True, highlight=False)
+
+    def _print_result(self, result: TuneResult) -> None:
+        metric = METRICS[self._config.metric]
+        if result.best is not None and result.before is not None and result.gain is not None:
+            before = f"{result.before:.3g} {self._config.start_adapter or 'before'}"
+            line = f"holdout {metric}: {before}, {result.best:.3g} at step {result.best_step}"
+            if result.gain.gained:
+                sure = f"; {result.gain.describe_confidence()} that this is no luck"
+                print_line(line if result.gain.confidence is None else f"{line}{sure}")
+            else:
+                print_line(f"no gain: {line}{'; ' + result.gain.describe_doubt() if result.gain.value > 0 else ''}")
+                print_line("what to try:")
+                for advice in result.gain.advice:
+                    print_line(f"  - {advice}")
+        elif not self._data.holdout:
+            print_line("without a holdout nobody knows whether this is a gain: evaluate it on other images")
+        if result.left_out:
+            print_line(f"left out {result.left_out} times: samples that are too long for the model, such as")
+            for example in result.left_out_examples[:_SHOWN_EXAMPLES]:
+                print_line(f"  {example}")
+
+    def _print_time(self, result: TuneResult, trained: float) -> None:
+        """Prints the total time. A run that was stopped in between counts completely."""
+        evaluation = time.monotonic() - trained
+        total = max(time.monotonic() - self._start, result.seconds + result.validation_seconds + evaluation)
+        parts = (
+            f"{format_duration(seconds, exact=True)} of {what}"
+            for seconds, what in (
+                (result.seconds, "training"), (result.validation_seconds, "validation"),
+                (evaluation, "forgetting and calibration"),
+            )
+            if seconds >= 0.5
+        )  # fmt: skip
+        print_line(f"total time: {format_duration(total, exact=True)} ({', '.join(parts) or 'nothing was left to do'})")
 
     def _load_dataset(self, name: str) -> Dataset:
         dataset = keep_readable(self._open(name))
@@ -172,24 +233,3 @@ class TuneRunner:
         worst = sorted(((value, task) for task, value in lost.items() if task != "mean"), reverse=True)[:3]
         most = ", ".join(f"{task} {value:+.1f}" for value, task in worst)
         console.print(f"forgetting, {description['metric']}: mean {lost['mean']:.1f}; most: {most}", soft_wrap=True)
-
-
-@contextmanager
-def _show_progress(steps: int, metric: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Shows a progress bar; yields the function that receives the lines of the log."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[validation]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=error_console) as progress:
-        bar = progress.add_task("steps", total=steps, loss="", validation="")
-
-        def update(line: dict[str, Any]) -> None:
-            progress.update(bar, completed=line["step"])
-            if "text_loss" in line:
-                loss = f"text loss {line['text_loss']:.2f}, location loss {line['location_loss']:.2f}"
-                progress.update(bar, loss=loss)
-            if "validation" in line:
-                progress.update(bar, validation=f"{metric} {line['validation']:.3g}")
-
-        yield update

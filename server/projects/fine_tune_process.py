@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # torch
 
 FindReplay = Callable[[str], "ReplaySource | None"]
 """Base model → what it replays if the settings name no dataset; None: nothing."""
+FindKnownClasses = Callable[[str], Sequence[str] | None]
+"""Base model → the classes that it was trained on; None: not known."""
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 _LOCK_SECONDS = 60.0
@@ -36,7 +38,9 @@ def count_threads() -> int:
     return max(1, (os.cpu_count() or 2) // 2)
 
 
-def run_process(folder: RunFolder, niceness: int, find_replay: FindReplay) -> None:
+def run_process(
+    folder: RunFolder, niceness: int, find_replay: FindReplay, find_known_classes: FindKnownClasses
+) -> None:
     """Runs what the folder's request describes, and writes the outcome, also for an error that a person can fix.
 
     `niceness` is added to the priority of the process.
@@ -49,7 +53,7 @@ def run_process(folder: RunFolder, niceness: int, find_replay: FindReplay) -> No
     try:
         # The process of a server that was killed may still be running for a moment.
         with FileLock(folder.lock, timeout=_LOCK_SECONDS):
-            outcome = _fine_tune(folder, stop, find_replay)
+            outcome = _fine_tune(folder, stop, find_replay, find_known_classes)
     except Exception as error:
         if not _is_user_error(error):
             raise
@@ -61,7 +65,9 @@ def run_process(folder: RunFolder, niceness: int, find_replay: FindReplay) -> No
     part.replace(folder.outcome)
 
 
-def _fine_tune(folder: RunFolder, stop: threading.Event, find_replay: FindReplay) -> dict[str, Any] | None:
+def _fine_tune(
+    folder: RunFolder, stop: threading.Event, find_replay: FindReplay, find_known_classes: FindKnownClasses
+) -> dict[str, Any] | None:
     """Returns the outcome of the run; None if it was stopped.
 
     A run that diverged after a good checkpoint has an outcome with an `error`.
@@ -70,6 +76,7 @@ def _fine_tune(folder: RunFolder, stop: threading.Event, find_replay: FindReplay
 
     from finetune.calibration import calibrate_adapter
     from finetune.evaluation.report import make_evaluation_samples
+    from finetune.tuning.best_checkpoint import BestCheckpoint
     from finetune.tuning.config import TuneConfig
     from finetune.tuning.loop import STOP_REQUESTED, tune
     from finetune.tuning.replay import load_replay
@@ -83,23 +90,28 @@ def _fine_tune(folder: RunFolder, stop: threading.Event, find_replay: FindReplay
     request = folder.read_request()
     initial_adapter = request["initial_adapter"]
     start_adapter = str(folder.project / initial_adapter) if initial_adapter else ""
-    config = TuneConfig.model_validate({**request["config"], "start_adapter": start_adapter})
+    # Runs that older versions queued were to judge any class.
+    config = TuneConfig.model_validate({"any_class": True, **request["config"], "start_adapter": start_adapter})
     dataset = project_dataset.from_json(request, folder.images)
     replay = load_replay(config, find_replay(config.base))
     train, validation = dataset.split_validation(config.tasks, find_trained_images(folder))
     source = RunSource(request["dataset"], unusable=replay.unusable if replay else ())
-    data = TuneData(train, validation, dataset.classes, replay.source if replay else None, source)
+    known = find_known_classes(config.base)
+    data = TuneData(train, validation, dataset.classes, replay.source if replay else None, source, known)
     failure: dict[str, str] = {}
     try:
         result = tune(config, data, folder.training, should_stop=stop.is_set)
     except DivergenceError as error:
         message = f"{error.cause} and fine-tune again"
-        if not error.result.best_step:
+        if not error.result.best_step or (error.result.gain and not error.result.gain.gained):
             raise TuneError(f"{message}. No step before it was better than the initial model") from error
         result = error.result
         failure["error"] = f"{message}. The best step before it, {result.best_step}, is saved as a model"
     if result.stopped == STOP_REQUESTED:
         return None
+    if result.gain and not result.gain.gained and not request.get("keep"):
+        BestCheckpoint(result.folder).delete()
+        validation = ()
     if validation:
         with Engine.load(EngineConfig(config.base)) as engine:
             samples = make_evaluation_samples(validation, config.tasks, classes=dataset.classes)

@@ -29,8 +29,9 @@ class RunService:
         self._champions, self._tuner = champions, tuner
 
     def start_run(
-        self, project: Project, settings: dict[str, Any], author: str, initial_model: InitialModel | None = None
-    ) -> Run:
+        self, project: Project, settings: dict[str, Any], author: str, initial_model: InitialModel | None = None,
+        *, keep: bool = False,
+    ) -> Run:  # fmt: skip
         """Queues a run on the current corrections.
 
         Raises TrainingNotInstalledError, BaseMismatchError, NoTrainingDataError, what `find_initial_model` raises,
@@ -39,10 +40,11 @@ class RunService:
         Args:
             settings: Fields of TuneConfig without `base`.
             initial_model: The model to start from; None for the base model.
+            keep: Whether it makes models too if it gains nothing.
         """
+        check_training()
         self._champions.check_base(project)
         base = SEEDLING if self._engine.checkpoint.name == SEEDLING else str(self._engine.checkpoint.folder)
-        check_training()
         config = TuneConfig.model_validate({"tasks": project.tasks, **settings, "base": base})
         if config.anchor is Anchor.KL and not config.can_replay:
             raise NoTrainingDataError(NO_REPLAY_MESSAGE)
@@ -58,7 +60,7 @@ class RunService:
             initial_adapter = model.folder
         folder = f"runs/{secrets.token_hex(8)}"
         request = {
-            "dataset": f"project:{project.name}", "config": stored, "initial_adapter": initial_adapter,
+            "dataset": f"project:{project.name}", "config": stored, "initial_adapter": initial_adapter, "keep": keep,
             **project_dataset.to_json(dataset),
         }  # fmt: skip
         with remove_if_deleted(self._store, self._files, project):

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,7 +30,9 @@ NICENESS = 19  # the lowest priority: the process gets the time that serving lea
 _POLL_SECONDS = 0.2  # interval between two checks of the process
 _CANCEL_SECONDS = 30.0  # how long `stop_run` waits
 _OUTPUT_TAIL = 3000  # characters of the output of a crashed process that are logged
-_METRICS = ("before", "best", "best_step", "steps", "seconds", "stopped", "left_out", "left_out_examples")
+_METRICS = (
+    "before", "best", "best_step", "steps", "seconds", "validation_seconds", "stopped", "left_out", "left_out_examples",
+)  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -102,13 +104,13 @@ class Tuner:
         if project.base_sha256 != (served := self._engine.checkpoint.sha256):
             self._fail(run, str(BaseMismatchError(project.name, project.base_sha256, served)))
             return
-        if not self._store.runs.change_state(run, ExecutionState.RUNNING, OPEN_STATES):
-            return  # cancelled in the meantime
         try:
             check_training()  # it was queued by a server that had the packages
         except TrainingNotInstalledError as error:
             self._fail(run, str(error))
             return
+        if not self._store.runs.change_state(run, ExecutionState.RUNNING, OPEN_STATES):
+            return  # cancelled in the meantime
         folder = self._files.get_run_folder(project, run)
         folder.outcome.unlink(missing_ok=True)
         logger.info(
@@ -125,10 +127,19 @@ class Tuner:
             self._fail(run, reason)
             return
         metrics = {key: _to_json_number(outcome[key]) for key in _METRICS}
-        with (folder.adapter / WEIGHT_FILES[0]).open("rb") as weights:
-            sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
-        if self._store.runs.finish_run(project, run, metrics, sha256, run.config["tasks"], reason):
-            logger.info("run %d of %s made models: %s", run.id, project.name, metrics)
+        if gain := outcome.get("gain"):
+            metrics["gain"] = {key: gain[key] for key in ("value", "confidence", "gained")}
+        state, tasks, sha256 = None, run.config["tasks"], ""
+        if gain and not gain["gained"]:
+            state, reason = ExecutionState.NO_GAIN, describe_no_gain(gain, metrics)
+        if folder.adapter.exists():
+            with (folder.adapter / WEIGHT_FILES[0]).open("rb") as weights:
+                sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+        else:
+            tasks = ()
+        if self._store.runs.finish_run(project, run, metrics, sha256, tasks, reason, state):
+            made = f"made {len(tasks)} models" if tasks else "gained nothing and made no model"
+            logger.info("run %d of %s %s: %s", run.id, project.name, made, metrics)
         # The state is twice as large as the weights. It is needed until the result is stored.
         (folder.training / STATE_FILE).unlink(missing_ok=True)
 
@@ -162,6 +173,15 @@ class Tuner:
 
     def _fail(self, run: Run, reason: str) -> None:
         self._store.runs.change_state(run, ExecutionState.FAILED, OPEN_STATES, reason)
+
+
+def describe_no_gain(gain: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Returns the reason of a run without a gain, with what to try."""
+    numbers = f"{metrics['before']:.3g} before, {metrics['best']:.3g} at step {metrics['best_step']}"
+    doubt = ""
+    if gain["value"] > 0 and gain["confidence"] is not None:
+        doubt = f" (only {100 * gain['confidence']:.0f} % sure that this is no luck)"
+    return f"no gain on the validation images: {numbers}{doubt}. What to try: {'; '.join(gain['advice'])}"
 
 
 def _read_outcome(folder: RunFolder, code: int) -> dict[str, Any]:

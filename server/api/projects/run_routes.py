@@ -26,7 +26,15 @@ from server.api.problems import (
 )
 from server.api.progress_events import document_progress_events, generate_progress_events
 from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
-from server.api.projects.run_schemas import RunId, RunListResponse, RunRequest, RunResponse, create_run_response
+from server.api.projects.run_schemas import (
+    RunId,
+    RunListResponse,
+    RunRequest,
+    RunResponse,
+    RunSummaryResponse,
+    create_run_response,
+    summarize_run,
+)
 from server.api.threads import ThreadCalls
 from server.jobs.sources import addresses
 from server.settings import get_variable_name
@@ -47,7 +55,7 @@ router = APIRouter(tags=["runs"], dependencies=[KeyRequired], responses=PROJECT_
     openapi_extra=document_json_body(
         RunRequest,
         {
-            "quick": {"value": {"steps": 200, "frozen_stages": 4}},
+            "quick": {"value": {"steps": 200}},
             "continue": {"value": {"steps": 200, "initial_model": "champion"}},
         },
     ),
@@ -77,10 +85,10 @@ async def start_run(
     """Fine-tunes an adapter on the current corrections, starting from the base model or from a model of the project.
 
     One run at a time is active, in a process with low priority. It continues after a restart of the server. At the end
-    it creates a model for each of its tasks.
+    it creates a model for each of its tasks; with the state `no-gain`, it creates none unless `keep` is true.
     """
     settings = body.model_dump(exclude_unset=True)
-    initial_model = settings.pop("initial_model", None)
+    initial_model, keep = settings.pop("initial_model", None), settings.pop("keep", False)
     if not settings.get("tasks"):
         settings.pop("tasks", None)
     if replay_source := settings.get("replay_dataset"):
@@ -88,7 +96,8 @@ async def start_run(
 
     def start() -> RunResponse:
         project = projects.store.get_project(project_id)
-        return create_run_response(projects.runs.start_run(project, settings, client_id, initial_model), None, [])
+        run = projects.runs.start_run(project, settings, client_id, initial_model, keep=keep)
+        return create_run_response(run, None, [])
 
     run = await calls.write(start)
     response.headers["Location"] = f"/v1/projects/{project_id}/runs/{run.id}"
@@ -141,10 +150,11 @@ async def watch_run(
     project_id: ProjectId,
     run_id: RunId,
 ) -> EventSourceResponse:
-    """Streams the progress of a run as server-sent events until it is done, failed or cancelled."""
+    """Streams the progress of a run, without its settings, as server-sent events until it has ended."""
 
-    async def poll() -> RunResponse:
-        return await calls.read(lambda: _describe_run(projects, project_id, run_id))
+    async def poll() -> RunSummaryResponse:
+        run = await calls.read(lambda: _describe_run(projects, project_id, run_id))
+        return summarize_run(run)
 
     return EventSourceResponse(generate_progress_events(await poll(), poll, lambda: lifecycle.draining))
 

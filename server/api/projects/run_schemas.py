@@ -19,7 +19,7 @@ from server.api.model_names import get_public_name
 from server.api.parameters import MAX_ID
 from server.api.projects.schemas import EntryId
 from server.api.timestamps import to_datetime
-from server.store.projects.records import ExecutionState
+from server.store.projects.records import OPEN_STATES, ExecutionState
 
 if TYPE_CHECKING:
     from server.store.projects.records import Run
@@ -44,9 +44,7 @@ RunRequest: type[BaseModel] = create_model(
     "RunRequest",
     __doc__="The settings of a fine-tune run. Settings that are left out have the defaults below. No tasks: those of "
     "the project.",
-    __config__=ConfigDict(
-        extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [{"steps": 200, "frozen_stages": 4}]}
-    ),
+    __config__=ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [{"steps": 200}]}),
     **_SETTINGS,
     initial_model=(
         Annotated[EntryId | Literal["champion"] | None, WrapValidator(_check_initial_model)],
@@ -56,34 +54,47 @@ RunRequest: type[BaseModel] = create_model(
             "model. lora_rank, lora_alpha and frozen_stages are then those of that model.",
         ),
     ),
+    keep=(bool, Field(False, strict=True, description="Whether a run that gains nothing creates models too.")),
 )
 
 
-class RunResponse(BaseModel):
-    """A fine-tune run."""
+class RunSummaryResponse(BaseModel):
+    """A fine-tune run without its settings, in events."""
 
     id: int
     state: ExecutionState = Field(
-        description="A failed run can be cancelled. It can be resumed if it has created no models; models always stay."
+        description="A failed run can be cancelled. It can be resumed if it has created no models; models always stay. "
+        "`no-gain`: it has ended, and its best step is not surely better than its start on the validation images."
     )
-    reason: str = Field(description="Why the run failed; empty after it is resumed or cancelled.")
-    initial_model: int | None = Field(description="The model that it started from; null: the base model.")
-    config: dict[str, Any] = Field(description="All settings.")
-    dataset_hash: str = Field(description="The hash of all images and their annotations.")
-    train_images: int = Field(description="The number of training images.")
-    holdout_images: int = Field(description="The number of holdout images.")
+    reason: str = Field(
+        description="Why the run failed, empty after it is resumed or cancelled; of a run without a gain, what to try."
+    )
     progress: dict[str, Any] | None = Field(
         description="The newest entry of its log: the step, the losses, the validation metric, and `left_out`, how "
         "often a sample was too long for the model, if any was."
     )
+    seconds_left: float | None = Field(
+        description="The time left, with validations, measured in this run; null before the first steps and at its end."
+    )
     metrics: dict[str, Any] = Field(
-        description="The validation metric `before` training and of the `best` step (`best_step`); null if there are "
-        "too few images for validation. `left_out`: how often a sample was too long for the model, and "
+        description="The validation metric `before` training and of the `best` trained step (`best_step`); null if "
+        "there are too few images for validation. `gain`: its `value`, the `confidence` from 0 to 1 that it is no "
+        "luck, and whether the run has `gained`. `left_out`: how often a sample was too long for the model, and "
         "`left_out_examples`: the first of these samples, by image and task."
     )
     models: list[int] = Field(
         description="The models that it created, one for each task. If the loss became NaN or Inf, the best until then."
     )
+
+
+class RunResponse(RunSummaryResponse):
+    """A fine-tune run."""
+
+    initial_model: int | None = Field(description="The model that it started from; null: the base model.")
+    config: dict[str, Any] = Field(description="All settings.")
+    dataset_hash: str = Field(description="The hash of all images and their annotations.")
+    train_images: int = Field(description="The number of training images.")
+    holdout_images: int = Field(description="The number of holdout images.")
     author: str
     created: datetime
     started: datetime | None
@@ -99,6 +110,8 @@ class RunListResponse(BaseModel):
 
 def create_run_response(run: "Run", progress: dict[str, Any] | None, models: list[int]) -> RunResponse:
     """Returns the response for a run. `models`: the IDs of the models that it created."""
+    progress = dict(progress) if progress else None
+    seconds_left = progress.pop("seconds_left", None) if progress else None
     return RunResponse(
         id=run.id,
         state=run.state,
@@ -109,6 +122,7 @@ def create_run_response(run: "Run", progress: dict[str, Any] | None, models: lis
         train_images=run.train_images,
         holdout_images=run.holdout_images,
         progress=progress,
+        seconds_left=seconds_left if run.state in OPEN_STATES else None,
         metrics=run.metrics,
         models=models,
         author=run.author,
@@ -116,3 +130,10 @@ def create_run_response(run: "Run", progress: dict[str, Any] | None, models: lis
         started=to_datetime(run.started),
         ended=to_datetime(run.ended),
     )
+
+
+def summarize_run(run: RunResponse) -> RunSummaryResponse:
+    """Returns what events contain of a run."""
+    fields = {name: getattr(run, name) for name in RunSummaryResponse.model_fields}
+    fields["metrics"] = {name: value for name, value in run.metrics.items() if name != "left_out_examples"}
+    return RunSummaryResponse(**fields)

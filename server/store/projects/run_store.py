@@ -89,20 +89,23 @@ class RunStore:
         return self._require_change(project, run, ExecutionState.QUEUED, (ExecutionState.FAILED,), "resumed")
 
     def finish_run(
-        self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str], reason: str = ""
-    ) -> bool:
+        self, project: Project, run: Run, metrics: dict[str, Any], sha256: str, tasks: Sequence[str], reason: str = "",
+        state: ExecutionState | None = None,
+    ) -> bool:  # fmt: skip
         """Ends a running run and stores its adapter as one model per task. Returns False if the run was cancelled.
 
-        With a `reason`, the run has failed, but its adapter is usable.
+        `tasks`: none if its adapter is not kept. With a `reason`, the run has failed, but its adapter is usable,
+        unless another `state` is given.
         """
-        state = ExecutionState.FAILED if reason else ExecutionState.DONE
+        state = state or (ExecutionState.FAILED if reason else ExecutionState.DONE)
         values = {"state": state, "reason": clean_text(reason), "ended": time.time(), "metrics": json.dumps(metrics)}
         with self._database.begin_write() as connection:
             update = sa.update(RunRow).where(RunRow.id == run.id, RunRow.state == ExecutionState.RUNNING)
             if not connection.execute(update.values(**values)).rowcount:
                 return False
             model = {"project_id": project.id, "run_id": run.id, "sha256": sha256, "created": time.time()}
-            connection.execute(sa.insert(ModelRow), [{**model, "task": task} for task in tasks])
+            if tasks:
+                connection.execute(sa.insert(ModelRow), [{**model, "task": task} for task in tasks])
         return True
 
     def list_model_ids(self, runs: Sequence[Run]) -> dict[int, list[int]]:

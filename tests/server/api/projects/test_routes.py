@@ -200,7 +200,7 @@ def test_projects_are_created_and_deleted(client: httpx.Client, engine: Engine) 
             "2 models need 2 weights",
         ),
         ("models", {"combine": "add", "models": [1, 2], "weights": [1, "x"]}, 422, "invalid-request", "weights.1: "),
-        ("models", {"combine": "mean", "models": [1, 2]}, 422, "invalid-request", "'add', 'fuse', 'route'"),
+        ("models", {"combine": "mean", "models": [1, 2]}, 422, "invalid-request", "combine must be add, fuse or route"),
         ("models", {"combine": "route", "models": [1]}, 422, "invalid-request", "routes: "),
         ("corrections/job", {"job": 77}, 404, "not-found", "no job 77"),
     ],
