@@ -118,7 +118,7 @@ class _CocoReader:
         try:
             found = self._resolver.find(_find_name(image), folders)
         except OSError as error:
-            self.builder.refuse(source, str(error))
+            self.builder.refuse_missing(source, str(error))
             return None
         self._splits.check_image(file, found.path)
         size = checks.parse_size(image.get("width"), image.get("height"))

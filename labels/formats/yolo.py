@@ -77,6 +77,7 @@ class _YoloReader:
         self.has_lists = False
 
     def read(self, splits: Sequence[tuple[str, str, Path]]) -> None:
+        self._missing_labels = set[Path]()  # of images that are listed and missing
         """Reads folders and lists of images."""
         for key, entry, path in splits:
             self.places.append(path)
@@ -97,7 +98,7 @@ class _YoloReader:
         for path, images in labels.items():
             self._read_images(path, images)
         for path in orphans:
-            if path not in labels:
+            if path not in labels and path not in self._missing_labels:
                 self._builder.refuse(self._to_name(path), "its image is missing")
         if self._description.has_keypoints:
             self._builder.note_once(self._description.file.name, "keypoints are not used; boxes are")
@@ -114,7 +115,9 @@ class _YoloReader:
                 try:
                     found = self._resolver.find(name, folders)
                 except OSError as error:
-                    self._builder.refuse(where, str(error))
+                    self._builder.refuse_missing(where, str(error))
+                    for folder in (path.parent, get_root(self._description.file)):
+                        self._missing_labels.add(_find_labels(Path(os.path.normpath((folder / name).absolute()))))
                     continue
                 earlier = self.images.get(Path(os.path.normpath(found.path)))
                 if earlier and found.moved_from and earlier.moved_from != found.moved_from:

@@ -29,12 +29,19 @@ class DatasetBuilder:
         self._noted = set[tuple[str, str]]()
         self._unusable: list[UnusableEntry] = []
 
+        self._missing = set[str]()  # reasons
     def refuse(self, source: str, reason: str) -> None:
         """Records an image or label that cannot be used."""
         self._unusable.append(UnusableEntry(source, reason))
 
     def refuse_description(self, file: Path, source: str, reason: str) -> None:
         """Records labels that may be about an image, which then counts as incompletely labeled."""
+    def refuse_missing(self, source: str, reason: str) -> None:
+        """Records an image that is missing: once, since several files of a dataset may describe it."""
+        if reason not in self._missing:
+            self._missing.add(reason)
+            self.refuse(source, reason)
+
         self._refused_files.add(os.path.realpath(file))
         self.refuse(source, reason)
 

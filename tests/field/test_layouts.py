@@ -104,6 +104,24 @@ def test_darknet_folders(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.situation("R8", "a missing image that a list of YOLO and a labels file, or two files of COCO, describe")
+def test_a_missing_image_is_listed_once(tmp_path: Path) -> None:
+    yolo, coco = tmp_path / "yolo", tmp_path / "coco"
+    write(yolo / "images" / "a.jpg", color=10)
+    for name in ("a", "gone"):
+        write(yolo / "labels" / f"{name}.txt", LINE)
+    write(yolo / "train.txt", "images/a.jpg\nimages/gone.jpg\n")
+    write(yolo / "data.yaml", "train: train.txt\nval: train.txt\nnames: [cat]\n")
+    assert list(read_reasons(yolo)) == ["train.txt:2"]
+    write(coco / "a.jpg", color=10)
+    images = [{"id": number, "file_name": name} for number, name in enumerate(("a.jpg", "gone.jpg"))]
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5]}
+    for kind, annotation in (("instances", box), ("captions", {"id": 1, "image_id": 1, "caption": "a cat"})):
+        document = {"images": images, "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
+        write(coco / "annotations" / f"{kind}_train.json", json.dumps(document))
+    assert len(read_reasons(coco)) == 1
+
+
 @pytest.mark.situation("R8", "flat YOLO folders of labelImg, Roboflow's Darknet and others")
 @pytest.mark.parametrize("names", ["classes.txt", "obj.names", "_darknet.labels"])
 def test_flat_yolo_folders(tmp_path: Path, names: str) -> None:
