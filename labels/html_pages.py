@@ -25,7 +25,7 @@ def create_environment(package: str, folder: str) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_replace_unshowable,
+        finalize=_finalize,
     )
     environment.filters |= {"count": "{:,}".format, "duration": _format_duration, "flat": chain.from_iterable}
     return environment
@@ -45,8 +45,13 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _replace_unshowable(value: Any) -> Any:
-    return _UNSHOWABLE.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def replace_unshowable(text: str) -> str:
+    """Returns the text with a replacement character for each character that HTML cannot represent."""
+    return _UNSHOWABLE.sub("\ufffd", text)
+
+
+def _finalize(value: Any) -> Any:
+    return replace_unshowable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _format_duration(seconds: float) -> str:

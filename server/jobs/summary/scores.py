@@ -1,6 +1,6 @@
 """A histogram of scores."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 BINS = 20  # of scores from 0 to 1
 
@@ -29,14 +29,18 @@ class ScoreCounts:
             self.review_bins[index] += needs_review
             self.score_sum += score
 
-    def merge(self, other: "ScoreCounts") -> None:
-        """Adds the counts of another histogram."""
-        self.count += other.count
-        self.review += other.review
-        self.score_sum += other.score_sum
+    def copy(self) -> "ScoreCounts":
+        """Returns a copy."""
+        return replace(self, bins=[*self.bins], review_bins=[*self.review_bins])
+
+    def subtract(self, other: "ScoreCounts") -> None:
+        """Removes the counts of another histogram, which are a part of these."""
+        self.count -= other.count
+        self.review -= other.review
+        self.score_sum -= other.score_sum
         for index in range(BINS):
-            self.bins[index] += other.bins[index]
-            self.review_bins[index] += other.review_bins[index]
+            self.bins[index] -= other.bins[index]
+            self.review_bins[index] -= other.review_bins[index]
 
     @property
     def mean(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The summary page in Chromium: no console messages, all images decoded, no requests, fast."""
+"""The summary page in Chromium: no console messages, no requests, all images decoded, filters, the enlarged view."""
 
 import io
 import shutil
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from labels.dropped_labels import DroppedLabel, DropReason
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
 from server.jobs.recipes.parsing import parse_recipe
@@ -26,35 +27,37 @@ steps:
 """)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TIMEOUT = 60_000  # milliseconds, for a busy machine
+HOSTILE = "<script>document.title='taken'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>\"'"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian package: chromium)")
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, timeout=TIMEOUT)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=TIMEOUT)
         yield browser
         browser.close()
 
 
 def write_page(path: Path, images: int) -> Path:
-    """Writes a page with hostile names. Two thirds of the images are samples, each drawn twice; one third is to
-    review."""
-    hostile = "<script>document.title='taken'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>\"'"
+    """Writes a page with hostile names.
+
+    Image n has an object with an outline, of the class `thing n % 10`, with the score (n % 17 + 1) / 18, to review
+    below 0.3; and a caption.
+    """
 
     def make_image(number: int) -> LabeledImage:
-        score = (number % 17 + 1) / 18
+        score, label = (number % 17 + 1) / 18, f"thing {number % 10}"
+        review = f"{HOSTILE} is to review" if score < 0.3 else ""
+        ring = [40.0, 40, 200, 40, 200, 200]
         traces = (
-            TracedAnnotation(
-                Box(label="cat", score=score, box=(40, 40, 200, 200)), "things", review=hostile if score < 0.3 else ""
-            ),
-            TracedAnnotation(
-                Polygon(label="cat", score=0.8, polygons=[[40, 40, 200, 40, 200, 200]]), "outlines", parent=0
-            ),
-            TracedAnnotation(Text(label=f"A cat {hostile}", score=0.9), "caption"),
+            TracedAnnotation(Box(label=label, score=score, box=(40, 40, 200, 200)), "things", review=review),
+            TracedAnnotation(Polygon(label=label, score=0.8, polygons=[ring]), "outlines", parent=0),
+            TracedAnnotation(Text(label=f"A thing {HOSTILE}", score=0.9), "caption"),
         )
-        name = f"{hostile}/{number}.png"
+        name = f"{HOSTILE}/{number}.png"
         return LabeledImage.from_traces(name, 320, 240, traces, lambda: make_noise(number), sha256=f"{number:064x}")
 
     def make_noise(number: int) -> bytes:
@@ -62,9 +65,11 @@ def write_page(path: Path, images: int) -> Path:
         Image.effect_noise((320, 240), 20 + number % 60).convert("RGB").save(file, "PNG")
         return file.getvalue()
 
-    failures = [FailedImage(i, "broken", hostile, name=hostile) for i in range(30)]
-    info = SummaryInfo(hostile, RECIPE, hostile, "seedling", JobProgress(done=images, failed=30), failures, 100)
-    write_summary(path, map(make_image, range(images)), info, samples=2 * images // 3, reviews=images // 3)
+    failures = [FailedImage(i, "broken", HOSTILE, name=HOSTILE) for i in range(30)]
+    dropped = [DroppedLabel("things", HOSTILE, DropReason.NO_CLASS, 7)]
+    progress = JobProgress(done=images, failed=30)
+    info = SummaryInfo(HOSTILE, RECIPE, HOSTILE, "seedling", progress, failures, 100, dropped=dropped)
+    write_summary(path, map(make_image, range(images)), info)
     return path
 
 
@@ -79,7 +84,7 @@ def open_page(browser: Browser, width: int = 1280, scheme: str = "light") -> Pag
     return page
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_the_page_opens_without_messages_and_with_all_images(
     browser: Browser, path: Path, width: int, scheme: str
 ) -> None:
@@ -91,8 +96,10 @@ def test_the_page_opens_without_messages_and_with_all_images(
         page.on("dialog", lambda dialog: messages.append(dialog.message))
         page.on("request", lambda request: urls.append(request.url))
         page.goto(path.as_uri())
-        assert count_images(page) == 20
+        assert count_images(page) == 12
         assert page.title().startswith("<script>")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no horizontal scrolling"
+        page.locator("#gallery .image").first.click()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no horizontal scrolling"
     assert messages == []
     assert [url for url in urls if not url.startswith("data:image/webp;")] == [path.as_uri()]
@@ -100,6 +107,7 @@ def test_the_page_opens_without_messages_and_with_all_images(
 
 def count_images(page: Page) -> int:
     """Returns the number of images on the page. Asserts that each is decoded."""
+    page.evaluate("[...document.images].forEach(image => (image.loading = 'eager'))")
     page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
     widths = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
     assert set(widths) == {320}
@@ -108,24 +116,111 @@ def count_images(page: Page) -> int:
 
 @pytest.mark.slow
 def test_two_hundred_images_load_within_a_second(browser: Browser, tmp_path: Path) -> None:
-    path = write_page(tmp_path / "summary.html", 120)
+    path = write_page(tmp_path / "summary.html", 192)
     with closing(open_page(browser)) as page:
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.goto(path.as_uri())
         measured = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
-        assert count_images(page) == 200
+        assert count_images(page) == 192
     assert measured["TaskDuration"] < 1.0  # seconds of CPU time, which does not depend on other processes
 
 
-def test_a_step_can_be_selected_for_the_samples(browser: Browser, path: Path) -> None:
+@pytest.fixture(scope="module")
+def page(browser: Browser, path: Path) -> Iterator[Page]:
     with closing(open_page(browser)) as page:
         page.goto(path.as_uri())
-        card = page.locator("#samples .card").first
+        yield page
 
-        def get_visible() -> list[bool]:
-            return [card.locator(f"img.of-{i}").is_visible() for i in range(2)]
 
-        assert get_visible() == [True, False]
-        page.locator(".views").get_by_text("outlines").click()
-        assert get_visible() == [False, True]
+def get_visible(page: Page) -> list[int]:
+    """Returns the numbers of the images in the gallery, in order."""
+    names = page.locator("#gallery .card .name").all_text_contents()
+    return [int(name.rpartition("/")[2].removesuffix(".png")) for name in names]
+
+
+def clear(page: Page) -> None:
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.locator("#gallery .card")).to_have_count(12)
+
+
+def test_images_are_filtered_by_class_step_score_and_review(page: Page) -> None:
+    clear(page)
+    matches = page.locator("#matches")
+    expect(matches).to_have_text("24 labels in the job, 24 labels in the 12 images here.")
+    assert get_visible(page)[:5] == [0, 1, 2, 3, 4], "least certain first"
+    page.locator("select[name=class]").select_option("thing 1 (2)")
+    expect(matches).to_have_text("2 labels in the job. Shown here: 2 labels in 2 images.")
+    assert get_visible(page) == [1, 11]
+    assert page.locator("#gallery path").count() == 2
+    page.get_by_label("To review").check()
+    expect(matches).to_have_text("1 label in the job. Shown here: 1 label in 1 image.")
+    assert get_visible(page) == [1]
+
+    clear(page)
+    page.get_by_label("Lowest score").fill("0.5")
+    expect(matches).to_have_text("16 labels in the job. Shown here: 16 labels in 12 images.")
+    page.get_by_label("Show").select_option("answers of things")
+    expect(matches).to_have_text("4 labels in the job. Shown here: 4 labels in 4 images.")
+    assert sorted(get_visible(page)) == [8, 9, 10, 11]
+    page.get_by_label("Highest score").fill("0.55")
+    expect(matches).to_have_text("1 label in the job. Shown here: 1 label in 1 image.")
+    page.get_by_label("Show").select_option("answers of outlines")
+    expect(page.locator("#no-match")).to_be_visible()
+    page.get_by_role("button", name="Clear the filters").click()
+    expect(page.locator("#gallery .card")).to_have_count(12)
+
+
+def test_the_tile_and_the_table_lead_to_their_images(page: Page) -> None:
+    clear(page)
+    page.locator(".tile.amber").click()
+    expect(page.locator("#gallery .card")).to_have_count(5)
+    page.locator("#class-table").get_by_role("button", name="thing 7").click()
+    expect(page.locator("#gallery .card")).to_have_count(1)
+    assert get_visible(page) == [7]
+    page.get_by_label("Find").fill("thing 3")
+    expect(page.locator("#class-table tbody tr:visible")).to_have_count(1)
+    page.get_by_label("Find").fill("")
+    for _ in range(2):
+        page.locator("#class-table thead").get_by_role("button", name="class").click()
+    expect(page.locator("#class-table tbody th").first).to_have_text("thing 9")
+
+
+def test_an_image_is_enlarged_by_the_keyboard(page: Page) -> None:
+    clear(page)
+    page.locator("#gallery .image").first.focus()
+    page.keyboard.press("Enter")
+    viewer, facts = page.locator("#viewer"), page.locator("#viewer-facts")
+    expect(viewer).to_be_visible()
+    expect(facts).to_have_text("1 of 12 · 320×240 · 2 labels")
+    assert viewer.locator("path").count() == 1
+    assert viewer.locator(".labels button").count() == 2
+    page.keyboard.press("ArrowRight")
+    expect(facts).to_contain_text("2 of 12")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    expect(facts).to_contain_text("12 of 12")
+    viewer.locator(".labels button").first.hover()
+    expect(viewer.locator("path.active")).to_have_count(1)
+    box = viewer.locator(".frame").bounding_box()
+    assert box is not None
+    assert box["width"] > 600
+    assert box["width"] / box["height"] == pytest.approx(320 / 240, rel=0.01)
+    page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+    last = page.locator("#gallery .image").last
+    expect(last).to_be_focused()
+
+
+def test_the_enlarged_view_shows_what_the_filter_selects_or_all(page: Page) -> None:
+    clear(page)
+    page.get_by_label("Show").select_option("answers of things")
+    expect(page.locator("#matches")).to_contain_text("12 labels in the job. Shown here")
+    page.locator("#gallery .image").first.click()
+    labels = page.locator("#viewer .labels button")
+    expect(labels).to_have_count(1)
+    page.get_by_label("All labels").check()
+    expect(labels).to_have_count(2)
+    page.get_by_label("All labels").uncheck()
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator("#viewer")).to_be_hidden()
