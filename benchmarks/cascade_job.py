@@ -98,7 +98,7 @@ def label_with_script(
                 answers = zip(requests, generate(requests), strict=True)
                 prompts = execution.send([_to_result(request, tokens, checkpoint) for request, tokens in answers])
         except StopIteration as end:
-            labels.append(end.value)
+            labels.append(end.value.traces)
     return labels
 
 

@@ -11,11 +11,12 @@ from labels.decoder_pool import DecoderClosedError
 from labels.images import decode_image
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation
+from server.engine.class_lists import hold_class_list
 from server.engine.errors import RequestCancelledError
 from server.engine.request import Request, Result
 from server.jobs.budget import Budget
 from server.jobs.image_crops import ImageCrops
-from server.jobs.model_prompts import ModelPrompt, RecipeExecution
+from server.jobs.model_prompts import ModelPrompt, RecipeExecution, RecipeLabels
 from server.jobs.pinned_models import PendingResult, PinnedModel
 from server.store import ImageAnnotations
 
@@ -81,10 +82,10 @@ class ImageAnnotator:
                 while True:
                     prompts = execution.send(self._answer(crops, prompts))
             except StopIteration as end:
-                traces: list[TracedAnnotation] = end.value
+                labels: RecipeLabels = end.value
             finally:
                 execution.close()
-        return ImageAnnotations(sha256, *image.size, tuple(map(self._add_hashes, traces)))
+        return ImageAnnotations(sha256, *image.size, tuple(map(self._add_hashes, labels.traces)), labels.dropped)
 
     def _answer(self, crops: ImageCrops, prompts: Sequence[ModelPrompt]) -> list[Result]:
         """Returns the answers in order. If one prompt fails, the others are cancelled."""
@@ -108,7 +109,10 @@ class ImageAnnotator:
         )
         submit = partial(self.engine.submit_blocking, stop=self.stop)
         model = self.pinned_models.get(prompt.adapter or "")
-        handle = model.submit(submit, request) if model else submit(replace(request, adapter=prompt.adapter))
+        if model:
+            handle = model.submit(submit, request, prompt.class_list)
+        else:
+            handle = submit(hold_class_list(replace(request, adapter=prompt.adapter), prompt.class_list))
         with self._lock:
             self._pending.add(handle)
         if self.stop.is_set():

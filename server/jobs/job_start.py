@@ -1,16 +1,17 @@
-"""Starts a job: records its recipe and models, so that they cannot change until it ends."""
+"""Starts a job, or changes it: records its recipe and models, so that they stay the same until it ends."""
 
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from server.jobs.model_hash import compute_model_hash
-from server.jobs.pinned_models import ProjectModels, pin_champions
+from server.jobs.pinned_models import ProjectModels, pin_champions, pin_class_lists
 from server.jobs.recipes.differences import describe_differences
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.recipes.recipe import Recipe
-from server.jobs.sources import ImageSource
+from server.jobs.sources import ImageSource, addresses
 from server.store import Job, JobMismatchError, JobSpec, StoreError
+from server.store.jobs.job_changes import ImageChanges, list_differences
 from server.store.jobs.job_store import JobStore
 
 if TYPE_CHECKING:  # torch
@@ -29,11 +30,8 @@ def start_job(
     """
 
     def get_or_create(existing: Job | None) -> Job:
-        previous = get_job_recipe(existing) if existing else None
-        pinned = pin_champions(recipe, previous, engine.checkpoint.sha256, projects)
-        document = pinned.model_dump_json(exclude_defaults=True)
-        model_hash = compute_model_hash(engine, pinned.adapters, pinned.models)
-        spec = JobSpec(output, document, pinned.hash, address, source.fingerprint, model_hash, options)
+        pinned = _pin_models(recipe, get_job_recipe(existing) if existing else None, engine, projects)
+        spec = _create_spec(pinned, engine, source, address, output, options)
         return store.get_or_create_job(spec, source.names, _compare_recipes)
 
     existing = store.find_job(output)
@@ -44,6 +42,40 @@ def start_job(
             raise
     # Another process was faster. If a model was promoted in between, its job differs only in the champions.
     return get_or_create(store.find_job(output))
+
+
+def update_job(
+    store: JobStore, job: Job, engine: "Engine", recipe: Recipe, source: ImageSource, address: str,
+    projects: ProjectModels | None = None, *, relabel: bool = False,
+) -> tuple[Job, ImageChanges]:  # fmt: skip
+    """Adds the images that are new in the source to a job, and finds those that were removed or changed. Returns the
+    job, and what has changed.
+
+    With `relabel`, the job also gets the recipe and the models of now, and all its images are labeled again, but for
+    those with stored annotations of this recipe and these models. Without it, they must be those of the job:
+    JobMismatchError is raised otherwise, and also if the source is at another address and lacks an image of the job.
+    Raises InvalidStateError if the job is cancelled, otherwise as `start_job`.
+    """
+    pinned = _pin_models(recipe, None if relabel else get_job_recipe(job), engine, projects)
+    spec = _create_spec(pinned, engine, source, address, job.spec.output, job.spec.options)
+    if not relabel and (lines := list_differences(job.spec, spec, _compare_recipes)):
+        raise JobMismatchError(spec.output, lines, job, spec)
+    is_same_address = addresses.to_absolute(address) == addresses.to_absolute(job.spec.source)
+    return store.update_job(job, spec, source, may_remove=is_same_address, relabel=relabel)
+
+
+def _pin_models(recipe: Recipe, previous: Recipe | None, engine: "Engine", projects: ProjectModels | None) -> Recipe:
+    """Returns the recipe with its champions and class lists; those of `previous` come before those of now."""
+    pinned = pin_champions(recipe, previous, engine.checkpoint.sha256, projects)
+    return pin_class_lists(pinned, previous, engine, projects)
+
+
+def _create_spec(
+    pinned: Recipe, engine: "Engine", source: ImageSource, address: str, output: str, options: str
+) -> JobSpec:
+    document = pinned.model_dump_json(exclude_defaults=True)
+    model_hash = compute_model_hash(engine, pinned.adapters, pinned.models)
+    return JobSpec(output, document, pinned.hash, address, source.fingerprint, model_hash, options)
 
 
 def get_job_recipe(job: Job) -> Recipe:

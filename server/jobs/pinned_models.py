@@ -4,11 +4,12 @@ Later promotions do not affect the job. Otherwise one dataset could contain labe
 reproduced or evaluated as the work of one model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from prompts.class_lists import ClassList
 from server.engine.request import Request, Result
 from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.recipes.recipe import PinnedChampion, Recipe
@@ -31,17 +32,17 @@ class PinnedModel:
     """A loaded project model.
 
     `sha256` is the hash of its adapter, or of the ensemble with all its members. `submit` submits a request to the
-    model; its first argument is the function that submits a request to the engine.
+    model, held to a class list; its first argument is the function that submits a request to the engine.
     """
 
     sha256: str
-    submit: "Callable[[Callable[[Request], Handle], Request], PendingResult]"
+    submit: "Callable[[Callable[[Request], Handle], Request, ClassList | None], PendingResult]"
 
 
 class ProjectModels(Protocol):
     """The models of a server's projects, as jobs use them.
 
-    Both methods raise StoreError if something does not exist or was trained on other base weights.
+    All methods raise StoreError if something does not exist or was trained on other base weights.
     """
 
     def find_champion(
@@ -51,6 +52,10 @@ class ProjectModels(Protocol):
 
         `base_sha256` is the hash of the base model's weights.
         """
+
+    def find_class_lists(self, recipe: Recipe, project: str, base_sha256: str) -> Mapping[str, Sequence[str]]:
+        """Returns the classes of a project if it has declared them, otherwise those of its champions in the recipe, by
+        the names that `Recipe.class_lists` has for them."""
 
     def load_champions(
         self, engine: "Engine", recipe: Recipe, job_id: int
@@ -94,6 +99,25 @@ def pin_champions(recipe: Recipe, previous: Recipe | None, base_sha256: str, pro
             )
         pinned[task] = expected if task in named else found
     return recipe.model_copy(update={"champions": champions})
+
+
+def pin_class_lists(
+    recipe: Recipe, previous: Recipe | None, engine: "Engine", projects: ProjectModels | None
+) -> Recipe:
+    """Returns the recipe, whose champions are pinned, with the class list of each adapter and project that it uses.
+
+    Lists that the recipe names come first, then those of `previous`, the recipe of the same job if it exists already,
+    then those of now. What `previous` used without a list stays without. Raises the errors of `projects`.
+    """
+    names = recipe.list_class_list_names()
+    known = dict.fromkeys(previous.list_class_list_names(), ()) | previous.class_lists if previous else {}
+    found: dict[str, Sequence[str]] = {**known, **recipe.class_lists}
+    if missing := [name for name in names if name not in found]:
+        lists: dict[str, Sequence[str]] = {adapter.name: adapter.class_list for adapter in engine.list_adapters()}
+        for project in dict.fromkeys(project for project, _ in recipe.projects):
+            lists |= projects.find_class_lists(recipe, project, engine.checkpoint.sha256) if projects else {}
+        found |= {name: lists.get(name, ()) for name in missing}
+    return recipe.model_copy(update={"class_lists": {name: list(found[name]) for name in names if found[name]}})
 
 
 def _make_error(recipe: Recipe, message: str) -> RecipeError:

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server.engine.adapters.class_list import read_class_list
 from server.engine.adapters.errors import UnknownAdapterError
+from server.engine.class_lists import hold_class_list
 from server.projects.ensemble_handle import EnsembleHandle
 from server.store.projects.ensembles import AdapterSum, BoxFusion, LabelRouting
 from server.store.projects.records import ModelVersion, Project
 
 if TYPE_CHECKING:  # they import torch or SQLAlchemy
+    from prompts.class_lists import ClassList
     from server.engine.engine import Engine
     from server.engine.handle import Handle
     from server.engine.request import Request, Result
@@ -62,6 +65,27 @@ class Ensemble:
                 handle.cancel()
             raise
         return EnsembleHandle(handles, self._merge)
+
+    def submit_held(
+        self, submit: "Callable[[Request], Handle]", request: "Request", class_list: "ClassList | None", *,
+        is_declared: bool,
+    ) -> "Handle | EnsembleHandle":  # fmt: skip
+        """Submits a request that is held to a class list. See `submit`.
+
+        `is_declared`: whether the list is the project's. Only that holds the base model, which may know more classes
+        than the adapters beside it.
+        """
+
+        def submit_member(own: "Request") -> "Handle":
+            is_free = own.adapter is None and not is_declared
+            return submit(own if is_free else hold_class_list(own, class_list))
+
+        return self.submit(submit_member, request)
+
+    def read_class_list(self) -> tuple[str, ...]:
+        """Returns the classes in the folders of the adapters, each once; empty if none has a list. Raises
+        ClassListFileError."""
+        return tuple(dict.fromkeys(name for adapter in self.adapters for name in read_class_list(adapter.folder)))
 
     def split(self) -> list["Ensemble"]:
         """Returns each adapter as an ensemble of its own."""

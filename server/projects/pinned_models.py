@@ -1,11 +1,12 @@
 """Models of projects in jobs: a job uses the same models from its start to its end."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from server.jobs.pinned_models import PinnedModel
-from server.jobs.recipes.recipe import PinnedChampion, Recipe
+from prompts.class_lists import ClassList
+from server.jobs.pinned_models import PendingResult, PinnedModel
+from server.jobs.recipes.recipe import PinnedChampion, Recipe, get_project_key
 from server.projects.ensembles import Ensemble, EnsembleBuilder, load_adapters
 from server.projects.errors import BaseMismatchError
 from server.projects.project_files import ProjectFiles
@@ -15,6 +16,8 @@ from server.store.projects.records import ModelVersion, Project
 
 if TYPE_CHECKING:  # torch
     from server.engine.engine import Engine
+    from server.engine.handle import Handle
+    from server.engine.request import Request
 
 
 class PinnedProjectModels:
@@ -35,6 +38,19 @@ class PinnedProjectModels:
             return None
         return PinnedChampion(model=model_id, sha256=self._get_model(found, task, model_id).sha256)
 
+    def find_class_lists(self, recipe: Recipe, project: str, base_sha256: str) -> Mapping[str, Sequence[str]]:
+        """Returns the classes of a project if it declares them, otherwise those of its champions in the recipe."""
+        found = self._find_project(project, base_sha256)
+        if found.classes:
+            return {get_project_key(project): found.classes}
+        champions = {champion.model: champion for champion in recipe.champions[project].values() if champion}
+        return {
+            champion.get_name(project): self._ensembles.build(
+                found, self._store.models.get_model(found, champion.model)
+            ).read_class_list()
+            for champion in champions.values()
+        }
+
     @contextmanager
     def load_champions(self, engine: "Engine", recipe: Recipe, job_id: int) -> Iterator[Mapping[str, PinnedModel]]:
         """Loads the champions of a job's recipe, and returns them by their names in the recipe.
@@ -46,6 +62,7 @@ class PinnedProjectModels:
         ensembles: list[Ensemble] = []
         for name, tasks in recipe.champions.items():
             project = self._find_project(name, engine.checkpoint.sha256)
+            is_declared = get_project_key(name) in recipe.class_lists
             for task, champion in tasks.items():
                 if champion is None:
                     continue
@@ -56,7 +73,7 @@ class PinnedProjectModels:
                     )
                 ensemble = self._ensembles.build(project, model).with_suffix(f"job-{job_id}")
                 ensembles.append(ensemble)
-                pinned[champion.get_name(name)] = PinnedModel(champion.sha256, ensemble.submit)
+                pinned[champion.get_name(name)] = PinnedModel(champion.sha256, _make_submit(ensemble, is_declared))
         with load_adapters(engine, ensembles):
             yield pinned
 
@@ -74,3 +91,16 @@ class PinnedProjectModels:
         if model.task != task:
             raise NotFoundError(f"model {model_id} of {project.name} answers {model.task}, not {task}")
         return model
+
+
+def _make_submit(
+    ensemble: Ensemble, is_declared: bool
+) -> "Callable[[Callable[[Request], Handle], Request, ClassList | None], PendingResult]":
+    """Returns how requests are submitted to a model. `is_declared`: whether the project declares its class list."""
+
+    def submit(
+        submit_one: "Callable[[Request], Handle]", request: "Request", class_list: ClassList | None
+    ) -> "PendingResult":
+        return ensemble.submit_held(submit_one, request, class_list, is_declared=is_declared)
+
+    return submit

@@ -105,8 +105,8 @@ class ProjectRow(TableBase):
     """A project: corrections, and the models that are fine-tuned on them.
 
     `storage_id` is the ID of the projects folder that holds its files, `folder` the project's path in it. `base_sha256`
-    is the hash of the weights that its adapters are trained on. `tasks` is a JSON list. `holdout_share` is the share of
-    its images that are never used for training.
+    is the hash of the weights that its adapters are trained on. `tasks` and `classes` are JSON lists; no classes: it
+    declares none. `holdout_share` is the share of its images that are never used for training.
     """
 
     __tablename__ = "projects"
@@ -117,6 +117,7 @@ class ProjectRow(TableBase):
     name: Mapped[str] = mapped_column(String(64))
     base_sha256: Mapped[str] = mapped_column(String(64))
     tasks: Mapped[str] = mapped_column(Text)
+    classes: Mapped[str] = mapped_column(Text, server_default="[]")
     holdout_share: Mapped[float]
     folder: Mapped[str] = mapped_column(String(64))
     created: Mapped[float]

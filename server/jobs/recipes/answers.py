@@ -2,17 +2,19 @@
 review."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from labels.dropped_labels import DropReason
 from labels.geometry import bounding_box_or_none, mirror, translate
 from prompts.annotations import Annotation, Text
 from prompts.tasks import AnswerKind
 from prompts.text import truncate
 from server.engine.request import Result
-from server.jobs.recipes.findings import Finding
+from server.jobs.recipes.findings import Finding, split_dropped
 from server.jobs.recipes.ontology import contains_words
 from server.jobs.recipes.overlaps import compare_labels, compute_iou
 from server.jobs.recipes.recipe import Recipe, RecipeStep
+from server.jobs.recipes.review import PARENT_REASON, follows_parent
 from server.jobs.recipes.step_prompts import StepPrompt
 from server.jobs.recipes.tiles import is_cut
 from server.jobs.recipes.validation import uses_ontology
@@ -27,17 +29,19 @@ class AnswerReader:
     size: tuple[int, int]
 
     def read_answer(self, prompt: StepPrompt, result: Result) -> list[Finding]:
-        """Returns the findings of one answer, in order. Leaves out shapes without points, and annotations that the
-        ontology drops."""
+        """Returns the findings of one answer, in order, with those that the ontology drops. Leaves out shapes without
+        points."""
         findings = (self._to_finding(prompt, result, annotation) for annotation in result.annotations)
         return [finding for finding in findings if finding is not None]
 
     def check_mirrored(self, findings: Sequence[Finding], mirrored: Sequence[Finding], min_iou: float) -> list[Finding]:
-        """Drops findings that are not found in the mirrored image, at an IoU of `min_iou`, or marks them for
-        review."""
+        """Drops findings that are not found in the mirrored image, at an IoU of `min_iou`, or marks them for review.
+        Those that are dropped already stay as they are."""
+        findings, dropped = split_dropped(findings)
+        mirrored, _ = split_dropped(mirrored)
         agrees = (compute_iou(findings, mirrored) >= min_iou) & compare_labels(findings, mirrored)
         reasons = ["" if row.any() else "not found in the mirrored image" for row in agrees]
-        return self._handle_disagreement(findings, reasons)
+        return [*self._handle_disagreement(findings, reasons), *dropped]
 
     def check_labels(self, findings: Sequence[Finding], answers: Sequence[Result | None]) -> list[Finding]:
         """Drops findings whose region has another label in the check prompt's answer, or marks them for review. The
@@ -53,7 +57,8 @@ class AnswerReader:
     def _handle_disagreement(self, findings: Sequence[Finding], reasons: Sequence[str]) -> list[Finding]:
         pairs = list(zip(findings, reasons, strict=True))
         if self.recipe.disagreement == "drop":
-            return [finding for finding, reason in pairs if not reason]
+            contradicted = DropReason.CONTRADICTED
+            return [replace(finding, dropped=contradicted) if reason else finding for finding, reason in pairs]
         return [finding.with_review_reason(reason) if reason else finding for finding, reason in pairs]
 
     def _to_finding(self, prompt: StepPrompt, result: Result, annotation: Annotation) -> Finding | None:
@@ -62,12 +67,9 @@ class AnswerReader:
         if is_shape and bounding_box_or_none(annotation) is None:
             return None
         words = annotation.label.strip() or (prompt.words if is_shape else "")
-        labeled = self._find_label(prompt, words)
-        if labeled is None:
-            return None
-        label, reasons = labeled
-        if prompt.parent and prompt.parent.review_reasons:
-            reasons.append("its parent annotation needs review")
+        label, reasons, dropped = self._find_label(prompt, words)
+        if prompt.parent and prompt.parent.review_reasons and follows_parent(self.recipe, self.step):
+            reasons.append(PARENT_REASON)
         if not is_shape and result.finish == "length":
             reasons.append("the answer was truncated")
         if prompt.model_prompt.mirrored:
@@ -75,22 +77,22 @@ class AnswerReader:
         annotation = translate(annotation, crop[0], crop[1]).model_copy(update={"label": label})
         box = bounding_box_or_none(annotation)
         cut = self.step.tile is not None and box is not None and is_cut(box, crop, self.size)
-        return Finding(annotation, words, prompt.prompt, result.text, prompt.parent, tuple(reasons), cut)
+        return Finding(annotation, words, prompt.prompt, result.text, prompt.parent, tuple(reasons), cut, dropped)
 
-    def _find_label(self, prompt: StepPrompt, words: str) -> tuple[str, list[str]] | None:
-        """Returns the label for the model's words, and reasons for review; None to drop the annotation."""
-        reasons = []
+    def _find_label(self, prompt: StepPrompt, words: str) -> tuple[str, list[str], DropReason | None]:
+        """Returns the label for the model's words, reasons for review, and the reason to drop the annotation."""
+        reasons: list[str] = []
         is_grounding = self.step.task_definition.answer_kind is AnswerKind.PHRASES
         if is_grounding and not contains_words(prompt.model_prompt.text or "", words):
             # Grounding returns phrases of its text; other phrases are hallucinated.
             if self.recipe.disagreement == "drop":
-                return None
+                return words, reasons, DropReason.CONTRADICTED
             reasons.append("the text of the prompt does not contain this phrase")
         if not (self.recipe.ontology_index and words and uses_ontology(self.step)):
-            return prompt.label or words, reasons
+            return prompt.label or words, reasons, None
         label = self.recipe.ontology_index.find_label(words) or prompt.label
         if label is None and self.recipe.unmatched == "drop":
-            return None
+            return words, reasons, DropReason.NO_CLASS
         if label is None and self.recipe.unmatched == "review":
             reasons.append("no phrase of the ontology matches")
-        return label or words, reasons
+        return label or words, reasons, None

@@ -1,7 +1,9 @@
 """The intermediate results of a step."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from labels.dropped_labels import DropReason
 from labels.geometry import Rectangle, bounding_box_or_none
 from prompts.annotations import Annotation
 
@@ -12,7 +14,8 @@ class Finding:
 
     `words` are the model's words for it, `prompt` the text of the prompt, and `raw` the whole answer. `parent` is the
     finding whose region the prompt was about. `review_reasons` are the reasons why a person should check it. `is_cut`
-    is whether it ends at the edge of a tile, so that it may be a part of an object. Findings are compared by identity.
+    is whether it ends at the edge of a tile, so that it may be a part of an object. `dropped` is why it is not kept;
+    None if it is. Findings are compared by identity.
     """
 
     annotation: Annotation
@@ -22,6 +25,7 @@ class Finding:
     parent: "Finding | None" = None
     review_reasons: tuple[str, ...] = ()
     is_cut: bool = False
+    dropped: DropReason | None = None
 
     @property
     def label(self) -> str:
@@ -39,3 +43,12 @@ class Finding:
     def with_review_reason(self, reason: str) -> "Finding":
         """Returns the finding with one more reason for review."""
         return replace(self, review_reasons=(*self.review_reasons, reason))
+
+
+def split_dropped(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """Returns the findings that are kept, and those that are dropped."""
+    kept: list[Finding] = []
+    dropped: list[Finding] = []
+    for finding in findings:
+        (kept if finding.dropped is None else dropped).append(finding)
+    return kept, dropped

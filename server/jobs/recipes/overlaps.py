@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
+from labels.geometry import Rectangle
 from server.jobs.recipes.findings import Finding
 
 Matrix = npt.NDArray[np.float32]
@@ -51,10 +52,16 @@ def select_greedily(
     return [findings[index] for index in sorted(selected)]
 
 
-def _compute_overlap(one: Sequence[Finding], other: Sequence[Finding], metric: str) -> Matrix:
+def compute_box_overlap(one: Sequence[Rectangle], other: Sequence[Rectangle], metric: str = "IOU") -> Matrix:
+    """Returns the overlap of every pair of boxes, (one, other): intersection over union (IOU) or over the smaller box
+    (IOS)."""
     supervision = _import_supervision()
-    boxes = _to_boxes(one), _to_boxes(other)
+    boxes = (np.array(each, float).reshape(-1, 4) for each in (one, other))
     return np.asarray(supervision.box_iou_batch(*boxes, supervision.OverlapMetric(metric)), np.float32)
+
+
+def _compute_overlap(one: Sequence[Finding], other: Sequence[Finding], metric: str) -> Matrix:
+    return compute_box_overlap(_list_boxes(one), _list_boxes(other), metric)
 
 
 @functools.cache
@@ -70,5 +77,5 @@ def _import_supervision() -> ModuleType:
     return supervision
 
 
-def _to_boxes(findings: Sequence[Finding]) -> npt.NDArray[np.float64]:
-    return np.array([each.box or (0, 0, 0, 0) for each in findings], float).reshape(-1, 4)
+def _list_boxes(findings: Sequence[Finding]) -> list[Rectangle]:
+    return [each.box or (0.0, 0.0, 0.0, 0.0) for each in findings]

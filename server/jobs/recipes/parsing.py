@@ -10,14 +10,16 @@ from pydantic import BaseModel, ValidationError
 
 from prompts.text import truncate
 from server.jobs.recipes.problems import RecipeError, RecipeProblem
-from server.jobs.recipes.recipe import AnnotationFilter, PinnedChampion, Recipe, RecipeStep, Tiling
-from server.jobs.recipes.validation import KeyPath, find_problems
+from server.jobs.recipes.recipe import MAX_STEPS, AnnotationFilter, PinnedChampion, Recipe, RecipeStep, Tiling
+from server.jobs.recipes.review_thresholds import ReviewThresholds
+from server.jobs.recipes.validation import KeyPath, find_problems, find_reference_problems
 from server.jobs.recipes.yaml_document import YamlDocument, parse_yaml
 
 _BUILTIN = resources.files(__package__) / "builtin"
 _MAX_PROBLEMS = 20  # reported at a time
 _MODELS: dict[str, type[BaseModel]] = {
     "steps": RecipeStep, "tile": Tiling, "filter": AnnotationFilter, "champions": PinnedChampion,
+    "review_below": ReviewThresholds,
 }  # fmt: skip
 _HINTS = {"id": "later steps refer to it", "task": "for example <OD>", "size": "the side of a tile in pixels"}
 
@@ -71,7 +73,9 @@ def _validate(document: YamlDocument, source: str) -> Recipe:
     except ValidationError as error:
         errors = error.errors(include_url=False)
         problems = [locate(*_translate(entry)) for entry in errors[:_MAX_PROBLEMS]]
-        raise RecipeError(source, _sort(problems, len(errors))) from error
+        references = list(islice(find_reference_problems(_sketch(document.data)), _MAX_PROBLEMS))
+        problems += [locate(*each) for each in references[: _MAX_PROBLEMS - len(problems)]]
+        raise RecipeError(source, _sort(problems, len(errors) + len(references))) from error
     found = list(islice(find_problems(recipe), _MAX_PROBLEMS + 1))
     problems = [
         locate(path, message, path[0] == "ontology" and len(path) == 2) for path, message in found[:_MAX_PROBLEMS]
@@ -79,6 +83,18 @@ def _validate(document: YamlDocument, source: str) -> Recipe:
     if problems:
         raise RecipeError(source, _sort(problems, len(found)))
     return recipe
+
+
+def _sketch(data: Any) -> Recipe:
+    """Returns what can be checked of the steps and their references in a recipe that has other problems."""
+    data = data if isinstance(data, dict) else {}
+    raw = data.get("steps")
+    steps = []
+    for step in raw[:MAX_STEPS] if isinstance(raw, list) else ():
+        step = step if isinstance(step, dict) else {}
+        texts = {key: value for key in ("id", "text", "for_each") if isinstance(value := step.get(key), str) and value}
+        steps.append(RecipeStep.model_construct(**{"id": "", "task": "", **texts}))
+    return Recipe.model_construct(steps=steps, ontology=data.get("ontology"))
 
 
 def _sort(problems: list[RecipeProblem], found: int) -> list[RecipeProblem]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from prompts.label_lists import MAX_LABELS, check_label_list
 from prompts.tasks import AnswerKind, PromptError, Task, find_task
 from server.jobs.recipes.ontology import OntologyIndex
+from server.jobs.recipes.review_thresholds import ReviewThresholds, Share
 
 ONTOLOGY = "ontology"  # `${ontology}` refers to its phrases, so no step can have this ID
 CATEGORY = "<REGION_TO_CATEGORY>"
@@ -19,7 +20,6 @@ MAX_TEXT_LENGTH = 2000  # characters of a step's text; models read about 400 tok
 _MAX_NAME_LENGTH = 100  # characters of a task, an adapter or a project
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Iou = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -75,7 +75,11 @@ class RecipeStep(_RecipePart):
     tile: Tiling | None = None
     flip: Iou | None = Field(None, description="The mirrored image must lead to the same annotation, at this IoU.")
     check: bool = Field(False, description=f"Verify each region: {CATEGORY} must return the same label.")
+    any_class: bool = Field(False, description="The model may name other classes than those of its class list.")
     filter: AnnotationFilter = AnnotationFilter()
+    review_below: Share | None = Field(
+        None, description="Labels with a lower score are to review, in place of the recipe's `review_below`."
+    )
 
     @field_validator("task")
     @classmethod
@@ -125,6 +129,11 @@ class PinnedChampion(_RecipePart):
         return f"projects/{project}/model-{self.model}"
 
 
+def get_project_key(project: str) -> str:
+    """Returns the name of a project's own list in `Recipe.class_lists`. No adapter can have it."""
+    return f"projects/{project}"
+
+
 class Recipe(_RecipePart):
     """The steps of a job, each after the steps that it refers to, and the labels of their annotations."""
 
@@ -140,12 +149,23 @@ class Recipe(_RecipePart):
         description="What to do with annotations that `flip` or `check` contradicts, and with grounded phrases that "
         "are not in the text.",
     )
-    review_below: Share | None = Field(None, description="Annotations with a lower score are marked for review.")
+    review_below: ReviewThresholds | None = Field(
+        None,
+        description="Labels with a lower score are to review. A number applies to objects and words; `{objects: 0.5, "
+        "words: 0.3, captions: 0}` sets each.",
+    )
+    any_class: bool = Field(False, description="`any_class` for all steps.")
     steps: Annotated[list[RecipeStep], Field(min_length=1, max_length=MAX_STEPS)]
     champions: dict[str, dict[str, PinnedChampion | None]] = Field(
         {},
         max_length=MAX_STEPS,
         description="Project → task → model (null: the base model). A job writes this when it starts.",
+    )
+    class_lists: dict[str, list[str]] = Field(
+        {},
+        max_length=MAX_STEPS,
+        description="Adapter, project or champion → the classes that its answers are held to. A job writes this when it "
+        "starts.",
     )
 
     @field_validator("ontology", mode="before")
@@ -195,6 +215,16 @@ class Recipe(_RecipePart):
             for champion in tasks.values()
             if champion
         }
+
+    @property
+    def answers_classes(self) -> bool:
+        """Whether a step names classes, to which it can be held."""
+        return any(find_task(token).answers_classes for step in self.steps for token in step.tasks)
+
+    def list_class_list_names(self) -> list[str]:
+        """Returns the names that `class_lists` may have: of adapters, projects and champions."""
+        projects = dict.fromkeys(get_project_key(project) for project, _ in self.projects)
+        return [*self.adapters, *projects, *self.models]
 
     def get_adapter(self, step: RecipeStep, task: str) -> str | None:
         """Returns the name of the adapter or champion that answers a step's prompts of a task; None for the base model.

@@ -7,6 +7,7 @@ from math import ceil, floor
 from labels.geometry import Rectangle, clip_box
 from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError
 from server.jobs.model_prompts import ModelPrompt
+from server.jobs.recipes.class_lists import find_class_list
 from server.jobs.recipes.findings import Finding
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, RecipeStep
 from server.jobs.recipes.tiles import Crop, split_into_tiles
@@ -41,21 +42,25 @@ def build_prompts(
 
     `findings` are those of the earlier steps. Regions without area and invalid texts are skipped.
     """
-    adapter = recipe.get_adapter(step, step.task)
+    adapter, class_list = recipe.get_adapter(step, step.task), find_class_list(recipe, step, step.task)
     for parent, region, crops in _iter_targets(step, size, findings):
         for text, words, label in _iter_texts(recipe, step, parent, findings):
             for crop in crops:
-                model_prompt = ModelPrompt(step.task_definition, text, region, adapter, crop)
+                model_prompt = ModelPrompt(step.task_definition, text, region, adapter, crop, class_list=class_list)
                 if (prompt := _build_prompt(model_prompt, size, parent, words, label)) is not None:
                     yield prompt
 
 
-def build_check_prompt(recipe: Recipe, step: RecipeStep, finding: Finding, size: tuple[int, int]) -> ModelPrompt | None:
-    """Returns the prompt for the label of a finding's region; None if it has no area."""
-    region = clip_box(finding.box, size) if finding.box else None
-    if not region:
-        return None
-    return ModelPrompt(TASKS[CATEGORY], region=region, adapter=recipe.get_adapter(step, CATEGORY))
+def build_check_prompts(
+    recipe: Recipe, step: RecipeStep, findings: Sequence[Finding], size: tuple[int, int]
+) -> list[ModelPrompt | None]:
+    """Returns the prompt for the label of each finding's region; None if it has no area."""
+    adapter, class_list = recipe.get_adapter(step, CATEGORY), find_class_list(recipe, step, CATEGORY)
+    regions = [clip_box(finding.box, size) if finding.box else None for finding in findings]
+    return [
+        ModelPrompt(TASKS[CATEGORY], region=region, adapter=adapter, class_list=class_list) if region else None
+        for region in regions
+    ]
 
 
 def _build_prompt(

@@ -4,7 +4,7 @@ import difflib
 from collections import deque
 from collections.abc import Iterator
 
-from prompts.tasks import TASKS, UNLABELED_TASK, AnswerKind, InputKind, PromptError, check_text
+from prompts.tasks import TASKS, UNLABELED_TASK, AnswerKind, InputKind, PromptError, check_text, find_task
 from prompts.text import truncate
 from server.jobs.recipes.ontology import normalize_words
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, RecipeStep
@@ -13,7 +13,7 @@ KeyPath = tuple[str | int, ...]
 """Keys and indexes from the top of a recipe to a value."""
 PathProblem = tuple[KeyPath, str]
 
-_INHERITS_LABELS = "<REGION_TO_SEGMENTATION>"  # its polygons have the labels of their regions
+INHERITS_LABELS = "<REGION_TO_SEGMENTATION>"  # its polygons have the labels of their regions
 
 
 def find_problems(recipe: Recipe) -> Iterator[PathProblem]:
@@ -23,22 +23,26 @@ def find_problems(recipe: Recipe) -> Iterator[PathProblem]:
     seen: set[str] = set()
     valid: set[str] = set()  # steps without problems up to here, whose dependencies are valid too
     for index, step in enumerate(recipe.steps):
-        path: KeyPath = ("steps", index)
-        problems = list(_check_id(step, seen))
-        problems += [
-            *_check_dependency(recipe, index, seen, "for_each", step.for_each),
-            *_check_text(recipe, index, seen),
-        ]
-        yield from (((*path, key), message) for key, message in problems)
-        if not problems and valid.issuperset(step.dependencies):
+        problems = list(_check_references(recipe, index, seen))
+        is_valid = not problems and valid.issuperset(step.dependencies)
+        if is_valid:
             valid.add(step.id)
-            yield from (((*path, *key), message) for key, message in _check_inputs(recipe, step))
+        problems += [*_check_inputs(step), *(_check_sources(recipe, step) if is_valid else ())]
+        yield from ((("steps", index, *key), message) for key, message in problems)
         seen.add(step.id)
     used = {dependency for step in recipe.steps for dependency in step.dependencies}
     for index, step in enumerate(recipe.steps):
         if not step.keep and step.id not in used:
             message = f"{step.id} has no effect: it is not kept, and no step uses it; keep it or use it"
             yield ("steps", index, "keep"), message
+
+
+def find_reference_problems(recipe: Recipe) -> Iterator[PathProblem]:
+    """Yields the problems of IDs, and of the references to other steps, in the order of the recipe."""
+    seen: set[str] = set()
+    for index, step in enumerate(recipe.steps):
+        yield from ((("steps", index, *key), message) for key, message in _check_references(recipe, index, seen))
+        seen.add(step.id)
 
 
 def uses_ontology(step: RecipeStep) -> bool:
@@ -50,7 +54,7 @@ def uses_ontology(step: RecipeStep) -> bool:
     if step.task == CATEGORY:
         return True
     is_text = step.task_definition.answer_kind is AnswerKind.QUADS
-    return step.finds_shapes and not is_text and step.task not in (UNLABELED_TASK, _INHERITS_LABELS)
+    return step.finds_shapes and not is_text and step.task not in (UNLABELED_TASK, INHERITS_LABELS)
 
 
 def _check_champions(recipe: Recipe) -> Iterator[PathProblem]:
@@ -62,6 +66,12 @@ def _check_champions(recipe: Recipe) -> Iterator[PathProblem]:
         for task in tasks:
             if (project, task) not in projects:
                 yield ("champions", project, task), f"no step uses the project {project} for {task}; remove this"
+    names = recipe.list_class_list_names()
+    for name in recipe.class_lists:
+        if name not in names:
+            yield ("class_lists", name), f"no step uses {name}; remove this"
+    if recipe.any_class and not recipe.answers_classes:
+        yield ("any_class",), "no step's answers are held to classes anyway; remove `any_class`"
 
 
 def _check_ontology(recipe: Recipe) -> Iterator[PathProblem]:
@@ -105,10 +115,21 @@ def _check_reachability(recipe: Recipe) -> Iterator[PathProblem]:
             yield (ONTOLOGY, label), message
 
 
+def _check_references(recipe: Recipe, index: int, seen: set[str]) -> Iterator[PathProblem]:
+    """Yields the problems of a step's ID and of its references. `seen`: the IDs of the earlier steps."""
+    step = recipe.steps[index]
+    for key, message in (
+        *_check_id(step, seen),
+        *_check_dependency(recipe, index, seen, "for_each", step.for_each),
+        *_check_text(recipe, index, seen),
+    ):
+        yield (key,), message
+
+
 def _check_id(step: RecipeStep, seen: set[str]) -> Iterator[tuple[str, str]]:
     if step.id == ONTOLOGY:
         yield "id", f"the ID {ONTOLOGY} is reserved for ${{{ONTOLOGY}}}; use another ID"
-    elif step.id in seen:
+    elif step.id and step.id in seen:
         yield "id", f"two steps have the ID {step.id}; rename one, and the references to it"
 
 
@@ -159,12 +180,9 @@ def _check_text(recipe: Recipe, index: int, seen: set[str]) -> list[tuple[str, s
     return _check_dependency(recipe, index, seen, "text", step.reference)
 
 
-def _check_inputs(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
-    """Yields the problems of a step's inputs. Its dependencies must exist and come earlier."""
+def _check_inputs(step: RecipeStep) -> Iterator[PathProblem]:
+    """Yields the problems of a step that do not depend on other steps."""
     task = step.task_definition
-    source = recipe.get_step(step.for_each) if step.for_each else None
-    if source and not source.finds_shapes:
-        yield ("for_each",), f"{source.id} ({source.task}) finds no regions, only text; use a step that finds boxes"
     if task.input_kind is InputKind.REGION and not step.for_each:
         yield ("task",), f"{task.token} needs a region; add `for_each:` with the step that finds the regions"
     if task.input_kind is not InputKind.TEXT and step.text is not None:
@@ -176,10 +194,22 @@ def _check_inputs(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
             check_text(step.text)
         except PromptError as error:
             yield ("text",), str(error)
+    if step.any_class and not any(find_task(token).answers_classes for token in step.tasks):
+        yield ("any_class",), f"answers to {step.task} are not held to classes anyway; remove `any_class`"
+    yield from _check_views(step)
+    yield from _check_filter(step)
+
+
+def _check_sources(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
+    """Yields the problems between a step and those that it refers to, which must exist and come earlier."""
+    source = recipe.get_step(step.for_each) if step.for_each else None
+    if source and not source.finds_shapes:
+        yield ("for_each",), f"{source.id} ({source.task}) finds no regions, only text; use a step that finds boxes"
     if step.reference not in (None, ONTOLOGY) and not _has_words(recipe, recipe.get_step(step.reference or "")):
         yield ("text",), f"{step.reference} finds regions without words; use a step with labels or text"
-    yield from _check_views(step)
-    yield from _check_filter(recipe, step)
+    is_text = step.task_definition.answer_kind is AnswerKind.QUADS
+    if step.check and not (step.finds_shapes and not is_text and _has_words(recipe, step)):
+        yield ("check",), f"`check` verifies the label of each region, but {step.task} returns no labeled regions"
 
 
 def _check_views(step: RecipeStep) -> Iterator[PathProblem]:
@@ -196,10 +226,7 @@ def _check_views(step: RecipeStep) -> Iterator[PathProblem]:
         yield ("flip",), "text cannot be read in a mirrored image; remove `flip`"
 
 
-def _check_filter(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
-    is_text = step.task_definition.answer_kind is AnswerKind.QUADS
-    if step.check and not (step.finds_shapes and not is_text and _has_words(recipe, step)):
-        yield ("check",), f"`check` verifies the label of each region, but {step.task} returns no labeled regions"
+def _check_filter(step: RecipeStep) -> Iterator[PathProblem]:
     for key in step.filter.model_fields_set - {"min_score", "max_count"}:
         if not step.finds_shapes and getattr(step.filter, key) is not None:
             yield ("filter", key), f"{step.task} returns text, to which {key} does not apply; remove it"
@@ -211,6 +238,6 @@ def _check_filter(recipe: Recipe, step: RecipeStep) -> Iterator[PathProblem]:
 
 def _has_words(recipe: Recipe, step: RecipeStep) -> bool:
     """Returns whether a step's annotations have words."""
-    if step.task == _INHERITS_LABELS:
+    if step.task == INHERITS_LABELS:
         return bool(step.for_each) and _has_words(recipe, recipe.get_step(step.for_each or ""))
     return step.task != UNLABELED_TASK

@@ -5,7 +5,7 @@ the owner of a lease can complete the image. If a worker dies, its leases expire
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any, Self, cast
@@ -14,8 +14,16 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from server.store.database import MAX_WAIT, Database
+from server.store.jobs.job_changes import (
+    ImageChanges,
+    SourceListing,
+    count_labeled,
+    estimate_rate,
+    list_differences,
+    update_job,
+)
 from server.store.jobs.job_results import JobResults
-from server.store.jobs.leases import TRACES, JobLeases
+from server.store.jobs.leases import DROPPED, TRACES, JobLeases
 from server.store.jobs.records import (
     ImageAnnotations,
     ImageState,
@@ -33,7 +41,10 @@ from server.store.text import clean_text, redact_address
 
 # Built once, since it runs for every image.
 _NEWEST_ANNOTATIONS = (
-    sa.select(AnnotationsRow.image_sha256, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.annotations)
+    sa.select(
+        AnnotationsRow.image_sha256, AnnotationsRow.width, AnnotationsRow.height, AnnotationsRow.annotations,
+        AnnotationsRow.dropped,
+    )
     .where(
         AnnotationsRow.image_sha256 == sa.bindparam("image_sha256"),
         AnnotationsRow.recipe_hash == sa.bindparam("recipe_hash"),
@@ -41,7 +52,7 @@ _NEWEST_ANNOTATIONS = (
     )
     .order_by(AnnotationsRow.version.desc())
     .limit(1)
-)
+)  # fmt: skip
 _BATCH = 10_000  # rows inserted at a time
 
 
@@ -85,19 +96,41 @@ class JobStore(JobResults):
             except IntegrityError:  # another process was faster
                 job = self.find_job(spec.output)
                 assert job is not None
-        old, lines = job.spec, []
-        if old.recipe_hash != spec.recipe_hash:
-            lines += [f"recipe: {line}" for line in compare_recipes(old.recipe, spec.recipe)]
+        old, lines = job.spec, list_differences(job.spec, spec, compare_recipes)
         if old.fingerprint != spec.fingerprint:
             addresses = dict.fromkeys(redact_address(source) for source in (old.source, spec.source))
             lines.append(f"source: {', now '.join(addresses)} does not contain the same images as when the job started")
-        if old.model_hash != spec.model_hash:
-            lines.append(
-                f"model and adapters: the weights have changed ({old.model_hash[:12]}, now {spec.model_hash[:12]})"
-            )
         if lines:
-            raise JobMismatchError(spec.output, lines)
+            raise JobMismatchError(spec.output, lines, job, spec)
         return job
+
+    def update_job(
+        self, job: Job, spec: JobSpec, source: SourceListing, *, may_remove: bool = True, relabel: bool = False
+    ) -> tuple[Job, ImageChanges]:
+        """Adds the images that are new in the source to the job, and marks those that are no longer there and those
+        that may have changed. Returns the job, and what has changed.
+
+        The job gets the recipe, the model and the source of `spec`. If the recipe or the model differ, or with
+        `relabel`, all images are labeled again; stored annotations of the same recipe and model are used. A job that
+        has ended is queued again if there is something to label. A job that has not ended, with an unchanged source,
+        stays as it is.
+
+        Raises InvalidStateError if the job is cancelled, and JobMismatchError without `may_remove` if the source lacks
+        an image.
+        """
+        with self.database.begin_write() as connection:
+            changes = update_job(connection, job, spec, source, may_remove=may_remove, relabel=relabel)
+        return self.get_job(job.id), changes
+
+    def estimate_rate(self, job: Job) -> float | None:
+        """Returns how many images per second were labeled when the job last ran, without pauses; None if unknown."""
+        with self.database.begin_read() as connection:
+            return estimate_rate(connection, job)
+
+    def count_labeled(self, job: Job, recipe_hash: str, model_hash: str) -> int:
+        """Returns for how many images of the job there are annotations of another recipe and model."""
+        with self.database.begin_read() as connection:
+            return count_labeled(connection, job, recipe_hash, model_hash)
 
     def get_job(self, job_id: int) -> Job:
         """Returns a job by its ID. Raises UnknownJobError."""
@@ -120,10 +153,25 @@ class JobStore(JobResults):
         has_options = sa.true() if options is None else JobRow.options == options
         return self._select_jobs(sa.and_(sa.true() if ids is None else JobRow.id.in_(ids), has_options))
 
-    def find_runnable(self, options: str) -> Job | None:
-        """Returns the oldest queued or running job with these `options`; None if there is none."""
-        is_runnable = JobRow.state.in_((JobState.QUEUED, JobState.RUNNING))
-        return next(iter(self._select_jobs(sa.and_(JobRow.options == options, is_runnable), 1)), None)
+    def list_jobs_by_source(self, prefix: str) -> dict[str, list[Job]]:
+        """Returns the jobs whose source begins with `prefix`, by source, oldest first."""
+        found: dict[str, list[Job]] = {}
+        for job in self._select_jobs(JobRow.source.startswith(prefix, autoescape=True)):
+            found.setdefault(job.spec.source, []).append(job)
+        return found
+
+    def find_runnable(
+        self, options: str, prefix: str | None = None, sources: Collection[str] = ()
+    ) -> Job | None:
+        """Returns the oldest queued or running job with these `options`; None if there is none.
+
+        Jobs whose source begins with `prefix` are left out, but for those of `sources`.
+        """
+        conditions = [JobRow.options == options, JobRow.state.in_((JobState.QUEUED, JobState.RUNNING))]
+        if prefix is not None:
+            is_elsewhere = JobRow.source.startswith(prefix, autoescape=True)
+            conditions.append(sa.or_(~is_elsewhere, JobRow.source.in_(sources)))
+        return next(iter(self._select_jobs(sa.and_(*conditions), 1)), None)
 
     def start(self, job: Job) -> Job:
         """Marks the job as running, unless it is paused or has ended."""
@@ -276,4 +324,5 @@ def _to_job(row: Any) -> Job:
 
 
 def _to_annotations(row: Any) -> ImageAnnotations:
-    return ImageAnnotations(row.image_sha256, row.width, row.height, TRACES.validate_json(row.annotations))
+    traces, dropped = TRACES.validate_json(row.annotations), DROPPED.validate_json(row.dropped or "[]")
+    return ImageAnnotations(row.image_sha256, row.width, row.height, traces, dropped)

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
+from labels.dropped_labels import DroppedLabel
 from labels.labeled_image import TracedAnnotation
 from server.store.database import Database
 from server.store.jobs.records import (
@@ -15,10 +16,11 @@ from server.store.jobs.records import (
     ImageAnnotations,
     ImageState,
     Job,
+    JobChangedError,
     JobSpec,
     LeasedImage,
 )
-from server.store.tables import AnnotationsRow, JobImageRow
+from server.store.tables import AnnotationsRow, JobImageRow, JobRow
 from server.store.text import clean_text
 
 MAX_ATTEMPTS = 3  # of an image whose failures are not final
@@ -26,6 +28,11 @@ MAX_ATTEMPTS = 3  # of an image whose failures are not final
 # processed alone, and only this many crashes show that the image is the cause.
 MAX_CRASHES = 6
 TRACES = TypeAdapter(tuple[TracedAnnotation, ...])
+_NOT_STORED: Any = {"__all__": {"attributes"}}  # made from the annotations when they are exported
+_LABELED_SHA256 = (
+    sa.select(AnnotationsRow.image_sha256).where(AnnotationsRow.id == JobImageRow.annotations_id).scalar_subquery()
+)
+DROPPED = TypeAdapter(tuple[DroppedLabel, ...])
 
 
 class JobLeases:
@@ -39,11 +46,13 @@ class JobLeases:
         self._database, self.job, self.owner, self.seconds = database, job, owner, seconds
 
     def acquire(self, count: int) -> list[LeasedImage]:
-        """Leases up to `count` more images, in order. Skips images with which a worker crashed."""
+        """Leases up to `count` more images, in order. Skips images with which a worker crashed. Raises
+        JobChangedError."""
         return self._acquire(count, ImageState.WAITING, JobImageRow.crashes == 0)
 
     def acquire_suspect(self) -> LeasedImage | None:
-        """Leases an image with which a worker crashed. Marks an image as failed after MAX_CRASHES crashes."""
+        """Leases an image with which a worker crashed. Marks an image as failed after MAX_CRASHES crashes. Raises
+        JobChangedError."""
         leased = self._acquire(1, ImageState.LEASED)
         return next(iter(leased or self._acquire(1, ImageState.WAITING, JobImageRow.crashes > 0)), None)
 
@@ -77,7 +86,7 @@ class JobLeases:
             mine = self._get_own_conditions([image.position for image in images])
             leased = set(connection.scalars(sa.select(JobImageRow.position).where(*mine).with_for_update()))
             changes = [
-                {"done_position": image.position, "row_id": ids[image.result.sha256]}
+                {"done_position": image.position, "row_id": ids[image.result.sha256], "row_stamp": image.stamp}
                 for image in images
                 if image.position in leased
             ]
@@ -87,8 +96,8 @@ class JobLeases:
                     columns.job_id == self.job.id, columns.position == sa.bindparam("done_position")
                 )
                 change = change.values(
-                    annotations_id=sa.bindparam("row_id"), state=ImageState.DONE, failure_kind="", failure_reason="",
-                    lease_owner=None,
+                    annotations_id=sa.bindparam("row_id"), stamp=sa.bindparam("row_stamp"), state=ImageState.DONE,
+                    failure_kind="", failure_reason="", lease_owner=None,
                 )  # fmt: skip
                 connection.execute(change, changes)
             return leased
@@ -109,6 +118,7 @@ class JobLeases:
                     "attempts": attempts,
                     "failure_kind": failure.kind,
                     "failure_reason": clean_text(failure.reason),
+                    "stamp": failure.stamp,
                     "lease_owner": None,
                 }
                 change = sa.update(JobImageRow).where(*self._get_own_conditions([failure.position])).values(**values)
@@ -120,8 +130,12 @@ class JobLeases:
         """Leases up to `count` images in a state. The state LEASED selects images with an expired lease."""
         crashed = state is ImageState.LEASED
         with self._database.begin_write() as connection:
+            self._check_job(connection)
             found = connection.execute(
-                sa.select(JobImageRow.position, JobImageRow.name, JobImageRow.attempts, JobImageRow.crashes)
+                sa.select(
+                    JobImageRow.position, JobImageRow.name, JobImageRow.attempts, JobImageRow.crashes,
+                    _LABELED_SHA256.label("sha256"),
+                )
                 .where(
                     JobImageRow.job_id == self.job.id,
                     JobImageRow.state == state,
@@ -153,7 +167,21 @@ class JobLeases:
                         .where(JobImageRow.job_id == self.job.id, JobImageRow.position.in_(positions))
                         .values(crashes=JobImageRow.crashes + int(crashed), **values)
                     )
-            return [LeasedImage(row.position, row.name, row.attempts) for row in leased]
+            return [LeasedImage(row.position, row.name, row.attempts, row.sha256) for row in leased]
+
+    def _check_job(self, connection: sa.Connection) -> None:
+        """Raises JobChangedError if the job is not the one of these leases any more. Until the end of the transaction,
+        nobody changes it."""
+        spec = self.job.spec
+        same = (
+            JobRow.id == self.job.id,
+            JobRow.recipe_hash == spec.recipe_hash,
+            JobRow.model_hash == spec.model_hash,
+            JobRow.fingerprint == spec.fingerprint,
+        )
+        query = sa.select(JobRow.id).where(*same).with_for_update(read=True, key_share=True)
+        if connection.scalar(query) is None:
+            raise JobChangedError(self.job)
 
     def _get_own_conditions(self, positions: Sequence[int] | None = None) -> list[sa.ColumnElement[bool]]:
         """Returns the conditions for images that the owner has leased, optionally only at these positions."""
@@ -172,7 +200,8 @@ class JobLeases:
             "version": 1,
             "width": result.width,
             "height": result.height,
-            "annotations": TRACES.dump_json(result.traces).decode(),
+            "annotations": TRACES.dump_json(result.traces, exclude=_NOT_STORED).decode(),
+            "dropped": DROPPED.dump_json(result.dropped).decode(),
             "created": time.time(),
         }
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from labels.dropped_labels import DroppedLabel
 from labels.labeled_image import TracedAnnotation
 from server.store.errors import StoreError
 
@@ -20,12 +21,14 @@ class JobState(StrEnum):
 
 
 class ImageState(StrEnum):
-    """The state of an image of a job."""
+    """The state of an image of a job. A removed one is no longer in the source; its annotations stay in the
+    database."""
 
     WAITING = "waiting"
     LEASED = "leased"
     DONE = "done"
     FAILED = "failed"
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +64,43 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class LeasedImage:
-    """An image that one worker has leased. `attempts` is the number of failed attempts so far."""
+    """An image that one worker has leased.
+
+    `attempts` is the number of failed attempts so far. `sha256` is the hash of the file that was labeled under this
+    name before; None if there was none.
+    """
 
     position: int
     name: str
     attempts: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageAnnotations:
-    """The annotations of an image. `sha256` is the hash of its file; `width` and `height` are in pixels, after EXIF
-    rotation."""
+    """The annotations of an image, and the labels that the recipe did not keep. `sha256` is the hash of its file;
+    `width` and `height` are in pixels, after EXIF rotation."""
 
     sha256: str
     width: int
     height: int
     traces: tuple[TracedAnnotation, ...]
+    dropped: tuple[DroppedLabel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedImage:
-    """An image that was labeled."""
+    """An image that was labeled.
+
+    `changed` is whether another file was labeled under this name before. `stamp` is what the source says about its
+    version, without reading it.
+    """
 
     position: int
     result: ImageAnnotations
+    name: str = ""
+    changed: bool = False
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +108,7 @@ class FailedImage:
     """An image that could not be labeled.
 
     `kind` is a short code, `reason` a message for people. `final` is whether another attempt would fail as well.
+    `stamp`: as of CompletedImage.
     """
 
     position: int
@@ -100,6 +117,7 @@ class FailedImage:
     final: bool = False
     name: str = ""
     attempts: int = 0
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +128,12 @@ class JobProgress:
     leased: int = 0
     done: int = 0
     failed: int = 0
+    removed: int = 0
     failures_by_kind: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
+        """The number of images that are in the source."""
         return self.waiting + self.leased + self.done + self.failed
 
     @property
@@ -130,11 +150,21 @@ class InvalidStateError(StoreError):
     """The operation is not allowed in the current state."""
 
 
-class JobMismatchError(StoreError):
-    """The output already belongs to a job with another recipe, source or model. `differences` has one line each."""
+class JobChangedError(StoreError):
+    """Another process has changed the recipe, the model or the images of a job while this one worked on it."""
 
-    def __init__(self, output: str, differences: Sequence[str]) -> None:
-        self.differences = list(differences)
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"another process has changed job {job.id} while this one worked on it")
+
+
+class JobMismatchError(StoreError):
+    """The output already belongs to a job with another recipe, source or model.
+
+    `differences` has one line each. `job` is that job, `spec` the definition that it does not have.
+    """
+
+    def __init__(self, output: str, differences: Sequence[str], job: Job, spec: JobSpec) -> None:
+        self.differences, self.job, self.spec = list(differences), job, spec
         super().__init__(self.describe(f"the output {output}", "another output"))
 
     def describe(self, output: str, other: str) -> str:

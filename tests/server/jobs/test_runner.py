@@ -23,7 +23,7 @@ from server.engine.request import Request
 from server.jobs import runner
 from server.jobs.image_annotator import ImageAnnotator
 from server.jobs.model_hash import compute_model_hash
-from server.jobs.model_prompts import ModelPrompt, RecipeExecution
+from server.jobs.model_prompts import ModelPrompt, RecipeExecution, RecipeLabels
 from server.jobs.output_folder import OutputError, claim_output_folder
 from server.jobs.runner import JobFailedError, run_job
 from server.jobs.sources import open_source
@@ -49,7 +49,7 @@ OD, REGION = TASKS["<OD>"], TASKS["<REGION_TO_CATEGORY>"]
 
 def execute_detection(size: tuple[int, int]) -> RecipeExecution:
     [result] = yield [ModelPrompt(OD)]
-    return [TracedAnnotation(annotation, "things", raw=result.text) for annotation in result.annotations]
+    return RecipeLabels([TracedAnnotation(each, "things", raw=result.text) for each in result.annotations])
 
 
 @pytest.fixture
@@ -138,7 +138,8 @@ def test_the_engine_sees_crops_and_mirrored_images(store: JobStore, engine: Engi
             ModelPrompt(OD, mirrored=True),
         ]
         more = yield [ModelPrompt(REGION, region=(0, 0, 50, 40), crop=crop)]
-        return [TracedAnnotation(a, str(i)) for i, r in enumerate([*results, *more]) for a in r.annotations]
+        traces = [TracedAnnotation(a, str(i)) for i, r in enumerate([*results, *more]) for a in r.annotations]
+        return RecipeLabels(traces)
 
     job = run(store, engine, folder, execute)
     ties = answers = 0
@@ -253,7 +254,7 @@ def test_images_that_end_soon_after_each_other_are_stored_together(
 
     def execute(size: tuple[int, int]) -> RecipeExecution:
         time.sleep(0.02 * next(turns))
-        return []
+        return RecipeLabels([])
         yield
 
     monkeypatch.setattr(JobLeases, "complete", count)
@@ -287,7 +288,7 @@ def test_more_prompts_than_the_engine_queues_are_answered(store: JobStore, engin
     def execute(size: tuple[int, int]) -> RecipeExecution:
         results = yield [ModelPrompt(REGION, region=(i, i, 60 + i, 50 + i)) for i in range(12)]
         answers.append(len(results))
-        return []
+        return RecipeLabels([])
 
     with Engine(engine.checkpoint, EngineConfig(max_batch=2, max_waiting=4)) as small:
         job = run(store, small, folder, execute)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from server.engine.request import Result
-from server.jobs.model_prompts import ModelPrompt
+from server.jobs.model_prompts import ModelPrompt, RecipeLabels
 from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import parse_recipe
 from server.jobs.recipes.recipe import Recipe
@@ -22,6 +22,18 @@ def make_recipe(steps: str, top: str = "") -> Recipe:
     return parse_recipe(
         f"name: test\n{textwrap.dedent(top)}\nsteps:\n{textwrap.indent(textwrap.dedent(steps), '  ')}\n"
     )
+
+
+def label_image(recipe: Recipe, answer: Callable[[ModelPrompt], Result]) -> RecipeLabels:
+    """Returns the annotations of an image of SIZE, and the labels that were dropped."""
+    execution = execute_recipe(recipe, SIZE)
+    try:
+        prompts = next(execution)
+        while True:
+            prompts = execution.send([answer(prompt) for prompt in prompts])
+    except StopIteration as end:
+        labels: RecipeLabels = end.value
+        return labels
 
 
 def run_recipe(
@@ -38,7 +50,7 @@ def run_recipe(
                 prompt.task.build_prompt(prompt.text, prompt.region, get_view_size(prompt, size))
             prompts = execution.send([answer(prompt) for prompt in prompts])
     except StopIteration as end:
-        return end.value, rounds
+        return end.value.traces, rounds
 
 
 def get_view_size(prompt: ModelPrompt, size: tuple[int, int]) -> tuple[int, int]:

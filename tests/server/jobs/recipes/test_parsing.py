@@ -335,3 +335,19 @@ def test_a_question_mark_in_brackets_is_text() -> None:
         TOP + 'steps: [{id: a, task: <VQA>, text: how many? or none?}, {id: b, task: "<VQA>", text: "?"}]'
     )
     assert [step.text for step in recipe.steps] == ["how many? or none?", "?"]
+
+
+def test_references_are_checked_beside_other_problems() -> None:
+    """A bad `for_each` is listed with the wrong types of a recipe, and with the other problems of its step."""
+    error = get_error(
+        TOP + "steps:\n- {id: a, task: <OD>, filter: {min_score: 2}}\n"
+        "- {id: b, task: <REGION_TO_OCR>, for_each: aa}\n- {id: my step, task: <OCR>}\n"
+        "- {id: c, task: <REGION_TO_OCR>, for_each: my step}"
+    )
+    assert "r.yaml:3:" in error
+    assert "min_score" in error
+    assert "r.yaml:4:44: there is no step 'aa': did you mean a?" in error
+    assert "there is no step 'my step'" not in error
+    error = get_error(TOP + "steps: [{id: a, task: <CAPTION>, for_each: b, tile: {size: 500}}]")
+    assert "there is no step 'b'" in error
+    assert "`tile` splits the image" in error
