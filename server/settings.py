@@ -112,6 +112,13 @@ class Settings(BaseSettings):
         "must stay within them. A web server whose name has a private address is read only if the URL with this "
         "address is listed too, or the name is local (without a dot, or .local, .lan, .internal).",
     )
+    max_upload_bytes: int = Field(
+        16 * 1024**3, ge=1024, description="The maximum size of all uploads of images together, and of a single one."
+    )
+    max_upload_images: int = Field(100_000, ge=1, description="The maximum number of files and images in one upload.")
+    upload_days: float = Field(
+        7.0, gt=0, allow_inf_nan=False, description="The days after which an upload is deleted that no job uses."
+    )
     projects_folder: Path | None = Field(
         None,
         description="The folder for projects: corrected images, fine-tune runs and their adapters. Other data is in "

@@ -112,10 +112,14 @@ def _open_jobs(settings: Settings) -> "JobQueue | None":
         return None
     from server.jobs.output_folder import OutputError
     from server.jobs.queue import JobQueue
+    from server.jobs.uploads import UploadLimits
     from server.store import StoreError
 
     try:
-        return JobQueue(settings.jobs_folder, settings.database_url, settings.jobs_sources, settings.database_timeout)
+        limits = UploadLimits(settings.max_upload_bytes, settings.max_upload_images, settings.upload_days)
+        return JobQueue(
+            settings.jobs_folder, settings.database_url, settings.jobs_sources, settings.database_timeout, limits
+        )
     except OutputError as error:
         raise ServiceStartupError(f"{get_variable_name('jobs_folder')}: {error}") from error
     except StoreError as error:

@@ -18,6 +18,7 @@ from server.api.error_handlers import INTERNAL_DETAIL
 from server.api.jobs.schemas import get_job_request_limit
 from server.api.metrics.metrics import Metrics
 from server.api.problems import BUSY, INTERNAL_ERROR, TOO_LARGE, ProblemError, create_retry_problem
+from server.api.uploads.body import get_image_upload_limit
 from server.settings import Settings
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -38,7 +39,8 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Adds all middleware. The last one added is the outermost: every response has a request ID and is logged."""
 
     def get_limit(scope: Scope) -> int:
-        return get_upload_limit(scope, settings) or get_job_request_limit(scope) or settings.max_body_bytes
+        upload_limit = get_upload_limit(scope, settings) or get_image_upload_limit(scope, settings)
+        return upload_limit or get_job_request_limit(scope) or settings.max_body_bytes
 
     app.add_middleware(BodyLimitMiddleware, get_limit=get_limit)
     app.add_middleware(HeadMiddleware)

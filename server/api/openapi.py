@@ -38,6 +38,7 @@ _TAGS = [
     {"name": "tasks", "description": "The tasks of Florence-2: what each takes and returns."},
     {"name": "models", "description": "The model that the server runs."},
     {"name": "adapters", "description": "LoRA adapters that prompts can name. They change while the model runs."},
+    {"name": "uploads", "description": "Images that clients send to the server, as sources of jobs."},
     {"name": "jobs", "description": "Label many images by a recipe, and download the dataset."},
     {"name": "projects", "description": "Projects: a model that improves as people correct its labels."},
     {"name": "corrections", "description": "Corrected images of a project, and the images to correct next."},

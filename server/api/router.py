@@ -16,6 +16,7 @@ from server.api.projects.routes import router as projects_router
 from server.api.projects.run_routes import router as runs_router
 from server.api.prompt.routes import router as prompt_router
 from server.api.tasks.routes import router as tasks_router
+from server.api.uploads.routes import router as uploads_router
 
 api_router = APIRouter()
 for _router in (
@@ -23,6 +24,7 @@ for _router in (
     tasks_router,
     models_router,
     adapters_router,
+    uploads_router,
     jobs_router,
     job_output_router,
     projects_router,

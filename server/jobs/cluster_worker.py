@@ -172,8 +172,12 @@ class _NodeSource(ImageSource):
 
     def __init__(self, source: ImageSource, node: str) -> None:
         super().__init__(ImageListing())
-        self.names, self.fingerprint, self.notes = source.names, source.fingerprint, source.notes
+        self.names, self.positions = source.names, source.positions
+        self.fingerprint, self.notes = source.fingerprint, source.notes
         self._source, self._node = source, node
+
+    def get_stamp(self, position: int) -> str:
+        return self._source.get_stamp(position)
 
     def _read(self, position: int, reserve: Reserve) -> bytes:
         try:

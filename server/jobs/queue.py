@@ -3,8 +3,9 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from server.engine.adapters.errors import AdapterError
 from server.engine.errors import EngineClosedError
 from server.jobs.errors import SourceNotAllowedError
 from server.jobs.export_folders import ExportFolders
-from server.jobs.job_start import get_job_recipe, start_job
+from server.jobs.job_start import get_job_recipe, start_job, update_job
 from server.jobs.model_hash import compute_model_hash
 from server.jobs.output_folder import claim_output_folder
 from server.jobs.pinned_models import PinnedModel, ProjectModels
@@ -22,9 +23,23 @@ from server.jobs.recipes.problems import RecipeError, RecipeProblem
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.runner import JobFailedError, run_job
 from server.jobs.sources import ImageSource, SourceError, addresses, open_source, permissions
+from server.jobs.sources.uploads import UPLOAD_PREFIX
 from server.jobs.throughput import RateMeter
-from server.store import InvalidStateError, Job, JobState, StoreError, StoreUnavailableError, UnknownJobError
+from server.jobs.uploads import UPLOADS_FOLDER, UnknownUploadError, UploadInUseError, UploadLimits, Uploads
+from server.store import (
+    CompletedImage,
+    FailedImage,
+    InvalidStateError,
+    Job,
+    JobChangedError,
+    JobMismatchError,
+    JobState,
+    StoreError,
+    StoreUnavailableError,
+    UnknownJobError,
+)
 from server.store.database import MAX_WAIT, to_file_url
+from server.store.jobs.job_changes import ImageChanges
 from server.store.jobs.job_store import JobStore
 from server.store.pages import Page
 from server.store.text import hide_folders, redact_address
@@ -36,6 +51,7 @@ if TYPE_CHECKING:  # torch
 _SERVER_OPTIONS = json.dumps({"by": "server"})
 _POLL_SECONDS = 5.0  # after which an idle thread checks for jobs that another server added
 _INTERNAL_REASON = "an internal error; the server's log contains it"
+_EXPIRY_SECONDS = 600.0  # between two looks for uploads that have expired
 _RETRY_SECONDS = 5.0  # between two attempts to use the database
 _CLOSE_SECONDS = 15.0  # for which a closing server waits for the images in progress
 logger = logging.getLogger(__name__)
@@ -49,11 +65,13 @@ class JobQueue:
         is_allowed: Whether jobs may read from an address.
         store: The database.
         exports: Temporary folders for exports.
+        uploads: The images that clients have sent.
     """
 
     def __init__(
-        self, folder: Path, database_url: str | None = None, sources: Sequence[str] = (), max_wait: float = MAX_WAIT
-    ) -> None:
+        self, folder: Path, database_url: str | None = None, sources: Sequence[str] = (), max_wait: float = MAX_WAIT,
+        upload_limits: UploadLimits = UploadLimits(),
+    ) -> None:  # fmt: skip
         """Opens the database.
 
         `folder` is used only by this server, for exports in progress and, without `database_url`, for the database.
@@ -68,6 +86,7 @@ class JobQueue:
         with ExitStack() as stack:
             stack.enter_context(claim_output_folder(self.folder, "server"))
             self.exports = ExportFolders(self.folder / "exports")
+            self.uploads = Uploads(self.folder / UPLOADS_FOLDER, upload_limits)
             url = database_url or to_file_url(self.folder / "florist.db")
             self.store = stack.enter_context(JobStore(url, max_wait=max_wait))
             self._resources = stack.pop_all()
@@ -79,6 +98,7 @@ class JobQueue:
         self._stop = threading.Event()  # of the current job
         self._throughput = RateMeter()
         self._current: int | None = None
+        self._next_expiry = 0.0
 
     def start(self, engine: "Engine", projects: ProjectModels | None = None) -> None:
         """Starts the thread, which first continues unfinished jobs of earlier processes. `projects` provides the
@@ -108,16 +128,17 @@ class JobQueue:
         project without a champion, and JobMismatchError if the output belongs to another job.
         """
         assert self._engine is not None
-        source = addresses.to_absolute(source)
-        if not self.is_allowed(source):
-            raise SourceNotAllowedError(redact_address(source))
+        if not source.startswith(UPLOAD_PREFIX):
+            source = addresses.to_absolute(source)
+            if not self.is_allowed(source):
+                raise SourceNotAllowedError(redact_address(source))
         loaded = {adapter.name for adapter in self._engine.list_adapters()}
         if missing := [name for name in recipe.adapters if name not in loaded]:
             names = ", ".join(sorted(loaded)) or "none"
             message = f"the adapter {missing[0]!r} is not loaded; loaded adapters: {names}"
             raise RecipeError(recipe.name, [RecipeProblem(message)])
         is_new = self.store.find_job(output) is None
-        with self._open_source(source) as opened:
+        with self.uploads.hold(source), self._open_source(source) as opened:
             job = start_job(self.store, self._engine, recipe, opened, source, output, _SERVER_OPTIONS, self._projects)
         self._wake.set()
         return job, is_new
@@ -151,6 +172,26 @@ class JobQueue:
         self._wake.set()
         return count
 
+    def extend(self, job: Job) -> tuple[Job, ImageChanges]:
+        """Adds the images that are new in the source of a job, and finds those that were removed or changed. Queues a
+        job that has ended again if there is something to label.
+
+        Raises SourceError, InvalidStateError if the job is cancelled or the models have changed, and RecipeError.
+        """
+        assert self._engine is not None
+        if job.state is JobState.CANCELLED:
+            raise InvalidStateError(f"job {job.id} is cancelled; start another one with its source and recipe")
+        with self.open_job_source(job) as source:
+            try:
+                job, changes = update_job(
+                    self.store, job, self._engine, get_job_recipe(job), source, job.spec.source, self._projects
+                )
+            except JobMismatchError as error:
+                lines = "; ".join(error.differences)
+                raise InvalidStateError(f"job {job.id} cannot be extended: {lines}. Start another job") from error
+        self._wake.set()
+        return job, changes
+
     def compute_rate(self, job: Job) -> float | None:
         """Returns the recent images per second of a job on this server; None if it is not running here, or has just
         started."""
@@ -159,16 +200,24 @@ class JobQueue:
 
     @contextmanager
     def open_job_source(self, job: Job) -> Iterator[ImageSource]:
-        """Opens the job's images. Raises SourceError if they have changed since the job started."""
+        """Opens the source of a job, which has the images of now. Raises SourceError."""
         with self._open_source(job.spec.source) as source:
-            if source.fingerprint != job.spec.fingerprint:
-                raise SourceError(
-                    f"{redact_address(job.spec.source)} does not contain the same images as when the job started; "
-                    "restore them, or start a job with another output"
-                )
             yield source
 
+    def delete_upload(self, upload_id: str) -> None:
+        """Deletes an upload. Raises UnknownUploadError, UploadInUseError, and InvalidStateError if a job needs it."""
+        source = f"{UPLOAD_PREFIX}{upload_id}"
+
+        def check() -> None:
+            for job in self.store.list_jobs_by_source(source).get(source, ()):
+                if job.state not in (JobState.DONE, JobState.CANCELLED):
+                    raise InvalidStateError(f"job {job.id}, which is {job.state}, needs this upload; cancel it first")
+
+        self.uploads.delete(upload_id, check)
+
     def _open_source(self, address: str) -> ImageSource:
+        if address.startswith(UPLOAD_PREFIX):
+            return self.uploads.open_source(address)
         return open_source(address, exclude=self.folder, is_allowed=self.is_allowed)
 
     # In the thread
@@ -177,7 +226,8 @@ class JobQueue:
         while not self._closing.is_set():
             self._wake.clear()
             try:
-                job = self.store.find_runnable(_SERVER_OPTIONS)
+                self._remove_expired_uploads()
+                job = self._find_job()
                 if job is None:
                     self._wake.wait(_POLL_SECONDS)
                 else:
@@ -190,6 +240,28 @@ class JobQueue:
             except Exception:
                 logger.exception("the job queue failed; trying again")
                 self._closing.wait(_RETRY_SECONDS)
+
+    def _find_job(self) -> Job | None:
+        """Returns the next job. Uploads are on the disk of one server: others leave the jobs with them to it."""
+        if self._exclusive:
+            return self.store.find_runnable(_SERVER_OPTIONS)
+        own = [upload.source for upload in self.uploads.list_all()]
+        return self.store.find_runnable(_SERVER_OPTIONS, UPLOAD_PREFIX, own)
+
+    def _remove_expired_uploads(self) -> None:
+        """Deletes uploads that no job has used in time. Looks for them every ten minutes."""
+        if time.monotonic() < self._next_expiry:
+            return
+        self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
+        for upload in self.uploads.list_all():
+            if time.time() > self.uploads.get_expiry(upload):
+                with suppress(UnknownUploadError, UploadInUseError):
+                    self.uploads.delete(upload.id, partial(self._check_unused, upload.source))
+                    logger.info("deleted the upload %s, which no job has used", upload.id)
+
+    def _check_unused(self, source: str) -> None:
+        if self.store.list_jobs_by_source(source):
+            raise UploadInUseError("a job uses it")
 
     def _run(self, job: Job) -> None:
         """Works on a job until it ends. Marks it as failed if it cannot continue."""
@@ -209,11 +281,15 @@ class JobQueue:
                 logger.info("job %d: %s with the recipe %s", job.id, redact_address(job.spec.source), recipe.name)
                 for note in source.notes:
                     logger.warning("job %d: %s", job.id, note)
+                if source.fingerprint != job.spec.fingerprint:
+                    logger.warning("job %d: its source has changed; `extend` adds what is new there", job.id)
                 ended = run_job(
                     self.store, job, engine, source, partial(execute_recipe, recipe), exclusive=self._exclusive,
-                    pinned_models=pinned_models, on_image=lambda _: self._throughput.count(), stop=self._stop,
+                    pinned_models=pinned_models, on_image=partial(self._on_image, job), stop=self._stop,
                 )  # fmt: skip
             logger.info("job %d is %s", job.id, ended.state)
+        except JobChangedError as error:
+            logger.info("%s; starting it again", error)
         except (EngineClosedError, StoreUnavailableError):
             raise
         except Exception as error:
@@ -222,6 +298,11 @@ class JobQueue:
             self.store.fail(job, _describe_failure(error, job) if expected else _INTERNAL_REASON)
         finally:
             self._current = None
+
+    def _on_image(self, job: Job, image: CompletedImage | FailedImage) -> None:
+        self._throughput.count()
+        if isinstance(image, CompletedImage) and image.changed:
+            logger.info("job %d: %s has changed and was labeled again", job.id, image.name)
 
     def _load_champions(
         self, engine: "Engine", recipe: Recipe, job: Job

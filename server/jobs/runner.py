@@ -27,6 +27,7 @@ from server.store import (
     FailedImage,
     ImageAnnotations,
     Job,
+    JobChangedError,
     JobState,
     LeasedImage,
     StoreError,
@@ -73,8 +74,9 @@ def run_job(
     `on_image` is called for each image that is done or failed, after that is stored. Setting `stop` ends the work but
     not the job: leased images are released.
 
-    Waits while the database is unavailable. Raises StoreError if results cannot be stored, JobFailedError if the model
-    fails on every image, and EngineClosedError if the engine is closed.
+    Waits while the database is unavailable. Raises StoreError if results cannot be stored, JobChangedError if another
+    process changes the job meanwhile, JobFailedError if the model fails on every image, and EngineClosedError if the
+    engine is closed.
     """
     runner = _JobRunner(
         store, job, engine, source, execute, pinned_models or {}, lease_seconds, on_image, stop or threading.Event()
@@ -131,6 +133,8 @@ class _JobRunner:
                         renewed = now
                     if now - polled > _POLL_SECONDS:
                         job = self._retry(lambda: self.store.get_job(self.job.id))
+                        if job.spec != self.job.spec:
+                            raise JobChangedError(job)
                         polled = now
             finally:
                 self.annotator.cancel()
@@ -213,12 +217,16 @@ class _JobRunner:
         def fail(kind: str, error: Exception, *, final: bool) -> FailedImage:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
             reason = hide_folders(reason) if kind == _MODEL_FAILURE else reason
-            return FailedImage(image.position, kind, reason, final, image.name, image.attempts)
+            return FailedImage(image.position, kind, reason, final, image.name, image.attempts, stamp)
 
+        stamp = self._get_stamp(image)
         try:
             with self.file_bytes.reserve_later() as reserve:
-                data = self.source[image.position].read(reserve)
-                return CompletedImage(image.position, self._annotate(data))
+                data = self.source.find(image.name).read(reserve)
+                stamp = stamp if stamp == self._get_stamp(image) else ""  # it may have changed while it was read
+                result = self._annotate(data)
+                changed = image.sha256 is not None and image.sha256 != result.sha256
+                return CompletedImage(image.position, result, image.name, changed, stamp)
         except (JobStoppedError, EngineClosedError, StoreError):
             raise
         except SourceImageError as error:
@@ -232,6 +240,10 @@ class _JobRunner:
         except Exception as error:
             logger.exception("%s failed", image.name)
             return fail(_MODEL_FAILURE, error, final=False)
+
+    def _get_stamp(self, image: LeasedImage) -> str:
+        position = self.source.positions.get(image.name)
+        return "" if position is None else self.source.get_stamp(position)
 
     def _annotate(self, data: bytes) -> ImageAnnotations:
         """Returns the annotations of an image file. An image that the source contains several times is processed

@@ -49,7 +49,9 @@ def translate_job_errors() -> Iterator[None]:
     except JobMismatchError as error:
         differences = [line[:_MAX_LINE] for line in error.differences[:_MAX_FIELDS]]
         fields = [InvalidField(field=line.partition(":")[0][:80], detail=line) for line in differences]
-        raise ProblemError(OUTPUT_TAKEN, str(error)[:_MAX_LENGTH], "output", fields) from None
+        advice = f". To label what is new in its source: POST /v1/jobs/{error.job.id}/extend"
+        detail = str(error)[:_MAX_LENGTH] + (advice if error.job.spec.source == error.spec.source else "")
+        raise ProblemError(OUTPUT_TAKEN, detail, "output", fields) from None
     except SourceNotAllowedError as error:
         detail = f"{error} is not in a folder or URL that the setting {get_variable_name('jobs_sources')} allows"
         raise ProblemError(SOURCE_NOT_ALLOWED, f"{detail}; the operator can add it", "source") from None

@@ -14,7 +14,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "created": "2026-03-02T09:30:00Z",
     "started": "2026-03-02T09:30:01Z",
     "ended": None,
-    "images": {"total": 12000, "waiting": 8959, "running": 32, "done": 3007, "failed": 2},
+    "images": {"total": 12000, "waiting": 8959, "running": 32, "done": 3007, "failed": 2, "removed": 0},
     "failures": {"broken": 2},
     "rate": 24.5,
     "seconds_left": 367.0,
@@ -40,6 +40,10 @@ def create_job_examples() -> dict[str, Any]:
         "yaml": {
             "summary": "A recipe in YAML",
             "value": {"source": "/data/images", "recipe": _YAML},
+        },
+        "upload": {
+            "summary": "A built-in recipe on an upload",
+            "value": {"source": "upload:5f3a9c0e7b1d2846", "recipe": "detect"},
         },
         "object": {
             "summary": "A recipe as an object, on a pattern",

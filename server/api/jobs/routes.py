@@ -14,7 +14,14 @@ from server.api.bodies import JsonBody, document_json_body
 from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, RequestStackDep
 from server.api.jobs.access import JobCallsDep, describe_job, summarize_job
 from server.api.jobs.examples import create_job_examples
-from server.api.jobs.schemas import JobListResponse, JobRequest, JobResponse, JobSummaryResponse
+from server.api.jobs.schemas import (
+    ExtendedJobResponse,
+    JobListResponse,
+    JobRequest,
+    JobResponse,
+    JobSummaryResponse,
+    create_extended_response,
+)
 from server.api.pages import create_page_response
 from server.api.parameters import AfterQuery, JobId, LimitQuery
 from server.api.problems import (
@@ -139,6 +146,22 @@ async def pause_job(calls: JobCallsDep, queue: JobQueueDep, _: EngineDep, job_id
 async def resume_job(calls: JobCallsDep, queue: JobQueueDep, _: EngineDep, job_id: JobId) -> JobResponse:
     """Queues a paused or failed job again. It continues where it stopped."""
     return await _change_job(calls, queue, job_id, queue.resume)
+
+
+@router.post(
+    "/v1/jobs/{id}/extend",
+    summary="Extend a job",
+    responses=document_problems(NOT_FOUND, INVALID_STATE, INVALID_SOURCE, INVALID_RECIPE, BASE_MISMATCH),
+)
+async def extend_job(
+    calls: JobCallsDep, lifecycle: LifecycleDep, queue: JobQueueDep, _: EngineDep, job_id: JobId
+) -> ExtendedJobResponse:
+    """Labels the images that were added to the source of a job since it started, and those whose files have changed.
+
+    Labels of all others stay. A job that is done or failed is queued again; images are never labeled twice."""
+    await calls.write(queue.store.database.check_writable)  # listing the source may take minutes
+    job, changes = await calls.run(lambda: queue.extend(queue.get_job(job_id)), lifecycle.source_limiter)
+    return create_extended_response(await calls.read(lambda: describe_job(queue, job)), changes)
 
 
 @router.post("/v1/jobs/{id}/cancel", summary="Cancel a job", responses=document_problems(NOT_FOUND, INVALID_STATE))

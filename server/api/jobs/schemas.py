@@ -11,16 +11,19 @@ from starlette.types import Scope
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Annotation
 from server.api.jobs.examples import JOB_EXAMPLE
-from server.api.parameters import MAX_ID
+from server.api.parameters import MAX_ID, Name
 from server.api.timestamps import to_datetime
+from server.jobs.sources.uploads import UPLOAD_PREFIX
+from server.store.jobs.job_changes import MAX_NAMES
 from server.store.jobs.records import JobState
 from server.store.text import is_url, redact_address
 
 if TYPE_CHECKING:
+    from server.store.jobs.job_changes import ImageChanges
     from server.store.jobs.records import FailedImage, Job, JobProgress
 
 _MAX_BODY_BYTES = 1 << 20  # most of it for the recipe
-_OUTPUT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_POSITION = "The position in the job: in the order of the source, with images that were added later at the end."
 ImagePosition = Annotated[int, Path(ge=0, le=MAX_ID, description="The position of the image in the source, from 0.")]
 
 
@@ -33,15 +36,15 @@ class JobRequest(BaseModel):
         min_length=1,
         max_length=4096,
         description="Where the server finds the images: a folder, a pattern such as /data/**/*.jpg, an archive, a "
-        "list, a COCO file or a URL. Paths are absolute. The setting FLORIST_JOBS_SOURCES must allow it.",
+        "list, a COCO file or a URL. Paths are absolute. The setting FLORIST_JOBS_SOURCES must allow it. Or the "
+        "`source` of an upload, `upload:ID`.",
     )
     recipe: str | dict[str, Any] = Field(
         description="How to label each image: the name of a built-in recipe, a recipe in YAML, or a recipe as an "
         "object."
     )
-    output: str | None = Field(
+    output: Name | None = Field(
         None,
-        pattern=_OUTPUT,
         description="The name of the output. The same request with the same output returns the same job. null: a new "
         "one.",
     )
@@ -49,9 +52,9 @@ class JobRequest(BaseModel):
     @field_validator("source")
     @classmethod
     def _check_source(cls, source: str) -> str:
-        if not is_url(source) and not source.startswith("/"):
+        if not is_url(source) and not source.startswith(("/", UPLOAD_PREFIX)):
             # Clients do not know the folder that it would be relative to.
-            raise ValueError("give an absolute path, such as /data/images, or a URL")
+            raise ValueError("give an absolute path, such as /data/images, a URL, or an upload, such as upload:ID")
         return source
 
     @field_validator("recipe", mode="before")
@@ -70,6 +73,7 @@ class JobImageCounts(BaseModel):
     running: int
     done: int
     failed: int
+    removed: int = Field(description="Those that are no longer in the source, which are not in the total.")
 
 
 class JobSummaryResponse(BaseModel):
@@ -87,7 +91,9 @@ class JobSummaryResponse(BaseModel):
     ended: datetime | None
     images: JobImageCounts
     failures: dict[str, int] = Field(description="The number of failed images by kind of failure.")
-    rate: float | None = Field(description="Images per second in the last half minute, if this server runs the job.")
+    rate: float | None = Field(
+        description="Images per second, averaged over the last minutes, if this server runs the job."
+    )
     seconds_left: float | None = Field(description="The time left at this rate.")
 
 
@@ -99,6 +105,27 @@ class JobResponse(JobSummaryResponse):
     recipe: dict[str, Any] = Field(
         description="The recipe without default values. For steps that name projects it includes `champions`: the "
         "models that were promoted when the job started, and answer until it ends."
+    )
+
+
+class ExtendedJobResponse(BaseModel):
+    """A job, and how its images have changed."""
+
+    job: JobResponse
+    added: int = Field(description="The number of images that are new in the source, or are in it again.")
+    compared: int = Field(
+        description="The number of images that may have changed. They are read again, and labeled again if they have."
+    )
+    removed: int = Field(
+        description="The number of images that are no longer in the source. They leave the results; their labels stay "
+        "in the database, and come back with the images."
+    )
+    kept: int = Field(description="The number of images whose labels stay.")
+    unchecked: int = Field(
+        description="How many of these are kept although the source does not say whether they have changed."
+    )
+    names: dict[str, list[str]] = Field(
+        description=f"The first {MAX_NAMES} names of the images that are `added`, `compared` and `removed`."
     )
 
 
@@ -129,7 +156,7 @@ class TracedAnnotationResponse(BaseModel):
 class LabeledImageResponse(BaseModel):
     """A labeled image. Coordinates are pixels of `width` × `height`, with EXIF orientation applied."""
 
-    position: int = Field(description="The position in the source.")
+    position: int = Field(description=_POSITION)
     name: str = Field(description="The path in the source.")
     sha256: str = Field(description="Of the image file.")
     width: int
@@ -147,7 +174,7 @@ class JobResultsResponse(BaseModel):
 class FailedImageResponse(BaseModel):
     """An image that could not be labeled."""
 
-    position: int = Field(description="The position in the source.")
+    position: int = Field(description=_POSITION)
     name: str
     kind: str = Field(description="The kind of failure.")
     reason: str
@@ -174,6 +201,19 @@ def create_job_response(job: "Job", progress: "JobProgress", rate: float | None)
     """Returns the response for a job. `rate`: images per second, if known."""
     recipe = json.loads(job.spec.recipe)
     return JobResponse(**_collect_job_fields(job, recipe, progress, rate), recipe=recipe)
+
+
+def create_extended_response(job: JobResponse, changes: "ImageChanges") -> ExtendedJobResponse:
+    """Returns the response for a job that was extended."""
+    return ExtendedJobResponse(
+        job=job,
+        added=changes.added,
+        compared=changes.compared,
+        removed=changes.removed,
+        kept=changes.kept,
+        unchecked=changes.unchecked,
+        names={kind: list(names) for kind, names in changes.names.items()},
+    )
 
 
 def create_image_response(position: int, image: LabeledImage) -> LabeledImageResponse:
@@ -217,6 +257,7 @@ def _collect_job_fields(
             running=progress.leased,
             done=progress.done,
             failed=progress.failed,
+            removed=progress.removed,
         ),
         "failures": progress.failures_by_kind,
         "rate": None if rate is None else round(rate, 2),

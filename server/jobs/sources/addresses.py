@@ -1,5 +1,7 @@
 """Addresses of files: paths on this machine, and URLs that fsspec reads."""
 
+import io
+import os
 import posixpath
 import urllib.parse
 from pathlib import Path
@@ -91,3 +93,21 @@ def open_file(address: str, is_allowed: AccessCheck | None) -> BinaryIO:
         return cast(BinaryIO, fs.open(path, "rb", block_size=_BLOCK))
     except Exception as error:
         raise_source_error(address, error)
+
+
+def get_file_stamp(file: BinaryIO) -> str:
+    """Returns the size and the time of change of an open file on this machine as ImageSource.get_stamp does; empty for
+    other files."""
+    if not isinstance(file, io.BufferedReader) or not isinstance(file.raw, io.FileIO):
+        return ""
+    status = os.fstat(file.fileno())
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def get_path_stamp(path: str) -> str:
+    """Returns the same for a path; empty if there is no such file."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - also for names that are too long
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"

@@ -3,10 +3,12 @@
 import heapq
 import os
 import re
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
 from labels.file_kinds import START_BYTES
+from labels.writing.export_folder import MARKER
 from server.jobs.sources import tables
 from server.jobs.sources.failures import explain_error, raise_source_error
 from server.jobs.sources.listing import ImageListing, NameBudget
@@ -15,6 +17,9 @@ from server.jobs.sources.names import SUFFIX_LIST, is_image_name, may_be_image
 from server.jobs.sources.path_patterns import PathPattern, is_pattern
 from server.jobs.sources.reading import read_image
 from server.jobs.sources.source import AccessCheck, ImageSource, Reserve, SourceError, SourceImageError
+
+_SHOWN_EXPORTS = 5
+_STAMP_BYTES = 16  # memory of the size and the time of a file
 
 
 class FolderSource(ImageSource):
@@ -34,12 +39,15 @@ class FolderSource(ImageSource):
         self._root, self._is_allowed = str(root.absolute()), is_allowed
         self._paths: dict[int, str] = {}  # by position, if they differ from the names
         listing, budget, unlistable = ImageListing(), NameBudget(), dict[str, SourceImageError]()
+        exports: list[str] = []
         self.tables: list[tuple[str, str, int]] = []
-        files: list[tuple[str, int]] = []
-        for path, size in _walk(self._root, exclude, is_allowed, pattern.depth if pattern else None, unlistable):
+        self._sizes, self._times = array("q"), array("q")  # bytes; time of the last change in nanoseconds; -1: unknown
+        files: list[tuple[str, int, int]] = []
+        depth = pattern.depth if pattern else None
+        for path, size, time in _walk(self._root, exclude, is_allowed, depth, unlistable, exports):
             if path in unlistable or (is_image_name(path) and (pattern is None or pattern.match(path))):
                 budget.add(path)
-                files.append((path, size))
+                files.append((path, size, time))
             elif path.endswith(tables.SUFFIXES):
                 self.tables.append((tables.to_table_name(path), f"{self._root}/{path}", size))
             elif pattern is not None and not pattern.match(path):
@@ -48,14 +56,24 @@ class FolderSource(ImageSource):
                 listing.set_aside(path)
             elif listing.check_start(path, self._read_start(path)):
                 budget.add(path)
-                files.append((path, size))
+                files.append((path, size, time))
         files.sort()
         self.tables.sort()
-        for path, size in files:
-            listing.add(path, size, unlistable.get(path))
+        if exports:
+            shown = ", ".join(sorted(exports)[:_SHOWN_EXPORTS]) + (", …" if len(exports) > _SHOWN_EXPORTS else "")
+            what = "folder is an export" if len(exports) == 1 else "folders are exports"
+            listing.add_note(f"{len(exports):,} {what} of florist, and left out with its images: {shown}")
+        for path, size, time in files:
+            listing.add(path, size, unlistable.get(path), extra=_STAMP_BYTES)
+            self._sizes.append(size)
+            self._times.append(time)
             if listing.names[-1] != path:
                 self._paths[len(listing.names) - 1] = path
         super().__init__(listing)
+
+    def get_stamp(self, position: int) -> str:
+        size, time = self._sizes[position], self._times[position]
+        return f"{size}-{time}" if size >= 0 else ""
 
     def _read_start(self, path: str) -> bytes:
         try:
@@ -64,9 +82,11 @@ class FolderSource(ImageSource):
         except OSError:
             return b""
 
+    def find_file(self, position: int) -> Path | None:
+        return Path(self._root, self._paths.get(position, self.names[position]))
+
     def _read(self, position: int, reserve: Reserve) -> bytes:
-        path = self._paths.get(position, self.names[position])
-        return read_image(f"{self._root}/{path}", self._is_allowed, reserve)
+        return read_image(str(self.find_file(position)), self._is_allowed, reserve)
 
 
 def open_pattern(text: str, exclude: Path | None = None, is_allowed: AccessCheck | None = None) -> ImageSource:
@@ -94,10 +114,11 @@ def open_pattern(text: str, exclude: Path | None = None, is_allowed: AccessCheck
 
 def _walk(
     root: str, exclude: Path | None, is_allowed: AccessCheck | None, depth: int | None,
-    unlistable: dict[str, SourceImageError],
-) -> Iterator[tuple[str, int]]:  # fmt: skip
-    """Yields the paths below `root` and the sizes in bytes (-1: unknown) of all files, and of folders that cannot be
-    listed. Adds the latter to `unlistable`.
+    unlistable: dict[str, SourceImageError], exports: list[str],
+) -> Iterator[tuple[str, int, int]]:  # fmt: skip
+    """Yields the paths below `root`, with the sizes in bytes and the times of the last change in nanoseconds (-1:
+    unknown), of all files, and of folders that cannot be listed. Adds the latter to `unlistable`, and folders that
+    florist has exported, which it does not enter, to `exports`.
 
     Follows links to allowed folders, but enters each folder only once, and by its own path if it is below `root`.
     Therefore loops of links end, and no image is listed twice. A link to a folder that contains `root` is not followed.
@@ -117,12 +138,15 @@ def _walk(
             reason, fault = explain_error(error)
             path = folder.rstrip("/")
             unlistable[path] = SourceImageError(f"this folder cannot be listed: {reason}", fault)
-            yield path, -1
+            yield path, -1, -1
             continue
         try:
             if (identity := _get_identity(os.fstat(descriptor))) in entered:
                 continue
             entered.add(identity)
+            if folder and _has_marker(descriptor):
+                exports.append(folder.rstrip("/"))
+                continue
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
@@ -130,7 +154,7 @@ def _walk(
                     path = folder + entry.name
                     if not _is_folder(entry):
                         if entry.is_symlink() or entry.is_file():
-                            yield path, _get_size(entry)
+                            yield path, *_get_size_and_time(entry)
                     elif depth is not None and path.count("/") + 1 >= depth:
                         continue
                     elif not entry.is_symlink():
@@ -139,6 +163,15 @@ def _walk(
                         heapq.heappush(links, path + "/")
         finally:
             os.close(descriptor)
+
+
+def _has_marker(folder: int) -> bool:
+    """Returns whether an open folder is an export of florist: a dataset or drawn images."""
+    try:
+        os.stat(MARKER, dir_fd=folder)
+    except OSError:
+        return False
+    return True
 
 
 def _get_identity(status: os.stat_result) -> tuple[int, int]:
@@ -156,8 +189,9 @@ def _contains(folder: str, path: str) -> bool:
     return os.path.commonpath([folder, path]) == folder
 
 
-def _get_size(entry: os.DirEntry[str]) -> int:
+def _get_size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
     try:
-        return entry.stat().st_size
+        status = entry.stat()
     except OSError:
-        return -1
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

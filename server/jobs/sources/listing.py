@@ -9,7 +9,7 @@ from server.jobs.sources.names import split_suffix, to_safe_name
 from server.jobs.sources.source import SourceError, SourceImageError
 
 MAX_LISTING_BYTES = 2 * 1024**3  # of memory for names: about six million images with paths of 60 characters
-_NAME_BYTES = 200  # memory of a name besides its characters: the object, and its places in a list and a set
+_NAME_BYTES = 200  # memory of a name besides its characters: the object, its places in a list and a dict, its position
 _FAULT_BYTES = 600  # memory of a fault
 _MAX_SHOWN = 5  # names, and suffixes, in a note
 _MAX_NAME = 80  # characters of a name in a note
@@ -37,6 +37,7 @@ class ImageListing:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.positions: dict[str, int] = {}  # by name
         self.faults: dict[int, SourceImageError] = {}
         self._notes: list[str] = []
         self._renamed: list[str] = []
@@ -44,7 +45,6 @@ class ImageListing:
         self._aside: list[str] = []
         self._aside_kinds: Counter[str] = Counter()
         self._budget = NameBudget()
-        self._taken: set[str] = set()
         self._repeats: dict[str, int] = {}
         self._hash = hashlib.blake2b(digest_size=16)
 
@@ -60,8 +60,8 @@ class ImageListing:
         self._budget.add(name, extra + (_FAULT_BYTES if fault is not None else 0))
         if fault is not None:
             self.faults[len(self.names)] = fault
+        self.positions[name] = len(self.names)
         self.names.append(name)
-        self._taken.add(name)
         self._hash.update(f"{name}\0{size}\0".encode())
 
     def add_note(self, note: str) -> None:
@@ -113,7 +113,7 @@ class ImageListing:
     def _make_unique(self, name: str) -> str:
         """Returns the name, or a new one such as cat~2.jpg if another image has it."""
         original, (stem, suffix) = name, split_suffix(name)
-        while name in self._taken:
+        while name in self.positions:
             self._repeats[original] = self._repeats.get(original, 1) + 1
             name = f"{stem}~{self._repeats[original]}{suffix}"
         return name

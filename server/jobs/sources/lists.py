@@ -82,6 +82,15 @@ class ListSource(ImageSource):
             )
         super().__init__(listing)
 
+    def get_stamp(self, position: int) -> str:
+        target = self._targets[position]
+        if not target or is_url(target) or self._files is None:
+            return ""
+        try:
+            return addresses.get_path_stamp(self._files.find(target))
+        except SourceImageError:
+            return ""
+
     def _has_images(self) -> bool:
         targets = [target for target in self._targets if target]
         if self._files is None or any(is_url(target) for target in targets):
@@ -101,6 +110,15 @@ class ListSource(ImageSource):
             return self._files is not None and bool(self._files.find(target))
         except SourceImageError:
             return False
+
+    def find_file(self, position: int) -> Path | None:
+        target = self._targets[position]
+        if self._files is None or is_url(target):
+            return None
+        try:
+            return Path(self._files.find(target))
+        except SourceImageError:
+            return None
 
     def _read(self, position: int, reserve: Reserve) -> bytes:
         target = self._targets[position]

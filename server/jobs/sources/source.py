@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -75,12 +76,13 @@ class SourceImage:
 class ImageSource(ABC):
     """Images by position. They can be read from several threads.
 
-    `fingerprint` is a hash of names and sizes, by which a resumed job detects a changed source. `notes` are messages
-    for the user.
+    `positions` are those of the names. `fingerprint` is a hash of names and sizes, which changes with most changes of
+    the source. `notes` are messages for the user.
     """
 
     def __init__(self, listing: "ImageListing") -> None:
         self.names = listing.names
+        self.positions = listing.positions
         self.fingerprint = listing.fingerprint
         self.notes = tuple(listing.notes)
         self._faults = listing.faults
@@ -95,6 +97,23 @@ class ImageSource(ABC):
     def __iter__(self) -> Iterator[SourceImage]:
         return (self[position] for position in range(len(self)))
 
+    def find(self, name: str) -> SourceImage:
+        """Returns an image by its name. Raises SourceImageError if the source does not have it."""
+        if (position := self.positions.get(name)) is None:
+            raise SourceImageError("it is no longer in the source", SourceImageFault.MISSING)
+        return self[position]
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of the file of an image by its name. Raises SourceImageError."""
+        return self.find(name).read()
+
+    def get_stamp(self, position: int) -> str:
+        """Returns a text that changes whenever the content of an image does, such as its size and time of change.
+
+        It is empty if that takes reading the image.
+        """
+        return ""
+
     def __enter__(self) -> Self:
         return self
 
@@ -104,6 +123,10 @@ class ImageSource(ABC):
     def close(self) -> None:
         """Closes open files."""
         return
+
+    def find_file(self, position: int) -> Path | None:
+        """Returns the file of an image if it is one on this machine: not in an archive or a table, not elsewhere."""
+        return None
 
     def _read_checked(self, position: int, reserve: Reserve) -> bytes:
         error = self._faults.get(position)

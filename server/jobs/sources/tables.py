@@ -45,6 +45,8 @@ class TableSource(ImageSource):
     def __init__(self, files: Sequence[tuple[str, str, int]], is_allowed: AccessCheck | None = None) -> None:
         """`files` are the name, the address and the size in bytes of each table."""
         self._addresses, self._is_allowed = [address for _, address, _ in files], is_allowed
+        # Without those of tables whose rows turn out to name files.
+        self._stamps = ["" if is_url(address) else addresses.get_path_stamp(address) for address in self._addresses]
         self._files: dict[int, ListedFiles] = {}  # of tables that name files
         self._starts: list[int] = []  # position of each table's first row
         self._lock = threading.Lock()
@@ -63,6 +65,9 @@ class TableSource(ImageSource):
         if self._open is not None:
             self._open[1].close()
             self._open = None
+
+    def get_stamp(self, position: int) -> str:
+        return self._stamps[self._get_table(position)]
 
     def _list(self, listing: ImageListing, number: int, name: str, address: str, size: int) -> None:
         try:
@@ -88,7 +93,7 @@ class TableSource(ImageSource):
         return self._open[1]
 
     def _read(self, position: int, reserve: Reserve) -> bytes:
-        number = bisect.bisect_right(self._starts, position) - 1
+        number = self._get_table(position)
         try:
             with self._lock:
                 data, path = self._open_table(number).read_row(position - self._starts[number])
@@ -97,6 +102,7 @@ class TableSource(ImageSource):
         except Exception as error:
             raise to_image_error(error) from error
         if data is None and path:
+            self._stamps[number] = ""
             return read_image(self._find_file(number, path), self._is_allowed, reserve)
         if data is None:
             raise SourceImageError("its row has no image", SourceImageFault.MISSING)
@@ -104,6 +110,9 @@ class TableSource(ImageSource):
             raise make_size_error(len(data))
         reserve(len(data))
         return data
+
+    def _get_table(self, position: int) -> int:
+        return bisect.bisect_right(self._starts, position) - 1
 
     def _find_file(self, number: int, path: str) -> str:
         """Returns the address of an image that a row names by its path or URL. Raises SourceImageError."""

@@ -43,6 +43,7 @@ class TarSource(ImageSource):
 
     def __init__(self, address: str, gzipped: bool, is_allowed: AccessCheck | None = None) -> None:
         self._raw = addresses.open_file(address, is_allowed)
+        self._stamp = addresses.get_file_stamp(self._raw)
         self._lock = threading.Lock()
         self._offsets, self._sizes = array("Q"), array("Q")
         listing = ImageListing()
@@ -69,6 +70,9 @@ class TarSource(ImageSource):
     def close(self) -> None:
         self._file.close()
         self._raw.close()
+
+    def get_stamp(self, position: int) -> str:
+        return self._stamp  # a tar archive has no checksums
 
     def _list(self, listing: ImageListing, length: int) -> None:
         headers = _HeaderReader(self._file, length)

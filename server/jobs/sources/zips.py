@@ -91,6 +91,9 @@ class ZipSource(ImageSource):
     def close(self) -> None:
         self._file.close()
 
+    def get_stamp(self, position: int) -> str:
+        return f"{self._sizes[position]}-{self._crcs[position]:08x}"
+
     def _add(self, listing: ImageListing, entry: _Entry) -> None:
         listing.add(entry.name, entry.size, _find_fault(entry), _ENTRY_BYTES)
         self._offsets.append(entry.offset)

@@ -79,7 +79,7 @@ def test_an_unknown_job_is_not_found(idle: httpx.Client, path: str) -> None:
     check_problem(idle.get(f"/v1/jobs/{2**64}{path}"), 422, "invalid-request")
 
 
-@pytest.mark.parametrize("action", ["pause", "resume", "cancel", "retry"])
+@pytest.mark.parametrize("action", ["pause", "resume", "cancel", "retry", "extend"])
 def test_an_unknown_job_cannot_be_changed(idle: httpx.Client, action: str) -> None:
     check_problem(idle.post(f"/v1/jobs/7/{action}"), 404, "not-found")
 

@@ -29,31 +29,37 @@ def test_jobs_continue_after_a_restart(engine: Engine, images: Path, tmp_path: P
         assert list_results(client, 1) == uninterrupted
 
 
-def test_a_source_that_changed_during_a_restart_fails_the_job(engine: Engine, images: Path, tmp_path: Path) -> None:
+def test_a_job_goes_on_with_a_source_that_has_changed(engine: Engine, images: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    for name in ("00.png", "01.png"):
+    for name in ("00.png", "01.png", "03.png"):
         (own / name).write_bytes((images / name).read_bytes())
     with connect_server(engine, tmp_path / "jobs", own) as client:
         start_job(client, own)
         client.post("/v1/jobs/1/pause")
         wait_until(lambda: get_job(client, 1)["images"]["running"] == 0)
-    (own / "new.png").write_bytes((images / "02.png").read_bytes())
+        done = [image["name"] for image in list_results(client, 1)]
+    (own / "02.png").write_bytes((images / "02.png").read_bytes())
+    (own / "03.png").unlink()
     with connect_server(engine, tmp_path / "jobs", own) as client:
         client.post("/v1/jobs/1/resume")
-        failed = wait_for_end(client, 1)
-        assert failed["state"] == "failed"
-        assert "does not contain the same images as when the job started" in failed["reason"]
-        (own / "new.png").unlink()
-        client.post("/v1/jobs/1/resume")
-        assert wait_for_end(client, 1)["state"] == "done"
+        ended = wait_for_end(client, 1)
+        assert ended["state"] == "done"
+        if "03.png" not in done:
+            [failure] = client.get("/v1/jobs/1/failures").json()["failures"]
+            assert (failure["name"], failure["reason"]) == ("03.png", "it is no longer in the source")
+        assert client.post("/v1/jobs/1/extend").json()["names"] == {
+            "added": ["02.png"], "compared": [], "removed": ["03.png"],
+        }  # fmt: skip
+        assert wait_for_end(client, 1)["failures"] == {}
+        assert [image["name"] for image in list_results(client, 1)] == ["00.png", "01.png", "02.png"]
     with connect_server(engine, tmp_path / "jobs", images) as client:  # the setting no longer allows the source
-        assert len(list_results(client, 1)) == 2
+        assert len(list_results(client, 1)) == 3
         assert (
             "is not configured to read"
             in check_problem(client.get("/v1/jobs/1/images/0"), 422, "invalid-source").detail
         )
-        refused = client.get("/v1/jobs/1/export", params={"images": True})
+        refused = client.get("/v1/jobs/1/export", params={"images": "copy"})
         assert "is not configured to read" in check_problem(refused, 422, "invalid-source").detail
 
 

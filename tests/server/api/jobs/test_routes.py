@@ -1,5 +1,6 @@
 """Jobs over HTTP, on a real socket, with the seedling and SQLite: start, watch and control them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,14 @@ def test_a_job_labels_a_folder(client: httpx.Client, images: Path) -> None:
     assert first["images"]["total"] == COUNT + 2
     done = wait_for_end(client, first["id"])
     assert done["state"] == "done"
-    assert done["images"] == {"total": COUNT + 2, "waiting": 0, "running": 0, "done": COUNT + 1, "failed": 1}
+    assert done["images"] == {
+        "total": COUNT + 2,
+        "waiting": 0,
+        "running": 0,
+        "done": COUNT + 1,
+        "failed": 1,
+        "removed": 0,
+    }
     assert list(done["failures"].values()) == [1]
     assert done["created"] <= done["started"] <= done["ended"]
     assert (done["output"], done["recipe"]["name"], done["source"]) == ("first", "detect", str(images))
@@ -78,7 +86,67 @@ def test_the_same_request_with_the_same_output_is_the_same_job(client: httpx.Cli
     assert (
         "does not contain the same images as when the job started" in check_problem(fewer, 409, "output-taken").detail
     )
+    assert "/extend" not in fewer.text  # it is another source
     client.post(f"/v1/jobs/{first['id']}/cancel")
+
+
+def test_a_job_is_extended(engine: Engine, images: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("00.png", "02.png", "04.png"):
+        (own / name).write_bytes((images / name).read_bytes())
+    with connect_server(engine, tmp_path / "jobs", own) as client:
+        number = start_job(client, own, output="mine")["id"]
+        wait_for_end(client, number)
+        first = {image["name"]: image for image in list_results(client, number)}
+        nothing = client.post(f"/v1/jobs/{number}/extend").json()
+        assert (nothing["job"]["state"], nothing["added"], nothing["kept"]) == ("done", 0, 3)
+
+        (own / "01.png").write_bytes((images / "01.png").read_bytes())
+        (own / "02.png").write_bytes((images / "03.png").read_bytes())
+        (own / "04.png").unlink()
+        again = client.post("/v1/jobs", json={"source": str(own), "recipe": "detect", "output": "mine"})
+        assert f"POST /v1/jobs/{number}/extend" in check_problem(again, 409, "output-taken").detail
+        with_images = client.get(f"/v1/jobs/{number}/export", params={"format": "coco", "images": "copy"})
+        left_out = json.loads(with_images.headers["x-export-report"])
+        assert left_out["images"] == 1  # one has changed, and one is gone
+
+        response = client.post(f"/v1/jobs/{number}/extend")
+        assert response.status_code == 200, response.text
+        extended = response.json()
+        assert extended["job"]["state"] in ("queued", "running", "done")
+        assert (extended["added"], extended["kept"], extended["compared"], extended["removed"]) == (1, 1, 1, 1)
+        assert extended["names"] == {"added": ["01.png"], "compared": ["02.png"], "removed": ["04.png"]}
+        assert wait_for_end(client, number)["images"] == {
+            "total": 3, "waiting": 0, "running": 0, "done": 3, "failed": 0, "removed": 1,
+        }  # fmt: skip
+        second = list_results(client, number)
+        assert [(image["position"], image["name"]) for image in second] == [(0, "00.png"), (1, "02.png"), (3, "01.png")]
+        assert second[0] == first["00.png"]
+        assert second[1]["sha256"] != first["02.png"]["sha256"]
+        assert client.get(f"/v1/jobs/{number}/images/3").content == (images / "01.png").read_bytes()
+        gone = check_problem(client.get(f"/v1/jobs/{number}/images/2"), 422, "invalid-source")
+        assert "04.png cannot be read: it is no longer in the source" in gone.detail
+        check_problem(client.get(f"/v1/jobs/{number}/images/4"), 404, "not-found")
+
+
+def test_a_running_job_is_extended(engine: Engine, images: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("00.png", "01.png", "02.png"):
+        (own / name).write_bytes((images / name).read_bytes())
+    with connect_server(engine, tmp_path / "jobs", own) as client:
+        number = start_job(client, own, "dense")["id"]
+        wait_until(lambda: get_job(client, number)["state"] != "queued")
+        (own / "03.png").write_bytes((images / "03.png").read_bytes())
+        assert client.post(f"/v1/jobs/{number}/extend").json()["added"] == 1
+        wait_until(lambda: get_job(client, number)["images"]["done"] == 4)
+        assert wait_for_end(client, number)["images"]["failed"] == 0
+        assert [image["name"] for image in list_results(client, number)] == [f"0{n}.png" for n in range(4)]
+
+        client.post(f"/v1/jobs/{start_job(client, own, output='other')['id']}/cancel")
+        refused = check_problem(client.post("/v1/jobs/2/extend"), 409, "invalid-state")
+        assert "job 2 is cancelled" in refused.detail or "is done" in refused.detail
 
 
 def test_jobs_run_one_at_a_time_in_order_of_arrival(client: httpx.Client, images: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage
+from labels.writing.image_options import ImagePlacement
 from server.jobs.sources import ImageSource, SourceError, SourceImageFault, coco, open_source
 
 WriteFiles = Callable[..., Path]
@@ -57,7 +58,7 @@ def test_a_path_outside_of_the_allowed_folder_is_refused(write_files: WriteFiles
 def test_an_exported_coco_file_is_a_source(write_files: WriteFiles, read_all: ReadAll) -> None:
     folder = write_files("a.jpg")
     image = LabeledImage.from_traces("a.jpg", 4, 3, read=lambda: b"a.jpg", sha256="0" * 64)
-    FORMATS["coco"].write([image], folder / "set", copy_images=True)
+    FORMATS["coco"].write([image], folder / "set", placement=ImagePlacement.COPY)
     path = folder / "set/annotations/instances_default.json"
     assert read_all(open_source(str(path))) == {"a.jpg": b"a.jpg"}
 

@@ -155,3 +155,11 @@ def test_a_folder_that_cannot_be_listed_is_a_fault(write_files: WriteFiles, read
         assert read_all(open_source(str(folder))) == {"a.jpg": b"a.jpg", "closed": SourceImageFault.DENIED}
     finally:
         (folder / "closed").chmod(0o700)
+
+
+def test_exports_of_florist_in_the_folder_are_left_out_and_named(write_files: WriteFiles) -> None:
+    folder = write_files("a.png", "labels/yolo-detect/images/train/a.png", "labels/yolo-detect/.florist")
+    source = open_source(str(folder))
+    assert source.names == ["a.png"]
+    assert source.notes[0] == ("1 folder is an export of florist, and left out with its images: labels/yolo-detect")
+    assert open_source(str(folder / "labels/yolo-detect")).names == ["images/train/a.png"]
