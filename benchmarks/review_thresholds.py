@@ -89,8 +89,9 @@ def write_page(path: Path, rows: Sequence[Measurement], scenes: int) -> None:
         "",
         "The built-in recipes and `florist label --task` mark objects and words below "
         f"{DEFAULT_THRESHOLDS[LabelKind.OBJECTS]:g} and {DEFAULT_THRESHOLDS[LabelKind.WORDS]:g}. Between 0.8 and 0.9, "
-        "a fifth of the objects of known art and half of those of unseen art are wrong, so that a look at them is worth "
-        "its time. Captions are not to review: many sentences are right in other words, so that most would be marked.",
+        "a fifth of the objects of known art and half of those of unseen art are wrong, so that a look at them is "
+        "worth its time. Captions are not to review: many sentences are right in other words, so that most would "
+        "be marked.",
         "",
         "On unseen art, scores are too high until an adapter is tuned and has its own calibration. They still tell "
         "wrong labels from the others, but a threshold finds fewer of them.",

@@ -30,9 +30,9 @@ def describe_reviews(statistics: JobStatistics, uncalibrated: Sequence[str] = ()
             yield f"  {kind}: {counts.low:,} of {counts.count:,} have a score below {limits}"
         else:
             yield f"  {kind}: not reviewed by score ({counts.count:,})"
-    others = [(reason, n) for reason, n in statistics.reasons.most_common() if not reason.startswith("score ")]
-    for reason, n in others[:_SHOWN]:
-        yield f"  {n:,} for another reason: {reason}"
+    others = [f"{reason} ({n:,})" for reason, n in statistics.reasons.most_common() if not reason.startswith("score ")]
+    if others:
+        yield f"  other reasons: {'; '.join(others[:_SHOWN])}{'; …' if len(others) > _SHOWN else ''}"
     if named := [id for id in thresholds if id in uncalibrated and statistics.steps[id].scores.count]:
         yield (
             f"  the scores of {', '.join(named)} are not calibrated: a score of 0.5 does not mean that half of such "

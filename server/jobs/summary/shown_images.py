@@ -44,8 +44,8 @@ class ImageEncoder:
     def encode(self, image: LabeledImage) -> dict[str, Any]:
         """Returns the data of an image: `file` as a data URL, or `error` if it cannot be shown.
 
-        `answers` are those from which the labels were made, if they are others. Points are pixels of this file. Labels to
-        review come first if there are too many labels; `hidden` is the number of those that are left out.
+        `answers` are those from which the labels were made, if they are others. Points are pixels of this file. Labels
+        to review come first if there are too many labels; `hidden` is the number of those that are left out.
         """
         file = error = ""
         width, height = _limit_size(image.width, image.height)

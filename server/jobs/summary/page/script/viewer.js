@@ -73,7 +73,8 @@ class Viewer {
     const { image } = card;
     const filter = readFilter();
     this.all.disabled = !filter.active;
-    const labels = this.all.checked ? image.labels : selectLabels(filter, image);
+    const found = this.all.checked ? image.labels : selectLabels(filter, image);
+    const labels = [...found.filter((label) => label.review), ...found.filter((label) => !label.review)];
     const { frame, overlay } = makeFrame(image);
     overlay.append(...drawLabels(image, labels, this.names.checked ? Infinity : -1));
     find(".large", this.dialog).replaceChildren(frame);
