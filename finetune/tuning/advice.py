@@ -15,7 +15,8 @@ TRAINED_STAGES_FOR_NEW = 2
 _SHOWN_CLASSES = 5
 _FEW_VIEWS = 5  # how often each image is seen in a very short run
 _ENOUGH_IMAGES = 30  # in a holdout
-_CLEAR = 0.02  # relative difference of losses that counts
+_CLEAR, _CLEAR_OF_FEW = 0.02, 0.1  # relative differences of mean losses that count: of many lines, of few
+_FLAT = 0.05  # the largest relative change of a loss that hardly changed
 _WORSE = 1.05  # a metric above this share of the start's is worse
 
 
@@ -134,7 +135,7 @@ def _advise_learning_rate(
             f"to {lower:.1g} in place of {rate:g}"
         ]
     is_worse = bool(trained and state.before and min(trained) > _WORSE * state.before)
-    if trend and trend.is_flat and not is_worse:
+    if trend and trend.is_flat and not trend.is_falling and not is_worse:
         return [
             f"a higher learning rate: the training loss hardly changed ({trend.first:.3g} → {trend.last:.3g}); set "
             f"learning_rate to {higher:.1g} in place of {rate:g}"
@@ -174,16 +175,15 @@ def _find_trend(config: TuneConfig, lines: Sequence[Mapping[str, Any]]) -> _Loss
         return None
     size = len(losses) // 4
     first, third, last = losses[:size], losses[-2 * size : -size], losses[-size:]
-    falling, rising = _differ(third, last), _differ(last, first)
-    return _LossTrend(
-        fmean(first), fmean(third), fmean(last), falling, rising, not (falling or rising or _differ(first, last))
-    )
+    means = fmean(first), fmean(third), fmean(last)
+    is_flat = abs(means[0] - means[2]) < _FLAT * means[0]
+    return _LossTrend(*means, _differ(third, last), _differ(last, first), is_flat)
 
 
 def _differ(higher: Sequence[float], lower: Sequence[float]) -> bool:
     """Returns whether one mean is clearly above the other: by more than a small share, and than the noise."""
     difference = fmean(higher) - fmean(lower)
-    noise = 0.0
-    if len(higher) > 1 and len(lower) > 1:
-        noise = (variance(higher) / len(higher) + variance(lower) / len(lower)) ** 0.5
+    if min(len(higher), len(lower)) < 3:  # too few to measure the noise
+        return difference > _CLEAR_OF_FEW * abs(fmean(lower))
+    noise = (variance(higher) / len(higher) + variance(lower) / len(lower)) ** 0.5
     return difference > max(_CLEAR * abs(fmean(lower)), 2 * noise)

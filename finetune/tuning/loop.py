@@ -39,6 +39,7 @@ from server.engine.adapters.class_list import write_class_list
 STOP_REQUESTED = "stop requested"
 """The reason of a run that `should_stop` ended."""
 _LOG_EVERY = 10  # steps
+_SMOOTHING = 0.9  # of the losses that are shown
 T = TypeVar("T")
 
 
@@ -156,7 +157,7 @@ class _Run:
             raise DivergenceError(cause, result) from error
         state.step += 1
         state.add_losses(parts)
-        self.losses = parts
+        self.losses = {n: v + _SMOOTHING * (self.losses.get(n, v) - v) for n, v in parts.items()}
         state.add_left_out(sample for batch in batches for sample in batch.left_out)
 
     def load_batches(self, workers: int) -> Iterator[list[TrainingBatch]]:
@@ -196,6 +197,7 @@ class _Run:
             return STOP_REQUESTED
         state.validations += 1
         self.estimate.add_validation(seconds)
+        self.report_progress(None)
         if state.step:
             self.save_state()
         return ""
@@ -247,8 +249,8 @@ class _Run:
 
     def report_progress(self, validated: float | None) -> None:
         if self.accelerator.is_main_process:
-            step, steps = self.state.step, self.config.steps
-            self.on_progress(create_progress(step, steps, self.estimate, self.losses, self.metric, validated))
+            step, steps, before = self.state.step, self.config.steps, self.state.before
+            self.on_progress(create_progress(step, steps, self.estimate, self.losses, before, self.metric, validated))
 
     def count_time(self) -> None:
         """Adds the time since `clock` to the training time."""

@@ -12,14 +12,16 @@ class TuneProgress:
     """Where a run is.
 
     `validated`: the share of the current validation that is done, None while it trains; `losses`: the newest parts of
-    the training loss; `validation`: the newest validation metric; `seconds_left`: at `time`, None if not known yet;
-    `step_seconds`, `validation_seconds`: measured so far; `validations_left`: after this one.
+    the training loss; `before`, `validation`: the validation metric of the start and the newest one; `seconds_left`: at
+    `time`, None if not known yet; `step_seconds`, `validation_seconds`: measured so far; `validations_left`: after this
+    one.
     """
 
     step: int
     steps: int
     validated: float | None
     losses: Mapping[str, float]
+    before: float | None
     validation: float | None
     seconds_left: float | None
     step_seconds: float
@@ -33,14 +35,14 @@ class TuneProgress:
 
 
 def create_progress(
-    step: int, steps: int, estimate: TimeEstimate, losses: Mapping[str, float], validation: float | None,
-    validated: float | None = None,
+    step: int, steps: int, estimate: TimeEstimate, losses: Mapping[str, float], before: float | None,
+    validation: float | None, validated: float | None = None,
 ) -> TuneProgress:  # fmt: skip
     """Returns the progress at a step."""
     left = estimate.compute_left(step)
     if left is not None and validated is not None:
         left += (1 - validated) * estimate.validation_seconds
     return TuneProgress(
-        step, steps, validated, losses, validation, left, estimate.step_seconds, estimate.validation_seconds,
+        step, steps, validated, losses, before, validation, left, estimate.step_seconds, estimate.validation_seconds,
         estimate.count_validations(step),
     )  # fmt: skip

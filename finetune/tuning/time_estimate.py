@@ -49,10 +49,13 @@ class TimeEstimate:
         return left + self.count_validations(step) * self.validation_seconds
 
 
-def format_duration(seconds: float) -> str:
-    """Returns a duration such as `40 s`, `12 min` or `3 h 20 min`."""
+def format_duration(seconds: float, exact: bool = False) -> str:
+    """Returns a duration such as `40 s`, `12 min` or `3 h 20 min`; if `exact`, such as `12 min 31 s`."""
+    seconds = round(seconds)
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds} s"
+    if exact and seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} min"

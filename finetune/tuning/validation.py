@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -68,15 +69,18 @@ class ValidationSet:
         *,
         should_stop: Callable[[], bool] = lambda: False,
         on_answer: Callable[[Sample, Sequence[Annotation]], None] = lambda sample, predicted: None,
+        on_image: Callable[[], None] = lambda: None,
     ) -> list[CorrectionCounts]:
         """Returns the corrections of each image.
 
         `adapter`: the name of a loaded adapter; None: the engine's model alone; `on_answer` receives each sample with
-        its answer. Raises ValidationStoppedError as soon as `should_stop` returns True.
+        its answer; `on_image` is called when an image has all its answers. Raises ValidationStoppedError as soon as
+        `should_stop` returns True.
         """
         window = engine.config.max_waiting // 2  # prompts in the queue, which other clients may use too
         pending: deque[tuple[Sample, Handle | None]] = deque()
         counts: list[CorrectionCounts] = []
+        ends = deque(accumulate(map(len, self.samples)))  # of the images, in samples
 
         def collect() -> None:
             if should_stop():
@@ -91,6 +95,9 @@ class ValidationSet:
                 predicted = handle.wait().annotations
                 counts.append(count_corrections(predicted, sample.answer, sample.task))
                 on_answer(sample, predicted)
+            while ends and ends[0] <= len(counts):
+                ends.popleft()
+                on_image()
 
         for image, samples in zip(self.images, self.samples, strict=True):
             prepared = engine.prepare(image.open())

@@ -111,7 +111,8 @@ def describe_state(progress: TuneProgress, metric: str) -> list[str]:
         losses = progress.losses
         parts.append(f"text loss {losses['text_loss']:.2f}, location loss {losses['location_loss']:.2f}")
     if progress.validation is not None:
-        parts.append(f"holdout: {progress.validation:.3g} {METRICS[metric]}")
+        before = f" ({progress.before:.3g} before)" if progress.before is not None and progress.step else ""
+        parts.append(f"holdout: {progress.validation:.3g} {METRICS[metric]}{before}")
     return parts
 
 

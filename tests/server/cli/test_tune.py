@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from seedling.scenes.drawing import draw_scene
 from server.cli.main import app
+from server.cli.tune import NO_GAIN_STATUS
 from server.cli.tune import tune as tune_command
 from server.engine.engine import Engine
 from tests.server.engine.tiny import create_tiny_model, save_checkpoint
@@ -86,8 +87,39 @@ def test_an_adapter_is_trained(dataset: Path, tmp_path: Path) -> None:
     assert "999" in done.stderr  # an unusable annotation
     assert "image 6: " in done.stderr
     with Engine.load() as engine:
-        assert engine.load_adapter("mine", tmp_path / "run" / "adapter").adapts_vision is False
+        adapter = engine.load_adapter("mine", tmp_path / "run" / "adapter")
+    assert adapter.adapts_vision is False
+    labels = json.loads((dataset / "labels.json").read_text())
+    assert set(adapter.class_list) == {category["name"] for category in labels["categories"]}
     assert (tmp_path / "run" / "curves.png").exists()
+    assert re.search(r"classes \(training images\): \w+ \(\d\)", done.stdout)
+    assert "classes are known to seedling" in done.stderr
+    assert "fewer than 10" in done.stderr
+    assert "total time: " in done.stdout
+    assert "Warning" not in done.stderr
+
+
+def test_a_run_that_gains_nothing_says_so_and_keeps_nothing(dataset: Path, tmp_path: Path) -> None:
+    base, out = save_checkpoint(tmp_path / "base", create_tiny_model()), tmp_path / "run"
+    settings = QUICK.replace("frame: 1\n", "").replace("metric: loss\n", "learning_rate: 1.0e-12\n")
+    (tmp_path / "tune.yaml").write_text(settings)
+    command = [dataset, "--out", out, "--config", tmp_path / "tune.yaml", "--base", base, "--holdout-share", "0.5"]
+    done = tune(*command)
+    assert done.exit_code == NO_GAIN_STATUS
+    assert "no gain: holdout corrections per 100 labels: " in done.stdout
+    assert "what to try:\n  - more st" in done.stdout
+    assert "more images of " in done.stdout
+    assert "no adapter is kept; the same command with --keep keeps that of step 2" in done.stdout
+    assert not (out / "adapter").exists()
+    record = json.loads((out / "run.json").read_text())
+    assert record["gain"]["gained"] is False
+    assert record["gain"]["advice"]
+
+    kept = tune(*command, "--keep")  # without training again
+    assert kept.exit_code == NO_GAIN_STATUS
+    assert "no gain: " in kept.stdout
+    assert (out / "adapter" / "adapter_model.safetensors").exists()
+    assert json.loads((out / "adapter" / "class_list.json").read_text())["classes"]
 
 
 @pytest.mark.slow
