@@ -12,12 +12,14 @@ def split_classes(task: Task, text: str | Sequence[str] | None) -> tuple[str, ..
 
     A task that takes classes splits a text at its commas, except in a list: `["a man, smiling"]` is one class. Blank
     parts and repeated classes are left out. The annotations of each answer get the class as their label. Raises
-    PromptError for a list that the task does not take, or that has blank entries.
+    PromptError for a text without any class, and for a list that the task does not take or that has blank entries.
     """
     if isinstance(text, str) or text is None:
         if text is None or "," not in text or not task.takes_classes:
             return ()
-        return tuple(dict.fromkeys(part for each in text.split(",") if (part := each.strip())))
+        if classes := tuple(dict.fromkeys(part for each in text.split(",") if (part := each.strip()))):
+            return classes
+        raise PromptError(f"{task.token} needs text: what to look for", "text")
     if not task.takes_classes:
         raise PromptError(f"{task.token} takes one text, not a list; send one prompt for each text", "text")
     if not text or not all(each.strip() for each in text):

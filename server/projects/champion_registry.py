@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from prompts.class_lists import ClassList
 from server.engine.adapters.errors import AdapterError
 from server.projects.ensembles import Ensemble, unload_adapter
 from server.projects.errors import BaseMismatchError
@@ -62,6 +63,11 @@ class ChampionRegistry:
         self.check_base(found)
         return self._champions.get((project, task)) or Ensemble.of_one(None)
 
+    def find_class_list(self, project: str) -> ClassList | None:
+        """Returns the class list that a project declares; None if it declares none, or does not exist."""
+        found = self._projects.get(project)
+        return found.class_list if found else None
+
     def check_base(self, project: Project) -> None:
         """Raises BaseMismatchError if the engine has other weights than the project's."""
         if project.base_sha256 != (served := self._engine.checkpoint.sha256):
@@ -81,6 +87,11 @@ class ChampionRegistry:
                     self.set_champion(project, task, ensemble)
             except AdapterError as error:
                 logger.error("%s does not answer %s: %s", ensemble.name, task, error)
+
+    def update_project(self, project: Project) -> None:
+        """Replaces what is known of a project, such as its classes."""
+        with self._lock:
+            self._projects[project.name] = project
 
     def remove_project(self, project: Project) -> None:
         """Removes a project and unloads its adapters."""

@@ -1,5 +1,6 @@
 """Adds corrections to a project, and selects the images to correct next."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from labels.images import decode_image
@@ -7,7 +8,15 @@ from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
 from server.projects.annotation_validation import check_sizes, validate_annotations
+from server.projects.class_lists import (
+    OutsideClass,
+    check_annotated_classes,
+    count_outside,
+    describe_outside_class,
+    is_outside,
+)
 from server.projects.deleted_projects import remove_if_deleted
+from server.projects.errors import AnnotationProblem, InvalidAnnotationsError
 from server.projects.project_files import ProjectFiles
 from server.projects.review_queue import ReviewCandidate, select_candidates
 from server.store.projects.project_store import ProjectStore
@@ -32,6 +41,7 @@ class CorrectionService:
         size = size or decode_image(data, max_bytes=len(data)).size
         check_sizes(annotations)
         kind, validated = validate_annotations(annotations, size, kind)
+        check_annotated_classes(project, kind, validated)
         with remove_if_deleted(self._store, self._files, project):
             sha256 = self._files.get_image_store(project).add_image(data)
             content = CorrectionContent(sha256, kind, *size, validated, complete, image_name, author)
@@ -44,6 +54,31 @@ class CorrectionService:
         NotFoundError and InvalidStateError.
         """
         return self._store.corrections.withdraw_correction(project, correction_id, author)
+
+    def count_outside(self, project: Project) -> list[OutsideClass]:
+        """Returns the classes of current corrections that the project does not declare, the most frequent first.
+
+        The corrections keep them; runs and backtests that start leave their annotations out.
+        """
+        if not project.classes:
+            return []
+        return count_outside(project, self._store.corrections.list_current(project))
+
+    def check_import(self, project: Project, images: Iterable[LabeledImage]) -> None:
+        """Raises InvalidAnnotationsError if a job has objects of classes that the project does not declare."""
+        counts = Counter(
+            trace.annotation.label
+            for image in images
+            for trace in image.traced_annotations
+            if trace.parent is None and is_outside(project, get_label_kind(trace.annotation), trace.annotation)
+        )
+        if counts:
+            raise InvalidAnnotationsError(
+                [
+                    AnnotationProblem(None, f"{describe_outside_class(project, name)} ({count} annotations have it)")
+                    for name, count in counts.most_common()
+                ]
+            )
 
     def import_job(self, project: Project, images: Iterable[LabeledImage], author: str) -> int:
         """Stores the annotations of a job as corrections, without changes. Returns the number of images.

@@ -18,6 +18,7 @@ from labels.image_files import ImageFile
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
+from server.projects.class_lists import is_outside
 from server.projects.errors import NoTrainingDataError
 from server.projects.image_store import ImageStore
 from server.store.projects.records import MIN_HOLDOUT_IMAGES, Correction, Project
@@ -85,14 +86,19 @@ def is_holdout(sha256: str, holdout_share: float) -> bool:
 
 
 def build_dataset(project: Project, corrections: Sequence[Correction], images: ImageStore) -> ProjectDataset:
-    """Builds the dataset of a project's current corrections."""
+    """Builds the dataset of a project's current corrections, without objects of classes that it does not declare."""
     by_image: dict[str, list[Correction]] = {}
     for correction in corrections:
         by_image.setdefault(correction.content.image_sha256, []).append(correction)
     labeled = []
     for sha256, own in by_image.items():
         contents = [correction.content for correction in own]
-        annotations = tuple(annotation for content in contents for annotation in content.annotations)
+        annotations = tuple(
+            annotation
+            for content in contents
+            for annotation in content.annotations
+            if not is_outside(project, content.label_kind, annotation)
+        )
         # Captions are never complete: an image can have any number of them.
         complete = frozenset(
             content.label_kind

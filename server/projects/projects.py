@@ -10,6 +10,7 @@ from server.engine.engine import Engine
 from server.jobs.output_folder import claim_output_folder
 from server.projects.backtester import Backtester
 from server.projects.champion_registry import ChampionRegistry
+from server.projects.class_lists import check_classes
 from server.projects.correction_service import CorrectionService
 from server.projects.forgetting import SceneEvaluation
 from server.projects.model_service import ModelService
@@ -104,15 +105,30 @@ class Projects:
         assert self._models is not None
         return self._models
 
-    def create_project(self, name: str, tasks: Sequence[str], holdout_share: float) -> Project:
-        """Creates a project that is based on the served model. Raises NameTakenError."""
+    def create_project(
+        self, name: str, tasks: Sequence[str], holdout_share: float, classes: Sequence[str] = ()
+    ) -> Project:
+        """Creates a project that is based on the served model. Raises NameTakenError and InvalidClassListError."""
+        checked = check_classes(classes, self.engine)
         base_sha256, folder = self.engine.checkpoint.sha256, f"project-{secrets.token_hex(8)}"
         with self.champions.hold_changes():
             project = self.store.create_project(
-                Project(0, name, base_sha256, tuple(tasks), holdout_share, folder, created=0.0)
+                Project(0, name, base_sha256, tuple(tasks), holdout_share, folder, 0.0, checked)
             )
             self.champions.add_project(project, {})
         return project
+
+    def set_classes(self, project: Project, classes: Sequence[str]) -> Project:
+        """Declares the classes of a project in place of those before; none: answers and corrections may name any.
+
+        Its corrections stay as they are; `corrections.count_outside` says what the list leaves out. Raises
+        InvalidClassListError and NotFoundError.
+        """
+        checked = check_classes(classes, self.engine)
+        with self.champions.hold_changes():
+            changed = self.store.set_classes(project, checked)
+            self.champions.update_project(changed)
+        return changed
 
     def delete_project(self, project: Project) -> None:
         """Deletes a project with its images, runs and adapters. Running prompts finish."""

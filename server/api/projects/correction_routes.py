@@ -36,6 +36,8 @@ from server.api.projects.correction_schemas import (
     create_correction_response,
     create_next_image_response,
 )
+from server.jobs.job_start import get_job_recipe
+from server.jobs.object_view import ObjectView
 from server.projects.project_dataset import is_holdout
 from server.projects.review_queue import ReviewCandidate
 from server.store import Job
@@ -66,7 +68,8 @@ async def add_correction(
     """Stores an image and its annotations as a person left them: JSON with the image in base64, or a form with its
     file.
 
-    Nothing is overwritten: sending an image again creates its next version.
+    If the project declares its classes, objects of other classes are refused, with the nearest class. Nothing is
+    overwritten: sending an image again creates its next version.
     """
     request = body.correction
     with translate_decoding_errors("image"):
@@ -108,12 +111,18 @@ async def import_job(
     project_id: ProjectId,
     body: Annotated[JobCorrectionsRequest, Depends(JsonBody(JobCorrectionsRequest, '{"job": 1}'))],
 ) -> ImportResponse:
-    """Stores the annotations of a job as corrections, without changes. For jobs that a person has reviewed."""
+    """Stores the annotations of a job as corrections, without changes. For jobs that a person has reviewed.
+
+    Objects of classes that the project does not declare are refused; then nothing is stored.
+    """
 
     def import_annotations() -> int:
         project, job = projects.store.get_project(project_id), queue.get_job(body.job)
         with queue.open_job_source(job) as source:
-            images = queue.store.iter_images(job, source.read)
+            view = ObjectView(get_job_recipe(job))
+            if project.classes:
+                projects.corrections.check_import(project, view.iter_images(queue.store.iter_images(job, source.read)))
+            images = view.iter_images(queue.store.iter_images(job, source.read))
             return projects.corrections.import_job(project, images, body.author or client_id)
 
     await calls.write(projects.store.database.check_writable)
@@ -145,7 +154,9 @@ async def list_next_images(
     def select() -> tuple[Project, Job, list[ReviewCandidate], dict[str, int]]:
         project, chosen_job = projects.store.get_project(project_id), queue.get_job(job)
         waiting = queue.store.get_progress(chosen_job).unfinished
-        images = queue.store.iter_images_with_positions(chosen_job)
+        view = ObjectView(get_job_recipe(chosen_job))
+        labeled = queue.store.iter_images_with_positions(chosen_job)
+        images = ((position, view.apply(image)) for position, image in labeled)
         selected, uncorrected = projects.corrections.select_next(project, images, count)
         return project, chosen_job, selected, {"uncorrected": uncorrected, "waiting": waiting}
 
@@ -154,7 +165,8 @@ async def list_next_images(
     candidates = {candidate.position: candidate for candidate in selected}
 
     def read(positions: Sequence[int]) -> Iterator[NextImageResponse]:
-        images = dict(queue.store.list_images(chosen_job, positions))
+        view = ObjectView(get_job_recipe(chosen_job))
+        images = {position: view.apply(image) for position, image in queue.store.list_images(chosen_job, positions)}
         for position in positions:
             holdout = is_holdout(images[position].sha256, project.holdout_share)
             yield create_next_image_response(candidates[position], images[position], holdout=holdout)

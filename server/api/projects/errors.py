@@ -31,10 +31,11 @@ from server.projects.errors import (
     BaseMismatchError,
     InitialModelError,
     InvalidAnnotationsError,
+    InvalidClassListError,
     InvalidEnsembleError,
     NoTrainingDataError,
-)
     TrainingNotInstalledError,
+)
 from server.store.projects.errors import (
     NameTakenError,
     NotFoundError,
@@ -59,11 +60,11 @@ def translate_project_errors() -> Iterator[None]:
             raise ProblemError(NAME_TAKEN, str(error), "name") from None
         except BaseMismatchError as error:
             raise ProblemError(BASE_MISMATCH, str(error)) from None
-        except NoTrainingDataError as error:
         except TrainingNotInstalledError as error:
             raise ProblemError(TRAINING_NOT_INSTALLED, str(error)) from None
         except InvalidClassListError as error:
             raise ProblemError(INVALID_REQUEST, f"classes: {error}", "classes") from None
+        except NoTrainingDataError as error:
             raise ProblemError(NO_TRAINING_DATA, str(error)) from None
         except InitialModelError as error:
             raise ProblemError(INVALID_REQUEST, str(error), "initial_model") from None

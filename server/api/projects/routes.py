@@ -1,4 +1,4 @@
-"""Routes of projects: create, list and delete them."""
+"""Routes of projects: create, list, change and delete them."""
 
 import logging
 from typing import Annotated
@@ -12,9 +12,12 @@ from server.api.parameters import AfterQuery, LimitQuery, ProjectId
 from server.api.problems import BODY_PROBLEMS, NAME_TAKEN, NOT_FOUND, document_problems
 from server.api.projects.access import PROJECT_RESPONSES, ProjectCallsDep
 from server.api.projects.schemas import (
+    ChangedProjectResponse,
+    ProjectChanges,
     ProjectListResponse,
     ProjectRequest,
     ProjectResponse,
+    create_changed_response,
     create_project_response,
 )
 
@@ -38,7 +41,7 @@ async def create_project(
 ) -> ProjectResponse:
     """Creates a project. Its corrections train adapters of the model that the server runs."""
     tasks = tuple(dict.fromkeys(body.tasks))
-    project = await calls.write(lambda: projects.create_project(body.name, tasks, body.holdout_share))
+    project = await calls.write(lambda: projects.create_project(body.name, tasks, body.holdout_share, body.classes))
     response.headers["Location"] = f"/v1/projects/{project.id}"
     logger.info("created the project %s", project.name)
     return create_project_response(project, engine.checkpoint.sha256, images=0)
@@ -73,6 +76,36 @@ async def get_project(calls: ProjectCallsDep, projects: ProjectsDep, project_id:
         return create_project_response(project, projects.engine.checkpoint.sha256, images)
 
     return await calls.read(read)
+
+
+@router.patch(
+    "/v1/projects/{id}",
+    summary="Change a project",
+    openapi_extra=document_json_body(ProjectChanges, {"classes": {"value": {"classes": ["robin", "wren"]}}}),
+    responses=document_problems(*BODY_PROBLEMS, NOT_FOUND),
+)
+async def change_project(
+    calls: ProjectCallsDep,
+    projects: ProjectsDep,
+    engine: EngineDep,
+    project_id: ProjectId,
+    body: Annotated[ProjectChanges, Depends(JsonBody(ProjectChanges, '{"classes": ["robin", "wren"]}'))],
+) -> ChangedProjectResponse:
+    """Declares the classes of a project. From the next prompt on, answers are held to them.
+
+    Existing corrections stay as they are. `outside` counts their annotations of other classes, which later runs and
+    backtests leave out.
+    """
+
+    def change() -> ChangedProjectResponse:
+        project = projects.set_classes(projects.store.get_project(project_id), body.classes)
+        images = projects.store.corrections.count_images(project)
+        changed = create_project_response(project, engine.checkpoint.sha256, images)
+        return create_changed_response(changed, projects.corrections.count_outside(project))
+
+    changed = await calls.write(change)
+    logger.info("project %s declares %d classes", changed.name, len(changed.classes))
+    return changed
 
 
 @router.delete(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from server.api.metrics.metrics import Metrics
 from server.api.problems import OVERLOADED, ProblemError, create_retry_problem
+from server.api.prompt.schemas import count_requests
 from server.engine.errors import OverloadedError
 from server.lifecycle import Lifecycle
 
@@ -31,12 +32,13 @@ def reserve_places(
 ) -> Iterator[None]:
     """Keeps places in the queue for the prompts of a request while its image is decoded. Raises ProblemError."""
     interactive = all(prompt.priority != "job" for prompt in prompts)
-    check_capacity(lifecycle, engine, metrics, len(prompts), interactive=interactive)
-    lifecycle.preparing += len(prompts)
+    count = sum(map(count_requests, prompts))
+    check_capacity(lifecycle, engine, metrics, count, interactive=interactive)
+    lifecycle.preparing += count
     try:
         yield
     finally:
-        lifecycle.preparing -= len(prompts)
+        lifecycle.preparing -= count
 
 
 def create_overload_problem(error: OverloadedError) -> ProblemError:

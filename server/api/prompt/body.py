@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from prompts.class_texts import parse_text
 from server.api.bodies import (
     FORM,
     JSON,
@@ -22,7 +23,7 @@ from server.api.deps import EngineDep, LifecycleDep, MetricsDep, RequestStackDep
 from server.api.problems import INVALID_REQUEST, ProblemError
 from server.api.prompt.admission import check_capacity
 from server.api.prompt.examples import create_prompt_examples
-from server.api.prompt.schemas import PromptRequest
+from server.api.prompt.schemas import PromptRequest, count_characters, count_requests
 from server.settings import Settings
 
 _MAX_LONGEST_TEXTS = 4  # in one request; splitting a text into tokens keeps the event loop busy for milliseconds
@@ -37,13 +38,17 @@ PROMPT_BODY: dict[str, Any] = {
                 "properties": {
                     "image": {"type": "string", "format": "binary", "description": "The image file."},
                     "task": {"type": "string", "description": "A task token such as `<OD>`.", "examples": ["<OD>"]},
-                    "text": {"type": "string"},
+                    "text": {
+                        "type": "string",
+                        "description": 'Several classes with commas, or as a JSON list: ["hat", "book"].',
+                    },
                     "region": {"type": "string", "description": "x1,y1,x2,y2 in pixels.", "examples": ["8,22,27,41"]},
                     "prompts": {"type": "string", "description": "Several prompts, as a JSON list."},
                     "min_score": {"type": "number", "minimum": 0, "maximum": 1},
                     "max_new_tokens": {"type": "integer", "minimum": 1},
                     "num_beams": {"type": "integer", "minimum": 1},
                     "constrain": {"type": "string", "description": 'A JSON object: {"labels": ["cat", "dog"]}.'},
+                    "any_class": {"type": "boolean"},
                     "adapter": {"type": "string", "description": "A name of GET /v1/adapters."},
                     "project": {"type": "string", "description": "A name of GET /v1/projects."},
                     "priority": {"type": "string", "enum": ["interactive", "job"]},
@@ -80,10 +85,13 @@ async def read_prompt_body(
     if len(images) != 1:
         detail = "send `image` or `image_url`, not both" if images else "send the image as `image`"
         raise ProblemError(INVALID_REQUEST, detail, "image")
-    if len(prompts := prompt_request.prompts or []) > settings.max_prompts:
-        detail = f"{len(prompts)} prompts in one request; the limit is {settings.max_prompts}"
-        raise ProblemError(INVALID_REQUEST, detail, "prompts")
-    length, limit = sum(len(prompt.text or "") for prompt in prompts), _MAX_LONGEST_TEXTS * settings.max_text_length
+    prompts = prompt_request.prompts or []
+    if (count := sum(map(count_requests, prompt_request.list_prompts()))) > settings.max_prompts:
+        counted = ", as each class of a text counts" if count > max(len(prompts), 1) else ""
+        detail = f"{count} prompts in one request{counted}; the limit is {settings.max_prompts}"
+        raise ProblemError(INVALID_REQUEST, detail, "prompts" if prompts else "text")
+    length = sum(count_characters(prompt.text) for prompt in prompts)
+    limit = _MAX_LONGEST_TEXTS * settings.max_text_length
     if length > limit:
         detail = f"the texts of all prompts together have {length:,} characters; the limit is {limit:,}"
         raise ProblemError(INVALID_REQUEST, detail, "prompts")
@@ -112,6 +120,7 @@ def _parse_region(value: str) -> list[str]:
 
 
 _PARSERS = {
+    "text": parse_text,
     "region": _parse_region,
     "prompts": parse_json_field("prompts", "a list of objects"),
     "constrain": parse_json_field("constrain", "an object"),

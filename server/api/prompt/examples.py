@@ -14,6 +14,8 @@ RESPONSE_EXAMPLE: dict[str, Any] = {
     "text": "ball<loc_125><loc_460><loc_409><loc_834>",
     "finish": "stop",
     "dropped": [],
+    "class_list": None,
+    "warnings": [],
     "timing": {"queue": 0.3, "encode": 21.5, "decode": 48.2, "total": 70.0},
 }
 
@@ -25,6 +27,7 @@ def create_prompt_examples() -> dict[str, Any]:
         "detect": ("All objects", {"task": "<OD>"}),
         "caption": ("A caption, with the image as a data URL", {"task": "<CAPTION>"}),
         "ground": ("Where a phrase is", {"task": "<CAPTION_TO_PHRASE_GROUNDING>", "text": "a red ball"}),
+        "classes": ("Several classes", {"task": "<OPEN_VOCABULARY_DETECTION>", "text": ["ball", "book"]}),
         "region": ("What is in a region", {"task": "<REGION_TO_CATEGORY>", "region": [8, 22, 27, 41]}),
         "several": (
             "Several prompts about one image",

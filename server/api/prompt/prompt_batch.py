@@ -3,14 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from starlette.types import Message
 
 from prompts.annotations import Annotation
-from prompts.tasks import PromptError, check_region_size, find_task
+from prompts.tasks import PromptError
 from server.api.metrics.metrics import Metrics
 from server.api.model_names import get_public_name
 from server.api.problems import (
@@ -23,8 +21,14 @@ from server.api.problems import (
     create_retry_problem,
 )
 from server.api.prompt.admission import create_overload_problem
-from server.api.prompt.model_selection import select_model
-from server.api.prompt.schemas import Prompt, PromptResponse, create_prompt_response, has_min_score
+from server.api.prompt.prompt_submission import AcceptedPrompt, PromptSubmission
+from server.api.prompt.schemas import (
+    Prompt,
+    PromptResponse,
+    count_characters,
+    create_prompt_response,
+    has_min_score,
+)
 from server.engine.adapters.errors import AdapterSuspendedError
 from server.engine.errors import (
     EngineClosedError,
@@ -33,21 +37,17 @@ from server.engine.errors import (
     OverloadedError,
     RequestCancelledError,
 )
-from server.engine.request import Constraint, Request
 from server.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
-    from server.engine.decoding.constraint import CompiledConstraint
     from server.engine.engine import Engine
-    from server.engine.handle import Handle
     from server.engine.model.preprocessing import PreparedImage
-    from server.projects.ensemble_handle import EnsembleHandle
 
 logger = logging.getLogger(__name__)
 
 
 class PromptBatch:
-    """Submits the prompts of a request. Each entry is a handle, or the problem of a prompt that was not accepted."""
+    """Submits the prompts of a request. Each entry is an accepted prompt, or the problem of one that was refused."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class PromptBatch:
         client_id: str,
     ) -> None:
         """`client_id`: the engine shares its time fairly between clients. The timeout of the settings starts now."""
-        self._prompts, self._image, self._engine = list(prompts), image, engine
-        self._lifecycle, self._metrics, self._client_id = lifecycle, metrics, client_id
-        self._timeout = lifecycle.settings.request_timeout
+        self._prompts, self._image, self._engine, self._metrics = list(prompts), image, engine, metrics
+        self._timeout, self._max_length = lifecycle.settings.request_timeout, lifecycle.settings.max_text_length
         self._deadline = asyncio.get_running_loop().time() + self._timeout
-        self._entries: list[Handle | EnsembleHandle | ProblemError] = []
+        self._submission = PromptSubmission(image, engine, lifecycle, client_id, self._deadline)
+        self._entries: list[AcceptedPrompt | ProblemError] = []
 
     async def submit(self) -> None:
         """Submits all prompts. Raises ProblemError, and cancels all prompts, if the queue is full."""
         try:
-            for index in range(len(self._prompts)):
-                self._entries.append(await self._submit(index))
+            for prompt in self._prompts:
+                self._entries.append(await self._submit(prompt))
         except OverloadedError as error:
             self.cancel()
             raise create_overload_problem(error) from error
@@ -109,18 +109,18 @@ class PromptBatch:
             return entry
         try:
             async with asyncio.timeout_at(self._deadline):
-                result = await entry.result()
+                result = await entry.handle.result()
         except asyncio.CancelledError:
             self._metrics.observe_prompt(prompt.task, "cancelled")
             raise
         except Exception as error:
-            entry.cancel()
+            entry.handle.cancel()
             outcome, problem = self._create_problem(error)
             self._metrics.observe_prompt(prompt.task, outcome)
             return problem
         self._metrics.observe_prompt(prompt.task, "answered", result)
         name = get_public_name(self._engine.checkpoint.name)
-        return create_prompt_response(name, prompt, self._image.size, result)
+        return create_prompt_response(name, prompt, entry, self._image.size, result)
 
     async def stream_annotations(self, index: int) -> AsyncIterator[Annotation]:
         """Yields the annotations of one prompt as soon as they are complete. Stops on an error: `wait_for` returns
@@ -129,7 +129,7 @@ class PromptBatch:
         if isinstance(entry, ProblemError):
             return
         try:
-            async for annotation in entry.stream():
+            async for annotation in entry.handle.stream():
                 if has_min_score(self._prompts[index], annotation):
                     yield annotation
         except Exception:
@@ -138,24 +138,16 @@ class PromptBatch:
     def cancel(self) -> None:
         """Cancels all prompts that are not done."""
         for entry in self._entries:
-            if not isinstance(entry, ProblemError) and not entry.done():
-                entry.cancel()
+            if not isinstance(entry, ProblemError) and not entry.handle.done():
+                entry.handle.cancel()
 
-    async def _submit(self, index: int) -> "Handle | EnsembleHandle | ProblemError":
-        prompt = self._prompts[index]
-        max_length = self._lifecycle.settings.max_text_length
-        if prompt.text is not None and len(prompt.text) > max_length:
+    async def _submit(self, prompt: Prompt) -> AcceptedPrompt | ProblemError:
+        if (length := count_characters(prompt.text)) > self._max_length:
             self._metrics.observe_prompt(prompt.task, "invalid")
-            detail = f"text has {len(prompt.text):,} characters; the limit is {max_length:,}"
+            detail = f"text has {length:,} characters; the limit is {self._max_length:,}"
             return ProblemError(INVALID_PROMPT, detail, "text")
         try:
-            if prompt.region is not None:
-                check_region_size(prompt.region)
-            constraint = await self._compile_constraint(prompt)
-            with select_model(self._lifecycle, prompt) as ensemble:
-                handle = ensemble.submit(self._engine.submit, self._create_request(prompt, constraint))
-            self._prompts[index] = prompt.model_copy(update={"adapter": ensemble.name})  # for the response
-            return handle
+            return await self._submission.submit(prompt)
         except ProblemError as problem:
             self._metrics.observe_prompt(prompt.task, "invalid")
             return problem
@@ -169,34 +161,6 @@ class PromptBatch:
         except OverloadedError:
             self._metrics.observe_prompt(prompt.task, "overloaded")
             raise
-
-    async def _compile_constraint(self, prompt: Prompt) -> "Constraint | CompiledConstraint | None":
-        """Returns the constraint of a prompt. A list of labels is compiled in a thread, as it takes up to a tenth of a
-        second. Raises InvalidRequestError or TimeoutError."""
-        if (options := prompt.constrain) is None:
-            return None
-        task, constraint = find_task(prompt.task), options.to_constraint()
-        if constraint.labels is None:
-            return constraint
-        if (cached := self._engine.find_constraint(task, constraint)) is not None:
-            return cached
-        async with asyncio.timeout_at(self._deadline):
-            compile_constraint = partial(self._engine.compile_constraint, task, constraint)
-            return await anyio.to_thread.run_sync(compile_constraint, limiter=self._lifecycle.constraint_limiter)
-
-    def _create_request(self, prompt: Prompt, constraint: "Constraint | CompiledConstraint | None") -> Request:
-        return Request(
-            self._image,
-            find_task(prompt.task),
-            prompt.text,
-            prompt.region,
-            prompt.max_new_tokens,
-            prompt.num_beams,
-            constrain=constraint,
-            client=self._client_id,
-            interactive=prompt.priority != "job",
-            timeout=self._timeout,
-        )
 
     def _create_problem(self, error: Exception) -> tuple[str, ProblemError]:
         """Returns the outcome of a failed prompt for the metrics, and its problem."""

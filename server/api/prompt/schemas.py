@@ -1,17 +1,21 @@
 """Schemas of POST /v1/prompt."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from prompts.annotations import Annotation
+from prompts.class_texts import split_classes
 from prompts.label_lists import MAX_LABEL_BYTES, MAX_LABELS, MAX_LIST_BYTES, check_label_list, measure_label
+from prompts.tasks import PromptError, find_task
 from server.api.problems import ProblemDetails
 from server.api.prompt.examples import RESPONSE_EXAMPLE
 from server.engine.request import Constraint
 from server.settings import MAX_PROMPTS
 
 if TYPE_CHECKING:
+    from server.api.prompt.prompt_submission import AcceptedPrompt
     from server.engine.request import Result
 
 Region = Annotated[
@@ -19,8 +23,20 @@ Region = Annotated[
     Field(description="x1, y1, x2, y2 in pixels: the top left and bottom right corners."),
 ]
 _TASK = "A task token such as `<OD>`; GET /v1/tasks lists them."
-_TEXT = "The text input, for tasks that take text."
+_TEXT = (
+    "The text input, for tasks that take text. `<OPEN_VOCABULARY_DETECTION>` takes several classes, as a list or with "
+    "commas: each is asked for by itself, and the answer has the annotations of all, labeled with the classes."
+)
 _REGION = "The region input, for tasks that take a region."
+
+
+def _check_text(text: object) -> object:
+    if isinstance(text, str) or (isinstance(text, list) and all(isinstance(each, str) for each in text)):
+        return text
+    raise ValueError("must be text, or a list of texts")
+
+
+PromptText = Annotated[str | list[str], BeforeValidator(_check_text)]
 
 
 def _check_labels(labels: list[str]) -> list[str]:
@@ -59,7 +75,14 @@ class PromptOptions(BaseModel):
     num_beams: int | None = Field(
         None, ge=1, le=1000, description="Beams of the search; 1 is greedy. null: the default of the checkpoint."
     )
-    constrain: ConstraintOptions | None = Field(None, description="Limits the answer. null: no limits.")
+    constrain: ConstraintOptions | None = Field(
+        None, description="Limits the answer. null: only to the class list, see `any_class`."
+    )
+    any_class: bool | None = Field(
+        None,
+        description="true: the answer may name any class. null: labels that are classes are held to those of the "
+        "project or, if it declares none, of the adapter.",
+    )
     adapter: str | None = Field(
         None, max_length=100, description="The adapter that answers: a name of GET /v1/adapters. null: the model alone."
     )
@@ -78,7 +101,7 @@ class Prompt(PromptOptions):
     """One prompt."""
 
     task: str = Field(max_length=100, description=_TASK)
-    text: str | None = Field(None, description=_TEXT)
+    text: PromptText | None = Field(None, description=_TEXT)
     region: Region | None = Field(None, description=_REGION)
 
 
@@ -93,7 +116,7 @@ class PromptRequest(PromptOptions):
         None, max_length=4096, description="The URL of the image, instead of `image`. The server must allow it."
     )
     task: str | None = Field(None, max_length=100, description=_TASK)
-    text: str | None = Field(None, description=_TEXT)
+    text: PromptText | None = Field(None, description=_TEXT)
     region: Region | None = Field(None, description=_REGION)
     prompts: list[Prompt] | None = Field(
         None, min_length=1, max_length=MAX_PROMPTS, description="Several prompts about the image."
@@ -136,6 +159,13 @@ class PromptTiming(BaseModel):
     total: float
 
 
+class HeldClassList(BaseModel):
+    """The class list that an answer was held to."""
+
+    origin: str = Field(description="Where it comes from: `request`, a project, or adapters.")
+    classes: int = Field(description="The number of its classes.")
+
+
 class DroppedPart(BaseModel):
     """A malformed part of the answer that produced no annotation, and why."""
 
@@ -158,10 +188,15 @@ class PromptResponse(BaseModel):
     height: int
     annotations: list[Annotation]
     text: str = Field(
-        description="The whole answer of the model, with location tokens. Of an ensemble, one line for each model."
+        description="The whole answer of the model, with location tokens. Of an ensemble or several classes, one line "
+        "for each."
     )
     finish: str = Field(description="stop: the model ended its answer; length: the answer reached max_new_tokens.")
     dropped: list[DroppedPart] = Field(description="Malformed parts of the answer.")
+    class_list: HeldClassList | None = Field(
+        None, description="The classes that its labels were held to. null: the answer could name anything."
+    )
+    warnings: list[str] = Field([], description="What may not be as expected, such as an unknown task.")
     timing: PromptTiming
 
 
@@ -171,12 +206,14 @@ class PromptBatchResponse(BaseModel):
     results: list[PromptResponse | ProblemDetails]
 
 
-def create_prompt_response(model: str, prompt: Prompt, size: tuple[int, int], result: "Result") -> PromptResponse:
+def create_prompt_response(
+    model: str, prompt: Prompt, accepted: "AcceptedPrompt", size: tuple[int, int], result: "Result"
+) -> PromptResponse:
     """Returns the response to a prompt. `size`: width and height of the image."""
-    timing = result.timing
+    timing, class_list = result.timing, accepted.class_list
     return PromptResponse(
         model=model,
-        adapter=prompt.adapter,
+        adapter=accepted.adapter,
         task=prompt.task,
         width=size[0],
         height=size[1],
@@ -184,6 +221,8 @@ def create_prompt_response(model: str, prompt: Prompt, size: tuple[int, int], re
         text=result.text,
         finish=result.finish,
         dropped=[DroppedPart(what=part.what, reason=part.reason) for part in result.dropped],
+        class_list=HeldClassList(origin=class_list.origin, classes=len(class_list.names)) if class_list else None,
+        warnings=list(accepted.warnings),
         timing=PromptTiming(
             queue=round(timing.queue_ms, 3),
             encode=round(timing.encode_ms, 3),
@@ -191,6 +230,19 @@ def create_prompt_response(model: str, prompt: Prompt, size: tuple[int, int], re
             total=round(timing.total_ms, 3),
         ),
     )
+
+
+def count_requests(prompt: Prompt) -> int:
+    """Returns the number of requests to the engine: one, or one for each class of the text."""
+    try:
+        return max(1, len(split_classes(find_task(prompt.task), prompt.text)))
+    except PromptError:
+        return 1
+
+
+def count_characters(text: str | Sequence[str] | None) -> int:
+    """Returns the length of a text, or of all texts of a list."""
+    return sum(map(len, [text] if isinstance(text, str) else text or ()))
 
 
 def has_min_score(prompt: Prompt, annotation: Annotation) -> bool:

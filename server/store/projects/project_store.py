@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -42,7 +43,7 @@ class ProjectStore:
                     .values(
                         storage_id=self.storage_id, name=project.name, base_sha256=project.base_sha256,
                         tasks=json.dumps(project.tasks), holdout_share=project.holdout_share, folder=project.folder,
-                        created=time.time(),
+                        created=time.time(), classes=json.dumps(project.classes),
                     )
                     .returning(ProjectRow.id)
                 )  # fmt: skip
@@ -58,6 +59,13 @@ class ProjectStore:
         """Returns a project by its ID. Raises NotFoundError."""
         projects = self._select(ProjectRow.id == project_id)
         return require_one(projects, f"there is no project {project_id}")
+
+    def set_classes(self, project: Project, classes: Sequence[str]) -> Project:
+        """Stores the classes that a project declares, and returns it. Raises NotFoundError."""
+        with self.database.begin_write() as connection:
+            update = sa.update(ProjectRow).where(ProjectRow.id == project.id).values(classes=json.dumps(list(classes)))
+            connection.execute(update)
+        return self.get_project(project.id)
 
     def delete_project(self, project: Project) -> None:
         """Deletes a project with everything that belongs to it."""
@@ -85,7 +93,7 @@ class ProjectStore:
         return [
             Project(
                 row.id, row.name, row.base_sha256, tuple(json.loads(row.tasks)), row.holdout_share, row.folder,
-                row.created,
+                row.created, tuple(json.loads(row.classes)),
             )
             for row in rows
         ]  # fmt: skip

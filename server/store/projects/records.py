@@ -6,6 +6,7 @@ from typing import Any
 
 from labels.label_kind import LabelKind
 from prompts.annotations import Annotation
+from prompts.class_lists import ClassList
 from server.store.projects.ensembles import EnsembleDefinition
 
 MIN_HOLDOUT_IMAGES = 10
@@ -39,6 +40,7 @@ class Project:
         tasks: Tokens of the tasks that it trains.
         holdout_share: Share of its images that are never used for training.
         folder: Name of its folder in the projects folder.
+        classes: The classes that it declares; empty if it declares none.
     """
 
     id: int
@@ -48,6 +50,12 @@ class Project:
     holdout_share: float
     folder: str
     created: float
+    classes: tuple[str, ...] = ()
+
+    @property
+    def class_list(self) -> ClassList | None:
+        """The classes that answers and corrections are held to; None if it declares none."""
+        return ClassList(self.classes, f"project {self.name}") if self.classes else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,22 @@ from server.engine.engine import Engine
 from server.settings import Settings
 
 VERBS = {
-    *("Add", "Cancel", "Check", "Combine", "Create", "Delete", "Download", "Get", "Import", "List", "Load", "Pause"),
-    *("Promote", "Read", "Remove", "Resume", "Retry", "Roll", "Send", "Start", "View", "Watch"),
+    *(
+        "Add",
+        "Cancel",
+        "Change",
+        "Check",
+        "Combine",
+        "Create",
+        "Delete",
+        "Download",
+        "Extend",
+        "Get",
+        "Import",
+        "List",
+        "Load",
+    ),
+    *("Pause", "Promote", "Read", "Remove", "Resume", "Retry", "Roll", "Send", "Start", "Upload", "View", "Watch"),
 }
 CHECKS = [
     not_a_server_error,
@@ -112,7 +126,10 @@ def job_and_project(app: FastAPI, images: Path) -> None:
             (f"/v1/jobs/{{id}}{path}", "GET", 10)
             for path in ("", "/events", "/failures", "/summary", "/images/{position}")
         ),
-        *((f"/v1/jobs/{{id}}/{action}", "POST", 10) for action in ("pause", "resume", "retry", "cancel")),
+        *((f"/v1/jobs/{{id}}/{action}", "POST", 10) for action in ("pause", "resume", "extend", "retry", "cancel")),
+        ("/v1/uploads", "POST", 30),
+        ("/v1/uploads", "GET", 5),
+        *(("/v1/uploads/{id}", method, 10) for method in ("POST", "GET", "DELETE")),
         ("/v1/jobs", "GET", 5),
         ("/v1/projects", "POST", 30),
         ("/v1/projects/{id}/corrections", "POST", 60),
@@ -131,8 +148,12 @@ def job_and_project(app: FastAPI, images: Path) -> None:
             for path in ("runs/{run_id}", "runs/{run_id}/events", "backtests/{backtest_id}")
         ),
         ("/v1/projects", "GET", 5),
+        ("/v1/projects/{id}", "PATCH", 20),
         ("/v1/projects/{id}", "DELETE", 5),
-        *((path, "GET", 10) for path in ("/v1", "/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")),
+        *(
+            (path, "GET", 10)
+            for path in ("/v1", "/v1/tasks", "/v1/models", "/v1/adapters", "/healthz", "/readyz", "/metrics")
+        ),
     ],
 )
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])

@@ -51,6 +51,7 @@ async def test_an_adapter_is_loaded_replaced_and_removed(
         "adapts_vision": False,
         "base": tiny.sha256,
         "calibrated": [],
+        "classes": [],
         "ready": True,
     }
     assert created.json() == row == (await client.get("/v1/adapters/project")).json()

@@ -292,7 +292,7 @@ async def test_sizes_are_limited(tiny: Checkpoint, folders: dict[str, Path], sav
             check_detail(await client.put("/v1/adapters/a", files=long), 413, "too-large", "weights")
             long = files | {"config": (CONFIG_FILE, files["config"][1] + b" " * (1 << 20))}
             check_detail(await client.put("/v1/adapters/a", files=long), 413, "too-large", "config")
-            body = b"x" * (size + (3 << 20))
+            body = b"x" * (size + (4 << 20))
             form = {"Content-Type": "multipart/form-data; boundary=x"}
             check_detail(await client.put("/v1/adapters/a", content=body, headers=form), 413, "too-large")
             for method, path in (("POST", "/v1/prompt"), ("POST", "/v1/adapters/a"), ("DELETE", "/v1/adapters/a")):

@@ -1,0 +1,127 @@
+"""Submits one prompt to the model that answers it, held to the class list of its project or adapter."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from prompts.class_lists import ClassList
+from prompts.class_texts import split_classes
+from prompts.tasks import TASKS, Task, check_region_size, describe_unknown_token, find_task
+from server.api.prompt.model_selection import SelectedModel, select_model
+from server.api.prompt.schemas import Prompt
+from server.engine.class_lists import hold_class_list
+from server.engine.class_prompts import AnswerHandle, submit_classes
+from server.engine.errors import InvalidRequestError
+from server.engine.request import Constraint, Request
+from server.lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
+    from server.engine.model.preprocessing import PreparedImage
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedPrompt:
+    """A prompt that the engine answers.
+
+    `adapter`: what answers as the response names it. `class_list`: what its labels are held to. `warnings`: for the
+    client.
+    """
+
+    handle: AnswerHandle
+    adapter: str | None
+    class_list: ClassList | None
+    warnings: tuple[str, ...] = ()
+
+
+class PromptSubmission:
+    """Submits the prompts of one request about one image."""
+
+    def __init__(
+        self, image: "PreparedImage", engine: "Engine", lifecycle: Lifecycle, client_id: str, deadline: float
+    ) -> None:
+        """`deadline`: when compiling a list of labels is given up, in the time of the event loop."""
+        self._image, self._engine, self._lifecycle = image, engine, lifecycle
+        self._client_id, self._deadline = client_id, deadline
+
+    async def submit(self, prompt: Prompt) -> AcceptedPrompt:
+        """Submits a prompt: one request to the engine, or one for each of the classes in its text.
+
+        Raises ProblemError, PromptError, TimeoutError, and what `Engine.submit` does.
+        """
+        if prompt.region is not None:
+            check_region_size(prompt.region)
+        task = find_task(prompt.task)
+        classes = split_classes(task, prompt.text)
+        request = self._create_request(prompt, task, classes)
+        class_list, warnings = await self._prepare_class_list(prompt, request)
+        with select_model(self._lifecycle, self._engine, prompt) as model:
+
+            def submit(own: Request) -> AnswerHandle:
+                return model.submit(self._engine, own, class_list)
+
+            handle = submit_classes(submit, request, classes)
+        if task.token not in TASKS and not self._is_named(task.token, model):
+            warnings.append(describe_unknown_token(task.token))
+        if model.has_free_member and class_list == model.class_list:
+            warnings.append("the base model, which answers beside the adapters, has no class list and is not held")
+        return AcceptedPrompt(handle, model.ensemble.name, class_list, tuple(warnings))
+
+    def _create_request(self, prompt: Prompt, task: Task, classes: Sequence[str]) -> Request:
+        text = classes[0] if classes else prompt.text
+        assert text is None or isinstance(text, str)  # `split_classes` refuses other lists
+        return Request(
+            self._image,
+            task,
+            text,
+            prompt.region,
+            prompt.max_new_tokens,
+            prompt.num_beams,
+            constrain=prompt.constrain.to_constraint() if prompt.constrain else None,
+            client=self._client_id,
+            interactive=prompt.priority != "job",
+            timeout=self._lifecycle.settings.request_timeout,
+        )
+
+    async def _prepare_class_list(self, prompt: Prompt, request: Request) -> tuple[ClassList | None, list[str]]:
+        """Returns what the labels of the answer are held to, compiled: the request's own labels, or the class list of
+        the model; None if nothing holds them. And warnings if a class list cannot hold.
+
+        Raises ProblemError, InvalidRequestError or TimeoutError.
+        """
+        if isinstance(request.constrain, Constraint) and request.constrain.labels is not None:
+            await self._compile(request)
+            return ClassList(request.constrain.labels, "request"), []
+        with select_model(self._lifecycle, self._engine, prompt) as model:
+            class_list = model.class_list
+        if class_list is None or prompt.any_class or not request.task.answers_classes:
+            return None, []
+        if warning := class_list.warning:
+            return None, [warning]
+        try:
+            await self._compile(hold_class_list(request, class_list))
+        except InvalidRequestError as error:  # the tokenizer cannot write one of the names
+            return None, [class_list.describe_problem(str(error))]
+        return class_list, []
+
+    async def _compile(self, request: Request) -> None:
+        """Compiles the labels of a request in a thread, as that takes up to a tenth of a second. The engine keeps
+        them."""
+        constraint = request.constrain
+        if not isinstance(constraint, Constraint) or constraint.labels is None:
+            return
+        if self._engine.find_constraint(request.task, constraint) is not None:
+            return
+        async with asyncio.timeout_at(self._deadline):
+            compile_constraint = partial(self._engine.compile_constraint, request.task, constraint)
+            await anyio.to_thread.run_sync(compile_constraint, limiter=self._lifecycle.constraint_limiter)
+
+    def _is_named(self, token: str, model: SelectedModel) -> bool:
+        """Returns whether the files of the checkpoint, or of an adapter that answers, name a task token."""
+        adapters = {adapter.name: adapter.task_tokens for adapter in self._engine.list_adapters()}
+        named = [adapters.get(member, frozenset()) for member in model.ensemble.members if member]
+        return any(token in tokens for tokens in (self._engine.checkpoint.task_tokens, *named))
