@@ -18,6 +18,7 @@ import typer
 from benchmarks.results import Measurement, report_measurements
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage, TracedAnnotation
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 PER_IMAGE = 10  # annotations
@@ -50,7 +51,7 @@ def run_export(name: str, count: int) -> None:
     """Exports in this process; prints seconds, megabytes of memory above the start, and megabytes of files."""
     with tempfile.TemporaryDirectory() as folder:
         before, start = read_peak_megabytes(), time.perf_counter()
-        FORMATS[name].write(make_labeled_images(count), Path(folder, "out"), copy_images=False)
+        FORMATS[name].write(make_labeled_images(count), Path(folder, "out"), placement=ImagePlacement.NONE)
         seconds = time.perf_counter() - start
         out = Path(folder, "out")
         files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]

@@ -113,7 +113,7 @@ def run_tiny_job(count: int) -> None:
         )
         seconds, samples = time.perf_counter() - start, sampler.samples
         assert store.get_progress(job).done == count
-        report = FORMATS["coco"].write(store.iter_images(job), Path(name, "coco"), copy_images=False)
+        report = FORMATS["coco"].write(store.iter_images(job), Path(name, "coco"))
         assert report.images == count
         gc.collect()
         print(samples[len(samples) // 10 - 1], samples[-1], max(samples), read_resident_megabytes(), seconds)

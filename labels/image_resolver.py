@@ -114,6 +114,9 @@ class ImageResolver:
                     folder = next(each for each in folders.moved if found[0].is_relative_to(each))
                     return FoundImage(found[0], found[0].relative_to(folder).as_posix(), name)
         places = dict.fromkeys(str(folder) for tier in folders.tiers for folder in tier)
+        for place in places:
+            if reason := describe_broken_link(Path(place, name)):
+                raise ImageNotFoundError(f"{name[:_MAX_SHOWN_NAME]} is {reason}")
         raise ImageNotFoundError(f"there is no image {name[:_MAX_SHOWN_NAME]!r} in {' or '.join(places)}")
 
     def find_beside(self, stem: Path, folders: ImageFolders, name: str = "") -> FoundImage | None:
@@ -227,6 +230,14 @@ class ImageResolver:
         shown = ", ".join(os.path.relpath(path, self.root) for path in sorted(found)[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         return SeveralImagesError(f"several images fit {name[:_MAX_SHOWN_NAME]!r}: {shown}{more}")
+
+
+def describe_broken_link(path: Path) -> str:
+    """Returns what a path is if it is a symbolic link to nothing; otherwise an empty text."""
+    with suppress(OSError, ValueError):
+        if path.is_symlink() and not path.exists():
+            return f"a link to {path.readlink()}, which does not exist"
+    return ""
 
 
 def to_stem_key(name: str) -> str:

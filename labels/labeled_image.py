@@ -1,7 +1,7 @@
 """An image and its labels: what readers produce, writers write, jobs store and training uses."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -26,6 +26,8 @@ class TracedAnnotation:
         adapter: Hash of the adapter that answered; None without an adapter.
         review: Why a person should check it; empty if no review is needed.
         parent: Index of the annotation whose region the prompt was about, among the image's annotations.
+        attributes: What else is known about it, by name: `description`, `phrases`, `words`, and the attributes of other
+            tools. Values are text on one line.
     """
 
     annotation: Annotation
@@ -36,6 +38,7 @@ class TracedAnnotation:
     adapter: str | None = None
     review: str = ""
     parent: int | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def _read_nothing() -> bytes:
@@ -58,7 +61,12 @@ class LabeledImage:
             OBJECTS.
         samples: Prompts with answers that the dataset itself contains, in addition to those made from annotations.
         sha256: SHA-256 of the image file in hex; empty if unknown.
-        traces: The same annotations with their origin; empty if that is unknown.
+        traces: The same annotations with their origin and attributes; empty if there are none.
+        regions: Regions with free text, which is no class: a phrase of a caption, or the description of a region. The
+            text is the label of the shape.
+        answers: The answers of a job from which the annotations were made, if there were others, such as a box and an
+            outline of one object.
+        left_out: Numbers of answers that are in no annotation, by their plural.
     """
 
     name: str
@@ -71,6 +79,9 @@ class LabeledImage:
     samples: tuple[Sample, ...] = ()
     sha256: str = ""
     traces: tuple[TracedAnnotation, ...] = ()
+    regions: tuple[TracedAnnotation, ...] = ()
+    answers: tuple[TracedAnnotation, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.traces and tuple(trace.annotation for trace in self.traces) != self.annotations:
@@ -110,6 +121,10 @@ class LabeledImage:
     def with_traces(self, *traces: TracedAnnotation) -> Self:
         """Returns the same image with other traced annotations."""
         return replace(self, annotations=tuple(trace.annotation for trace in traces), traces=traces)
+
+    def with_regions(self) -> Self:
+        """Returns the image with its regions at the end of its annotations, to show or count everything."""
+        return self.with_traces(*self.traced_annotations, *self.regions) if self.regions else self
 
     def read(self) -> bytes:
         """Returns the bytes of the image file. An image without a file, such as a drawn scene, is encoded as PNG.

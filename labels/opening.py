@@ -1,15 +1,22 @@
 """Opens a dataset from a path: the format is recognized from the files."""
 
 import gc
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from labels.dataset import Dataset, DatasetError, UnusableEntry
-from labels.format import Format
+from labels.format import PLACEMENT_KEY, Format
 from labels.formats import FORMATS
 from labels.reading.dataset_source import DatasetSource
+from labels.writing.export_folder import MARKER
+from labels.writing.image_options import ImagePlacement
+
+_GLIMPSED_DOCUMENTS = 20
+_OTHER_FORMAT = "it is also a dataset in the format {}, which is not read: name its file or folder to read that one"
+_WITHOUT_IMAGES = "it was written without its images: write it again with `--images copy` or `--images link`"
 
 
 def open_dataset(path: str | Path) -> Dataset:
@@ -27,12 +34,43 @@ def open_dataset(path: str | Path) -> Dataset:
             dataset = format.read(source)
         known = {entry.source for entry in dataset.unusable}
         skipped = [UnusableEntry(source.get_relative(file), reason) for file, reason in source.unreadable.items()]
-        unusable = (*dataset.unusable, *(entry for entry in skipped if entry.source not in known))
-        return replace(dataset, unusable=unusable, format=format.family)
-    except DatasetError:
+        skipped = [entry for entry in skipped if entry.source not in known]
+        others = [
+            UnusableEntry(str(path), _OTHER_FORMAT.format(family)) for family in _list_other_families(path, format)
+        ]
+        return replace(dataset, unusable=(*others, *dataset.unusable, *skipped), format=format.family)
+    except DatasetError as error:
+        if _is_export_without_images(path):
+            raise DatasetError(f"{error}\n{_WITHOUT_IMAGES}") from error
         raise
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+def _list_other_families(path: Path, found: Format) -> list[str]:
+    """Returns the names of the formats, besides the one that was found, in which a folder also has a dataset.
+
+    Looks into few files: a folder may have a hundred thousand.
+    """
+    if not path.is_dir():
+        return []
+    glimpse, families = DatasetSource(path, _GLIMPSED_DOCUMENTS), dict[str, None]()
+    for format in FORMATS.values():
+        # metadata.jsonl of Hugging Face is JSON lines, too.
+        if format.family != found.family and not (found is FORMATS["huggingface"] and format is FORMATS["jsonl"]):
+            with suppress(DatasetError, OSError):
+                if format.recognize(glimpse):
+                    families[format.family] = None
+    return list(families)
+
+
+def _is_export_without_images(path: Path) -> bool:
+    """Returns whether a folder is an export of florist that was written without its images."""
+    try:
+        report = json.loads((path / MARKER).read_bytes())
+        return report[PLACEMENT_KEY] == ImagePlacement.NONE
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 @contextmanager

@@ -14,7 +14,9 @@ _SPLIT_NAME = re.compile(rf"{_SPLIT}(?:[-_]?(?:19|20)\d\d)?", re.IGNORECASE)
 _SPLIT_TOKEN = re.compile(rf"(?:^|[_. -])({_SPLIT_NAME.pattern})(?=$|[_. -])", re.IGNORECASE)
 _NO_SPLITS = ("labels", "annotations", "coco", "tasks", "metadata", "data", "dataset", "export", "result")
 # What COCO's files are about: several files of one split have different beginnings.
-_KIND = re.compile(r"(instances|captions|person_keypoints|keypoints|panoptic|stuff|image_info)(?:_|$)", re.IGNORECASE)
+_KIND = re.compile(
+    r"(instances|captions|words|person_keypoints|keypoints|panoptic|stuff|image_info)(?:_|$)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

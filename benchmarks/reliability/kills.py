@@ -28,6 +28,7 @@ from benchmarks.workloads import save_scenes
 from labels.formats import FORMATS
 from labels.image_files import ImageBytes
 from labels.labeled_image import LabeledImage
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box
 from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.checkpoints.sources import SEEDLING
@@ -65,7 +66,7 @@ def run_scenarios(folder: Path, counts: dict[str, int], seed: int) -> list[tuple
     run(
         CommandScenario(
             "export", folder,
-            lambda out: ["convert", str(source), "--to", "coco", "--out", str(out), "--copy-images"],
+            lambda out: ["convert", str(source), "--to", "coco", "--out", str(out), "--images", "copy"],
         ),
         counts["export"],
     )  # fmt: skip
@@ -100,7 +101,7 @@ def _write_dataset(folder: Path) -> Path:
         corners = [(generator.uniform(0, 200), generator.uniform(0, 150)) for _ in range(BOXES)]
         boxes = tuple(Box(label=f"thing {i % 7}", box=(x, y, x + 90, y + 60)) for i, (x, y) in enumerate(corners))
         images.append(LabeledImage(f"{number:04}.png", "", 320, 240, boxes, ImageBytes(file.getvalue())))
-    FORMATS["coco"].write(images, folder, copy_images=True)
+    FORMATS["coco"].write(images, folder, placement=ImagePlacement.COPY)
     return folder
 
 

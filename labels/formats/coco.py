@@ -1,8 +1,13 @@
-"""COCO: `instances` and `captions` files; https://cocodataset.org/#format-data.
+"""COCO: `instances`, `captions` and `words` files; https://cocodataset.org/#format-data.
 
 `coco_url` may name the image, and `neg_category_ids` the classes that it does not show, as in LVIS: other classes
 without annotations are unknown then. Annotations may have `sentences`, as RefCOCO is often stored, and words have their
-text in `text` (florist) or `utf8_string` (COCO-Text). The writer also adds `score`, as in COCO's results files.
+text in `text` (florist) or `utf8_string` (COCO-Text).
+
+The writer puts objects into instances_default.json, whose categories are their classes and nothing else, captions into
+captions_default.json and words into words_default.json, with the one category `text`. The last two exist only if they
+are not empty. An object without an outline has an empty `segmentation`. `attributes` are as CVAT and Datumaro write
+them, with `review` (why a person should check an annotation); `score` is as in COCO's results files.
 
 JSON has no lines here: errors name annotations by their ids.
 """
@@ -11,28 +16,28 @@ import shutil
 import urllib.parse
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from labels.dataset import Dataset
 from labels.formats.coco_annotations import CocoAnnotationReader, Known, to_key
 from labels.geometry import area, bounds, to_rings
 from labels.image_folders import ImageFolders
 from labels.label_kind import LabelKind
-from labels.labeled_image import LabeledImage
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
 from labels.split_names import normalize_split, parse_split
-from labels.writing.categories import CategoryIds, get_category
+from labels.writing.categories import REVIEW, CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImageOptions
 from labels.writing.json_array import JsonArray
-from prompts.annotations import Annotation, Quad, Text
+from prompts.annotations import Box, Quad, Text
 
-_TOLERANCE = 0.01  # pixels between a ring and a bbox that describe the same rectangle
 _DIGITS = 6  # after the decimal point, of pixels and scores
 _IMAGES, _SPLIT = ".images", "default"
 
@@ -134,9 +139,13 @@ def _find_name(image: dict[str, Any]) -> str:
 
 
 class CocoWriter(DatasetWriter):
-    """annotations/instances_default.json, annotations/captions_default.json, images/. Both files list all images."""
+    """annotations/instances_default.json, images/, and a file each for captions and words, if there are any.
+
+    Each file lists all images. The categories of the instances are the classes of the objects.
+    """
 
     is_read_by_stem: ClassVar[bool] = True
+    holds_urls: ClassVar[bool] = True
 
     @classmethod
     def to_holdable(cls, name: str) -> str:
@@ -144,56 +153,84 @@ class CocoWriter(DatasetWriter):
         first, slash, rest = name.partition("/")
         return f"_{first}{slash}{rest}" if slash and normalize_split(first) == _SPLIT else name
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        super().__init__(folder, report, has_copies=has_copies)
-        self._categories = CategoryIds(1)
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        super().__init__(folder, report, images)
         self._images_file = folder.open(_IMAGES)
-        # Two files, since readers expect a category of every annotation in a file that has categories.
-        self._instances_file = folder.open("annotations/instances_default.json")
-        self._captions_file = folder.open("annotations/captions_default.json")
-        for file in (self._instances_file, self._captions_file):
-            file.write('{"info":{"description":"florist","version":"1.0"},"licenses":[],\n"annotations":[')
         self._images = JsonArray(self._images_file)
-        self._instances = JsonArray(self._instances_file)
-        self._captions = JsonArray(self._captions_file)
+        self._instances = _CocoFile(folder, "instances")
+        self._captions: _CocoFile | None = None
+        self._words: _CocoFile | None = None
         self._count = 0
 
     def add(self, image: LabeledImage, name: str) -> int:
         number = self.report.images
-        self._images.append({"id": number, "file_name": name, "width": image.width, "height": image.height})
-        for annotation in image.annotations:
+        entry: dict[str, Any] = {"id": number, "file_name": name, "width": image.width, "height": image.height}
+        if url := self.images.make_url(name):
+            entry["coco_url"] = url
+        self._images.append(entry)
+        for traced in image.traced_annotations:
             self._count += 1
-            entry = {"id": self._count, "image_id": number, **_to_entry(annotation, self._categories)}
-            (self._captions if isinstance(annotation, Text) else self._instances).append(entry)
+            ids = {"id": self._count, "image_id": number}
+            match traced.annotation:
+                case Text():
+                    self._captions = self._captions or _CocoFile(self.folder, "captions")
+                    self._captions.append({**ids, "caption": traced.annotation.label}, traced)
+                    self.report.place(self._captions.path, "captions")
+                case Quad():
+                    self._words = self._words or _CocoFile(self.folder, "words")
+                    self._words.append({**ids, **self._words.to_entry(traced), "text": traced.annotation.label}, traced)
+                    self.report.place(self._words.path, "words")
+                case _:
+                    self._instances.append({**ids, **self._instances.to_entry(traced)}, traced)
         return len(image.annotations)
 
     def close(self) -> None:
-        self._instances_file.write('\n],\n"categories":[')
-        categories = JsonArray(self._instances_file)
-        for name, number in self._categories.by_name.items():
-            categories.append({"id": number, "name": name, "supercategory": ""})
-        for file in (self._instances_file, self._captions_file):
-            file.write('\n],\n"images":[')
-            self._images_file.seek(0)
-            shutil.copyfileobj(self._images_file, file)
-            file.write("\n]}\n")
+        for file in filter(None, (self._instances, self._captions, self._words)):
+            file.close(self._images_file)
         self.folder.remove(_IMAGES)
 
 
-def _to_entry(annotation: Annotation, categories: CategoryIds) -> dict[str, Any]:
-    """Returns an annotation without its ids."""
-    if isinstance(annotation, Text):
-        entry: dict[str, Any] = {"caption": annotation.label}
-    else:
-        rings = to_rings(annotation)
+class _CocoFile:
+    """One file of an export. `kind` is what it is about, as the name of the file says."""
+
+    def __init__(self, folder: ExportFolder, kind: str) -> None:
+        self.path = f"annotations/{kind}_default.json"
+        self._has_categories = kind != "captions"  # readers expect a category of every annotation if there are any
+        self._categories = CategoryIds(1)
+        self._file = folder.open(self.path)
+        self._file.write('{"info":{"description":"florist","version":"1.0"},"licenses":[],\n"annotations":[')
+        self._annotations = JsonArray(self._file)
+
+    def to_entry(self, traced: TracedAnnotation) -> dict[str, Any]:
+        """Returns the category and the place of a shape. A box has no segmentation."""
+        shape = traced.annotation
+        assert not isinstance(shape, Text)
+        rings = to_rings(shape)
         x1, y1, x2, y2 = bounds(rings)
-        entry = {
-            "category_id": categories.get_id(get_category(annotation)),
+        outlines = [] if isinstance(shape, Box) else rings
+        return {
+            "category_id": self._categories.get_id(get_category(shape)),
             "bbox": [round(v, _DIGITS) for v in (x1, y1, x2 - x1, y2 - y1)],
             "area": round(sum(map(area, rings)), _DIGITS),
-            "segmentation": [[round(v, _DIGITS) for v in ring] for ring in rings],
+            "segmentation": [[round(v, _DIGITS) for v in ring] for ring in outlines],
             "iscrowd": 0,
         }
-    if isinstance(annotation, Quad):
-        entry["text"] = annotation.label
-    return entry if annotation.score is None else {**entry, "score": round(annotation.score, _DIGITS)}
+
+    def append(self, entry: dict[str, Any], traced: TracedAnnotation) -> None:
+        """Writes an annotation with its score, its attributes and the reason for review."""
+        attributes = dict(traced.attributes) | ({REVIEW: traced.review} if traced.review else {})
+        if traced.annotation.score is not None:
+            entry["score"] = round(traced.annotation.score, _DIGITS)
+        self._annotations.append(entry | ({"attributes": attributes} if attributes else {}))
+
+    def close(self, images: IO[str]) -> None:
+        """Writes the categories and, from a file, the list of images."""
+        if self._has_categories:
+            self._file.write('\n],\n"categories":[')
+            categories = JsonArray(self._file)
+            for name, number in self._categories.by_name.items():
+                categories.append({"id": number, "name": name, "supercategory": ""})
+        self._file.write('\n],\n"images":[')
+        images.seek(0)
+        shutil.copyfileobj(images, self._file)
+        self._file.write("\n]}\n")

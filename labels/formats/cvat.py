@@ -1,8 +1,8 @@
 """CVAT XML 1.1 for images: annotations.xml and images/; https://docs.cvat.ai/docs/manual/advanced/xml_format/.
 
-Words and captions have their text in an attribute called `text`; captions are tags. Other attributes are not used, nor
-are points, polylines, cuboids and skeletons; ellipses become polygons. The writer also adds the attributes
-`score` and `review` (why a person should check an annotation).
+Words and captions have their text in an attribute called `text`; captions are tags. Points, polylines, cuboids and
+skeletons are not used; ellipses become polygons. The writer adds the attributes `score` and `review` (why a person
+should check an annotation).
 """
 
 import shutil
@@ -23,15 +23,15 @@ from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
 from labels.split_names import normalize_split
 from labels.writing import xml
-from labels.writing.categories import CategoryIds, get_category
+from labels.writing.categories import REVIEW, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImageOptions
 from prompts.annotations import Box, Quad, Text
 
 CAPTION = "caption"
 _TEXT_ATTRIBUTES = ("text", "transcription")
-_WRITTEN_ATTRIBUTES = ("score", "text", "review")
 _BODY = ".body"
 
 
@@ -100,9 +100,6 @@ def _read_image(image: Element, draft: ImageDraft, file: str) -> None:
                 draft.refuse_label(LabelKind.OBJECTS, where, f"a {element.tag} cannot be used; draw a box or a polygon")
         if element.get("occluded") == "1":
             draft.builder.note_once(file, "the flag 'occluded' is not used")
-        for attribute in element.iterfind("attribute"):
-            if (name := attribute.get("name")) not in (*_TEXT_ATTRIBUTES, *_WRITTEN_ATTRIBUTES):
-                draft.builder.note_once(file, f"the attribute {name!r} is not used")
     for elements in groups.values():
         _add_shape(elements, draft, f"{file}:{elements[0].sourceline}")
 
@@ -112,7 +109,7 @@ def _add_caption(element: Element, draft: ImageDraft, where: str) -> None:
     if words is None:
         draft.builder.refuse(where, "a tag without a text cannot train anything")
     else:
-        draft.add(LabelKind.CAPTIONS, where, checks.check_caption, words)
+        _describe(element, draft.add(LabelKind.CAPTIONS, where, checks.check_caption, words), draft, where)
 
 
 def _find_words(element: Element) -> str | None:
@@ -143,8 +140,16 @@ def _add_shape(elements: list[Element], draft: ImageDraft, where: str) -> None:
         added = draft.add(kind, where, checks.check_box, name, [x1, y1, x2, y2], draft.size)
     else:
         added = draft.add_outline(where, name, rings)
+    _describe(elements[0], added, draft, where)
     for problem in problems if added else ():
         draft.leave_out(where, f"{problem}; only its other rings are used")
+
+
+def _describe(element: Element, added: object, draft: ImageDraft, where: str) -> None:
+    """Gives an annotation its attributes."""
+    attributes = {each.get("name", ""): each.text for each in element.iterfind("attribute")}
+    own = {name: text for name, text in attributes.items() if name not in (*_TEXT_ATTRIBUTES, "score", REVIEW)}
+    draft.describe(where, added, own)
 
 
 def _read_rings(element: Element, size: Size) -> list[list[float]]:
@@ -178,9 +183,9 @@ class CvatWriter(DatasetWriter):
     is_read_by_stem: ClassVar[bool] = True
     is_read_beside: ClassVar[bool] = True
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        super().__init__(folder, report, has_copies=has_copies)
-        self._categories = CategoryIds()
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        super().__init__(folder, report, images)
+        self._attributes = dict[str, dict[str, None]]()  # names, by the label that has them
         self._body = folder.open(_BODY)  # the list of labels precedes it, but is complete only at the end
 
     def add(self, image: LabeledImage, name: str) -> int:
@@ -197,11 +202,11 @@ class CvatWriter(DatasetWriter):
         task = ET.SubElement(meta, "task")
         xml.add_texts(task, name="florist", size=self.report.images, mode="annotation")
         labels = ET.SubElement(task, "labels")
-        for name in self._categories.by_name:
+        for name, names in self._attributes.items():
             label = ET.SubElement(labels, "label")
             xml.add_texts(label, name=name)
             attributes = ET.SubElement(label, "attributes")
-            for attribute in _WRITTEN_ATTRIBUTES:
+            for attribute in names:
                 values = {"name": attribute, "mutable": "False", "input_type": "text"}
                 xml.add_texts(ET.SubElement(attributes, "attribute"), **values, default_value="", values="")
         file = self.folder.open("annotations.xml")
@@ -216,7 +221,7 @@ class CvatWriter(DatasetWriter):
         annotation = traced.annotation
         label = CAPTION if isinstance(annotation, Text) else get_category(annotation)
         name = self.report.rename_class(label, xml.to_legal_text(label))
-        self._categories.get_id(name)
+        known = self._attributes.setdefault(name, {})
         common = xml.to_attributes(label=name, source="auto")
         match annotation:
             case Text():
@@ -236,15 +241,19 @@ class CvatWriter(DatasetWriter):
                     )
                     for ring in rings
                 ]
-        attributes = {
-            "score": None if annotation.score is None else round(annotation.score, 6),
-            "text": annotation.label if isinstance(annotation, Text | Quad) else None,
-            "review": traced.review or None,
-        }
-        for element in elements:
-            for attribute, value in attributes.items():
-                if value is not None:
-                    ET.SubElement(element, "attribute", {"name": attribute}).text = xml.to_legal_text(value)
+        score = None if annotation.score is None else str(round(annotation.score, 6))
+        text = annotation.label if isinstance(annotation, Text | Quad) else None
+        values = {"score": score, "text": text, REVIEW: traced.review or None}
+        for key, value in traced.attributes.items():
+            if key in _TEXT_ATTRIBUTES:  # would make a word of it
+                self.leave_out(f"attributes called {key}", traced, is_written=True)
+            else:
+                values[xml.to_legal_text(key)] = value
+        for key, value in values.items():
+            if value is not None:
+                known[key] = None
+                for element in elements:
+                    ET.SubElement(element, "attribute", {"name": key}).text = xml.to_legal_text(value)
 
 
 def _format_points(ring: list[float]) -> str:

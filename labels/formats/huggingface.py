@@ -2,10 +2,11 @@
 
 A folder of images with metadata.jsonl or metadata.csv (imagefolder), Parquet files, and what `save_to_disk` writes.
 `objects` is a list of objects, or a list for each of their fields: `box` (x1, y1, x2, y2) or `bbox` (x, y, width,
-height), `category` or `label`, and, as the writer writes them, `kind`, `text` and `polygons`. An image without
-`objects` is not held to show none. Captions are in `captions`, `caption` or `text`; an image may have several rows.
+height), `category` or `label`, and, as the writer writes them, `kind`, `polygons` and `attributes` (names and values).
+An image without `objects` is not held to show none. Captions are in `captions`, `caption` or `text`; an image may have
+several rows. `words` and `regions` (with free text, which is no class) have a `text` and the place of an object.
 
-The writer writes metadata.jsonl, images/ and a README.md with the types of the columns. Without copies of the images
+The writer writes metadata.jsonl, images/ and a README.md with the types of the columns. Without the images
 there is no `image` column, but `file_name`.
 """
 
@@ -19,19 +20,20 @@ from labels.dataset import Dataset
 from labels.formats import huggingface_tables
 from labels.formats.huggingface_rows import read_row
 from labels.formats.huggingface_tables import ClassNames, find_class_names
-from labels.geometry import bounds, to_rings
+from labels.geometry import Shape, bounds, to_rings
 from labels.image_resolver import FoundImage, ImageResolver
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.split_files import SplitFiles
-from labels.writing.categories import get_category
+from labels.writing.categories import REVIEW, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImageOptions, ImagePlacement
 from labels.writing.json_array import to_json_line
-from prompts.annotations import Box, Quad, Text
+from prompts.annotations import Box, Polygon, Quad, Text
 
 _METADATA = "metadata.jsonl"
 _METADATA_FILES = (_METADATA, "metadata.csv")
@@ -128,73 +130,97 @@ def _read_card(card: Path) -> ClassNames:
         return ()
 
 
+class _CardDumper(yaml.SafeDumper):
+    """Writes values that occur twice twice, without aliases: `datasets` changes them while it reads them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 class HuggingFaceWriter(DatasetWriter):
     """metadata.jsonl, images/ and README.md, for `datasets.load_dataset`."""
 
-    expected_images_folder: ClassVar[str | None] = "."
+    default_placement: ClassVar[ImagePlacement] = ImagePlacement.COPY
+    keeps_regions: ClassVar[bool] = True
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        super().__init__(folder, report, has_copies=has_copies)
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        super().__init__(folder, report, images)
         self._file = folder.open(_METADATA)
 
     def add(self, image: LabeledImage, name: str) -> int:
         traced = image.traced_annotations
         row = {
-            "file_name": f"images/{name}" if self.has_copies else name,
+            "file_name": f"images/{name}" if self.images.are_included else name,
             "name": image.name,
             "width": image.width,
             "height": image.height,
-            "objects": [_to_object(each) for each in traced if not isinstance(each.annotation, Text)],
+            "objects": [_to_object(each) for each in traced if isinstance(each.annotation, Box | Polygon)],
+            "words": [_to_word(each) for each in traced if isinstance(each.annotation, Quad)],
             "captions": [_to_caption(each) for each in traced if isinstance(each.annotation, Text)],
+            "regions": [_to_region(each) for each in image.regions],
         }
         self._file.write(to_json_line(row) + "\n")
-        return len(traced)
+        return len(traced) + len(image.regions)
 
     def close(self) -> None:
-        self.folder.write("README.md", f"---\n{yaml.safe_dump(_make_card(self.has_copies), sort_keys=False)}---\n")
+        card = yaml.dump(_make_card(self.images.are_included), Dumper=_CardDumper, sort_keys=False)
+        self.folder.write("README.md", f"---\n{card}---\n")
 
 
 def _to_object(traced: TracedAnnotation) -> dict[str, Any]:
     annotation = traced.annotation
-    assert not isinstance(annotation, Text)
-    rings = to_rings(annotation)
-    return {
-        "kind": annotation.kind,
-        "category": get_category(annotation),
-        "text": annotation.label if isinstance(annotation, Quad) else None,
-        "box": list(bounds(rings)),
-        "polygons": [] if isinstance(annotation, Box) else rings,
-        "score": annotation.score,
-        "review": traced.review,
-    }
+    assert isinstance(annotation, Box | Polygon)
+    return {"kind": annotation.kind, "category": get_category(annotation), **_to_place(annotation), **_to_facts(traced)}
+
+
+def _to_word(traced: TracedAnnotation) -> dict[str, Any]:
+    assert isinstance(traced.annotation, Quad)
+    return {"text": traced.annotation.label, **_to_place(traced.annotation), **_to_facts(traced)}
+
+
+def _to_region(traced: TracedAnnotation) -> dict[str, Any]:
+    assert not isinstance(traced.annotation, Text)
+    return {"text": traced.annotation.label, **_to_place(traced.annotation), **_to_facts(traced)}
 
 
 def _to_caption(traced: TracedAnnotation) -> dict[str, Any]:
-    return {"text": traced.annotation.label, "score": traced.annotation.score, "step": traced.step}
+    return {"text": traced.annotation.label, "step": traced.step, **_to_facts(traced)}
 
 
-def _make_card(has_copies: bool) -> dict[str, Any]:
+def _to_place(shape: Shape) -> dict[str, Any]:
+    rings = to_rings(shape)
+    return {"box": list(bounds(rings)), "polygons": [] if isinstance(shape, Box) else rings}
+
+
+def _to_facts(traced: TracedAnnotation) -> dict[str, Any]:
+    attributes = [{"name": name, "value": value} for name, value in traced.attributes.items()]
+    return {"score": traced.annotation.score, REVIEW: traced.review, "attributes": attributes}
+
+
+def _make_card(has_images: bool) -> dict[str, Any]:
     """Returns the header of README.md: the data files and the types of the columns.
 
     Without the types a reader would guess them from the first rows.
     """
-    objects = [
-        *({"name": name, **_STRING} for name in ("kind", "category", "text")),
-        {"name": "box", "list": "float64"},
-        {"name": "polygons", "list": {"list": "float64"}},
+    place = [{"name": "box", "list": "float64"}, {"name": "polygons", "list": {"list": "float64"}}]
+    facts = [
         {"name": "score", **_NUMBER},
-        {"name": "review", **_STRING},
+        {"name": REVIEW, **_STRING},
+        {"name": "attributes", "list": [{"name": name, **_STRING} for name in ("name", "value")]},
     ]
-    captions = [{"name": "text", **_STRING}, {"name": "score", **_NUMBER}, {"name": "step", **_STRING}]
+    text = {"name": "text", **_STRING}
+    objects = [*({"name": name, **_STRING} for name in ("kind", "category")), *place, *facts]
     features = [
-        {"name": "image", "dtype": "image"} if has_copies else {"name": "file_name", **_STRING},
+        {"name": "image", "dtype": "image"} if has_images else {"name": "file_name", **_STRING},
         {"name": "name", **_STRING},
         {"name": "width", "dtype": "int64"},
         {"name": "height", "dtype": "int64"},
         {"name": "objects", "list": objects},
-        {"name": "captions", "list": captions},
+        {"name": "words", "list": [text, *place, *facts]},
+        {"name": "captions", "list": [text, {"name": "step", **_STRING}, *facts]},
+        {"name": "regions", "list": [text, *place, *facts]},
     ]
-    files = [_METADATA, "images/**"] if has_copies else [_METADATA]
+    files = [_METADATA, "images/**"] if has_images else [_METADATA]
     return {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
         "dataset_info": {"features": features},

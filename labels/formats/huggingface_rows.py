@@ -11,8 +11,7 @@ from labels.label_kind import LabelKind
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.image_draft import ImageDraft
-from prompts.annotations import Annotation
-from prompts.annotations import Box
+from prompts.annotations import Annotation, Box
 
 _LABEL_KEYS = ("category", "categories", "label", "labels", "category_id")
 _CAPTION_KEYS = ("captions", "caption", "text")
@@ -20,32 +19,45 @@ _CAPTION_KEYS = ("captions", "caption", "text")
 
 def read_row(row: Mapping[str, Any], draft: ImageDraft, where: str, names: Sequence[str]) -> None:
     """Adds the labels of a row to its image. `where` is the file and line, `names` are class names by number."""
-    objects: Any = row.get("objects")
+    objects, words = row.get("objects"), _list_records(row.get("words"))
     # A row without objects does not say that there are none.
-    draft.covered = (draft.covered or set()) | ({LabelKind.OBJECTS, LabelKind.WORDS} if objects is not None else set())
-    if objects in (None, ""):
-        objects = []
-    if isinstance(objects, str):
-        with suppress(ValueError, RecursionError):  # CSV has no lists
-            objects = json.loads(objects)
-    if isinstance(objects, dict):
-        objects = _to_records(objects)
-    if not isinstance(objects, list):
+    kinds = {LabelKind.OBJECTS, LabelKind.WORDS} if objects is not None else set()
+    draft.covered = (draft.covered or set()) | kinds | ({LabelKind.WORDS} if words else set())
+    records = _list_records(objects)
+    if records is None:
         draft.refuse_label(
             LabelKind.OBJECTS, where, "its objects are neither a list nor a list for each of their fields"
         )
-        objects = []
-    for position, record in enumerate(objects):
+    for position, record in enumerate(records or ()):
         source = f"{where}, object {position}"
         if isinstance(record, dict):
             _read_object(record, draft, source, names)
         else:
             draft.refuse_label(LabelKind.OBJECTS, source, "it is not a record of fields")
+    # Other datasets have words without their places in a column of this name.
+    for position, record in enumerate(words or ()):
+        if isinstance(record, dict):
+            _read_object({"kind": "quad", **record}, draft, f"{where}, word {position}", names)
+    for position, record in enumerate(_list_records(row.get("regions")) or ()):
+        if isinstance(record, dict):
+            _read_region(record, draft, f"{where}, region {position}")
     _read_captions(row, draft, where)
     file = where.rpartition(":")[0]
     for key in _LABEL_KEYS:
         if row.get(key) not in (None, ""):
             draft.builder.note_once(file, f"the column {key!r} is not used: it labels whole images")
+
+
+def _list_records(value: Any) -> list[Any] | None:
+    """Returns the records of a column: a list, one in JSON, or a list for each field; None if it is none of them."""
+    if value in (None, ""):
+        return []
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):  # CSV has no lists
+            value = json.loads(value)
+    if isinstance(value, dict):
+        value = _to_records(value)
+    return value if isinstance(value, list) else None
 
 
 def _to_records(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -63,7 +75,8 @@ def _read_captions(row: Mapping[str, Any], draft: ImageDraft, where: str) -> Non
         value = row[key]
         for each in value if isinstance(value, list) else [value]:
             caption = each.get("text") if isinstance(each, dict) else each
-            draft.add(LabelKind.CAPTIONS, where, checks.check_caption, caption)
+            added = draft.add(LabelKind.CAPTIONS, where, checks.check_caption, caption)
+            draft.describe(where, added, _read_attributes(each) if isinstance(each, dict) else {})
     for key in keys[1:]:
         draft.leave_out(where, f"its {key} is not used, because it has a column {keys[0]!r}")
 
@@ -84,13 +97,40 @@ def _read_object(record: dict[str, Any], draft: ImageDraft, source: str, names: 
         return
     if is_word:
         outline = rings or [box_to_ring(box)] if box is not None else rings
-        draft.add(kind, source, checks.check_words, record["text"], outline, draft.size)
+        added = draft.add(kind, source, checks.check_words, record["text"], outline, draft.size)
         with suppress(LabelError):
             draft.leave_out_class(source, _read_label(record, names))
     elif rings:
-        draft.add_outline(source, label, rings, box)
+        added = draft.add_outline(source, label, rings, box)
     else:
-        draft.add(kind, source, _make_box, label, record, draft.size)
+        added = draft.add(kind, source, _make_box, label, record, draft.size)
+    draft.describe(source, added, _read_attributes(record))
+
+
+def _read_region(record: dict[str, Any], draft: ImageDraft, source: str) -> None:
+    """Adds a region with free text, which is no object."""
+    try:
+        rings = read_rings({"segmentation": record.get("polygons")}, draft.size)
+        shape: Annotation = (
+            checks.check_polygon("region", rings, draft.size)
+            if rings
+            else checks.check_box("region", _read_box(record), draft.size)
+        )
+    except LabelError as error:
+        draft.builder.refuse(source, str(error))
+        return
+    draft.add_region(source, record.get("text"), shape, _read_attributes(record))
+
+
+def _read_attributes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the attributes of a record, which are a list of names and values, or a value for each name."""
+    attributes = record.get("attributes")
+    if isinstance(attributes, dict):
+        lists = isinstance(attributes.get("name"), list) and isinstance(attributes.get("value"), list)
+        attributes = _to_records(attributes) if lists else attributes
+    if isinstance(attributes, list):
+        return {each["name"]: each.get("value") for each in attributes if isinstance(each, dict) and each.get("name")}
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def _make_box(label: object, record: Mapping[str, Any], size: Size) -> Box:

@@ -2,7 +2,10 @@
 
 florist's own format has one image per line, with all information about its annotations. Nothing is rounded or left out:
 {"name": "a/b.jpg", "sha256": "…", "width": 640, "height": 480, "labels": [{"annotation": {"kind": "box", …},
- "step": "detect", "prompt": "…", "raw": "…", "model": "…", "adapter": null, "review": "", "parent": null}, …]}
+ "step": "detect", "prompt": "…", "raw": "…", "model": "…", "adapter": null, "review": "", "parent": null,
+  "attributes": {"description": "…"}}, …]}
+An object is one label. `regions` are regions with free text, written like labels. `answers` are all answers of a job,
+also written like labels, if objects were made from several of them.
 `complete` lists the kinds for which everything is labeled; the default is the kinds that occur in the file. `samples`
 are prompts with answers: [{"task": "<VQA>", "text": "how many?", "region": null, "answer": [{"kind": "text", …}]}, …].
 
@@ -10,38 +13,34 @@ Prompts with answers, as maestro and PaliGemma use them, have one sample per lin
 "suffix": "car<loc_1>…"}. See `paligemma` for prompts such as `detect car`.
 """
 
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
-
-from pydantic import TypeAdapter, ValidationError
 
 from labels.dataset import Dataset
 from labels.formats import paligemma
 from labels.image_resolver import ImageResolver
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
-from labels.reading import checks, documents, prompt_samples
-from labels.reading.checks import LabelError, Size
+from labels.reading import checks, documents, label_rows, prompt_samples
+from labels.reading.checks import Size
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
 from labels.reading.image_draft import ImageDraft
 from labels.reading.split_files import SplitFiles
-from labels.sample import CAPTION_TASKS, Sample
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImageOptions
 from labels.writing.json_array import to_json_line
-from prompts.annotations import Annotation, Box, Text
-from prompts.formatting import format_answer
-from prompts.tasks import TASKS, find_task
+from labels.writing.label_rows import to_label_row, to_sample_row
+from prompts.annotations import Box
+from prompts.tasks import TASKS
 
 _IMAGE_KEYS = ("image", "file_name", "image_path")
 _PREFIX_KEYS, _SUFFIX_KEYS = ("prefix", "prompt"), ("suffix", "answer")
 _IMAGE_FIELDS = ("name", "sha256", "width", "height")
-_TRACE_FIELDS = ("step", "prompt", "raw", "model", "adapter", "review", "parent")
 _TASK_KINDS = {"<OD>": LabelKind.OBJECTS, "<OCR_WITH_REGION>": LabelKind.WORDS}  # tasks that ask for all of a kind
-_ANNOTATION: TypeAdapter[Annotation] = TypeAdapter(Annotation)
 
 
 def recognize(source: DatasetSource) -> bool:
@@ -93,13 +92,14 @@ class _JsonlReader:
         if labels is not row["labels"]:
             draft.incomplete.update(LabelKind)
         for position, label in enumerate(labels):
-            _add_label(label if isinstance(label, dict) else {}, draft, f"{where}, label {position}")
+            label_rows.add_label(label if isinstance(label, dict) else {}, draft, f"{where}, label {position}")
+        regions = row.get("regions") or []
+        for position, region in enumerate(regions if isinstance(regions, list) else [regions]):
+            label_rows.add_region(region if isinstance(region, dict) else {}, draft, f"{where}, region {position}")
         samples = row.get("samples") or []
         for position, sample in enumerate(samples if isinstance(samples, list) else [samples]):
-            try:
-                draft.add_sample(f"{where}, sample {position}", _read_sample(sample, draft.size))
-            except ValueError as error:  # of checks and tasks
-                self.builder.refuse(f"{where}, sample {position}", str(error))
+            label_rows.add_sample(sample, draft, f"{where}, sample {position}")
+        _add_answers(row.get("answers"), draft, where)
 
     def read_sample(self, row: dict[str, Any], where: str) -> None:
         """Reads a prompt with its answer."""
@@ -168,62 +168,15 @@ def _find_kinds(prompt: str) -> set[LabelKind]:
     return {kind for token, kind in _TASK_KINDS.items() if prompt.strip() in (token, TASKS[token].template)}
 
 
-def _add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
-    """Adds one label of florist's own format. A text about a region, or a recognized text, becomes a sample."""
-    value = label.get("annotation")
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if kind != "text":
-        label_kind = LabelKind.WORDS if kind == "quad" else LabelKind.OBJECTS
-        draft.add(label_kind, where, _read_annotation, value, draft.size)
-        return
-    try:
-        annotation = _read_annotation(value, draft.size)
-        prompt = label.get("prompt") or ""
-        if not isinstance(prompt, str):
-            raise LabelError("its prompt is not text")
-        sample = prompt_samples.parse_prompt(prompt, draft.size)
-        if sample is None or sample.task.token in CAPTION_TASKS:
-            draft.add(LabelKind.CAPTIONS, where, lambda: annotation)
-        else:
-            format_answer(sample.task, [annotation], draft.size)  # raises ValueError if it is no answer to the task
-            draft.add_sample(where, replace(sample, answer=(annotation,)))
-    except ValueError as error:
-        draft.refuse_label(LabelKind.CAPTIONS, where, str(error))
-
-
-def _read_sample(value: Any, size: Size) -> Sample:
-    """Returns the sample in a JSON value. Raises ValueError with the reason if it is not a sample."""
-    if not isinstance(value, dict) or not isinstance(value.get("answer"), list):
-        raise LabelError("it has no answer")
-    task, text, region = find_task(str(value.get("task"))), value.get("text"), value.get("region")
-    if text is not None and not isinstance(text, str):
-        raise LabelError("its text is not text")
-    corners = None
-    if region is not None:
-        x1, y1, x2, y2 = checks.check_numbers(region, 4)
-        corners = (x1, y1, x2, y2)
-    task.build_prompt(text, corners, size)  # raises ValueError if the task does not take them
-    answer = tuple(_check_answer(_validate(annotation), size) for annotation in value["answer"])
-    format_answer(task, answer, size)  # raises ValueError if it is no answer to the task
-    return Sample(task, answer, text, corners)
-
-
-def _check_answer(annotation: Annotation, size: Size) -> Annotation:
-    """Returns a valid part of a sample's answer: shapes may have no label, and texts keep their lines."""
-    checked = checks.check_annotation(annotation.model_copy(update={"label": annotation.label or "object"}), size)
-    return annotation if isinstance(annotation, Text) else checked.model_copy(update={"label": annotation.label})
-
-
-def _read_annotation(value: Any, size: Size) -> Annotation:
-    return checks.check_annotation(_validate(value), size)
-
-
-def _validate(value: Any) -> Annotation:
-    try:
-        return _ANNOTATION.validate_python(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise LabelError(f"its {'.'.join(map(str, first['loc'])) or 'annotation'}: {first['msg']}") from None
+def _add_answers(answers: Any, draft: ImageDraft, where: str) -> None:
+    """Adds the descriptions of regions among the answers of a job as samples; the labels have the rest."""
+    for position, answer in enumerate(answers if isinstance(answers, list) else []):
+        value = answer.get("annotation") if isinstance(answer, dict) else None
+        if isinstance(value, dict) and value.get("kind") == "text":
+            with suppress(ValueError):
+                sample = label_rows.read_prompt(answer, draft.size)
+                if sample is not None and sample.region is not None:
+                    label_rows.add_label(answer, draft, f"{where}, answer {position}")
 
 
 class JsonlWriter(DatasetWriter):
@@ -232,29 +185,24 @@ class JsonlWriter(DatasetWriter):
     is_read_beside: ClassVar[bool] = True
     keeps_degenerate_polygons: ClassVar[bool] = True
     keeps_samples: ClassVar[bool] = True
+    keeps_regions: ClassVar[bool] = True
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        super().__init__(folder, report, has_copies=has_copies)
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        super().__init__(folder, report, images)
         self._file = folder.open(folder.main_file)
 
     def add(self, image: LabeledImage, name: str) -> int:
         row: dict[str, Any] = {field: getattr(image, field) for field in _IMAGE_FIELDS}
-        row["name"] = name if self.has_copies else image.name
+        row["name"] = name if self.images.are_included else image.name
         if image.source:  # only images of a dataset know what is complete
             row["complete"] = sorted(image.complete)
-        row["labels"] = [
-            {"annotation": traced.annotation.model_dump(), **{field: getattr(traced, field) for field in _TRACE_FIELDS}}
-            for traced in image.traced_annotations
-        ]
-        if image.samples:
-            row["samples"] = [
-                {
-                    "task": sample.task.token,
-                    "text": sample.text,
-                    "region": sample.region,
-                    "answer": [annotation.model_dump() for annotation in sample.answer],
-                }
-                for sample in image.samples
-            ]
+        row["labels"] = list(map(to_label_row, image.traced_annotations))
+        for key, rows in (
+            ("regions", map(to_label_row, image.regions)),
+            ("samples", map(to_sample_row, image.samples)),
+            ("answers", map(to_label_row, image.answers)),
+        ):
+            if listed := list(rows):
+                row[key] = listed
         self._file.write(to_json_line(row) + "\n")
-        return len(image.annotations)
+        return len(image.annotations) + len(image.regions)

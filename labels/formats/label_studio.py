@@ -5,22 +5,25 @@ annotated the task. Of several images in a task, a result belongs to the one tha
 configuration says which value of the task's data that is if it lies beside the export as label_config.xml. A region has
 one label, its first. Results that were drawn on an image that was turned in Label Studio are refused.
 
+A text of a region is a word, unless its control is called `region_text` (the phrase of a region that is no object) or
+`attribute_NAME` (an attribute), as in florist's exports.
+
 The writer writes tasks.json, the matching label_config.xml, and images/. Annotations become predictions, which a person
-can accept or correct. Copied images get the address that local storage serves if this folder is the document root;
-others get their name.
+can accept or correct. Images in the folder get the address that local storage serves if this folder is the document
+root; others get their address below `--image-url`, or else their name.
 """
 
 import re
 import urllib.parse
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from labels.dataset import Dataset, DatasetError
 from labels.formats.coco import is_coco
-from labels.formats.label_studio_regions import RegionReader, find_kind
+from labels.formats.label_studio_regions import ATTRIBUTE_PREFIX, REGION_TEXT, RegionReader, find_kind
 from labels.formats.label_studio_tasks import Result, TaskImages, choose_annotation, is_embedded, list_paths
-from labels.geometry import to_points, to_rings
+from labels.geometry import Shape, to_points, to_rings
 from labels.image_files import ImageBytes
 from labels.image_index import ImageNotFoundError, SeveralImagesError
 from labels.image_resolver import FoundImage, ImageResolver, is_respelled
@@ -36,10 +39,12 @@ from labels.writing.categories import CategoryIds, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImageOptions, ImagePlacement
 from labels.writing.json_array import JsonArray
 from prompts.annotations import Box, Quad, Text
 
 IMAGE, BOXES, POLYGONS, WORDS, CAPTION = "image", "boxes", "polygons", "words", "caption"
+_REGION_BOXES, _REGION_POLYGONS = "region_boxes", "region_polygons"  # controls without labels
 _UPLOAD = re.compile(r"^.*/data/upload/(\d+/)?")
 
 
@@ -185,9 +190,14 @@ class _ImageFinder:
 class LabelStudioWriter(DatasetWriter):
     """tasks.json, label_config.xml and images/."""
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        super().__init__(folder, report, has_copies=has_copies)
+    default_placement: ClassVar[ImagePlacement] = ImagePlacement.COPY
+    keeps_regions: ClassVar[bool] = True
+    holds_urls: ClassVar[bool] = True
+
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        super().__init__(folder, report, images)
         self._boxes, self._polygons = CategoryIds(), CategoryIds()
+        self._region_controls, self._attributes = dict[str, str](), dict[str, None]()
         self._file = folder.open("tasks.json")
         self._file.write("[")
         self._tasks = JsonArray(self._file)
@@ -195,14 +205,17 @@ class LabelStudioWriter(DatasetWriter):
     def add(self, image: LabeledImage, name: str) -> int:
         traced = image.traced_annotations
         results = [r for i, each in enumerate(traced) for r in self._to_results(each, f"label-{i}", image.size)]
+        for i, each in enumerate(image.regions):
+            results += self._to_results(each, f"region-{i}", image.size, is_region=True)
         scores = [annotation.score for annotation in image.annotations if annotation.score is not None]
         prediction: dict[str, Any] = {"model_version": "florist", "result": results}
         if scores:
             prediction["score"] = round(min(scores), 6)  # Label Studio can sort by it: least certain first
-        address = f"/data/local-files/?d={urllib.parse.quote(f'images/{name}')}" if self.has_copies else name
+        local = f"/data/local-files/?d={urllib.parse.quote(f'images/{name}')}" if self.images.are_included else name
+        address = self.images.make_url(name) or local
         data = {IMAGE: address, "name": image.name}
         self._tasks.append({"id": self.report.images, "data": data, "predictions": [prediction]})
-        return len(traced)
+        return len(traced) + len(image.regions)
 
     def close(self) -> None:
         self._file.write("\n]\n")
@@ -217,12 +230,24 @@ class LabelStudioWriter(DatasetWriter):
             control = ET.SubElement(view, tag, name=name, toName=IMAGE)
             for value in categories.by_name:
                 ET.SubElement(control, "Label", value=value)
-        ET.SubElement(view, "TextArea", name=WORDS, toName=IMAGE, perRegion="true", editable="true", maxSubmissions="1")
+        for control, tag in self._region_controls.items():
+            ET.SubElement(view, tag, name=control, toName=IMAGE)
+        texts = [(WORDS, "text")]
+        if self._region_controls:
+            texts.append((REGION_TEXT, "phrase"))
+        texts += [(f"{ATTRIBUTE_PREFIX}{name}", name) for name in self._attributes]
+        for name, placeholder in texts:
+            ET.SubElement(
+                view, "TextArea", name=name, toName=IMAGE, placeholder=placeholder, perRegion="true", editable="true",
+                maxSubmissions="1",
+            )  # fmt: skip
         ET.SubElement(view, "TextArea", name=CAPTION, toName=IMAGE, editable="true")
         self.folder.write("label_config.xml", xml.to_fragment(view))
 
-    def _to_results(self, traced: TracedAnnotation, name: str, size: Size) -> list[dict[str, Any]]:
-        """Returns a result for each ring, and one for the words."""
+    def _to_results(
+        self, traced: TracedAnnotation, name: str, size: Size, *, is_region: bool = False
+    ) -> list[dict[str, Any]]:
+        """Returns a result for each ring, and one for each text of the annotation: words, and attributes."""
         annotation = traced.annotation
         common: dict[str, Any] = {
             "to_name": IMAGE,
@@ -235,27 +260,45 @@ class LabelStudioWriter(DatasetWriter):
         if traced.review:
             common["meta"] = {"text": [traced.review]}
         if isinstance(annotation, Text):
-            value: dict[str, Any] = {"text": [annotation.label]}
-            return [{"id": name, "type": "textarea", "from_name": CAPTION, **common, "value": value}]
-        label = get_category(annotation)
-        category = self.report.rename_class(label, xml.to_legal_text(label))
-        if isinstance(annotation, Box):
-            self._boxes.get_id(category)
-            (x1, y1), (x2, y2) = _to_percent(list(annotation.box), size)
-            corner = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
-            value = {**corner, "rectanglelabels": [category]}
-            return [{"id": name, "type": "rectanglelabels", "from_name": BOXES, **common, "value": value}]
-        self._polygons.get_id(category)
-        results = []
-        for i, ring in enumerate(to_rings(annotation)):
-            outline = {"points": _to_percent(ring, size), "closed": True}
-            region = {"id": f"{name}-{i}" if i else name, **common}
-            value = {**outline, "polygonlabels": [category]}
-            results.append({**region, "type": "polygonlabels", "from_name": POLYGONS, "value": value})
-            if isinstance(annotation, Quad):
-                value = {**outline, "text": [annotation.label]}
-                results.append({**region, "type": "textarea", "from_name": WORDS, "value": value})
+            if traced.attributes:
+                self.leave_out("attributes", traced, is_written=True)  # a caption is no region
+            caption: dict[str, Any] = {"text": [annotation.label]}
+            return [{"id": name, "type": "textarea", "from_name": CAPTION, **common, "value": caption}]
+        places = _to_places(annotation, size)
+        results: list[dict[str, Any]] = []
+        for i, place in enumerate(places):
+            common["id"] = f"{name}-{i}" if i else name
+            kind = "polygon" if "points" in place else "rectangle"
+            if is_region:
+                control = _REGION_POLYGONS if kind == "polygon" else _REGION_BOXES
+                self._region_controls[control] = kind.capitalize()
+                results.append({**common, "type": kind, "from_name": control, "value": place})
+            else:
+                label = get_category(annotation)
+                category = self.report.rename_class(label, xml.to_legal_text(label))
+                control, ids = (POLYGONS, self._polygons) if kind == "polygon" else (BOXES, self._boxes)
+                ids.get_id(category)
+                value = {**place, f"{kind}labels": [category]}
+                results.append({**common, "type": f"{kind}labels", "from_name": control, "value": value})
+        texts = {WORDS: annotation.label} if isinstance(annotation, Quad) else {}
+        texts |= {REGION_TEXT: annotation.label} if is_region else {}
+        for attribute, text in traced.attributes.items():
+            control = xml.to_legal_text(attribute)
+            self._attributes[control] = None
+            texts[f"{ATTRIBUTE_PREFIX}{control}"] = text
+        common["id"] = name
+        for control, text in texts.items():
+            value = {**places[0], "text": [text]}
+            results.append({**common, "type": "textarea", "from_name": control, "value": value})
         return results
+
+
+def _to_places(shape: Shape, size: Size) -> list[dict[str, Any]]:
+    """Returns the values of a box, or of each ring of another shape."""
+    if isinstance(shape, Box):
+        (x1, y1), (x2, y2) = _to_percent(list(shape.box), size)
+        return [{"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}]
+    return [{"points": _to_percent(ring, size), "closed": True} for ring in to_rings(shape)]
 
 
 def _to_percent(ring: list[float], size: Size) -> list[list[float]]:

@@ -10,8 +10,10 @@ from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.image_draft import ImageDraft
 from labels.writing.categories import WORD_CATEGORY
-from prompts.annotations import Quad
+from prompts.annotations import Annotation, Box, Quad
 
+REGION_TEXT = "region_text"  # the control with the text of a region that is no object
+ATTRIBUTE_PREFIX = "attribute_"  # of controls with an attribute of a region
 _SHAPES = ("rectangle", "polygon", "brush", "ellipse")
 _SHAPE_TYPES = (*_SHAPES, *(f"{shape}labels" for shape in _SHAPES))
 _LABEL_KEYS = (*(f"{shape}labels" for shape in _SHAPES), "labels")
@@ -38,6 +40,8 @@ class RegionReader:
         self.draft, self.where = draft, where
         self._texts = dict[str, list[Result]]()  # by region
         self._labels = dict[str, list[Any]]()
+        self._region_texts = dict[str, Any]()
+        self._attributes = dict[str, dict[str, Any]]()
         self._shaped = set[str]()
 
     def read(self, results: list[tuple[str, Result]]) -> None:
@@ -46,6 +50,12 @@ class RegionReader:
             kind, value, region = result.get("type"), result.get("value"), _get_region_id(result)
             if kind in _SHAPE_TYPES:
                 self._shaped.add(region)
+            elif (name := _find_own_control(result)) is not None:
+                text = _join_lines(value if isinstance(value, dict) else {})
+                if name == REGION_TEXT:
+                    self._region_texts[region] = text
+                else:
+                    self._attributes.setdefault(region, {})[name.removeprefix(ATTRIBUTE_PREFIX)] = text
             elif kind == "textarea" and has_place(value):
                 self._texts.setdefault(region, []).append(result)
             elif kind == "labels" and isinstance(value, dict):
@@ -61,11 +71,14 @@ class RegionReader:
         if not isinstance(value, dict):
             self.draft.refuse_label(find_kind(result), source, "it has no value")
         elif kind in _SHAPE_TYPES:
-            parent = _find_parent(result, self._shaped) if kind == "polygonlabels" else None
+            parent = _find_parent(result, self._shaped) if kind in ("polygonlabels", "polygon") else None
             if parent is not None and region not in self._texts:
                 groups.setdefault(parent, []).append(result)
             else:
                 groups.setdefault(region, []).insert(0, result)
+        elif _find_own_control(result) is not None:
+            if region not in self._shaped:
+                self.draft.leave_out(source, "its text has no box, polygon or mask")
         elif kind == "textarea":
             self._read_text(value, region, source)
         elif kind == "labels" and region in self._shaped:
@@ -96,12 +109,13 @@ class RegionReader:
         own = [label for part in parts for key in _LABEL_KEYS for label in _list_labels(part["value"].get(key))]
         labels = list(dict.fromkeys(map(_to_hashable, own + self._labels.get(region, []))))
         name = labels[0] if labels else None
-        texts = self._texts.get(region)
+        texts, attributes = self._texts.get(region), self._attributes.get(region, {})
         kind = LabelKind.OBJECTS if texts is None else LabelKind.WORDS
         try:
             self._check_view(parts)
             if texts is not None:
-                self.draft.add(kind, source, _read_words, parts, texts, self.draft.size)
+                added: object = self.draft.add(kind, source, _read_words, parts, texts, self.draft.size)
+                self.draft.describe(source, added, attributes)
                 if set(labels) - {WORD_CATEGORY}:
                     self.draft.builder.note_once(self.where.rpartition(": ")[0], "labels of words are not used")
                 for label in labels:
@@ -110,14 +124,35 @@ class RegionReader:
             rings = [ring for part in parts for ring in _read_rings(part["value"], self.draft.size)]
             angle = checks.check_number(first.get("rotation") or 0)
         except LabelError as error:
-            self.draft.refuse_label(kind, source, str(error))
+            if region in self._region_texts and not labels:
+                self.draft.builder.refuse(source, str(error))
+            else:
+                self.draft.refuse_label(kind, source, str(error))
+            return
+        is_box = not (angle or first.keys() & {"points", "rle", "radiusX"})
+        if region in self._region_texts and not labels:
+            self._add_region(region, rings, is_box, source)
             return
         if not (angle or first.keys() & {"points", "rle", "radiusX"}):
             added: object = self.draft.add(kind, source, _make_box, name, first, rings[0], self.draft.size)
         else:
             added = self.draft.add_outline(source, name, rings)
+        self.draft.describe(source, added, attributes)
         for label in labels[1:] if added else ():
             self.draft.leave_out(source, f"its second label {label!r} is not used; an object has one", label)
+
+    def _add_region(self, region: str, rings: list[list[float]], is_box: bool, source: str) -> None:
+        """Adds a region with free text, which is no object."""
+        try:
+            if is_box:
+                x1, y1, _, _, x2, y2, _, _ = rings[0]
+                shape: Annotation = checks.check_box(REGION_TEXT, [x1, y1, x2, y2], self.draft.size)
+            else:
+                shape = checks.check_polygon(REGION_TEXT, rings, self.draft.size)
+        except LabelError as error:
+            self.draft.builder.refuse(source, str(error))
+            return
+        self.draft.add_region(source, self._region_texts[region], shape, self._attributes.get(region, {}))
 
     def _check_view(self, parts: list[Result]) -> None:
         """Raises LabelError if a region was drawn on another view of the image."""
@@ -156,6 +191,14 @@ def _list_labels(value: Any) -> list[Any]:
 def _to_hashable(label: Any) -> Any:
     """Returns a label, or what can be shown of one that is not text."""
     return label if isinstance(label, str | int | float | bool | None) else ()
+
+
+def _find_own_control(result: Result) -> str | None:
+    """Returns the name of a control of florist's exports for texts of regions that are no words; None for others."""
+    name = result.get("from_name")
+    if result.get("type") != "textarea" or not isinstance(name, str):
+        return None
+    return name if name == REGION_TEXT or name.startswith(ATTRIBUTE_PREFIX) else None
 
 
 def _get_region_id(result: Result) -> str:

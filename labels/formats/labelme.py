@@ -3,8 +3,10 @@
 X-AnyLabeling writes the same files. Its shapes of the types `rotation` and `quadrilateral` and its rectangles of four
 corners are read, too, as are circles and masks. Points and lines are left out.
 
-A shape with the label `text` is a word: its text is the first line of its description. The writer also adds the reason
-for review to the description, and `score`, which LabelMe preserves. It leaves out captions.
+A shape with the label `text` is a word: its text is the first line of its description. The description of another
+shape is that of its region. `attributes` are as X-AnyLabeling has them, and so are captions, the lines in the
+description of the image. The writer also adds `score`, which LabelMe preserves, the flag `review`, and the reason for
+it as an attribute.
 """
 
 import os
@@ -23,8 +25,9 @@ from labels.reading import checks, documents
 from labels.reading.checks import LabelError
 from labels.reading.dataset_builder import DatasetBuilder
 from labels.reading.dataset_source import DatasetSource
-from labels.writing.categories import WORD_CATEGORY, describe_kind, get_category
+from labels.writing.categories import DESCRIPTION, REVIEW, WORD_CATEGORY, get_category
 from labels.writing.dataset_writer import DatasetWriter
+from labels.writing.image_options import ImagePlacement
 from labels.writing.json_array import to_json_line
 from prompts.annotations import Box, Quad, Text
 
@@ -129,27 +132,30 @@ class LabelMeWriter(DatasetWriter):
     """Images and their JSON files side by side."""
 
     images_folder: ClassVar[str] = "."
+    default_placement: ClassVar[ImagePlacement] = ImagePlacement.COPY
     sidecars: ClassVar[tuple[str, str] | None] = (".", ".json")
 
     def add(self, image: LabeledImage, name: str) -> int:
-        written, shapes = 0, list[dict[str, Any]]()
+        captions, shapes = list[str](), list[dict[str, Any]]()
         for group, traced in enumerate(image.traced_annotations, start=1):
             if isinstance(traced.annotation, Text):
-                self.leave_out(describe_kind(traced.annotation), image, traced.annotation)
-                continue
-            shapes += _to_shapes(traced, group)
-            written += 1
+                captions.append(" ".join(traced.annotation.label.split()))
+                self.leave_out_details(traced)
+            else:
+                shapes += _to_shapes(traced, group)
         document: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
             "shapes": shapes,
-            "imagePath": PurePosixPath(name if self.has_copies else image.name).name,
+            "imagePath": PurePosixPath(name if self.images.are_included else image.name).name,
             "imageData": None,
             "imageHeight": image.height,
             "imageWidth": image.width,
         }
+        if captions:
+            document["description"] = "\n".join(captions)
         self.write_sidecar(name, to_json_line(document) + "\n")
-        return written
+        return len(image.annotations)
 
 
 def _to_shapes(traced: TracedAnnotation, group: int) -> list[dict[str, Any]]:
@@ -159,10 +165,12 @@ def _to_shapes(traced: TracedAnnotation, group: int) -> list[dict[str, Any]]:
         rings, kind = [list(annotation.box)], "rectangle"
     else:
         rings, kind = to_rings(annotation), "polygon"
-    # The first line of the description is the text of a word. An object of the class `text` has none.
-    words = annotation.label if isinstance(annotation, Quad) else ""
-    is_text = get_category(annotation) == WORD_CATEGORY
-    description = f"{words}\n{traced.review}".rstrip("\n") if is_text else traced.review
+    attributes = {**traced.attributes, **({REVIEW: traced.review} if traced.review else {})}
+    if isinstance(annotation, Quad):
+        description = " ".join(annotation.label.split())
+    else:
+        # An object of the class `text` has no description: it would be read as a word.
+        description = "" if get_category(annotation) == WORD_CATEGORY else attributes.pop(DESCRIPTION, "")
     return [
         {
             "label": get_category(annotation),
@@ -171,8 +179,9 @@ def _to_shapes(traced: TracedAnnotation, group: int) -> list[dict[str, Any]]:
             "group_id": group if len(rings) > 1 else None,
             "description": description,
             "shape_type": kind,
-            "flags": {},
+            "flags": {REVIEW: True} if traced.review else {},
         }
+        | ({"attributes": attributes} if attributes else {})
         | ({} if annotation.score is None else {"score": round(annotation.score, 6)})
         for ring in rings
     ]

@@ -17,7 +17,7 @@ from labels.label_kind import LabelKind
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.image_draft import ImageDraft
-from labels.writing.categories import WORD_CATEGORY
+from labels.writing.categories import DESCRIPTION, REVIEW, WORD_CATEGORY
 from prompts.annotations import Box
 
 _POLYGONS = ("polygon", "rotation", "quadrilateral")
@@ -36,6 +36,9 @@ def read_shapes(document: dict[str, Any], draft: ImageDraft, where: str) -> None
         groups.setdefault(str(key), []).append((position, shape))
     for shapes in groups.values():
         _read_object([shape for _, shape in shapes], draft, f"{where}: shape {shapes[0][0]}")
+    description = document.get("description")
+    for line in filter(str.strip, description.splitlines() if isinstance(description, str) else ()):
+        draft.add(LabelKind.CAPTIONS, f"{where}: description", checks.check_caption, line)
     _note_unused(document, draft, where)
 
 
@@ -61,8 +64,19 @@ def _read_object(shapes: list[Any], draft: ImageDraft, source: str) -> None:
         added = draft.add(label_kind, source, _check_rectangle, label, rings[0], draft.size)
     else:
         added = draft.add_outline(source, label, rings)
+    draft.describe(source, added, _find_attributes(first, is_word=bool(words)))
     for problem in problems if added else ():
         draft.leave_out(source, f"{problem}; only its other rings are used")
+
+
+def _find_attributes(shape: dict[str, Any], *, is_word: bool) -> dict[str, Any]:
+    """Returns the attributes of a shape, and its description, which of a word is its text."""
+    attributes = shape.get("attributes")
+    found = dict(attributes) if isinstance(attributes, dict) else {}
+    found.pop(REVIEW, None)
+    if not is_word and shape.get("label") != WORD_CATEGORY and shape.get(DESCRIPTION):
+        found[DESCRIPTION] = shape[DESCRIPTION]
+    return found
 
 
 def _read_rings(shapes: list[dict[str, Any]], size: Size) -> tuple[list[list[float]], list[str]]:
@@ -144,17 +158,13 @@ def _note_unused(document: dict[str, Any], draft: ImageDraft, where: str) -> Non
     """Records what else the file says about the image and its shapes."""
     shapes = [shape for shape in document["shapes"] if isinstance(shape, dict)]
     flags = {str(name) for each in (document, *shapes) for name in _list_set(each.get("flags"))}
-    attributes = {str(name) for each in shapes for name in _list_set(each.get("attributes"))}
     if any(shape.get("difficult") is True for shape in shapes):
         flags.add("difficult")  # of X-AnyLabeling
+    flags.discard(REVIEW)  # florist's own
     if flags:
         draft.leave_out(where, f"its flags {', '.join(sorted(flags))} are not used")
-    if attributes:
-        draft.leave_out(where, f"its attributes {', '.join(sorted(attributes))} are not used")
     if any(shape.get("kie_linking") for shape in shapes):
         draft.leave_out(where, "its links between shapes are not used")
-    if document.get("description"):
-        draft.leave_out(where, "the description of the image is not used")
 
 
 def _list_set(values: Any) -> list[Any]:

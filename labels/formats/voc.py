@@ -4,7 +4,8 @@ http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/. Boxes are in whole pixe
 last pixel. Boxes that CVAT turned (the attribute `rotation`) are polygons; parts, flags such as `difficult`, and masks
 are left out. LabelMe's XML files, which CVAT also exports, are read too. An image whose mask in SegmentationObject
 shows more objects than its XML file is not complete. The writer adds ImageSets/Main/default.txt, and labelmap.txt for
-CVAT and Datumaro. It writes only boxes, without scores.
+CVAT and Datumaro. Objects are boxes, also those with an outline; scores, the reasons for review (`review`) and other
+attributes are in `attributes`, as CVAT and Datumaro write them.
 """
 
 import os
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from labels.dataset import Dataset, DatasetError
-from labels.geometry import bounds, box_to_ring, rotate_ring
+from labels.geometry import bounds, box_to_ring, rotate_ring, to_rings
 from labels.image_files import ImageFile
 from labels.image_folders import ImageFolders
 from labels.image_resolver import ImageResolver
 from labels.images import ImageError
 from labels.label_kind import LabelKind
-from labels.labeled_image import LabeledImage
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading import checks, documents
 from labels.reading.checks import LabelError, Size
 from labels.reading.dataset_builder import DatasetBuilder
@@ -30,11 +31,12 @@ from labels.reading.dataset_source import DatasetSource
 from labels.reading.documents import Element, find_text
 from labels.reading.image_draft import ImageDraft
 from labels.writing import xml
-from labels.writing.categories import CategoryIds, describe_kind, get_category
+from labels.writing.categories import REVIEW, CategoryIds, describe_kind, get_category
 from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
 from labels.writing.image_names import split_suffix
+from labels.writing.image_options import ImageOptions, ImagePlacement
 from prompts.annotations import Box, Polygon
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "imagesets"
@@ -46,6 +48,7 @@ _NOTHING = ("", "0", "unspecified", "none", "false", "no")  # values of flags
 _FLAG = re.compile(r"\s+-?\d+$")
 _QUOTES = re.compile(r'^"(.+)"$')
 _UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
+_ATTRIBUTE = "attributes/attribute"  # of CVAT and Datumaro
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -204,16 +207,17 @@ def _add_object(element: Element, draft: ImageDraft, source: str) -> None:
     angle = _find_rotation(element)
     points = [] if polygon is None else [find_text(pt, side) for pt in polygon.iterfind("pt") for side in ("x", "y")]
     if points and find_text(element, "type") == "bounding_box":
-        draft.add(LabelKind.OBJECTS, source, _read_bounds, name, points, draft.size)
+        added = draft.add(LabelKind.OBJECTS, source, _read_bounds, name, points, draft.size)
     elif polygon is not None and len(polygon):
         box = None
         with suppress(LabelError):
             box = _read_corners(element)
-        draft.add_outline(source, name, [points or [point.text for point in polygon]], box)
+        added = draft.add_outline(source, name, [points or [point.text for point in polygon]], box)
     elif angle:
-        draft.add(LabelKind.OBJECTS, source, _read_rotated_box, name, element, angle, draft.size)
+        added = draft.add(LabelKind.OBJECTS, source, _read_rotated_box, name, element, angle, draft.size)
     else:
-        draft.add(LabelKind.OBJECTS, source, _read_box, name, element, draft.size)
+        added = draft.add(LabelKind.OBJECTS, source, _read_box, name, element, draft.size)
+    draft.describe(source, added, _find_attributes(element))
     for part in element.iterfind("part"):
         draft.leave_out(source, f"its part {find_text(part, 'name')!r} is not used", find_text(part, "name"))
 
@@ -223,10 +227,12 @@ def _note_unused(element: Element, draft: ImageDraft, folder: str) -> None:
     for child in element:
         if child.tag not in _USED and "".join(map(str, child.itertext())).strip().casefold() not in _NOTHING:
             draft.builder.note_once(folder, f"{child.tag!r} of objects is not used")
-    for attribute in element.iterfind("attributes/attribute"):
-        name, value = find_text(attribute, "name"), find_text(attribute, "value") or ""
-        if name != "rotation" and value.casefold() not in _NOTHING:
-            draft.builder.note_once(folder, f"the attribute {name!r} is not used")
+
+
+def _find_attributes(element: Element) -> dict[str, str]:
+    """Returns the attributes of an object that are not known otherwise."""
+    pairs = ((find_text(each, "name") or "", find_text(each, "value") or "") for each in element.iterfind(_ATTRIBUTE))
+    return {name: value for name, value in pairs if name not in ("rotation", "score", REVIEW)}
 
 
 def _read_box(name: str | None, element: Element, size: Size) -> Box:
@@ -255,7 +261,7 @@ def _read_corners(element: Element) -> tuple[float, float, float, float]:
 
 def _find_rotation(element: Element) -> str:
     """Returns the degrees by which CVAT turned a box around its center, an attribute; empty if it did not."""
-    for attribute in element.iterfind("attributes/attribute"):
+    for attribute in element.iterfind(_ATTRIBUTE):
         if find_text(attribute, "name") == "rotation" and (value := find_text(attribute, "value")):
             return "" if set(value) <= {"0", ".", "-"} else value
     return ""
@@ -265,10 +271,11 @@ class VocWriter(DatasetWriter):
     """Annotations/, JPEGImages/, ImageSets/Main/default.txt and labelmap.txt."""
 
     images_folder: ClassVar[str] = _IMAGES
+    default_placement: ClassVar[ImagePlacement] = ImagePlacement.COPY
     sidecars: ClassVar[tuple[str, str] | None] = (_ANNOTATIONS, ".xml")
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        super().__init__(folder, report, has_copies=has_copies)
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        super().__init__(folder, report, images)
         self._categories = CategoryIds()
         self._image_set = folder.open("ImageSets/Main/default.txt")
 
@@ -280,27 +287,29 @@ class VocWriter(DatasetWriter):
 
     def add(self, image: LabeledImage, name: str) -> int:
         root = ET.Element("annotation")
-        xml.add_texts(root, folder="", filename=name if self.has_copies else image.name)
+        xml.add_texts(root, folder="", filename=name if self.images.are_included else image.name)
         xml.add_texts(ET.SubElement(root, "source"), database="florist")
         xml.add_texts(ET.SubElement(root, "size"), width=image.width, height=image.height, depth=3)
         xml.add_texts(root, segmented=0)
         written = 0
-        for annotation in image.annotations:
-            if not isinstance(annotation, Box):
-                self.leave_out(describe_kind(annotation), image, annotation)
+        for traced in image.traced_annotations:
+            annotation = traced.annotation
+            if not isinstance(annotation, Box | Polygon):
+                self.leave_out(describe_kind(annotation), traced)
                 continue
-            if annotation.score is not None:
-                self.leave_out("scores", image, annotation)
+            if isinstance(annotation, Polygon):
+                self.leave_out("outlines", traced, is_written=True)
             written += 1
             label = get_category(annotation)
             category = self.report.rename_class(label, xml.to_legal_text(_to_line(label)))
             self._categories.get_id(category)
             element = ET.SubElement(root, "object")
             xml.add_texts(element, name=category, pose="Unspecified", truncated=0, difficult=0)
-            x1, y1, x2, y2 = (round(v) for v in annotation.box)
+            x1, y1, x2, y2 = (round(v) for v in bounds(to_rings(annotation)))
             # A box is at least one pixel wide and high.
             corners = dict(zip(_SIDES, (x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)), strict=True))
             xml.add_texts(ET.SubElement(element, "bndbox"), **corners)
+            _add_attributes(element, traced)
         self.write_sidecar(name, xml.to_document(root))
         self._image_set.write(f"{split_suffix(name)[0]}\n")
         return written
@@ -309,6 +318,17 @@ class VocWriter(DatasetWriter):
         names = ("background", *(name for name in self._categories.by_name if name != "background"))
         rows = "".join(f"{name}:::\n" for name in names)
         self.folder.write("labelmap.txt", f"# label:color_rgb:parts:actions\n{rows}")
+
+
+def _add_attributes(parent: ET.Element, traced: TracedAnnotation) -> None:
+    """Adds the score, the reason for review and the attributes, as CVAT and Datumaro write them."""
+    score = None if traced.annotation.score is None else round(traced.annotation.score, 6)
+    values = {"score": score, REVIEW: traced.review or None, **traced.attributes}
+    if any(value is not None for value in values.values()):
+        attributes = ET.SubElement(parent, "attributes")
+        for name, value in values.items():
+            if value is not None:
+                xml.add_texts(ET.SubElement(attributes, "attribute"), name=name, value=value)
 
 
 def _to_line(label: str) -> str:

@@ -4,7 +4,8 @@ data.yaml, and for each image in images/ a file with the same name in labels/. I
 of its class, and fractions of the image's width and height. Four fractions are a box, six or more a polygon (or an
 oriented box), and keypoints are left out. Names of classes are text as it is written, such as yes, 007 and null. Label
 Studio and labelImg write classes.txt instead of data.yaml, Darknet obj.data and obj.names. The writers use
-images/train/ and labels/train/, and leave out scores.
+images/train/ and labels/train/. The classes are those of the objects; scores, attributes, captions, words and, in
+`yolo-segment`, objects without an outline are in details.jsonl.
 """
 
 import os
@@ -19,7 +20,7 @@ import yaml
 from labels.dataset import Dataset, DatasetError
 from labels.formats.yolo_descriptions import CLASSES, Description, find_descriptions, get_root, read_description
 from labels.formats.yolo_lines import read_line
-from labels.geometry import Shape, to_rings
+from labels.geometry import bounds, to_rings
 from labels.image_folders import ImageFolders
 from labels.image_index import fold_name, list_image_files
 from labels.image_resolver import FoundImage, ImageResolver, remove_upload_prefix
@@ -34,7 +35,8 @@ from labels.writing.dataset_writer import DatasetWriter
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
 from labels.writing.image_names import replace_suffix
-from prompts.annotations import Box, Polygon, Quad
+from labels.writing.image_options import ImageOptions, ImagePlacement
+from prompts.annotations import Box, Polygon
 
 _LINE = re.compile(r"\s*\d+([\s,;]+-?[\d.][\d.eE+-]*){4,}\s*$")
 _UNREAD_SUFFIXES = (".gif", ".ppm", ".pgm", ".jpe", ".jfif")
@@ -75,9 +77,9 @@ class _YoloReader:
         self.images: dict[Path, FoundImage] = {}
         self.places: list[Path] = []
         self.has_lists = False
+        self._missing_labels = set[Path]()  # of images that are listed and missing
 
     def read(self, splits: Sequence[tuple[str, str, Path]]) -> None:
-        self._missing_labels = set[Path]()  # of images that are listed and missing
         """Reads folders and lists of images."""
         for key, entry, path in splits:
             self.places.append(path)
@@ -244,11 +246,12 @@ class _YoloWriter(DatasetWriter):
     """data.yaml, images/train/ and labels/train/ with one file for each image."""
 
     images_folder: ClassVar[str] = "images/train"
+    default_placement: ClassVar[ImagePlacement] = ImagePlacement.COPY
     sidecars: ClassVar[tuple[str, str] | None] = ("labels/train", ".txt")
-    shapes: ClassVar[tuple[type[Shape], ...]]
+    shapes: ClassVar[tuple[type[Box | Polygon], ...]]
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        super().__init__(folder, report, has_copies=has_copies)
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        super().__init__(folder, report, images)
         self._categories = CategoryIds()
 
     @classmethod
@@ -263,14 +266,14 @@ class _YoloWriter(DatasetWriter):
 
     def add(self, image: LabeledImage, name: str) -> int:
         lines = []
-        for annotation in image.annotations:
+        for traced in image.traced_annotations:
+            annotation = traced.annotation
             if not isinstance(annotation, self.shapes):
-                self.leave_out(describe_kind(annotation), image, annotation)
+                self.leave_out(describe_kind(annotation), traced)
                 continue
-            if annotation.score is not None:
-                self.leave_out("scores", image, annotation)
-            if isinstance(annotation, Quad):
-                self.leave_out("texts of words", image, annotation)
+            self.leave_out_details(traced)
+            if isinstance(annotation, Polygon) and Box in self.shapes:
+                self.leave_out("outlines", traced, is_written=True)
             values = self._to_fractions(annotation, image.width, image.height)
             numbers = " ".join(f"{min(max(v, 0.0), 1.0):.6f}" for v in values)
             lines.append(f"{self._categories.get_id(get_category(annotation))} {numbers}\n")
@@ -283,26 +286,26 @@ class _YoloWriter(DatasetWriter):
         self.folder.write("data.yaml", _HEADER + yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=1000))
 
     @abstractmethod
-    def _to_fractions(self, shape: Shape, width: int, height: int) -> list[float]: ...
+    def _to_fractions(self, shape: Box | Polygon, width: int, height: int) -> list[float]: ...
 
 
 class YoloDetectWriter(_YoloWriter):
-    """Writes boxes, but not the bounds of polygons: objects with a box and a polygon would appear twice."""
+    """Writes objects as boxes, also those with an outline."""
 
-    shapes = (Box,)
+    shapes = (Box, Polygon)
 
-    def _to_fractions(self, shape: Shape, width: int, height: int) -> list[float]:
-        assert isinstance(shape, Box)
-        x1, y1, x2, y2 = shape.box
+    def _to_fractions(self, shape: Box | Polygon, width: int, height: int) -> list[float]:
+        x1, y1, x2, y2 = bounds(to_rings(shape))
         return [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
 
 
 class YoloSegmentWriter(_YoloWriter):
-    """Writes polygons and quads. A line has one ring, so several rings are joined by bridges without width."""
+    """Writes the outlines of objects, and no boxes: a model would learn rectangles. A line has one ring, so several
+    rings are joined by bridges without width."""
 
-    shapes = (Polygon, Quad)
+    shapes = (Polygon,)
 
-    def _to_fractions(self, shape: Shape, width: int, height: int) -> list[float]:
+    def _to_fractions(self, shape: Box | Polygon, width: int, height: int) -> list[float]:
         first, *others = to_rings(shape)
         ring = list(first)
         for other in others:

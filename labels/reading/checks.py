@@ -28,6 +28,14 @@ class LabelError(ValueError):
 
 def check_label(value: object, what: str = "label", longest: int = MAX_LABEL) -> str:
     """Returns the text of a label with single spaces. Raises LabelError."""
+    text = check_text(value, what, longest)
+    if special := find_special_token(text):
+        raise LabelError(f"its {what} {text[:60]!r} contains the reserved token {special}")
+    return text
+
+
+def check_text(value: object, what: str, longest: int) -> str:
+    """Returns text that no model reads, such as an attribute, with single spaces. Raises LabelError."""
     if not isinstance(value, str):
         raise LabelError(f"its {what} is {_show(value)}, not text")
     text = " ".join(value.split())
@@ -35,8 +43,6 @@ def check_label(value: object, what: str = "label", longest: int = MAX_LABEL) ->
         raise LabelError(f"its {what} is empty")
     if len(text) > longest:
         raise LabelError(f"its {what} has {len(text)} characters, more than the limit of {longest}: {text[:40]!r}…")
-    if special := find_special_token(text):
-        raise LabelError(f"its {what} {text[:60]!r} contains the reserved token {special}")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise LabelError(f"its {what} {text[:60]!r} contains half a character (a lone surrogate)")
     return text
@@ -120,12 +126,6 @@ def check_box(label: object, corners: object, size: Size) -> Box:
     return Box(label=name, box=inside)
 
 
-def check_polygon(label: object, rings: Sequence[object], size: Size) -> Polygon:
-    """Returns a polygon from the rings x1, y1 … of one object, clipped to the image.
-
-    Rings without area are left out. Raises LabelError.
-    """
-    name = check_label(label)
 def check_sides(values: Sequence[float], names: str, width: float, height: float) -> None:
     """Raises LabelError if a box has no area, with the numbers that its file has.
 
@@ -137,6 +137,12 @@ def check_sides(values: Sequence[float], names: str, width: float, height: float
         raise LabelError(f"its box {_show_numbers(values)} ({names}) {problem}")
 
 
+def check_polygon(label: object, rings: Sequence[object], size: Size) -> Polygon:
+    """Returns a polygon from the rings x1, y1 … of one object, clipped to the image.
+
+    Rings without area are left out. Raises LabelError.
+    """
+    name = check_label(label)
     whole = [ring for ring in map(_check_ring, rings) if area(ring) >= MIN_SIDE**2]
     if not whole:
         raise LabelError("its polygon has no area")

@@ -3,15 +3,17 @@
 import os
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from labels.dataset import Dataset, DatasetError, UnusableEntry, list_reasons
 from labels.image_files import EncodedImage, ImageFile, read_size
-from labels.image_resolver import FoundImage
+from labels.image_resolver import FoundImage, describe_broken_link
 from labels.images import ImageError
 from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
 from labels.reading.checks import Size
+from labels.reading.details import add_details
 from labels.reading.image_draft import ImageDraft
 from labels.reading.orientation import TRANSPOSED, UPRIGHT, describe_wrong_size, read_orientation
 from prompts.annotations import Box, Polygon
@@ -27,21 +29,21 @@ class DatasetBuilder:
         self._refused_files = set[str]()  # with labels that cannot be used
         self._has_stored_labels = False  # labels for stored pixels that EXIF turns
         self._noted = set[tuple[str, str]]()
+        self._missing = set[str]()  # reasons
         self._unusable: list[UnusableEntry] = []
 
-        self._missing = set[str]()  # reasons
     def refuse(self, source: str, reason: str) -> None:
         """Records an image or label that cannot be used."""
         self._unusable.append(UnusableEntry(source, reason))
 
-    def refuse_description(self, file: Path, source: str, reason: str) -> None:
-        """Records labels that may be about an image, which then counts as incompletely labeled."""
     def refuse_missing(self, source: str, reason: str) -> None:
         """Records an image that is missing: once, since several files of a dataset may describe it."""
         if reason not in self._missing:
             self._missing.add(reason)
             self.refuse(source, reason)
 
+    def refuse_description(self, file: Path, source: str, reason: str) -> None:
+        """Records labels that may be about an image, which then counts as incompletely labeled."""
         self._refused_files.add(os.path.realpath(file))
         self.refuse(source, reason)
 
@@ -118,20 +120,20 @@ class DatasetBuilder:
         A kind of label that occurs in the dataset is complete in every image without a refused label of that kind.
         Images without any information are left out. Raises DatasetError if no image is left.
         """
+        add_details(self.path, self._drafts)
         self._finish_drafts()
         occurring = {get_label_kind(a) for draft in self._drafts.values() for a in draft.annotations}
         occurring = set() if self.partial else occurring - {LabelKind.CAPTIONS}
         images = []
         for draft in self._drafts.values():
             complete = frozenset(draft.find_complete_kinds(occurring))
-            if not (draft.annotations or draft.samples or complete):
+            if not (draft.annotations or draft.samples or draft.regions or complete):
                 if not draft.refused:
                     self.refuse(draft.source, "it has no labels")
                 continue
             annotations, samples = tuple(draft.annotations), tuple(draft.samples)
-            images.append(
-                LabeledImage(draft.name, draft.source, *draft.size, annotations, draft.open, complete, samples)
-            )
+            image = LabeledImage(draft.name, draft.source, *draft.size, annotations, draft.open, complete, samples)
+            images.append(replace(image, traces=draft.list_traces(), regions=tuple(draft.regions)))
         if not images:
             if not self._unusable:
                 raise DatasetError(f"{self.path} has no labeled images")
@@ -171,5 +173,7 @@ def describe_error(error: Exception) -> str:
     """Returns the message without the operating system's error number."""
     with suppress(AttributeError):
         if isinstance(error, OSError) and error.strerror:
+            if error.filename and (reason := describe_broken_link(Path(error.filename))):
+                return f"{error.filename} is {reason}"
             return f"{error.strerror}: {error.filename}"
     return str(error)

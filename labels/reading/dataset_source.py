@@ -11,6 +11,7 @@ from labels.image_resolver import ImageResolver
 from labels.reading import documents
 from labels.reading.documents import Element
 from labels.split_names import normalize_split, parse_split
+from labels.writing.dataset_writer import DETAILS_FILE
 
 JSON_LINES = (".jsonl", ".ndjson")
 _CACHED_SIZE = 1 << 20  # bytes: smaller documents are loaded again, so that very many of them fit in memory
@@ -19,8 +20,10 @@ _CACHED_SIZE = 1 << 20  # bytes: smaller documents are loaded again, so that ver
 class DatasetSource:
     """The file or folder `path`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_documents: int | None = None) -> None:
+        """Of JSON and XML files, only the first `max_documents` are loaded; None loads all."""
         self.path = path
+        self._max_documents = max_documents
         self._json: dict[Path, Any] = {}
         self._xml: dict[Path, Element] = {}
         self.unreadable: dict[Path, str] = {}
@@ -83,11 +86,15 @@ class DatasetSource:
 
     @cached_property
     def json_lines(self) -> list[Path]:
-        """The JSON lines files of the source: the file, or those in the folder, or else those in its subfolders."""
+        """The JSON lines files of the source: the file, or those in the folder, or else those in its subfolders.
+
+        Details of a dataset in another format are none.
+        """
         if not self.path.is_dir():
             return [self.path] if self.suffix in JSON_LINES else []
         for pattern in ("*", "*/*"):
-            if files := [file for suffix in JSON_LINES for file in self._glob(f"{pattern}{suffix}")]:
+            found = (file for suffix in JSON_LINES for file in self._glob(f"{pattern}{suffix}"))
+            if files := [file for file in found if file.name != DETAILS_FILE]:
                 return files
         return []
 
@@ -117,7 +124,7 @@ class DatasetSource:
         return [file] if images.name == "images" and file.is_file() else []
 
     def _iter_loaded(self, files: Sequence[Path], loaded: dict[Path, Any], load: Any) -> Iterator[tuple[Path, Any]]:
-        for file in files:
+        for file in files[: self._max_documents]:
             if file in loaded:
                 yield file, loaded[file]
                 continue

@@ -6,17 +6,19 @@ A label that cannot be used takes from its image what it makes uncertain, and no
 - Something that is left out but has a name, such as a point or a second label: the image is no longer complete for
   objects if the dataset has objects with this name (`leave_out`). A keypoint called `nose` costs nothing among people.
 - A class of the dataset that the image was not labeled for: objects.
-- A relation, an attribute, a repetition: nothing (`leave_out` without a name).
+- A relation, a flag, a repetition: nothing (`leave_out` without a name).
 - An image that is described a second time by labels that cannot be used: everything.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ParamSpec
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from labels.dataset import UnusableEntry
 from labels.image_files import EncodedImage
 from labels.label_kind import LabelKind
+from labels.labeled_image import TracedAnnotation
 from labels.reading import checks
 from labels.reading.checks import LabelError, Size
 from labels.reading.repetition import AnnotationSet
@@ -42,6 +44,9 @@ class ImageDraft:
     open: EncodedImage
     annotations: list[Annotation] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    regions: list[TracedAnnotation] = field(default_factory=list)
+    attributes: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Attributes by the index of their annotation."""
     incomplete: set[LabelKind] = field(default_factory=set)
     """Kinds with a label that could not be used, so that not everything is known."""
     complete: set[LabelKind] | None = None
@@ -105,6 +110,54 @@ class ImageDraft:
         if annotation:
             self.leave_out(source, f"{problem}; only its box is used")
         return annotation
+
+    def add_region(
+        self, source: str, text: object, shape: Annotation | None, attributes: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Adds a region with free text; `shape`: its place, with any label. What is wrong with it is recorded."""
+        try:
+            label = checks.check_label(text, "text", checks.MAX_TEXT)
+        except LabelError as error:
+            self.builder.refuse(source, str(error))
+            return
+        if shape is not None:
+            named = shape.model_copy(update={"label": label})
+            self.regions.append(TracedAnnotation(named, attributes=self._check_attributes(source, attributes)))
+
+    def describe(self, source: str, annotation: object, attributes: Mapping[str, Any]) -> None:
+        """Gives an annotation that was added attributes. Values that are no text, number or yes or no are recorded.
+
+        Nothing happens if `annotation` is not among the annotations, because it repeats an earlier one.
+        """
+        checked = self._check_attributes(source, attributes)
+        index = next((i for i in reversed(range(len(self.annotations))) if self.annotations[i] is annotation), None)
+        if checked and index is not None:
+            self.attributes[index] = self.attributes.get(index, {}) | checked
+
+    def _check_attributes(self, source: str, attributes: Mapping[str, Any]) -> dict[str, str]:
+        """Returns attributes as text on one line, without empty ones."""
+        checked = dict[str, str]()
+        for name, value in attributes.items():
+            try:
+                if value is None or value == "":
+                    continue
+                if not isinstance(value, str | int | float):
+                    raise LabelError(f"its value is a {type(value).__name__}, not text")
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                key = checks.check_text(name, "name", checks.MAX_LABEL)
+                checked[key] = checks.check_text(text, "value", checks.MAX_TEXT)
+            except LabelError as error:
+                self.builder.refuse(source, f"its attribute {name!r} is not used: {error}")
+        return checked
+
+    def list_traces(self) -> tuple[TracedAnnotation, ...]:
+        """Returns the annotations with their attributes; nothing if none has any."""
+        if not self.attributes:
+            return ()
+        return tuple(
+            TracedAnnotation(annotation, attributes=self.attributes.get(index, {}))
+            for index, annotation in enumerate(self.annotations)
+        )
 
     def add_sample(self, source: str, sample: Sample) -> bool:
         """Adds a prompt with its answer. One that repeats an earlier one is recorded; returns False then."""

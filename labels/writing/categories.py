@@ -4,6 +4,8 @@ from labels.geometry import Shape
 from prompts.annotations import Annotation, Quad
 
 WORD_CATEGORY = "text"  # for all words; formats store the text of a word separately
+REVIEW = "review"  # the attribute with the reason why a person should check an annotation
+DESCRIPTION = "description"  # the attribute with the description of an object's region
 UNNAMED_CATEGORY = "object"  # for shapes without a label
 
 
@@ -31,4 +33,4 @@ def get_category(shape: Shape) -> str:
 
 def describe_kind(annotation: Annotation) -> str:
     """Returns the plural name of the annotation's kind, for reports."""
-    return {"box": "boxes", "quad": "quads", "polygon": "polygons", "text": "captions"}[annotation.kind]
+    return {"box": "boxes", "quad": "words", "polygon": "polygons", "text": "captions"}[annotation.kind]

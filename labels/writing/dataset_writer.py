@@ -3,38 +3,46 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from labels.labeled_image import LabeledImage
+from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import ExportReport
 from labels.writing.image_names import replace_suffix, split_suffix
-from prompts.annotations import Annotation
+from labels.writing.image_options import ImageOptions, ImagePlacement
+
+DETAILS_FILE = "details.jsonl"
+"""The second file of an export, with what its format has no place for."""
 
 
 class DatasetWriter(ABC):
     """Writes one dataset to `folder` and counts in `report`. Can be used once. Keeps no annotations in memory.
 
     Attributes:
-        images_folder: The subfolder for copies of the images.
-        expected_images_folder: The subfolder where readers look for images that are not copied.
+        images_folder: The subfolder of the images.
         sidecars: Subfolder and suffix of the file that accompanies each image; None if the format has none.
         is_read_by_stem: Whether common readers take two images for one if their names differ only in the suffix.
         is_read_beside: Whether a name is looked for beside the labels file before it is in `images_folder`.
         keeps_degenerate_polygons: Whether polygons of fewer than three corners are written too.
         keeps_samples: Whether an image's samples (prompts with answers) are written.
-        has_copies: Whether the images are copied into the folder.
+        keeps_regions: Whether an image's regions with free text are written.
+        default_placement: How the images are in a dataset if nobody says so.
+        holds_urls: Whether the format has a place for the addresses of images.
+        images: Whether the images are in the folder, and their addresses.
     """
 
     images_folder: ClassVar[str] = "images"
-    expected_images_folder: ClassVar[str | None] = None  # None: `images_folder`
     sidecars: ClassVar[tuple[str, str] | None] = None
     is_read_by_stem: ClassVar[bool] = False
     is_read_beside: ClassVar[bool] = False
     keeps_degenerate_polygons: ClassVar[bool] = False
     keeps_samples: ClassVar[bool] = False
+    keeps_regions: ClassVar[bool] = False
+    default_placement: ClassVar[ImagePlacement] = ImagePlacement.NONE
+    holds_urls: ClassVar[bool] = False
 
-    def __init__(self, folder: ExportFolder, report: ExportReport, *, has_copies: bool) -> None:
-        self.folder, self.report, self.has_copies = folder, report, has_copies
+    def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
+        self.folder, self.report, self.images = folder, report, images
         self._stems = set[int]()  # hashes
+        self._left_out = dict[int, tuple[TracedAnnotation, bool]]()  # of the current image, by identity
 
     @classmethod
     def get_label_path(cls, name: str) -> str | None:
@@ -65,8 +73,8 @@ class DatasetWriter(ABC):
     def add(self, image: LabeledImage, name: str) -> int:
         """Writes one image's labels and returns how many annotations were written.
 
-        `name` is the path of the image's copy in `images_folder`, which is written already. Without copies, it is the
-        name by which readers find the sidecar, or `image.name` if the format has none. Polygons of fewer than three
+        `name` is the path of the image in `images_folder`, which is written already. Without images, it is the name by
+        which readers find the sidecar, or `image.name` if the format has none. Polygons of fewer than three
         corners are removed already, unless `keeps_degenerate_polygons`.
         """
 
@@ -76,9 +84,31 @@ class DatasetWriter(ABC):
         assert path is not None
         self.folder.write(path, content)
 
-    def leave_out(self, what: str, image: LabeledImage, annotation: Annotation) -> None:
-        """Counts an annotation, or a part of it such as its score, that the format cannot hold."""
-        self.report.leave_out(what, image.name, annotation.label)
+    def leave_out(self, what: str, traced: TracedAnnotation, *, is_written: bool = False) -> None:
+        """Counts an annotation, or a part of it such as its score, that the format cannot hold: details.jsonl has it.
+
+        `what` is the plural of what is left out, `is_written` whether the annotation itself is in the dataset.
+        """
+        self.report.place(DETAILS_FILE, what)
+        self._left_out[id(traced)] = (traced, is_written)
+
+    def leave_out_details(self, traced: TracedAnnotation) -> None:
+        """Same as `leave_out`, for the score, the attributes and the reason for review of an annotation that is in the
+        dataset."""
+        details = {
+            "scores": traced.annotation.score,
+            "attributes": traced.attributes,
+            "reasons for review": traced.review,
+        }
+        for what, value in details.items():
+            if value not in (None, "", {}):
+                self.leave_out(what, traced, is_written=True)
+
+    def pop_left_out(self) -> list[tuple[TracedAnnotation, bool]]:
+        """Returns what was left out since the last call, each with whether it is in the dataset."""
+        left_out = list(self._left_out.values())
+        self._left_out.clear()
+        return left_out
 
     def close(self) -> None:  # noqa: B027 (not every format has something to write at the end)
         """Writes everything that is known only after the last image."""

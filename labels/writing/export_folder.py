@@ -1,5 +1,6 @@
 """A folder, or one file, that appears when it is complete or not at all."""
 
+import errno
 import fcntl
 import glob
 import json
@@ -13,6 +14,10 @@ from typing import IO, Any
 
 MARKER = ".florist"  # the file that identifies an export, so that the next one may replace it
 _FILE = "file"
+# What other programs leave in a folder that they read: Ultralytics, macOS, Windows.
+_LEFT_BY_PROGRAMS = (".DS_Store", "Thumbs.db", "desktop.ini")
+_CACHE = ".cache"
+_NO_HARD_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class ExportFolder:
@@ -37,6 +42,29 @@ class ExportFolder:
         """Writes one whole file."""
         data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
         self._resolve(path).write_bytes(data)
+
+    def link(self, path: str, file: Path) -> bool:
+        """Makes a link to a file, and returns whether it is a hard one.
+
+        Datumaro and supervision refuse symbolic links that lead out of a dataset. A file on another disk, or one that
+        the system lets only its owner link to, gets a symbolic link. It is relative, so that both can be moved
+        together. Raises OSError if the disk cannot hold links.
+        """
+        link, target = self._resolve(path), os.path.realpath(file)
+        try:
+            link.hardlink_to(target)
+            return True
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINK:
+                raise
+        try:
+            link.symlink_to(os.path.relpath(target, os.path.realpath(link.parent)))
+            return False
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINK:
+                raise
+            reason = f"the disk cannot hold links ({error.strerror}): copy the images"
+            raise OSError(error.errno, reason, path) from error
 
     def remove(self, path: str) -> None:
         """Removes a temporary file."""
@@ -127,7 +155,9 @@ def _is_export(folder: Path) -> bool:
 def _find_changed_file(folder: Path) -> Path | None:
     """Returns a file of an export that somebody has added or changed since; None if there is none.
 
-    The marker is the last file that an export writes, and only the system sets the time of a file's last change.
+    Caches of other programs do not count, nor do files with several hard links, which change with each new link, nor
+    the files that symbolic links point to. The marker is the last file that an export writes, and only the system sets
+    the time of a file's last change.
     """
     marker = folder / MARKER
     if not marker.exists():
@@ -135,7 +165,10 @@ def _find_changed_file(folder: Path) -> Path | None:
     written = marker.stat().st_ctime_ns
     for root, _, names in os.walk(folder):
         for name in names:
-            if (path := Path(root, name)).lstat().st_ctime_ns > written:
+            if name.endswith(_CACHE) or name in _LEFT_BY_PROGRAMS:
+                continue
+            status = (path := Path(root, name)).lstat()
+            if status.st_ctime_ns > written and status.st_nlink == 1:
                 return path.relative_to(folder)
     return None
 

@@ -17,9 +17,14 @@ class ExportReport:
         images: Number of written images.
         annotations: Number of written annotations.
         left_out: Numbers of things that were left out, by their plural: "captions" → 12.
+        other_files: What is not in the main files of the format, by the file that has it, in numbers by their plural:
+            "details.jsonl" → "captions" → 12.
         unreadable: The first ten images that should have been copied, but could not be read. They are left out with
             their annotations.
-        renamed: Number of images whose name in the export differs. `renamed.csv` in the export lists all of them.
+        shortened: Number of images whose name in the export is that of the source without folders called `images`.
+        shortened_example: The first of them: old name, new name; None without any.
+        renamed: Number of images whose name in the export differs otherwise. `renamed.csv` in the export lists these
+            and the shortened ones.
         renamed_examples: The first ten of them: old name, new name.
         renamed_classes: New names of the classes that the format cannot hold as they are.
         warnings: Numbers of images that other tools or systems may not find or tell apart, by reason.
@@ -30,7 +35,10 @@ class ExportReport:
     images: int = 0
     annotations: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    other_files: dict[str, Counter[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    shortened: int = 0
+    shortened_example: tuple[str, str] | None = None
     renamed: int = 0
     renamed_examples: list[tuple[str, str]] = field(default_factory=list)
     renamed_classes: dict[str, str] = field(default_factory=dict)
@@ -39,10 +47,14 @@ class ExportReport:
     on_left_out: Callable[[str, str], None] | None = field(default=None, repr=False)
 
     def leave_out(self, what: str, image: str, label: str = "", count: int = 1) -> None:
-        """Counts `count` things that the format cannot hold. `what` is their plural, `label` that of the annotation."""
+        """Counts `count` things that are in no file. `what` is their plural, `label` that of the annotation."""
         self.left_out[what] += count
         if self.on_left_out is not None:
-            self.on_left_out(image, f"{what} have no place in this format" + (f": {label!r}" if label else ""))
+            self.on_left_out(image, f"{what} are left out" + (f": {label!r}" if label else ""))
+
+    def place(self, file: str, what: str, count: int = 1) -> None:
+        """Counts things that another file than the main ones of the format has. `what` is their plural."""
+        self.other_files.setdefault(file, Counter())[what] += count
 
     def leave_out_unreadable(self, image: str, error: Exception) -> None:
         """Counts an image that should be copied, but cannot be read."""
@@ -51,6 +63,12 @@ class ExportReport:
             self.unreadable.append(image)
         if self.on_left_out is not None:
             self.on_left_out(image, f"the image cannot be read: {error}")
+
+    def shorten(self, image: str, new_name: str) -> None:
+        """Counts an image whose name in the export only lacks folders called `images`."""
+        self.shortened += 1
+        if self.shortened_example is None:
+            self.shortened_example = (image, new_name)
 
     def rename(self, image: str, new_name: str) -> None:
         """Counts an image that has another name in the export."""
@@ -77,7 +95,9 @@ class ExportReport:
             "images": self.images,
             "annotations": self.annotations,
             "left_out": dict(self.left_out),
+            "other_files": {file: dict(counts) for file, counts in self.other_files.items()},
             "renamed": self.renamed,
+            "shortened": self.shortened,
             "renamed_classes": len(self.renamed_classes),
             "warnings": dict(self.warnings),
         }
@@ -92,7 +112,13 @@ class ExportReport:
         }
 
     def iter_remarks(self) -> Iterator[str]:
-        """Yields a line for each new name of an image or class, up to ten, and for each warning."""
+        """Yields a line for each other file, for each new name of an image or class, up to ten, and for each
+        warning."""
+        for file, counts in self.other_files.items():
+            yield f"{file} has {', '.join(f'{count} {what}' for what, count in counts.items())}"
+        if self.shortened_example is not None:
+            old, new = map(_show, self.shortened_example)
+            yield f"names: {self.shortened} without folders called images, such as {new} for {old}"
         for old, new in self.renamed_examples:
             yield f"renamed: {_show(old)} is called {_show(new)} in this dataset"
         if self.renamed > len(self.renamed_examples):

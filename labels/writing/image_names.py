@@ -104,16 +104,27 @@ def replace_suffix(path: str, suffix: str) -> str:
     return split_suffix(path)[0] + suffix
 
 
+def has_image_suffix(name: str) -> bool:
+    """Returns whether a name ends in the suffix of an image that can be read."""
+    return split_suffix(name)[1].lower() in SUFFIXES
+
+
 def add_suffix(name: str, data: bytes) -> str:
     """Returns the name of an image file, with the suffix of its content if it has no image's suffix.
 
     An image in a table has a row, but no file name, and most readers find images by their suffix.
     """
-    if split_suffix(name)[1].lower() in SUFFIXES:
+    if has_image_suffix(name):
         return name
     with suppress(Exception), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
         return name + _FORMAT_SUFFIXES.get(opened.format or "", f".{opened.format}".lower())
     return name
+
+
+def remove_images_folders(name: str) -> str:
+    """Returns a name without folders called `images`, which belong to the layout of a dataset."""
+    *folders, last = name.split("/")
+    return "/".join([*(folder for folder in folders if folder != "images"), last])
 
 
 def fold_name(name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from labels.writing.export_folder import ExportFolder
 from labels.writing.export_report import RENAMED_FILE, ExportReport
+from labels.writing.image_names import remove_images_folders
 
 
 class RenamedList:
@@ -16,7 +17,10 @@ class RenamedList:
 
     def add(self, old: str, new: str) -> None:
         """Adds an image by its old and new name."""
-        self._report.rename(old, new)
+        if new == remove_images_folders(old):
+            self._report.shorten(old, new)
+        else:
+            self._report.rename(old, new)
         self._rows.writerow((old, new))
 
     @cached_property

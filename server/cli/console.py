@@ -1,5 +1,7 @@
 """Output of the commands: results to stdout, messages to stderr."""
 
+import errno
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -13,6 +15,18 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Prints an error message and exits."""
     error_console.print(f"[bold red]florist:[/] {escape(to_printable(message))}", soft_wrap=True, highlight=False)
     raise typer.Exit(code)
+
+
+def describe_os_error(error: OSError, out: Path) -> str:
+    """Returns what went wrong with a file. `out`: what was being written, for errors that name no file."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{out}: no space is left on the disk, and the dataset that did not fit was not written: free some, or use "
+            "--images link or --images none"
+        )
+    if error.strerror is None and str(out) in str(error):
+        return str(error)
+    return f"{error.filename or out}: {error.strerror or error}"
 
 
 def print_line(text: str) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from server.cli.console import error_console, fail, print_line
-from server.cli.datasets import DatasetOpener
+from labels.writing.image_options import ImagePlacement
+from server.cli.console import describe_os_error, error_console, fail, print_line
+from server.cli.datasets import JOB_PREFIX, PROJECT_PREFIX, DatasetOpener
+from server.cli.options import ImagesOption, ImageUrlOption, describe_placement
 
 if TYPE_CHECKING:
     from labels.dataset import Dataset
@@ -24,29 +26,35 @@ def convert(
         str, typer.Option(help="A dataset format, such as coco or yolo-detect; an unknown name lists all formats.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the new dataset. An earlier export there is replaced.")],
-    copy_images: Annotated[bool, typer.Option("--copy-images", help="Copy the images into the folder.")] = False,
+    images: ImagesOption = None,
+    image_url: ImageUrlOption = None,
 ) -> None:
     """Writes a dataset in another format.
 
     What cannot be used in the source, and what the new format has no place for, is listed in OUT.left-out.txt.
     """
-    from labels.dataset import DatasetError
     from labels.formats import FORMATS
 
     if to not in FORMATS:
         fail(f"there is no format {to}; choose one of {', '.join(sorted(FORMATS))}")
+    if images is ImagePlacement.LINK and source.startswith((PROJECT_PREFIX, JOB_PREFIX)):
+        fail(f"the images of {source} belong to the server, which may delete them: use --images copy")
+    placement = FORMATS[to].choose_placement(images, image_url)
     opener = DatasetOpener()  # keeps the copied images of a job until the end
     try:
         with error_console.status("reading …"):
             dataset = opener(source)
-        _convert(dataset, source, FORMATS[to], out, copy_images=copy_images)
-    except DatasetError as error:
+        FORMATS[to].check_options(placement, image_url, as_folder=True)
+        _convert(dataset, source, FORMATS[to], out, placement, image_url)
+    except ValueError as error:  # a DatasetError, or an option that the format has no place for
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}" if error.strerror else str(error))
+        fail(describe_os_error(error, out))
 
 
-def _convert(dataset: "Dataset", source: str, format: "Format", out: Path, *, copy_images: bool) -> None:
+def _convert(
+    dataset: "Dataset", source: str, format: "Format", out: Path, placement: ImagePlacement, image_url: str | None
+) -> None:
     from labels.conversion import convert_dataset, would_replace_source
 
     if would_replace_source(Path(source), out):
@@ -54,12 +62,14 @@ def _convert(dataset: "Dataset", source: str, format: "Format", out: Path, *, co
     is_shown = len(dataset.images) >= _SHOW_PROGRESS_FROM
     with Progress(console=error_console, disable=not is_shown, transient=True) as progress:
         bar = progress.add_task("images", total=len(dataset.images))
-        result = convert_dataset(dataset, format, out, copy_images=copy_images, on_image=lambda: progress.advance(bar))
+        result = convert_dataset(
+            dataset, format, out, placement=placement, image_url=image_url, on_image=lambda: progress.advance(bar)
+        )
     report = result.report
-    print_line(f"{report.annotations} annotations on {report.images} images: {out}")
-    if not copy_images:
-        folder = out / (format.writer.expected_images_folder or format.writer.images_folder)
-        print_line(f"the images were not copied: put them into {folder}, or use --copy-images")
+    print_line(f"{report.annotations} annotations on {report.images} images: {out}{describe_placement(placement)}")
+    if result.splits:
+        counts = ", ".join(f"{name} ({count} images)" for name, count in result.splits.items())
+        print_line(f"one split: {counts} are together in the new dataset, and the names of images begin with theirs")
     for what, count in report.left_out.items():
         print_line(f"left out: {count} {what}")
     for remark in report.iter_remarks():

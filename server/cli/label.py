@@ -11,7 +11,17 @@ from prompts.tasks import InputKind
 from server.cli import label_runner
 from server.cli.console import fail
 from server.cli.engine import get_adapter_name, load_engine, load_settings_or_exit
-from server.cli.options import AdapterOption, DeviceOption, ModelOption, TextOption, find_task_or_exit
+from server.cli.label_datasets import LabelDatasets
+from server.cli.options import (
+    AdapterOption,
+    AnyClassOption,
+    DeviceOption,
+    ImagesOption,
+    ImageUrlOption,
+    ModelOption,
+    TextOption,
+    find_task_or_exit,
+)
 
 if TYPE_CHECKING:
     from server.jobs.cluster import WorkerPool
@@ -31,10 +41,27 @@ def label(
     task: Annotated[str | None, typer.Option(help="The token of one task, such as '<OD>'.")] = None,
     text: TextOption = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe: a YAML file, or the name of a built-in recipe.")] = None,
+    review_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="With --task: labels with a lower score are to review; 0: none. Default: as in the built-in recipes.",
+        ),
+    ] = None,
     format: Annotated[list[str], typer.Option(help="The format of the dataset. Can be repeated.")] = ["coco"],  # noqa: B006
+    images_in: ImagesOption = None,
+    image_url: ImageUrlOption = None,
     draw: Annotated[bool, typer.Option("--draw", help="Also save each image with its annotations drawn.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Label images again that failed in an earlier call.")] = False,
+    relabel: Annotated[
+        bool,
+        typer.Option(
+            "--relabel", help="Label again with a changed recipe, model or adapter. The labels so far stay stored."
+        ),
+    ] = False,
     adapter: AdapterOption = None,
+    any_class: AnyClassOption = False,
     model: ModelOption = None,
     device: DeviceOption = None,
     engine: Annotated[EngineLocation, typer.Option(help="ray: on the machines of a Ray cluster.")] = (
@@ -46,7 +73,10 @@ def label(
     ] = None,
     worker_cpus: Annotated[int, typer.Option(min=1, help="CPU cores of each engine on Ray.")] = 1,
 ) -> None:
-    """Labels images with a task or a recipe. If it is interrupted, run the same command again: it continues.
+    """Labels images with a task or a recipe.
+
+    Run the same command again to continue after an interruption, or to label images that are new in the source or have
+    changed.
 
     Exit code 0: all images are labeled; 1: some failed, as listed; 2: none could be labeled.
     """
@@ -54,20 +84,32 @@ def label(
         fail("give either --task or --recipe (`florist tasks` and `florist recipe list` list them)")
     if recipe is not None and text is not None:
         fail("--text belongs to --task; in a recipe, each step has its own text")
+    if recipe is not None and review_below is not None:
+        fail("--review-below belongs to --task; a recipe has its own `review_below`")
     if engine is EngineLocation.LOCAL and (workers is not None or worker_cpus != 1):
         fail("--workers and --worker-cpus belong to --engine ray")
     if task is not None and find_task_or_exit(task, text).input_kind is InputKind.REGION:
         fail(f"{task} takes a region of one image: use `florist prompt`, or a recipe with `for_each`")
     adapter_name = get_adapter_name(adapter)
+    datasets = LabelDatasets(out, format, images_in, image_url, draw)
     try:
-        chosen = label_runner.make_one_step_recipe(task, text, adapter_name) if task is not None else recipe or ""
+        datasets.check_options()
+    except ValueError as error:
+        fail(str(error))
+    try:
+        chosen = (
+            label_runner.make_one_step_recipe(task, text, adapter_name, review_below)
+            if task is not None
+            else recipe or ""
+        )
         cluster = None
         if engine is EngineLocation.RAY:
             cluster = _create_engine_setup(model, device, adapter), _create_pool(workers, worker_cpus)
             device = "cpu"  # this process sends no prompts
         code = label_runner.label_images(
-            images, chosen, out, format, lambda: load_engine(model, device, adapter), adapter=adapter_name, draw=draw,
-            retry=retry, cluster=cluster,
+            images, chosen, datasets, lambda: load_engine(model, device, adapter), adapter=adapter_name,
+            any_class=any_class, retry=retry, relabel=relabel,
+            cluster=cluster,
         )  # fmt: skip
     except label_runner.LabelCommandError as error:
         fail(str(error))

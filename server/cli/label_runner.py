@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from server.cli.console import error_console, print_line
+from prompts.tasks import TASKS, describe_unknown_token
+from server.cli.console import describe_os_error, error_console, print_line
 from server.cli.datasets import open_projects
+from server.cli.label_start import LabelCommandError, print_champions, print_changed_images, start_job
 from server.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
+    from server.cli.label_datasets import LabelDatasets
     from server.engine.engine import Engine
     from server.jobs.cluster import WorkerPool
     from server.jobs.cluster_worker import ClusterJob, EngineSetup
@@ -30,18 +33,24 @@ _DATABASE_FILE, _DRAWN_FOLDER, _SUMMARY_FILE = "florist.db", "drawn", "summary.h
 _SHOWN_FAILURES, _SHOWN_LABELS = 20, 8  # failures listed at the end; labels in the progress display
 
 
-class LabelCommandError(Exception):
-    """An error that ends the command; the message says what to do."""
+def make_one_step_recipe(
+    task: str, text: str | None, adapter: str | None, review_below: float | None = None
+) -> "Recipe":
+    """Returns a recipe with one prompt for each image. Raises LabelCommandError.
 
-
-def make_one_step_recipe(task: str, text: str | None, adapter: str | None) -> "Recipe":
-    """Returns a recipe with one prompt for each image. Raises LabelCommandError."""
+    `review_below` is the score below which labels are to review; None: that of the built-in recipes.
+    """
     from server.jobs.recipes.parsing import validate_recipe
     from server.jobs.recipes.problems import RecipeError
+    from server.jobs.recipes.review import get_step_kind
+    from server.jobs.recipes.review_thresholds import DEFAULT_THRESHOLDS
 
     step = {"id": "answers", "task": task, "text": text, "adapter": adapter}
     try:
-        return validate_recipe({"name": task, "steps": [step]}, "--task")
+        recipe = validate_recipe({"name": task, "steps": [step]}, "--task")
+        if review_below is None:
+            review_below = DEFAULT_THRESHOLDS[get_step_kind(recipe, recipe.steps[0])]
+        return validate_recipe({"name": task, "steps": [step | {"review_below": review_below or None}]}, "--task")
     except RecipeError as error:
         raise LabelCommandError("; ".join(problem.message for problem in error.problems)) from error
 
@@ -49,34 +58,37 @@ def make_one_step_recipe(task: str, text: str | None, adapter: str | None) -> "R
 def label_images(
     address: str,
     recipe: "str | Recipe",
-    out: Path,
-    formats: Sequence[str],
+    datasets: "LabelDatasets",
     load_engine: "Callable[[], Engine]",
     *,
     adapter: str | None = None,
-    draw: bool = False,
+    any_class: bool = False,
     retry: bool = False,
+    relabel: bool = False,
     cluster: "tuple[EngineSetup, WorkerPool] | None" = None,
 ) -> int:
-    """Labels the images of a source into the folder `out`, and returns the exit code.
+    """Labels the images of a source into the folder of `datasets`, and returns the exit code.
 
-    Writes the job's database, a summary, a dataset in each of `formats` and, with `draw`, each image with its
-    annotations drawn. With `retry`, images that failed earlier are tried again. `recipe` is a file, the name of a
-    built-in recipe, or a Recipe. `adapter` is the name of the adapter that the engine has. With `cluster`, workers on a
-    Ray cluster label the images, each with its own engine, and this process only starts the job.
+    Writes the job's database, a summary, and `datasets`. With `retry`, images that failed earlier are tried again. With
+    `relabel`, all images are labeled again that have no labels of this recipe and these models.
+    `recipe` is a file, the name of a built-in recipe, or a Recipe. `adapter` is the name of the adapter that the engine
+    has. With `any_class`, answers are held to no class list. With `cluster`, workers on a Ray cluster label the images,
+    each with its own engine, and this process only starts the job.
 
     The exit code is 0 if all images are labeled, 1 if some failed, and 2 if all failed. Raises LabelCommandError.
     """
-    shared_url = os.environ.get(DATABASE_VARIABLE)
+    out, shared_url = datasets.out, os.environ.get(DATABASE_VARIABLE)
     if cluster is not None and not (shared_url or "").startswith("postgres"):
         raise LabelCommandError(
             f"a job on several machines needs a PostgreSQL database that all of them reach: set {DATABASE_VARIABLE}="
             "postgresql://user:password@host/name"
         )
     from labels.decoder_pool import decode_in_processes
+    from server.jobs.calibrated_steps import find_uncalibrated_steps
     from server.jobs.cluster_worker import ClusterJob
     from server.jobs.job_start import get_job_recipe
     from server.jobs.output_folder import claim_output_folder
+    from server.jobs.recipes.class_lists import allow_any_class, describe_class_lists
     from server.jobs.recipes.parsing import load_recipe
     from server.jobs.sources import addresses, open_source
     from server.store.database import to_file_url
@@ -85,8 +97,9 @@ def label_images(
     url = shared_url or to_file_url(out.resolve() / _DATABASE_FILE)
     with _translate_errors(out), decode_in_processes():
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-        _check_options(recipe, formats, adapter, on_cluster=cluster is not None)
-        _check_targets(out, formats, draw=draw)
+        recipe = allow_any_class(recipe) if any_class else recipe
+        _check_options(recipe, adapter, on_cluster=cluster is not None)
+        datasets.check_targets()
         with (
             _open_projects(recipe) as projects,
             open_source(address, exclude=out) as source,
@@ -99,9 +112,15 @@ def label_images(
             output = str(out.resolve()) if shared_url else "."
             with load_engine() as engine:
                 model = engine.checkpoint.name
-                job = _start(store, recipe, address, source, engine, output, projects, retry=retry)
-                recipe = get_job_recipe(job)  # with its champions
-                _print_champions(recipe)
+                job = start_job(
+                    store, recipe, address, source, engine, output, projects, folder=str(out), retry=retry,
+                    relabel=relabel,
+                )  # fmt: skip
+                recipe = get_job_recipe(job)  # with its champions and class lists
+                print_champions(recipe, projects, engine)
+                for line in (*describe_class_lists(recipe), *_list_unknown_tasks(recipe, engine)):
+                    error_console.print(escape(line), soft_wrap=True, highlight=False)
+                uncalibrated = find_uncalibrated_steps(recipe, engine)
                 if cluster is None:
                     # Other processes may use a shared database. This process has claimed the folder's own database.
                     job = _run(store, job, recipe, engine, source, projects, exclusive=not shared_url)
@@ -110,8 +129,8 @@ def label_images(
                 setup, pool = cluster
                 cluster_job = ClusterJob(url, job.id, addresses.to_absolute(address), out.resolve(), setup)
                 job = _run_on_cluster(store, job, cluster_job, pool, f"{recipe.name} with {model}")
-            code = _write_results(store, job, source, out, formats, draw=draw)
-            _write_summary(store, job, recipe, model, out, source)
+            code = _write_results(store, job, source, datasets)
+            _write_summary(store, job, recipe, model, out, source, uncalibrated)
             return code
 
 
@@ -133,15 +152,10 @@ def _translate_errors(out: Path) -> Iterator[None]:
     except (AdapterError, ClusterError, RecipeError, SourceError, OutputError, StoreError, JobFailedError) as error:
         raise LabelCommandError(str(error)) from error
     except OSError as error:
-        raise LabelCommandError(f"{error.filename or out}: {error.strerror or error}") from error
+        raise LabelCommandError(describe_os_error(error, out)) from error
 
 
-def _check_options(recipe: "Recipe", formats: Sequence[str], adapter: str | None, *, on_cluster: bool) -> None:
-    from labels.formats import FORMATS
-
-    for name in formats:
-        if name not in FORMATS:
-            raise LabelCommandError(f"there is no format {name}: use one of {', '.join(FORMATS)}")
+def _check_options(recipe: "Recipe", adapter: str | None, *, on_cluster: bool) -> None:
     if adapter is not None and adapter not in recipe.adapters:
         raise LabelCommandError(
             f"no step of {recipe.name} uses the adapter {adapter}: add `adapter: {adapter}` to the steps that "
@@ -171,26 +185,11 @@ def _open_projects(recipe: "Recipe") -> "Iterator[PinnedProjectModels | None]":
         raise LabelCommandError(str(error)) from error
 
 
-def _start(
-    store: "JobStore", recipe: "Recipe", address: str, source: "ImageSource", engine: "Engine", output: str,
-    projects: "ProjectModels | None", *, retry: bool,
-) -> "Job":  # fmt: skip
-    from server.jobs.job_start import start_job
-    from server.store import JobState
-
-    job = start_job(store, engine, recipe, source, address, output, projects=projects)
-    if job.state in (JobState.PAUSED, JobState.FAILED):
-        job = store.resume(job)
-    if job.state is JobState.CANCELLED:
-        raise LabelCommandError(f"job {job.id} of this output was cancelled: use another output folder")
-    return store.get_job(job.id) if retry and store.retry_failed(job) else job
-
-
-def _print_champions(recipe: "Recipe") -> None:
-    for project, tasks in recipe.champions.items():
-        for task, champion in tasks.items():
-            model = f"its model {champion.model}" if champion else "the base model"
-            error_console.print(f"project {project}: this job uses {model} for {task}", highlight=False)
+def _list_unknown_tasks(recipe: "Recipe", engine: "Engine") -> list[str]:
+    """Returns a warning for each task that neither florist nor the files of the model know."""
+    named = engine.checkpoint.task_tokens.union(*(adapter.task_tokens for adapter in engine.list_adapters()))
+    unknown = dict.fromkeys(step.task for step in recipe.steps if step.task not in TASKS and step.task not in named)
+    return [describe_unknown_token(token).replace("GET /v1/tasks lists", "`florist tasks` lists") for token in unknown]
 
 
 def _run(
@@ -198,20 +197,23 @@ def _run(
     projects: "ProjectModels | None", *, exclusive: bool,
 ) -> "Job":  # fmt: skip
     """Runs the job, and shows its progress."""
+    from server.jobs.object_view import ObjectView
     from server.jobs.recipes.execution import execute_recipe
     from server.jobs.runner import run_job
     from server.store import CompletedImage
 
+    view = ObjectView(recipe)
     before = store.get_progress(job)
     failed, ended = before.failed, before.done + before.failed
-    counts = Counter[str]()
+    counts, changed = Counter[str](), list[str]()
 
     def on_image(image: "CompletedImage | FailedImage") -> None:
         nonlocal failed, ended
         ended += 1
         if isinstance(image, CompletedImage):
-            annotations = [trace.annotation for trace in image.result.traces]
-            counts.update(annotation.label for annotation in annotations if annotation.kind != "text")
+            if image.changed:
+                changed.append(image.name)
+            counts.update(view.list_labels(image.result.traces, (image.result.width, image.result.height)))
         else:
             failed += 1
         most_common = counts.most_common(_SHOWN_LABELS)
@@ -220,10 +222,12 @@ def _run(
     champions = projects.load_champions(engine, recipe, job.id) if projects and before.unfinished else nullcontext({})
     title = f"{recipe.name} with {engine.checkpoint.name}"
     with champions as pinned_models, ProgressDisplay(title, before.total, ended, error_console) as display:
-        return run_job(
+        job = run_job(
             store, job, engine, source, partial(execute_recipe, recipe), exclusive=exclusive,
             pinned_models=pinned_models, on_image=on_image,
         )  # fmt: skip
+    print_changed_images(changed)
+    return job
 
 
 def _run_on_cluster(store: "JobStore", job: "Job", cluster_job: "ClusterJob", pool: "WorkerPool", title: str) -> "Job":
@@ -240,44 +244,15 @@ def _run_on_cluster(store: "JobStore", job: "Job", cluster_job: "ClusterJob", po
         return run_on_cluster(store, job, cluster_job, pool, on_progress)
 
 
-def _list_targets(out: Path, formats: Sequence[str], *, draw: bool) -> dict[str, Path]:
-    """Returns the dataset of each format, and the folder of the drawn images."""
-    from labels.formats import FORMATS
-
-    targets = {name: out / (f"labels{FORMATS[name].suffix}" if FORMATS[name].suffix else name) for name in formats}
-    return targets | ({_DRAWN_FOLDER: out / _DRAWN_FOLDER} if draw else {})
-
-
-def _check_targets(out: Path, formats: Sequence[str], *, draw: bool) -> None:
-    """Raises FileExistsError if an export would replace the files of a person: before anything is labeled."""
-    from labels.writing.export_folder import check_target
-
-    for target in _list_targets(out, formats, draw=draw).values():
-        check_target(target, one_file=bool(target.suffix))
-
-
-def _write_results(
-    store: "JobStore", job: "Job", source: "ImageSource", out: Path, formats: Sequence[str], *, draw: bool
-) -> int:
+def _write_results(store: "JobStore", job: "Job", source: "ImageSource", datasets: "LabelDatasets") -> int:
     """Writes the datasets of a job that is done, and lists the images that failed. Returns the exit code."""
-    from labels.formats import FORMATS
-    from server.jobs.drawn_images import write_drawn_images
     from server.store import JobState
 
     if job.state is not JobState.DONE:
         reason = f" ({job.reason})" if job.reason else ""
         raise LabelCommandError(f"the job is {job.state}{reason}; run the same command again to continue")
     progress = store.get_progress(job)
-    for name, target in _list_targets(out, formats, draw=draw).items():
-        images = store.iter_images(job, lambda position: source[position].read())
-        if name == _DRAWN_FOLDER:
-            report = write_drawn_images(images, target)
-        else:
-            report = FORMATS[name].write(images, target, copy_images=False)
-        left_out = "".join(f"; {count} {what} left out" for what, count in report.left_out.items())
-        print_line(f"{report.annotations} annotations on {report.images} images: {target}{left_out}")
-        for remark in report.iter_remarks():
-            print_line(f"  {remark}")
+    datasets.write(store, job, source)
     if not progress.failed:
         return 0
     error_console.print(f"[bold red]{progress.failed} failed[/] (run the same command with --retry to try again):")
@@ -290,11 +265,15 @@ def _write_results(
 
 
 def _write_summary(
-    store: "JobStore", job: "Job", recipe: "Recipe", model: str, out: Path, source: "ImageSource"
-) -> None:
+    store: "JobStore", job: "Job", recipe: "Recipe", model: str, out: Path, source: "ImageSource",
+    uncalibrated: "Sequence[str]",
+) -> None:  # fmt: skip
     from server.jobs.summary import SummaryInfo, write_summary
+    from server.jobs.summary.class_report import create_class_report
+    from server.jobs.summary.review_report import describe_reviews
     from server.store.text import redact_address
 
+    dropped, uncounted = store.count_dropped(job)
     info = SummaryInfo(
         title=out.resolve().name,
         recipe=recipe,
@@ -303,7 +282,15 @@ def _write_summary(
         progress=store.get_progress(job),
         failures=store.iter_failures(job),
         notes=source.notes,
+        dropped=dropped,
+        uncounted=uncounted,
+        uncalibrated=uncalibrated,
     )
-    images = store.iter_images(job, lambda position: source[position].read())
-    write_summary(out / _SUMMARY_FILE, images, info)
+    images = store.iter_images(job, source.read)
+    statistics = write_summary(out / _SUMMARY_FILE, images, info)
+    for line in [
+        *create_class_report(recipe, statistics, dropped, uncounted).describe(),
+        *describe_reviews(statistics, uncalibrated),
+    ]:
+        print_line(line)
     print_line(f"summary: {out / _SUMMARY_FILE}")

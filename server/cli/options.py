@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from labels.writing.image_options import ImagePlacement
 from prompts.tasks import InputKind, PromptError, Task, find_task
 from server.cli.console import fail
 
@@ -13,7 +14,34 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option(envvar="FLORIST_DEVICE", help="auto, cpu, cuda, cuda:1, …")]
 AdapterOption = Annotated[Path | None, typer.Option(help="The folder of a LoRA adapter, as PEFT saves it.")]
+AnyClassOption = Annotated[
+    bool, typer.Option("--any-class", help="Do not hold answers to a class list, such as that of the adapter.")
+]
+ImagesOption = Annotated[
+    ImagePlacement | None,
+    typer.Option(
+        "--images",
+        help="How the images are in the dataset. Default: copy for formats whose tools need them in it, else none.",
+    ),
+]
+ImageUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-url",
+        metavar="PREFIX",
+        help="For formats that hold addresses (label-studio, coco): an image's is PREFIX and its percent-encoded name.",
+    ),
+]
 TextOption = Annotated[str | None, typer.Option(help="The text input, for tasks that take text.")]
+
+
+def describe_placement(placement: ImagePlacement) -> str:
+    """Returns how the images are in a dataset, as the end of a line that names it."""
+    return {
+        ImagePlacement.COPY: ", with copies of the images",
+        ImagePlacement.LINK: ", with links to the images",
+        ImagePlacement.NONE: ", without the images (--images copy or link puts them in)",
+    }[placement]
 
 
 def find_task_or_exit(token: str, text: str | None, region: str | None = None) -> Task:

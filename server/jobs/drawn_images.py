@@ -34,12 +34,13 @@ def write_drawn_images(images: Iterable[LabeledImage], out: Path) -> ExportRepor
                 continue
             format = _FORMATS.get(PurePosixPath(image.name).suffix.lower())
             file = io.BytesIO()
-            drawing.draw_annotations(pixels, image.annotations).save(file, format or "PNG", quality=92)
+            annotations = image.with_regions().annotations
+            drawing.draw_annotations(pixels, annotations).save(file, format or "PNG", quality=92)
             name, _ = names.choose(image.name if format else f"{image.name}.png")
             if name != image.name:
                 renamed.add(image.name, name)
             folder.write(name, file.getvalue())
             report.images += 1
-            report.annotations += len(image.annotations)
+            report.annotations += len(annotations)
         folder.write_marker(report.to_dict())
     return report

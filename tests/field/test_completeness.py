@@ -8,6 +8,7 @@ import pytest
 from labels.conversion import convert_dataset
 from labels.formats import FORMATS
 from labels.opening import open_dataset
+from labels.writing.image_options import ImagePlacement
 from tests.field.annotation_files import (
     Folder,
     describe,
@@ -100,7 +101,7 @@ def test_repeated_annotations_count_once(folder: Folder, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "yolo-segment"])
 def test_converted_datasets_have_no_repetitions(folder: Folder, name: str, tmp_path: Path) -> None:
     dataset = folder.add_images("a.jpg").add("c.json", make_coco(CAT, CAT, DOG)).read()
-    convert_dataset(dataset, FORMATS[name], tmp_path / "out" / name, copy_images=True)
+    convert_dataset(dataset, FORMATS[name], tmp_path / "out" / name, placement=ImagePlacement.COPY)
     again = open_dataset(tmp_path / "out" / name)
     assert (list(describe(again).values()), again.unusable) == ([FOUND], ())
 

@@ -124,7 +124,7 @@ FORMATS = ["yolo-detect", "voc", "labelme", "coco", "cvat", "label-studio", "hug
 )
 @pytest.mark.parametrize("name", FORMATS)
 def test_converted_images_keep_their_own_labels(coco: Path, tmp_path: Path, name: str) -> None:
-    result = run_florist("convert", coco, "--to", name, "--out", tmp_path / "out", "--copy-images")
+    result = run_florist("convert", coco, "--to", name, "--out", tmp_path / "out", "--images", "copy")
     assert result.exit_code == 0, result.output
     found = open_dataset(tmp_path / "out")
     assert found.unusable == ()
@@ -160,7 +160,9 @@ def test_images_of_one_name_are_told_apart(tmp_path: Path, name: str, copies: bo
     rows = "".join(json.dumps({"name": image, "labels": make_box(number)}) + "\n" for number, image in enumerate(names))
     (tmp_path / "in/labels.jsonl").write_text(rows)
     out = tmp_path / "out"
-    result = run_florist("convert", tmp_path / "in", "--to", name, "--out", out, *["--copy-images"] * copies)
+    result = run_florist(
+        "convert", tmp_path / "in", "--to", name, "--out", out, "--images", "copy" if copies else "none"
+    )
     assert result.exit_code == 0, result.output
     changed = {"cvat": {"images/a.png"}, "jsonl": {"images/a.png"}, "coco": {"default/a.png"}} if copies else {}
     assert set(read_renamed(out)) == {"images/b.png", *changed.get(name, ())}

@@ -12,6 +12,7 @@ from PIL import Image
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 
 WIDTH, HEIGHT = 640, 480
@@ -96,8 +97,10 @@ def make_example_images() -> list[LabeledImage]:
     ]
 
 
-def export(name: str, images: Iterable[LabeledImage], out: Path, copy_images: bool = True) -> ExportReport:
-    return FORMATS[name].write(images, out, copy_images=copy_images)
+def export(
+    name: str, images: Iterable[LabeledImage], out: Path, placement: ImagePlacement = ImagePlacement.COPY
+) -> ExportReport:
+    return FORMATS[name].write(images, out, placement)
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:

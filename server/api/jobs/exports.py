@@ -12,6 +12,7 @@ from zipstream import ZipStream
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImagePlacement
 from server.store import Job, JobProgress
 
 _CHUNK_BYTES = 1 << 18
@@ -29,12 +30,19 @@ class JobExport:
 
 
 def write_dataset(
-    format: str, images: Iterable[LabeledImage], folder: Path, job: Job, progress: JobProgress, *, copy_images: bool
+    format: str,
+    images: Iterable[LabeledImage],
+    folder: Path,
+    job: Job,
+    progress: JobProgress,
+    placement: ImagePlacement,
+    image_url: str | None,
 ) -> JobExport:
     """Writes the dataset of a job into `folder`.
 
     `progress` is that of the job before `images` are read: the export of a job that is not done says so. Raises
-    ValueError if the format cannot contain images, OSError if the disk is full, and whatever `images` raises.
+    ValueError if the format has no place for the images or their addresses, OSError if the disk is full, and whatever
+    `images` raises.
     """
     chosen = FORMATS[format]
     path = folder / f"{job.spec.output}-{format}{chosen.suffix or ''}"
@@ -42,7 +50,7 @@ def write_dataset(
         "id": job.id, "state": job.state.value, "images": progress.total, "labeled": progress.done,
         "failed": progress.failed, "unfinished": progress.unfinished,
     }  # fmt: skip
-    report = chosen.write(images, path, copy_images=copy_images, facts={"job": state})
+    report = chosen.write(images, path, placement, image_url=image_url, facts={"job": state})
     return JobExport(path, report, state)
 
 

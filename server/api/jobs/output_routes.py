@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import anyio
 from fastapi import APIRouter, Query, Response
@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import AfterValidator
 
 from labels.formats import FORMATS
+from labels.writing.image_options import ImagePlacement
 from server.api.auth import KeyRequired
 from server.api.deps import EngineDep, JobQueueDep, LifecycleDep, RequestStackDep
 from server.api.jobs.access import JobCallsDep
@@ -41,6 +42,8 @@ from server.api.problems import (
     document_problems,
 )
 from server.api.threads import ThreadCalls
+from server.jobs.job_start import get_job_recipe
+from server.jobs.object_view import ObjectView
 from server.jobs.sources import SourceError, SourceImageError
 from server.store.text import hide_folders, redact_address
 
@@ -48,16 +51,17 @@ if TYPE_CHECKING:
     from server.jobs.queue import JobQueue
     from server.store.jobs.records import Job
 
-# The page includes all that it shows and runs no scripts. It contains names of files that strangers may have chosen.
-_PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+# For the summary page, in addition to its own policy, which allows only its own script. It contains names of files that
+# strangers may have chosen: `sandbox` keeps it away from the server, whatever it contains.
+_PAGE_POLICY = "frame-ancestors 'none'; sandbox allow-scripts"
 # An image file may be anything: browsers must not guess its type.
 _IMAGE_TYPE = "application/octet-stream"
 _IMAGE_HEADERS = {"X-Content-Type-Options": "nosniff"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REPORT_DESCRIPTION = (
-    "JSON: the numbers of images and annotations, of what the format cannot hold (`left_out`), of images with other "
-    "names (`renamed`) and with names that other tools may confuse (`warnings`), and how far the job was. An archive "
-    "has the whole report in `.florist`, and all new names in `renamed.csv`."
+    "JSON: the numbers of images and annotations, of what is in no file (`left_out`) or in a second file of the archive "
+    "(`other_files`), of images with other names (`renamed`) and with names that other tools may confuse (`warnings`), "
+    "and how far the job was. An archive has the whole report in `.florist`, and all new names in `renamed.csv`."
 )
 _COMMON = (UNAUTHORIZED, JOBS_DISABLED, INVALID_REQUEST, *NOT_READY, *STORE_PROBLEMS)
 router = APIRouter(tags=["jobs"], dependencies=[KeyRequired], responses=document_problems(*_COMMON))
@@ -77,6 +81,20 @@ FormatQuery = Annotated[
     Query(
         description="; ".join(f"`{name}`: {format.title}" for name, format in FORMATS.items()),
         json_schema_extra={"enum": list(FORMATS)},
+    ),
+]
+
+ImagesQuery = Annotated[
+    Literal["copy", "none"] | None,
+    Query(
+        description="Whether copies of the images are in the dataset. Default: if the format's tools need them there."
+    ),
+]
+ImageUrlQuery = Annotated[
+    str | None,
+    Query(
+        max_length=2000,
+        description="For `label-studio` and `coco`: an image's address is this and its percent-encoded name.",
     ),
 ]
 
@@ -129,7 +147,7 @@ async def list_failures(
             "content": dict.fromkeys((ZIP, JSON_LINES), _BINARY),
             "headers": {REPORT_HEADER: {"schema": {"type": "string"}, "description": _REPORT_DESCRIPTION}},
         },
-        **document_problems(NOT_FOUND, INVALID_REQUEST, INVALID_SOURCE),
+        **document_problems(NOT_FOUND, INVALID_REQUEST, INVALID_SOURCE, INVALID_RECIPE),
     },
 )
 async def export_job(
@@ -140,7 +158,8 @@ async def export_job(
     stack: RequestStackDep,
     job_id: JobId,
     format: FormatQuery = "coco",
-    images: Annotated[bool, Query(description="Whether to include copies of the images.")] = False,
+    images: ImagesQuery = None,
+    image_url: ImageUrlQuery = None,
 ) -> Response:
     """Returns all results so far as a dataset for other tools. It is written completely before it is sent.
 
@@ -149,16 +168,20 @@ async def export_job(
     def write() -> JobExport:
         job = queue.get_job(job_id)
         progress = queue.store.get_progress(job)
+        placement = FORMATS[format].choose_placement(images and ImagePlacement(images), image_url)
+        FORMATS[format].check_options(placement, image_url)
         folder = stack.enter_context(queue.exports.create_folder())
         with ExitStack() as source_stack:
-            read = _open_reader(queue, job, source_stack) if images else lambda _: b""
-            labeled = queue.exports.limit_space(queue.store.iter_images(job, read))
-            return write_dataset(format, labeled, folder, job, progress, copy_images=images)
+            read = _open_reader(queue, job, source_stack) if placement is ImagePlacement.COPY else None
+            view = ObjectView(get_job_recipe(job))
+            labeled = queue.exports.limit_space(view.iter_images(queue.store.iter_images(job, read)))
+            return write_dataset(format, labeled, folder, job, progress, placement, image_url)
 
     try:
         dataset = await _write_in_thread(calls, write, job_id, lifecycle.export_limiter)
     except ValueError as error:
-        raise ProblemError(INVALID_REQUEST, str(error), "images") from None
+        field = "images" if image_url is None or FORMATS[format].writer.holds_urls else "image_url"
+        raise ProblemError(INVALID_REQUEST, str(error), field) from None
     return create_download(dataset)
 
 
@@ -179,15 +202,18 @@ async def view_summary(
     _stack: RequestStackDep,
     job_id: JobId,
 ) -> Response:
-    """Returns a page about all results so far: sample images with their annotations, counts, scores, uncertain
-    annotations first, and failures."""
+    """Returns a page about all results so far: counts and scores of all classes and steps, images with their labels,
+    which can be filtered and enlarged, and failures."""
+    from server.jobs.summary.summary import get_page_policy
 
     def write() -> bytes:
-        from server.jobs.job_start import get_job_recipe, get_model_name
+        from server.jobs.calibrated_steps import find_uncalibrated_steps
+        from server.jobs.job_start import get_model_name
         from server.jobs.summary import SummaryInfo, write_summary
 
         job = queue.get_job(job_id)
         recipe = get_job_recipe(job)
+        dropped, uncounted = queue.store.count_dropped(job)
         info = SummaryInfo(
             title=job.spec.output,
             recipe=recipe,
@@ -195,6 +221,9 @@ async def view_summary(
             model=get_public_name(get_model_name(job, engine, recipe)),
             progress=queue.store.get_progress(job),
             failures=queue.store.iter_failures(job),
+            dropped=dropped,
+            uncounted=uncounted,
+            uncalibrated=find_uncalibrated_steps(recipe, engine),
         )
         with queue.exports.create_temporary_folder() as folder, ExitStack() as source_stack:
             page = folder / "summary.html"
@@ -204,7 +233,7 @@ async def view_summary(
 
     return HTMLResponse(
         await _write_in_thread(calls, write, job_id, lifecycle.export_limiter),
-        headers={"Content-Security-Policy": _PAGE_POLICY},
+        headers={"Content-Security-Policy": f"{get_page_policy()}; {_PAGE_POLICY}"},
     )
 
 
@@ -229,13 +258,14 @@ async def get_image(
     """Returns an image file, for clients that cannot read the source. The server lists the source for each request."""
 
     def read() -> bytes:
-        with queue.open_job_source(queue.get_job(job_id)) as source:
-            if position >= len(source):
-                raise ProblemError(NOT_FOUND, f"job {job_id} has {len(source)} images; the first is at 0")
+        job = queue.get_job(job_id)
+        if (name := queue.store.get_image_name(job, position)) is None:
+            raise ProblemError(NOT_FOUND, f"job {job_id} has no image at this position; its first is at 0")
+        with queue.open_job_source(job) as source:
             try:
-                return source[position].read()
+                return source.read(name)
             except SourceImageError as error:
-                detail = f"{source.names[position]} cannot be read: {error}"
+                detail = f"{name} cannot be read: {error}"
                 raise ProblemError(INVALID_SOURCE, detail, "position") from None
 
     data = await calls.run(read, lifecycle.source_limiter)
@@ -255,24 +285,23 @@ async def _write_in_thread(
         raise ProblemError(INSUFFICIENT_STORAGE, detail) from None
 
 
-def _open_reader(queue: "JobQueue", job: "Job", stack: ExitStack) -> Callable[[int], bytes]:
-    """Returns a function that reads an image file by its position, until the stack closes. Raises SourceError."""
-    source = stack.enter_context(queue.open_job_source(job))
-    return lambda position: source[position].read()
+def _open_reader(queue: "JobQueue", job: "Job", stack: ExitStack) -> Callable[[str], bytes]:
+    """Returns a function that reads an image file by its name, until the stack closes. Raises SourceError."""
+    return stack.enter_context(queue.open_job_source(job)).read
 
 
 def _open_reader_or_fail(
     queue: "JobQueue", job: "Job", stack: ExitStack
-) -> tuple[Callable[[int], bytes], Sequence[str]]:
+) -> tuple[Callable[[str], bytes], Sequence[str]]:
     """As `_open_reader`, with the notes of the source. If it cannot be opened, the function raises OSError with the
     reason."""
     try:
         source = stack.enter_context(queue.open_job_source(job))
-        return lambda position: source[position].read(), source.notes
+        return source.read, source.notes
     except SourceError as error:
         reason = str(error)
 
-    def fail(position: int) -> bytes:
+    def fail(name: str) -> bytes:
         raise OSError(reason)
 
     return fail, ()

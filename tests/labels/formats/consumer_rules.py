@@ -10,7 +10,6 @@ import os
 import urllib.parse
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
-from operator import sub
 from pathlib import Path
 
 import yaml
@@ -76,15 +75,16 @@ def read_labelme(folder: Path) -> Iterator[tuple[Path, list[Label]]]:
                 kind, shape["label"] = "quad", words
             key = position if shape["group_id"] is None else ("group", shape["group_id"])
             rings.setdefault(key, (kind, shape["label"], []))[2].extend(points)
-        yield path, list(rings.values())
+        captions = document.get("description", "").splitlines()  # as X-AnyLabeling has it
+        yield path, [*rings.values(), *(("text", caption, list[float]()) for caption in captions)]
 
 
 def read_coco(folder: Path) -> Iterator[tuple[Path, list[Label]]]:
     """pycocotools: annotations by `image_id`, categories by `category_id`."""
-    parts = [
-        json.loads((folder / f"annotations/{kind}_default.json").read_text("utf-8"))
-        for kind in ("instances", "captions")
-    ]
+    files = [folder / f"annotations/{kind}_default.json" for kind in ("instances", "captions", "words")]
+    assert files[0].exists()
+    parts = [json.loads(file.read_text("utf-8")) for file in files if file.exists()]
+    assert all(part["annotations"] for part in parts[1:])
     names = {category["id"]: category["name"] for category in parts[0]["categories"]}
     for image in parts[0]["images"]:
         found = list[Label]()
@@ -93,12 +93,12 @@ def read_coco(folder: Path) -> Iterator[tuple[Path, list[Label]]]:
                 found.append(("text", entry["caption"], []))
                 continue
             points = [value for ring in entry["segmentation"] for value in ring]
-            kind = "quad" if "text" in entry else "polygon"
             x, y, width, height = entry["bbox"]
-            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-            if kind == "polygon" and len(points) == 8 and max(map(abs, map(sub, points, corners))) < 0.01:
-                kind, points = "box", [x, y, x + width, y + height]
-            found.append((kind, entry.get("text", names[entry["category_id"]]), points))
+            if "text" in entry:
+                found.append(("quad", entry["text"], points))
+            else:
+                box = [x, y, x + width, y + height]
+                found.append(("polygon" if points else "box", names[entry["category_id"]], points or box))
         yield folder / "images" / image["file_name"], found
 
 
@@ -136,6 +136,8 @@ def read_label_studio(folder: Path) -> Iterator[tuple[Path, list[Label]]]:
             elif "points" in value:
                 kind, points = "polygon", [v for point in value["points"] for v in point]
             points = [v * scale[i % 2] for i, v in enumerate(points)]
+            if result["id"].startswith("region-") or result["from_name"].startswith("attribute_"):
+                continue
             if "text" in value:
                 regions[key] = ("quad" if points else "text", value["text"][0], points)
             else:
@@ -151,7 +153,9 @@ def read_huggingface(folder: Path) -> Iterator[tuple[Path, list[Label]]]:
         found = [("text", caption["text"], list[float]()) for caption in row["captions"]]
         for each in row["objects"]:
             points = [v for ring in each["polygons"] for v in ring] or each["box"]
-            found.append((each["kind"], each["category"] if each["text"] is None else each["text"], points))
+            found.append((each["kind"], each["category"], points))
+        for each in row["words"]:
+            found.append(("quad", each["text"], each["polygons"][0]))
         yield folder / row["file_name"], found
 
 

@@ -18,6 +18,7 @@ from labels.geometry import MAX_ANSWER_POINTS
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage
 from labels.opening import open_dataset
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
 from tests.labels.samples import (
@@ -294,8 +295,7 @@ def test_a_huge_number_is_not_a_position(save: Save) -> None:
 
 def list_outlines(shape: Box | Quad | Polygon) -> list[tuple[float, ...]]:
     if isinstance(shape, Box):
-        x1, y1, x2, y2 = shape.box
-        return [round_values([x1, y1, x2, y1, x2, y2, x1, y2])]
+        return []
     return [round_values(shape.quad)] if isinstance(shape, Quad) else [round_values(ring) for ring in shape.polygons]
 
 
@@ -304,29 +304,35 @@ def list_outlines(shape: Box | Quad | Polygon) -> list[tuple[float, ...]]:
 def test_pycocotools_reads_every_label(labeled_images: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = export("coco", labeled_images, Path(folder, "out"))
-        shapes = COCO(Path(folder, "out/annotations/instances_default.json"))
-        texts = COCO(Path(folder, "out/annotations/captions_default.json"))
+        files = Path(folder, "out/annotations")
+        shapes = COCO(files / "instances_default.json")
+        texts, words = (
+            COCO(file) if (file := files / f"{kind}_default.json").exists() else COCO()
+            for kind in ("captions", "words")
+        )
         images = shapes.loadImgs(shapes.getImgIds())
-        assert [image["file_name"] for image in images] == [image["file_name"] for image in texts.dataset["images"]]
+        for other in (texts, words):
+            assert other.dataset.get("images", images) == images
         for labeled, image in zip(labeled_images, images, strict=True):
             assert Path(folder, "out/images", image["file_name"]).read_bytes() == PNG
             assert (image["width"], image["height"]) == (labeled.width, labeled.height)
-            entry = [
-                (
-                    shapes.cats[a["category_id"]]["name"],
-                    a.get("text"),
-                    a.get("score"),
-                    [round_values(r) for r in a["segmentation"]],
-                )
-                for a in shapes.loadAnns(shapes.getAnnIds(imgIds=image["id"]))
-            ]
             annotations = [label.annotation for label in labeled.traces]
-            assert entry == [
-                (expect_category(n), n.label if isinstance(n, Quad) else None, n.score, list_outlines(n))
-                for n in annotations
-                if not isinstance(n, Text)
-            ]
-            texts_found = [(a["caption"], a.get("score")) for a in texts.loadAnns(texts.getAnnIds(imgIds=image["id"]))]
+            for read, is_word in ((shapes, False), (words, True)):
+                entry = [
+                    (
+                        read.cats[a["category_id"]]["name"],
+                        a.get("text"),
+                        a.get("score"),
+                        [round_values(r) for r in a["segmentation"]],
+                    )
+                    for a in read.imgToAnns[image["id"]]
+                ]
+                assert entry == [
+                    (expect_category(n), n.label if is_word else None, n.score, list_outlines(n))
+                    for n in annotations
+                    if not isinstance(n, Text) and isinstance(n, Quad) is is_word
+                ]
+            texts_found = [(a["caption"], a.get("score")) for a in texts.imgToAnns[image["id"]]]
             assert texts_found == [(n.label, n.score) for n in annotations if isinstance(n, Text)]
     assert report.annotations == sum(len(labeled.traces) for labeled in labeled_images)
 
@@ -334,17 +340,21 @@ def test_pycocotools_reads_every_label(labeled_images: list[LabeledImage]) -> No
 def test_pycocotools_draws_masks_and_boxes(tmp_path: Path) -> None:
     export("coco", make_example_images(), tmp_path / "out")
     read = COCO(tmp_path / "out/annotations/instances_default.json")
-    box, quad, polygon, bare = read.loadAnns(read.getAnnIds())
-    assert (box["bbox"], box["area"]) == ([1, 2, 10, 20], 200)
-    assert read.annToMask(box).sum() == 200
-    assert (quad["bbox"], quad["area"]) == ([0, 0, 4, 2], 8)
+    box, polygon, bare = read.loadAnns(read.getAnnIds())
+    assert (box["bbox"], box["area"], box["segmentation"]) == ([1, 2, 10, 20], 200, [])
+    assert box["attributes"] == {"review": "small"}
+    words = COCO(tmp_path / "out/annotations/words_default.json")
+    (quad,) = words.loadAnns(words.getAnnIds())
+    assert (quad["bbox"], quad["area"], quad["text"]) == ([0, 0, 4, 2], 8, 'STOP "now"\n<&')
     assert (polygon["bbox"], polygon["area"]) == ([0, 0, 12, 12], 6)
+    assert read.annToMask(polygon).sum() > 0
     assert bare["bbox"] == [0, 0, 1, 1]
-    assert [c["name"] for c in read.loadCats(read.getCatIds())] == ["cat", "text", "object"]
+    assert [c["name"] for c in read.loadCats(read.getCatIds())] == ["cat", "object"]
+    assert [c["name"] for c in words.loadCats(words.getCatIds())] == ["text"]
 
 
 def test_names_are_kept_if_images_are_not_copied(tmp_path: Path) -> None:
     name = 'a/"b"\nc.png'
-    export("coco", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", copy_images=False)
+    export("coco", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", placement=ImagePlacement.NONE)
     read = COCO(tmp_path / "out/annotations/instances_default.json")
     assert [image["file_name"] for image in read.dataset["images"]] == [name]

@@ -13,6 +13,7 @@ from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box, Polygon, Quad, Text
 from tests.labels.samples import (
     PNG,
@@ -154,6 +155,6 @@ def test_the_rings_of_one_object_are_a_group(tmp_path: Path) -> None:
 
 def test_names_with_line_breaks_are_kept(tmp_path: Path) -> None:
     name = 'a/"b"\n<c>.png'
-    export("cvat", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", copy_images=False)
+    export("cvat", [LabeledImage.from_traces(name, 4, 4, sha256="0")], tmp_path / "out", placement=ImagePlacement.NONE)
     root = ET.parse(tmp_path / "out/annotations.xml").getroot()
     assert [image.get("name") for image in root.findall("image")] == [name]

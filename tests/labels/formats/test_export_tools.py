@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImagePlacement
 from tests.labels.formats.test_exports import expect_labels, get_number, labeled_images, profile
 
 DATUMARO = {"coco": "coco", "cvat": "cvat", "voc": "voc_detection", "yolo-detect": "yolo"}
@@ -34,14 +35,16 @@ def read_with_datumaro(name: str, out: Path) -> Iterator[tuple[Path, Counter[str
 
 
 def count_classes(name: str, image: LabeledImage, report: ExportReport) -> Counter[str]:
-    labels = [label for label in expect_labels(name, image.annotations, report) if label[0] != "text"]
+    # Words of COCO are in a file of their own, which these tools do not read.
+    skipped = ("text", "quad") if name in ("coco", "huggingface") else ("text",)
+    labels = [label for label in expect_labels(name, image.annotations, report) if label[0] not in skipped]
     return Counter("text" if kind == "quad" else label for kind, label, _ in labels)
 
 
 def check(name: str, images: list[LabeledImage], read: Callable[[Path], Iterator[tuple[Path, Counter[str]]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
-        report = FORMATS[name].write(images, out, copy_images=True)
+        report = FORMATS[name].write(images, out, placement=ImagePlacement.COPY)
         if any("differ only in the suffix" in what for what in report.warnings):
             return  # the tool refuses it, and the export says so
         seen = []
@@ -74,7 +77,8 @@ def test_pycocotools_finds_each_image_with_its_own_labels(images: list[LabeledIm
         for number, image in coco.imgs.items():
             annotations = coco.loadAnns(coco.getAnnIds([number]))
             for annotation in annotations:
-                coco.annToMask(annotation)
+                if annotation["segmentation"]:  # a box has none
+                    coco.annToMask(annotation)
             classes = Counter(coco.cats[each["category_id"]]["name"] for each in annotations)
             yield out / "images" / image["file_name"], classes
 
@@ -102,7 +106,7 @@ def test_datasets_finds_each_image_with_its_own_labels(images: list[LabeledImage
     def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
         rows = load_dataset(str(out), split="train", cache_dir=os.path.join(out.parent, "cache"))  # noqa: PTH118
         for row in rows.cast_column("image", Image(decode=False)):
-            classes = Counter(each["category"] if each["kind"] != "quad" else "text" for each in row["objects"])
+            classes = Counter(each["category"] for each in row["objects"])
             yield Path(row["image"]["path"]), classes
 
     check("huggingface", images, read)

@@ -3,6 +3,7 @@
 import io
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labels.formats import FORMATS
-from labels.geometry import to_rings
+from labels.geometry import bounding_box, to_rings
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from labels.writing.export_report import ExportReport
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from tests.labels.formats.consumer_rules import READERS, Label, read_renamed
 from tests.labels.samples import list_coordinates
@@ -62,7 +64,13 @@ classes = st.sampled_from(CLASSES)
 scores = st.one_of(st.none(), st.integers(1, 999).map(lambda n: n / 1000))
 reviews = st.sampled_from(["", "low score", "a\nb"])
 near_border = [0.0, 0.4, 1.0, 99.999, 100.0, 101.03]
-LOST = {"yolo-detect": "polygon quad text", "yolo-segment": "box text", "voc": "polygon quad text", "labelme": "text"}
+# What is in details.jsonl, and not in the files of the format.
+LOST = {"yolo-detect": "quad text", "yolo-segment": "box quad text", "voc": "quad text"}
+BOXES_ONLY = ("yolo-detect", "voc")
+NAMES = ["description", "phrases", "words", "color", "door color", "Größe", "a<b", "yes"]
+VALUES = st.sampled_from(
+    ["a small <red> & blue hat", "犬; 🐈", "no", "0", "1.50", 'a "b", c', "x" * 300, "<loc_1>", "text"]
+)
 TOLERANCE = {"voc": 1.0, "yolo-detect": 0.001, "yolo-segment": 0.001}
 
 
@@ -113,18 +121,22 @@ def labeled_images(draw: st.DrawFn, folders: Sequence[str] = FOLDERS) -> list[La
     names = st.tuples(*map(st.sampled_from, (folders, STEMS, SUFFIXES))).map("".join)
     chosen = draw(st.lists(names, min_size=2, max_size=4, unique=True))
     annotations = st.one_of(boxes(), polygons(), quads(), classes.map(lambda text: Text(label=text)))
+    attributes = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=2)
     images = []
     for number, name in enumerate(chosen):
         traces = [
-            TracedAnnotation(annotation, "step", review=draw(reviews))
+            TracedAnnotation(annotation, "step", review=draw(reviews), attributes=draw(attributes))
             # Readers count identical annotations once.
             for annotation in draw(
                 st.lists(annotations, max_size=4, unique_by=lambda a: tuple(list_coordinates(a)) or a.label)
             )
         ]
-        images.append(
-            LabeledImage.from_traces(name, WIDTH, HEIGHT, traces, lambda data=FILES[number]: data, sha256="0" * 64)
+        shapes = draw(
+            st.lists(st.one_of(boxes(), polygons()), max_size=2, unique_by=lambda a: tuple(list_coordinates(a)))
         )
+        regions = [TracedAnnotation(shape, "phrases", attributes=draw(attributes)) for shape in shapes]
+        image = LabeledImage.from_traces(name, WIDTH, HEIGHT, traces, lambda data=FILES[number]: data, sha256="0" * 64)
+        images.append(replace(image, regions=tuple(regions)))
     return images
 
 
@@ -134,22 +146,24 @@ def profile(examples: int, *, is_fixed: bool = True) -> settings:
 
 
 def expect_labels(name: str, annotations: Sequence[Annotation], report: ExportReport) -> list[Label]:
-    """Returns what a format keeps of the annotations."""
-    expected = []
-    for annotation in annotations:
-        kind, label, points = annotation.kind, annotation.label, list_coordinates(annotation)
-        if kind in LOST.get(name, "").split():
-            continue
-        if isinstance(annotation, Polygon):
-            points = [value for ring in to_rings(annotation) for value in ring]
-        if name == "yolo-segment":
-            if isinstance(annotation, Quad):
-                kind, label = "polygon", "text"
+    """Returns what the files of a format have of the annotations."""
+    kept = [annotation for annotation in annotations if annotation.kind not in LOST.get(name, "").split()]
+    return [describe(name, annotation, report) for annotation in kept]
+
+
+def describe(name: str, annotation: Annotation, report: ExportReport) -> Label:
+    kind, label, points = annotation.kind, annotation.label, list_coordinates(annotation)
+    if isinstance(annotation, Polygon):
+        points = [value for ring in to_rings(annotation) for value in ring]
+        if name in BOXES_ONLY:
+            kind, points = "box", list(bounding_box(annotation))
+        elif name == "yolo-segment":
             points = join_rings(to_rings(annotation))
-        if kind in ("box", "polygon"):
-            label = report.renamed_classes.get(label, label)
-        expected.append((kind, label, points))
-    return expected
+    elif isinstance(annotation, Text) and name == "labelme":
+        label = " ".join(label.split())
+    if kind in ("box", "polygon"):
+        label = report.renamed_classes.get(label, label)
+    return kind, label, points
 
 
 def join_rings(rings: Sequence[list[float]]) -> list[float]:
@@ -170,7 +184,7 @@ def assert_same(found: Sequence[Label], expected: Sequence[Label], tolerance: fl
 
 def check_by_rule(name: str, images: list[LabeledImage], out: Path) -> None:
     """The tools of the format find each image once, with its own labels and, unless that is reported, its own name."""
-    report = FORMATS[name].write(images, out, copy_images=True)
+    report = FORMATS[name].write(images, out, placement=ImagePlacement.COPY)
     assert report.images == len(images)
     renamed = read_renamed(out)
     assert len(renamed) == report.renamed
@@ -187,23 +201,34 @@ def check_by_rule(name: str, images: list[LabeledImage], out: Path) -> None:
 
 
 def check_by_florist(name: str, images: list[LabeledImage], out: Path) -> None:
-    """florist reads the same labels, and names what it cannot use."""
-    report = FORMATS[name].write(images, out, copy_images=True, as_folder=True)
-    if not any(expect_labels(name, image.annotations, report) for image in images):
+    """florist reads the same labels, attributes and regions, wherever they are, and has nothing that it cannot use."""
+    report = FORMATS[name].write(images, out, placement=ImagePlacement.COPY, as_folder=True)
+    assert report.left_out == {}
+    if not any((*image.annotations, *image.regions) for image in images):
         return  # a dataset without labels is refused
     dataset = open_dataset(out)
+    assert {entry.reason for entry in dataset.unusable} <= {"it has no labels"}
     found = {int(image.open().getpixel((0, 0))[0]): image for image in dataset.images}  # type: ignore[index]
     for number, image in enumerate(images):
-        expected = expect_labels(name, image.annotations, report)
-        expected = [(kind, " ".join(label.split()), points) for kind, label, points in expected]
         if number not in found:
-            assert not expected
+            assert not image.annotations
+            assert not image.regions
             continue
-        labels = [
-            (a.kind, a.label, join_rings(to_rings(a)) if name == "yolo-segment" else [v for r in rings(a) for v in r])
-            for a in found[number].annotations
-        ]
-        assert_same(labels, expected, TOLERANCE.get(name, 0.0))
+        for ours, theirs in (
+            (image.traced_annotations, found[number].traced_annotations),
+            (image.regions, found[number].regions),
+        ):
+            expected, read = ([list_facts(trace, report) for trace in traces] for traces in (ours, theirs))
+            assert sorted(each[0] for each in read) == sorted(each[0] for each in expected)
+            assert_same([each[1] for each in read], [each[1] for each in expected], TOLERANCE.get(name, 0.0))
+
+
+def list_facts(trace: TracedAnnotation, report: ExportReport) -> tuple[object, Label]:
+    """Returns the class and the attributes of an annotation, and its place."""
+    annotation = trace.annotation
+    label = " ".join(report.renamed_classes.get(annotation.label, annotation.label).split())
+    points = [value for ring in rings(annotation) for value in ring]
+    return (label, sorted(trace.attributes.items())), (annotation.kind, label, points)
 
 
 def rings(annotation: Annotation) -> list[list[float]]:

@@ -14,6 +14,7 @@ from PIL import Image
 from labels.formats import FORMATS
 from labels.image_files import DeferredImage
 from labels.labeled_image import LabeledImage, TracedAnnotation
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box, Polygon, Quad, Text
 from tests.labels.samples import PNG, export, make_example_images, read_tree
 
@@ -26,6 +27,10 @@ def choose_path(name: str, folder: Path) -> Path:
     return folder / f"out{FORMATS[name].suffix or ''}"
 
 
+def choose_placement(name: str) -> ImagePlacement:
+    return ImagePlacement.COPY if name in FOLDERS else ImagePlacement.NONE
+
+
 def read_content(path: Path) -> object:
     return read_tree(path) if path.is_dir() else path.read_bytes()
 
@@ -34,7 +39,7 @@ def read_content(path: Path) -> object:
 def test_the_same_images_produce_the_same_bytes(name: str, tmp_path: Path) -> None:
     first, second = choose_path(name, tmp_path / "one"), choose_path(name, tmp_path / "two")
     for out in (first, second):
-        export(name, make_example_images(), out, name in FOLDERS)
+        export(name, make_example_images(), out, choose_placement(name))
     assert read_content(first) == read_content(second)
 
 
@@ -45,7 +50,7 @@ def test_a_failed_export_leaves_nothing(name: str, tmp_path: Path) -> None:
         raise RuntimeError("the database went away")
 
     with pytest.raises(RuntimeError, match="went away"):
-        export(name, yield_and_fail(), choose_path(name, tmp_path), name in FOLDERS)
+        export(name, yield_and_fail(), choose_path(name, tmp_path), choose_placement(name))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -56,12 +61,12 @@ def test_an_export_replaces_the_last_one_completely_or_not_at_all(name: str, tmp
         raise RuntimeError("stop")
 
     out = choose_path(name, tmp_path)
-    export(name, make_example_images(), out, False)
+    export(name, make_example_images(), out, ImagePlacement.NONE)
     before = read_content(out)
     with pytest.raises(RuntimeError, match="stop"):
-        export(name, yield_and_fail(), out, False)
+        export(name, yield_and_fail(), out, ImagePlacement.NONE)
     assert read_content(out) == before
-    export(name, make_example_images()[1:], out, False)
+    export(name, make_example_images()[1:], out, ImagePlacement.NONE)
     assert read_content(out) != before
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
@@ -82,7 +87,7 @@ def test_other_files_are_never_replaced(name: str, tmp_path: Path) -> None:
 def test_an_export_that_was_changed_is_never_replaced(change: str, tmp_path: Path) -> None:
     """Images that a person put into an export, and labels that a person edited, stay."""
     out = tmp_path / "out"
-    export("coco", make_example_images(), out, False)
+    export("coco", make_example_images(), out, ImagePlacement.NONE)
     time.sleep(0.05)  # file systems keep times in steps of a few milliseconds
     if change == "add":
         (out / "images").mkdir()
@@ -91,7 +96,7 @@ def test_an_export_that_was_changed_is_never_replaced(change: str, tmp_path: Pat
         (out / "annotations" / "instances_default.json").write_text("{}")
     before = read_tree(out)
     with pytest.raises(FileExistsError, match=r"changed since, for example (images/a\.jpg|annotations/instances)"):
-        export("coco", make_example_images()[1:], out, False)
+        export("coco", make_example_images()[1:], out, ImagePlacement.NONE)
     assert read_tree(out) == before
 
 
@@ -106,12 +111,12 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="choose a file"):
-        export("jsonl", make_example_images(), tmp_path, False)
+        export("jsonl", make_example_images(), tmp_path, ImagePlacement.NONE)
 
 
 def test_a_format_of_one_file_has_no_place_for_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="export without them"):
-        export("jsonl", make_example_images(), tmp_path / "out.jsonl", True)
+        export("jsonl", make_example_images(), tmp_path / "out.jsonl", ImagePlacement.COPY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,15 +187,15 @@ HOSTILE += [
 
 
 @every_folder
-@pytest.mark.parametrize("copy_images", [True, False])
-def test_hostile_names_never_leave_the_folder(name: str, copy_images: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("placement", [ImagePlacement.COPY, ImagePlacement.NONE])
+def test_hostile_names_never_leave_the_folder(name: str, placement: ImagePlacement, tmp_path: Path) -> None:
     labels = (TracedAnnotation(Box(label="</name>\x00\udcff\r\n: \"'", score=0.5, box=(1, 2, 3, 4)), "step"),)
     images = [LabeledImage.from_traces(n, 64, 64, labels, lambda: PNG, sha256="0" * 64) for n in HOSTILE]
-    assert export(name, images, tmp_path / "in" / "out", copy_images).images == len(HOSTILE)
+    assert export(name, images, tmp_path / "in" / "out", placement).images == len(HOSTILE)
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
     assert {path.name for path in (tmp_path / "in").iterdir()} == {"out"}
     files = read_tree(tmp_path / "in" / "out")
-    assert sum(data == PNG for data in files.values()) == copy_images * len(HOSTILE)
+    assert sum(data == PNG for data in files.values()) == (placement is ImagePlacement.COPY) * len(HOSTILE)
     for data in files.values():
         if data != PNG:
             data.decode()
@@ -226,19 +231,27 @@ def test_images_that_differ_only_in_suffix_keep_their_own_labels(name: str, tmp_
 def test_what_the_format_cannot_hold_is_counted(name: str, tmp_path: Path) -> None:
     flat = TracedAnnotation(Polygon(label="line", polygons=[[0, 0, 5, 5]]), "cut")
     first = make_example_images()[0].with_traces(*make_example_images()[0].traces, flat)
-    report = export(name, [first], choose_path(name, tmp_path), False)
+    report = export(name, [first], choose_path(name, tmp_path), ImagePlacement.NONE)
     lost = {"polygons of fewer than three corners": 1}
-    expected = {
-        "yolo-detect": lost | {"quads": 1, "polygons": 1, "captions": 1, "scores": 1},
-        "voc": lost | {"quads": 1, "polygons": 1, "captions": 1, "scores": 1},
-        "yolo-segment": lost | {"boxes": 2, "captions": 1, "scores": 1, "texts of words": 1},
-        "labelme": lost | {"captions": 1},
-        "jsonl": {},
+    assert report.left_out == ({} if name == "jsonl" else lost)
+    details = {
+        "yolo-detect": {"outlines": 1, "words": 1, "captions": 1, "scores": 1, "reasons for review": 1},
+        "voc": {"outlines": 1, "words": 1, "captions": 1},
+        "yolo-segment": {"boxes": 2, "words": 1, "captions": 1},
+        "labelme": {"scores": 1},
     }
-    assert report.left_out == expected.get(name, lost)
-    assert report.annotations == 6 - sum(
-        n for what, n in report.left_out.items() if what not in ("scores", "texts of words")
-    )
+    other_files: dict[str, dict[str, int]] = {"details.jsonl": details[name]} if name in details else {}
+    if name == "coco":
+        other_files = {
+            "annotations/captions_default.json": {"captions": 1},
+            "annotations/words_default.json": {"words": 1},
+        }
+    assert report.other_files == other_files
+    assert report.annotations == {"yolo-detect": 3, "voc": 3, "yolo-segment": 1, "jsonl": 6}.get(name, 5)
+    for file, counts in other_files.items():
+        assert (tmp_path / "out" / file).exists()
+        remark = f"{file} has {', '.join(f'{count} {what}' for what, count in counts.items())}"
+        assert remark in [" ".join(line.split()) for line in report.iter_remarks()] or len(counts) > 1
 
 
 def yield_images(count: int) -> Iterator[LabeledImage]:
@@ -267,7 +280,7 @@ def test_memory_does_not_grow_with_the_dataset(name: str, tmp_path: Path) -> Non
     def measure_peak(count: int) -> int:
         tracemalloc.start()
         try:
-            FORMATS[name].write(yield_images(count), tmp_path / f"out-{count}", copy_images=False)
+            FORMATS[name].write(yield_images(count), tmp_path / f"out-{count}")
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

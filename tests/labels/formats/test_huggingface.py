@@ -17,6 +17,7 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from labels.split import hash_content
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box, Polygon, Quad, Text
 from tests.labels.samples import (
     HEIGHT,
@@ -176,7 +177,7 @@ def load_rows(folder: Path, cache: Path) -> hf.Dataset:
     return hf.load_dataset(str(folder), split="train", cache_dir=str(cache))
 
 
-def expect_object(label: TracedAnnotation) -> tuple[object, ...]:
+def expect_place(label: TracedAnnotation) -> tuple[object, ...]:
     annotation = label.annotation
     rings = (
         [annotation.quad]
@@ -190,16 +191,11 @@ def expect_object(label: TracedAnnotation) -> tuple[object, ...]:
     else:
         values = [v for ring in rings for v in ring]
         box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
-    text = annotation.label if isinstance(annotation, Quad) else None
-    return (
-        annotation.kind,
-        expect_category(annotation),
-        text,
-        round_values(box),
-        [round_values(r) for r in rings],
-        annotation.score,
-        label.review,
-    )
+    return round_values(box), [round_values(r) for r in rings], annotation.score, label.review
+
+
+def get_place(row: dict[str, Any]) -> tuple[object, ...]:
+    return round_values(row["box"]), [round_values(r) for r in row["polygons"]], row["score"], row["review"]
 
 
 def check_rows(images: list[LabeledImage], rows: hf.Dataset, key: str) -> None:
@@ -209,19 +205,14 @@ def check_rows(images: list[LabeledImage], rows: hf.Dataset, key: str) -> None:
         row = found[image.name]
         assert (row["width"], row["height"]) == (image.width, image.height)
         assert row[key].size == (WIDTH, HEIGHT) if key == "image" else row[key] == image.name
-        objects = [
-            (
-                o["kind"],
-                o["category"],
-                o["text"],
-                round_values(o["box"]),
-                [round_values(r) for r in o["polygons"]],
-                o["score"],
-                o["review"],
-            )
-            for o in row["objects"]
+        objects = [each for each in image.traces if isinstance(each.annotation, Box | Polygon)]
+        assert [(each["kind"], each["category"], *get_place(each)) for each in row["objects"]] == [
+            (each.annotation.kind, expect_category(each.annotation), *expect_place(each)) for each in objects
         ]
-        assert objects == [expect_object(label) for label in image.traces if not isinstance(label.annotation, Text)]
+        words = [each for each in image.traces if isinstance(each.annotation, Quad)]
+        assert [(each["text"], *get_place(each)) for each in row["words"]] == [
+            (each.annotation.label, *expect_place(each)) for each in words
+        ]
         caption_rows = [(caption["text"], caption["score"]) for caption in row["captions"]]
         annotations = [label.annotation for label in image.traces]
         assert caption_rows == [
@@ -239,7 +230,7 @@ def test_datasets_loads_every_label(images: list[LabeledImage]) -> None:
 
 @pytest.mark.parametrize("images", [make_example_images(), make_example_images()[1:]], ids=["labels", "none"])
 def test_without_copies_rows_have_the_names_of_the_images(images: list[LabeledImage], tmp_path: Path) -> None:
-    export("huggingface", images, tmp_path / "out", copy_images=False)
+    export("huggingface", images, tmp_path / "out", placement=ImagePlacement.NONE)
     check_rows(images, load_rows(tmp_path / "out", tmp_path / "cache"), "file_name")
 
 

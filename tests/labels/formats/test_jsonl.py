@@ -17,6 +17,7 @@ from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
 from labels.sample import Sample
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Annotation, Box, Polygon, Quad, Text
 from prompts.formatting import format_answer
 from prompts.tasks import TASKS, find_task
@@ -262,24 +263,24 @@ def read_images(path: Path) -> list[LabeledImage]:
 @given(lists_of_images(st.one_of(boxes(), quads(), polygons(), captions())))
 def test_json_lines_lose_nothing(images: list[LabeledImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        report = export("jsonl", images, Path(folder, "out.jsonl"), copy_images=False)
+        report = export("jsonl", images, Path(folder, "out.jsonl"), placement=ImagePlacement.NONE)
         assert read_images(Path(folder, "out.jsonl")) == images
         assert report.annotations == sum(len(image.traces) for image in images)
 
 
 def test_the_origin_of_annotations_is_kept(tmp_path: Path) -> None:
-    export("jsonl", make_example_images(), tmp_path / "out.jsonl", copy_images=False)
+    export("jsonl", make_example_images(), tmp_path / "out.jsonl", placement=ImagePlacement.NONE)
     assert read_images(tmp_path / "out.jsonl") == make_example_images()
 
 
 def test_names_with_half_a_surrogate_pair_are_kept(tmp_path: Path) -> None:
     images = [LabeledImage.from_traces("half \udcff\n\u2028.png", 4, 4, sha256="0")]
-    export("jsonl", images, tmp_path / "out.jsonl", copy_images=False)
+    export("jsonl", images, tmp_path / "out.jsonl", placement=ImagePlacement.NONE)
     assert read_images(tmp_path / "out.jsonl") == images
 
 
 def test_datasets_reads_every_line(tmp_path: Path) -> None:
-    export("jsonl", make_example_images(), tmp_path / "out.jsonl", copy_images=False)
+    export("jsonl", make_example_images(), tmp_path / "out.jsonl", placement=ImagePlacement.NONE)
     cache = str(tmp_path / "cache")
     rows = hf.load_dataset("json", data_files=str(tmp_path / "out.jsonl"), split="train", cache_dir=cache)
     assert [row["name"] for row in rows] == ["a/1.png", "b.png"]

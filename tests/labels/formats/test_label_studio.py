@@ -14,6 +14,7 @@ from label_studio_sdk.label_interface import LabelInterface
 from labels.dataset import DatasetError
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box, Polygon, Quad, Text
 from tests.labels.samples import (
     HEIGHT,
@@ -237,7 +238,7 @@ def test_accepted_predictions_pass_the_sdks_converter(tmp_path: Path) -> None:
 
 
 def test_tasks_can_be_sorted_by_score_and_show_the_reason_for_review(tmp_path: Path) -> None:
-    export("label-studio", make_example_images(), tmp_path / "out", copy_images=False)
+    export("label-studio", make_example_images(), tmp_path / "out", placement=ImagePlacement.NONE)
     first, second = json.loads((tmp_path / "out/tasks.json").read_text(encoding="utf-8"))
     assert (first["predictions"][0]["score"], "score" in second["predictions"][0]) == (0.25, False)
     assert first["predictions"][0]["result"][0]["meta"] == {"text": ["small"]}

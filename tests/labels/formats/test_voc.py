@@ -124,8 +124,8 @@ def test_supervision_reads_every_box(tmp_path: Path) -> None:
     export("voc", flat, tmp_path / "out")
     dataset = sv.DetectionDataset.from_pascal_voc(str(tmp_path / "out/JPEGImages"), str(tmp_path / "out/Annotations"))
     _, _, detections = next(iter(dataset))
-    assert [dataset.classes[i] for i in detections.class_id] == ["cat", "object"]
-    assert detections.xyxy.tolist() == [[1, 2, 11, 22], [0, 0, 1, 1]]
+    assert [dataset.classes[i] for i in detections.class_id] == ["cat", "cat", "object"]
+    assert detections.xyxy.tolist() == [[1, 2, 11, 22], [0, 0, 12, 12], [0, 0, 1, 1]]
 
 
 def test_what_is_thinner_than_a_pixel_keeps_one(tmp_path: Path) -> None:

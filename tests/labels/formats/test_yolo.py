@@ -17,6 +17,7 @@ from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
 from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.opening import open_dataset
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box, Polygon
 from tests.labels.samples import (
     HEIGHT,
@@ -164,7 +165,9 @@ def test_datumaro_reads_every_box(tmp_path: Path) -> None:
     dataset = Dataset.import_from(str(tmp_path / "out"), "yolo")
     names = [named.name for named in dataset.categories()[AnnotationType.label]]
     detections = {item.id: [(names[a.label], round_values(a.points, 1)) for a in item.annotations] for item in dataset}
-    assert detections == {"1": [("cat", (1, 2, 11, 22)), ("object", (0, 0, 1, 1))], "b": []}
+    assert detections == {
+        "1": [("cat", (1, 2, 11, 22)), ("cat", (0, 0, 12, 12)), ("object", (0, 0, 1, 1))], "b": [],
+    }  # fmt: skip
 
 
 @some
@@ -187,8 +190,9 @@ def test_lines_follow_ultralytics_rules(images: list[LabeledImage]) -> None:
                 assert len(values) % 2 == 0
                 assert all(re.fullmatch(r"[01]\.\d{6}", v) and 0 <= float(v) <= 1 for v in values)
                 lines += 1
-        assert lines == sum(len(image.traces) for image in images)
-        assert set(data["names"].values()) == {expect_category(lb.annotation) for p in images for lb in p.traces}
+        objects = [each for image in images for each in image.annotations if isinstance(each, Polygon)]
+        assert lines == len(objects)
+        assert set(data["names"].values()) == {expect_category(each) for each in objects}
 
 
 def test_supervision_draws_joined_rings_as_pycocotools_draws_them(tmp_path: Path) -> None:
@@ -214,7 +218,7 @@ def test_labels_that_yaml_could_misread_are_quoted(tmp_path: Path) -> None:
         "yolo-detect",
         [LabeledImage.from_traces("a.png", 9, 9, labels, sha256="0")],
         tmp_path / "out",
-        copy_images=False,
+        placement=ImagePlacement.NONE,
     )
     data = yaml.safe_load((tmp_path / "out/data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(odd))

@@ -1,16 +1,21 @@
 """`florist label`, run through the command line."""
 
 import json
+import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from labels.opening import open_dataset
 from seedling.scenes.drawing import draw_scene
 from server.api.sample_image import draw_sample_image
 from server.cli.main import app
 from server.jobs.output_folder import claim_output_folder
+from tests.labels.formats import ultralytics_rules
 
 RECIPE = "name: things\nsteps:\n  - {id: objects, task: <OD>, filter: {min_score: SCORE}}\n"
 
@@ -53,21 +58,99 @@ def test_the_same_command_continues_the_job(tmp_path: Path) -> None:
     assert "file://localhost" in page
     assert "secret" not in page
 
-    (images / "page.jpg").write_bytes(whole.read_bytes())
-    again = run_label(*command)
-    assert again.exit_code == 1, again.output  # failed images stay failed without --retry
     retried = run_label(*command, "--retry")
-    assert retried.exit_code == 0, retried.output
+    assert retried.exit_code == 1, retried.output
+    (images / "page.jpg").write_bytes(whole.read_bytes())
+    fixed = run_label(*command)
+    assert fixed.exit_code == 0, fixed.output
     assert len((out / "labels.jsonl").read_bytes().splitlines()) > len(datasets[0].splitlines())
-    datasets[0] = (out / "labels.jsonl").read_bytes()
 
-    recipe.write_text(RECIPE.replace("SCORE", "0.5"))
+
+def test_new_changed_and_removed_images(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for name in ("b", "c", "d"):
+        draw_scene(9100 + ord(name)).image.save(images / f"{name}.png")
+    command = images, "--task", "<OD>", "--out", out, "--format", "jsonl", "--images", "none"
+    assert run_label(*command).exit_code == 0
+    first = {name: line for line in read_lines(out) if (name := line["name"])}
+    same = run_label(*command)
+    assert same.exit_code == 0
+    assert "new image" not in same.stderr
+    assert read_lines(out) == list(first.values())
+
+    draw_scene(9300).image.save(images / "a.png")
+    draw_scene(9301).image.save(images / "c.png")
+    os.utime(images / "d.png", (1, 1))
+    (images / "b.png").rename(tmp_path / "b.png")
+    changed = run_label(*command)
+    assert changed.exit_code == 0, changed.stderr
+    messages = " ".join(changed.stderr.split())
+    assert "1 new image, 0 kept" in messages
+    assert "2 images may have changed and will be read again: c.png, d.png" in messages
+    assert "1 image no longer in the source, and left out of the datasets; the labels stay in the database: b.png" in (
+        messages
+    )
+    assert "1 changed image labeled again: c.png" in messages
+    second = {line["name"]: line for line in read_lines(out)}
+    assert list(second) == ["c.png", "d.png", "a.png"]
+    assert second["d.png"] == first["d.png"]
+    assert second["c.png"] != first["c.png"]
+
+    (tmp_path / "b.png").rename(images / "b.png")
+    back = run_label(*command)
+    assert "1 new image, 3 kept" in back.stderr
+    assert {line["name"]: line for line in read_lines(out)} == second | {"b.png": first["b.png"]}
+
+    other = tmp_path / "other"
+    other.mkdir()
+    draw_scene(9300).image.save(other / "a.png")
+    refused = run_label(other, *command[1:])
+    assert refused.exit_code == 2
+    assert f"is {other}, which does not have 3 of the job's images: b.png, c.png, d.png" in " ".join(
+        refused.stderr.split()
+    )
+    assert "--relabel" not in refused.stderr
+
+
+def test_a_changed_recipe_says_what_it_costs_and_relabels(tmp_path: Path) -> None:
+    images, out, recipe = tmp_path / "images", tmp_path / "out", tmp_path / "things.yaml"
+    images.mkdir()
+    for seed in range(3):
+        draw_scene(9000 + seed).image.save(images / f"{seed}.png")
+    recipe.write_text(RECIPE.replace("min_score: SCORE", "max_count: 9"))
+    command = images, "--recipe", recipe, "--out", out, "--format", "jsonl"
+    assert run_label(*command).exit_code == 0
+    first = (out / "labels.jsonl").read_bytes()
+
+    recipe.write_text(RECIPE.replace("min_score: SCORE", "max_count: 1"))
     refused = run_label(*command)
     assert refused.exit_code == 2
-    assert "recipe: step objects: filter.min_score was 0.1, is 0.5" in refused.stderr
-    assert f"{out} belongs to a job that was started with other settings" in " ".join(refused.stderr.split())
-    assert "another folder (--out)" in " ".join(refused.stderr.split())
-    assert (out / "labels.jsonl").read_bytes() == datasets[0]
+    message = " ".join(refused.stderr.split())
+    assert "recipe: step objects: filter.max_count was 9, is 1" in message
+    assert f"{out} belongs to a job that was started with other settings" in message
+    assert "another folder (--out)" in message
+    assert re.search(
+        r"Or add --relabel: it labels 3 images again, in about \d+ s at the [\d.]+ images per second", message
+    )
+    assert (out / "labels.jsonl").read_bytes() == first
+
+    relabeled = run_label(*command, "--relabel")
+    assert relabeled.exit_code == 0, relabeled.stderr
+    assert "3 images to label again; the labels so far stay in the database" in relabeled.stderr
+    second = (out / "labels.jsonl").read_bytes()
+    assert second != first
+    assert [len(line["labels"]) for line in read_lines(out)] == [1, 1, 1]
+
+    recipe.write_text(RECIPE.replace("min_score: SCORE", "max_count: 9"))
+    cheap = run_label(*command)
+    assert "it labels 0 images again; 3 have labels of these settings already" in " ".join(cheap.stderr.split())
+    assert run_label(*command, "--relabel").exit_code == 0
+    assert (out / "labels.jsonl").read_bytes() == first
+
+
+def read_lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
 
 
 def test_a_task_is_a_recipe_with_one_step(tmp_path: Path) -> None:
@@ -100,6 +183,38 @@ def test_a_task_is_a_recipe_with_one_step(tmp_path: Path) -> None:
     other = run_label(folder, "--task", "<OD>", "--out", out)
     assert other.exit_code == 2
     assert 'step answers: task was "<OPEN_VOCABULARY_DETECTION>", is "<OD>"' in other.stderr
+
+
+def test_yolo_trains_as_it_is_and_images_may_be_linked(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    (images / "images").mkdir(parents=True)
+    for seed, name in enumerate(["a.png", "images/a.png", "b c.png"]):
+        draw_scene(9000 + seed).image.save(images / name)
+    formats = ("--format", "yolo-detect", "--format", "coco", "--format", "jsonl")
+    command = (images, "--task", "<OD>", "--out", tmp_path / "out", *formats)
+    result = run_label(*command)
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path}/out/yolo-detect, with copies of the images" in result.stdout
+    assert f"{tmp_path}/out/coco, without the images (--images copy or link puts them in)" in result.stdout
+    loaded = dict(ultralytics_rules.load(tmp_path / "out/yolo-detect/data.yaml"))
+    assert len(loaded) == 3
+    assert sum(map(len, loaded.values())) > 2
+    (tmp_path / "out/yolo-detect/labels/train.cache").touch()
+
+    # The same command writes the datasets again, with other images; one file cannot have them.
+    refused = run_label(*command, "--images", "link")
+    assert (refused.exit_code, "jsonl is one file and cannot contain images" in refused.stderr) == (2, True)
+    linked = run_label(*command[:-2], "--format", "label-studio", "--images", "link", "--image-url", "https://x.org/")
+    assert linked.exit_code == 0, linked.output
+    assert f"{tmp_path}/out/coco, with links to the images" in linked.stdout
+    again = dict(ultralytics_rules.load(tmp_path / "out/yolo-detect/data.yaml"))
+    assert again == loaded
+    assert {path.stat().st_nlink for path in again} == {4}
+    assert len(open_dataset(tmp_path / "out/coco").images) == 3
+    tasks = json.loads((tmp_path / "out/label-studio/tasks.json").read_text())
+    assert tasks[1]["data"]["image"] == "https://x.org/b%20c.png"
+    lost = run_label(*command[:-4], "--image-url", "https://x.org/")
+    assert "only label-studio, coco have a place for the addresses of images" in lost.stderr
 
 
 @pytest.mark.parametrize(

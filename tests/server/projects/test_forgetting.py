@@ -13,6 +13,7 @@ from finetune.tuning.replay import load_replay
 from labels.formats import FORMATS
 from labels.image_files import ImageFile
 from labels.labeled_image import LabeledImage
+from labels.writing.image_options import ImagePlacement
 from server.engine.engine import Engine
 from server.projects.projects import Projects
 from server.store.projects.ensembles import BoxFusion
@@ -30,7 +31,7 @@ def dataset(tmp_path: Path) -> Path:
         path = tmp_path / f"{number}.png"
         path.write_bytes(scene.data)
         images.append(LabeledImage(path.name, "", 120, 100, scene.boxes, ImageFile(path)))
-    FORMATS["coco"].write(images, tmp_path / "dataset", copy_images=True)
+    FORMATS["coco"].write(images, tmp_path / "dataset", placement=ImagePlacement.COPY)
     return tmp_path / "dataset"
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from labels.formats import FORMATS
 from labels.labeled_image import LabeledImage
+from labels.writing.image_options import ImagePlacement
 from prompts.annotations import Box
 from seedling.scenes.drawing import draw_scene
 from server.engine.engine import Engine
@@ -187,7 +188,7 @@ def test_a_model_other_than_the_seedling_replays_a_dataset(engine: Engine, tmp_p
         )
         for i, s in enumerate(scenes)
     ]  # fmt: skip
-    FORMATS["coco"].write(images, tmp_path / "world", copy_images=True)
+    FORMATS["coco"].write(images, tmp_path / "world", placement=ImagePlacement.COPY)
     dataset = tmp_path / "world/annotations/instances_default.json"
     labels = json.loads(dataset.read_text())
     labels["annotations"].append({**labels["annotations"][0], "id": 999, "bbox": [5, 5, 0, 0], "segmentation": []})

@@ -36,11 +36,11 @@ def test_a_job_can_be_exported_in_every_format(client: httpx.Client, images: Pat
                 assert archive.testzip() is None
                 assert len(archive.namelist()) >= 1
                 assert all(entry.startswith(f"mine-{name}/") for entry in archive.namelist())
-    response = client.get(f"/v1/jobs/{number}/export", params={"images": True})
+    response = client.get(f"/v1/jobs/{number}/export", params={"images": "copy"})
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         copies = [entry for entry in archive.namelist() if entry.endswith("00.png")]
         assert [archive.read(copy) for copy in copies] == [(images / "00.png").read_bytes()]
-    no_place = client.get(f"/v1/jobs/{number}/export", params={"format": "jsonl", "images": True})
+    no_place = client.get(f"/v1/jobs/{number}/export", params={"format": "jsonl", "images": "copy"})
     assert check_problem(no_place, 422, "invalid-request").field == "images"
     unknown = client.get(f"/v1/jobs/{number}/export", params={"format": "psd"})
     assert "coco" in check_problem(unknown, 422, "invalid-request").detail
@@ -56,7 +56,7 @@ def test_an_export_says_what_was_renamed_and_how_far_the_job_was(engine: Engine,
         assert early["job"]["id"] == number
         assert early["job"]["unfinished"] == early["job"]["images"] - early["job"]["labeled"] - early["job"]["failed"]
         wait_for_end(client, number)
-        response = client.get(f"/v1/jobs/{number}/export", params={"format": "yolo-detect", "images": True})
+        response = client.get(f"/v1/jobs/{number}/export", params={"format": "yolo-detect", "images": "copy"})
         summary = json.loads(response.headers["x-export-report"])
         assert summary["renamed"] == 1
         assert (summary["job"]["state"], summary["job"]["unfinished"]) == ("done", 0)
