@@ -1,6 +1,5 @@
 """One prompt that asks for several classes: a request for each, whose answers become one. Imports no torch."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
@@ -41,8 +40,8 @@ class ClassesHandle:
         return join_results(self._classes, results)
 
     async def result(self) -> Result:
-        """Returns the result. Raises the first error of any request."""
-        return join_results(self._classes, await asyncio.gather(*(handle.result() for handle in self._handles)))
+        """Returns the result. Raises the error of the first request that failed."""
+        return join_results(self._classes, [await handle.result() for handle in self._handles])
 
     async def stream(self) -> AsyncGenerator[Annotation]:
         """Yields each annotation as soon as it is complete and those of the classes before it are."""
