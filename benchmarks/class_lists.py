@@ -22,7 +22,7 @@ from prompts.annotations import Annotation, Box
 from prompts.class_lists import ClassList
 from prompts.parsing import parse_answer
 from prompts.tasks import TASKS
-from prompts.vocabulary import Token
+from prompts.vocabulary import Vocabulary
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import CATEGORIES, HOLDOUT_SET, TRAINING_SETS
 from seedling.scenes.labeled_images import to_labeled_image
@@ -56,7 +56,7 @@ def detect(engine: Engine, images: Sequence[PreparedImage], class_list: ClassLis
     return [name_objects(handle.wait(), vocabulary, image.size) for handle, image in zip(handles, images, strict=True)]
 
 
-def name_objects(result: Result, vocabulary: Sequence[Token], size: tuple[int, int]) -> list[NamedObject]:
+def name_objects(result: Result, vocabulary: Vocabulary, size: tuple[int, int]) -> list[NamedObject]:
     """Returns the objects of an answer.
 
     The score of a label is the mean log probability of its tokens, so that each gets that of the whole name.

@@ -17,6 +17,7 @@ from finetune.evaluation.reliability import Scores, compute_ece
 from finetune.evaluation.report import EvaluationReport, evaluate_samples
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
+from server.engine.adapters.class_list import CLASS_LIST_FILE
 from server.engine.adapters.lora import CONFIG_FILE, WEIGHT_FILES
 from server.engine.calibration import (
     CALIBRATION_FILE,
@@ -27,6 +28,7 @@ from server.engine.calibration import (
     read_calibration,
     write_calibration,
 )
+from server.engine.class_lists import find_adapter_class_list
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 
@@ -56,16 +58,17 @@ def calibrate_adapter(
 ) -> dict[str, CalibrationResult]:
     """Calibrates the adapter in `folder` on samples that it was not trained on; returns the results by task token.
 
-    The scales are saved beside its weights, and it stays loaded as `name` with them. Tasks with too few answers, or
-    with only correct or only wrong ones, are left out. Raises AdapterError if the adapter cannot be loaded, and OSError
-    if nothing can be written.
+    Its answers are held to its class list, as when it serves. The scales are saved beside its weights, and it stays
+    loaded as `name` with them. Tasks with too few answers, or with only correct or only wrong ones, are left out.
+    Raises AdapterError if the adapter cannot be loaded, and OSError if nothing can be written.
     """
     with tempfile.TemporaryDirectory() as bare:  # without the old calibration, so that raw scores are fitted
-        for file in (CONFIG_FILE, *WEIGHT_FILES):
+        for file in (CONFIG_FILE, CLASS_LIST_FILE, *WEIGHT_FILES):
             if (folder / file).is_file():
                 (Path(bare) / file).symlink_to((folder / file).resolve())
         loaded = engine.load_adapter(name, Path(bare))
-    results = _fit_tasks(evaluate_samples(engine, samples, adapter=name))
+    class_list = find_adapter_class_list(engine, [name])
+    results = _fit_tasks(evaluate_samples(engine, samples, adapter=name, class_list=class_list))
     if results:
         tasks = {token: result.scale for token, result in results.items()}
         write_calibration(folder, Calibration(sha256=loaded.sha256, tasks=tasks))

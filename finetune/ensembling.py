@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from labels.geometry import box_iou
 from prompts.annotations import Annotation, Box
+from server.engine.adapters.class_list import ClassListFileError, read_class_list, write_class_list
 from server.engine.adapters.lora import BASE_HASH_KEY, CONFIG_FILE, WEIGHT_FILES
+from server.engine.task_tokens import read_task_tokens
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
@@ -30,11 +32,16 @@ def add_adapters(folders: Sequence[Path], weights: Sequence[float], out: Path) -
 
     Task arithmetic (Ilharco et al. 2023, arXiv:2212.04089). The low-rank factors are stacked, so that the rank is the
     sum of the ranks. A negative weight unlearns. `folders`: PEFT adapters of the same base, each with one rank and
-    alpha for all modules. Raises CombineError.
+    alpha for all modules. The class list is the union of theirs; there is none if one of them has none. Raises
+    CombineError.
     """
     if not folders or len(folders) != len(weights):
         raise CombineError(f"{len(folders)} adapters need as many weights, not {len(weights)}")
     adapters = [_load_adapter(folder) for folder in folders]
+    try:
+        lists = [read_class_list(folder) for folder in folders]
+    except ClassListFileError as error:
+        raise CombineError(str(error)) from error
     configs, states = [config for config, _ in adapters], [state for _, state in adapters]
     bases = {str(config.get(BASE_HASH_KEY)) for config in configs}
     if len(bases) > 1:
@@ -72,6 +79,8 @@ def add_adapters(folders: Sequence[Path], weights: Sequence[float], out: Path) -
     combined = configs[0] | {"r": rank, "lora_alpha": rank, "use_rslora": False, "target_modules": names}
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG_FILE).write_text(json.dumps(combined, indent=2))
+    classes = [name for names in lists for name in names] if all(lists) else ()
+    write_class_list(out, classes, sorted({token for folder in folders for token in read_task_tokens(folder)}))
     save_file({name: value.contiguous() for name, value in stacked.items()}, out / WEIGHT_FILES[0])
 
 

@@ -10,6 +10,8 @@ from labels.images import ImageError
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Annotation
+from prompts.class_lists import ClassList
+from server.engine.class_lists import hold_class_list
 from server.engine.engine import Engine
 from server.engine.errors import InvalidRequestError, OverloadedError
 from server.engine.handle import Handle
@@ -46,9 +48,12 @@ _Pending = tuple[ImagePredictions, list[tuple[Sample, Handle]]]
 
 
 def predict(
-    engine: Engine, samples: Iterable[tuple[LabeledImage, Sequence[Sample]]], adapter: str | None = None
+    engine: Engine,
+    samples: Iterable[tuple[LabeledImage, Sequence[Sample]]],
+    adapter: str | None = None,
+    class_list: ClassList | None = None,
 ) -> Iterator[ImagePredictions]:
-    """Yields the predictions of each image, in order.
+    """Yields the predictions of each image, in order. `class_list`: what answers with classes are held to.
 
     Prompts fill the engine's batches, with a lower priority than interactive ones; if its queue is full, this waits.
     Raises the model's errors and EngineClosedError.
@@ -67,7 +72,7 @@ def predict(
             own_samples = ()
         for sample in own_samples:
             try:
-                handles.append((sample, _submit(engine, prepared, sample, adapter, pending)))
+                handles.append((sample, _submit(engine, _make_request(prepared, sample, adapter, class_list), pending)))
             except InvalidRequestError as error:
                 reason = f"{sample.task.token} cannot be processed: {error}"
                 result.failures.append(UnusableEntry(image.source, reason))
@@ -76,13 +81,15 @@ def predict(
         yield _collect(*pending.popleft())
 
 
-def _submit(
-    engine: Engine, image: PreparedImage, sample: Sample, adapter: str | None, pending: Iterable[_Pending]
-) -> Handle:
-    """Submits a prompt; waits while the queue is full."""
+def _make_request(image: PreparedImage, sample: Sample, adapter: str | None, class_list: ClassList | None) -> Request:
     request = Request(
         image, sample.task, sample.text, sample.region, adapter=adapter, client=_CLIENT, interactive=False
     )
+    return hold_class_list(request, class_list)
+
+
+def _submit(engine: Engine, request: Request, pending: Iterable[_Pending]) -> Handle:
+    """Submits a prompt; waits while the queue is full."""
     while True:
         try:
             return engine.submit(request)

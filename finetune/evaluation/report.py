@@ -25,6 +25,7 @@ from finetune.evaluation.reliability import Scores, bin_scores
 from labels.dataset import UnusableEntry
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
+from prompts.class_lists import ClassList
 from prompts.tasks import AnswerKind, Task
 from server.engine.engine import Engine
 
@@ -94,7 +95,8 @@ class EvaluationReport:
     """The evaluation of a model, or of an adapter on it.
 
     `sha256` and `adapter_sha256`: hashes of the weights; `images`: the number of images; `tasks`: by token, in the
-    order of the task table; `failures`: images and prompts that could not be processed.
+    order of the task table; `failures`: images and prompts that could not be processed; `class_list`: what answers with
+    classes were held to, None if they were free.
     """
 
     model: str
@@ -104,11 +106,17 @@ class EvaluationReport:
     images: int
     tasks: Mapping[str, TaskReport]
     failures: Sequence[UnusableEntry] = ()
+    class_list: ClassList | None = None
 
     @property
     def remarks(self) -> list[str]:
-        """Metrics that are missing, and how to get them."""
+        """The class list that answers were held to; metrics that are missing, and how to get them."""
         remarks = []
+        held = [token for token, report in self.tasks.items() if report.task.answers_classes]
+        if self.class_list is not None and held:
+            names, origin = self.class_list.names, self.class_list.origin
+            sentence = f"answers to {', '.join(held)} were held to the {len(names):,} classes of {origin}"
+            remarks.append(self.class_list.warning or sentence)
         if self.tasks.keys() & set(DESCRIPTION_TASKS) and not captions.can_score_captions():
             remarks.append(captions.describe_missing())
         search = self.tasks.get("<OPEN_VOCABULARY_DETECTION>")
@@ -127,6 +135,7 @@ class EvaluationReport:
             "adapter": self.adapter,
             "adapter_sha256": self.adapter_sha256,
             "images": self.images,
+            "class_list": list(self.class_list.names) if self.class_list and not self.class_list.problem else None,
             "tasks": {token: task.to_json() for token, task in self.tasks.items()},
             "remarks": self.remarks,
             "failures": [str(failure) for failure in self.failures],
@@ -158,16 +167,18 @@ def evaluate_samples(
     samples: Iterable[tuple[LabeledImage, Sequence[Sample]]],
     *,
     adapter: str | None = None,
+    class_list: ClassList | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> EvaluationReport:
     """Evaluates a model on given samples.
 
-    `adapter`: the name of a loaded adapter; `on_image` is called after each image. Raises the engine's errors.
+    `adapter`: the name of a loaded adapter; `class_list`: what answers with classes are held to; `on_image` is called
+    after each image. Raises the engine's errors.
     """
     by_task: dict[Task, list[Prediction]] = {}
     failures: list[UnusableEntry] = []
     images = 0
-    for result in predict(engine, samples, adapter):
+    for result in predict(engine, samples, adapter, class_list):
         images += 1
         failures += result.failures
         for prediction in result.predictions:
@@ -183,4 +194,5 @@ def evaluate_samples(
         images=images,
         tasks={task.token: TaskReport(task, by_task[task]) for task in tasks},
         failures=failures,
+        class_list=class_list,
     )

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from server.api.adapters.routes import router as adapters_router
 from server.api.health.routes import router as health_router
+from server.api.jobs.class_routes import router as job_classes_router
 from server.api.jobs.output_routes import router as job_output_router
 from server.api.jobs.routes import router as jobs_router
 from server.api.metrics.routes import router as metrics_router
@@ -26,6 +27,7 @@ for _router in (
     adapters_router,
     uploads_router,
     jobs_router,
+    job_classes_router,
     job_output_router,
     projects_router,
     corrections_router,

@@ -9,7 +9,7 @@ from server.cli import evaluate_runner
 from server.cli.console import fail
 from server.cli.datasets import DatasetOpener
 from server.cli.engine import get_adapter_name, load_engine
-from server.cli.options import AdapterOption, DeviceOption
+from server.cli.options import AdapterOption, AnyClassOption, DeviceOption
 
 if TYPE_CHECKING:
     from server.engine.engine import Engine
@@ -25,6 +25,7 @@ def evaluate(
         str | None, typer.Option(help="The dataset is a public test set: coco, refcoco, flickr30k or textvqa.")
     ] = None,
     adapter: AdapterOption = None,
+    any_class: AnyClassOption = False,
     out: Annotated[Path | None, typer.Option(help="The folder for the metrics and an HTML report.")] = None,
     device: DeviceOption = None,
 ) -> None:
@@ -35,11 +36,13 @@ def evaluate(
     def load() -> "Engine":
         return load_engine(model, device, adapter)
 
+    name = get_adapter_name(adapter)
     try:
         if suite is not None:
-            evaluate_runner.evaluate_suite(suite, dataset, load, get_adapter_name(adapter), out)
+            evaluate_runner.evaluate_suite(suite, dataset, load, name, out, any_class=any_class)
         else:
-            evaluate_runner.evaluate_dataset(dataset, task, load, get_adapter_name(adapter), out, DatasetOpener())
+            opener = DatasetOpener()
+            evaluate_runner.evaluate_dataset(dataset, task, load, name, out, opener, any_class=any_class)
     except evaluate_runner.EvaluateError as error:
         fail(str(error))
     except KeyboardInterrupt:

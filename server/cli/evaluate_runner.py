@@ -27,12 +27,12 @@ class EvaluateError(Exception):
 
 def evaluate_dataset(
     dataset: str, tasks: Sequence[str], load: "Callable[[], Engine]", adapter: str | None, out: Path | None,
-    opener: "Callable[[str], Dataset]",
+    opener: "Callable[[str], Dataset]", *, any_class: bool = False,
 ) -> None:  # fmt: skip
     """Evaluates a model on a dataset: on its holdout if it has one.
 
     `tasks`: none for all that the labels allow; `adapter`: the name of an adapter that `load` loads; `out`: folder for
-    the results. Raises EvaluateError.
+    the results; `any_class`: whether answers are not held to the class list of the adapter. Raises EvaluateError.
     """
     try:
         from finetune.evaluation.report import make_evaluation_samples
@@ -50,13 +50,36 @@ def evaluate_dataset(
         error_console.print(
             f"evaluating on the holdout: {len(opened.evaluation_images)} of {len(opened.images)} images"
         )
+    _check_tasks(tasks, opened.evaluation_images, dataset)
     samples = make_evaluation_samples(opened.evaluation_images, tasks or None, classes=opened.classes)
-    if not any(own for _, own in samples):
-        raise EvaluateError(f"{dataset} has no labels for {', '.join(tasks) or 'any task'}")
-    _write_results(_evaluate(samples, load, adapter), dataset, out, opened.unusable)
+    _write_results(_evaluate(samples, load, adapter, any_class=any_class), dataset, out, opened.unusable)
 
 
-def evaluate_suite(name: str, folder: str, load: "Callable[[], Engine]", adapter: str | None, out: Path | None) -> None:
+def _check_tasks(tasks: Sequence[str], images: "Sequence[LabeledImage]", dataset: str) -> None:
+    """Prints which tasks have no labels. Raises EvaluateError if none has."""
+    from finetune.datasets.samples import find_trainable_tasks
+    from finetune.evaluation.metrics import get_task_order
+
+    available = {token for image in images for token in find_trainable_tasks(image)}
+    if not available:
+        raise EvaluateError(f"{dataset} has no labels for any task")
+    unknown = [token for token in tasks if token not in available]
+    wrong = [token for token in unknown if token not in TASKS]
+    message = "; ".join(
+        [f"{token} is no task (`florist tasks` lists them)" for token in wrong]
+        + [f"{dataset} has no labels for {token}" for token in unknown if token in TASKS]
+    )
+    has_labels = f"it has labels for {', '.join(sorted(available, key=get_task_order))}"
+    if unknown and (wrong or len(unknown) == len(tasks)):
+        raise EvaluateError(f"{message}; {dataset if wrong else 'it'}{has_labels.removeprefix('it')}")
+    if unknown:
+        error_console.print(escape(message), soft_wrap=True, highlight=False)
+
+
+def evaluate_suite(
+    name: str, folder: str, load: "Callable[[], Engine]", adapter: str | None, out: Path | None, *,
+    any_class: bool = False,
+) -> None:  # fmt: skip
     """Evaluates a model on a public test set and prints the published values too. Raises EvaluateError."""
     try:
         from finetune.evaluation.suites import open_suite
@@ -68,7 +91,7 @@ def evaluate_suite(name: str, folder: str, load: "Callable[[], Engine]", adapter
     except DatasetError as error:
         raise EvaluateError(str(error)) from error
     _print_unusable(suite.unusable, out)
-    report = _evaluate(suite.samples, load, adapter)
+    report = _evaluate(suite.samples, load, adapter, any_class=any_class)
     _write_results(report, name, out, suite.unusable, suite.compute_metrics(report))
 
 
@@ -77,14 +100,19 @@ def _missing_extra(error: ImportError) -> EvaluateError:
 
 
 def _evaluate(
-    samples: "Sequence[tuple[LabeledImage, Sequence[Sample]]]", load: "Callable[[], Engine]", adapter: str | None
-) -> "EvaluationReport":
+    samples: "Sequence[tuple[LabeledImage, Sequence[Sample]]]", load: "Callable[[], Engine]", adapter: str | None, *,
+    any_class: bool,
+) -> "EvaluationReport":  # fmt: skip
     from finetune.evaluation.report import evaluate_samples
+    from server.engine.class_lists import find_adapter_class_list
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with load() as engine, Progress(*columns, console=error_console, transient=True) as progress:
         bar = progress.add_task("images", total=len(samples))
-        return evaluate_samples(engine, samples, adapter=adapter, on_image=lambda: progress.advance(bar))
+        class_list = None if any_class else find_adapter_class_list(engine, [adapter])
+        return evaluate_samples(
+            engine, samples, adapter=adapter, class_list=class_list, on_image=lambda: progress.advance(bar)
+        )
 
 
 def _print_unusable(entries: "Sequence[UnusableEntry]", out: Path | None) -> None:

@@ -3,17 +3,22 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from prompts.annotations import Annotation
-from prompts.tasks import PromptError, check_region_size
+from prompts.class_texts import parse_text, split_classes
+from prompts.tasks import TASKS, PromptError, Task, check_region_size, describe_unknown_token
 from server.cli.console import console, error_console, fail
 from server.cli.engine import get_adapter_name, load_engine, load_settings_or_exit
-from server.cli.options import AdapterOption, DeviceOption, ModelOption, TextOption, find_task_or_exit
+from server.cli.options import AdapterOption, AnyClassOption, DeviceOption, ModelOption, TextOption, find_task_or_exit
+
+if TYPE_CHECKING:
+    from prompts.class_lists import ClassList
+    from server.engine.engine import Engine
 
 
 def prompt(
@@ -24,19 +29,27 @@ def prompt(
     draw: Annotated[Path | None, typer.Option(help="Save the image with its annotations drawn to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
     adapter: AdapterOption = None,
+    any_class: AnyClassOption = False,
     model: ModelOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Sends one prompt about one image."""
+    """Sends one prompt about one image.
+
+    --text may name several classes, separated by commas or as a JSON list, for a task that looks for a class: they are
+    asked for one by one.
+    """
     chosen, corners = find_task_or_exit(task, text, region), _parse_region(region)
     from labels.images import ImageError, decode_image
+    from server.engine.class_lists import find_adapter_class_list, hold_class_list
+    from server.engine.class_prompts import submit_classes
     from server.engine.errors import InvalidRequestError
     from server.engine.request import Request
 
     try:
         data = image.read_bytes()
         pixels = decode_image(data, max_bytes=len(data), max_pixels=load_settings_or_exit().max_pixels)
-        chosen.build_prompt(text, corners, pixels.size)
+        classes = split_classes(chosen, None if text is None else parse_text(text))
+        chosen.build_prompt(classes[0] if classes else text, corners, pixels.size)
         check_region_size(corners or ())
     except OSError as error:
         fail(f"{image}: {error.strerror or error}")
@@ -46,12 +59,19 @@ def prompt(
         fail(str(error))
     adapter_name = get_adapter_name(adapter)
     with load_engine(model, device, adapter) as engine:
+        class_list = None if any_class else find_adapter_class_list(engine, [adapter_name])
+        class_list = class_list if chosen.answers_classes else None
+        warnings = _list_warnings(engine, chosen, class_list)
         try:
-            result = engine.submit(Request(pixels, chosen, text, corners, adapter=adapter_name)).wait()
+            request = Request(engine.prepare(pixels), chosen, text, corners, adapter=adapter_name)
+            result = submit_classes(engine.submit, hold_class_list(request, class_list), classes).wait()
         except InvalidRequestError as error:
             fail(str(error))
         except Exception as error:
             fail(f"the model failed on this prompt: {error}", 1)
+    for warning in warnings:
+        error_console.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True, highlight=False)
+    held = class_list if class_list and not class_list.problem else None
     if as_json:
         answer = {
             "model": engine.checkpoint.name,
@@ -61,6 +81,8 @@ def prompt(
             "height": pixels.height,
             "annotations": [annotation.model_dump() for annotation in result.annotations],
             "text": result.text,
+            "class_list": held and {"origin": held.origin, "classes": len(held.names)},
+            "warnings": warnings,
         }
         print(json.dumps(answer, ensure_ascii=False, indent=2))
     elif not result.annotations:
@@ -74,6 +96,15 @@ def prompt(
             draw_annotations(pixels, result.annotations).save(draw)
         except (OSError, ValueError) as error:
             fail(f"{draw}: {getattr(error, 'strerror', None) or error}")
+
+
+def _list_warnings(engine: "Engine", task: Task, class_list: "ClassList | None") -> list[str]:
+    """Returns what may not be as expected: an unknown task, and a class list that cannot hold."""
+    named = engine.checkpoint.task_tokens.union(*(adapter.task_tokens for adapter in engine.list_adapters()))
+    warnings = [class_list.warning] if class_list and class_list.warning else []
+    if task.token not in TASKS and task.token not in named:
+        warnings.append(describe_unknown_token(task.token).replace("GET /v1/tasks lists", "`florist tasks` lists"))
+    return warnings
 
 
 def _parse_region(region: str | None) -> tuple[float, ...] | None:

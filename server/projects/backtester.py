@@ -1,21 +1,25 @@
 """Runs backtests, one at a time: champion and challenger answer the same holdout images, on the engine that serves."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from statistics import fmean
 from typing import Any, cast
 
 from finetune.evaluation import bootstrap
+from finetune.evaluation.corrections import CorrectionCounts
 from finetune.tuning.run_record import hash_images
 from finetune.tuning.validation import ValidationSet
 from labels.dataset import DatasetError
 from labels.decoder_pool import DecoderClosedError
+from prompts.class_lists import ClassList
 from server.engine.adapters.errors import AdapterError
+from server.engine.class_lists import find_adapter_class_list
 from server.engine.engine import Engine
-from server.engine.errors import EngineClosedError, RequestCancelledError
+from server.engine.errors import EngineClosedError, ModelOverflowError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.request import Request
 from server.projects.ensemble_handle import EnsembleHandle
@@ -52,6 +56,7 @@ class Backtester:
         self._worker = QueueWorker("backtests", self._work_once)
         self._engine: Engine | None = None
         self._base_results: dict[int, dict[str, float]] = {}  # number of scenes → results of the base model
+        self._progress: BacktestProgress | None = None  # of the current backtest, once it has started to answer
 
     def start(self, engine: Engine) -> None:
         """Starts to work, first on the backtest that was running when the server stopped."""
@@ -66,6 +71,13 @@ class Backtester:
         """Stops. A running backtest is repeated after the next start."""
         self._worker.close()
 
+    def get_progress(self, backtest: Backtest) -> tuple[int, int] | None:
+        """Returns how many images of a running backtest have been answered, of how many: each counts once for the
+        champion and once for the challenger. None if it is not running here, or has just started."""
+        progress = self._progress
+        is_current = progress is not None and progress.backtest_id == backtest.id
+        return (progress.done, progress.total) if progress is not None and is_current else None
+
     def _work_once(self) -> bool:
         if (found := self._store.find_open_backtest()) is None:
             return False
@@ -75,12 +87,15 @@ class Backtester:
             self._run_backtest(project, backtest)
         except (EngineClosedError, DecoderClosedError, StoreUnavailableError):
             raise
-        except (BacktestNotPossibleError, AdapterError, OSError) as error:
+        except (BacktestNotPossibleError, AdapterError, ModelOverflowError, OSError) as error:
             logger.error("backtest %d of %s failed: %s", backtest.id, project.name, error)
-            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, hide_folders(str(error)))
+            reason = _hide_adapter_names(hide_folders(str(error)))
+            self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, reason)
         except Exception:
             logger.exception("backtest %d of %s failed", backtest.id, project.name)
             self._store.backtests.end_backtest(backtest, ExecutionState.FAILED, INTERNAL_REASON)
+        finally:
+            self._progress = None
         return True
 
     def _run_backtest(self, project: Project, backtest: Backtest) -> None:
@@ -96,10 +111,16 @@ class Backtester:
         holdout = ValidationSet(dataset.holdout, dataset.classes, [task])
         if not any(holdout.samples):
             raise BacktestNotPossibleError(f"no holdout image has labels to evaluate {task}")
+        progress = self._progress = BacktestProgress(backtest.id, 2 * len(dataset.holdout))
+
+        def count_corrections(ensemble: Ensemble) -> list[CorrectionCounts]:
+            held = self._wrap_engine(engine, ensemble, project)
+            return holdout.count_corrections(held, on_image=progress.count)
+
         with self._load_ensemble(engine, project, backtest.champion_id) as ensemble:
-            champion = holdout.count_corrections(self._wrap_engine(engine, ensemble))
+            champion = count_corrections(ensemble)
         with self._load_ensemble(engine, project, backtest.challenger_id) as ensemble:
-            challenger = holdout.count_corrections(self._wrap_engine(engine, ensemble))
+            challenger = count_corrections(ensemble)
             try:
                 result = bootstrap.compare_corrections(champion, challenger)
             except ValueError as error:
@@ -159,20 +180,49 @@ class Backtester:
         with load_adapters(engine, [ensemble]):
             yield ensemble
 
-    def _wrap_engine(self, engine: Engine, ensemble: Ensemble) -> Engine:
-        return cast(Engine, _EnsembleEngine(engine, ensemble, self._worker.closing))
+    def _wrap_engine(self, engine: Engine, ensemble: Ensemble, project: Project | None = None) -> Engine:
+        """Returns an engine that answers with an ensemble: as in `project`, held to its class list or that of the
+        adapters; None: with any class."""
+        declared = project.class_list if project else None
+        class_list = declared or (find_adapter_class_list(engine, ensemble.members) if project else None)
+        held = _EnsembleEngine(engine, ensemble, class_list, self._worker.closing, is_declared=declared is not None)
+        return cast(Engine, held)
+
+
+@dataclass(slots=True)
+class BacktestProgress:
+    """How many images of a backtest have been answered, of how many."""
+
+    backtest_id: int
+    total: int
+    done: int = 0
+
+    def count(self) -> None:
+        """Counts one more answered image."""
+        self.done += 1
+
+
+def _hide_adapter_names(reason: str) -> str:
+    """Returns a reason without the names of adapters that only this process knows."""
+    return re.sub(r"projects/[^/\s]+/(model|run)-(\d+)/backtest\b", r"of \1 \2", reason)
 
 
 class _EnsembleEngine:
-    """An engine whose requests an ensemble answers, with low priority. It waits while the queue is full."""
+    """An engine whose requests an ensemble answers, held to a class list, with low priority. Waits while the queue is
+    full."""
 
-    def __init__(self, engine: Engine, ensemble: Ensemble, closing: threading.Event) -> None:
+    def __init__(
+        self, engine: Engine, ensemble: Ensemble, class_list: ClassList | None, closing: threading.Event, *,
+        is_declared: bool,
+    ) -> None:  # fmt: skip
         self._engine, self._ensemble, self._closing = engine, ensemble, closing
+        self._class_list, self._is_declared = class_list, is_declared
         self.prepare = engine.prepare
         self.config = replace(engine.config, max_waiting=max(2, engine.config.max_waiting // len(ensemble.members)))
 
     def submit(self, request: Request) -> Handle | EnsembleHandle:
-        return self._ensemble.submit(self._submit_one, replace(request, client="backtests", interactive=False))
+        request = replace(request, client="backtests", interactive=False)
+        return self._ensemble.submit_held(self._submit_one, request, self._class_list, is_declared=self._is_declared)
 
     def _submit_one(self, request: Request) -> Handle:
         try:

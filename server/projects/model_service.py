@@ -40,6 +40,10 @@ class ModelService:
             sha256 = write_adapter_sum(definition, adapters, self._files.get_project_folder(project) / folder)
             return self._store.models.add_ensemble(project, task, definition, sha256, folder)
 
+    def get_backtest_progress(self, backtest: Backtest) -> tuple[int, int] | None:
+        """Returns how many images of a running backtest have been answered, of how many. See Backtester."""
+        return self._backtester.get_progress(backtest)
+
     def start_backtest(
         self, project: Project, model: ModelVersion, author: str, forgetting_images: int = 0
     ) -> Backtest:

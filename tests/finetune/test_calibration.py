@@ -28,6 +28,7 @@ from labels.sample import Sample
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.glyphs import HOLDOUT_SET
 from seedling.scenes.samples import make_sample
+from server.engine.adapters.class_list import write_class_list
 from server.engine.calibration import (
     CALIBRATION_FILE,
     Calibration,
@@ -147,6 +148,12 @@ def test_a_failure_keeps_the_old_calibration(engine: Engine, folder: Path) -> No
     assert read_calibration(folder, sha256) == old
     assert calibrate_adapter(engine, "mine", folder, [(image, samples)]) == {}  # too few answers
     assert read_calibration(folder, sha256) is None
+
+
+def test_answers_are_held_to_the_class_list_of_the_adapter(engine: Engine, folder: Path) -> None:
+    write_class_list(folder, ["wren"])
+    assert calibrate_adapter(engine, "mine", folder, make_samples(range(8))) == {}  # all answers are wrong
+    write_class_list(folder, [])
 
 
 def test_the_engine_applies_the_calibration_of_an_adapter(

@@ -1,6 +1,7 @@
 """LoRA arithmetic, box fusion, and routing of classes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from peft import PeftModel
 
 from finetune.ensembling import CombineError, add_adapters, fuse_boxes, route_classes
 from prompts.annotations import Box
+from server.engine.adapters.class_list import CLASS_LIST_FILE, read_class_list, write_class_list
 from server.engine.adapters.lora import BASE_HASH_KEY, CONFIG_FILE
 from tests.server.engine.tiny import create_tiny_model, save_adapter
 
@@ -44,6 +46,19 @@ def test_the_sum_of_adapters_is_exact(adapters: list[Path], tmp_path: Path, name
         rtol=1e-4,
     )
     assert json.loads((tmp_path / "sum" / CONFIG_FILE).read_text())["r"] == 6
+
+
+def test_the_sum_has_the_classes_of_all_adapters(adapters: list[Path], tmp_path: Path) -> None:
+    folders = [shutil.copytree(adapter, tmp_path / adapter.name) for adapter in adapters]
+    add_adapters(folders, [1.0, 1.0], tmp_path / "without")
+    assert read_class_list(tmp_path / "without") == ()
+    write_class_list(folders[0], ["wren", "robin"])
+    write_class_list(folders[1], ["robin", "finch"])
+    add_adapters(folders, [1.0, 1.0], tmp_path / "sum")
+    assert read_class_list(tmp_path / "sum") == ("wren", "robin", "finch")
+    (folders[1] / CLASS_LIST_FILE).write_text("[]")
+    with pytest.raises(CombineError, match=CLASS_LIST_FILE):
+        add_adapters(folders, [1.0, 1.0], tmp_path / "sum")
 
 
 def test_different_bases_and_counts_are_refused(adapters: list[Path], tmp_path: Path) -> None:

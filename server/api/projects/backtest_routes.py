@@ -81,7 +81,10 @@ async def list_backtests(
         calls,
         "backtests",
         lambda: store.backtests.plan_page(project, after or 0, limit),
-        lambda ids: map(create_backtest_response, store.backtests.list_backtests(project, ids)),
+        lambda ids: (
+            create_backtest_response(each, projects.models.get_backtest_progress(each))
+            for each in store.backtests.list_backtests(project, ids)
+        ),
     )
 
 
@@ -94,11 +97,12 @@ async def list_backtests(
 async def get_backtest(
     calls: ProjectCallsDep, projects: ProjectsDep, project_id: ProjectId, backtest_id: BacktestId
 ) -> Response:
-    """Returns a backtest with the counts of each image."""
+    """Returns a backtest: how far it is while it runs, then with the counts of each image."""
 
     def read() -> bytes:
         project = projects.store.get_project(project_id)
         backtest = projects.store.backtests.get_backtest(project, backtest_id)
-        return create_backtest_details(backtest).model_dump_json().encode()
+        progress = projects.models.get_backtest_progress(backtest)
+        return create_backtest_details(backtest, progress).model_dump_json().encode()
 
     return Response(await calls.read(read), media_type=JSON_TYPE)

@@ -52,6 +52,13 @@ class BacktestImage(BaseModel):
     challenger: dict[str, int]
 
 
+class BacktestProgressCounts(BaseModel):
+    """How far a running backtest is. An image counts twice: once for the champion and once for the challenger."""
+
+    done: int = Field(description="Images that have been answered.")
+    total: int
+
+
 class BacktestResponse(BaseModel):
     """A model against the champion of that time."""
 
@@ -61,6 +68,9 @@ class BacktestResponse(BaseModel):
     challenger: int
     champion: int | None = Field(description="null: the base model.")
     images: int = Field(description="The number of holdout images that both models answered.")
+    progress: BacktestProgressCounts | None = Field(
+        description="How far it is, while this server runs it; null before and after."
+    )
     dataset_hash: str = Field(description="The hash of these images and their annotations.")
     comparison: BacktestComparison | None
     forgetting: dict[str, Any] = Field(
@@ -86,13 +96,13 @@ class BacktestListResponse(BaseModel):
     next: int | None = Field(description="`after` of the next page; null on the last page.")
 
 
-def create_backtest_response(backtest: "Backtest") -> BacktestResponse:
-    """Returns the response for a backtest."""
-    return BacktestResponse(**_collect_fields(backtest))
+def create_backtest_response(backtest: "Backtest", progress: tuple[int, int] | None = None) -> BacktestResponse:
+    """Returns the response for a backtest. `progress`: images done and of how many, while it runs."""
+    return BacktestResponse(**_collect_fields(backtest, progress))
 
 
-def create_backtest_details(backtest: "Backtest") -> BacktestDetailsResponse:
-    """Returns the response for a backtest with the counts of each image."""
+def create_backtest_details(backtest: "Backtest", progress: tuple[int, int] | None = None) -> BacktestDetailsResponse:
+    """Returns the response for a backtest with the counts of each image. `progress`: as above."""
     images = [
         BacktestImage(
             image_sha256=counts.image_sha256,
@@ -101,10 +111,10 @@ def create_backtest_details(backtest: "Backtest") -> BacktestDetailsResponse:
         )
         for counts in backtest.image_counts
     ]
-    return BacktestDetailsResponse(**_collect_fields(backtest), image_counts=images)
+    return BacktestDetailsResponse(**_collect_fields(backtest, progress), image_counts=images)
 
 
-def _collect_fields(backtest: "Backtest") -> dict[str, Any]:
+def _collect_fields(backtest: "Backtest", progress: tuple[int, int] | None) -> dict[str, Any]:
     return {
         "id": backtest.id,
         "state": backtest.state,
@@ -112,6 +122,7 @@ def _collect_fields(backtest: "Backtest") -> dict[str, Any]:
         "challenger": backtest.challenger_id,
         "champion": backtest.champion_id,
         "images": len(backtest.image_counts),
+        "progress": BacktestProgressCounts(done=progress[0], total=progress[1]) if progress else None,
         "dataset_hash": backtest.dataset_hash,
         "comparison": _create_comparison(backtest),
         "forgetting": backtest.forgetting,

@@ -10,8 +10,8 @@ def find_class_list(recipe: Recipe, step: RecipeStep, task: str) -> ClassList | 
     """Returns the class list that holds for a step's prompts of a task; None if the model may answer with any class.
 
     That is the list of the project or adapter that answers, as it was when the job started, with the phrases of the
-    ontology. The phrases alone do not hold a model: it would name everything by one of them, a cat as a car (measured by
-    `python -m benchmarks.class_lists`). What it says instead is dropped by the ontology, and counted.
+    ontology. The phrases alone do not hold a model, which would name everything by one of them, a cat as a car (see
+    docs/measurements/class-lists.md). The ontology drops what it names instead, and that is counted.
     """
     if recipe.any_class or step.any_class or not find_task(task).answers_classes:
         return None
@@ -24,7 +24,7 @@ def find_class_list(recipe: Recipe, step: RecipeStep, task: str) -> ClassList | 
 
 
 def allow_any_class(recipe: Recipe) -> Recipe:
-    """Returns the recipe without holding any answer to a class list. Raises RecipeError if none would be held anyway."""
+    """Returns the recipe with any class allowed. Raises RecipeError if its answers are not held to classes anyway."""
     if not recipe.answers_classes:
         message = f"no step of {recipe.name} names classes, so that any is allowed already"
         raise RecipeError("--any-class", [RecipeProblem(message)])

@@ -28,8 +28,8 @@ def execute_recipe(recipe: Recipe, size: tuple[int, int]) -> RecipeExecution:
 
     Yields, in each round, all prompts that can be answered at once, and never an empty list. Returns the annotations in
     the order of the steps, then of the prompts, then of each answer, and the labels that were dropped. The `model` of
-    annotations is empty and their `adapter` is the recipe's name for it, since only the runner knows the hashes. Raises InvalidRequestError for an image about which
-    it would send more than MAX_PROMPTS prompts.
+    annotations is empty and their `adapter` is the recipe's name for it, since only the runner knows the hashes. Raises
+    InvalidRequestError for an image about which it would send more than MAX_PROMPTS prompts.
     """
     findings: dict[str, list[Finding]] = {}
     dropped: list[DroppedLabel] = []

@@ -93,8 +93,9 @@ def _sketch(data: Any) -> Recipe:
     for step in raw[:MAX_STEPS] if isinstance(raw, list) else ():
         step = step if isinstance(step, dict) else {}
         texts = {key: value for key in ("id", "text", "for_each") if isinstance(value := step.get(key), str) and value}
-        steps.append(RecipeStep.model_construct(**{"id": "", "task": "", **texts}))
-    return Recipe.model_construct(steps=steps, ontology=data.get("ontology"))
+        fields: dict[str, Any] = {"id": "", "task": "", **texts}
+        steps.append(RecipeStep.model_construct(**fields))
+    return Recipe.model_construct(name="", steps=steps, ontology=data.get("ontology"))
 
 
 def _sort(problems: list[RecipeProblem], found: int) -> list[RecipeProblem]:

@@ -164,8 +164,8 @@ class Recipe(_RecipePart):
     class_lists: dict[str, list[str]] = Field(
         {},
         max_length=MAX_STEPS,
-        description="Adapter, project or champion → the classes that its answers are held to. A job writes this when it "
-        "starts.",
+        description="Adapter, project or champion → the classes that its answers are held to. A job writes this when "
+        "it starts.",
     )
 
     @field_validator("ontology", mode="before")

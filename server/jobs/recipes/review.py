@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from labels.label_kind import LabelKind
 from labels.labeled_image import TracedAnnotation
@@ -45,6 +46,18 @@ def get_review_threshold(recipe: Recipe, step: RecipeStep) -> float:
 def describe_low_score(score: float | None, threshold: float) -> str:
     """Returns why a label with this score is to review; empty if it is not."""
     return f"score {score:.2f} is below {threshold:g}" if score is not None and score < threshold else ""
+
+
+def differs_only_in_review(old: Recipe, new: Recipe) -> bool:
+    """Returns whether two recipes lead to the same labels, and only their review thresholds differ."""
+    return _without_review(old) == _without_review(new)
+
+
+def _without_review(recipe: Recipe) -> dict[str, Any]:
+    normal = recipe.normalize()
+    for part in (normal, *normal["steps"]):
+        part.pop("review_below", None)
+    return normal
 
 
 def is_low_score(review: str) -> bool:

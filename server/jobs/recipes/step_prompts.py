@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor
 
 from labels.geometry import Rectangle, clip_box
+from prompts.class_texts import split_classes
 from prompts.tasks import TASKS, AnswerKind, InputKind, PromptError
 from server.jobs.model_prompts import ModelPrompt
 from server.jobs.recipes.class_lists import find_class_list
@@ -101,7 +102,8 @@ def _iter_texts(
     elif step.text is None:
         yield None, "", None
     elif step.reference is None:
-        yield step.text, _get_default_words(step, step.text), None
+        for text in split_classes(step.task_definition, step.text) or (step.text,):
+            yield text, _get_default_words(step, text), None
     elif step.reference == ONTOLOGY:
         for phrase, label in recipe.ontology_index.phrases:
             yield phrase, phrase, label if step.finds_shapes else None

@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from labels.extras import describe_install
 from seedling.scenes.drawing import draw_scene
 from server.cli.main import app
+from server.engine.adapters.class_list import write_class_list
 
 
 def evaluate(*arguments: object) -> Result:
@@ -62,7 +65,9 @@ def test_the_metrics_of_a_dataset_are_written(dataset: Path, tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (["--task", "<ODD>"], "no such task"),
-        (["--task", "<OCR>"], "has no labels for <OCR>"),
+        (["--task", "<OCR>"], "has no labels for <OCR>; it has labels for <OD>"),
+        (["--task", "<FOO>"], "<FOO> is no task (`florist tasks` lists them)"),
+        (["--task", "<OD>", "--task", "<FOO>"], "<FOO> is no task"),
         (["--adapter", "nowhere"], "cannot be used"),
     ],
 )
@@ -124,3 +129,25 @@ def test_all_unusable_entries_are_in_a_file(dataset: Path, tmp_path: Path) -> No
     assert [line.split(": ")[1] for line in lines[1:]] == [f"annotation {900 + i}" for i in range(12)]
     refused = evaluate("seedling", tmp_path / "data", "--task", "<OCR>")
     assert "… and 3 more: --out FOLDER lists all in unusable.txt" in refused.stderr
+
+
+def test_answers_are_held_to_the_class_list_of_the_adapter(dataset: Path, tmp_path: Path) -> None:
+    name = "base_model.model.model.language_model.decoder.layers.0.self_attn.q_proj"
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    weights = {f"{name}.lora_A.weight": torch.ones(2, 192), f"{name}.lora_B.weight": torch.zeros(192, 2)}
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    write_class_list(folder, ["wren", "robin"])
+    reports = []
+    for options in ([], ["--any-class"]):
+        command = "seedling", dataset, "--adapter", folder, "--task", "<OD>", "--task", "<OCR>"
+        result = evaluate(*command, "--out", tmp_path / "out", *options)
+        assert result.exit_code == 0, result.output
+        assert "has no labels for <OCR>" in result.stderr
+        assert ("were held to the 2 classes of adapter birds" in result.stderr) == (not options)
+        reports.append(json.loads((tmp_path / "out/evaluation.json").read_text()))
+    assert [report["class_list"] for report in reports] == [["wren", "robin"], None]
+    held, free = (report["tasks"]["<OD>"]["metrics"]["AP50"] for report in reports)
+    assert held == 0 < free

@@ -54,7 +54,7 @@ def test_the_same_command_continues_the_job(tmp_path: Path) -> None:
 
     page = (out / "summary.html").read_text()
     assert "page.jpg" in page
-    assert page.count("<img") >= 2
+    assert page.count("data:image/webp") == 2
     assert "file://localhost" in page
     assert "secret" not in page
 
@@ -250,3 +250,58 @@ def test_an_error_ends_the_command_with_a_message(tmp_path: Path, arguments: lis
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_review_thresholds_are_told_and_changed_without_asking_again(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for seed in (9400, 9401):
+        draw_scene(seed).image.save(images / f"{seed}.png")
+    command = images, "--task", "<OD>", "--out", out, "--format", "jsonl", "--images", "none"
+    first = run_label(*command, "--review-below", "0.999999")
+    assert first.exit_code == 0, first.stderr
+    labels = sum(len(line["annotations"]) for line in read_lines(out))
+    assert labels > 1
+    assert f"to review: {labels} of {labels} labels, in 2 of 2 images" in first.stdout
+    assert f"objects: {labels} of {labels} have a score below 0.999999" in first.stdout
+    assert "not calibrated" not in first.stdout
+    second = run_label(*command)
+    assert second.exit_code == 0, second.stderr
+    messages = " ".join(second.stderr.split())
+    assert (
+        "other review thresholds: the labels of 2 images are reviewed by them, and no model is asked again" in messages
+    )
+    assert re.search(rf"objects: \d of {labels} have a score below 0.9\n", second.stdout)
+    none = run_label(*command, "--review-below", "0")
+    assert none.exit_code == 0, none.stderr
+    assert "to review" not in none.stdout
+
+
+def test_captions_are_not_reviewed_unless_asked(tmp_path: Path) -> None:
+    draw_scene(9400).image.save(tmp_path / "a.png")
+    command = tmp_path / "*.png", "--task", "<CAPTION>", "--out", tmp_path / "out", "--format", "jsonl"
+    assert "to review" not in run_label(*command).stdout
+    asked = run_label(*command, "--review-below", "0.999999")
+    assert "captions: 1 of 1 have a score below 0.999999" in asked.stdout
+
+
+def test_a_recipe_has_its_own_threshold(tmp_path: Path) -> None:
+    result = run_label(tmp_path, "--recipe", "detect", "--out", tmp_path / "out", "--review-below", "0.5")
+    assert result.exit_code == 2
+    assert "--review-below belongs to --task; a recipe has its own `review_below`" in result.stderr
+
+
+def test_what_the_ontology_did_not_keep_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    draw_scene(9000).image.save(tmp_path / "images/0.png")
+    recipe = tmp_path / "things.yaml"
+    recipe.write_text("name: things\nontology: {unicorn: []}\nsteps: [{id: objects, task: <OD>}]\n")
+    command = tmp_path / "images", "--recipe", recipe, "--out", tmp_path / "out", "--format", "jsonl"
+    outputs = [run_label(*command), run_label(*command)]  # the second one labels nothing
+    for result in outputs:
+        assert result.exit_code == 0, result.output
+        assert re.search(r"not kept: \d+ labels?, not one of the classes: ", result.stdout)
+        assert "never found: 1 of 1 classes: unicorn" in result.stdout
+    refused = run_label(tmp_path / "images", "--task", "<CAPTION>", "--any-class", "--out", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "no step of <CAPTION> names classes" in refused.stderr

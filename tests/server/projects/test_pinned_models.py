@@ -171,7 +171,7 @@ def test_two_concurrent_requests_with_a_promotion_between_them_start_one_job(
         class OvertakenModels:
             """Another server receives the same request first, and then a promotion."""
 
-            load_champions = pinned_models.load_champions
+            load_champions, find_class_lists = pinned_models.load_champions, pinned_models.find_class_lists
 
             def find_champion(self, *arguments: Any) -> PinnedChampion | None:
                 if store.find_job("out") is None:

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -124,3 +125,27 @@ def test_exports_leave_no_files(client: httpx.Client, images: Path, tmp_path: Pa
     with client.stream("GET", f"/v1/jobs/{number}/export"):
         pass  # the client disconnects before it reads anything
     wait_until(lambda: not list((tmp_path / "jobs" / "exports").iterdir()))
+
+
+def test_the_classes_of_a_job_and_what_it_did_not_keep(client: httpx.Client, images: Path) -> None:
+    steps = [{"id": "objects", "task": "<OD>"}]
+    free = start_job(client, images, {"name": "free", "steps": steps})
+    assert wait_for_end(client, free["id"])["state"] == "done"
+    names = Counter(
+        label["annotation"]["label"] for image in list_results(client, free["id"]) for label in image["annotations"]
+    )
+    kept = names.most_common(1)[0][0]
+    recipe = {"name": "two", "ontology": {kept: [], "unicorn": []}, "steps": steps}
+    job = start_job(client, images, recipe)
+    assert wait_for_end(client, job["id"])["state"] == "done"
+    assert client.get(f"/v1/jobs/{free['id']}/classes").json() == {
+        "held": [], "classes": {}, "missing": [], "dropped": [], "dropped_labels": 0, "uncounted_images": 0,
+    }  # fmt: skip
+    report = client.get(f"/v1/jobs/{job['id']}/classes").json()
+    assert report["classes"] == {kept: names[kept], "unicorn": 0}
+    assert report["missing"] == ["unicorn"]
+    dropped = {each["label"]: each["count"] for each in report["dropped"]}
+    assert dropped == {name: count for name, count in names.items() if name != kept}
+    assert {(each["step"], each["reason"]) for each in report["dropped"]} == {("objects", "not one of the classes")}
+    assert report["dropped_labels"] == sum(dropped.values())
+    check_problem(client.get("/v1/jobs/99/classes"), 404, "not-found")
