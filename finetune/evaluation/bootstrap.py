@@ -95,10 +95,10 @@ def compute_luck(
     labels, have one entry for each image. The metric is the sum of errors over the sum of weights. Raises ValueError
     without candidates, for fewer than two images, and if all weights are 0.
     """
-    gains = np.asarray(before, np.float64) - np.asarray(candidates, np.float64)  # [candidates, images]
     counts = np.asarray(weights, np.float64)
-    if gains.ndim != 2 or gains.shape[1] < 2 or not counts.sum() > 0:
+    if not len(candidates) or len(counts) < 2 or not counts.sum() > 0:
         raise ValueError("the reality check needs candidates, and at least two images with labels")
+    gains = np.asarray(before, np.float64) - np.asarray(candidates, np.float64)  # [candidates, images]
     observed = gains.sum(1) / counts.sum()
     rng, as_good = np.random.default_rng(seed), 0.0
     images, drawn = len(counts), 0

@@ -89,3 +89,7 @@ class RunService:
     def read_progress(self, project: Project, run: Run) -> dict[str, Any] | None:
         """Returns the newest line of a run's log; None if there is none yet."""
         return self._tuner.read_progress(project, run)
+
+    def read_classes(self, project: Project, run: Run) -> list[dict[str, Any]]:
+        """Returns what a run knows of its classes; empty before it has read its images."""
+        return self._tuner.read_classes(project, run)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from finetune.tuning.run_record import RECORD_FILE
 from finetune.tuning.run_state import STATE_FILE
 from finetune.tuning.training_log import read_last_line
 from server.engine.adapters.lora import WEIGHT_FILES
@@ -77,6 +78,14 @@ class Tuner:
         except OSError:  # it was deleted
             return None
         return {key: _to_json_number(value) for key, value in line.items()} if line else None
+
+    def read_classes(self, project: Project, run: Run) -> list[dict[str, Any]]:
+        """Returns what a run knows of its classes (`ClassFacts`); empty before it has read its images."""
+        try:
+            record = json.loads((self._files.get_run_folder(project, run).training / RECORD_FILE).read_text())
+        except (OSError, ValueError):  # it was deleted
+            return []
+        return list(record.get("classes", []))  # runs of older versions have none
 
     # In the worker's thread
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from prompts.annotations import Annotation, Text
 from prompts.validation import describe_error
 
 
@@ -18,6 +19,8 @@ class Sample(BaseModel):
     kind: Literal["a", "b"] = "a"
     items: list[Annotated[int, Field(ge=0)]] = Field([1], min_length=1, max_length=2)
     table: dict[str, int] = {}
+    shape: Annotation = Text(label="x")
+    name: str = Field("x", pattern="^[a-z]+$")
 
     @field_validator("table")
     @classmethod
@@ -52,6 +55,10 @@ class Sample(BaseModel):
         ({"items": []}, "has 0 entries; it needs at least 1"),
         ({"items": [1, 2, 3]}, "has 3 entries; the limit is 2"),
         ({"table": 3}, "must be an object with keys, not 3"),
+        ({"shape": {"kind": "circle"}}, "kind must be box, quad, polygon or text, not 'circle'"),
+        ({"shape": {"label": "cat"}}, "kind is missing"),
+        ({"shape": 3}, "must be an object with keys, not 3"),
+        ({"name": "A b"}, "must match the pattern ^[a-z]+$, not 'A b'"),
         ({"table": {"a": 1, "b": 2}}, "too large a table; use a smaller one"),
         ({"count": "x" * 100}, "must be a whole number, not '" + "x" * 58 + "…"),
     ],

@@ -97,7 +97,7 @@ async def start_run(
     def start() -> RunResponse:
         project = projects.store.get_project(project_id)
         run = projects.runs.start_run(project, settings, client_id, initial_model, keep=keep)
-        return create_run_response(run, None, [])
+        return create_run_response(run, None, [], [])
 
     run = await calls.write(start)
     response.headers["Location"] = f"/v1/projects/{project_id}/runs/{run.id}"
@@ -125,7 +125,8 @@ async def list_runs(
         runs = store.runs.list_runs(project, ids)
         models = store.runs.list_model_ids(runs)
         for run in runs:
-            yield create_run_response(run, projects.runs.read_progress(project, run), models[run.id])
+            progress, classes = projects.runs.read_progress(project, run), projects.runs.read_classes(project, run)
+            yield create_run_response(run, progress, models[run.id], classes)
 
     return await create_page_response(calls, "runs", lambda: store.runs.plan_page(project, after or 0, limit), read)
 
@@ -197,7 +198,8 @@ def _describe_run(projects: "Projects", project_id: int, run_id: int) -> RunResp
     project = projects.store.get_project(project_id)
     run = projects.store.runs.get_run(project, run_id)
     models = projects.store.runs.list_model_ids([run])[run.id]
-    return create_run_response(run, projects.runs.read_progress(project, run), models)
+    progress, classes = projects.runs.read_progress(project, run), projects.runs.read_classes(project, run)
+    return create_run_response(run, progress, models, classes)
 
 
 async def _change_run(

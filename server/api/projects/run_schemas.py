@@ -87,6 +87,21 @@ class RunSummaryResponse(BaseModel):
     )
 
 
+class RunClassResponse(BaseModel):
+    """A class of a run."""
+
+    name: str
+    images: int = Field(description="The training images that show it. With fewer than ten, expect mistakes.")
+    objects: int = Field(description="Its objects in them.")
+    known: bool | None = Field(
+        description="Whether the base model knows it: the seedling's own classes; for other models those that they "
+        "find in the validation images. null: it cannot be told."
+    )
+    found: tuple[int, int] | None = Field(
+        description="How many of its objects the start finds in the validation images, and how many there are."
+    )
+
+
 class RunResponse(RunSummaryResponse):
     """A fine-tune run."""
 
@@ -95,6 +110,9 @@ class RunResponse(RunSummaryResponse):
     dataset_hash: str = Field(description="The hash of all images and their annotations.")
     train_images: int = Field(description="The number of training images.")
     holdout_images: int = Field(description="The number of holdout images.")
+    classes: list[RunClassResponse] = Field(
+        description="The classes of its images, the most frequent first; empty before it has read them."
+    )
     author: str
     created: datetime
     started: datetime | None
@@ -108,8 +126,11 @@ class RunListResponse(BaseModel):
     next: int | None = Field(description="`after` of the next page; null on the last page.")
 
 
-def create_run_response(run: "Run", progress: dict[str, Any] | None, models: list[int]) -> RunResponse:
-    """Returns the response for a run. `models`: the IDs of the models that it created."""
+def create_run_response(
+    run: "Run", progress: dict[str, Any] | None, models: list[int], classes: list[dict[str, Any]]
+) -> RunResponse:
+    """Returns the response for a run. `models`: the IDs of the models that it created; `classes`: from `read_classes`.
+    """
     progress = dict(progress) if progress else None
     seconds_left = progress.pop("seconds_left", None) if progress else None
     return RunResponse(
@@ -121,6 +142,7 @@ def create_run_response(run: "Run", progress: dict[str, Any] | None, models: lis
         dataset_hash=run.dataset_hash,
         train_images=run.train_images,
         holdout_images=run.holdout_images,
+        classes=[RunClassResponse(**each) for each in classes],
         progress=progress,
         seconds_left=seconds_left if run.state in OPEN_STATES else None,
         metrics=run.metrics,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finetune.evaluation import bootstrap
-from finetune.evaluation.bootstrap import compare_paired
+from finetune.evaluation.bootstrap import compare_paired, compute_luck
 from finetune.evaluation.corrections import CorrectionCounts
 
 Pair = tuple[list[tuple[float, float]], list[tuple[float, float]]]
@@ -73,3 +73,24 @@ def test_corrections_per_hundred_labels() -> None:
 def test_results_that_cannot_be_compared_are_refused(champion: list[tuple[float, float]]) -> None:
     with pytest.raises(ValueError, match=r"the same images|no labels"):
         compare_paired(champion, [(0, 0)] * (2 if len(champion) > 1 else 0), lower_is_better=True)
+
+
+def test_the_best_of_many_models_may_be_luck() -> None:
+    rng = np.random.default_rng(0)
+    before, *candidates = rng.binomial(3, 0.3, (21, 40)).astype(float)
+    best = min(candidates, key=sum)
+    many = compute_luck(before, candidates, [3.0] * 40, resamples=2000)
+    assert compute_luck(before, [best], [3.0] * 40, resamples=2000) < many
+    assert compute_luck(before, [*candidates, best * 0.2], [3.0] * 40, resamples=2000) < 0.01
+    assert compute_luck(before, [before, before], [3.0] * 40, resamples=100) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("before", "candidates", "weights"),
+    [([1.0], [[0.0]], [1.0]), ([1.0, 1.0], [], [1.0, 1.0]), ([1, 1], [[0, 0]], [0, 0])],
+)
+def test_luck_needs_candidates_and_images(
+    before: list[float], candidates: list[list[float]], weights: list[float]
+) -> None:
+    with pytest.raises(ValueError, match="the reality check needs candidates"):
+        compute_luck(before, candidates, weights)

@@ -11,6 +11,7 @@ import pytest
 from server.engine.engine import Engine
 from server.projects import backtester
 from server.projects.projects import Projects
+from server.store import InvalidStateError
 from server.store.jobs.job_store import JobStore
 from server.store.projects.records import ExecutionState, Project
 from tests.server.helpers import wait_until
@@ -76,4 +77,49 @@ def test_a_backtest_that_fails_says_why_without_a_trace(
         backtest = projects.store.backtests.list_backtests(project)[0]
         assert (backtest.state, states) == (ExecutionState.FAILED, [ExecutionState.RUNNING])
         assert backtest.reason == "an internal error; the server's log contains it"
+        projects.delete_project(project)
+
+
+GAIN = {
+    "value": -3.2,
+    "confidence": 0.0,
+    "gained": False,
+    "units": 12,
+    "advice": ["more steps: …", "more images of owl"],
+}
+NO_GAIN = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+outcome = {outcome!r}
+keep = json.loads((folder / "request.json").read_text())["keep"]
+if keep:
+    (folder / "training/adapter").mkdir(parents=True)
+    (folder / "training/adapter/adapter_model.safetensors").write_bytes(b"weights")
+(folder / "outcome.json").write_text(json.dumps(outcome))
+"""
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_run_without_a_gain_ends_in_its_own_state_and_says_what_to_try(
+    engine: Engine, tmp_path: Path, keep: bool
+) -> None:
+    outcome = {
+        "folder": "training/adapter", "before": 20.0, "best": 23.2, "best_step": 50, "steps": 100, "seconds": 9.5,
+        "validation_seconds": 3.0, "stopped": "", "left_out": 0, "left_out_examples": [], "gain": GAIN,
+    }  # fmt: skip
+    with run_code(tmp_path, engine, NO_GAIN.format(outcome=outcome)) as (projects, project):
+        run = projects.runs.start_run(project, QUICK, "Ada", keep=keep)
+        wait_until(lambda: projects.store.runs.get_run(project, run.id).ended)
+        ended = projects.store.runs.get_run(project, run.id)
+        assert ended.state is ExecutionState.NO_GAIN
+        assert ended.reason == (
+            "no gain on the validation images: 20 before, 23.2 at step 50. What to try: more steps: …; "
+            "more images of owl"
+        )
+        assert ended.metrics["gain"] == {"value": -3.2, "confidence": 0.0, "gained": False}
+        assert len(projects.store.models.list_models(project)) == keep
+        with pytest.raises(InvalidStateError):
+            projects.runs.resume_run(project, ended)
+        with pytest.raises(InvalidStateError):
+            projects.runs.cancel_run(project, ended)
         projects.delete_project(project)

@@ -24,7 +24,7 @@ QUICK = {
     "replay_share": 0,
     "lora_rank": 4,
 }
-FINAL_STATES = ("done", "failed", "cancelled")
+FINAL_STATES = ("done", "no-gain", "failed", "cancelled")
 
 
 @contextmanager

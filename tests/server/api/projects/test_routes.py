@@ -66,13 +66,20 @@ def test_a_project_is_corrected_tuned_tested_promoted_and_rolled_back(client: ht
         sum(row["holdout"] is side for row in corrections) for side in (False, True)
     )
     with client.stream("GET", f"{project}/runs/{run['id']}/events") as stream:
-        names = [line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: ")]
+        lines = list(stream.iter_lines())
+    names = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
     assert names[0] == "progress"
     assert names[-1] == "end"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert all("config" not in event and len(json.dumps(event)) < 1000 for event in events)
+    assert events[-1]["models"]
     done = wait_for_end(client, f"{project}/runs/{run['id']}")
     assert done["state"] == "done", done["reason"]
     assert done["progress"]["step"] == 2
     assert done["metrics"]["before"] is None  # too few images for validation
+    assert done["config"]["any_class"] is False
+    assert sum(each["objects"] for each in done["classes"]) > 0
+    assert done["seconds_left"] is None
 
     (model,) = get_json(client, f"{project}/models")["models"]
     assert (model["run"], model["task"], model["is_champion"]) == (run["id"], "<OD>", False)
@@ -254,3 +261,10 @@ def test_projects_are_disabled_without_a_folder(engine: Engine) -> None:
         assert check_details(client.post("/v1/prompt", json=prompt), 422, "invalid-prompt")["field"] == "project"
     with pytest.raises(ValueError, match="besides FLORIST_PROJECTS_FOLDER"):
         Settings(projects_folder=Path("projects"))
+
+
+@pytest.mark.parametrize("name", ["my birds", "", "-birds", "b" * 65, "vögel"])
+def test_a_name_of_a_project_is_refused_in_plain_words(client: httpx.Client, name: str) -> None:
+    response = client.post("/v1/projects", json={"name": name})
+    detail = check_details(response, 422, "invalid-request")["detail"]
+    assert detail.startswith("name: must have 1 to 64 characters: letters from a to z, digits, dots, dashes and under")

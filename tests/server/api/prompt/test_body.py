@@ -161,3 +161,17 @@ async def test_invalid_fields_of_forms_are_named(
     response = await client.post("/v1/prompt", files=files, data=data)
     assert response.status_code in (400, 422), response.text
     assert ProblemDetails.model_validate(response.json()).field == field
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "detail"),
+    [
+        ([("image", b"x"), ("image", b"y")], {}, "the form has too many files; send one file"),
+        ([("image", b"x")], {f"f{i}": "x" for i in range(100)}, "the form has too many fields; send at most 32"),
+    ],
+)
+async def test_forms_that_are_too_large_are_refused_in_plain_words(
+    client: httpx.AsyncClient, files: Any, data: Any, detail: str
+) -> None:
+    response = await client.post("/v1/prompt", files=[(n, (f"{n}.png", c)) for n, c in files], data=data)
+    assert ProblemDetails.model_validate(response.json()).detail == detail
