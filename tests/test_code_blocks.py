@@ -1,4 +1,4 @@
-"""The code blocks of README and docs, which a reader runs in order: `make test-docs` does, in a copy of the checkout."""
+"""The code blocks of README and docs, which a reader runs in order: `make test-docs` does, in a copy of the code."""
 
 import json
 import os
@@ -149,7 +149,8 @@ class Reader:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("FLORIST_", "VIRTUAL"))
         }
-        environment |= {"FLORIST_PORT": str(self.port), "FLORIST_DEVICE": "cpu"}
+        environment |= {"FLORIST_PORT": str(self.port), "FLORIST_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+        environment["FLORIST_URL"] = f"http://localhost:{self.port}"  # for examples/
         with (self.folder / "page.log").open("wb") as log:
             shell = subprocess.Popen(
                 ["bash", str(script)], cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -239,7 +240,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     for name, seeds in (("corrected", range(100, 112)), ("holdout", range(112, 118))):
         draw_dataset(folder / "my" / name, seeds)
     (folder / "my" / "images").mkdir()
-    for seed in range(200, 224):
+    for seed in range(200, 216):
         draw_scene(seed, objects=(2, 4), words=(0, 1)).image.save(folder / "my" / "images" / f"{seed}.png")
     reader = Reader(folder)
     yield reader
