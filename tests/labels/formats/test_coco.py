@@ -131,7 +131,7 @@ def test_unusable_entries_name_the_id(save: Save) -> None:
     assert "no image 'c.png'" in listed["image 3"]
     assert "for 9×9 pixels" in listed["image 4"]
     assert "75% outside the image of 100×80" in listed["annotation 3"]
-    assert "its box [10, 10, -5, 20] (x, y, width, height) has a negative side" == listed["annotation 4"]
+    assert listed["annotation 4"] == "its box [10, 10, -5, 20] (x, y, width, height) has a negative side"
     assert "no area" in listed["annotation 5"]
     assert "nan" in listed["annotation 6"]
     assert "99" in listed["annotation 9"]
