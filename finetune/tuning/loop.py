@@ -207,8 +207,9 @@ class _Run:
         state = self.state
         candidate = self.checkpoint.create_candidate()
         self.trainer.trainable.save(candidate, self.trainer.average)
-        if self.config.method is Method.LORA and self.class_list is not None:
-            write_class_list(candidate, self.class_list.names)
+        if self.config.method is Method.LORA:
+            classes = self.class_list.names if self.class_list else ()
+            write_class_list(candidate, classes, (task for tasks in self.batches.tasks for task in tasks))
         result = self.validator.validate(candidate, self.should_stop, self.report_progress)
         self.metric = metric = None if result is None else result.metric
         is_better = metric is None or all(metric < each for each in (state.best, state.before) if each is not None)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from finetune.tuning.result import TuneError
 from finetune.tuning.run_record import TuneData
 from finetune.tuning.training_log import read_log
 from labels.labeled_image import LabeledImage
+from labels.sample import Sample
+from prompts.annotations import Text
+from prompts.tasks import find_task
+from server.engine.adapters.class_list import read_class_list
+from server.engine.task_tokens import read_task_tokens
 from tests.finetune.tuning.runs import CLASSES, make_config, run
 
 
@@ -124,3 +130,13 @@ def test_the_metric_corrections_uses_the_engine(base: str, images: list[LabeledI
     result = run(make_config(base, metric="corrections", steps=2), images, tmp_path)
     assert result.before is not None
     assert result.before > 0
+
+
+def test_an_adapter_names_its_classes_and_the_tasks_of_its_own(
+    base: str, images: list[LabeledImage], tmp_path: Path
+) -> None:
+    sample = Sample(find_task("<COUNT>"), (Text(label="two"),), text="cats")
+    counted = [replace(image, samples=(sample,)) for image in images]
+    result = run(make_config(base, steps=1, tasks=("<OD>", "<COUNT>")), counted, tmp_path)
+    assert read_class_list(result.folder) == CLASSES
+    assert read_task_tokens(result.folder) == {"<COUNT>"}
