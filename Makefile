@@ -5,7 +5,9 @@ EXTRAS ?= train
 RUNS ?= runs/seedling
 SOURCES := prompts labels server finetune seedling tests benchmarks examples docs
 
-.PHONY: help install setup demo serve test field test-slow test-ray lint types format docs wheel seedling seedling-report bench reliability loop clean
+TSC := .venv/node/node_modules/.bin/tsc
+
+.PHONY: help install setup demo serve test field test-slow test-ray lint scripts types format docs wheel seedling seedling-report bench reliability loop clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets.
@@ -63,6 +65,14 @@ lint: .venv/dev  ## Checks format, rules, layers, Dockerfile and compose file.
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory scripts; \
+	else echo "npm is not installed: the scripts of the summary page are not checked"; fi
+
+scripts: $(TSC)  ## Checks the types of the scripts of the summary page (needs Node.js and npm).
+	$(TSC) --project server/jobs/summary/page/script
+
+$(TSC): .venv/dev
+	npm install --silent --no-audit --no-fund --prefix .venv/node typescript@5.9.3
 
 types: .venv/dev  ## Checks types.
 	$(BIN)/mypy

@@ -67,6 +67,11 @@ def describe_changes(changes: "ImageChanges") -> list[str]:
         )
     if changes.relabeled:
         lines.append(f"{_count(changes.relabeled, 'image')} to label again; the labels so far stay in the database")
+    if changes.reviewed:
+        lines.append(
+            f"other review thresholds: the labels of {_count(changes.reviewed, 'image')} are reviewed by them, and no "
+            "model is asked again"
+        )
     if changes.unchecked:
         lines.append(
             f"{_count(changes.unchecked, 'image')} kept without a look at the file, as the source does not say whether "

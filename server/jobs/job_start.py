@@ -2,6 +2,8 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from server.jobs.model_hash import compute_model_hash
@@ -9,6 +11,7 @@ from server.jobs.pinned_models import ProjectModels, pin_champions, pin_class_li
 from server.jobs.recipes.differences import describe_differences
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.recipes.recipe import Recipe
+from server.jobs.recipes.review import differs_only_in_review, review_again
 from server.jobs.sources import ImageSource, addresses
 from server.store import Job, JobMismatchError, JobSpec, StoreError
 from server.store.jobs.job_changes import ImageChanges, list_differences
@@ -32,6 +35,8 @@ def start_job(
     def get_or_create(existing: Job | None) -> Job:
         pinned = _pin_models(recipe, get_job_recipe(existing) if existing else None, engine, projects)
         spec = _create_spec(pinned, engine, source, address, output, options)
+        if existing:
+            _change_reviews(store, existing, pinned, spec)
         return store.get_or_create_job(spec, source.names, _compare_recipes)
 
     existing = store.find_job(output)
@@ -54,14 +59,27 @@ def update_job(
     With `relabel`, the job also gets the recipe and the models of now, and all its images are labeled again, but for
     those with stored annotations of this recipe and these models. Without it, they must be those of the job:
     JobMismatchError is raised otherwise, and also if the source is at another address and lacks an image of the job.
-    Raises InvalidStateError if the job is cancelled, otherwise as `start_job`.
+    If only review thresholds differ, the stored labels are reviewed by the new ones. Raises InvalidStateError if the
+    job is cancelled, otherwise as `start_job`.
     """
     pinned = _pin_models(recipe, None if relabel else get_job_recipe(job), engine, projects)
     spec = _create_spec(pinned, engine, source, address, job.spec.output, job.spec.options)
+    job, reviewed = _change_reviews(store, job, pinned, spec)
     if not relabel and (lines := list_differences(job.spec, spec, _compare_recipes)):
         raise JobMismatchError(spec.output, lines, job, spec)
     is_same_address = addresses.to_absolute(address) == addresses.to_absolute(job.spec.source)
-    return store.update_job(job, spec, source, may_remove=is_same_address, relabel=relabel)
+    job, changes = store.update_job(job, spec, source, may_remove=is_same_address, relabel=relabel)
+    return job, replace(changes, reviewed=reviewed)
+
+
+def _change_reviews(store: JobStore, job: Job, recipe: Recipe, spec: JobSpec) -> tuple[Job, int]:
+    """Gives a job the review thresholds of `recipe` if nothing else differs. Returns it, and how many images have
+    labels that were reviewed again."""
+    if job.spec.recipe_hash == spec.recipe_hash or job.spec.model_hash != spec.model_hash:
+        return job, 0
+    if not differs_only_in_review(get_job_recipe(job), recipe):
+        return job, 0
+    return store.change_reviews(job, spec, partial(review_again, recipe))
 
 
 def _pin_models(recipe: Recipe, previous: Recipe | None, engine: "Engine", projects: ProjectModels | None) -> Recipe:

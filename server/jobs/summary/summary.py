@@ -3,7 +3,7 @@
 import hashlib
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -73,6 +73,9 @@ def write_summary(
     steps = list(statistics.steps.values())
     selected, uncertain, examples = selection.select()
     shown = ImageEncoder(steps, (one.name for one in classes)).encode_images(selected)
+    if info.progress.removed:
+        gone = f"{info.progress.removed:,} images are no longer in the source; their labels stay in the database"
+        info = replace(info, notes=[*info.notes, gone])
     content = {
         "info": info,
         "statistics": statistics,

@@ -47,6 +47,7 @@ class ImageChanges:
         compared: The number of images that are read again, as their files may have changed.
         removed: The number of images that are no longer in the source.
         relabeled: The number of images that are labeled again, for another recipe or model.
+        reviewed: The number of images whose labels are reviewed by other thresholds; no model is asked.
         names: The first names of added, compared and removed images.
     """
 
@@ -56,6 +57,7 @@ class ImageChanges:
     compared: int = 0
     removed: int = 0
     relabeled: int = 0
+    reviewed: int = 0
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -81,7 +83,8 @@ def update_job(
     is_listed_anew = row.fingerprint != spec.fingerprint
     has_ended = row.state not in (JobState.QUEUED, JobState.RUNNING)
     if not (is_other or relabel or is_listed_anew or has_ended):
-        return ImageChanges()
+        is_done = JobImageRow.job_id == job.id, JobImageRow.state == ImageState.DONE
+        return ImageChanges(kept=connection.scalar(sa.select(sa.func.count()).where(*is_done)) or 0)
     update = _ImageUpdate(connection, job.id, source, relabel=is_other or relabel, is_listed_anew=is_listed_anew)
     changes = update.run()
     if changes.removed and not may_remove:

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from labels.labeled_image import TracedAnnotation
 from server.store.database import MAX_WAIT, Database
 from server.store.jobs.job_changes import (
     ImageChanges,
@@ -35,6 +36,7 @@ from server.store.jobs.records import (
     JobState,
     UnknownJobError,
 )
+from server.store.jobs.review_changes import change_reviews
 from server.store.pages import Page, plan_page
 from server.store.tables import UNFINISHED_STATES, AnnotationsRow, JobImageRow, JobRow
 from server.store.text import clean_text, redact_address
@@ -122,6 +124,17 @@ class JobStore(JobResults):
             changes = update_job(connection, job, spec, source, may_remove=may_remove, relabel=relabel)
         return self.get_job(job.id), changes
 
+    def change_reviews(
+        self, job: Job, spec: JobSpec, change: Callable[[Sequence[TracedAnnotation]], Sequence[TracedAnnotation]]
+    ) -> tuple[Job, int]:
+        """Gives the job the recipe of `spec`, and its annotations the reasons for review that `change` gives those of
+        an image. Returns the job, and the number of its images with annotations.
+
+        The annotations of the recipe before stay stored. Raises JobChangedError if the job has another recipe by now.
+        """
+        count = change_reviews(self.database, job, spec, change)
+        return self.get_job(job.id), count
+
     def estimate_rate(self, job: Job) -> float | None:
         """Returns how many images per second were labeled when the job last ran, without pauses; None if unknown."""
         with self.database.begin_read() as connection:
@@ -160,9 +173,7 @@ class JobStore(JobResults):
             found.setdefault(job.spec.source, []).append(job)
         return found
 
-    def find_runnable(
-        self, options: str, prefix: str | None = None, sources: Collection[str] = ()
-    ) -> Job | None:
+    def find_runnable(self, options: str, prefix: str | None = None, sources: Collection[str] = ()) -> Job | None:
         """Returns the oldest queued or running job with these `options`; None if there is none.
 
         Jobs whose source begins with `prefix` are left out, but for those of `sources`.

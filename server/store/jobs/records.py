@@ -154,7 +154,7 @@ class JobChangedError(StoreError):
     """Another process has changed the recipe, the model or the images of a job while this one worked on it."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(f"another process has changed job {job.id} while this one worked on it")
+        super().__init__(f"another process has changed job {job.id} while this one worked on it; start again")
 
 
 class JobMismatchError(StoreError):

@@ -258,12 +258,13 @@ def test_review_thresholds_are_told_and_changed_without_asking_again(tmp_path: P
     for seed in (9400, 9401):
         draw_scene(seed).image.save(images / f"{seed}.png")
     command = images, "--task", "<OD>", "--out", out, "--format", "jsonl", "--images", "none"
-    first = run_label(*command, "--review-below", "0.999999")
+    first = run_label(*command, "--review-below", "1")
     assert first.exit_code == 0, first.stderr
-    labels = sum(len(line["annotations"]) for line in read_lines(out))
+    found = re.search(r"to review: (\d+) of \1 labels, in 2 of 2 images\n", first.stdout)
+    assert found is not None, first.stdout
+    labels = int(found[1])
     assert labels > 1
-    assert f"to review: {labels} of {labels} labels, in 2 of 2 images" in first.stdout
-    assert f"objects: {labels} of {labels} have a score below 0.999999" in first.stdout
+    assert f"objects: {labels} of {labels} have a score below 1\n" in first.stdout
     assert "not calibrated" not in first.stdout
     second = run_label(*command)
     assert second.exit_code == 0, second.stderr
@@ -281,8 +282,8 @@ def test_captions_are_not_reviewed_unless_asked(tmp_path: Path) -> None:
     draw_scene(9400).image.save(tmp_path / "a.png")
     command = tmp_path / "*.png", "--task", "<CAPTION>", "--out", tmp_path / "out", "--format", "jsonl"
     assert "to review" not in run_label(*command).stdout
-    asked = run_label(*command, "--review-below", "0.999999")
-    assert "captions: 1 of 1 have a score below 0.999999" in asked.stdout
+    asked = run_label(*command, "--review-below", "1")
+    assert "captions: 1 of 1 have a score below 1\n" in asked.stdout
 
 
 def test_a_recipe_has_its_own_threshold(tmp_path: Path) -> None:
