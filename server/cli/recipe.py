@@ -69,7 +69,8 @@ def _format_notes(notes: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _describe_recipe(recipe: "Recipe") -> list[str]:
-    notes = [f"review below score {recipe.review_below:g}"] if recipe.review_below is not None else []
+    kinds = {name: score for name, score in recipe.review_below if score} if recipe.review_below else {}
+    notes = [f"review below score {', '.join(f'{score:g} ({kind})' for kind, score in kinds.items())}"] if kinds else []
     if any(step.check or step.flip for step in recipe.steps):
         notes.append(f"on disagreement: {recipe.disagreement}")
     return notes
