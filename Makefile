@@ -71,7 +71,7 @@ lint: .venv/dev  ## Checks format, rules, layers, Dockerfile and compose file.
 scripts: $(TSC)  ## Checks the types of the scripts of the summary page (needs Node.js and npm).
 	$(TSC) --project server/jobs/summary/page/script
 
-$(TSC): .venv/dev
+$(TSC): | .venv/dev
 	npm install --silent --no-audit --no-fund --prefix .venv/node typescript@5.9.3
 
 types: .venv/dev  ## Checks types.

@@ -70,7 +70,7 @@ def _format_notes(notes: list[str]) -> Iterator[tuple[str, str]]:
 
 def _describe_recipe(recipe: "Recipe") -> list[str]:
     kinds = {name: score for name, score in recipe.review_below if score} if recipe.review_below else {}
-    notes = [f"review below score {', '.join(f'{score:g} ({kind})' for kind, score in kinds.items())}"] if kinds else []
+    notes = [f"review below score {', '.join(f'{least:g} ({kind})' for kind, least in kinds.items())}"] if kinds else []
     if any(step.check or step.flip for step in recipe.steps):
         notes.append(f"on disagreement: {recipe.disagreement}")
     return notes
@@ -99,6 +99,8 @@ def _describe_step(step: "RecipeStep") -> list[str]:
     notes += _describe_filter(step.filter)
     if step.check:
         notes.append("labels are verified")
+    if step.review_below is not None:
+        notes.append(f"review below score {step.review_below:g}")
     if not step.keep:
         notes.append("not kept")
     return notes
