@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune.tuning.class_facts import FEW_IMAGES, ClassFacts, list_new, list_rare
 from finetune.tuning.config import Method, TuneConfig
-from finetune.tuning.gain import TuneGain, measure_gain
+from finetune.tuning.gain import TuneGain, format_metric, measure_gain
 from finetune.tuning.run_state import RunState
 
 TRAINED_STAGES_FOR_NEW = 2
@@ -113,7 +113,9 @@ def _advise_steps(
     views = state.step * own_images / max(1, images)
     reasons = []
     if len(trained) > 1 and trained[-1] == min(trained) and trained[-1] < trained[-2]:
-        reasons.append(f"the holdout was still improving at the end ({trained[-2]:.3g} → {trained[-1]:.3g})")
+        reasons.append(
+            f"the holdout was still improving at the end ({format_metric(trained[-2])} → {format_metric(trained[-1])})"
+        )
     if trend and trend.is_falling:
         reasons.append(f"the training loss was still falling ({trend.third:.3g} → {trend.last:.3g})")
     if views < _FEW_VIEWS and not (trend and trend.is_rising):
@@ -142,15 +144,15 @@ def _advise_learning_rate(
         ]
     if is_worse and not is_improving:
         return [
-            f"a lower learning rate: every validation was worse than the start ({state.before:.3g} → "
-            f"{min(trained):.3g} at best); set learning_rate to {lower:.1g} in place of {rate:g}"
+            f"a lower learning rate: every validation was worse than the start ({format_metric(state.before)} → "
+            f"{format_metric(min(trained))} at best); set learning_rate to {lower:.1g} in place of {rate:g}"
         ]
     is_early = state.best_step <= state.step / 2
     if trend and is_early and len(trained) > 2 and trained[-1] > min(trained) and trend.last < trend.first:
         return [
-            f"a lower learning rate: after step {state.best_step} the holdout got worse ({min(trained):.3g} → "
-            f"{trained[-1]:.3g}) while the training loss fell, so the run overfits its images; set learning_rate to "
-            f"{lower:.1g} in place of {rate:g}, or add images"
+            f"a lower learning rate: after step {state.best_step} the holdout got worse "
+            f"({format_metric(min(trained))} → {format_metric(trained[-1])}) while the training loss fell, so the run "
+            f"overfits its images; set learning_rate to {lower:.1g} in place of {rate:g}, or add images"
         ]
     return []
 

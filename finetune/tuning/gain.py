@@ -38,6 +38,13 @@ class TuneGain:
         return f"that may be luck ({self.describe_confidence()}, {100 * SURE:.0f} % are needed)"
 
 
+def format_metric(value: float | None) -> str:
+    """Returns a metric with three digits, such as 24.1 or 3,480. None: NaN, which JSON does not have."""
+    if value is None:
+        return "NaN"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
 def measure_gain(
     before: float, best: float, errors: Mapping[int, Sequence[float]], weights: Sequence[float]
 ) -> TuneGain:
@@ -53,7 +60,7 @@ def measure_gain(
     candidates = [own for step, own in errors.items() if step]
     if 0 not in errors or not candidates or len(weights) < 2 or not sum(weights):
         return TuneGain(value, None, value > 0, len(weights))
-    if value <= 0:
+    if not value > 0:  # a loss can be NaN
         return TuneGain(value, 0.0, gained=False, units=len(weights))
     confidence = 1 - compute_luck(errors[0], candidates, weights)
     return TuneGain(value, confidence, confidence >= SURE, len(weights))

@@ -1,6 +1,7 @@
 """The training loop of a fine-tune run."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -219,7 +220,7 @@ class _Run:
         if state.step == 0:
             state.before, state.found = metric, dict(result.found) if result else {}
             self.checkpoint.accept()  # until the first trained one
-        elif metric is None or state.best is None or metric < state.best:
+        elif metric is None or state.best is None or metric < state.best or math.isnan(state.best):
             self.checkpoint.accept()
             state.best, state.best_step = metric, state.step
         else:

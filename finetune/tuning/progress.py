@@ -29,6 +29,11 @@ class TuneProgress:
     validations_left: int
     time: float = field(default_factory=time.monotonic)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last step is trained and validated."""
+        return self.step >= self.steps and self.validated is None
+
     def count_down(self) -> float | None:
         """Returns the seconds that are left now."""
         return None if self.seconds_left is None else max(0.0, self.seconds_left - (time.monotonic() - self.time))

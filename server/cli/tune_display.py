@@ -8,11 +8,13 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from finetune.tuning.advice import describe_frozen, list_names
 from finetune.tuning.class_facts import FEW_IMAGES, ClassFacts, list_new, list_rare
 from finetune.tuning.config import TuneConfig
+from finetune.tuning.gain import format_metric
 from finetune.tuning.progress import TuneProgress
 from finetune.tuning.time_estimate import format_duration
 
@@ -48,6 +50,7 @@ class TuneDisplay:
             self._print(describe_estimate(progress))
         if self._progress is not None:
             description = "training" if progress.validated is None else f"validating {progress.validated:.0%}"
+            description = "done" if progress.is_complete else description
             text = ", ".join(describe_state(progress, self._config.metric))
             self._progress.update(self._bar, completed=progress.step, description=description, text=text)
 
@@ -84,13 +87,13 @@ class _TimeLeft(ProgressColumn):
     """The time that is left, which counts down between two steps."""
 
     def __init__(self, get_newest: Callable[[], TuneProgress | None]) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._get_newest = get_newest
 
     def render(self, task: Task) -> Text:
         newest = self._get_newest()
-        left = None if newest is None else newest.count_down()
-        return Text("" if left is None else f"about {format_duration(left)} left")
+        left = None if newest is None or newest.is_complete else newest.count_down()
+        return Text("" if left is None else f"about {format_duration(left)} left", no_wrap=True)
 
 
 def describe_progress(progress: TuneProgress, metric: str) -> str:
@@ -111,8 +114,8 @@ def describe_state(progress: TuneProgress, metric: str) -> list[str]:
         losses = progress.losses
         parts.append(f"text loss {losses['text_loss']:.2f}, location loss {losses['location_loss']:.2f}")
     if progress.validation is not None:
-        before = f" ({progress.before:.3g} before)" if progress.before is not None and progress.step else ""
-        parts.append(f"holdout: {progress.validation:.3g} {METRICS[metric]}{before}")
+        before = f" ({format_metric(progress.before)} before)" if progress.before is not None and progress.step else ""
+        parts.append(f"holdout: {format_metric(progress.validation)} {METRICS[metric]}{before}")
     return parts
 
 

@@ -21,6 +21,7 @@ from finetune.forgetting import DatasetForgetting, ForgettingEvaluation
 from finetune.tuning.best_checkpoint import BestCheckpoint
 from finetune.tuning.class_facts import choose_class_list, count_classes
 from finetune.tuning.config import ConfigError, Method, load_config
+from finetune.tuning.gain import format_metric
 from finetune.tuning.loop import tune
 from finetune.tuning.replay import ReplayData, load_replay
 from finetune.tuning.result import TuneError, TuneResult
@@ -141,8 +142,8 @@ class TuneRunner:
     def _print_result(self, result: TuneResult) -> None:
         metric = METRICS[self._config.metric]
         if result.best is not None and result.before is not None and result.gain is not None:
-            before = f"{result.before:.3g} {self._config.start_adapter or 'before'}"
-            line = f"holdout {metric}: {before}, {result.best:.3g} at step {result.best_step}"
+            before = f"{format_metric(result.before)} {self._config.start_adapter or 'before'}"
+            line = f"holdout {metric}: {before}, {format_metric(result.best)} at step {result.best_step}"
             if result.gain.gained:
                 sure = f"; {result.gain.describe_confidence()} that this is no luck"
                 print_line(line if result.gain.confidence is None else f"{line}{sure}")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from finetune.tuning.gain import format_metric
 from finetune.tuning.run_record import RECORD_FILE
 from finetune.tuning.run_state import STATE_FILE
 from finetune.tuning.training_log import read_last_line
@@ -137,7 +138,7 @@ class Tuner:
             return
         metrics = {key: _to_json_number(outcome[key]) for key in _METRICS}
         if gain := outcome.get("gain"):
-            metrics["gain"] = {key: gain[key] for key in ("value", "confidence", "gained")}
+            metrics["gain"] = {key: _to_json_number(gain[key]) for key in ("value", "confidence", "gained")}
         state, tasks, sha256 = None, run.config["tasks"], ""
         if gain and not gain["gained"]:
             state, reason = ExecutionState.NO_GAIN, describe_no_gain(gain, metrics)
@@ -186,7 +187,9 @@ class Tuner:
 
 def describe_no_gain(gain: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """Returns the reason of a run without a gain, with what to try."""
-    numbers = f"{metrics['before']:.3g} before, {metrics['best']:.3g} at step {metrics['best_step']}"
+    numbers = (
+        f"{format_metric(metrics['before'])} before, {format_metric(metrics['best'])} at step {metrics['best_step']}"
+    )
     doubt = ""
     if gain["value"] > 0 and gain["confidence"] is not None:
         doubt = f" (only {100 * gain['confidence']:.0f} % sure that this is no luck)"
