@@ -45,11 +45,13 @@ class FoundImage:
         name: The image's name in its dataset: relative, with forward slashes and no `..`.
         moved_from: The name that the dataset has for the image, if its file is not there, or is called so only in
             another spelling. Another image may have a better claim to the file.
+        stated: The name as the dataset writes it, if `name` is not made from it.
     """
 
     path: Path
     name: str
     moved_from: str = ""
+    stated: str = ""
 
 
 class ImageResolver:

@@ -176,7 +176,7 @@ class _ImageFinder:
             if exact := self._resolver.find_exact(name, self._folders):
                 root = self._resolver.root
                 relative = exact.relative_to(root).as_posix() if exact.is_relative_to(root) else exact.name
-                return FoundImage(exact, relative, name if is_respelled(name, exact) else "")
+                return FoundImage(exact, relative, name if is_respelled(name, exact) else "", name)
         for name in paths[:-1]:
             try:
                 return self._resolver.find_moved(name, self._folders)

@@ -61,7 +61,7 @@ class DatasetBuilder:
         A file that is where one image's name says is not the file of another one that has been moved, and a file that
         fits two moved images is the file of neither.
         """
-        file = os.path.realpath(found.path)
+        file, stated = os.path.realpath(found.path), found.stated or found.name
         draft = self._by_file.get(file)
         if draft is not None and draft.moved_from != found.moved_from:
             if draft.moved_from and draft.name in self._drafts:
@@ -71,9 +71,15 @@ class DatasetBuilder:
                 self.refuse(source, _describe_claims(found.moved_from, found.path, draft.source))
                 return None
             del self._by_file[file]
+        elif draft is not None and _are_two_images(stated, draft.stated, found.path):
+            reason = f"it may be about {draft.stated} or about {stated}, which are both found as {found.path}"
+            for each in (draft.source, source):
+                self.refuse(each, f"{reason}: put the images where their names say, in one folder")
+            self._drafts.pop(draft.name, None)
+            return None
         draft = self._add(prefix + found.name, source, ImageFile(found.path), size, file)
         if draft is not None:
-            draft.moved_from = found.moved_from
+            draft.moved_from, draft.stated = found.moved_from, draft.stated or stated
         return draft
 
     def add_image(self, name: str, source: str, image: EncodedImage, size: Size | None = None) -> ImageDraft | None:
@@ -163,6 +169,18 @@ class DatasetBuilder:
                     "its EXIF orientation turns it, and labels of other images here are for the stored pixels: remove "
                     "the orientation, for example by `exiftool -Orientation= FILE`",
                 )
+
+
+def _are_two_images(name: str, other: str, found: Path) -> bool:
+    """Returns whether two names that lead to the same file are those of two images, such as a.jpg and images/a.jpg.
+
+    They are if there is another file that one of them may name as well: a.jpg beside images, or images/images/a.jpg.
+    """
+    short, long = sorted((name, other), key=len)
+    path = found.as_posix()
+    if not long.endswith(f"/{short}") or not path.endswith(f"/{long}"):
+        return False
+    return any(Path(path.removesuffix(each) + rest).is_file() for each, rest in ((short, long), (long, short)))
 
 
 def _describe_claims(name: str, file: Path, other: str) -> str:

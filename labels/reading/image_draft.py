@@ -58,6 +58,8 @@ class ImageDraft:
     refused: bool = False
     moved_from: str = ""
     """The image's name in the dataset, if its file is elsewhere."""
+    stated: str = ""
+    """The image's name as the dataset writes it first."""
     states_size: bool = False
     left_out_names: set[str] = field(default_factory=set)
     """Names of what was left out. If the dataset has objects of such a name, the objects are not complete."""

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from labels.writing.image_options import ImagePlacement
 from server.cli.console import describe_os_error, error_console, fail, print_line
 from server.cli.datasets import JOB_PREFIX, PROJECT_PREFIX, DatasetOpener
-from server.cli.options import ImagesOption, ImageUrlOption, describe_placement
+from server.cli.options import ImagesOption, ImageUrlOption, describe_images
 
 if TYPE_CHECKING:
     from labels.dataset import Dataset
@@ -66,7 +66,9 @@ def _convert(
             dataset, format, out, placement=placement, image_url=image_url, on_image=lambda: progress.advance(bar)
         )
     report = result.report
-    print_line(f"{report.annotations} annotations on {report.images} images: {out}{describe_placement(placement)}")
+    print_line(
+        f"{report.annotations} annotations on {report.images} images: {out}{describe_images(placement, image_url)}"
+    )
     if result.splits:
         counts = ", ".join(f"{name} ({count} images)" for name, count in result.splits.items())
         print_line(f"one split: {counts} are together in the new dataset, and the names of images begin with theirs")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from labels.writing.image_options import ImagePlacement
 from server.cli.console import print_line
-from server.cli.options import describe_placement
+from server.cli.options import describe_images
 
 if TYPE_CHECKING:
     from labels.labeled_image import LabeledImage
@@ -78,7 +78,7 @@ class LabelDatasets:
                 placement = format.choose_placement(self.placement, image_url)
                 images = _iter_images(store, job, source, with_files=placement is ImagePlacement.LINK)
                 report = format.write(view.iter_images(images), target, placement, image_url=image_url)
-                included = "" if format.suffix else describe_placement(placement)
+                included = "" if format.suffix else describe_images(placement, image_url)
             left_out = "".join(f"; {count} {what} left out" for what, count in report.left_out.items())
             print_line(f"{report.annotations} annotations on {report.images} images: {target}{included}{left_out}")
             for remark in report.iter_remarks():

@@ -35,13 +35,16 @@ ImageUrlOption = Annotated[
 TextOption = Annotated[str | None, typer.Option(help="The text input, for tasks that take text.")]
 
 
-def describe_placement(placement: ImagePlacement) -> str:
+def describe_images(placement: ImagePlacement, image_url: str | None) -> str:
     """Returns how the images are in a dataset, as the end of a line that names it."""
-    return {
+    if image_url is not None and placement is ImagePlacement.NONE:
+        return f", with the addresses of the images: {image_url}NAME"
+    including = {
         ImagePlacement.COPY: ", with copies of the images",
         ImagePlacement.LINK: ", with links to the images",
         ImagePlacement.NONE: ", without the images (--images copy or link puts them in)",
     }[placement]
+    return including if image_url is None else f"{including}, and their addresses: {image_url}NAME"
 
 
 def find_task_or_exit(token: str, text: str | None, region: str | None = None) -> Task:

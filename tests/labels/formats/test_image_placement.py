@@ -271,3 +271,29 @@ def test_a_dataset_without_images_says_so_when_it_is_read(images: list[LabeledIm
     FORMATS["coco"].write(images, tmp_path / "out", ImagePlacement.NONE)
     with pytest.raises(DatasetError, match="written without its images: write it again with `--images copy`"):
         open_dataset(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["jsonl", "cvat", "label-studio", "huggingface", "coco"])
+def test_images_of_one_name_are_not_taken_for_each_other_when_they_are_put_in_later(name: str, tmp_path: Path) -> None:
+    images = []
+    for number, image in enumerate(["a.png", "images/a.png", "images/b.png", "c.png"]):
+        path = tmp_path / "source" / image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT), (number * 20, 0, 0)).save(path, "PNG")
+        box = Box(label=str(number), box=(1, 1, 40, 40))
+        images.append(LabeledImage(image, "", WIDTH, HEIGHT, (box,), ImageFile(path)))
+    for place in (".", "images"):
+        out = tmp_path / place.replace(".", "beside")
+        FORMATS[name].write(images, out, as_folder=True)
+        shutil.copytree(tmp_path / "source", out / place, dirs_exist_ok=True)
+        dataset = open_dataset(out)
+        found = [(get_number_of(image), image.annotations[0].label) for image in dataset.images]
+        assert all(str(number) == label for number, label in found)
+        if len(found) < len(images):  # put elsewhere than the reference says, they cannot be told apart, which is said
+            assert (place, len(found)) == ("." if name == "coco" else "images", 2)
+            reasons = [entry.reason for entry in dataset.unusable]
+            assert sum("it may be about a.png or about images/a.png" in reason for reason in reasons) == 2
+
+
+def get_number_of(image: LabeledImage) -> int:
+    return round(image.open().getpixel((0, 0))[0] / 20)  # type: ignore[index]

@@ -47,6 +47,37 @@ def test_a_job_can_be_exported_in_every_format(client: httpx.Client, images: Pat
     assert "coco" in check_problem(unknown, 422, "invalid-request").detail
 
 
+def test_an_export_has_the_images_that_its_tools_need(client: httpx.Client, images: Path) -> None:
+    number = start_job(client, images)["id"]
+    wait_for_end(client, number)
+
+    def export(**params: str) -> zipfile.ZipFile:
+        response = client.get(f"/v1/jobs/{number}/export", params=params)
+        assert response.status_code == 200, response.text
+        return zipfile.ZipFile(io.BytesIO(response.content))
+
+    def count_images(archive: zipfile.ZipFile) -> int:
+        return sum(name.endswith((".png", ".jpg", ".jpeg", ".webp")) for name in archive.namelist())
+
+    count = count_images(export(format="yolo-detect"))
+    assert count >= COUNT
+    assert count_images(export(format="yolo-detect", images="none")) == 0
+    assert count_images(export(format="coco")) == 0
+    assert count_images(export(format="coco", images="copy")) == count
+    tasks = export(format="label-studio", image_url="https://example.org/")
+    assert count_images(tasks) == 0
+    name = next(entry for entry in tasks.namelist() if entry.endswith("tasks.json"))
+    assert json.loads(tasks.read(name))[0]["data"]["image"].startswith("https://example.org/")
+    for params, field in (
+        ({"images": "link"}, "images"),  # would lead nowhere on another machine
+        ({"images": "true"}, "images"),
+        ({"format": "voc", "image_url": "https://example.org/"}, "image_url"),
+    ):
+        refused = client.get(f"/v1/jobs/{number}/export", params=params)
+        problem = check_problem(refused, 422, "invalid-request")
+        assert field in (problem.field, *(error.field for error in problem.errors or ()))
+
+
 def test_an_export_says_what_was_renamed_and_how_far_the_job_was(engine: Engine, images: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(images, own)
