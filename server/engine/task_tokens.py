@@ -6,9 +6,13 @@ files can tell a task from a word that means nothing to it.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prompts.special_tokens import ADDED_TOKENS, CONTROL_TOKENS
 from prompts.tasks import TASK_TOKEN_PATTERN, TASKS
+
+if TYPE_CHECKING:
+    from server.engine.engine import Engine
 
 _SUFFIXES = (".json", ".md", ".txt", ".yaml", ".yml")  # configs, model cards and notes
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # large; the tokenizer has read them
@@ -29,6 +33,21 @@ def read_task_tokens(folder: Path, vocabulary: Iterable[str] = ()) -> frozenset[
         except OSError:
             continue
     return frozenset(found) - _KNOWN
+
+
+def find_unknown_tasks(
+    engine: "Engine", tokens: Iterable[str], adapters: Iterable[str | None] | None = None
+) -> list[str]:
+    """Returns the tokens that are neither in the table nor named by the checkpoint or its adapters, each once.
+
+    `adapters`: the names of those that count; None: all that are loaded. See `prompts.tasks.describe_unknown_token`.
+    """
+    if not (unknown := [token for token in dict.fromkeys(tokens) if token not in TASKS]):
+        return []
+    names = None if adapters is None else set(adapters)
+    loaded = [adapter for adapter in engine.list_adapters() if names is None or adapter.name in names]
+    named = engine.checkpoint.task_tokens.union(*(adapter.task_tokens for adapter in loaded))
+    return [token for token in unknown if token not in named]
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from server.engine.errors import EngineClosedError
 from server.jobs.errors import SourceNotAllowedError
 from server.jobs.export_folders import ExportFolders
 from server.jobs.job_start import get_job_recipe, start_job, update_job
+from server.jobs.job_warnings import list_job_warnings
 from server.jobs.model_hash import compute_model_hash
 from server.jobs.output_folder import claim_output_folder
 from server.jobs.pinned_models import PinnedModel, ProjectModels
@@ -198,6 +199,12 @@ class JobQueue:
         is_current = job.state is JobState.RUNNING and self._current == job.id
         return self._throughput.compute_rate() if is_current else None
 
+    def list_warnings(self, job: Job) -> list[str]:
+        """Returns what may not be as expected in a job, such as a task that the model does not know."""
+        with suppress(RecipeError):  # of a version that had other recipes
+            return list_job_warnings(get_job_recipe(job), self._engine) if self._engine else []
+        return []
+
     @contextmanager
     def open_job_source(self, job: Job) -> Iterator[ImageSource]:
         """Opens the source of a job, which has the images of now. Raises SourceError."""
@@ -289,7 +296,7 @@ class JobQueue:
                 )  # fmt: skip
             logger.info("job %d is %s", job.id, ended.state)
         except JobChangedError as error:
-            logger.info("%s; starting it again", error)
+            logger.info("%s", error)
         except (EngineClosedError, StoreUnavailableError):
             raise
         except Exception as error:

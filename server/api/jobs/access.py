@@ -29,4 +29,4 @@ def summarize_job(queue: "JobQueue", job: "Job") -> JobSummaryResponse:
 
 def describe_job(queue: "JobQueue", job: "Job") -> JobResponse:
     """Returns the response for a job, with its progress. Reads the database."""
-    return create_job_response(job, queue.store.get_progress(job), queue.compute_rate(job))
+    return create_job_response(job, queue.store.get_progress(job), queue.compute_rate(job), queue.list_warnings(job))

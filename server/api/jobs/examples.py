@@ -18,6 +18,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "failures": {"broken": 2},
     "rate": 24.5,
     "seconds_left": 367.0,
+    "warnings": [],
 }
 _YAML = """name: cars
 ontology:

@@ -1,6 +1,7 @@
 """Schemas and parameters of the jobs resource."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,6 +107,9 @@ class JobResponse(JobSummaryResponse):
         description="The recipe without default values. For steps that name projects it includes `champions`: the "
         "models that were promoted when the job started, and answer until it ends."
     )
+    warnings: list[str] = Field(
+        description="What may not be as expected: tasks that the model does not know, class lists that cannot hold."
+    )
 
 
 class ExtendedJobResponse(BaseModel):
@@ -197,10 +201,13 @@ def create_job_summary(job: "Job", progress: "JobProgress", rate: float | None) 
     return JobSummaryResponse(**_collect_job_fields(job, json.loads(job.spec.recipe), progress, rate))
 
 
-def create_job_response(job: "Job", progress: "JobProgress", rate: float | None) -> JobResponse:
+def create_job_response(
+    job: "Job", progress: "JobProgress", rate: float | None, warnings: Sequence[str]
+) -> JobResponse:
     """Returns the response for a job. `rate`: images per second, if known."""
     recipe = json.loads(job.spec.recipe)
-    return JobResponse(**_collect_job_fields(job, recipe, progress, rate), recipe=recipe)
+    fields = _collect_job_fields(job, recipe, progress, rate)
+    return JobResponse(**fields, recipe=recipe, warnings=list(warnings))
 
 
 def create_extended_response(job: JobResponse, changes: "ImageChanges") -> ExtendedJobResponse:

@@ -10,13 +10,14 @@ import anyio
 
 from prompts.class_lists import ClassList
 from prompts.class_texts import split_classes
-from prompts.tasks import TASKS, Task, check_region_size, describe_unknown_token, find_task
-from server.api.prompt.model_selection import SelectedModel, select_model
+from prompts.tasks import Task, check_region_size, describe_unknown_token, find_task
+from server.api.prompt.model_selection import select_model
 from server.api.prompt.schemas import Prompt
 from server.engine.class_lists import hold_class_list
 from server.engine.class_prompts import AnswerHandle, submit_classes
 from server.engine.errors import InvalidRequestError
 from server.engine.request import Constraint, Request
+from server.engine.task_tokens import find_unknown_tasks
 from server.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class PromptSubmission:
                 return model.submit(self._engine, own, class_list)
 
             handle = submit_classes(submit, request, classes)
-        if task.token not in TASKS and not self._is_named(task.token, model):
-            warnings.append(describe_unknown_token(task.token))
+        unknown = find_unknown_tasks(self._engine, [task.token], model.ensemble.members)
+        warnings += map(describe_unknown_token, unknown)
         if model.has_free_member and class_list == model.class_list:
             warnings.append("the base model, which answers beside the adapters, has no class list and is not held")
         return AcceptedPrompt(handle, model.ensemble.name, class_list, tuple(warnings))
@@ -119,9 +120,3 @@ class PromptSubmission:
         async with asyncio.timeout_at(self._deadline):
             compile_constraint = partial(self._engine.compile_constraint, request.task, constraint)
             await anyio.to_thread.run_sync(compile_constraint, limiter=self._lifecycle.constraint_limiter)
-
-    def _is_named(self, token: str, model: SelectedModel) -> bool:
-        """Returns whether the files of the checkpoint, or of an adapter that answers, name a task token."""
-        adapters = {adapter.name: adapter.task_tokens for adapter in self._engine.list_adapters()}
-        named = [adapters.get(member, frozenset()) for member in model.ensemble.members if member]
-        return any(token in tokens for tokens in (self._engine.checkpoint.task_tokens, *named))

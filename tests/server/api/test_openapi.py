@@ -29,22 +29,9 @@ from server.engine.engine import Engine
 from server.settings import Settings
 
 VERBS = {
-    *(
-        "Add",
-        "Cancel",
-        "Change",
-        "Check",
-        "Combine",
-        "Create",
-        "Delete",
-        "Download",
-        "Extend",
-        "Get",
-        "Import",
-        "List",
-        "Load",
-    ),
-    *("Pause", "Promote", "Read", "Remove", "Resume", "Retry", "Roll", "Send", "Start", "Upload", "View", "Watch"),
+    *("Add", "Cancel", "Change", "Check", "Combine", "Count", "Create", "Delete", "Download", "Extend", "Get"),
+    *("Import", "List", "Load", "Pause", "Promote", "Read", "Remove", "Resume", "Retry", "Roll", "Send", "Start"),
+    *("Upload", "View", "Watch"),
 }
 CHECKS = [
     not_a_server_error,

@@ -3,7 +3,7 @@ import json
 from server.engine.adapters.class_list import write_class_list
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
-from server.engine.task_tokens import read_task_tokens
+from server.engine.task_tokens import find_unknown_tasks, read_task_tokens
 from tests.server.engine.tiny import create_tiny_model, save_adapter, save_checkpoint
 
 
@@ -31,3 +31,7 @@ def test_a_checkpoint_and_an_adapter_know_the_tokens_of_their_files(tmp_path):
         assert "<DETECT>" in engine.checkpoint.task_tokens
         assert "<OD>" not in engine.checkpoint.task_tokens
         assert engine.load_adapter("counter", adapter).task_tokens == {"<COUNT>"}
+        asked = ["<VQA>", "<OD>", "<COUNT>", "<DETECT>", "<VQA>"]
+        assert find_unknown_tasks(engine, asked) == ["<VQA>"]
+        assert find_unknown_tasks(engine, asked, ["counter"]) == ["<VQA>"]
+        assert find_unknown_tasks(engine, asked, [None]) == ["<VQA>", "<COUNT>"]

@@ -23,7 +23,7 @@ from tests.server.helpers import wait_until
 def without_recipe(job: dict[str, Any]) -> dict[str, Any]:
     """Returns what lists and events show of a job."""
     assert job["recipe_name"] == job["recipe"]["name"]
-    return {name: value for name, value in job.items() if name != "recipe"}
+    return {name: value for name, value in job.items() if name not in ("recipe", "warnings")}
 
 
 def test_a_job_labels_a_folder(client: httpx.Client, images: Path) -> None:
@@ -227,3 +227,14 @@ def test_jobs_are_listed_in_pages(client: httpx.Client, images: Path) -> None:
     assert pages[1]["next"] is None
     assert client.get("/v1/jobs", params={"after": numbers[2]}).json()["jobs"] == []
     check_problem(client.get("/v1/jobs", params={"limit": 0}), 422, "invalid-request")
+
+
+def test_a_job_warns_of_a_task_that_the_model_does_not_know(client: httpx.Client, images: Path) -> None:
+    recipe = {"name": "wrong", "steps": [{"id": "a", "task": "<DETECT>"}, {"id": "b", "task": "<CAPTION>"}]}
+    job = start_job(client, images, recipe)
+    (warning,) = job["warnings"]
+    assert "<DETECT> is no task" in warning
+    assert "<OD>" in warning
+    assert get_job(client, job["id"])["warnings"] == [warning]
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    assert start_job(client, images)["warnings"] == []
