@@ -31,7 +31,7 @@ from server.settings import Settings
 VERBS = {
     *("Add", "Cancel", "Change", "Check", "Combine", "Count", "Create", "Delete", "Download", "Extend", "Get"),
     *("Import", "List", "Load", "Pause", "Promote", "Read", "Remove", "Resume", "Retry", "Roll", "Send", "Start"),
-    *("Upload", "View", "Watch"),
+    *("Upload", "View", "Watch", "Withdraw"),
 }
 CHECKS = [
     not_a_server_error,
