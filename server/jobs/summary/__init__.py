@@ -1,4 +1,4 @@
-"""The summary of a job: one HTML page with its annotations, the images to review, samples and failures."""
+"""The summary of a job: one HTML page with its classes, labels, images and failures, and lines for the terminal."""
 
 from server.jobs.summary.summary import SummaryInfo, write_summary
 

@@ -15,6 +15,7 @@ from labels.labeled_image import LabeledImage, TracedAnnotation
 from prompts.annotations import Box, Polygon, Text
 from server.jobs.recipes.parsing import parse_recipe
 from server.jobs.summary import SummaryInfo, write_summary
+from server.jobs.summary.summary import get_page_policy
 from server.store import FailedImage, JobProgress
 
 RECIPE = parse_recipe("""
@@ -224,3 +225,23 @@ def test_the_enlarged_view_shows_what_the_filter_selects_or_all(page: Page) -> N
     page.get_by_label("All labels").uncheck()
     page.get_by_role("button", name="Close").click()
     expect(page.locator("#viewer")).to_be_hidden()
+
+
+def test_the_page_works_with_the_headers_of_the_server(browser: Browser, path: Path) -> None:
+    messages: list[str] = []
+    policy = f"{get_page_policy()}; frame-ancestors 'none'; sandbox allow-scripts"
+    with closing(open_page(browser)) as page:
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.route(
+            "http://127.0.0.1/summary",
+            lambda route: route.fulfill(
+                body=path.read_bytes(), content_type="text/html", headers={"Content-Security-Policy": policy}
+            ),
+        )
+        page.goto("http://127.0.0.1/summary")
+        page.get_by_label("To review").check()
+        expect(page.locator("#gallery .card")).to_have_count(5)
+        page.locator("#gallery .image").first.click()
+        expect(page.locator("#viewer path")).to_have_count(1)
+    assert messages == []

@@ -143,7 +143,7 @@ def test_the_histogram_of_a_step_shows_its_scores(path: Path) -> None:
 
 
 def test_all_classes_are_shown_with_their_counts_by_step(path: Path) -> None:
-    traces = [make_trace(f"thing {i:03}", 0.5) for i in range(200) for _ in range(201 - i)]
+    traces = [make_trace(f"thing {i:03}", 0.5) for i in range(200) for _ in range(3 if i == 0 else 1)]
     outline = TracedAnnotation(
         Polygon(label="thing 199", score=0.7, polygons=[[8, 8, 40, 8, 40, 40]]), "outlines", parent=len(traces) - 1
     )
@@ -151,8 +151,8 @@ def test_all_classes_are_shown_with_their_counts_by_step(path: Path) -> None:
     write_summary(path, [make_image(1, *traces, outline, caption)], make_info())
     rows = read_rows(parse_page(path))
     assert list(rows) == [f"thing {i:03}" for i in range(200)]
-    assert rows["thing 000"] == ["201", "201", "0", "0.50", ""]
-    assert rows["thing 199"] == ["2", "2", "1", "0.50", ""]
+    assert rows["thing 000"] == ["3", "3", "0", "0.50", ""]
+    assert rows["thing 199"] == ["1", "1", "1", "0.50", ""]
 
 
 def test_classes_that_never_appeared_and_dropped_labels_are_shown(path: Path) -> None:
@@ -410,6 +410,6 @@ def test_memory_does_not_grow_with_the_images(path: Path) -> None:
         tracemalloc.stop()
         return used
 
-    measure_peak(10)
-    few, many = measure_peak(220), measure_peak(440)
+    write_summary(path, [], make_info())  # loads the template
+    few, many = measure_peak(210), measure_peak(420)
     assert many < few + 1_000_000
