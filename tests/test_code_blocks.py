@@ -53,6 +53,7 @@ SHORTER = (
     ("florence-community/Florence-2-base-ft", "seedling"),  # there is no hub
     (r"(florist tune (?:[^\n#]*[^\n# ])?)(?= *(?:#|$))", r"\1 --steps 2 --keep --no-forgetting || [ $? = 3 ]"),
     (r'"steps": 200', '"steps": 2, "frozen_stages": 4, "metric": "loss", "keep": true'),
+    (r"""(\$project/backtests .*'\$model')\}""", r'\1, "forgetting_images": 2}'),
     (r"""(\$project/promote .*'\$model')\}""", r'\1, "forced": true, "reason": "two steps win no backtest"}'),
 )
 """What takes minutes or needs the internet, and what runs in its place."""
