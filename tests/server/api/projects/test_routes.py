@@ -107,6 +107,7 @@ def test_a_project_is_corrected_tuned_tested_promoted_and_rolled_back(client: ht
     assert not comparison["won"]
     refused = post_json(client, f"{project}/promote", 409, model=model["id"])
     assert "holdout images, and at least 10 are needed" in refused["detail"]
+    assert '"forced": true and a "reason"' in refused["detail"]
     assert post_json(client, f"{project}/promote", 422, model=model["id"], forced=True)["field"] == "reason"
 
     prompt = {"image": images[0].body["image"], "task": "<OD>", "max_new_tokens": 12}
