@@ -243,17 +243,17 @@ class CvatWriter(DatasetWriter):
                 ]
         score = None if annotation.score is None else str(round(annotation.score, 6))
         text = annotation.label if isinstance(annotation, Text | Quad) else None
-        values = {"score": score, "text": text, REVIEW: traced.review or None}
+        values: dict[str, str | None] = {"score": score, "text": text, REVIEW: traced.review or None}
         for key, value in traced.attributes.items():
             if key in _TEXT_ATTRIBUTES:  # would make a word of it
                 self.leave_out(f"attributes called {key}", traced, is_written=True)
             else:
                 values[xml.to_legal_text(key)] = value
-        for key, value in values.items():
-            if value is not None:
+        for key, written in values.items():
+            if written is not None:
                 known[key] = None
                 for element in elements:
-                    ET.SubElement(element, "attribute", {"name": key}).text = xml.to_legal_text(value)
+                    ET.SubElement(element, "attribute", {"name": key}).text = xml.to_legal_text(written)
 
 
 def _format_points(ring: list[float]) -> str:

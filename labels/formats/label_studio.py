@@ -230,17 +230,15 @@ class LabelStudioWriter(DatasetWriter):
             control = ET.SubElement(view, tag, name=name, toName=IMAGE)
             for value in categories.by_name:
                 ET.SubElement(control, "Label", value=value)
-        for control, tag in self._region_controls.items():
-            ET.SubElement(view, tag, name=control, toName=IMAGE)
+        for region_control, region_tag in self._region_controls.items():
+            ET.SubElement(view, region_tag, name=region_control, toName=IMAGE)
         texts = [(WORDS, "text")]
         if self._region_controls:
             texts.append((REGION_TEXT, "phrase"))
         texts += [(f"{ATTRIBUTE_PREFIX}{name}", name) for name in self._attributes]
-        for name, placeholder in texts:
-            ET.SubElement(
-                view, "TextArea", name=name, toName=IMAGE, placeholder=placeholder, perRegion="true", editable="true",
-                maxSubmissions="1",
-            )  # fmt: skip
+        for text_control, placeholder in texts:
+            control = ET.SubElement(view, "TextArea", name=text_control, toName=IMAGE, placeholder=placeholder)
+            control.attrib |= {"perRegion": "true", "editable": "true", "maxSubmissions": "1"}
         ET.SubElement(view, "TextArea", name=CAPTION, toName=IMAGE, editable="true")
         self.folder.write("label_config.xml", xml.to_fragment(view))
 

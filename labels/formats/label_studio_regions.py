@@ -133,8 +133,8 @@ class RegionReader:
         if region in self._region_texts and not labels:
             self._add_region(region, rings, is_box, source)
             return
-        if not (angle or first.keys() & {"points", "rle", "radiusX"}):
-            added: object = self.draft.add(kind, source, _make_box, name, first, rings[0], self.draft.size)
+        if is_box:
+            added = self.draft.add(kind, source, _make_box, name, first, rings[0], self.draft.size)
         else:
             added = self.draft.add_outline(source, name, rings)
         self.draft.describe(source, added, attributes)

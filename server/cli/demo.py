@@ -123,12 +123,12 @@ def main(out: Annotated[Path, typer.Option(help="The folder for the output of th
         server.wait(timeout=60)
     labels = out / "labels"
     shutil.rmtree(labels, ignore_errors=True)  # a job of an earlier demo would be continued
-    options = ["--task", "<OD>", "--out", str(labels), "--draw"]
+    options = ["--recipe", "full", "--out", str(labels), "--draw"]
     subprocess.run([*_FLORIST, "label", str(out / "images"), *options], check=True)
     console.print("\nOpen these files:")
     for path, what in (
         (out / "sheet.png", "all images with the answers, on one sheet"),
-        (labels / "coco", "the dataset in COCO format"),
+        (labels / "coco", "the dataset in COCO format: one annotation for each object, with outline and description"),
         (labels / "drawn", "each image with its annotations"),
         (labels / "summary.html", "a summary page"),
     ):

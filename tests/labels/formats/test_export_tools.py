@@ -4,23 +4,28 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import supervision as sv
 from datumaro.components.annotation import AnnotationType
 from datumaro.components.dataset import Dataset
-from hypothesis import given
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from labels.formats import FORMATS
+from labels.image_files import ImageFile
 from labels.labeled_image import LabeledImage
 from labels.writing.export_report import ExportReport
 from labels.writing.image_options import ImagePlacement
+from tests.labels.formats import fiftyone_rules, ultralytics_rules
 from tests.labels.formats.test_exports import expect_labels, get_number, labeled_images, profile
 
 DATUMARO = {"coco": "coco", "cvat": "cvat", "voc": "voc_detection", "yolo-detect": "yolo"}
 FLAT = [""]
+placements = st.sampled_from([ImagePlacement.COPY, ImagePlacement.LINK])
 
 
 def read_with_datumaro(name: str, out: Path) -> Iterator[tuple[Path, Counter[str]]]:
@@ -41,10 +46,19 @@ def count_classes(name: str, image: LabeledImage, report: ExportReport) -> Count
     return Counter("text" if kind == "quad" else label for kind, label, _ in labels)
 
 
-def check(name: str, images: list[LabeledImage], read: Callable[[Path], Iterator[tuple[Path, Counter[str]]]]) -> None:
+def check(
+    name: str,
+    images: list[LabeledImage],
+    placement: ImagePlacement,
+    read: Callable[[Path], Iterator[tuple[Path, Counter[str]]]],
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
-        report = FORMATS[name].write(images, out, placement=ImagePlacement.COPY)
+        files = [ImageFile(Path(folder, str(number))) for number in range(len(images))]
+        for file, image in zip(files, images, strict=True):
+            file.path.write_bytes(image.read())
+        given = [replace(image, open=file) for file, image in zip(files, images, strict=True)]
+        report = FORMATS[name].write(given, out, placement)
         if any("differ only in the suffix" in what for what in report.warnings):
             return  # the tool refuses it, and the export says so
         seen = []
@@ -56,22 +70,26 @@ def check(name: str, images: list[LabeledImage], read: Callable[[Path], Iterator
 
 @pytest.mark.parametrize("name", DATUMARO)
 @profile(20)
-@given(labeled_images(FLAT))
-def test_datumaro_finds_each_image_with_its_own_labels(name: str, images: list[LabeledImage]) -> None:
-    check(name, images, lambda out: read_with_datumaro(name, out))
+@given(labeled_images(FLAT), placements)
+def test_datumaro_finds_each_image_with_its_own_labels(
+    name: str, images: list[LabeledImage], placement: ImagePlacement
+) -> None:
+    check(name, images, placement, lambda out: read_with_datumaro(name, out))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco", "cvat", "voc"])
 @profile(100, is_fixed=False)
-@given(labeled_images())
-def test_datumaro_reads_hundreds_of_exports(name: str, images: list[LabeledImage]) -> None:
-    check(name, images, lambda out: read_with_datumaro(name, out))
+@given(labeled_images(), placements)
+def test_datumaro_reads_hundreds_of_exports(name: str, images: list[LabeledImage], placement: ImagePlacement) -> None:
+    check(name, images, placement, lambda out: read_with_datumaro(name, out))
 
 
 @profile(10)
-@given(labeled_images())
-def test_pycocotools_finds_each_image_with_its_own_labels(images: list[LabeledImage]) -> None:
+@given(labeled_images(), placements)
+def test_pycocotools_finds_each_image_with_its_own_labels(
+    images: list[LabeledImage], placement: ImagePlacement
+) -> None:
     def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
         coco = COCO(str(out / "annotations/instances_default.json"))
         for number, image in coco.imgs.items():
@@ -82,25 +100,52 @@ def test_pycocotools_finds_each_image_with_its_own_labels(images: list[LabeledIm
             classes = Counter(coco.cats[each["category_id"]]["name"] for each in annotations)
             yield out / "images" / image["file_name"], classes
 
-    check("coco", images, read)
+    check("coco", images, placement, read)
 
 
 @profile(10)
-@given(labeled_images(FLAT))
-def test_supervision_finds_each_image_with_its_own_labels(images: list[LabeledImage]) -> None:
+@given(labeled_images(FLAT), placements)
+def test_supervision_finds_each_image_with_its_own_labels(
+    images: list[LabeledImage], placement: ImagePlacement
+) -> None:
     def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
         folders = out / "images/train", out / "labels/train", out / "data.yaml"
         dataset = sv.DetectionDataset.from_yolo(*map(str, folders))
         for path, _, detections in dataset:
             yield Path(path), Counter(dataset.classes[number] for number in detections.class_id)
 
-    check("yolo-detect", images, read)
+    check("yolo-detect", images, placement, read)
+
+
+@profile(10)
+@given(labeled_images(), placements)
+def test_fiftyone_finds_each_image_with_its_own_labels(images: list[LabeledImage], placement: ImagePlacement) -> None:
+    assume(any(annotation.kind in ("box", "polygon") for image in images for annotation in image.annotations))
+
+    def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
+        for path, rows in fiftyone_rules.load(out / "images", out / "annotations/instances_default.json"):
+            yield path, Counter(name for name, _ in rows)
+
+    check("coco", images, placement, read)
+
+
+@profile(10)
+@given(labeled_images([*FLAT, "a b/", "images/", "val/"]), placements)
+@pytest.mark.parametrize("name", ["yolo-detect", "yolo-segment"])
+def test_ultralytics_finds_each_image_with_its_own_labels(
+    name: str, images: list[LabeledImage], placement: ImagePlacement
+) -> None:
+    def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
+        for path, rows in ultralytics_rules.load(out / "data.yaml"):
+            yield path, Counter(label for label, _ in rows)
+
+    check(name, images, placement, read)
 
 
 @pytest.mark.slow
 @profile(10)
-@given(labeled_images())
-def test_datasets_finds_each_image_with_its_own_labels(images: list[LabeledImage]) -> None:
+@given(labeled_images(), placements)
+def test_datasets_finds_each_image_with_its_own_labels(images: list[LabeledImage], placement: ImagePlacement) -> None:
     from datasets import Image, load_dataset
 
     def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
@@ -109,4 +154,4 @@ def test_datasets_finds_each_image_with_its_own_labels(images: list[LabeledImage
             classes = Counter(each["category"] for each in row["objects"])
             yield Path(row["image"]["path"]), classes
 
-    check("huggingface", images, read)
+    check("huggingface", images, placement, read)
