@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from server.settings import Settings, SettingsError, get_variable_name, load_set
 
 if TYPE_CHECKING:
     from labels.dataset import Dataset, UnusableEntry
-    from labels.labeled_image import LabeledImage
+    from labels.label_kind import LabelKind
+    from labels.labeled_image import LabeledImage, TracedAnnotation
     from server.projects.image_store import ImageStore
     from server.projects.project_files import ProjectFiles
     from server.store.jobs.job_store import JobStore
@@ -51,13 +52,17 @@ class DatasetOpener:
             raise DatasetError(f"{name}: {error.filename}: {error.strerror or error}") from error
 
     def _open_job(self, name: str, settings: Settings) -> "Dataset":
-        """Returns the annotations of a job, without changes."""
+        """Returns the annotations of a job: one for each object."""
         from labels.dataset import Dataset, DatasetError, UnusableEntry
         from labels.labeled_image import LabeledImage
-        from server.jobs.sources import SourceError, open_source
+        from server.jobs.job_start import get_job_recipe
+        from server.jobs.object_view import ObjectView
+        from server.jobs.recipes.problems import RecipeError
+        from server.jobs.sources import ImageSource, SourceError, open_source
+        from server.jobs.sources.uploads import UPLOAD_PREFIX
+        from server.jobs.uploads import UPLOADS_FOLDER, open_upload
         from server.projects.errors import InvalidAnnotationsError
         from server.projects.image_store import ImageStore
-        from server.store.text import redact_address
 
         number = name.removeprefix(JOB_PREFIX)
         if not (number.isascii() and number.isdigit() and len(number) < 16):
@@ -72,16 +77,15 @@ class DatasetOpener:
             if settings.jobs_folder is not None and not output.is_absolute():
                 output = settings.jobs_folder.absolute()
             try:
-                source = open_source(job.spec.source, exclude=output)
-            except SourceError as error:
+                view = ObjectView(get_job_recipe(job))
+                if job.spec.source.startswith(UPLOAD_PREFIX):
+                    source: ImageSource = open_upload(output / UPLOADS_FOLDER, job.spec.source)
+                else:
+                    source = open_source(job.spec.source, exclude=output)
+            except (RecipeError, SourceError) as error:
                 raise DatasetError(f"{name}: {error}") from error
             with source:
-                if source.fingerprint != job.spec.fingerprint:
-                    raise DatasetError(
-                        f"{name}: the images of {redact_address(job.spec.source)} have changed since the job "
-                        "started; restore them, or label them again"
-                    )
-                for image in job_store.iter_images(job, lambda position: source[position].read()):
+                for image in view.iter_images(job_store.iter_images(job, source.read)):
                     unusable += _list_region_labels(image, f"{name}, {image.name}")
                     try:
                         images.append(_copy_image(image, f"{name}, {image.name}", store))
@@ -164,20 +168,29 @@ def _copy_image(image: "LabeledImage", source: str, store: "ImageStore") -> "Lab
     """
     from labels.image_files import ImageFile
     from labels.label_kind import LabelKind, get_label_kind
-    from labels.labeled_image import LabeledImage
-    from prompts.annotations import Annotation
+
+    own = [trace for trace in image.traced_annotations if trace.parent is None]
+    if not own and not image.regions:
+        raise OSError("it has no annotations")
+    by_kind: dict[LabelKind, list[TracedAnnotation]] = {}
+    for trace in own:
+        by_kind.setdefault(get_label_kind(trace.annotation), []).append(trace)
+    validated = [trace for kind, traces in by_kind.items() for trace in _validate(traces, image.size, kind)]
+    file = ImageFile(store.get_path(store.add_image(image.read())))
+    return replace(
+        image.with_traces(*validated),
+        source=source,
+        open=file,
+        complete=frozenset(by_kind) - {LabelKind.CAPTIONS},
+        answers=(),
+    )
+
+
+def _validate(traces: "list[TracedAnnotation]", size: tuple[int, int], kind: "LabelKind") -> "list[TracedAnnotation]":
+    """Returns annotations of one kind as training uses them, with their attributes. Raises InvalidAnnotationsError."""
+    from labels.labeled_image import TracedAnnotation
     from server.projects.annotation_validation import validate_annotations
 
-    own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]
-    if not own:
-        raise OSError("it has no annotations")
-    by_kind: dict[LabelKind, list[Annotation]] = {}
-    for annotation in own:
-        by_kind.setdefault(get_label_kind(annotation), []).append(annotation)
-    validated = [validate_annotations(annotations, image.size, kind)[1] for kind, annotations in by_kind.items()]
-    if (sha256 := store.add_image(image.read())) != image.sha256:
-        raise OSError("its file has changed since the job labeled it")
-    file = ImageFile(store.get_path(sha256))
-    return LabeledImage(
-        image.name, source, *image.size, tuple(chain(*validated)), file, frozenset(by_kind) - {LabelKind.CAPTIONS}
-    )
+    _, validated = validate_annotations([trace.annotation for trace in traces], size, kind)
+    pairs = zip(validated, traces, strict=True)
+    return [TracedAnnotation(annotation, attributes=trace.attributes) for annotation, trace in pairs]

@@ -54,7 +54,12 @@ def start_job(
 def describe_changes(changes: "ImageChanges") -> list[str]:
     """Returns lines that say how the images of a job have changed; none if nothing is to be said."""
     lines: list[str] = []
-    if changes.added or changes.removed or changes.compared:
+    if changes.relabeled:
+        lines.append(
+            f"{_count(changes.added, 'new image')}, {changes.relabeled:,} to label again; the labels so far stay in "
+            "the database"
+        )
+    elif changes.added or changes.removed or changes.compared:
         lines.append(f"{_count(changes.added, 'new image')}, {changes.kept:,} kept")
     if changes.compared:
         lines.append(
@@ -65,8 +70,6 @@ def describe_changes(changes: "ImageChanges") -> list[str]:
             f"{_count(changes.removed, 'image')} no longer in the source, and left out of the datasets; the labels "
             f"stay in the database: {_list(changes, 'removed')}"
         )
-    if changes.relabeled:
-        lines.append(f"{_count(changes.relabeled, 'image')} to label again; the labels so far stay in the database")
     if changes.reviewed:
         lines.append(
             f"other review thresholds: the labels of {_count(changes.reviewed, 'image')} are reviewed by them, and no "
@@ -122,10 +125,10 @@ def _describe_mismatch(store: "JobStore", error: "JobMismatchError", images: int
     left = max(0, images - stored)
     cost = f"{_count(left, 'image')} again"
     if rate and left:
-        cost += f", in about {describe_seconds(left / rate)} at the {rate:.1f} images per second of this job so far"
+        cost += f", in about {describe_seconds(left / rate)} at the {rate:.2g} images per second of this job so far"
     if stored:
         cost += f"; {stored:,} have labels of these settings already"
-    return f"{text}. Or add --relabel: it labels {cost}. The labels so far stay in the database"
+    return f"{text}.\nOr add --relabel: it labels {cost}. The labels so far stay in the database"
 
 
 def _count(number: int, what: str) -> str:

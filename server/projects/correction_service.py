@@ -7,6 +7,7 @@ from labels.images import decode_image
 from labels.label_kind import LabelKind, get_label_kind
 from labels.labeled_image import LabeledImage
 from prompts.annotations import Annotation
+from server.jobs.sources import SourceError
 from server.projects.annotation_validation import check_sizes, validate_annotations
 from server.projects.class_lists import (
     OutsideClass,
@@ -18,7 +19,7 @@ from server.projects.class_lists import (
 from server.projects.deleted_projects import remove_if_deleted
 from server.projects.errors import AnnotationProblem, InvalidAnnotationsError
 from server.projects.project_files import ProjectFiles
-from server.projects.review_queue import ReviewCandidate, select_candidates
+from server.projects.review_queue import ReviewCandidate, get_training_kind, select_candidates
 from server.store.projects.project_store import ProjectStore
 from server.store.projects.records import Correction, CorrectionContent, Project
 
@@ -83,7 +84,8 @@ class CorrectionService:
     def import_job(self, project: Project, images: Iterable[LabeledImage], author: str) -> int:
         """Stores the annotations of a job as corrections, without changes. Returns the number of images.
 
-        Raises InvalidAnnotationsError, and OSError for an image that is missing or cannot be written.
+        Raises InvalidAnnotationsError, SourceError for an image that is missing or has changed, and OSError for one
+        that cannot be written.
         """
         count = 0
         for image in images:
@@ -93,7 +95,10 @@ class CorrectionService:
                     by_kind.setdefault(get_label_kind(trace.annotation), []).append(trace.annotation)
             validated = [validate_annotations(annotations, image.size, kind) for kind, annotations in by_kind.items()]
             if validated:
-                data = image.read()
+                try:
+                    data = image.read()
+                except OSError as error:
+                    raise SourceError(f"{image.name} cannot be read: {error}") from error
                 with remove_if_deleted(self._store, self._files, project):
                     sha256 = self._files.get_image_store(project).add_image(data)
                     contents = [
@@ -109,9 +114,11 @@ class CorrectionService:
     ) -> tuple[list[ReviewCandidate], int]:
         """Returns the images of a job to correct next, and the number of images without a correction.
 
-        `images`: with their positions in the job's source.
+        Corrections of kinds that train no task of the project do not count. `images`: with their positions in the
+        job's source.
         """
         contents = [correction.content for correction in self._store.corrections.list_current(project)]
         labels = [annotation.label for content in contents for annotation in content.annotations]
-        corrected = {content.image_sha256 for content in contents}
+        kinds = {get_training_kind(task) for task in project.tasks}
+        corrected = {content.image_sha256 for content in contents if content.label_kind in kinds}
         return select_candidates(images, corrected, labels, project.tasks, count)

@@ -260,7 +260,7 @@ async def get_image(
     def read() -> bytes:
         job = queue.get_job(job_id)
         if (name := queue.store.get_image_name(job, position)) is None:
-            raise ProblemError(NOT_FOUND, f"job {job_id} has no image at this position; its first is at 0")
+            raise ProblemError(NOT_FOUND, f"job {job_id} has no image at this position; the first is at 0")
         with queue.open_job_source(job) as source:
             try:
                 return source.read(name)

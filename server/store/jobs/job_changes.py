@@ -9,6 +9,7 @@ again.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from statistics import median
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -21,7 +22,10 @@ from server.store.text import redact_address
 MAX_NAMES = 20  # of each kind of change
 _BATCH = 10_000  # rows at a time
 _RATE_IMAGES = 1000  # from which the rate is estimated
-_PAUSE_SECONDS = 60.0  # without a labeled image: the job was not running
+_MIN_SECONDS = 0.5  # from which the rate is computed
+_SAME_TIME = 0.01  # seconds between images that are stored together
+_MIN_PAUSE, _PAUSE_FACTOR = 5.0, 20  # seconds, or times the usual gap, without an image: the job was not running
+_MAX_SECONDS = 60.0  # for one image
 
 
 class SourceListing(Protocol):
@@ -100,7 +104,7 @@ def update_job(
         JobImageRow.job_id == job.id, JobImageRow.state.in_(UNFINISHED_STATES)
     )
     if row.state in (JobState.DONE, JobState.FAILED) and connection.execute(unfinished.limit(1)).first():
-        values |= {"state": JobState.QUEUED, "ended": None, "reason": ""}
+        values |= {"state": JobState.QUEUED, "started": None, "ended": None, "reason": ""}
     connection.execute(sa.update(JobRow).where(JobRow.id == job.id).values(**values))
     return changes
 
@@ -200,12 +204,15 @@ def estimate_rate(connection: sa.Connection, job: Job) -> float | None:
     query = query.order_by(JobImageRow.position.desc()).limit(_RATE_IMAGES)
     times = sorted(connection.scalars(query))
     gaps = [after - before for before, after in pairwise(times)]
-    working = [gap for gap in gaps if gap < _PAUSE_SECONDS]
-    if sum(working) > 1:
+    # Images are stored several at a time, so most gaps are almost zero.
+    usual = median([gap for gap in gaps if gap > _SAME_TIME] or [0.0])
+    working = [gap for gap in gaps if gap < max(_MIN_PAUSE, _PAUSE_FACTOR * usual)]
+    if sum(working) > _MIN_SECONDS:
         return len(working) / sum(working)
     # Few images, all stored at about the same time: counts from the start of the job.
-    seconds = times[-1] - job.started if times and job.started else 0.0
-    return len(times) / seconds if 0 < seconds < _PAUSE_SECONDS * len(times) else None
+    last = [time for time in times if job.started and time > job.started]
+    seconds = last[-1] - job.started if last and job.started else 0.0
+    return len(last) / seconds if 0 < seconds < _MAX_SECONDS * len(last) else None
 
 
 def count_labeled(connection: sa.Connection, job: Job, recipe_hash: str, model_hash: str) -> int:

@@ -137,7 +137,7 @@ def test_a_changed_recipe_says_what_it_costs_and_relabels(tmp_path: Path) -> Non
 
     relabeled = run_label(*command, "--relabel")
     assert relabeled.exit_code == 0, relabeled.stderr
-    assert "3 images to label again; the labels so far stay in the database" in relabeled.stderr
+    assert "0 new images, 3 to label again; the labels so far stay in the database" in relabeled.stderr
     second = (out / "labels.jsonl").read_bytes()
     assert second != first
     assert [len(line["labels"]) for line in read_lines(out)] == [1, 1, 1]

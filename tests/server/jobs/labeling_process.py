@@ -34,7 +34,7 @@ RECIPE = {
 
 
 def label(checkpoint: Checkpoint, url: str, address: str, exclusive: bool, lease_seconds: float) -> None:
-    """Starts the job, or continues it."""
+    """Starts the job, continues it, or extends it with what is new in the source."""
     recipe = validate_recipe(RECIPE)
     with (
         JobStore(url) as store,
@@ -44,7 +44,8 @@ def label(checkpoint: Checkpoint, url: str, address: str, exclusive: bool, lease
         spec = JobSpec(
             "out", recipe.model_dump_json(), recipe.hash, address, source.fingerprint, compute_model_hash(engine)
         )
-        job = store.get_or_create_job(spec, source.names)
+        job = store.find_job("out") or store.get_or_create_job(spec, source.names)
+        job, _ = store.update_job(job, spec, source)
         run_job(
             store,
             job,

@@ -142,6 +142,47 @@ def test_a_job_that_is_killed_and_started_again(
     assert dump(url) == expected
 
 
+def test_an_extension_that_is_killed_and_started_again(
+    process: LabelingProcess, images: Path, undisturbed: tuple[bytes, float], new_database: Callable[[], str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """A finished job gets new images, one is changed, and one removed. No old label is lost, and no image is twice."""
+    expected, seconds = undisturbed
+    url, source = new_database(), tmp_path / "source"
+    source.mkdir()
+    names = sorted(path.name for path in images.iterdir())
+    for name in names[::2]:
+        (source / name).write_bytes((images / name).read_bytes())
+    (source / names[0]).write_bytes((images / names[1]).read_bytes())
+    (source / "gone.png").write_bytes((images / names[3]).read_bytes())
+    assert process.wait(process.start(url, source)) == 0, process.log.read_text()
+    with JobStore(url) as store:
+        [job] = store.list_jobs()
+        before = {image.name: image.traces for image in store.iter_images(job)}
+    for name in names:
+        if name not in names[2::2]:
+            (source / name).write_bytes((images / name).read_bytes())
+    (source / "gone.png").unlink()
+    kill_repeatedly(process, url, source, 4, 0.2 * seconds, seed=6)
+    with JobStore(url) as store:
+        [job] = store.list_jobs()
+        progress = store.get_progress(job)
+        assert (job.state, progress.done, progress.failed, progress.removed) == (JobState.DONE, SCENES + 1, 2, 1)
+        labeled = {
+            image.name: [image.name, image.sha256, *image.size, TRACES.dump_python(image.traces, mode="json")]
+            for image in store.iter_images(job)
+        }
+        assert len(labeled) == SCENES + 1
+        with store.database.begin_read() as connection:
+            positions = connection.exec_driver_sql("SELECT count(*), count(DISTINCT name) FROM job_images").one()
+            assert tuple(positions) == (SCENES + 4, SCENES + 4)
+    whole = {line[0]: line for line in map(json.loads, expected.splitlines()) if len(line) == 5}
+    assert labeled == whole
+    assert all(
+        TRACES.dump_python(before[name], mode="json") == whole[name][4] for name in names[2::2] if name in before
+    )
+
+
 @pytest.mark.slow
 def test_a_job_that_is_killed_fifty_times(
     process: LabelingProcess, images: Path, undisturbed: tuple[bytes, float], new_database: Callable[[], str]
