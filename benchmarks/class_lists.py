@@ -1,8 +1,8 @@
 """What a class list smaller than what a model knows does to its answers.
 
-`python -m benchmarks.class_lists`. The seedling names the objects of unseen scenes, half of them with the glyph set
-that training never uses. A person wants some of its 40 categories: random lists of each size. The figure is the number
-of corrections, per 100 wanted objects, until the labels are exactly the wanted objects.
+`python -m benchmarks.class_lists` writes docs/measurements/class-lists.md. The seedling names the objects of unseen
+scenes, half of them with the glyph set that training never uses. A person wants some of its 40 categories: random lists
+of each size. The figure is the number of corrections, per 100 wanted objects, until the labels are exactly those.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.machine import run_in_thread
-from benchmarks.results import Measurement, report_measurements
+from benchmarks.machine import describe_machine, run_in_thread
+from benchmarks.recording import ROOT
 from benchmarks.workloads import FIRST_SEED, MAX_ANSWER_TOKENS
 from finetune.evaluation.corrections import CorrectionCounts, count_corrections
 from prompts.annotations import Annotation, Box
@@ -101,31 +101,58 @@ def measure_lists(
     return counts
 
 
+PAGE = """# Class lists
+
+Written by `python -m benchmarks.class_lists` on {machine}.
+
+The seedling names the objects (`<OD>`) of {scenes} scenes, half of them of the art set that it never saw. It knows 40
+classes; a person wants some of them: {lists} random lists of each size. The figures are, per 100 wanted objects, the
+corrections until the labels are exactly these objects, the objects that are missed, and the labels of nothing wanted.
+
+A model that is held to fewer classes than it knows names everything by one of them: a cat becomes a car. Its own
+probability of the name tells some of these labels from the others, but no threshold is as good as letting the model say
+what it sees, and dropping the other names. Holding it to all that it knows costs nothing. So the ontology of a recipe
+holds a model only together with the model's own class list, and
+[drops and counts](../guides/write-a-recipe.md#classes) the other names. A model without a list is free.
+
+{tables}
+The same holds for the classes that a project declares: declare every class that its images show and its models know,
+and drop those that you do not need by an ontology.
+"""
+
+
 def main(
     scenes: Annotated[int, typer.Option(min=4, help="Scenes with 1 to 6 objects.")] = 100,
-    out: Annotated[Path | None, typer.Option(help="Also write the measurements to this file, as JSON.")] = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = ROOT / "docs/measurements/class-lists.md",
 ) -> None:
-    """Prints the corrections for lists of each size."""
+    """Writes the corrections for lists of each size."""
     drawn = [
         draw_scene(FIRST_SEED + i, sets=(HOLDOUT_SET,) if i % 2 else TRAINING_SETS, objects=(1, 6))
         for i in range(scenes)
     ]
     truth = [[each for each in to_labeled_image(one, "").annotations if isinstance(each, Box)] for one in drawn]
     rng = np.random.default_rng(0)
-    measurements: list[Measurement] = []
+    tables = []
     checkpoint = run_in_thread(lambda: load_checkpoint(SEEDLING))
     with Engine(checkpoint, EngineConfig(max_waiting=scenes)) as engine:
         images = [engine.prepare(scene.image) for scene in drawn]
         for size in SIZES:
             lists = [rng.choice(CATEGORIES, size, replace=False).tolist() for _ in range(LISTS)]
-            for way, counts in measure_lists(engine, images, truth, lists).items():
-                rate = 100 / counts.labels
-                note = f"missed {rate * counts.missed:.1f}, false positives {rate * counts.false_positive:.1f}"
-                workload = f"seedling, {scenes} unseen scenes, {LISTS} lists of {size} of its 40 classes"
-                measurements.append(
-                    Measurement(workload, way, counts.per_hundred, "corrections per 100 labels", note=note)
-                )
-    report_measurements("Class lists", measurements, out)
+            tables.append(format_table(size, measure_lists(engine, images, truth, lists)))
+    out.write_text(
+        PAGE.format(machine=describe_machine(), scenes=scenes, lists=LISTS, tables="\n".join(tables)), encoding="utf-8"
+    )
+
+
+def format_table(size: int, counts: Mapping[str, CorrectionCounts]) -> str:
+    """Returns the table of lists with `size` classes."""
+    labels = next(iter(counts.values())).labels
+    lines = [f"## Lists of {size} classes", "", f"{labels} wanted objects.", ""]
+    lines += ["| answers | corrections | missed | of nothing wanted |", "|---|---:|---:|---:|"]
+    for way, own in counts.items():
+        rate = 100 / own.labels
+        lines.append(f"| {way} | {own.per_hundred:.1f} | {rate * own.missed:.1f} | {rate * own.false_positive:.1f} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -72,6 +72,9 @@ def prompt(
     for warning in warnings:
         error_console.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True, highlight=False)
     held = class_list if class_list and not class_list.problem else None
+    if held:
+        sentence = f"held to the {len(held.names):,} classes of {held.origin}; --any-class lets it name any"
+        error_console.print(escape(sentence), soft_wrap=True, highlight=False)
     if as_json:
         answer = {
             "model": engine.checkpoint.name,
