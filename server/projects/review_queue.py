@@ -45,7 +45,7 @@ def select_candidates(
         known_labels: The labels of all corrections.
         tasks: Tokens of the project's tasks.
     """
-    kinds, seen = {_get_training_kind(task) for task in tasks}, set(corrected)
+    kinds, seen = {get_training_kind(task) for task in tasks}, set(corrected)
 
     def get_relevant(image: LabeledImage) -> tuple[Annotation, ...]:
         own = [trace.annotation for trace in image.traced_annotations if trace.parent is None]
@@ -67,7 +67,7 @@ def select_candidates(
     return [pool[index] for index in selected], len(seen) - len(set(corrected))
 
 
-def _get_training_kind(token: str) -> LabelKind:
+def get_training_kind(token: str) -> LabelKind:
     """Returns the kind of labels that a task is trained on."""
     task = TASKS[token]
     if "OCR" in token:

@@ -102,6 +102,11 @@ def test_uncertain_images_of_a_job_are_corrected_next(engine: Engine, tmp_path: 
             "uncorrected": 3,
             "waiting": 0,
         }
+        caption = {"image": body["image"], "annotations": [{"kind": "text", "label": "a scene"}]}
+        post_json(client, f"{project}/corrections", 201, **caption)
+        assert client.delete(f"{project}/corrections/{corrections['id']}").status_code == 200
+        # The image has a caption, which does not train the task of the project.
+        assert get_json(client, f"{project}/next-images", job=job)["images"] == everything
         assert (
             "no job 77"
             in check_details(client.get(f"{project}/next-images", params={"job": 77}), 404, "not-found")["detail"]
