@@ -53,12 +53,13 @@ def ask_for_boxes(python: Path, folder: Path) -> str:
     return subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True).stdout
 
 
-def test_the_page_of_the_api_lies_in_the_wheel(wheel: Path) -> None:
-    assets = "server/api/documentation/assets"
-    files = {path.name for path in (ROOT / assets).iterdir()}
+def test_the_pages_lie_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for folder in ("server/api/documentation/assets", "server/jobs/summary/page", "server/jobs/summary/page/script"):
+        files = {path.name for path in (ROOT / folder).iterdir() if path.is_file() and path.name != "tsconfig.json"}
         assert files
-        assert {f"{assets}/{name}" for name in files} <= set(archive.namelist())
+        assert {f"{folder}/{name}" for name in files} <= names
 
 
 def test_an_installed_wheel_answers_a_prompt(wheel: Path, tmp_path: Path) -> None:
