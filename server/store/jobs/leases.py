@@ -133,7 +133,10 @@ class JobLeases:
             self._check_job(connection)
             found = connection.execute(
                 sa.select(
-                    JobImageRow.position, JobImageRow.name, JobImageRow.attempts, JobImageRow.crashes,
+                    JobImageRow.position,
+                    JobImageRow.name,
+                    JobImageRow.attempts,
+                    JobImageRow.crashes,
                     _LABELED_SHA256.label("sha256"),
                 )
                 .where(

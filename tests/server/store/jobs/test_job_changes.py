@@ -227,9 +227,7 @@ def test_a_source_elsewhere_must_have_all_images(store: JobStore) -> None:
     both = Listing({"a.png": "1", "b.png": "1"})
     job = start(store, both)
     one = Listing({"b.png": "1", "c.png": "1"})
-    with pytest.raises(
-        JobMismatchError, match=r"is there, which does not have 1 of the job's images: a\.png"
-    ):
+    with pytest.raises(JobMismatchError, match=r"is there, which does not have 1 of the job's images: a\.png"):
         store.update_job(job, replace(one.spec, source="there"), one, may_remove=False)
     assert store.get_job(job.id) == job
     assert store.get_progress(job) == JobProgress(waiting=2)
