@@ -54,13 +54,19 @@ def _list_other_families(path: Path, found: Format) -> list[str]:
     """
     if not path.is_dir():
         return []
-    glimpse, families = DatasetSource(path, _GLIMPSED_DOCUMENTS), dict[str, None]()
-    for format in FORMATS.values():
-        # metadata.jsonl of Hugging Face is JSON lines, too.
-        if format.family != found.family and not (found is FORMATS["huggingface"] and format is FORMATS["jsonl"]):
+    families = {found.family: None}
+    # What `florist label` writes has an export in each folder, some of which are too deep to be recognized from here.
+    for folder in (path, *sorted(marker.parent for marker in path.glob(f"*/{MARKER}"))):
+        glimpse = DatasetSource(folder, _GLIMPSED_DOCUMENTS)
+        for format in FORMATS.values():
+            if format is FORMATS["jsonl"] and FORMATS["huggingface"].family in families:
+                continue  # metadata.jsonl is JSON lines, too
             with suppress(DatasetError, OSError):
-                if format.recognize(glimpse):
+                if format.family not in families and format.recognize(glimpse):
                     families[format.family] = None
+                    if folder != path:
+                        break
+    del families[found.family]
     return list(families)
 
 

@@ -25,7 +25,7 @@ from prompts.formatting import format_answer
 from prompts.tasks import TASKS
 from seedling.scenes.drawing import draw_scene
 from seedling.scenes.labeled_images import to_labeled_image
-from tests.labels.samples import list_coordinates
+from tests.labels.samples import list_coordinates, make_example_images
 
 Save = Callable[..., Path]
 WIDTH, HEIGHT = 640, 480
@@ -245,3 +245,19 @@ def test_drawn_scenes_are_written_and_read_back(tmp_path: Path) -> None:
             assert not isinstance(one, Text)
             assert not isinstance(other, Text)
             assert bounding_box(one) == pytest.approx(bounding_box(other))
+
+
+def test_a_folder_with_two_formats_names_the_one_that_is_not_read(tmp_path: Path) -> None:
+    images = make_example_images()
+    for name in ("coco", "cvat", "voc", "huggingface"):
+        formats.FORMATS[name].write(images, tmp_path / "set" / name, ImagePlacement.COPY)
+    dataset = open_dataset(tmp_path / "set")
+    others = [entry for entry in dataset.unusable if "which is not read" in entry.reason]
+    assert dataset.format == "CVAT for images 1.1"
+    assert {entry.reason.partition(",")[0] for entry in others} == {
+        f"it is also a dataset in the format {name}" for name in ("COCO", "Pascal VOC", "Hugging Face datasets")
+    }
+    for name in formats.FORMATS:  # but each alone is one dataset
+        formats.FORMATS[name].write(images, tmp_path / "alone" / name, ImagePlacement.COPY, as_folder=True)
+        alone = open_dataset(tmp_path / "alone" / name)
+        assert not [entry for entry in alone.unusable if "which is not read" in entry.reason]
