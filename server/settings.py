@@ -55,7 +55,10 @@ class Settings(BaseSettings):
         description="The maximum number of prompts in the queue; more are answered with 503.",
     )
     max_prompts: int = Field(
-        32, ge=1, le=MAX_PROMPTS, description="The maximum number of prompts in one request; each class of a text is one."
+        32,
+        ge=1,
+        le=MAX_PROMPTS,
+        description="The maximum number of prompts in one request; each class of a text is one.",
     )
     max_text_length: int = Field(8192, ge=1, description="The maximum length of a prompt's text, in characters.")
     max_body_bytes: int = Field(
