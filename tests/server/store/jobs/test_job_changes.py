@@ -247,3 +247,12 @@ def test_the_rate_is_that_of_the_time_at_work(store: JobStore) -> None:
     with store.database.begin_write() as connection:  # two images a second, with a night in between
         connection.exec_driver_sql("UPDATE annotations SET created = 1000 + 0.5 * id + 40000 * (id / 21)")
     assert store.estimate_rate(job) == pytest.approx(2.0)
+
+
+def test_jobs_with_uploads_of_another_server_are_left_to_it(store: JobStore) -> None:
+    for source in ("upload:a", "upload:b", "/images"):
+        store.get_or_create_job(replace(SPEC, output=source, source=source), ["a.png"])
+    assert list(store.list_jobs_by_source("upload:")) == ["upload:a", "upload:b"]
+    found = [store.find_runnable(SPEC.options), store.find_runnable(SPEC.options, "upload:", ["upload:b"])]
+    found.append(store.find_runnable(SPEC.options, "upload:"))
+    assert [job and job.spec.source for job in found] == ["upload:a", "upload:b", "/images"]
