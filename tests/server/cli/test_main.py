@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from prompts.tasks import TASKS
 from server.api.sample_image import draw_sample_image
 from server.cli.main import app
+from server.engine.adapters.class_list import write_class_list
 from server.settings import Settings, get_variable_name
 from tests.server.engine.tiny import create_tiny_model, save_adapter, save_checkpoint
 
@@ -117,6 +118,28 @@ def test_an_adapter_from_a_folder_answers(image: Path, tmp_path: Path) -> None:
     (label,) = json.loads((out / "labels.jsonl").read_text())["labels"]
     assert label["annotation"]["label"] == answers[1]["annotations"][0]["label"]
     assert label["adapter"] == hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def test_prompt_holds_the_classes_of_an_adapter_and_asks_for_several(image: Path, tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "tiny", create_tiny_model())
+    write_class_list(save_adapter(tmp_path / "birds", target_modules=".*fc1"), ["wren", "robin"])
+    command = "prompt", image, "<OD>", "--json", "--model", base, "--adapter", tmp_path / "birds"
+    answers = []
+    for more in ((), ("--any-class",)):
+        result = run(*command, *more)
+        assert result.exit_code == 0, result.stderr
+        assert ("held to the 2 classes of adapter birds" in result.stderr) == (not more)
+        answers.append(json.loads(result.stdout))
+    assert [answer["class_list"] for answer in answers] == [{"origin": "adapter birds", "classes": 2}, None]
+    assert {annotation["label"] for annotation in answers[0]["annotations"]} <= {"wren", "robin"}
+
+    search = "prompt", image, "<OPEN_VOCABULARY_DETECTION>", "--json", "--model", base, "--text"
+    several, one = (json.loads(run(*search, text).stdout) for text in ("wren, robin", '["wren, robin"]'))
+    assert len(several["text"].splitlines()) == 2
+    assert {annotation["label"] for annotation in one["annotations"]} <= {"wren, robin"}
+    unknown = run("prompt", image, "<DETECT>", "--json", "--model", base)
+    assert "did you mean <OD>" in unknown.stderr
+    assert json.loads(unknown.stdout)["warnings"] != []
 
 
 @pytest.mark.parametrize("command", ["prompt", "label"])

@@ -12,6 +12,7 @@ from finetune.tuning.validation import ValidationSet
 from labels.sample import Sample
 from prompts.annotations import Annotation
 from server.engine.adapters.class_list import write_class_list
+from server.engine.adapters.errors import AdapterSuspendedError
 from server.engine.engine import Engine
 from server.jobs.job_start import get_job_recipe, start_job
 from server.jobs.recipes.execution import execute_recipe
@@ -138,4 +139,21 @@ def test_a_backtest_holds_what_production_holds_and_shows_its_progress(
         again = projects.models.start_backtest(project, model, "Ada")
         wait_until(lambda: bool(projects.store.backtests.get_backtest(project, again.id).ended))
         assert all(found <= {"finch", "tit"} for found in labels[2:])
+        projects.delete_project(project)
+
+
+def test_a_failed_backtest_names_the_model_and_not_its_copy_in_the_engine(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def suspend(self: ValidationSet, held: Engine, **options: Any) -> Any:
+        raise AdapterSuspendedError(f"projects/emoji/run-{model.run_id}/backtest", 3, 30)
+
+    monkeypatch.setattr(ValidationSet, "count_corrections", suspend)
+    with open_projects(tmp_path, engine) as projects:
+        project = create_project(projects, images=16)
+        model = add_random_model(projects, project, 1)
+        backtest = projects.models.start_backtest(project, model, "Ada")
+        wait_until(lambda: bool(projects.store.backtests.get_backtest(project, backtest.id).ended))
+        reason = projects.store.backtests.get_backtest(project, backtest.id).reason
+        assert reason.startswith(f"the adapter of run {model.run_id} failed")
         projects.delete_project(project)
