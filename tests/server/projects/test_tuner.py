@@ -260,3 +260,18 @@ def test_a_run_continues_from_its_initial_model_after_the_folder_was_moved(engin
         assert resumed.state is ExecutionState.RUNNING, resumed.reason
         assert read_log(folder).startswith(before)
         projects.delete_project(project)
+
+
+def test_a_run_that_changes_nothing_has_no_gain_and_makes_no_model_unless_asked(engine: Engine, tmp_path: Path) -> None:
+    with open_projects(tmp_path, engine) as projects:
+        project = create_project(projects, images=170)  # enough for ten validation images
+        unchanged = {**QUICK, "metric": "corrections", "learning_rate": 1e-12}
+        for keep in (False, True):
+            run = projects.runs.start_run(project, unchanged, "Ada", keep=keep)
+            ended = wait_for_run(projects, project, run)
+            assert ended.state is ExecutionState.NO_GAIN
+            assert "What to try: more steps: each image was seen 0." in ended.reason
+            assert projects.files.get_run_folder(project, run).adapter.exists() is keep
+            assert len(projects.store.models.list_models(project)) == keep
+            assert {each["known"] for each in projects.runs.read_classes(project, run)} <= {False, None}
+        projects.delete_project(project)
