@@ -59,9 +59,10 @@ _IMAGE_TYPE = "application/octet-stream"
 _IMAGE_HEADERS = {"X-Content-Type-Options": "nosniff"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REPORT_DESCRIPTION = (
-    "JSON: the numbers of images and annotations, of what is in no file (`left_out`) or in a second file of the archive "
-    "(`other_files`), of images with other names (`renamed`) and with names that other tools may confuse (`warnings`), "
-    "and how far the job was. An archive has the whole report in `.florist`, and all new names in `renamed.csv`."
+    "JSON: the numbers of images and annotations, of what is in no file (`left_out`) or in a second file of the "
+    "archive (`other_files`), of images with other names (`renamed`) and with names that other tools may confuse "
+    "(`warnings`), and how far the job was. An archive has the whole report in `.florist`, and all new names in "
+    "`renamed.csv`."
 )
 _COMMON = (UNAUTHORIZED, JOBS_DISABLED, INVALID_REQUEST, *NOT_READY, *STORE_PROBLEMS)
 router = APIRouter(tags=["jobs"], dependencies=[KeyRequired], responses=document_problems(*_COMMON))
