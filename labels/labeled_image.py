@@ -38,7 +38,7 @@ class TracedAnnotation:
     adapter: str | None = None
     review: str = ""
     parent: int | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def _read_nothing() -> bytes:
@@ -81,7 +81,7 @@ class LabeledImage:
     traces: tuple[TracedAnnotation, ...] = ()
     regions: tuple[TracedAnnotation, ...] = ()
     answers: tuple[TracedAnnotation, ...] = ()
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.traces and tuple(trace.annotation for trace in self.traces) != self.annotations:

@@ -59,8 +59,11 @@ def walk(path: NewcomerPath, steps: int) -> list[Measurement]:
             measurements.append(
                 measure(f"{round.corrected} images corrected", f"test-{number}", "--recipe", recipe, note=note)
             )
-        options = [option for name in FORMATS for option in ("--format", name)]
-        path.label("images", "final", "--recipe", recipe, *options)
+        folders = [name for name, format in FORMATS.items() if format.suffix is None]
+        path.label("images", "final", "--recipe", recipe, *(part for name in folders for part in ("--format", name)))
+        for name in FORMATS.keys() - folders:  # one file, beside which `convert` can put images
+            source, target = str(path.root / "final/coco"), str(path.root / "final" / name)
+            path.run_florist("convert", source, target, "--to", name, "--images", "copy")
     return measurements
 
 

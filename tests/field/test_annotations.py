@@ -219,7 +219,7 @@ def test_shapes_of_cvat(folder: Folder, case: str) -> None:
     body = f'<image id="0" name="a.jpg" width="200" height="100">{shape}{rest}</image>'
     dataset = folder.add_images("a.jpg").add("annotations.xml", f"<annotations>{body}</annotations>").read()
     assert describe(dataset)["a.jpg"] == [*([expected] if expected else []), ("box", "cat", 1, 1, 9, 9)]
-    assert "annotations.xml: the attribute 'color' is not used" in list_reasons(dataset)
+    assert dataset.images[0].traced_annotations[-1].attributes == {"color": "red"}
     assert list_tasks(dataset, "a.jpg") == ({"<OD>"} if expected else set())
     # A point is missing only where boxes have its label.
     body = f'<image id="0" name="a.jpg" width="200" height="100">{shape}{box.format("dog")}</image>'

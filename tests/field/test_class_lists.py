@@ -95,4 +95,6 @@ def test_images_without_labels_in_this_format_are_uncertain(folder: Folder) -> N
     folder.add("b.xml", "<annotation/>")
     dataset = folder.read()
     assert list(describe(dataset)) == ["a.jpg", "c.jpg"]
-    assert [(each.source, each.reason) for each in dataset.unusable] == [("b.txt", "there is no such file, but b.xml")]
+    other, missing = dataset.unusable
+    assert "in the format Pascal VOC, which is not read" in other.reason
+    assert (missing.source, missing.reason) == ("b.txt", "there is no such file, but b.xml")

@@ -46,7 +46,10 @@ def test_pages_of_large_corrections_are_limited_in_bytes(tmp_path: Path) -> None
         assert found[0] == client.get(f"/v1/projects/{number}/corrections?limit=1").json()["corrections"][0]
 
 
-def add_job(folder: Path, images: int, traces: int = 20, recipe: str = '{"name": "mine"}') -> int:
+RECIPE = {"name": "mine", "steps": [{"id": "a", "task": "<OD>"}]}
+
+
+def add_job(folder: Path, images: int, traces: int = 20, recipe: str = json.dumps(RECIPE)) -> int:
     """Adds a finished job with large answers to the database of a server, and returns its ID."""
     (folder / "jobs").mkdir(exist_ok=True)
     with JobStore(f"sqlite:///{folder / 'jobs/florist.db'}") as store:
@@ -76,7 +79,7 @@ def test_pages_of_jobs_are_limited_in_bytes(tmp_path: Path) -> None:
         rows = list_all(client, "/v1/jobs", "jobs")
         assert [row["recipe_name"] for row in rows] == ["mine", *["large"] * 12]
         assert "recipe" not in rows[0]
-        assert client.get(f"/v1/jobs/{number}").json()["recipe"] == {"name": "mine"}
+        assert client.get(f"/v1/jobs/{number}").json()["recipe"] == RECIPE
         assert len(client.get("/v1/jobs/2/events").content) < 20_000
 
 

@@ -15,8 +15,7 @@ from server.api.jobs.examples import JOB_EXAMPLE
 from server.api.parameters import MAX_ID, Name
 from server.api.timestamps import to_datetime
 from server.jobs.sources.uploads import UPLOAD_PREFIX
-from server.store.jobs.job_changes import MAX_NAMES
-from server.store.jobs.records import JobState
+from server.store.jobs.records import MAX_NAMES, JobState
 from server.store.text import is_url, redact_address
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from server.store.jobs.records import ImageState, InvalidStateError, Job, JobMismatchError, JobSpec, JobState
+from server.store.jobs.records import MAX_NAMES, ImageState, InvalidStateError, Job, JobMismatchError, JobSpec, JobState
 from server.store.tables import UNFINISHED_STATES, AnnotationsRow, JobImageRow, JobRow
 from server.store.text import redact_address
 
-MAX_NAMES = 20  # of each kind of change
 _BATCH = 10_000  # rows at a time
 _RATE_IMAGES = 1000  # from which the rate is estimated
 _MIN_SECONDS = 0.5  # from which the rate is computed

@@ -8,6 +8,8 @@ from labels.dropped_labels import DroppedLabel
 from labels.labeled_image import TracedAnnotation
 from server.store.errors import StoreError
 
+MAX_NAMES = 20  # of each kind of change
+
 
 class JobState(StrEnum):
     """The state of a job. Paused and failed jobs can be resumed."""

@@ -67,3 +67,5 @@ def test_an_adapter_carries_its_list(tiny, folders, tmp_path):
         with pytest.raises(AdapterError, match=CLASS_LIST_FILE):
             engine.load_adapter("own", folder)
         assert [adapter.class_list for adapter in engine.list_adapters()] == [(), ("cactus", "octopus")]
+        for name in ("own", "other"):  # the checkpoint is shared by all tests
+            engine.unload_adapter(name)
