@@ -182,7 +182,7 @@ class JobQueue:
         assert self._engine is not None
         if job.state is JobState.CANCELLED:
             raise InvalidStateError(f"job {job.id} is cancelled; start another one with its source and recipe")
-        with self.open_job_source(job) as source:
+        with self.uploads.hold(job.spec.source), self.open_job_source(job) as source:
             try:
                 job, changes = update_job(
                     self.store, job, self._engine, get_job_recipe(job), source, job.spec.source, self._projects

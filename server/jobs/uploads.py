@@ -148,6 +148,9 @@ class Uploads:
     @contextmanager
     def hold(self, source: str) -> Iterator[None]:
         """Keeps the upload of a source from being deleted during the block. Does nothing for other sources."""
+        if not source.startswith(UPLOAD_PREFIX):
+            yield
+            return
         upload_id = source.removeprefix(UPLOAD_PREFIX)
         with self._lock:
             self._held[upload_id] += 1
@@ -156,6 +159,8 @@ class Uploads:
         finally:
             with self._lock:
                 self._held[upload_id] -= 1
+                if not self._held[upload_id]:
+                    del self._held[upload_id]
 
     def open_source(self, source: str) -> UploadSource:
         """Opens the images of an upload by the source of a job. Raises SourceError."""
@@ -169,7 +174,7 @@ class Uploads:
         with self._lock:
             folder = self._find_folder(upload_id)
             if self._held[upload_id] > 0:
-                raise UploadInUseError(f"a job with the upload {upload_id} is being started; retry soon")
+                raise UploadInUseError(f"a job with the upload {upload_id} is being started or extended; retry soon")
             check()
             size = self._read(folder).bytes
             folder.rename(gone := self.folder / f"{_DELETED}{upload_id}")

@@ -1,5 +1,6 @@
 """The body of an upload: a form with files, or one zip or tar archive. It is written to disk while it arrives."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -80,7 +81,17 @@ async def write_body(request: Request, part: UploadPart, settings: Settings) -> 
 
 async def _feed(request: Request, feed: Callable[[bytes], None], settings: Settings) -> None:
     """Passes the body on while it arrives, in another thread. Raises ProblemError, also if it is too slow."""
-    started, received, buffer = time.monotonic(), 0, bytearray()
+    started, received, buffer, chunks = time.monotonic(), 0, bytearray(), request.stream()
+
+    async def receive() -> bytes | None:
+        """Returns the next bytes; None at the end. A client that sends nothing more must not keep others out."""
+        left = started + settings.request_timeout + received / _MIN_RATE - time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                return await anext(chunks, None)
+        except TimeoutError:
+            detail = f"less than {_MIN_RATE:,} bytes per second arrive; send a smaller body, or several"
+            raise ProblemError(BODY_TIMEOUT, detail, headers={"Connection": "close"}) from None
 
     async def flush() -> None:
         data = bytes(buffer)
@@ -89,14 +100,11 @@ async def _feed(request: Request, feed: Callable[[bytes], None], settings: Setti
             await anyio.to_thread.run_sync(feed, data)
 
     try:
-        async for chunk in request.stream():
+        while (chunk := await receive()) is not None:
             received += len(chunk)
             buffer += chunk
             if len(buffer) >= _BUFFER:
                 await flush()
-            if time.monotonic() - started > settings.request_timeout + received / _MIN_RATE:
-                detail = f"less than {_MIN_RATE:,} bytes per second arrive; send a smaller body, or several"
-                raise ProblemError(BODY_TIMEOUT, detail, headers={"Connection": "close"})
     except ClientDisconnect:
         raise ProblemError(BAD_BODY, "the body ended before its declared length") from None
     await flush()

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from labels.labeled_image import TracedAnnotation
 from server.store.database import Database
 from server.store.jobs.leases import TRACES
-from server.store.jobs.records import Job, JobChangedError, JobSpec
+from server.store.jobs.records import ImageState, Job, JobChangedError, JobSpec
 from server.store.tables import AnnotationsRow, JobImageRow, JobRow
 
 _BATCH = 500  # images at a time
@@ -58,6 +58,10 @@ def change_reviews(
             rows = [{"reviewed": each.position, "row": ids[each.image_sha256, each.version]} for each in batch]
             connection.execute(update.values(annotations_id=sa.bindparam("row")), rows)
             count += len(batch)
+        # A worker that has leased an image would complete it with labels of the recipe before.
+        leased = JobImageRow.job_id == job.id, JobImageRow.state == ImageState.LEASED
+        released = {"state": ImageState.WAITING, "lease_owner": None, "available_at": 0.0}
+        connection.execute(sa.update(JobImageRow).where(*leased).values(**released))
         values = {"recipe": spec.recipe, "recipe_hash": spec.recipe_hash}
         connection.execute(sa.update(JobRow).where(JobRow.id == job.id).values(**values))
         return count

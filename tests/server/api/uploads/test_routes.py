@@ -1,6 +1,7 @@
 """Uploads over HTTP, on a real socket: images and archives as the source of a job."""
 
 import io
+import socket
 import tarfile
 import time
 import zipfile
@@ -13,7 +14,8 @@ import pytest
 from server.api.auth import create_key
 from server.app import create_app
 from server.engine.engine import Engine
-from server.jobs import upload_parts
+from server.jobs import queue, upload_parts
+from server.jobs.job_start import update_job
 from server.settings import Settings
 from tests.server.api.jobs.job_client import connect_server, get_job, list_results, start_job, wait_for_end
 from tests.server.api.problem_checks import check_problem
@@ -126,6 +128,23 @@ def test_an_upload_that_a_job_needs_cannot_be_deleted(client: httpx.Client, imag
     assert check_problem(gone, 422, "invalid-source").field == "source"
 
 
+def test_an_upload_cannot_be_deleted_while_its_job_is_extended(
+    client: httpx.Client, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = upload(client, images)
+    job = wait_for_end(client, start_job(client, own["source"])["id"])
+    refused: list[httpx.Response] = []
+
+    def update_meanwhile(*args: Any) -> Any:
+        refused.append(client.delete(f"/v1/uploads/{own['id']}"))
+        return update_job(*args)
+
+    monkeypatch.setattr(queue, "update_job", update_meanwhile)
+    assert client.post(f"/v1/jobs/{job['id']}/extend").status_code == 200
+    assert "started or extended" in check_problem(refused[0], 409, "invalid-state").detail
+    assert client.delete(f"/v1/uploads/{own['id']}").status_code == 204
+
+
 def test_names_lead_out_of_no_folder(client: httpx.Client, images: dict[str, bytes], tmp_path: Path) -> None:
     names = ["../../up.png", "/etc/root.png", "C:\\temp\\win.png", "a/../b.png", "é\x00\n.png", "x" * 300 + ".png"]
     names += ["file", "file/below.png", ".hidden.png", "0.png"]
@@ -212,6 +231,16 @@ def test_a_body_that_is_cut_off_leaves_nothing(client: httpx.Client, tmp_path: P
         client.post("/v1/uploads", content=send_half(), headers={"Content-Type": "multipart/form-data; boundary=x"})
     wait_until(lambda: list_leftovers(tmp_path / "jobs") == [])
     assert client.get("/v1/uploads").json()["uploads"] == []
+
+
+def test_a_body_that_stops_arriving_is_given_up(engine: Engine, tmp_path: Path) -> None:
+    with connect_server(engine, tmp_path / "jobs", request_timeout=0.5) as client:
+        url = client.base_url
+        head = f"POST /v1/uploads HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/zip\r\n"
+        with socket.create_connection((url.host, url.port), TIMEOUT) as connection:
+            connection.sendall(f"{head}Content-Length: 1000\r\n\r\nPK".encode())
+            assert b" 408 " in connection.recv(1000).splitlines()[0]
+        wait_until(lambda: list_leftovers(tmp_path / "jobs") == [])
 
 
 def test_a_full_disk_and_a_full_server(
