@@ -42,7 +42,6 @@ from server.api.problems import (
     document_problems,
 )
 from server.api.threads import ThreadCalls
-from server.jobs.job_start import get_job_recipe
 from server.jobs.object_view import ObjectView
 from server.jobs.sources import SourceError, SourceImageError
 from server.store.text import hide_folders, redact_address
@@ -167,6 +166,8 @@ async def export_job(
     The header `X-Export-Report` says what the format cannot hold, and whether the job was done."""
 
     def write() -> JobExport:
+        from server.jobs.job_start import get_job_recipe
+
         job = queue.get_job(job_id)
         progress = queue.store.get_progress(job)
         placement = FORMATS[format].choose_placement(images and ImagePlacement(images), image_url)
@@ -209,7 +210,7 @@ async def view_summary(
 
     def write() -> bytes:
         from server.jobs.calibrated_steps import find_uncalibrated_steps
-        from server.jobs.job_start import get_model_name
+        from server.jobs.job_start import get_job_recipe, get_model_name
         from server.jobs.summary import SummaryInfo, write_summary
 
         job = queue.get_job(job_id)
