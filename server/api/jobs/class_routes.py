@@ -63,19 +63,21 @@ class JobClassesResponse(BaseModel):
 async def count_classes(
     calls: JobCallsDep, lifecycle: LifecycleDep, queue: JobQueueDep, _: EngineDep, job_id: JobId
 ) -> JobClassesResponse:
-    """Counts the labels of each class in all results so far, and those that were not kept: what the ontology dropped,
-    and which of its classes never appeared. Reads all results, which takes a minute for a million images."""
+    """Counts the labels of each class in all results so far, one an object, and those that were not kept: what the
+    ontology dropped, and which of its classes never appeared. Reads all results, which takes a minute for a million
+    images."""
 
     def count() -> JobClassesResponse:
-        from server.jobs.job_start import get_job_recipe
+        from server.jobs.job_recipe import get_job_recipe
+        from server.jobs.object_view import ObjectView
         from server.jobs.summary.class_report import create_class_report
         from server.jobs.summary.statistics import JobStatistics
 
         job = queue.get_job(job_id)
         recipe = get_job_recipe(job)
-        statistics = JobStatistics(recipe)
-        for image in queue.store.iter_images(job):
-            statistics.add(image)
+        statistics, view = JobStatistics(recipe), ObjectView(recipe)
+        for image in view.iter_images(queue.store.iter_images(job)):
+            statistics.add(image.with_regions())
         return _create_response(create_class_report(recipe, statistics, *queue.store.count_dropped(job)))
 
     return await calls.run(count, lifecycle.export_limiter)

@@ -169,6 +169,7 @@ def test_the_classes_of_a_job_and_what_it_did_not_keep(client: httpx.Client, ima
         label["annotation"]["label"] for image in list_results(client, free["id"]) for label in image["annotations"]
     )
     kept = names.most_common(1)[0][0]
+    steps.append({"id": "outlines", "task": "<REGION_TO_SEGMENTATION>", "for_each": "objects"})  # of the same objects
     recipe = {"name": "two", "ontology": {kept: [], "unicorn": []}, "steps": steps}
     job = start_job(client, images, recipe)
     assert wait_for_end(client, job["id"])["state"] == "done"
