@@ -55,7 +55,7 @@ class DatasetOpener:
         """Returns the annotations of a job: one for each object."""
         from labels.dataset import Dataset, DatasetError, UnusableEntry
         from labels.labeled_image import LabeledImage
-        from server.jobs.job_start import get_job_recipe
+        from server.jobs.job_recipe import get_job_recipe
         from server.jobs.object_view import ObjectView
         from server.jobs.recipes.problems import RecipeError
         from server.jobs.sources import ImageSource, SourceError, open_source

@@ -63,7 +63,7 @@ class LabelDatasets:
         """Writes the datasets of a job that is done, and prints what is in each. Raises OSError."""
         from labels.formats import FORMATS
         from server.jobs.drawn_images import write_drawn_images
-        from server.jobs.job_start import get_job_recipe
+        from server.jobs.job_recipe import get_job_recipe
         from server.jobs.object_view import ObjectView
 
         view = ObjectView(get_job_recipe(job))

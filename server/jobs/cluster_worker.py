@@ -18,7 +18,7 @@ from server.engine.adapters.errors import AdapterError
 from server.engine.checkpoints.errors import CheckpointError
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
-from server.jobs.job_start import get_job_recipe
+from server.jobs.job_recipe import get_job_recipe
 from server.jobs.model_hash import compute_model_hash
 from server.jobs.recipes.execution import execute_recipe
 from server.jobs.runner import LEASE_SECONDS, JobFailedError, run_job

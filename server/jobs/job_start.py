@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from server.jobs.job_recipe import get_job_recipe
 from server.jobs.model_hash import compute_model_hash
 from server.jobs.pinned_models import ProjectModels, pin_champions, pin_class_lists
 from server.jobs.recipes.differences import describe_differences
@@ -94,11 +95,6 @@ def _create_spec(
     document = pinned.model_dump_json(exclude_defaults=True)
     model_hash = compute_model_hash(engine, pinned.adapters, pinned.models)
     return JobSpec(output, document, pinned.hash, address, source.fingerprint, model_hash, options)
-
-
-def get_job_recipe(job: Job) -> Recipe:
-    """Returns the recipe that the job was started with. Raises RecipeError if this version cannot read it."""
-    return validate_recipe(json.loads(job.spec.recipe))
 
 
 def get_model_name(job: Job, engine: "Engine", recipe: Recipe) -> str:

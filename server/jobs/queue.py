@@ -14,7 +14,8 @@ from server.engine.adapters.errors import AdapterError
 from server.engine.errors import EngineClosedError
 from server.jobs.errors import SourceNotAllowedError
 from server.jobs.export_folders import ExportFolders
-from server.jobs.job_start import get_job_recipe, start_job, update_job
+from server.jobs.job_recipe import get_job_recipe
+from server.jobs.job_start import start_job, update_job
 from server.jobs.job_warnings import list_job_warnings
 from server.jobs.model_hash import compute_model_hash
 from server.jobs.output_folder import claim_output_folder

@@ -166,7 +166,7 @@ async def export_job(
     The header `X-Export-Report` says what the format cannot hold, and whether the job was done."""
 
     def write() -> JobExport:
-        from server.jobs.job_start import get_job_recipe
+        from server.jobs.job_recipe import get_job_recipe
 
         job = queue.get_job(job_id)
         progress = queue.store.get_progress(job)
@@ -210,7 +210,8 @@ async def view_summary(
 
     def write() -> bytes:
         from server.jobs.calibrated_steps import find_uncalibrated_steps
-        from server.jobs.job_start import get_job_recipe, get_model_name
+        from server.jobs.job_recipe import get_job_recipe
+        from server.jobs.job_start import get_model_name
         from server.jobs.summary import SummaryInfo, write_summary
 
         job = queue.get_job(job_id)

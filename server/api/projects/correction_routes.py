@@ -36,7 +36,7 @@ from server.api.projects.correction_schemas import (
     create_correction_response,
     create_next_image_response,
 )
-from server.jobs.job_start import get_job_recipe
+from server.jobs.job_recipe import get_job_recipe
 from server.jobs.object_view import ObjectView
 from server.projects.project_dataset import is_holdout
 from server.projects.review_queue import ReviewCandidate

@@ -14,7 +14,8 @@ from prompts.annotations import Annotation
 from server.engine.adapters.class_list import write_class_list
 from server.engine.adapters.errors import AdapterSuspendedError
 from server.engine.engine import Engine
-from server.jobs.job_start import get_job_recipe, start_job
+from server.jobs.job_recipe import get_job_recipe
+from server.jobs.job_start import start_job
 from server.jobs.recipes.execution import execute_recipe
 from server.jobs.recipes.parsing import validate_recipe
 from server.jobs.runner import run_job

@@ -20,6 +20,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.request import Request
 from server.jobs import job_start
+from server.jobs.job_recipe import get_job_recipe
 from server.jobs.pinned_models import ProjectModels
 from server.jobs.queue import JobQueue
 from server.jobs.recipes.execution import execute_recipe
@@ -121,7 +122,7 @@ def test_a_job_uses_the_model_that_was_promoted_when_it_started(narrow: Engine, 
             return job_start.start_job(store, narrow, recipe, source, str(images), output, projects=pinned_models)
 
         def work(job: Job, stop: Event, on_image: Callable[[Any], None] = lambda image: None) -> list[LabeledImage]:
-            recipe = job_start.get_job_recipe(job)
+            recipe = get_job_recipe(job)
             with pinned_models.load_champions(narrow, recipe, job.id) as champions:
                 run_job(
                     store, job, narrow, source, partial(execute_recipe, recipe), pinned_models=champions,
@@ -145,7 +146,7 @@ def test_a_job_uses_the_model_that_was_promoted_when_it_started(narrow: Engine, 
         for position, image in enumerate(labeled):
             assert {trace.raw for trace in image.traces} <= {answers[position]}
         champion = PinnedChampion(model=one.id, sha256=one.sha256)
-        assert job_start.get_job_recipe(first).champions["emoji"]["<OD>"] == champion
+        assert get_job_recipe(first).champions["emoji"]["<OD>"] == champion
         assert find_adapters(work(start_job("second"), Event())) == {two.sha256}
         assert list_adapters(narrow) == {f"projects/emoji/run-{two.run_id}"}
         projects.delete_project(project)
@@ -181,7 +182,7 @@ def test_two_concurrent_requests_with_a_promotion_between_them_start_one_job(
 
         job = start_job(create_recipe(), OvertakenModels())
         assert [each.id for each in store.list_jobs()] == [job.id]
-        assert job_start.get_job_recipe(job).champions == {
+        assert get_job_recipe(job).champions == {
             "emoji": {"<OD>": PinnedChampion(model=one.id, sha256=one.sha256)}
         }
         # Any other difference makes it another job.
