@@ -90,4 +90,6 @@ class RunState:
             return None
         content = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         trainer = content.pop("trainer")
+        if not content["best_step"]:  # in older versions, the start could be the best
+            content["best"] = None
         return cls(**content), trainer

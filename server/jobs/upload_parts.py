@@ -9,11 +9,12 @@ from typing import BinaryIO
 
 from prompts.text import truncate
 from server.jobs.export_folders import MIN_FREE_BYTES
-from server.jobs.sources.names import is_hidden, split_suffix, to_safe_name
+from server.jobs.sources.names import MAX_PART, is_hidden, split_suffix, to_safe_name
 from server.jobs.sources.uploads import ARCHIVES, FILES, is_archive
 
 _START_BYTES = 512  # by which archives are recognized
 _CHECKED_BYTES = 16 * 1024 * 1024  # after which the free space is checked again
+_NUMBER_BYTES = 8  # room for a number in a long name
 _MAX_SHOWN = 5
 
 
@@ -122,8 +123,10 @@ class UploadPart:
 def _choose_name(folder: Path, name: str) -> str:
     """Returns the name, or a new one if a file has it, or if one of its folders is a file."""
     (stem, suffix), number = split_suffix(name), 1
+    if len(name.rpartition("/")[2].encode()) > MAX_PART - _NUMBER_BYTES:
+        stem = stem.encode()[:-_NUMBER_BYTES].decode(errors="ignore")
     while os.path.lexists(folder / name):
         number += 1
         name = f"{stem}~{number}{suffix}"
     blocked = any((folder / parent).is_file() for parent in Path(name).parents)
-    return _choose_name(folder, name.replace("/", "_")) if blocked else name
+    return _choose_name(folder, to_safe_name(name.replace("/", "_"))) if blocked else name

@@ -5,7 +5,7 @@ import re
 from labels.image_suffixes import SUFFIXES, is_image_suffix
 
 SUFFIX_LIST = ", ".join(SUFFIXES)
-_MAX_PART, _MAX_NAME = 255, 1024  # bytes: the limit of file systems for a part of a path, and ours for a whole path
+MAX_PART, _MAX_NAME = 255, 1024  # bytes: the limit of file systems for a part of a path, and ours for a whole path
 _HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")  # a part that begins with a dot and is neither . nor ..
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # characters that UTF-8 or PostgreSQL cannot store
 
@@ -41,8 +41,8 @@ def to_safe_name(name: str) -> str:
 
 
 def _shorten(part: str) -> str:
-    if len(part.encode()) <= _MAX_PART:
+    if len(part.encode()) <= MAX_PART:
         return part
     stem, suffix = split_suffix(part)
     suffix = suffix if len(suffix) <= 8 else ""
-    return stem.encode()[: _MAX_PART - 40].decode(errors="ignore") + suffix
+    return stem.encode()[: MAX_PART - 40].decode(errors="ignore") + suffix

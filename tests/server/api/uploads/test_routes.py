@@ -148,6 +148,7 @@ def test_an_upload_cannot_be_deleted_while_its_job_is_extended(
 def test_names_lead_out_of_no_folder(client: httpx.Client, images: dict[str, bytes], tmp_path: Path) -> None:
     names = ["../../up.png", "/etc/root.png", "C:\\temp\\win.png", "a/../b.png", "é\x00\n.png", "x" * 300 + ".png"]
     names += ["file", "file/below.png", ".hidden.png", "0.png"]
+    names += ["y" * 251 + ".png", f"./{'y' * 251}.png", f"file/{'a' * 200}/{'b' * 200}.png"]  # as long as names can be
     own = upload(client, dict.fromkeys(names, images["0.png"]))
     assert own["images"] == len(names) - 1
     assert own["notes"][0] == "1 hidden files were not kept, whose names begin with a dot"
