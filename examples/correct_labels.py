@@ -2,7 +2,7 @@
 
 Without the name of a project, it creates one. COUNT (3) is the number of images to correct.
 The folder must be one that the server may read (`--jobs-sources`). A real project shows the images to a person;
-this script keeps all labels but those of a low score.
+this script keeps all labels but those of a low score, or of a class that is not one of the project's.
 """
 
 import json
@@ -27,19 +27,20 @@ def label_all(client: httpx.Client, folder: str) -> int:
     return int(job["id"])
 
 
-def correct(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def correct(traces: list[dict[str, Any]], classes: list[str]) -> list[dict[str, Any]]:
     """Returns the annotations that stay. Put a person here."""
     annotations = [trace["annotation"] for trace in traces]
-    return [annotation for annotation in annotations if (annotation["score"] or 0) >= 0.3]
+    certain = [annotation for annotation in annotations if (annotation["score"] or 0) >= 0.3]
+    return [annotation for annotation in certain if not classes or annotation["label"] in classes]
 
 
-def find_project(client: httpx.Client, name: str) -> int:
-    """Returns the ID of the project with this name, which it creates if there is none."""
-    projects = client.get("/v1/projects").raise_for_status().json()["projects"]
-    ids = [project["id"] for project in projects if project["name"] == name]
-    if not ids:
-        ids = [client.post("/v1/projects", json={"name": name, "tasks": ["<OD>"]}).raise_for_status().json()["id"]]
-    return int(ids[0])
+def find_project(client: httpx.Client, name: str) -> dict[str, Any]:
+    """Returns the project with this name, which it creates if there is none."""
+    projects: list[dict[str, Any]] = client.get("/v1/projects").raise_for_status().json()["projects"]
+    found = [project for project in projects if project["name"] == name]
+    if not found:
+        found = [client.post("/v1/projects", json={"name": name, "tasks": ["<OD>"]}).raise_for_status().json()]
+    return found[0]
 
 
 def main(folder: str, name: str = "", count: str = "3") -> None:
@@ -49,12 +50,15 @@ def main(folder: str, name: str = "", count: str = "3") -> None:
         name = name or f"example-{time.time_ns()}"
         project = find_project(client, name)
         query = {"job": job, "count": int(count)}
-        found = client.get(f"/v1/projects/{project}/next-images", params=query).raise_for_status().json()
+        found = client.get(f"/v1/projects/{project['id']}/next-images", params=query).raise_for_status().json()
         for image in found["images"]:
             data = client.get(f"/v1/jobs/{job}/images/{image['position']}").raise_for_status().content
-            form = {"annotations": json.dumps(correct(image["annotations"])), "kind": "objects"}
-            url = f"/v1/projects/{project}/corrections"
-            client.post(url, files={"image": data}, data=form).raise_for_status()
+            kept = correct(image["annotations"], project["classes"])
+            form = {"annotations": json.dumps(kept), "kind": "objects"}
+            url = f"/v1/projects/{project['id']}/corrections"
+            answer = client.post(url, files={"image": data}, data=form)
+            if answer.is_error:
+                sys.exit(f"{image['name']}: {answer.json()['detail']}")
             print(f"{image['name']}: {image['uncertainty']:.2f} expected errors")
         print(f"{len(found['images'])} corrections in project {name}")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from seedling.scenes.drawing import draw_scene
@@ -80,3 +81,9 @@ def test_a_folder_is_labeled_as_coco(server: str, images: Path, tmp_path: Path) 
 
 def test_corrections_are_sent_to_a_project(server: str, images: Path, tmp_path: Path) -> None:
     assert "3 corrections" in run("correct_labels.py", str(images), server=server, folder=tmp_path)
+    body = {"name": "one-class", "tasks": ["<OD>"], "classes": ["a class that no image has"]}
+    project = httpx.post(f"{server}/v1/projects", json=body).raise_for_status().json()["id"]
+    out = run("correct_labels.py", str(images), "one-class", server=server, folder=tmp_path)
+    assert "3 corrections in project one-class" in out
+    answer = httpx.get(f"{server}/v1/projects/{project}/corrections").json()
+    assert [correction["annotations"] for correction in answer["corrections"]] == [[], [], []]
