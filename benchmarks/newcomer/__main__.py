@@ -63,7 +63,7 @@ def walk(path: NewcomerPath, steps: int) -> list[Measurement]:
         path.label("images", "final", "--recipe", recipe, *(part for name in folders for part in ("--format", name)))
         for name in FORMATS.keys() - folders:  # one file, beside which `convert` can put images
             source, target = str(path.root / "final/coco"), str(path.root / "final" / name)
-            path.run_florist("convert", source, target, "--to", name, "--images", "copy")
+            path.run_florist("convert", source, "--out", target, "--to", name, "--images", "copy")
     return measurements
 
 
