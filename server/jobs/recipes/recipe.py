@@ -175,8 +175,7 @@ class Recipe(_RecipePart):
             return value
         if len(value) > MAX_LABELS:  # also checked here, before each of them is
             raise ValueError(f"there are {len(value):,} labels; the limit is {MAX_LABELS:,}, so send fewer")
-        phrases = {label: [label] if one in (None, []) else one for label, one in value.items()}
-        return {label: [one] if isinstance(one, str) else one for label, one in phrases.items()}
+        return {label: phrases if phrases not in (None, []) else [label] for label, phrases in value.items()}
 
     @field_validator("ontology")
     @classmethod

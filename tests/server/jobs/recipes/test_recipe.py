@@ -8,7 +8,7 @@ from server.jobs.recipes.recipe import Recipe
 
 WRITTEN = """
 name: x
-ontology: {cat: [cat, kitten], dog: dog}
+ontology: {cat: [cat, kitten], dog: }
 steps:
 - {id: a, task: <OD>, filter: {min_score: 0.3, nms: 0.5}}
 - {id: b, task: <REGION_TO_OCR>, for_each: a}
