@@ -51,7 +51,8 @@ class NamedObject:
 def detect(engine: Engine, images: Sequence[PreparedImage], class_list: ClassList | None) -> list[list[NamedObject]]:
     """Returns the objects of each image, with names held to the list."""
     requests = (Request(image, DETECTION, max_new_tokens=MAX_ANSWER_TOKENS, num_beams=1) for image in images)
-    handles = [engine.submit(hold_class_list(request, class_list)) for request in requests]
+    names = class_list.names if class_list else ()
+    handles = [engine.submit(hold_class_list(request, class_list, names)) for request in requests]
     vocabulary = engine.checkpoint.vocabulary
     return [name_objects(handle.wait(), vocabulary, image.size) for handle, image in zip(handles, images, strict=True)]
 
@@ -116,8 +117,8 @@ holds a model only together with the model's own class list, and
 [drops and counts](../guides/write-a-recipe.md#classes) the other names. A model without a list is free.
 
 {tables}
-The same holds for the classes that a project declares: declare every class that its images show and its models know,
-and drop those that you do not need by an ontology.
+The same holds for the classes that a project declares and for those of an adapter: a model may always say what it knows,
+and [what is outside of the list is left out](../guides/adapters.md#class-lists).
 """
 
 

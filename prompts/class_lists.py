@@ -1,18 +1,21 @@
-"""Class lists: the names that answers to a task such as `<OD>` are held to, and where they come from.
+"""Class lists: the names that answers to a task such as `<OD>` may have, and where they come from.
 
-The first list that exists holds: the request's own labels, the recipe's ontology, the project's list, the adapter's
-list. `any_class` turns it off.
+The first list that exists holds: the request's own labels, the project's list, the recipe's ontology, the adapter's
+list. `any_class` turns it off. The model itself may also say the other classes that it knows, so that it names nothing
+wrongly for want of a name; objects of other classes are then left out, and counted.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from prompts.label_lists import LabelListError, check_label_list
-from prompts.text import truncate
+from prompts.text import normalize_words, truncate
 from prompts.vocabulary import find_special_token
 
+_SHOWN_NAMES = 10  # in a sentence
 _NEAREST_CUTOFF = 0.6  # similarity below which a name is another word, not a misspelling
 
 
@@ -25,25 +28,37 @@ class ClassList:
     """The names that answers are held to.
 
     `names`: distinct, without white space around them. `origin`: where the list comes from, for messages: "project
-    birds", "adapter cacti", "the ontology of recipe.yaml".
+    birds", "adapter cacti", "the ontology of recipe.yaml". `is_open`: whether answers keep other names too, as those of
+    a model without a list in an ensemble, or those that the ontology drops later.
     """
 
     names: tuple[str, ...]
     origin: str
+    is_open: bool = False
 
     @property
     def problem(self) -> str | None:
-        """Why answers cannot be held to this list, such as its size; None if they can."""
+        """Why a model cannot be held to this list, such as its size; None if it can."""
         return _find_problem(self.names)
 
     @property
     def warning(self) -> str | None:
-        """A sentence for whoever gets an answer that is not held although there is a list; None if it is held."""
+        """A sentence for whoever gets an answer of a model that is not held although there is a list; None if it is."""
         return None if (problem := self.problem) is None else self.describe_problem(problem)
 
     def describe_problem(self, problem: str) -> str:
-        """Returns the warning for a reason why answers are not held to this list."""
-        return f"answers are not held to the classes of {self.origin}: {problem}"
+        """Returns the warning for a reason why the model is not held to this list."""
+        left_out = "" if self.is_open else "; what it names otherwise is left out"
+        return f"the model is not held to the classes of {self.origin}: {problem}{left_out}"
+
+    def find_name(self, label: str) -> str | None:
+        """Returns the name of the list that a label is, but for case, articles and punctuation; None if it is none."""
+        names = _index_names(self.names)
+        return names.get(label) or names.get(normalize_words(label))
+
+    def add(self, names: Iterable[str]) -> "ClassList":
+        """Returns the list with further names that the model may say."""
+        return ClassList(tuple(dict.fromkeys((*self.names, *names))), self.origin, self.is_open)
 
 
 def clean_class_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -83,6 +98,21 @@ def join_class_lists(lists: Iterable[ClassList]) -> ClassList | None:
     return ClassList(tuple(names), " and ".join(dict.fromkeys(each.origin for each in lists)))
 
 
+def describe_left_out(labels: Iterable[str]) -> str | None:
+    """Returns a sentence about objects of other classes that were left out, most frequent first; None if there are
+    none."""
+    counts = Counter(labels)
+    if not (total := counts.total()):
+        return None
+    listed = [
+        f"{truncate(' '.join(name.split())) or 'unnamed'} ({count:,})"
+        for name, count in counts.most_common(_SHOWN_NAMES)
+    ]
+    rest = f" and {len(counts) - len(listed):,} more" if len(counts) > len(listed) else ""
+    objects = "1 object of another class was" if total == 1 else f"{total:,} objects of other classes were"
+    return f"{objects} left out: {', '.join(listed)}{rest}"
+
+
 def normalize_class_name(name: str) -> str:
     """Returns a name for comparisons: lower case, and spaces in place of `_`, `-` and runs of white space."""
     return " ".join(name.replace("_", " ").replace("-", " ").split()).casefold()
@@ -103,6 +133,13 @@ def _find_problem(names: tuple[str, ...]) -> str | None:
     except ClassListError as error:
         return str(error)
     return None
+
+
+@lru_cache(256)
+def _index_names(names: tuple[str, ...]) -> Mapping[str, str]:
+    """Returns the names by themselves and by their form for comparisons. The first of equal forms wins."""
+    forms = {normalize_words(name): name for name in reversed(names)}
+    return {form: name for form, name in forms.items() if form} | {name: name for name in names}
 
 
 def _quote(name: str) -> str:

@@ -27,10 +27,13 @@ from prompts.special_tokens import ADDED_TOKENS
 from prompts.vocabulary import unicode_to_bytes
 from seedling.initialization import InitScheme, initialize_layer
 from seedling.scenes.descriptions import WORDS
+from seedling.scenes.glyphs import CATEGORIES
+from server.engine.adapters.class_list import write_class_list
 from server.engine.calibration import CALIBRATION_FILE
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in the published preprocessor
 IMAGE_SIDE = 320  # pixels, after all stages; the first stages use smaller images (`resizing.resize_input`)
+KNOWN_CLASSES = (*CATEGORIES, "word")  # `<REGION_TO_CATEGORY>` calls a written word so
 DEPTHS = (1, 2, 3, 1)  # blocks per stage of the vision encoder
 CELL_SIDE = 16  # pixels per side of one image token
 MAX_POSITIONS = 640  # of the encoder: cells, one pooled token, and the prompt
@@ -234,3 +237,4 @@ def save_checkpoint(model: Florence2ForConditionalGeneration, tokenizer: PreTrai
     )
     image_processor.image_seq_length = (side // CELL_SIDE) ** 2 + 1  # the pooled one
     Florence2Processor(image_processor, tokenizer).save_pretrained(folder)
+    write_class_list(folder, KNOWN_CLASSES)

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from labels.dataset import UnusableEntry
 from labels.images import ImageError
@@ -11,11 +12,10 @@ from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Annotation
 from prompts.class_lists import ClassList
-from server.engine.class_lists import hold_class_list
+from server.engine.class_lists import list_known_classes, submit_held
+from server.engine.class_prompts import AnswerHandle
 from server.engine.engine import Engine
 from server.engine.errors import InvalidRequestError, OverloadedError
-from server.engine.handle import Handle
-from server.engine.model.preprocessing import PreparedImage
 from server.engine.request import Request
 
 _CLIENT = "evaluation"
@@ -23,11 +23,13 @@ _CLIENT = "evaluation"
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one sample of an image: `predicted`, to be compared with `truth`."""
+    """The answer to one sample of an image: `predicted`, to be compared with `truth`. `left_out`: what it had of other
+    classes than those of the class list."""
 
     image: LabeledImage
     sample: Sample
     predicted: tuple[Annotation, ...]
+    left_out: tuple[Annotation, ...] = ()
 
     @property
     def truth(self) -> tuple[Annotation, ...]:
@@ -44,7 +46,7 @@ class ImagePredictions:
     failures: list[UnusableEntry] = field(default_factory=list)
 
 
-_Pending = tuple[ImagePredictions, list[tuple[Sample, Handle]]]
+_Pending = tuple[ImagePredictions, list[tuple[Sample, AnswerHandle]]]
 
 
 def predict(
@@ -60,11 +62,12 @@ def predict(
     """
     pending: deque[_Pending] = deque()
     window = 4 * engine.config.max_batch
+    known = list_known_classes(engine, adapter) if class_list else ()
     for image, own_samples in samples:
         while pending and sum(len(handles) for _, handles in pending) >= window:
             yield _collect(*pending.popleft())
         result = ImagePredictions(image)
-        handles: list[tuple[Sample, Handle]] = []
+        handles: list[tuple[Sample, AnswerHandle]] = []
         try:
             prepared = engine.prepare(image.open())
         except (OSError, ImageError) as error:
@@ -72,7 +75,12 @@ def predict(
             own_samples = ()
         for sample in own_samples:
             try:
-                handles.append((sample, _submit(engine, _make_request(prepared, sample, adapter, class_list), pending)))
+                request = Request(
+                    prepared, sample.task, sample.text, sample.region, adapter=adapter, client=_CLIENT,
+                    interactive=False,
+                )  # fmt: skip
+                submit = partial(_submit, engine, pending)
+                handles.append((sample, submit_held(submit, request, class_list, known)))
             except InvalidRequestError as error:
                 reason = f"{sample.task.token} cannot be processed: {error}"
                 result.failures.append(UnusableEntry(image.source, reason))
@@ -81,14 +89,7 @@ def predict(
         yield _collect(*pending.popleft())
 
 
-def _make_request(image: PreparedImage, sample: Sample, adapter: str | None, class_list: ClassList | None) -> Request:
-    request = Request(
-        image, sample.task, sample.text, sample.region, adapter=adapter, client=_CLIENT, interactive=False
-    )
-    return hold_class_list(request, class_list)
-
-
-def _submit(engine: Engine, request: Request, pending: Iterable[_Pending]) -> Handle:
+def _submit(engine: Engine, pending: Iterable[_Pending], request: Request) -> AnswerHandle:
     """Submits a prompt; waits while the queue is full."""
     while True:
         try:
@@ -101,7 +102,9 @@ def _submit(engine: Engine, request: Request, pending: Iterable[_Pending]) -> Ha
                 time.sleep(min(error.retry_after, 1.0))
 
 
-def _collect(result: ImagePredictions, handles: Sequence[tuple[Sample, Handle]]) -> ImagePredictions:
+def _collect(result: ImagePredictions, handles: Sequence[tuple[Sample, AnswerHandle]]) -> ImagePredictions:
     for sample, handle in handles:
-        result.predictions.append(Prediction(result.image, sample, tuple(handle.wait().annotations)))
+        answer = handle.wait()
+        prediction = Prediction(result.image, sample, tuple(answer.annotations), tuple(answer.left_out))
+        result.predictions.append(prediction)
     return result

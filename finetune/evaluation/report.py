@@ -25,7 +25,7 @@ from finetune.evaluation.reliability import Scores, bin_scores
 from labels.dataset import UnusableEntry
 from labels.labeled_image import LabeledImage
 from labels.sample import Sample
-from prompts.class_lists import ClassList
+from prompts.class_lists import ClassList, describe_left_out
 from prompts.tasks import AnswerKind, Task
 from server.engine.engine import Engine
 
@@ -117,6 +117,9 @@ class EvaluationReport:
             names, origin = self.class_list.names, self.class_list.origin
             sentence = f"answers to {', '.join(held)} were held to the {len(names):,} classes of {origin}"
             remarks.append(self.class_list.warning or sentence)
+            predictions = (p for token in held for p in self.tasks[token].predictions)
+            if left_out := describe_left_out(each.label for p in predictions for each in p.left_out):
+                remarks.append(left_out)
         if self.tasks.keys() & set(DESCRIPTION_TASKS) and not captions.can_score_captions():
             remarks.append(captions.describe_missing())
         search = self.tasks.get("<OPEN_VOCABULARY_DETECTION>")

@@ -35,7 +35,7 @@ from finetune.tuning.validation import ValidationStoppedError
 from finetune.tuning.validator import Validator
 from labels.dataset import UnusableEntry
 from labels.unusable_entries import write_unusable
-from server.engine.adapters.class_list import write_class_list
+from server.engine.adapters.class_list import read_class_list, write_class_list
 
 STOP_REQUESTED = "stop requested"
 """The reason of a run that `should_stop` ended."""
@@ -87,7 +87,8 @@ class _Run:
             self.batches = TrainingBatches(pretrained.files, data.train, data.classes, config, replay)
             self.class_list = choose_class_list(data.classes, config.start_adapter)
             held = None if config.any_class else self.class_list
-            known = add_start_classes(data.known_classes, config.start_adapter)
+            self.known = read_class_list(pretrained.files.folder)
+            known = add_start_classes(self.known or None, config.start_adapter)
             self.validator = Validator(config, self.trainer, data.holdout, data.classes, held)
         except ValueError as error:
             raise TuneError(str(error)) from error
@@ -208,9 +209,10 @@ class _Run:
         state = self.state
         candidate = self.checkpoint.create_candidate()
         self.trainer.trainable.save(candidate, self.trainer.average)
-        if self.config.method is Method.LORA:
-            classes = self.class_list.names if self.class_list else ()
-            write_class_list(candidate, classes, (task for tasks in self.batches.tasks for task in tasks))
+        classes = self.class_list.names if self.class_list else ()
+        if classes and self.config.method is not Method.LORA:  # a checkpoint of its own also knows what its base knows
+            classes = (*classes, *self.known)
+        write_class_list(candidate, classes, (task for tasks in self.batches.tasks for task in tasks))
         result = self.validator.validate(candidate, self.should_stop, self.report_progress)
         self.metric = metric = None if result is None else result.metric
         is_better = metric is None or all(metric < each for each in (state.best, state.before) if each is not None)

@@ -48,8 +48,7 @@ class TuneData:
     """The data of a run.
 
     `train`: the training images; `holdout`: images that are never trained, by which the best checkpoint is chosen;
-    `classes`: of the complete dataset; `replay`: images of the base's own domain; `source`: where they come from;
-    `known_classes`: those that the base was trained on, None if that is not known.
+    `classes`: of the complete dataset; `replay`: images of the base's own domain; `source`: where they come from.
     """
 
     train: Sequence[LabeledImage]
@@ -57,7 +56,6 @@ class TuneData:
     classes: Sequence[str] = ()
     replay: ReplaySource | None = None
     source: RunSource = RunSource()
-    known_classes: Sequence[str] | None = None
 
 
 def hash_images(images: Sequence[LabeledImage]) -> str:

@@ -12,10 +12,10 @@ from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Annotation
 from prompts.class_lists import ClassList
-from server.engine.class_lists import hold_class_list
+from server.engine.class_lists import list_known_classes, submit_held
+from server.engine.class_prompts import AnswerHandle
 from server.engine.engine import Engine
 from server.engine.errors import InvalidRequestError
-from server.engine.handle import Handle
 from server.engine.request import Request
 
 # People correct the answers of these tasks; the other tasks follow from the same labels.
@@ -78,7 +78,8 @@ class ValidationSet:
         `should_stop` returns True.
         """
         window = engine.config.max_waiting // 2  # prompts in the queue, which other clients may use too
-        pending: deque[tuple[Sample, Handle | None]] = deque()
+        known = list_known_classes(engine, adapter) if self.class_list else ()
+        pending: deque[tuple[Sample, AnswerHandle | None]] = deque()
         counts: list[CorrectionCounts] = []
         ends = deque(accumulate(map(len, self.samples)))  # of the images, in samples
 
@@ -103,11 +104,10 @@ class ValidationSet:
             prepared = engine.prepare(image.open())
             for sample in samples:
                 request = Request(prepared, sample.task, sample.text, sample.region, adapter=adapter, interactive=False)
-                request = hold_class_list(request, self.class_list)
                 while len(pending) >= window:
                     collect()
                 try:
-                    pending.append((sample, engine.submit(request)))
+                    pending.append((sample, submit_held(engine.submit, request, self.class_list, known)))
                 except InvalidRequestError as error:
                     if error.field != "text":
                         raise

@@ -1,8 +1,10 @@
 """Loads the engine of a command, with an adapter from a folder. Exits with a message if it cannot be loaded."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompts.tasks import describe_unknown_token
 from server.cli.console import error_console, fail
 from server.settings import Settings, SettingsError, load_settings
 
@@ -42,3 +44,11 @@ def load_engine(model: str | None, device: str | None, adapter: Path | None = No
                 engine.close(drain=False)
                 fail(f"the adapter {adapter} cannot be used: {error}")
         return engine
+
+
+def list_unknown_tasks(engine: "Engine", tokens: Iterable[str]) -> list[str]:
+    """Returns a warning for each task that neither florist nor the files of the model and its adapters know."""
+    from server.engine.task_tokens import find_unknown_tasks
+
+    unknown = map(describe_unknown_token, find_unknown_tasks(engine, tokens))
+    return [warning.replace("GET /v1/tasks lists", "`florist tasks` lists") for warning in unknown]

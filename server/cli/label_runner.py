@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from prompts.tasks import TASKS, describe_unknown_token
 from server.cli.console import describe_os_error, error_console, print_line
 from server.cli.datasets import open_projects
+from server.cli.engine import list_unknown_tasks
 from server.cli.label_start import LabelCommandError, print_champions, print_changed_images, start_job
 from server.cli.progress import ProgressDisplay
 
@@ -86,7 +86,7 @@ def label_images(
     from labels.decoder_pool import decode_in_processes
     from server.jobs.calibrated_steps import find_uncalibrated_steps
     from server.jobs.cluster_worker import ClusterJob
-    from server.jobs.job_start import get_job_recipe
+    from server.jobs.job_recipe import get_job_recipe
     from server.jobs.output_folder import claim_output_folder
     from server.jobs.recipes.class_lists import allow_any_class, describe_class_lists
     from server.jobs.recipes.parsing import load_recipe
@@ -118,7 +118,10 @@ def label_images(
                 )  # fmt: skip
                 recipe = get_job_recipe(job)  # with its champions and class lists
                 print_champions(recipe, projects, engine)
-                for line in (*describe_class_lists(recipe), *_list_unknown_tasks(recipe, engine)):
+                for line in (
+                    *describe_class_lists(recipe),
+                    *list_unknown_tasks(engine, (step.task for step in recipe.steps)),
+                ):
                     error_console.print(escape(line), soft_wrap=True, highlight=False)
                 uncalibrated = find_uncalibrated_steps(recipe, engine)
                 if cluster is None:
@@ -183,13 +186,6 @@ def _open_projects(recipe: "Recipe") -> "Iterator[PinnedProjectModels | None]":
             yield PinnedProjectModels(project_store, files)
     except (DatasetError, settings.SettingsError) as error:
         raise LabelCommandError(str(error)) from error
-
-
-def _list_unknown_tasks(recipe: "Recipe", engine: "Engine") -> list[str]:
-    """Returns a warning for each task that neither florist nor the files of the model know."""
-    named = engine.checkpoint.task_tokens.union(*(adapter.task_tokens for adapter in engine.list_adapters()))
-    unknown = dict.fromkeys(step.task for step in recipe.steps if step.task not in TASKS and step.task not in named)
-    return [describe_unknown_token(token).replace("GET /v1/tasks lists", "`florist tasks` lists") for token in unknown]
 
 
 def _run(

@@ -3,22 +3,19 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from prompts.annotations import Annotation
+from prompts.class_lists import describe_left_out
 from prompts.class_texts import parse_text, split_classes
-from prompts.tasks import TASKS, PromptError, Task, check_region_size, describe_unknown_token
+from prompts.tasks import PromptError, check_region_size
 from server.cli.console import console, error_console, fail
-from server.cli.engine import get_adapter_name, load_engine, load_settings_or_exit
+from server.cli.engine import get_adapter_name, list_unknown_tasks, load_engine, load_settings_or_exit
 from server.cli.options import AdapterOption, AnyClassOption, DeviceOption, ModelOption, TextOption, find_task_or_exit
-
-if TYPE_CHECKING:
-    from prompts.class_lists import ClassList
-    from server.engine.engine import Engine
 
 
 def prompt(
@@ -40,7 +37,7 @@ def prompt(
     """
     chosen, corners = find_task_or_exit(task, text, region), _parse_region(region)
     from labels.images import ImageError, decode_image
-    from server.engine.class_lists import find_adapter_class_list, hold_class_list
+    from server.engine.class_lists import find_adapter_class_list, list_known_classes, submit_held
     from server.engine.class_prompts import submit_classes
     from server.engine.errors import InvalidRequestError
     from server.engine.request import Request
@@ -61,19 +58,23 @@ def prompt(
     with load_engine(model, device, adapter) as engine:
         class_list = None if any_class else find_adapter_class_list(engine, [adapter_name])
         class_list = class_list if chosen.answers_classes else None
-        warnings = _list_warnings(engine, chosen, class_list)
+        warnings = [class_list.warning] if class_list and class_list.warning else []
+        warnings += list_unknown_tasks(engine, [chosen.token])
         try:
             request = Request(engine.prepare(pixels), chosen, text, corners, adapter=adapter_name)
-            result = submit_classes(engine.submit, hold_class_list(request, class_list), classes).wait()
+            known = list_known_classes(engine, adapter_name)
+            result = submit_classes(
+                lambda own: submit_held(engine.submit, own, class_list, known), request, classes
+            ).wait()
         except InvalidRequestError as error:
             fail(str(error))
         except Exception as error:
             fail(f"the model failed on this prompt: {error}", 1)
+    warnings += filter(None, [describe_left_out(each.label for each in result.left_out)])
     for warning in warnings:
         error_console.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True, highlight=False)
-    held = class_list if class_list and not class_list.problem else None
-    if held:
-        sentence = f"held to the {len(held.names):,} classes of {held.origin}; --any-class lets it name any"
+    if class_list:
+        sentence = f"held to the {len(class_list.names):,} classes of {class_list.origin}; --any-class lets it name any"
         error_console.print(escape(sentence), soft_wrap=True, highlight=False)
     if as_json:
         answer = {
@@ -84,7 +85,7 @@ def prompt(
             "height": pixels.height,
             "annotations": [annotation.model_dump() for annotation in result.annotations],
             "text": result.text,
-            "class_list": held and {"origin": held.origin, "classes": len(held.names)},
+            "class_list": class_list and {"origin": class_list.origin, "classes": len(class_list.names)},
             "warnings": warnings,
         }
         print(json.dumps(answer, ensure_ascii=False, indent=2))
@@ -99,15 +100,6 @@ def prompt(
             draw_annotations(pixels, result.annotations).save(draw)
         except (OSError, ValueError) as error:
             fail(f"{draw}: {getattr(error, 'strerror', None) or error}")
-
-
-def _list_warnings(engine: "Engine", task: Task, class_list: "ClassList | None") -> list[str]:
-    """Returns what may not be as expected: an unknown task, and a class list that cannot hold."""
-    named = engine.checkpoint.task_tokens.union(*(adapter.task_tokens for adapter in engine.list_adapters()))
-    warnings = [class_list.warning] if class_list and class_list.warning else []
-    if task.token not in TASKS and task.token not in named:
-        warnings.append(describe_unknown_token(task.token).replace("GET /v1/tasks lists", "`florist tasks` lists"))
-    return warnings
 
 
 def _parse_region(region: str | None) -> tuple[float, ...] | None:

@@ -9,10 +9,9 @@ from server.projects.project_files import RunFolder
 
 def main(folder: Path, niceness: int) -> None:
     """Runs the fine-tune of a run folder. The seedling replays drawn scenes, another model a dataset."""
-    from seedling.known_classes import find_known_classes
     from seedling.replay import find_replay
 
-    run_process(RunFolder(folder), niceness, find_replay, find_known_classes)
+    run_process(RunFolder(folder), niceness, find_replay)
 
 
 if __name__ == "__main__":

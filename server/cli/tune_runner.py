@@ -35,7 +35,6 @@ from labels.split import hash_content, split_images
 from labels.unusable_entries import FILE_NAME, print_unusable
 from labels.verification import keep_readable
 from seedling.forgetting import SceneForgetting
-from seedling.known_classes import find_known_classes
 from seedling.replay import find_replay
 from server.cli.console import console, error_console, print_line
 from server.cli.tune_display import METRICS, TuneDisplay
@@ -90,9 +89,8 @@ class TuneRunner:
             message = "nothing is replayed: set --replay-dataset to a dataset of the base's own domain"
             error_console.print(message, soft_wrap=True)
         source = self._replay.source if self._replay else None
-        known = find_known_classes(self._config.base)
         run_source = RunSource(dataset, holdout, unusable)
-        self._data = TuneData(train, kept, main.classes, source, run_source, known)
+        self._data = TuneData(train, kept, main.classes, source, run_source)
         self._print_data()
         self._warn_without_negatives(train, main.classes)
 

@@ -74,6 +74,7 @@ class Result:
     `logprobs`: the model's log probability of each token, before n-gram bans, constraints and forced tokens.
     `finish`: "stop" when the model ended its answer, "length" when it reached `max_new_tokens`.
     `dropped`: malformed parts of the answer.
+    `left_out`: annotations of classes that the answer may not have, see `server.engine.class_lists`.
 
     Annotation scores are computed in the same pass (see `decoding.token_selection` and `prompts.parsing`) and
     calibrated when the checkpoint or adapter has a calibration for the task.
@@ -86,3 +87,4 @@ class Result:
     finish: str
     dropped: list[DroppedFragment] = field(default_factory=list)
     timing: Timing = Timing()
+    left_out: list[Annotation] = field(default_factory=list)

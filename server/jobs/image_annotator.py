@@ -11,7 +11,7 @@ from labels.decoder_pool import DecoderClosedError
 from labels.images import decode_image
 from labels.labeled_image import TracedAnnotation
 from prompts.annotations import Annotation
-from server.engine.class_lists import hold_class_list
+from server.engine.class_lists import list_known_classes, submit_held
 from server.engine.errors import RequestCancelledError
 from server.engine.request import Request, Result
 from server.jobs.budget import Budget
@@ -101,7 +101,10 @@ class ImageAnnotator:
                 handle.cancel()
             with self._lock:
                 self._pending.difference_update(handles)
-        return [replace(result, annotations=round_scores(result.annotations)) for result in results]
+        return [
+            replace(result, annotations=round_scores(result.annotations), left_out=round_scores(result.left_out))
+            for result in results
+        ]
 
     def _submit(self, crops: ImageCrops, prompt: ModelPrompt) -> PendingResult:
         request = Request(
@@ -112,7 +115,8 @@ class ImageAnnotator:
         if model:
             handle = model.submit(submit, request, prompt.class_list)
         else:
-            handle = submit(hold_class_list(replace(request, adapter=prompt.adapter), prompt.class_list))
+            known = list_known_classes(self.engine, prompt.adapter) if prompt.class_list else ()
+            handle = submit_held(submit, replace(request, adapter=prompt.adapter), prompt.class_list, known)
         with self._lock:
             self._pending.add(handle)
         if self.stop.is_set():

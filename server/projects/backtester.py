@@ -18,11 +18,11 @@ from labels.decoder_pool import DecoderClosedError
 from prompts.class_lists import ClassList
 from server.engine.adapters.errors import AdapterError
 from server.engine.class_lists import find_adapter_class_list
+from server.engine.class_prompts import AnswerHandle
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError, ModelOverflowError, RequestCancelledError
 from server.engine.handle import Handle
 from server.engine.request import Request
-from server.projects.ensemble_handle import EnsembleHandle
 from server.projects.ensembles import Ensemble, EnsembleBuilder, load_adapters
 from server.projects.errors import (
     INTERNAL_REASON,
@@ -185,8 +185,7 @@ class Backtester:
         adapters; None: with any class."""
         declared = project.class_list if project else None
         class_list = declared or (find_adapter_class_list(engine, ensemble.members) if project else None)
-        held = _EnsembleEngine(engine, ensemble, class_list, self._worker.closing, is_declared=declared is not None)
-        return cast(Engine, held)
+        return cast(Engine, _EnsembleEngine(engine, ensemble, class_list, self._worker.closing))
 
 
 @dataclass(slots=True)
@@ -212,17 +211,16 @@ class _EnsembleEngine:
     full."""
 
     def __init__(
-        self, engine: Engine, ensemble: Ensemble, class_list: ClassList | None, closing: threading.Event, *,
-        is_declared: bool,
-    ) -> None:  # fmt: skip
+        self, engine: Engine, ensemble: Ensemble, class_list: ClassList | None, closing: threading.Event
+    ) -> None:
         self._engine, self._ensemble, self._closing = engine, ensemble, closing
-        self._class_list, self._is_declared = class_list, is_declared
+        self._class_list, self._known = class_list, ensemble.list_known_classes(engine)
         self.prepare = engine.prepare
         self.config = replace(engine.config, max_waiting=max(2, engine.config.max_waiting // len(ensemble.members)))
 
-    def submit(self, request: Request) -> Handle | EnsembleHandle:
+    def submit(self, request: Request) -> AnswerHandle:
         request = replace(request, client="backtests", interactive=False)
-        return self._ensemble.submit_held(self._submit_one, request, self._class_list, is_declared=self._is_declared)
+        return self._ensemble.submit_held(self._submit_one, request, self._class_list, self._known)
 
     def _submit_one(self, request: Request) -> Handle:
         try:

@@ -1,6 +1,6 @@
 """The adapters that answer for a model: one, or several whose answers are merged."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from server.engine.adapters.class_list import read_class_list
 from server.engine.adapters.errors import UnknownAdapterError
-from server.engine.class_lists import hold_class_list
+from server.engine.class_lists import hold_class_list, keep_classes, list_known_classes
 from server.projects.ensemble_handle import EnsembleHandle
 from server.store.projects.ensembles import AdapterSum, BoxFusion, LabelRouting
 from server.store.projects.records import ModelVersion, Project
 
 if TYPE_CHECKING:  # they import torch or SQLAlchemy
     from prompts.class_lists import ClassList
+    from server.engine.class_prompts import AnswerHandle
     from server.engine.engine import Engine
     from server.engine.handle import Handle
     from server.engine.request import Request, Result
@@ -67,20 +68,25 @@ class Ensemble:
         return EnsembleHandle(handles, self._merge)
 
     def submit_held(
-        self, submit: "Callable[[Request], Handle]", request: "Request", class_list: "ClassList | None", *,
-        is_declared: bool,
-    ) -> "Handle | EnsembleHandle":  # fmt: skip
-        """Submits a request that is held to a class list. See `submit`.
+        self,
+        submit: "Callable[[Request], Handle]",
+        request: "Request",
+        class_list: "ClassList | None",
+        known: "Mapping[str | None, Sequence[str]]",
+    ) -> "AnswerHandle":
+        """Submits a request that is held to a class list, see `submit`. The merged answer has only its classes.
 
-        `is_declared`: whether the list is the project's. Only that holds the base model, which may know more classes
-        than the adapters beside it.
+        `known`: the classes that each member knows, of `list_known_classes`.
         """
 
         def submit_member(own: "Request") -> "Handle":
-            is_free = own.adapter is None and not is_declared
-            return submit(own if is_free else hold_class_list(own, class_list))
+            return submit(hold_class_list(own, class_list, known.get(own.adapter, ())))
 
-        return self.submit(submit_member, request)
+        return keep_classes(self.submit(submit_member, request), request, class_list)
+
+    def list_known_classes(self, engine: "Engine") -> "dict[str | None, tuple[str, ...]]":
+        """Returns the classes that each member knows. The adapters must be loaded."""
+        return {member: list_known_classes(engine, member) for member in self.members}
 
     def read_class_list(self) -> tuple[str, ...]:
         """Returns the classes in the folders of the adapters, each once; empty if none has a list. Raises

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # torch
 
 FindReplay = Callable[[str], "ReplaySource | None"]
 """Base model → what it replays if the settings name no dataset; None: nothing."""
-FindKnownClasses = Callable[[str], Sequence[str] | None]
 """Base model → the classes that it was trained on; None: not known."""
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
@@ -38,9 +37,7 @@ def count_threads() -> int:
     return max(1, (os.cpu_count() or 2) // 2)
 
 
-def run_process(
-    folder: RunFolder, niceness: int, find_replay: FindReplay, find_known_classes: FindKnownClasses
-) -> None:
+def run_process(folder: RunFolder, niceness: int, find_replay: FindReplay) -> None:
     """Runs what the folder's request describes, and writes the outcome, also for an error that a person can fix.
 
     `niceness` is added to the priority of the process.
@@ -53,7 +50,7 @@ def run_process(
     try:
         # The process of a server that was killed may still be running for a moment.
         with FileLock(folder.lock, timeout=_LOCK_SECONDS):
-            outcome = _fine_tune(folder, stop, find_replay, find_known_classes)
+            outcome = _fine_tune(folder, stop, find_replay)
     except Exception as error:
         if not _is_user_error(error):
             raise
@@ -65,9 +62,7 @@ def run_process(
     part.replace(folder.outcome)
 
 
-def _fine_tune(
-    folder: RunFolder, stop: threading.Event, find_replay: FindReplay, find_known_classes: FindKnownClasses
-) -> dict[str, Any] | None:
+def _fine_tune(folder: RunFolder, stop: threading.Event, find_replay: FindReplay) -> dict[str, Any] | None:
     """Returns the outcome of the run; None if it was stopped.
 
     A run that diverged after a good checkpoint has an outcome with an `error`.
@@ -96,8 +91,7 @@ def _fine_tune(
     replay = load_replay(config, find_replay(config.base))
     train, validation = dataset.split_validation(config.tasks, find_trained_images(folder))
     source = RunSource(request["dataset"], unusable=replay.unusable if replay else ())
-    known = find_known_classes(config.base)
-    data = TuneData(train, validation, dataset.classes, replay.source if replay else None, source, known)
+    data = TuneData(train, validation, dataset.classes, replay.source if replay else None, source)
     failure: dict[str, str] = {}
     try:
         result = tune(config, data, folder.training, should_stop=stop.is_set)

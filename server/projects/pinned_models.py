@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prompts.class_lists import ClassList
@@ -73,7 +74,8 @@ class PinnedProjectModels:
                     )
                 ensemble = self._ensembles.build(project, model).with_suffix(f"job-{job_id}")
                 ensembles.append(ensemble)
-                pinned[champion.get_name(name)] = PinnedModel(champion.sha256, _make_submit(ensemble, is_declared))
+                submit = _make_submit(engine, ensemble, is_declared=is_declared)
+                pinned[champion.get_name(name)] = PinnedModel(champion.sha256, submit)
         with load_adapters(engine, ensembles):
             yield pinned
 
@@ -94,13 +96,18 @@ class PinnedProjectModels:
 
 
 def _make_submit(
-    ensemble: Ensemble, is_declared: bool
+    engine: "Engine", ensemble: Ensemble, *, is_declared: bool
 ) -> "Callable[[Callable[[Request], Handle], Request, ClassList | None], PendingResult]":
-    """Returns how requests are submitted to a model. `is_declared`: whether the project declares its class list."""
+    """Returns how requests are submitted to a model. `is_declared`: whether the project declares its class list. If
+    not, a list is open if a member has none."""
 
     def submit(
         submit_one: "Callable[[Request], Handle]", request: "Request", class_list: ClassList | None
     ) -> "PendingResult":
-        return ensemble.submit_held(submit_one, request, class_list, is_declared=is_declared)
+        if class_list is None:
+            return ensemble.submit(submit_one, request)
+        known = ensemble.list_known_classes(engine)
+        is_open = class_list.is_open or not (is_declared or all(known.values()))
+        return ensemble.submit_held(submit_one, request, replace(class_list, is_open=is_open), known)
 
     return submit

@@ -5,6 +5,7 @@ from prompts.class_lists import (
     ClassListError,
     check_class_names,
     clean_class_names,
+    describe_left_out,
     find_nearest_class,
     join_class_lists,
 )
@@ -35,11 +36,29 @@ def test_a_list_that_cannot_be_held_says_why(names, reason):
     with pytest.raises(ClassListError, match=reason):
         check_class_names(names)
     class_list = ClassList(names, "project birds")
-    assert class_list.warning == f"answers are not held to the classes of project birds: {class_list.problem}"
+    assert class_list.warning == (
+        f"the model is not held to the classes of project birds: {class_list.problem}; what it names otherwise is left "
+        "out"
+    )
 
 
 def test_a_list_that_can_be_held_has_no_warning():
     assert ClassList(CLASSES, "project birds").warning is None
+
+
+def test_a_label_is_a_name_but_for_case_articles_and_punctuation():
+    class_list = ClassList(("cat", "The cat", "Traffic Light"), "project birds")
+    labels = ("cat", "The cat", "a CAT.", "traffic  light", "dog", "black cat", "")
+    found = [class_list.find_name(label) for label in labels]
+    assert found == ["cat", "The cat", "cat", "Traffic Light", None, None, None]
+
+
+def test_what_is_left_out_is_counted():
+    assert describe_left_out([]) is None
+    assert describe_left_out(["a\ndog"]) == "1 object of another class was left out: a dog (1)"
+    sentence = "3 objects of other classes were left out: dog (2), unnamed (1)"
+    assert describe_left_out(["dog", "", "dog"]) == sentence
+    assert describe_left_out(map(str, range(1200))).endswith("9 (1) and 1,190 more")
 
 
 def test_names_are_cleaned():

@@ -1,6 +1,6 @@
 """Selects the model that answers a prompt: the base model, an adapter, or the champion of a project."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,14 +9,13 @@ from prompts.class_lists import ClassList
 from server.api.error_handlers import create_unavailable_problem
 from server.api.problems import BASE_MISMATCH, INVALID_PROMPT, ProblemError
 from server.api.prompt.schemas import Prompt
-from server.engine.class_lists import find_adapter_class_list
+from server.engine.class_lists import find_adapter_class_list, hold_class_list
 from server.lifecycle import Lifecycle, ProjectsDisabledError, UnavailableError
 from server.projects.ensembles import Ensemble
 from server.projects.errors import BaseMismatchError
 from server.store.projects.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from server.engine.class_prompts import AnswerHandle
     from server.engine.engine import Engine
     from server.engine.request import Request
 
@@ -25,22 +24,27 @@ if TYPE_CHECKING:
 class SelectedModel:
     """What answers a prompt, and the classes that it is held to.
 
-    `class_list`: of the project, otherwise of the adapters; None if there is none. `is_declared`: whether it is the
-    project's. Only that holds the base model, which may know more classes than the adapters beside it.
+    `class_list`: of the project, otherwise of the adapters; None if there is none. `known`: with a list, the
+    classes that each member of the ensemble knows; none if nobody knows them.
     """
 
     ensemble: Ensemble
     class_list: ClassList | None
-    is_declared: bool
+    known: Mapping[str | None, Sequence[str]]
 
     @property
-    def has_free_member(self) -> bool:
-        """Whether the base model answers beside adapters, without being held to their classes."""
-        return self.class_list is not None and not self.is_declared and None in self.ensemble.members
+    def free_members(self) -> list[str]:
+        """Who answers beside adapters with a class list, and has none."""
+        is_open = self.class_list is not None and self.class_list.is_open
+        return [
+            f"adapter {member}" if member else "the base model"
+            for member in self.ensemble.members
+            if is_open and not self.known[member]
+        ]
 
-    def submit(self, engine: "Engine", request: "Request", class_list: ClassList | None) -> "AnswerHandle":
-        """Submits a request, held to `class_list`. Raises what the engine does."""
-        return self.ensemble.submit_held(engine.submit, request, class_list, is_declared=self.is_declared)
+    def hold(self, request: "Request") -> "list[Request]":
+        """Returns the request to each member, held to the class list and what the member knows."""
+        return [hold_class_list(request, self.class_list, known) for known in self.known.values()]
 
 
 @contextmanager
@@ -51,7 +55,8 @@ def select_model(lifecycle: Lifecycle, engine: "Engine", prompt: Prompt) -> Iter
     """
     if prompt.project is None:
         class_list = find_adapter_class_list(engine, [prompt.adapter])
-        yield SelectedModel(Ensemble.of_one(prompt.adapter), class_list, is_declared=False)
+        ensemble = Ensemble.of_one(prompt.adapter)
+        yield SelectedModel(ensemble, class_list, ensemble.list_known_classes(engine) if class_list else {})
         return
     if prompt.adapter is not None:
         raise ProblemError(INVALID_PROMPT, "send `adapter` or `project`, not both", "project")
@@ -70,4 +75,4 @@ def select_model(lifecycle: Lifecycle, engine: "Engine", prompt: Prompt) -> Iter
         except BaseMismatchError as error:
             raise ProblemError(BASE_MISMATCH, str(error), "project") from None
         class_list = declared or find_adapter_class_list(engine, ensemble.members)
-        yield SelectedModel(ensemble, class_list, is_declared=declared is not None)
+        yield SelectedModel(ensemble, class_list, ensemble.list_known_classes(engine) if class_list else {})

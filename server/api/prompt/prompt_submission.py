@@ -13,7 +13,6 @@ from prompts.class_texts import split_classes
 from prompts.tasks import Task, check_region_size, describe_unknown_token, find_task
 from server.api.prompt.model_selection import select_model
 from server.api.prompt.schemas import Prompt
-from server.engine.class_lists import hold_class_list
 from server.engine.class_prompts import AnswerHandle, submit_classes
 from server.engine.errors import InvalidRequestError
 from server.engine.request import Constraint, Request
@@ -59,17 +58,20 @@ class PromptSubmission:
         task = find_task(prompt.task)
         classes = split_classes(task, prompt.text)
         request = self._create_request(prompt, task, classes)
-        class_list, warnings = await self._prepare_class_list(prompt, request)
+        class_list, can_hold, warnings = await self._prepare_class_list(prompt, request)
         with select_model(self._lifecycle, self._engine, prompt) as model:
 
             def submit(own: Request) -> AnswerHandle:
-                return model.submit(self._engine, own, class_list)
+                return model.ensemble.submit_held(self._engine.submit, own, class_list, model.known if can_hold else {})
 
             handle = submit_classes(submit, request, classes)
         unknown = find_unknown_tasks(self._engine, [task.token], model.ensemble.members)
         warnings += map(describe_unknown_token, unknown)
-        if model.has_free_member and class_list == model.class_list:
-            warnings.append("the base model, which answers beside the adapters, has no class list and is not held")
+        if class_list is not None and class_list == model.class_list:
+            warnings += (
+                f"{member}, which answers beside the adapters, has no class list and is not held"
+                for member in model.free_members
+            )
         return AcceptedPrompt(handle, model.ensemble.name, class_list, tuple(warnings))
 
     def _create_request(self, prompt: Prompt, task: Task, classes: Sequence[str]) -> Request:
@@ -88,26 +90,28 @@ class PromptSubmission:
             timeout=self._lifecycle.settings.request_timeout,
         )
 
-    async def _prepare_class_list(self, prompt: Prompt, request: Request) -> tuple[ClassList | None, list[str]]:
-        """Returns what the labels of the answer are held to, compiled: the request's own labels, or the class list of
-        the model; None if nothing holds them. And warnings if a class list cannot hold.
+    async def _prepare_class_list(self, prompt: Prompt, request: Request) -> tuple[ClassList | None, bool, list[str]]:
+        """Returns what the labels of the answer are held to: the request's own labels, or the class list of the model;
+        None if nothing holds them. And whether the model can be held, for which it is then compiled, with warnings if
+        it cannot.
 
         Raises ProblemError, InvalidRequestError or TimeoutError.
         """
         if isinstance(request.constrain, Constraint) and request.constrain.labels is not None:
             await self._compile(request)
-            return ClassList(request.constrain.labels, "request"), []
+            return ClassList(request.constrain.labels, "request"), True, []
         with select_model(self._lifecycle, self._engine, prompt) as model:
-            class_list = model.class_list
+            class_list, held = model.class_list, model.hold(request)
         if class_list is None or prompt.any_class or not request.task.answers_classes:
-            return None, []
+            return None, False, []
         if warning := class_list.warning:
-            return None, [warning]
+            return class_list, False, [warning]
         try:
-            await self._compile(hold_class_list(request, class_list))
+            for own in held:
+                await self._compile(own)
         except InvalidRequestError as error:  # the tokenizer cannot write one of the names
-            return None, [class_list.describe_problem(str(error))]
-        return class_list, []
+            return class_list, False, [class_list.describe_problem(str(error))]
+        return class_list, True, []
 
     async def _compile(self, request: Request) -> None:
         """Compiles the labels of a request in a thread, as that takes up to a tenth of a second. The engine keeps

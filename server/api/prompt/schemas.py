@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from prompts.annotations import Annotation
+from prompts.class_lists import describe_left_out
 from prompts.class_texts import split_classes
 from prompts.label_lists import MAX_LABEL_BYTES, MAX_LABELS, MAX_LIST_BYTES, check_label_list, measure_label
 from prompts.tasks import PromptError, find_task
@@ -81,7 +82,8 @@ class PromptOptions(BaseModel):
     any_class: bool | None = Field(
         None,
         description="true: the answer may name any class. null: labels that are classes are held to those of the "
-        "project or, if it declares none, of the adapter.",
+        "project or, if it declares none, of the adapter; a warning counts objects of other classes, which are left "
+        "out.",
     )
     adapter: str | None = Field(
         None, max_length=100, description="The adapter that answers: a name of GET /v1/adapters. null: the model alone."
@@ -160,7 +162,7 @@ class PromptTiming(BaseModel):
 
 
 class HeldClassList(BaseModel):
-    """The class list that an answer was held to."""
+    """The class list of an answer."""
 
     origin: str = Field(description="Where it comes from: `request`, a project, or adapters.")
     classes: int = Field(description="The number of its classes.")
@@ -194,9 +196,11 @@ class PromptResponse(BaseModel):
     finish: str = Field(description="stop: the model ended its answer; length: the answer reached max_new_tokens.")
     dropped: list[DroppedPart] = Field(description="Malformed parts of the answer.")
     class_list: HeldClassList | None = Field(
-        None, description="The classes that its labels were held to. null: the answer could name anything."
+        None, description="The classes that its labels can have. null: the answer could name anything."
     )
-    warnings: list[str] = Field([], description="What may not be as expected, such as an unknown task.")
+    warnings: list[str] = Field(
+        [], description="What may not be as expected, such as an unknown task, or objects that were left out."
+    )
     timing: PromptTiming
 
 
@@ -211,6 +215,7 @@ def create_prompt_response(
 ) -> PromptResponse:
     """Returns the response to a prompt. `size`: width and height of the image."""
     timing, class_list = result.timing, accepted.class_list
+    left_out = describe_left_out(each.label for each in result.left_out if has_min_score(prompt, each))
     return PromptResponse(
         model=model,
         adapter=accepted.adapter,
@@ -222,7 +227,7 @@ def create_prompt_response(
         finish=result.finish,
         dropped=[DroppedPart(what=part.what, reason=part.reason) for part in result.dropped],
         class_list=HeldClassList(origin=class_list.origin, classes=len(class_list.names)) if class_list else None,
-        warnings=list(accepted.warnings),
+        warnings=[*accepted.warnings, *([left_out] if left_out else [])],
         timing=PromptTiming(
             queue=round(timing.queue_ms, 3),
             encode=round(timing.encode_ms, 3),

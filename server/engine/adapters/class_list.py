@@ -1,5 +1,5 @@
-"""The class list of an adapter: the classes that it was trained on, in a file beside its weights, and the tokens of
-tasks that only it knows."""
+"""The class list of an adapter or a checkpoint: the classes that it was trained on, in a file beside its weights, and
+the tokens of tasks that only it knows."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,9 @@ from prompts.tasks import TASKS
 from prompts.text import truncate
 
 CLASS_LIST_FILE = "class_list.json"
-"""`{"classes": ["cactus", "octopus"]}`, beside `adapter_config.json`, and `"tasks": ["<VQA>"]` for tasks of its own."""
+"""`{"classes": ["cactus", "octopus"]}`, beside `adapter_config.json` or `config.json`.
+
+`"tasks": ["<VQA>"]` names tasks of its own."""
 MAX_CLASS_LIST_BYTES = 1 << 20  # a list that answers can be held to has 64 KiB at most
 
 
@@ -19,7 +21,7 @@ class ClassListFileError(ValueError):
 
 
 def read_class_list(folder: Path) -> tuple[str, ...]:
-    """Returns the classes in the folder of an adapter: distinct, without white space around them. Empty without a file.
+    """Returns the classes in a folder of weights: distinct, without white space around them. Empty without a file.
 
     A list may be too long to hold answers to it; see `ClassList.problem`. Raises ClassListFileError for a broken file.
     """
@@ -46,7 +48,7 @@ def read_class_list(folder: Path) -> tuple[str, ...]:
 
 
 def write_class_list(folder: Path, names: Iterable[str], tasks: Iterable[str] = ()) -> None:
-    """Writes the classes into the folder of an adapter, atomically. Without any class or task, removes the file.
+    """Writes the classes into a folder of weights, atomically. Without any class or task, removes the file.
 
     `tasks`: the tokens that it was trained on. Those of the table are left out; `read_task_tokens` finds the others.
     Raises OSError.

@@ -20,6 +20,7 @@ from transformers import Florence2Config
 
 from prompts.locations import BINS
 from prompts.vocabulary import Vocabulary
+from server.engine.adapters.class_list import ClassListFileError, read_class_list
 from server.engine.calibration import Calibration, CalibrationError, StaleCalibrationError, read_calibration
 from server.engine.checkpoints import conversion
 from server.engine.checkpoints.errors import CheckpointError
@@ -50,6 +51,7 @@ class Checkpoint:
     `unused_tokens` [V]: True for ids without a token. `sha256`: of the weight files.
     `calibration`: of its scores, if the folder contains a calibration.json.
     `task_tokens`: of tasks besides those of the table, which its files name.
+    `class_list`: the classes that it knows, if the folder contains a class_list.json.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Checkpoint:
     sha256: str
     calibration: Calibration | None = None
     task_tokens: frozenset[str] = frozenset()
+    class_list: tuple[str, ...] = ()
 
     @property
     def location_ids(self) -> range:
@@ -162,6 +165,7 @@ def load_checkpoint(
         sha256=sha256,
         calibration=_read_calibration(name, files.folder, sha256),
         task_tokens=read_task_tokens(files.folder, tokenizer.ids),
+        class_list=_read_class_list(name, files.folder),
     )
 
 
@@ -238,6 +242,14 @@ def _read_calibration(name: str, folder: Path, sha256: str) -> Calibration | Non
     except CalibrationError as error:  # a file of this name from another program
         logger.warning("%s: %s; its scores are not calibrated", name, error)
         return None
+
+
+def _read_class_list(name: str, folder: Path) -> tuple[str, ...]:
+    try:
+        return read_class_list(folder)
+    except ClassListFileError as error:  # a file of this name from another program
+        logger.warning("%s: %s; nothing tells which classes it knows", name, error)
+        return ()
 
 
 def _read_json(folder: Path, file: str, *, optional: bool = False) -> dict[str, Any]:

@@ -29,10 +29,11 @@ class AnswerReader:
     size: tuple[int, int]
 
     def read_answer(self, prompt: StepPrompt, result: Result) -> list[Finding]:
-        """Returns the findings of one answer, in order, with those that the ontology drops. Leaves out shapes without
-        points."""
+        """Returns the findings of one answer, in order, with those that the ontology drops, and then what the answer
+        left out, dropped unless the ontology has it. Leaves out shapes without points."""
         findings = (self._to_finding(prompt, result, annotation) for annotation in result.annotations)
-        return [finding for finding in findings if finding is not None]
+        left_out = (self._to_finding(prompt, result, annotation) for annotation in result.left_out)
+        return [finding for finding in (*findings, *map(self._drop_other, left_out)) if finding is not None]
 
     def check_mirrored(self, findings: Sequence[Finding], mirrored: Sequence[Finding], min_iou: float) -> list[Finding]:
         """Drops findings that are not found in the mirrored image, at an IoU of `min_iou`, or marks them for review.
@@ -48,11 +49,17 @@ class AnswerReader:
         answer is None for a region that cannot be checked."""
         index, reasons = self.recipe.ontology_index, []
         for finding, answer in zip(findings, answers, strict=True):
-            words = " ".join(each.label for each in answer.annotations if isinstance(each, Text)) if answer else ""
+            said = (*answer.annotations, *answer.left_out) if answer else ()
+            words = " ".join(each.label for each in said if isinstance(each, Text))
             agrees = index.is_same_object(finding.words, words) or (words and index.find_label(words) == finding.label)
             reason = f"the check returned {truncate(words)!r}" if words else "the check returned no label"
             reasons.append("" if agrees else reason)
         return self._handle_disagreement(findings, reasons)
+
+    def _drop_other(self, finding: Finding | None) -> Finding | None:
+        if finding is None or self.recipe.ontology_index.find_label(finding.words) is not None:
+            return finding
+        return replace(finding, dropped=DropReason.NO_CLASS)
 
     def _handle_disagreement(self, findings: Sequence[Finding], reasons: Sequence[str]) -> list[Finding]:
         pairs = list(zip(findings, reasons, strict=True))

@@ -10,17 +10,19 @@ def find_class_list(recipe: Recipe, step: RecipeStep, task: str) -> ClassList | 
     """Returns the class list that holds for a step's prompts of a task; None if the model may answer with any class.
 
     That is the list of the project or adapter that answers, as it was when the job started, with the phrases of the
-    ontology. The phrases alone do not hold a model, which would name everything by one of them, a cat as a car (see
-    docs/measurements/class-lists.md). The ontology drops what it names instead, and that is counted.
+    ontology. What is outside is dropped, and counted. With an ontology, the list is open unless it is the project's:
+    the ontology decides what becomes of other names, by `unmatched`.
     """
     if recipe.any_class or step.any_class or not find_task(task).answers_classes:
         return None
+    phrases = [phrase for phrase, _ in recipe.ontology_index.phrases]
+    ontology = f"the ontology of {recipe.name}"
     for name, origin in _list_origins(recipe, step, task):
         if names := recipe.class_lists.get(name):
-            phrases = [phrase for phrase, _ in recipe.ontology_index.phrases]
-            origin += f" and the ontology of {recipe.name}" if phrases else ""
-            return ClassList(tuple(dict.fromkeys((*names, *phrases))), origin)
-    return None
+            is_declared = step.project is not None and name == get_project_key(step.project)
+            origin += f" and {ontology}" if phrases else ""
+            return ClassList(tuple(dict.fromkeys((*names, *phrases))), origin, bool(phrases) and not is_declared)
+    return ClassList(tuple(dict.fromkeys(phrases)), ontology, is_open=True) if phrases else None
 
 
 def allow_any_class(recipe: Recipe) -> Recipe:
@@ -38,6 +40,8 @@ def describe_class_lists(recipe: Recipe) -> list[str]:
         for task in step.tasks:
             if (found := find_class_list(recipe, step, task)) is None:
                 continue
+            if found.is_open and not any(recipe.class_lists.get(name) for name, _ in _list_origins(recipe, step, task)):
+                continue  # the report says what the ontology drops
             held = f"answers to {task} are held to the {len(found.names):,} classes of {found.origin}"
             sentences[found.warning or held] = None
     return list(sentences)

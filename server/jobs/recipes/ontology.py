@@ -1,7 +1,8 @@
 """The mapping from the model's words to the labels of a recipe's ontology."""
 
-import re
 from collections.abc import Mapping, Sequence
+
+from prompts.text import normalize_words
 
 # These words end the head of a noun phrase: in "a man in a hat", the object is a man.
 # fmt: off
@@ -11,16 +12,6 @@ _PHRASE_ENDS = frozenset((
     "onto", "or", "outside", "over", "that", "through", "to", "toward", "under", "wearing", "which", "who", "with",
 ))
 # fmt: on
-_ARTICLES = frozenset(("a", "an", "the"))
-_PUNCTUATION = re.compile(r"^\W+|\W+$")
-
-
-def normalize_words(words: str) -> str:
-    """Returns words for comparison: lower case, single spaces, without leading articles and surrounding punctuation."""
-    parts = [part for part in (_PUNCTUATION.sub("", part) for part in words.casefold().split()) if part]
-    while len(parts) > 1 and parts[0] in _ARTICLES:
-        parts.pop(0)
-    return " ".join(parts)
 
 
 def contains_words(text: str, words: str) -> bool:

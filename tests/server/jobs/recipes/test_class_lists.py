@@ -1,5 +1,7 @@
 """Class lists in recipes: what answers are held to, and what the ontology drops."""
 
+from dataclasses import replace
+
 import pytest
 
 from labels.dropped_labels import DroppedLabel, DropReason
@@ -34,9 +36,9 @@ def find_names(recipe: Recipe, task: str = "<OD>") -> tuple[str, ...] | None:
         (DETECT, LISTS, ("robin", "wren")),
         (DETECT, f"{LISTS}\n{ONTOLOGY}", ("robin", "wren", "finch")),
         (DETECT, "", None),
-        # A model without a list of its own would name everything by one of the phrases.
-        (DETECT, ONTOLOGY, None),
-        ("- {id: things, task: <OD>}", ONTOLOGY, None),
+        # The engine adds what the model knows; a model of which nobody knows that is free.
+        (DETECT, ONTOLOGY, ("robin", "finch")),
+        ("- {id: things, task: <OD>}", ONTOLOGY, ("robin", "finch")),
         (DETECT, f"{LISTS}\nany_class: true", None),
         ("- {id: things, task: <OD>, adapter: birds, any_class: true}", LISTS, None),
         ("- {id: things, task: <DENSE_REGION_CAPTION>, adapter: birds}", LISTS, None),
@@ -47,6 +49,8 @@ def test_answers_are_held_to_the_list_of_the_model_with_the_phrases_of_the_ontol
 ) -> None:
     recipe = make_recipe(steps, top)
     assert find_names(recipe, recipe.steps[0].task) == expected
+    found = find_class_list(recipe, recipe.steps[0], recipe.steps[0].task)
+    assert not found or found.is_open == ("ontology" in top)  # it decides what becomes of other names
 
 
 def test_a_project_has_a_list_of_its_own_or_that_of_its_champion() -> None:
@@ -104,6 +108,15 @@ def test_what_the_ontology_drops_is_counted_by_words() -> None:
         DroppedLabel("things", "cat", DropReason.NO_CLASS, 2),
         DroppedLabel("things", "a black dog", DropReason.NO_CLASS, 1),
     )
+
+
+@pytest.mark.parametrize(("top", "kept"), [("", ["wren"]), (f"{ONTOLOGY}\nunmatched: keep", ["wren", "bird"])])
+def test_what_an_answer_left_out_is_dropped_unless_the_ontology_has_it(top: str, kept: list[str]) -> None:
+    others = [make_box("a red robin", 200, 0, 300, 99), make_box("cat", 400, 0, 500, 99)]
+    od = replace(make_result(make_box("wren", 0, 0, 99, 99)), left_out=others)
+    labels = label_image(make_recipe("- {id: things, task: <OD>}", top), answer_by_task(OD=od))
+    assert [trace.annotation.label for trace in labels.traces] == kept
+    assert sum(each.count for each in labels.dropped) == 3 - len(kept)
 
 
 def test_an_object_in_several_tiles_is_dropped_once() -> None:
