@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labels.labeled_image import LabeledImage
+from prompts.class_lists import ClassList
 
 _SHOWN = 5  # entries in the message of an error
 
@@ -37,13 +38,15 @@ class Dataset:
     """The labeled images of one source, in its order.
 
     `unusable` lists what was left out, with reasons. `holdout` has the names of the images that the source itself keeps
-    out of training. `format` is the name of the format that the source was recognized as.
+    out of training. `format` is the name of the format that the source was recognized as. `class_list` has the classes
+    that the source declares, if it does.
     """
 
     images: tuple[LabeledImage, ...]
     unusable: tuple[UnusableEntry, ...] = ()
     holdout: frozenset[str] = frozenset()
     format: str = ""
+    class_list: ClassList | None = None
 
     @property
     def training_images(self) -> tuple[LabeledImage, ...]:

@@ -10,10 +10,13 @@ from prompts.tasks import PromptError, Task
 def split_classes(task: Task, text: str | Sequence[str] | None) -> tuple[str, ...]:
     """Returns the texts to ask for one by one if `text` names several classes, otherwise nothing.
 
-    A task that takes classes splits a text at its commas, except in a list: `["a man, smiling"]` is one class. Blank
-    parts and repeated classes are left out. The annotations of each answer get the class as their label. Raises
-    PromptError for a text without any class, and for a list that the task does not take or that has blank entries.
+    A task that takes classes splits a text at its commas, except in a list: `["a man, smiling"]` is one class. The list
+    may also be JSON in a text, as forms, command lines and recipes have it. Blank parts and repeated classes are left
+    out. The annotations of each answer get the class as their label. Raises PromptError for a text without any class,
+    and for a list that the task does not take or that has blank entries.
     """
+    if isinstance(text, str) and task.takes_classes:
+        text = _parse_list(text)
     if isinstance(text, str) or text is None:
         if text is None or "," not in text or not task.takes_classes:
             return ()
@@ -27,8 +30,8 @@ def split_classes(task: Task, text: str | Sequence[str] | None) -> tuple[str, ..
     return tuple(dict.fromkeys(each.strip() for each in text))
 
 
-def parse_text(text: str) -> str | list[str]:
-    """Returns the list of a text such as `["hat", "book"]`, as forms and command lines pass it; others unchanged."""
+def _parse_list(text: str) -> str | list[str]:
+    """Returns the list of a text such as `["hat", "book"]`; others unchanged."""
     if text.lstrip().startswith("["):
         try:
             value = json.loads(text)

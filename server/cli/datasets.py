@@ -110,7 +110,8 @@ def _open_project(name: str, settings: Settings) -> "Dataset":
         dataset = build_dataset(project, corrections, files.get_image_store(project))
     if not (images := (*dataset.train, *dataset.holdout)):
         raise DatasetError(f"{name} has no corrections yet")
-    return Dataset(images, holdout=frozenset(image.name for image in dataset.holdout))
+    holdout = frozenset(image.name for image in dataset.holdout)
+    return Dataset(images, holdout=holdout, class_list=project.class_list)
 
 
 @contextmanager

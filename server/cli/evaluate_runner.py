@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from labels.dataset import Dataset, UnusableEntry
     from labels.labeled_image import LabeledImage
     from labels.sample import Sample
+    from prompts.class_lists import ClassList
     from server.engine.engine import Engine
 
 
@@ -32,7 +33,7 @@ def evaluate_dataset(
     """Evaluates a model on a dataset: on its holdout if it has one.
 
     `tasks`: none for all that the labels allow; `adapter`: the name of an adapter that `load` loads; `out`: folder for
-    the results; `any_class`: whether answers are not held to the class list of the adapter. Raises EvaluateError.
+    the results; `any_class`: whether answers are held to no class list. Raises EvaluateError.
     """
     try:
         from finetune.evaluation.report import make_evaluation_samples
@@ -52,7 +53,8 @@ def evaluate_dataset(
         )
     _check_tasks(tasks, opened.evaluation_images, dataset)
     samples = make_evaluation_samples(opened.evaluation_images, tasks or None, classes=opened.classes)
-    _write_results(_evaluate(samples, load, adapter, any_class=any_class), dataset, out, opened.unusable)
+    report = _evaluate(samples, load, adapter, opened.class_list, any_class=any_class)
+    _write_results(report, dataset, out, opened.unusable)
 
 
 def _check_tasks(tasks: Sequence[str], images: "Sequence[LabeledImage]", dataset: str) -> None:
@@ -91,7 +93,7 @@ def evaluate_suite(
     except DatasetError as error:
         raise EvaluateError(str(error)) from error
     _print_unusable(suite.unusable, out)
-    report = _evaluate(suite.samples, load, adapter, any_class=any_class)
+    report = _evaluate(suite.samples, load, adapter, None, any_class=any_class)
     _write_results(report, name, out, suite.unusable, suite.compute_metrics(report))
 
 
@@ -100,16 +102,17 @@ def _missing_extra(error: ImportError) -> EvaluateError:
 
 
 def _evaluate(
-    samples: "Sequence[tuple[LabeledImage, Sequence[Sample]]]", load: "Callable[[], Engine]", adapter: str | None, *,
-    any_class: bool,
+    samples: "Sequence[tuple[LabeledImage, Sequence[Sample]]]", load: "Callable[[], Engine]", adapter: str | None,
+    declared: "ClassList | None", *, any_class: bool,
 ) -> "EvaluationReport":  # fmt: skip
+    """Evaluates with answers held to the classes that the dataset declares, otherwise to those of the adapter."""
     from finetune.evaluation.report import evaluate_samples
     from server.engine.class_lists import find_adapter_class_list
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with load() as engine, Progress(*columns, console=error_console, transient=True) as progress:
         bar = progress.add_task("images", total=len(samples))
-        class_list = None if any_class else find_adapter_class_list(engine, [adapter])
+        class_list = None if any_class else declared or find_adapter_class_list(engine, [adapter])
         return evaluate_samples(
             engine, samples, adapter=adapter, class_list=class_list, on_image=lambda: progress.advance(bar)
         )

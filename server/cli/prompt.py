@@ -11,7 +11,7 @@ from rich.table import Table
 
 from prompts.annotations import Annotation
 from prompts.class_lists import describe_left_out
-from prompts.class_texts import parse_text, split_classes
+from prompts.class_texts import split_classes
 from prompts.tasks import PromptError, check_region_size
 from server.cli.console import console, error_console, fail
 from server.cli.engine import get_adapter_name, list_unknown_tasks, load_engine, load_settings_or_exit
@@ -45,7 +45,7 @@ def prompt(
     try:
         data = image.read_bytes()
         pixels = decode_image(data, max_bytes=len(data), max_pixels=load_settings_or_exit().max_pixels)
-        classes = split_classes(chosen, None if text is None else parse_text(text))
+        classes = split_classes(chosen, text)
         chosen.build_prompt(classes[0] if classes else text, corners, pixels.size)
         check_region_size(corners or ())
     except OSError as error:

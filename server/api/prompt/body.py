@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from prompts.class_texts import parse_text
 from server.api.bodies import (
     FORM,
     JSON,
@@ -120,7 +119,6 @@ def _parse_region(value: str) -> list[str]:
 
 
 _PARSERS = {
-    "text": parse_text,
     "region": _parse_region,
     "prompts": parse_json_field("prompts", "a list of objects"),
     "constrain": parse_json_field("constrain", "an object"),

@@ -4,6 +4,7 @@ import difflib
 from collections import deque
 from collections.abc import Iterator
 
+from prompts.class_texts import split_classes
 from prompts.tasks import TASKS, UNLABELED_TASK, AnswerKind, InputKind, PromptError, check_text, find_task
 from prompts.text import truncate
 from server.jobs.recipes.ontology import normalize_words
@@ -192,6 +193,7 @@ def _check_inputs(step: RecipeStep) -> Iterator[PathProblem]:
     if step.reference is None and step.text:
         try:
             check_text(step.text)
+            split_classes(task, step.text)
         except PromptError as error:
             yield ("text",), str(error)
     if step.any_class and not any(find_task(token).answers_classes for token in step.tasks):

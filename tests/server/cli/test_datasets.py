@@ -11,6 +11,7 @@ from labels.dataset import DatasetError
 from labels.label_kind import LabelKind
 from labels.verification import keep_readable
 from prompts.annotations import Box
+from prompts.class_lists import ClassList
 from seedling.scenes.drawing import draw_scene
 from server.cli.datasets import DatasetOpener
 from server.cli.main import app
@@ -63,6 +64,9 @@ def test_a_project_is_read_while_its_server_runs_and_has_the_same_holdout(server
     server.corrections.add_correction(project, data, [Box(label="corrected", box=(1, 2, 30, 40))])
     again = next(image for image in DatasetOpener()("project:signs").images if image.name == first.name)
     assert [annotation.label for annotation in again.annotations] == ["corrected"]
+    assert dataset.class_list is None
+    server.store.set_classes(project, ("corrected",))
+    assert DatasetOpener()("project:signs").class_list == ClassList(("corrected",), "project signs")
 
 
 @pytest.mark.slow
@@ -78,6 +82,9 @@ def test_a_project_is_trained_on_and_its_holdout_is_evaluated(server: Projects, 
     result = run_florist("evaluate", base, "project:signs", "--adapter", adapter, "--task", "<OD>")
     assert result.exit_code == 0, result.output
     assert f"evaluating on the holdout: {len(dataset.holdout)} of 6 images" in result.stderr
+    server.store.set_classes(server.store.list_projects()[0], dataset.classes)
+    result = run_florist("evaluate", base, "project:signs", "--task", "<OD>")
+    assert f"were held to the {len(dataset.classes)} classes of project signs" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ PROBLEMS = [
     (TOP + "steps: [{id: a, task: <OD>, text: cat}]", "2:35", "<OD> takes no text"),
     (TOP + "steps: [{id: a, task: <OPEN_VOCABULARY_DETECTION>}]", "2:23", "needs `text`"),
     (TOP + "steps: [{id: a, task: <OPEN_VOCABULARY_DETECTION>, text: ' '}]", "2:23", "needs `text`"),
+    (TOP + 'steps: [{id: a, task: <OPEN_VOCABULARY_DETECTION>, text: ", ,"}]', "2:58", "what to look for"),
     (TOP + "steps: [{id: a, task: <OPEN_VOCABULARY_DETECTION>, text: a <s>}]", "2:58", "control token <s>"),
     (
         TOP + "steps:\n- {id: a, task: <REGION_PROPOSAL>}\n- {id: b, task: <OPEN_VOCABULARY_DETECTION>, text: '${a}'}",
