@@ -117,8 +117,8 @@ holds a model only together with the model's own class list, and
 [drops and counts](../guides/write-a-recipe.md#classes) the other names. A model without a list is free.
 
 {tables}
-The same holds for the classes that a project declares and for those of an adapter: a model may always say what it knows,
-and [what is outside of the list is left out](../guides/adapters.md#class-lists).
+The same holds for the classes that a project declares and for those of an adapter: a model may always say what it
+knows, and [what is outside of the list is left out](../guides/adapters.md#class-lists).
 """
 
 

@@ -182,9 +182,7 @@ def test_two_concurrent_requests_with_a_promotion_between_them_start_one_job(
 
         job = start_job(create_recipe(), OvertakenModels())
         assert [each.id for each in store.list_jobs()] == [job.id]
-        assert get_job_recipe(job).champions == {
-            "emoji": {"<OD>": PinnedChampion(model=one.id, sha256=one.sha256)}
-        }
+        assert get_job_recipe(job).champions == {"emoji": {"<OD>": PinnedChampion(model=one.id, sha256=one.sha256)}}
         # Any other difference makes it another job.
         with pytest.raises(JobMismatchError, match="step a: flip was not set"):
             start_job(create_recipe(flip=0.5), pinned_models)
