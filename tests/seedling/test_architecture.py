@@ -24,6 +24,8 @@ from seedling import architecture
 from seedling.initialization import InitScheme, initialize_layer
 from seedling.scenes.batches import to_pixels
 from seedling.scenes.descriptions import WORDS
+from server.engine.adapters.class_list import read_class_list
+from server.engine.checkpoints.sources import SEEDLING_FOLDER
 
 GRID = architecture.IMAGE_SIDE // architecture.CELL_SIDE
 quick = settings(derandomize=True, deadline=None, max_examples=300, database=None)
@@ -182,6 +184,11 @@ def test_transformers_loads_the_saved_folder(
     assert loaded.generation_config.no_repeat_ngram_size == 0
     processor = AutoProcessor.from_pretrained(folder)
     assert processor.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_saved_folder_names_the_classes_as_the_committed_one_does(folder: Path) -> None:
+    for each in (folder, SEEDLING_FOLDER):
+        assert read_class_list(each) == architecture.KNOWN_CLASSES
 
 
 def test_saving_keeps_the_model_in_fp32(folder: Path, model: Florence2ForConditionalGeneration) -> None:

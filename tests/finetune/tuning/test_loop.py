@@ -1,6 +1,7 @@
 """The training loop: its results, its files, and the runs that it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Text
 from prompts.tasks import find_task
-from server.engine.adapters.class_list import read_class_list
+from server.engine.adapters.class_list import read_class_list, write_class_list
+from server.engine.checkpoints.loading import load_checkpoint
 from server.engine.task_tokens import read_task_tokens
 from tests.finetune.tuning.runs import CLASSES, make_config, run
 
@@ -140,3 +142,13 @@ def test_an_adapter_names_its_classes_and_the_tasks_of_its_own(
     result = run(make_config(base, steps=1, tasks=("<OD>", "<COUNT>")), counted, tmp_path)
     assert read_class_list(result.folder) == CLASSES
     assert read_task_tokens(result.folder) == {"<COUNT>"}
+
+
+def test_a_checkpoint_names_its_classes_with_those_of_its_base(
+    base: str, images: list[LabeledImage], tmp_path: Path
+) -> None:
+    own = shutil.copytree(base, tmp_path / "base")
+    write_class_list(own, ["horse", "cat"])
+    result = run(make_config(str(own), steps=1, method="decoder"), images, tmp_path / "run")
+    assert read_class_list(result.folder) == (*CLASSES, "horse")
+    assert load_checkpoint(str(result.folder)).class_list == (*CLASSES, "horse")
