@@ -129,7 +129,7 @@ class RunListResponse(BaseModel):
 def create_run_response(
     run: "Run", progress: dict[str, Any] | None, models: list[int], classes: list[dict[str, Any]]
 ) -> RunResponse:
-    """Returns the response for a run. `models`: the IDs of the models that it created; `classes`: from `read_classes`."""
+    """Returns the response for a run. `models`: IDs of the models that it created; `classes`: from `read_classes`."""
     progress = dict(progress) if progress else None
     seconds_left = progress.pop("seconds_left", None) if progress else None
     return RunResponse(
