@@ -55,6 +55,8 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def engine(tiny: Checkpoint) -> Iterator[Engine]:
     with Engine(tiny, EngineConfig(max_batch=4, max_waiting=8)) as engine:
         yield engine
+        for adapter in engine.list_adapters():  # the checkpoint is shared by all tests
+            engine.unload_adapter(adapter.name)
 
 
 @pytest.fixture
