@@ -36,7 +36,7 @@ class CorrectionStore:
                 _insert(connection, project, content, _find_latest_version(connection, project, content) + 1)
                 for content in contents
             ]
-        return [found for each in ids for found in self._select(project, CorrectionRow.id == each)]
+        return [self._get_correction(project, each) for each in ids]  # NotFoundError: deleted in between
 
     def withdraw_correction(self, project: Project, correction_id: int, author: str) -> Correction:
         """Takes back the current version of an image and kind: stores a version without annotations, and returns it.
