@@ -71,7 +71,7 @@ class LabelDatasets:
             included = ""
             if name == _DRAWN_FOLDER:
                 images = store.iter_images(job, source.read)
-                report = write_drawn_images(images, target)
+                report = write_drawn_images(view.iter_images(images), target)
             else:
                 format = FORMATS[name]
                 image_url = self.image_url if format.writer.holds_urls else None

@@ -34,7 +34,7 @@ def check_coco(folder: Path) -> Counter[str]:
 
 
 def label(images: Path, out: Path) -> None:
-    options = ["label", str(images), "--recipe", "full", "--out", str(out), "--images", "copy"]
+    options = ["label", str(images), "--recipe", "full", "--out", str(out), "--images", "copy", "--draw"]
     environment = {"COLUMNS": "200", "FLORIST_DEVICE": "cpu", "FLORIST_DATABASE_URL": None}
     result = CliRunner().invoke(app, options, env=environment)
     assert result.exit_code == 0, result.output
@@ -48,6 +48,9 @@ def test_an_object_of_the_full_recipe_is_one_annotation(tmp_path: Path) -> None:
     assert check_coco(tmp_path / "out/coco")["outline"] > 0
     dataset = open_dataset(tmp_path / "out/coco")
     assert dataset.unusable == ()
+    labels = sum(len(image.with_regions().annotations) for image in dataset.images)
+    drawn = json.loads((tmp_path / "out/drawn/.florist").read_text())
+    assert drawn["annotations"] == labels  # and no second box of an object
     described = [trace for image in dataset.images for trace in image.traces if "description" in trace.attributes]
     assert described
 
