@@ -10,6 +10,7 @@ from server.jobs.recipes.ontology import OntologyIndex, normalize_words
 from server.jobs.recipes.overlaps import compute_box_overlap
 
 SAME_OBJECT_IOU = 0.5  # from which two shapes of one class show the same object
+SAME_PLACE_IOU = 0.9  # from which two answers to <OD> show one object, whatever they call it
 _MIN_INSIDE = 0.8  # share of a word that its object contains
 
 LabeledBox = tuple[Rectangle, str]
@@ -25,7 +26,14 @@ def match_shapes(known: Sequence[LabeledBox], found: Sequence[LabeledBox]) -> di
         return {}
     ious = compute_box_overlap([box for box, _ in found], [box for box, _ in known])
     same = [[one == other or not one or not other for _, other in known] for _, one in found]
-    return _match_greedily(np.where(np.array(same, bool), ious, 0.0))
+    return _match_greedily(np.where(np.array(same, bool), ious, 0.0), SAME_OBJECT_IOU)
+
+
+def match_places(known: Sequence[Rectangle], found: Sequence[Rectangle]) -> dict[int, int]:
+    """Same as `match_shapes` for shapes of any class, whose IoU is SAME_PLACE_IOU or more."""
+    if not known or not found:
+        return {}
+    return _match_greedily(compute_box_overlap(found, known), SAME_PLACE_IOU)
 
 
 def match_phrases(objects: Sequence[LabeledBox], phrases: Sequence[LabeledBox]) -> dict[int, int]:
@@ -61,9 +69,9 @@ def contain_words(objects: Sequence[Rectangle], words: Sequence[Rectangle]) -> l
     return pairs
 
 
-def _match_greedily(ious: npt.NDArray[np.floating]) -> dict[int, int]:
-    """Returns pairs of a row and a column, the highest values of SAME_OBJECT_IOU or more first, each used once."""
-    rows, columns = np.nonzero(ious >= SAME_OBJECT_IOU)
+def _match_greedily(ious: npt.NDArray[np.floating], min_iou: float) -> dict[int, int]:
+    """Returns pairs of a row and a column, the highest values of `min_iou` or more first, each used once."""
+    rows, columns = np.nonzero(ious >= min_iou)
     order = np.lexsort((columns, rows, -ious[rows, columns]))
     matches: dict[int, int] = {}
     taken: set[int] = set()

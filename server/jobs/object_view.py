@@ -4,6 +4,8 @@ A job keeps every answer. Its datasets, drawn images and counts show objects ins
 
 - Answers of two prompts are one object if they have one class and an IoU of 0.5 or more. Its score and its reasons for
   review are those of the answer with the highest score; outlines and descriptions add their own reasons.
+- Answers of two <OD> steps are one object from an IoU of 0.9, too, whatever they call it: it has the class of the
+  answer with the highest score, and the other one as its attribute `category`.
 - An outline takes the place of its object's box if its bounds overlap the box by that IoU and it fills a twentieth of
   its bounds or more. Otherwise the box stays, and the outline is counted.
 - A region with free text (a phrase of a caption, a dense caption) is said about the object with the highest IoU of 0.5
@@ -21,7 +23,7 @@ from labels.labeled_image import LabeledImage, TracedAnnotation
 from labels.reading.prompt_samples import parse_prompt
 from labels.sample import Sample
 from prompts.annotations import Annotation, Box, Polygon, Text
-from server.jobs.object_matching import SAME_OBJECT_IOU, contain_words, match_phrases, match_shapes
+from server.jobs.object_matching import SAME_OBJECT_IOU, contain_words, match_phrases, match_places, match_shapes
 from server.jobs.recipes.ontology import normalize_words
 from server.jobs.recipes.recipe import Recipe
 from server.jobs.recipes.review import PARENT_REASON
@@ -109,15 +111,31 @@ class _ImageView:
         for index in indexes:
             sources.setdefault((self._traces[index].step, self._traces[index].prompt), []).append(index)
         for source in sources.values():
-            known = [(each.box, normalize_words(each.label)) for each in entities]
-            found = [(self._get_box(i), normalize_words(self._traces[i].annotation.label)) for i in source]
-            matches = match_shapes(known, found)
+            matches = self._match(entities, source)
             for position, index in enumerate(source):
                 if (match := matches.get(position)) is None:
                     entities.append(self._add_entity(index, role))
                 else:
                     self._join(entities[match], index)
+        for entity in entities:
+            for label in (self._traces[index].annotation.label for index in entity.answers):
+                if label and normalize_words(label) != normalize_words(entity.label):
+                    entity.describe(_CATEGORY, label)
         return entities
+
+    def _match(self, entities: Sequence[_Entity], source: Sequence[int]) -> dict[int, int]:
+        """Returns the positions of the entities that the answers of another prompt show too, by their positions."""
+        known = [(each.box, normalize_words(each.label)) for each in entities]
+        found = [(self._get_box(i), normalize_words(self._traces[i].annotation.label)) for i in source]
+        matches = match_shapes(known, found)
+        taken = set(matches.values())
+        others = [i for i, each in enumerate(entities) if i not in taken and self._is_detected(each.answers[0])]
+        rest = [i for i, index in enumerate(source) if i not in matches and self._is_detected(index)]
+        places = match_places([known[i][0] for i in others], [found[i][0] for i in rest])
+        return matches | {rest[position]: others[match] for position, match in places.items()}
+
+    def _is_detected(self, index: int) -> bool:
+        return self._roles.is_detected(self._traces[index])
 
     def _add_entity(self, index: int, role: AnswerRole) -> _Entity:
         entity = _Entity(role, self._traces[index].annotation.label, self._get_box(index), [index])
@@ -126,9 +144,12 @@ class _ImageView:
 
     def _join(self, entity: _Entity, index: int) -> None:
         """Adds another answer that has found the same."""
-        entity.label = entity.label or self._traces[index].annotation.label
         entity.answers.append(index)
-        entity.box = self._get_box(self._choose_answer(entity))
+        best = self._choose_answer(entity)
+        label = self._traces[best].annotation.label or self._traces[index].annotation.label
+        if not entity.label or (label and normalize_words(label) != normalize_words(entity.label)):
+            entity.label = label
+        entity.box = self._get_box(best)
         self._owners[index] = entity
 
     def _choose_answer(self, entity: _Entity) -> int:

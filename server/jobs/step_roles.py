@@ -87,6 +87,11 @@ class StepRoles:
         step = self._steps.get(trace.step)
         return step is not None and step.task == CATEGORY
 
+    def is_detected(self, trace: TracedAnnotation) -> bool:
+        """Returns whether an answer is one to <OD>, which names what is there, and not to a question about a class."""
+        step = self._steps.get(trace.step)
+        return step is not None and step.task == "<OD>"
+
     def is_about_region(self, trace: TracedAnnotation) -> bool:
         """Returns whether an answer is about a region, and not about the whole image."""
         step = self._steps.get(trace.step)

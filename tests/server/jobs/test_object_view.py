@@ -208,10 +208,23 @@ def test_two_steps_that_find_one_object_are_one_annotation() -> None:
 
 def test_objects_of_other_classes_or_of_one_answer_stay_apart() -> None:
     image = view(
-        TWO, make_box("objects", "hat"), make_box("objects", "hat", (105, 100, 300, 300)), make_box("more", "cap")
+        TWO,
+        make_box("objects", "hat"),
+        make_box("objects", "hat", (105, 100, 300, 300)),
+        make_box("more", "cap", (100, 100, 300, 270)),
     )
     assert [each.label for each in image.annotations] == ["hat", "hat", "cap"]
     assert image.answers == ()
+
+
+@pytest.mark.parametrize(("score", "label", "category"), [(0.95, "cap", "hat"), (0.5, "hat", "cap")])
+def test_detections_that_disagree_about_an_object_are_one_annotation(score: float, label: str, category: str) -> None:
+    image = view(TWO, make_box("objects", "hat"), make_box("more", "cap", (102, 100, 300, 300), score))
+    (trace,) = image.traces
+    assert (trace.annotation.label, trace.annotation.score) == (label, max(score, 0.9))
+    assert trace.attributes == {"category": category}
+    asked = make_recipe(OBJECTS, {"id": "more", "task": "<OPEN_VOCABULARY_DETECTION>", "text": "cap"})
+    assert len(view(asked, make_box("objects", "hat"), make_box("more", "cap")).annotations) == 2
 
 
 def test_two_objects_of_one_class_are_matched_one_for_one() -> None:
