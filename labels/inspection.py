@@ -60,6 +60,7 @@ class DatasetSummary:
         classes: The classes of boxes and polygons, the most frequent first.
         annotations: Number of annotations by kind: box, polygon, quad (a word), text (a caption).
         samples: Number of prompts with answers.
+        regions: Number of regions with free text.
         complete: For each kind of label, the number of images in which all labels of this kind are known.
         widths: Widths of the images.
         heights: Heights of the images.
@@ -76,6 +77,7 @@ class DatasetSummary:
     classes: tuple[ClassSummary, ...]
     annotations: dict[str, int]
     samples: int
+    regions: int
     complete: dict[str, int]
     widths: Extent
     heights: Extent
@@ -99,6 +101,7 @@ class DatasetSummary:
             ],
             "annotations": self.annotations,
             "samples": self.samples,
+            "regions": self.regions,
             "complete": self.complete,
             "widths": _to_dict(self.widths),
             "heights": _to_dict(self.heights),
@@ -134,6 +137,7 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         classes=tuple(ClassSummary(name, boxes[name], polygons[name], class_images[name]) for name in dataset.classes),
         annotations={kind: kinds[kind] for kind in ("box", "polygon", "quad", "text")},
         samples=sum(len(image.samples) for image in dataset.images),
+        regions=sum(len(image.regions) for image in dataset.images),
         complete={kind.value: complete[kind.value] for kind in LabelKind},
         widths=_to_extent([image.width for image in dataset.images]),
         heights=_to_extent([image.height for image in dataset.images]),

@@ -1,14 +1,15 @@
 """Reads `details.jsonl` beside a dataset that florist has exported: what the format has no place for.
 
 What the dataset itself has, a person may have changed since. Details of an annotation are used only if an annotation
-is where it was; otherwise they are listed.
+is where it was; otherwise they are listed. So is an object of a model that the format could not hold, if a person has
+drawn it since.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labels.geometry import bounding_box_or_none
+from labels.geometry import bounding_box_or_none, box_iou
 from labels.image_files import ImageFile
 from labels.reading import documents, label_rows
 from labels.reading.checks import LabelError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # A part of a dataset, such as images/train, is below its folder.
 _PARTS = ("annotations", "images", "imagesets", "jpegimages", "labels", "main", "train")
+_SAME_OBJECT_IOU = 0.5
 _TOLERANCE = 1.01  # pixels: Pascal VOC rounds to whole pixels
 
 
@@ -52,10 +54,16 @@ def add_details(path: Path, drafts: Mapping[str, "ImageDraft"]) -> None:
 
 def _add_row(row: dict[str, Any], draft: "ImageDraft", where: str) -> None:
     waiting = list(range(len(draft.annotations)))  # indexes of annotations without details
-    for position, label in enumerate(_list_dicts(row.get("labels"))):
-        source = f"{where}, label {position}"
+    labels = [(f"{where}, label {i}", label) for i, label in enumerate(_list_dicts(row.get("labels")))]
+    for source, label in labels:
         if label.get("is_written") is True:
             _describe(label, draft, source, waiting)
+    others = [draft.annotations[index] for index in waiting]
+    for source, label in labels:
+        if label.get("is_written") is True:
+            continue
+        if _is_drawn(label.get("annotation"), others):
+            draft.builder.refuse(source, "somebody has drawn this object since, so the model's is not used")
         else:
             label_rows.add_label(label, draft, source)
     for position, label in enumerate(_list_dicts(row.get("regions"))):
@@ -80,6 +88,22 @@ def _describe(label: dict[str, Any], draft: "ImageDraft", where: str, waiting: l
     if isinstance(draft.annotations[index], Box) and isinstance(annotation, Polygon):
         draft.annotations[index] = annotation.model_copy(update={"label": draft.annotations[index].label})
     draft.describe(where, draft.annotations[index], label_rows.get_attributes(label))
+
+
+def _is_drawn(label: Any, others: Sequence[Annotation]) -> bool:
+    """Returns whether an object of a model, which the format could not hold, is one of the dataset's by now.
+
+    `others` are annotations without details. All that a model has made and the dataset holds have their scores there.
+    """
+    if not isinstance(label, dict) or label.get("score") is None:
+        return False
+    try:
+        shape = label_rows.parse_annotation(label)
+    except LabelError:
+        return False
+    box = bounding_box_or_none(shape) if isinstance(shape, Box | Polygon) else None
+    boxes = [bounding_box_or_none(each) for each in others if each.label == shape.label]
+    return box is not None and any(other is not None and box_iou(box, other) >= _SAME_OBJECT_IOU for other in boxes)
 
 
 def _is_near(one: Annotation, other: Annotation) -> bool:

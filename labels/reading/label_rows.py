@@ -40,7 +40,7 @@ def add_label(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
 def add_region(label: dict[str, Any], draft: ImageDraft, where: str) -> None:
     """Adds one region with free text."""
     try:
-        shape = _validate(label.get("annotation"))
+        shape = parse_annotation(label.get("annotation"))
         text = shape.label
         # Any label will do: the text of a region may be longer than a class.
         placed = checks.check_annotation(shape.model_copy(update={"label": "region"}), draft.size)
@@ -84,14 +84,14 @@ def read_sample(value: Any, size: Size) -> Sample:
         x1, y1, x2, y2 = checks.check_numbers(region, 4)
         corners = (x1, y1, x2, y2)
     task.build_prompt(text, corners, size)  # raises ValueError if the task does not take them
-    answer = tuple(_check_answer(_validate(annotation), size) for annotation in value["answer"])
+    answer = tuple(_check_answer(parse_annotation(annotation), size) for annotation in value["answer"])
     format_answer(task, answer, size)  # raises ValueError if it is no answer to the task
     return Sample(task, answer, text, corners)
 
 
 def read_annotation(value: Any, size: Size) -> Annotation:
     """Returns the annotation in a JSON value, without its score. Raises LabelError."""
-    return checks.check_annotation(_validate(value), size)
+    return checks.check_annotation(parse_annotation(value), size)
 
 
 def _check_answer(annotation: Annotation, size: Size) -> Annotation:
@@ -100,7 +100,8 @@ def _check_answer(annotation: Annotation, size: Size) -> Annotation:
     return annotation if isinstance(annotation, Text) else checked.model_copy(update={"label": annotation.label})
 
 
-def _validate(value: Any) -> Annotation:
+def parse_annotation(value: Any) -> Annotation:
+    """Returns the annotation in a JSON value as it is, with its score. Raises LabelError."""
     try:
         return _ANNOTATION.validate_python(value)
     except ValidationError as error:

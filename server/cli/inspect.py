@@ -46,6 +46,8 @@ def _print_summary(source: str, summary: "DatasetSummary") -> None:
     counts = [f"{count} {_KINDS[kind]}" for kind, count in summary.annotations.items() if count]
     if summary.samples:
         counts.append(f"{summary.samples} prompts with answers")
+    if summary.regions:
+        counts.append(f"{summary.regions} regions with a phrase")
     format = f" ({summary.format})" if summary.format else ""
     print_line(f"{source}{format}: {summary.images} images, {', '.join(counts) or 'no annotations'}")
     if summary.empty_images:

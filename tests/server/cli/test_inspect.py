@@ -79,6 +79,7 @@ def test_json_has_everything(dataset: Path) -> None:
         ],
         "annotations": {"box": 2, "polygon": 1, "quad": 1, "text": 1},
         "samples": 0,
+        "regions": 0,
         "complete": {"objects": 1, "words": 3, "captions": 0},
         "widths": {"smallest": 40, "median": 100, "largest": 100},
         "heights": {"smallest": 60, "median": 80, "largest": 80},
