@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from labels.dataset import Dataset
-from labels.formats.coco_annotations import CocoAnnotationReader, Known, to_key
+from labels.formats.coco_annotations import KNOWN_ATTRIBUTES, CocoAnnotationReader, Known, to_key
 from labels.geometry import area, bounds, to_rings
 from labels.image_folders import ImageFolders
 from labels.label_kind import LabelKind
@@ -146,6 +146,7 @@ class CocoWriter(DatasetWriter):
 
     is_read_by_stem: ClassVar[bool] = True
     holds_urls: ClassVar[bool] = True
+    reserved_attributes: ClassVar[frozenset[str]] = frozenset(KNOWN_ATTRIBUTES)
 
     @classmethod
     def to_holdable(cls, name: str) -> str:
@@ -168,7 +169,7 @@ class CocoWriter(DatasetWriter):
         if url := self.images.make_url(name):
             entry["coco_url"] = url
         self._images.append(entry)
-        for traced in image.traced_annotations:
+        for traced in map(self.select_attributes, image.traced_annotations):
             self._count += 1
             ids = {"id": self._count, "image_id": number}
             match traced.annotation:

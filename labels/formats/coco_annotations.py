@@ -28,7 +28,7 @@ from prompts.tasks import TASKS
 _TOLERANCE = 0.01  # pixels between a ring and a bbox that describe the same rectangle
 _SAME_BOX = 1.0  # pixels between the bboxes of one annotation in two files
 _CVAT = "occluded"  # an attribute of all annotations that CVAT exports
-_KNOWN_ATTRIBUTES = (
+KNOWN_ATTRIBUTES = (
     _CVAT,
     "rotation",
     "is_crowd",
@@ -40,6 +40,8 @@ _KNOWN_ATTRIBUTES = (
     "score",
     REVIEW,
 )
+"""Names of attributes that are no attributes of the object: those of CVAT, and what florist writes."""
+
 _WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?\s*")
 _CROWD = "it is a crowd, one region for many objects (iscrowd is 1); if it is one object, set iscrowd to 0"
 
@@ -206,7 +208,7 @@ class CocoAnnotationReader:
         if isinstance(attributes, dict):
             if is_set(attributes.get(_CVAT)):
                 self.builder.note_once(self.name, f"the attribute {_CVAT!r} is not used")
-            own = {name: value for name, value in attributes.items() if name not in _KNOWN_ATTRIBUTES}
+            own = {name: value for name, value in attributes.items() if name not in KNOWN_ATTRIBUTES}
             draft.describe(source, added, own)
 
 

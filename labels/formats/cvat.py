@@ -31,7 +31,8 @@ from labels.writing.image_options import ImageOptions
 from prompts.annotations import Box, Quad, Text
 
 CAPTION = "caption"
-_TEXT_ATTRIBUTES = ("text", "transcription")
+_TEXT_ATTRIBUTES = ("text", "transcription")  # would make a word of an object
+_KNOWN_ATTRIBUTES = (*_TEXT_ATTRIBUTES, "score", REVIEW)
 _BODY = ".body"
 
 
@@ -148,7 +149,7 @@ def _add_shape(elements: list[Element], draft: ImageDraft, where: str) -> None:
 def _describe(element: Element, added: object, draft: ImageDraft, where: str) -> None:
     """Gives an annotation its attributes."""
     attributes = {each.get("name", ""): each.text for each in element.iterfind("attribute")}
-    own = {name: text for name, text in attributes.items() if name not in (*_TEXT_ATTRIBUTES, "score", REVIEW)}
+    own = {name: text for name, text in attributes.items() if name not in _KNOWN_ATTRIBUTES}
     draft.describe(where, added, own)
 
 
@@ -182,6 +183,7 @@ class CvatWriter(DatasetWriter):
 
     is_read_by_stem: ClassVar[bool] = True
     is_read_beside: ClassVar[bool] = True
+    reserved_attributes: ClassVar[frozenset[str]] = frozenset(_KNOWN_ATTRIBUTES)
 
     def __init__(self, folder: ExportFolder, report: ExportReport, images: ImageOptions) -> None:
         super().__init__(folder, report, images)
@@ -244,11 +246,8 @@ class CvatWriter(DatasetWriter):
         score = None if annotation.score is None else str(round(annotation.score, 6))
         text = annotation.label if isinstance(annotation, Text | Quad) else None
         values: dict[str, str | None] = {"score": score, "text": text, REVIEW: traced.review or None}
-        for key, value in traced.attributes.items():
-            if key in _TEXT_ATTRIBUTES:  # would make a word of it
-                self.leave_out(f"attributes called {key}", traced, is_written=True)
-            else:
-                values[xml.to_legal_text(key)] = value
+        for key, value in self.select_attributes(traced).attributes.items():
+            values[xml.to_legal_text(key)] = value
         for key, written in values.items():
             if written is not None:
                 known[key] = None

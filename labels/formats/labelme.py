@@ -132,6 +132,7 @@ class LabelMeWriter(DatasetWriter):
     """Images and their JSON files side by side."""
 
     images_folder: ClassVar[str] = "."
+    reserved_attributes: ClassVar[frozenset[str]] = frozenset({REVIEW})
     default_placement: ClassVar[ImagePlacement] = ImagePlacement.COPY
     sidecars: ClassVar[tuple[str, str] | None] = (".", ".json")
 
@@ -142,7 +143,7 @@ class LabelMeWriter(DatasetWriter):
                 captions.append(" ".join(traced.annotation.label.split()))
                 self.leave_out_details(traced)
             else:
-                shapes += _to_shapes(traced, group)
+                shapes += _to_shapes(self.select_attributes(traced), group)
         document: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},

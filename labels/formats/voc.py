@@ -49,6 +49,7 @@ _FLAG = re.compile(r"\s+-?\d+$")
 _QUOTES = re.compile(r'^"(.+)"$')
 _UNLISTABLE = re.compile(r"^[\s#]+|\s+$")
 _ATTRIBUTE = "attributes/attribute"  # of CVAT and Datumaro
+_KNOWN_ATTRIBUTES = ("rotation", "score", REVIEW)
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -232,7 +233,7 @@ def _note_unused(element: Element, draft: ImageDraft, folder: str) -> None:
 def _find_attributes(element: Element) -> dict[str, str]:
     """Returns the attributes of an object that are not known otherwise."""
     pairs = ((find_text(each, "name") or "", find_text(each, "value") or "") for each in element.iterfind(_ATTRIBUTE))
-    return {name: value for name, value in pairs if name not in ("rotation", "score", REVIEW)}
+    return {name: value for name, value in pairs if name not in _KNOWN_ATTRIBUTES}
 
 
 def _read_box(name: str | None, element: Element, size: Size) -> Box:
@@ -271,6 +272,7 @@ class VocWriter(DatasetWriter):
     """Annotations/, JPEGImages/, ImageSets/Main/default.txt and labelmap.txt."""
 
     images_folder: ClassVar[str] = _IMAGES
+    reserved_attributes: ClassVar[frozenset[str]] = frozenset(_KNOWN_ATTRIBUTES)
     default_placement: ClassVar[ImagePlacement] = ImagePlacement.COPY
     sidecars: ClassVar[tuple[str, str] | None] = (_ANNOTATIONS, ".xml")
 
@@ -309,7 +311,7 @@ class VocWriter(DatasetWriter):
             # A box is at least one pixel wide and high.
             corners = dict(zip(_SIDES, (x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)), strict=True))
             xml.add_texts(ET.SubElement(element, "bndbox"), **corners)
-            _add_attributes(element, traced)
+            _add_attributes(element, self.select_attributes(traced))
         self.write_sidecar(name, xml.to_document(root))
         self._image_set.write(f"{split_suffix(name)[0]}\n")
         return written

@@ -1,6 +1,7 @@
 """The base class of the writers: writes one dataset, image by image."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 from labels.labeled_image import LabeledImage, TracedAnnotation
@@ -24,6 +25,7 @@ class DatasetWriter(ABC):
         keeps_degenerate_polygons: Whether polygons of fewer than three corners are written too.
         keeps_samples: Whether an image's samples (prompts with answers) are written.
         keeps_regions: Whether an image's regions with free text are written.
+        reserved_attributes: The names of attributes that mean something else in the format.
         default_placement: How the images are in a dataset if nobody says so.
         holds_urls: Whether the format has a place for the addresses of images.
         images: Whether the images are in the folder, and their addresses.
@@ -36,6 +38,7 @@ class DatasetWriter(ABC):
     keeps_degenerate_polygons: ClassVar[bool] = False
     keeps_samples: ClassVar[bool] = False
     keeps_regions: ClassVar[bool] = False
+    reserved_attributes: ClassVar[frozenset[str]] = frozenset()
     default_placement: ClassVar[ImagePlacement] = ImagePlacement.NONE
     holds_urls: ClassVar[bool] = False
 
@@ -91,6 +94,15 @@ class DatasetWriter(ABC):
         """
         self.report.place(DETAILS_FILE, what)
         self._left_out[id(traced)] = (traced, is_written)
+
+    def select_attributes(self, traced: TracedAnnotation) -> TracedAnnotation:
+        """Returns an annotation that is in the dataset without `reserved_attributes`: details.jsonl has them."""
+        if not (reserved := sorted(self.reserved_attributes & traced.attributes.keys())):
+            return traced
+        for name in reserved:
+            self.leave_out(f"attributes called {name}", traced, is_written=True)
+        kept = {name: value for name, value in traced.attributes.items() if name not in reserved}
+        return replace(traced, attributes=kept)
 
     def leave_out_details(self, traced: TracedAnnotation) -> None:
         """Same as `leave_out`, for the score, the attributes and the reason for review of an annotation that is in the

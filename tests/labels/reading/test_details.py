@@ -68,3 +68,15 @@ def test_an_object_that_a_person_has_drawn_since_counts_once(tmp_path: Path) -> 
     found, reasons = read(tmp_path)
     assert found == [("polygon", "cup", PLAIN)] * 2 + [("polygon", "hat", DETAILED), *OTHERS[1:]]
     assert reasons == ["somebody has drawn this object since, so the model's is not used"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_attributes_may_be_called_like_what_means_something_in_a_format(tmp_path: Path, format: str) -> None:
+    """A step may have any name, and its texts are attributes of that name."""
+    names = ["score", "review", "text", "transcription", "rotation", "occluded", "source", "track_id", "label", "id"]
+    attributes = dict.fromkeys(names, "seven")
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    hat = TracedAnnotation(Polygon(label="hat", polygons=[RING]), attributes=attributes)
+    image = LabeledImage.from_traces("a.png", 100, 100, [hat], (tmp_path / "a.png").read_bytes)
+    FORMATS[format].write([image], tmp_path / "out", ImagePlacement.COPY, as_folder=True)
+    assert read(tmp_path) == ([("polygon", "hat", attributes)], [])
