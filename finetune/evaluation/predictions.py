@@ -12,8 +12,8 @@ from labels.labeled_image import LabeledImage
 from labels.sample import Sample
 from prompts.annotations import Annotation
 from prompts.class_lists import ClassList
+from server.engine.answer_handles import AnswerHandle
 from server.engine.class_lists import list_known_classes, submit_held
-from server.engine.class_prompts import AnswerHandle
 from server.engine.engine import Engine
 from server.engine.errors import InvalidRequestError, OverloadedError
 from server.engine.request import Request

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prompts.class_lists import ClassList, join_class_lists
-from server.engine.class_prompts import AnswerHandle
+from server.engine.answer_handles import AnswerHandle
 from server.engine.kept_classes import KeptClassesHandle
 from server.engine.request import Constraint, Request
 

@@ -1,26 +1,11 @@
 """One prompt that asks for several classes: a request for each, whose answers become one. Imports no torch."""
 
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from prompts.annotations import Annotation
+from server.engine.answer_handles import AnswerHandle, join_results, submit_all, wait_for_all
 from server.engine.request import Request, Result
-
-
-class AnswerHandle(Protocol):
-    """What callers use of a submitted request: `Handle`, or several behind one."""
-
-    def wait(self, timeout: float | None = None) -> Result: ...
-
-    async def result(self) -> Result: ...
-
-    def stream(self) -> AsyncGenerator[Annotation]: ...
-
-    def cancel(self) -> None: ...
-
-    def done(self) -> bool: ...
 
 
 class ClassesHandle:
@@ -35,19 +20,17 @@ class ClassesHandle:
 
     def wait(self, timeout: float | None = None) -> Result:
         """Returns the result. Raises TimeoutError after `timeout` seconds, and the error of any request."""
-        ends = None if timeout is None else time.monotonic() + timeout
-        results = [handle.wait(None if ends is None else max(0, ends - time.monotonic())) for handle in self._handles]
-        return join_results(self._classes, results)
+        return self._join(wait_for_all(self._handles, timeout))
 
     async def result(self) -> Result:
         """Returns the result. Raises the error of the first request that failed."""
-        return join_results(self._classes, [await handle.result() for handle in self._handles])
+        return self._join([await handle.result() for handle in self._handles])
 
     async def stream(self) -> AsyncGenerator[Annotation]:
         """Yields each annotation as soon as it is complete and those of the classes before it are."""
         for name, handle in zip(self._classes, self._handles, strict=True):
             async for annotation in handle.stream():
-                yield annotation.model_copy(update={"label": name})
+                yield _label(annotation, name)
 
     def cancel(self) -> None:
         """Cancels all requests."""
@@ -57,6 +40,10 @@ class ClassesHandle:
     def done(self) -> bool:
         """Returns whether all requests have ended."""
         return all(handle.done() for handle in self._handles)
+
+    def _join(self, results: Sequence[Result]) -> Result:
+        pairs = zip(self._classes, results, strict=True)
+        return join_results(results, [_label(each, name) for name, result in pairs for each in result.annotations])
 
 
 def submit_classes(
@@ -69,30 +56,8 @@ def submit_classes(
     """
     if not classes:
         return submit(request)
-    handles: list[AnswerHandle] = []
-    try:
-        for name in classes:
-            handles.append(submit(replace(request, text=name)))
-    except BaseException:
-        for handle in handles:
-            handle.cancel()
-        raise
-    return ClassesHandle(classes, handles)
+    return ClassesHandle(classes, submit_all(submit, (replace(request, text=name) for name in classes)))
 
 
-def join_results(classes: Sequence[str], results: Sequence[Result]) -> Result:
-    """Returns one result of the answers about several classes: their annotations, labeled with the classes, and one
-    line of text for each. The time is that of the slowest."""
-    return Result(
-        annotations=[
-            annotation.model_copy(update={"label": name})
-            for name, result in zip(classes, results, strict=True)
-            for annotation in result.annotations
-        ],
-        text="\n".join(result.text for result in results),
-        tokens=[token for result in results for token in result.tokens],
-        logprobs=[logprob for result in results for logprob in result.logprobs],
-        finish="length" if any(result.finish == "length" for result in results) else "stop",
-        dropped=[dropped for result in results for dropped in result.dropped],
-        timing=max((result.timing for result in results), key=lambda timing: timing.total_ms),
-    )
+def _label(annotation: Annotation, name: str) -> Annotation:
+    return annotation.model_copy(update={"label": name})

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from prompts.annotations import Annotation
 from prompts.class_lists import ClassList
-from server.engine.class_prompts import AnswerHandle
+from server.engine.answer_handles import AnswerHandle
 from server.engine.request import Result
 
 

@@ -10,14 +10,13 @@ from labels.writing.categories import DESCRIPTION
 from prompts.annotations import Polygon, Quad, Text
 from prompts.tasks import AnswerKind
 from server.jobs.recipes.recipe import CATEGORY, ONTOLOGY, Recipe, RecipeStep
-from server.jobs.recipes.review import get_step_kind
+from server.jobs.recipes.review import WORD_TASKS, get_step_kind
 from server.jobs.recipes.validation import INHERITS_LABELS
 
 PHRASES, WORDS = "phrases", "words"
 """Names of attributes: phrases about an object, and the words in it."""
 
 _DESCRIPTION_TASKS = ("<REGION_TO_DESCRIPTION>", *CAPTION_TASKS)
-_WORD_TASKS = ("<REGION_TO_OCR>", "<OCR>", "<OCR_WITH_REGION>")
 _OUTLINE_KINDS = (AnswerKind.POLYGONS, AnswerKind.BOXES_OR_POLYGONS)
 
 
@@ -80,7 +79,7 @@ class StepRoles:
         step = self._steps.get(trace.step)
         if step is None or step.task in _DESCRIPTION_TASKS:
             return DESCRIPTION
-        return WORDS if step.task in _WORD_TASKS else step.id
+        return WORDS if step.task in WORD_TASKS else step.id
 
     def names_class(self, trace: TracedAnnotation) -> bool:
         """Returns whether a text is the class of the region that it is about."""

@@ -190,10 +190,7 @@ class Uploads:
             yield from (path for path in self.folder.iterdir() if _ID.fullmatch(path.name))
 
     def _find_folder(self, upload_id: str) -> Path:
-        folder = self.folder / upload_id
-        if not _ID.fullmatch(upload_id) or not folder.is_dir():
-            raise UnknownUploadError(f"there is no upload {upload_id[:40]}: it was deleted, or no job used it in time")
-        return folder
+        return _find_upload(self.folder, upload_id)
 
     def _read(self, folder: Path) -> Upload:
         try:
@@ -207,10 +204,18 @@ class Uploads:
 
 def open_upload(folder: Path, source: str) -> UploadSource:
     """Opens the images of an upload in the folder of all uploads, by the source of a job. Raises SourceError."""
-    upload_id = source.removeprefix(UPLOAD_PREFIX)
-    if not _ID.fullmatch(upload_id) or not (folder / upload_id).is_dir():
-        raise SourceError(f"there is no upload {upload_id[:40]}: it was deleted, or no job used it in time")
-    return UploadSource(list_parts(folder / upload_id))
+    try:
+        return UploadSource(list_parts(_find_upload(folder, source.removeprefix(UPLOAD_PREFIX))))
+    except UnknownUploadError as error:
+        raise SourceError(str(error)) from error
+
+
+def _find_upload(folder: Path, upload_id: str) -> Path:
+    """Returns the folder of an upload in the folder of all uploads. Raises UnknownUploadError."""
+    found = folder / upload_id
+    if not _ID.fullmatch(upload_id) or not found.is_dir():
+        raise UnknownUploadError(f"there is no upload {upload_id[:40]}: it was deleted, or no job used it in time")
+    return found
 
 
 def _count_images(part: UploadPart) -> tuple[int, list[str]]:

@@ -17,8 +17,8 @@ from labels.dataset import DatasetError
 from labels.decoder_pool import DecoderClosedError
 from prompts.class_lists import ClassList
 from server.engine.adapters.errors import AdapterError
+from server.engine.answer_handles import AnswerHandle
 from server.engine.class_lists import find_adapter_class_list
-from server.engine.class_prompts import AnswerHandle
 from server.engine.engine import Engine
 from server.engine.errors import EngineClosedError, ModelOverflowError, RequestCancelledError
 from server.engine.handle import Handle

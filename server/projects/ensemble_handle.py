@@ -2,11 +2,11 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from prompts.annotations import Annotation
+from server.engine.answer_handles import wait_for_all
 
 if TYPE_CHECKING:
     from server.engine.handle import Handle
@@ -29,9 +29,7 @@ class EnsembleHandle:
 
         Raises TimeoutError after `timeout` seconds, and the error of any member.
         """
-        ends = None if timeout is None else time.monotonic() + timeout
-        results = [handle.wait(None if ends is None else max(0, ends - time.monotonic())) for handle in self._handles]
-        return self._combine_once(results)
+        return self._combine_once(wait_for_all(self._handles, timeout))
 
     async def result(self) -> "Result":
         """Returns the result. Raises the first error of any member."""

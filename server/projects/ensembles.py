@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from server.engine.adapters.class_list import read_class_list
 from server.engine.adapters.errors import UnknownAdapterError
+from server.engine.answer_handles import join_results, submit_all
 from server.engine.class_lists import hold_class_list, keep_classes, list_known_classes
 from server.projects.ensemble_handle import EnsembleHandle
 from server.store.projects.ensembles import AdapterSum, BoxFusion, LabelRouting
@@ -15,7 +16,7 @@ from server.store.projects.records import ModelVersion, Project
 
 if TYPE_CHECKING:  # they import torch or SQLAlchemy
     from prompts.class_lists import ClassList
-    from server.engine.class_prompts import AnswerHandle
+    from server.engine.answer_handles import AnswerHandle
     from server.engine.engine import Engine
     from server.engine.handle import Handle
     from server.engine.request import Request, Result
@@ -57,14 +58,7 @@ class Ensemble:
         """Submits a request to each member by `submit`. Raises what that does. Then no member has a request."""
         if self.definition is None:
             return submit(replace(request, adapter=self.members[0]))
-        handles: list[Handle] = []
-        try:
-            for member in self.members:
-                handles.append(submit(replace(request, adapter=member)))
-        except BaseException:
-            for handle in handles:
-                handle.cancel()
-            raise
+        handles = submit_all(submit, (replace(request, adapter=member) for member in self.members))
         return EnsembleHandle(handles, self._merge)
 
     def submit_held(
@@ -108,19 +102,11 @@ class Ensemble:
 
     def _merge(self, results: "Sequence[Result]") -> "Result":
         """Returns one result: merged annotations, the texts and tokens of all members, the time of the slowest."""
-        from server.engine.request import Result
         from server.projects.answer_merging import merge_answers  # imports torch
 
         assert self.definition is not None
-        return Result(
-            annotations=list(merge_answers(self.definition, [result.annotations for result in results])),
-            text="\n".join(result.text for result in results),
-            tokens=[token for result in results for token in result.tokens],
-            logprobs=[logprob for result in results for logprob in result.logprobs],
-            finish="length" if any(result.finish == "length" for result in results) else "stop",
-            dropped=[dropped for result in results for dropped in result.dropped],
-            timing=max((result.timing for result in results), key=lambda timing: timing.total_ms),
-        )
+        annotations = merge_answers(self.definition, [result.annotations for result in results])
+        return join_results(results, annotations)
 
 
 class EnsembleBuilder:

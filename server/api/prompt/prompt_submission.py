@@ -13,7 +13,8 @@ from prompts.class_texts import split_classes
 from prompts.tasks import Task, check_region_size, describe_unknown_token, find_task
 from server.api.prompt.model_selection import select_model
 from server.api.prompt.schemas import Prompt
-from server.engine.class_prompts import AnswerHandle, submit_classes
+from server.engine.answer_handles import AnswerHandle
+from server.engine.class_prompts import submit_classes
 from server.engine.errors import InvalidRequestError
 from server.engine.request import Constraint, Request
 from server.engine.task_tokens import find_unknown_tasks

@@ -14,7 +14,7 @@ from server.jobs.recipes.validation import INHERITS_LABELS, uses_ontology
 PARENT_REASON = "its parent annotation needs review"
 _SCORE_REASON = re.compile(r"score [\d.]+ is below [\d.]+")
 _SEPARATOR = "; "  # of the reasons in `TracedAnnotation.review`
-_WORDS = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
+WORD_TASKS = ("<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>")
 _REGION_TEXTS = "<DENSE_REGION_CAPTION>"
 
 
@@ -25,7 +25,7 @@ def get_step_kind(recipe: Recipe, step: RecipeStep) -> LabelKind:
     of them.
     """
     task = step.task_definition
-    if task.token in _WORDS or task.answer_kind is AnswerKind.QUADS:
+    if task.token in WORD_TASKS or task.answer_kind is AnswerKind.QUADS:
         return LabelKind.WORDS
     if recipe.ontology and uses_ontology(step):
         return LabelKind.OBJECTS

@@ -74,12 +74,16 @@ def list_differences(old: JobSpec, new: JobSpec, compare_recipes: Callable[[str,
     return lines
 
 
+def lock_job(connection: sa.Connection, job: Job) -> sa.Row[Any]:
+    """Returns the row of a job. Waits for transactions in which workers lease images; new ones wait for this one."""
+    return connection.execute(sa.select(JobRow.__table__).where(JobRow.id == job.id).with_for_update()).one()
+
+
 def update_job(
     connection: sa.Connection, job: Job, spec: JobSpec, source: SourceListing, *, may_remove: bool, relabel: bool
 ) -> ImageChanges:
     """Changes a job as JobStore.update_job says, in the transaction of the connection."""
-    # Waits for the transactions in which workers lease images, and new ones wait for this one.
-    row = connection.execute(sa.select(JobRow.__table__).where(JobRow.id == job.id).with_for_update()).one()
+    row = lock_job(connection, job)
     if row.state == JobState.CANCELLED:
         raise InvalidStateError(f"job {job.id} is cancelled; start another one with its source and recipe")
     is_other = row.recipe_hash != spec.recipe_hash or row.model_hash != spec.model_hash

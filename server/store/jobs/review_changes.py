@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from labels.labeled_image import TracedAnnotation
 from server.store.database import Database
+from server.store.jobs.job_changes import lock_job
 from server.store.jobs.leases import TRACES
 from server.store.jobs.records import ImageState, Job, JobChangedError, JobSpec
 from server.store.tables import AnnotationsRow, JobImageRow, JobRow
@@ -22,8 +23,7 @@ def change_reviews(
 ) -> int:
     """Changes the reviews of a job as JobStore.change_reviews says, in one transaction."""
     with database.begin_write() as connection:
-        # Waits for the transactions in which workers lease images, and new ones wait for this one.
-        row = connection.execute(sa.select(JobRow.__table__).where(JobRow.id == job.id).with_for_update()).one()
+        row = lock_job(connection, job)
         if row.recipe_hash != job.spec.recipe_hash:
             raise JobChangedError(job)
         count = 0
