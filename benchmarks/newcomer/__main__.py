@@ -30,15 +30,13 @@ SETTINGS: dict[str, Any] = {"learning_rate": 3e-3, "hue": 0.5, "frozen_stages": 
 
 def walk(path: NewcomerPath, steps: int) -> list[Measurement]:
     """Walks the path, and returns the corrections that are left after each step."""
-    truth = path.test
 
     def measure(what: str, out: str, *options: str, note: str = "") -> Measurement:
         labeled = path.label("test", out, *options)
-        names = list_unknown_names(labeled)
-        unknown = f"{len(names)} names are no class" if names else ""
-        print(f"{what}: {count_left(labeled, truth):.1f} {unknown} {note}", flush=True)
-        note = "; ".join(filter(None, (note, unknown)))
-        return Measurement("newcomer", what, count_left(labeled, truth), "per 100", note=note)
+        names, left = list_unknown_names(labeled), count_left(labeled, path.test)
+        note = "; ".join(filter(None, (note, f"{len(names)} names are no class" if names else "")))
+        print(f"{what}: {left:.1f}; {note}", flush=True)
+        return Measurement("newcomer", what, left, "per 100", note=note)
 
     path.label("images", "first", "--recipe", "detect")
     measurements = [measure("the seedling", "test-before", "--recipe", "detect")]
@@ -52,10 +50,9 @@ def walk(path: NewcomerPath, steps: int) -> list[Measurement]:
             round = _run_round(project, number * len(pool) // 2, steps, has_champion=recipe != "detect")
             if round.promoted:
                 recipe = path.write_recipe()
-            figures = {key: round.backtest.get(key) for key in ("champion", "challenger", "low", "high")}
             outcome = "promoted" if round.promoted else "not promoted"
             note = f"run of {round.minutes:.1f} min: {round.run['state']}; {outcome}"
-            print(f"{note} {figures}", flush=True)
+            print(f"backtest: {round.backtest.get('comparison')}", flush=True)
             measurements.append(
                 measure(f"{round.corrected} images corrected", f"test-{number}", "--recipe", recipe, note=note)
             )

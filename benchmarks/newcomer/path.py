@@ -1,6 +1,5 @@
 """A newcomer's path, by the command line and HTTP: label, correct, tune twice, backtest, promote, label, export."""
 
-import io
 import json
 import os
 import subprocess
@@ -27,14 +26,13 @@ _POLL_SECONDS = 1.0
 
 @dataclass
 class Round:
-    """A fine-tune run and what became of it. `left`: corrections per 100 labels of the test images afterwards."""
+    """A fine-tune run and what became of it."""
 
     corrected: int
     run: dict[str, Any]
     minutes: float
     backtest: dict[str, Any] = field(default_factory=dict)
     promoted: bool = False
-    left: float = 0.0
 
 
 class NewcomerPath:
@@ -89,7 +87,7 @@ class ProjectClient:
             annotations = json.dumps([each.model_dump(mode="json") for each in image.annotations])
             answer = self._client.post(
                 f"{self._path}/corrections",
-                files={"image": (image.name, encode(image))},
+                files={"image": (image.name, image.read())},
                 data={"annotations": annotations},
             )
             answer.raise_for_status()
@@ -118,19 +116,12 @@ class ProjectClient:
         return dict(state)
 
 
-def encode(image: LabeledImage) -> bytes:
-    """Returns the image as PNG."""
-    file = io.BytesIO()
-    image.open().save(file, "PNG")
-    return file.getvalue()
-
-
 def write_images(folder: Path, seeds: Iterable[int]) -> dict[str, LabeledImage]:
     """Draws images into a folder, and returns them with their true labels, by name."""
     folder.mkdir(parents=True)
     images = {image.name: image for image in map(draw_newcomer_image, seeds)}
     for name, image in images.items():
-        (folder / name).write_bytes(encode(image))
+        (folder / name).write_bytes(image.read())
     return images
 
 
