@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import supervision as sv
 from datumaro.components.annotation import AnnotationType
 from datumaro.components.dataset import Dataset
+from PIL import Image
 from pycocotools.coco import COCO
 
 from tests.labels.formats import fiftyone_rules, ultralytics_rules
@@ -15,25 +17,37 @@ from tests.labels.formats.consumer_rules import READERS
 Found = Iterator[tuple[Path, Counter[str]]]
 
 
+def check_decoded(pixels: np.ndarray, path: Path) -> None:
+    """The tool has decoded the whole image."""
+    with Image.open(path) as image:
+        assert pixels.shape == (image.height, image.width, 3)
+
+
 def read_datumaro(format: str, out: Path) -> Found:
     options = {"coordinate_mode": "voc-one-based"} if format.startswith("voc") else {}
     dataset = Dataset.import_from(str(out), format, **options)
     names = [category.name for category in dataset.categories()[AnnotationType.label]]
     for item in dataset:
-        assert item.media.data.ndim == 3  # the image can be decoded
-        yield Path(item.media.path), Counter(names[each.label] for each in item.annotations)
+        check_decoded(item.media.data, Path(item.media.path))
+        shapes = [each for each in item.annotations if each.type not in (AnnotationType.caption, AnnotationType.label)]
+        # A shape of several rings is several polygons of one group.
+        groups = {(each.group or f"own {i}", names[each.label]) for i, each in enumerate(shapes)}
+        yield Path(item.media.path), Counter(label for _, label in groups)
 
 
 def read_pycocotools(out: Path) -> Found:
     coco = COCO(str(out / "annotations/instances_default.json"))
     for number, image in coco.imgs.items():
         annotations = coco.loadAnns(coco.getAnnIds([number]))
+        for annotation in annotations:
+            if annotation["segmentation"]:  # a box has none
+                coco.annToMask(annotation)
         yield out / "images" / image["file_name"], Counter(coco.cats[a["category_id"]]["name"] for a in annotations)
 
 
 def read_supervision(dataset: sv.DetectionDataset) -> Found:
     for path, image, detections in dataset:
-        assert image.ndim == 3
+        check_decoded(image, Path(path))
         yield Path(path), Counter(dataset.classes[number] for number in detections.class_id)
 
 
@@ -41,6 +55,11 @@ def read_supervision_coco(out: Path) -> Found:
     return read_supervision(
         sv.DetectionDataset.from_coco(str(out / "images"), str(out / "annotations/instances_default.json"))
     )
+
+
+def read_supervision_yolo(out: Path) -> Found:
+    folders = out / "images/train", out / "labels/train", out / "data.yaml"
+    return read_supervision(sv.DetectionDataset.from_yolo(*map(str, folders)))
 
 
 def read_ultralytics(out: Path) -> Found:
@@ -63,10 +82,11 @@ def read_datasets(out: Path) -> Found:
     from datasets import load_dataset
 
     rows = load_dataset(str(out), split="train", cache_dir=str(out.parent / "cache"))
-    for row in rows:
-        row["image"].load()
-    for row in rows.cast_column("image", ImageFeature(decode=False)):
-        yield Path(row["image"]["path"]), Counter(each["category"] for each in row["objects"])
+    decoded = [np.asarray(row["image"]) for row in rows]
+    for pixels, row in zip(decoded, rows.cast_column("image", ImageFeature(decode=False)), strict=True):
+        path = Path(row["image"]["path"])
+        check_decoded(pixels, path)
+        yield path, Counter(each["category"] for each in row["objects"])
 
 
 TOOLS: dict[str, tuple[str, Callable[[Path], Found]]] = {

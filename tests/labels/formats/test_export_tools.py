@@ -1,42 +1,34 @@
 """The tools of the formats read exports with hostile names: datumaro, pycocotools, datasets, supervision."""
 
-import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import supervision as sv
-from datumaro.components.annotation import AnnotationType
-from datumaro.components.dataset import Dataset
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
 
 from labels.formats import FORMATS
 from labels.image_files import ImageFile
 from labels.labeled_image import LabeledImage
 from labels.writing.export_report import ExportReport
 from labels.writing.image_options import ImagePlacement
-from tests.labels.formats import fiftyone_rules, ultralytics_rules
+from tests.labels.formats.own_tools import (
+    Found,
+    read_datasets,
+    read_datumaro,
+    read_fiftyone,
+    read_pycocotools,
+    read_supervision_yolo,
+    read_ultralytics,
+)
 from tests.labels.formats.test_exports import expect_labels, get_number, labeled_images, profile
 
 DATUMARO = {"coco": "coco", "cvat": "cvat", "voc": "voc_detection", "yolo-detect": "yolo"}
 FLAT = [""]
 placements = st.sampled_from([ImagePlacement.COPY, ImagePlacement.LINK])
-
-
-def read_with_datumaro(name: str, out: Path) -> Iterator[tuple[Path, Counter[str]]]:
-    options = {"coordinate_mode": "voc-one-based"} if name == "voc" else {}
-    dataset = Dataset.import_from(str(out), DATUMARO[name], **options)
-    names = [category.name for category in dataset.categories()[AnnotationType.label]]
-    for item in dataset:
-        shapes = [each for each in item.annotations if each.type not in (AnnotationType.caption, AnnotationType.label)]
-        # A shape of several rings is several polygons of one group.
-        groups = {(each.group or f"own {i}", names[each.label]) for i, each in enumerate(shapes)}
-        yield Path(item.media.path), Counter(label for _, label in groups)
 
 
 def count_classes(name: str, image: LabeledImage, report: ExportReport) -> Counter[str]:
@@ -50,7 +42,7 @@ def check(
     name: str,
     images: list[LabeledImage],
     placement: ImagePlacement,
-    read: Callable[[Path], Iterator[tuple[Path, Counter[str]]]],
+    read: Callable[[Path], Found],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
@@ -74,7 +66,7 @@ def check(
 def test_datumaro_finds_each_image_with_its_own_labels(
     name: str, images: list[LabeledImage], placement: ImagePlacement
 ) -> None:
-    check(name, images, placement, lambda out: read_with_datumaro(name, out))
+    check(name, images, placement, lambda out: read_datumaro(DATUMARO[name], out))
 
 
 @pytest.mark.slow
@@ -82,7 +74,7 @@ def test_datumaro_finds_each_image_with_its_own_labels(
 @profile(100, is_fixed=False)
 @given(labeled_images(), placements)
 def test_datumaro_reads_hundreds_of_exports(name: str, images: list[LabeledImage], placement: ImagePlacement) -> None:
-    check(name, images, placement, lambda out: read_with_datumaro(name, out))
+    check(name, images, placement, lambda out: read_datumaro(DATUMARO[name], out))
 
 
 @profile(10)
@@ -90,17 +82,7 @@ def test_datumaro_reads_hundreds_of_exports(name: str, images: list[LabeledImage
 def test_pycocotools_finds_each_image_with_its_own_labels(
     images: list[LabeledImage], placement: ImagePlacement
 ) -> None:
-    def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
-        coco = COCO(str(out / "annotations/instances_default.json"))
-        for number, image in coco.imgs.items():
-            annotations = coco.loadAnns(coco.getAnnIds([number]))
-            for annotation in annotations:
-                if annotation["segmentation"]:  # a box has none
-                    coco.annToMask(annotation)
-            classes = Counter(coco.cats[each["category_id"]]["name"] for each in annotations)
-            yield out / "images" / image["file_name"], classes
-
-    check("coco", images, placement, read)
+    check("coco", images, placement, read_pycocotools)
 
 
 @profile(10)
@@ -108,13 +90,7 @@ def test_pycocotools_finds_each_image_with_its_own_labels(
 def test_supervision_finds_each_image_with_its_own_labels(
     images: list[LabeledImage], placement: ImagePlacement
 ) -> None:
-    def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
-        folders = out / "images/train", out / "labels/train", out / "data.yaml"
-        dataset = sv.DetectionDataset.from_yolo(*map(str, folders))
-        for path, _, detections in dataset:
-            yield Path(path), Counter(dataset.classes[number] for number in detections.class_id)
-
-    check("yolo-detect", images, placement, read)
+    check("yolo-detect", images, placement, read_supervision_yolo)
 
 
 @profile(10)
@@ -122,11 +98,7 @@ def test_supervision_finds_each_image_with_its_own_labels(
 def test_fiftyone_finds_each_image_with_its_own_labels(images: list[LabeledImage], placement: ImagePlacement) -> None:
     assume(any(annotation.kind in ("box", "polygon") for image in images for annotation in image.annotations))
 
-    def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
-        for path, rows in fiftyone_rules.load(out / "images", out / "annotations/instances_default.json"):
-            yield path, Counter(name for name, _ in rows)
-
-    check("coco", images, placement, read)
+    check("coco", images, placement, read_fiftyone)
 
 
 @profile(10)
@@ -135,23 +107,11 @@ def test_fiftyone_finds_each_image_with_its_own_labels(images: list[LabeledImage
 def test_ultralytics_finds_each_image_with_its_own_labels(
     name: str, images: list[LabeledImage], placement: ImagePlacement
 ) -> None:
-    def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
-        for path, rows in ultralytics_rules.load(out / "data.yaml"):
-            yield path, Counter(label for label, _ in rows)
-
-    check(name, images, placement, read)
+    check(name, images, placement, read_ultralytics)
 
 
 @pytest.mark.slow
 @profile(10)
 @given(labeled_images(), placements)
 def test_datasets_finds_each_image_with_its_own_labels(images: list[LabeledImage], placement: ImagePlacement) -> None:
-    from datasets import Image, load_dataset
-
-    def read(out: Path) -> Iterator[tuple[Path, Counter[str]]]:
-        rows = load_dataset(str(out), split="train", cache_dir=os.path.join(out.parent, "cache"))  # noqa: PTH118
-        for row in rows.cast_column("image", Image(decode=False)):
-            classes = Counter(each["category"] for each in row["objects"])
-            yield Path(row["image"]["path"]), classes
-
-    check("huggingface", images, placement, read)
+    check("huggingface", images, placement, read_datasets)
