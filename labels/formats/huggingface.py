@@ -151,7 +151,8 @@ class HuggingFaceWriter(DatasetWriter):
         traced = image.traced_annotations
         row = {
             "file_name": f"images/{name}" if self.images.are_included else name,
-            "name": image.name,
+            # `datasets` reads no row with bytes that are not UTF-8, as some file names have.
+            "name": image.name.encode(errors="backslashreplace").decode(),
             "width": image.width,
             "height": image.height,
             "objects": [_to_object(each) for each in traced if isinstance(each.annotation, Box | Polygon)],
