@@ -229,7 +229,6 @@ def test_datasets_loads_every_label(images: list[LabeledImage]) -> None:
         check_rows(images, load_rows(Path(folder, "out"), Path(folder, "cache")), "image")
 
 
-@pytest.mark.parametrize("images", [make_example_images(), make_example_images()[1:]], ids=["labels", "none"])
 def test_datasets_loads_an_image_whose_name_is_not_utf8(tmp_path: Path) -> None:
     image = make_example_images()[0]
     export("huggingface", [replace(image, name="\udcffa.png")], tmp_path / "out")
@@ -238,6 +237,7 @@ def test_datasets_loads_an_image_whose_name_is_not_utf8(tmp_path: Path) -> None:
     assert row["image"].size == image.size
 
 
+@pytest.mark.parametrize("images", [make_example_images(), make_example_images()[1:]], ids=["labels", "none"])
 def test_without_copies_rows_have_the_names_of_the_images(images: list[LabeledImage], tmp_path: Path) -> None:
     export("huggingface", images, tmp_path / "out", placement=ImagePlacement.NONE)
     check_rows(images, load_rows(tmp_path / "out", tmp_path / "cache"), "file_name")
